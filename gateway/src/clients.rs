@@ -1,0 +1,33 @@
+//! The services, as the gateway calls them.
+
+use std::time::Duration;
+
+use confab_common::grpc::{Call, MAX_MESSAGE, Transport};
+use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::message::v1::message_service_client::MessageServiceClient;
+use confab_proto::room::v1::room_service_client::RoomServiceClient;
+
+/// One client of each service; cheap to clone, whether the service is in this process or elsewhere.
+#[derive(Clone)]
+pub struct Clients {
+    /// Accounts and tokens.
+    pub auth: AuthServiceClient<Transport>,
+    /// Rooms.
+    pub room: RoomServiceClient<Transport>,
+    /// The log.
+    pub message: MessageServiceClient<Transport>,
+    /// How an ordinary call is made: answered within the request timeout, another replica asked after a second.
+    pub call: Call,
+}
+
+impl Clients {
+    /// Clients over these transports, whose calls answer within `request_timeout`.
+    pub fn new(auth: Transport, room: Transport, message: Transport, request_timeout: Duration) -> Self {
+        Self {
+            auth: AuthServiceClient::new(auth).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            room: RoomServiceClient::new(room).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            message: MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            call: Call::within(request_timeout).attempt(Duration::from_secs(1)),
+        }
+    }
+}

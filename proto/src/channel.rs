@@ -1,0 +1,27 @@
+//! Names of the bus channels.
+
+/// Carries a [`Revocation`](crate::auth::v1::Revocation) whenever a token is revoked.
+pub const REVOCATIONS: &str = "confab.revocations";
+
+const LOG: &str = "confab.log.";
+
+/// The channel that carries the [`Hint`](crate::message::v1::Hint)s of one partition.
+pub fn log(partition: u32) -> String {
+    format!("{LOG}{partition}")
+}
+
+/// The partition whose hints a channel carries, if it is such a channel.
+pub fn log_partition(channel: &str) -> Option<u32> {
+    channel.strip_prefix(LOG)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_channels_name_their_partition() {
+        assert_eq!(log_partition(&log(63)), Some(63));
+        assert_eq!(log_partition(REVOCATIONS), None);
+    }
+}

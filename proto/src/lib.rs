@@ -1,0 +1,32 @@
+//! The gRPC contract between the gateway, the services and whoever else calls them, generated from `confab/*/v1/*.proto`,
+//! and the two facts that every party to the log must compute alike: a room's partition and a channel's name.
+
+pub mod channel;
+pub mod partition;
+
+/// Accounts, tokens and their revocation.
+pub mod auth {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("confab.auth.v1");
+    }
+}
+
+/// Rooms and what one may do in them.
+pub mod room {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("confab.room.v1");
+    }
+}
+
+/// The log of events.
+pub mod message {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("confab.message.v1");
+    }
+}

@@ -1,0 +1,113 @@
+//! The bus: live hints between processes that may be lost. `local:` within one process, `redis://…` between many.
+//!
+//! Nothing that must arrive is ever left to it. What it does promise: a listener that is told [`Notice::Up`] hears, from
+//! then until [`Notice::Down`], what is published on the channels it has subscribed to, except what it was too slow to take.
+
+mod local;
+mod redis;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Secret;
+
+/// Largest payload that is published or taken, in bytes.
+pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
+
+/// Notices that may wait for a listener; beyond that messages are dropped and counted.
+const LISTENER_QUEUE: usize = 4096;
+
+/// A handle to the bus; clones share it.
+#[derive(Clone)]
+pub struct Bus(Arc<dyn Implementation>);
+
+trait Implementation: Send + Sync {
+    fn publish(&self, channel: String, payload: Bytes);
+    fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>);
+}
+
+/// What a listener is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody published.
+    Message {
+        /// Where.
+        channel: Arc<str>,
+        /// What.
+        payload: Bytes,
+    },
+    /// The bus can be heard from now on; everything before may have been missed.
+    Up,
+    /// The bus cannot be heard.
+    Down,
+}
+
+enum Command {
+    Subscribe(String, oneshot::Sender<()>),
+    Unsubscribe(String),
+}
+
+/// The channels of one listener.
+#[derive(Clone)]
+pub struct Subscriptions(mpsc::UnboundedSender<Command>);
+
+/// What one listener hears.
+pub struct Notices(mpsc::Receiver<Notice>);
+
+impl Bus {
+    /// The bus at a URL: `local:`, `redis://…` or `rediss://…`. With `key`, what comes without its signature is dropped.
+    ///
+    /// # Errors
+    /// When the URL is none of these. A Redis that is not there yet is no error.
+    pub fn open(url: &Secret, key: Option<&Secret>) -> anyhow::Result<Self> {
+        match url.expose() {
+            "local:" => Ok(Self(Arc::new(local::Local::default()))),
+            url if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Self(Arc::new(redis::Redis::open(url, key)?))),
+            _ => anyhow::bail!("CONFAB_BUS must be local: or redis://… or rediss://…"),
+        }
+    }
+
+    /// Publishes without waiting; when the bus is away or its queue is full, the payload is dropped and counted.
+    pub fn publish(&self, channel: impl Into<String>, payload: impl Into<Bytes>) {
+        self.0.publish(channel.into(), payload.into());
+    }
+
+    /// A new listener without channels; it ends when both halves are dropped.
+    pub fn listen(&self) -> (Subscriptions, Notices) {
+        let (commands, command_queue) = mpsc::unbounded_channel();
+        let (notices, notice_queue) = mpsc::channel(LISTENER_QUEUE);
+        self.0.listen(command_queue, notices);
+        (Subscriptions(commands), Notices(notice_queue))
+    }
+}
+
+impl Subscriptions {
+    /// Subscribes, and again whenever the bus comes back. Completes when the subscription is confirmed: at once if it is
+    /// there already, late or never while the bus is down, so callers bound their wait.
+    pub async fn subscribe(&self, channel: impl Into<String>) {
+        let (confirm, confirmed) = oneshot::channel();
+        let _ = self.0.send(Command::Subscribe(channel.into(), confirm));
+        let _ = confirmed.await;
+    }
+
+    /// Ends a subscription; messages under way may still come.
+    pub fn unsubscribe(&self, channel: impl Into<String>) {
+        let _ = self.0.send(Command::Unsubscribe(channel.into()));
+    }
+}
+
+impl Notices {
+    /// The next notice; `None` when the bus has ended.
+    pub async fn next(&mut self) -> Option<Notice> {
+        self.0.recv().await
+    }
+}
+
+/// Hands a message to a listener, or drops it when the listener is too slow.
+fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
+    if notices.try_send(Notice::Message { channel, payload }).is_err() {
+        metrics::counter!("confab_bus_dropped_total", "reason" => "slow_listener").increment(1);
+    }
+}

@@ -1,0 +1,266 @@
+//! The bus on Redis: plain PUBLISH (sharded pub/sub goes deaf when slots migrate), one connection to publish, one for each
+//! listener, both come back by themselves however long Redis was away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_lc_rs::{constant_time, hmac};
+use bytes::Bytes;
+use futures::StreamExt;
+use redis::Client;
+use redis::aio::{PubSubSink, PubSubStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::{Command, Implementation, MAX_PAYLOAD, Notice, offer};
+use crate::Secret;
+
+/// Publications that may wait for Redis; beyond that they are dropped and counted.
+const PUBLISH_QUEUE: usize = 4096;
+/// Most publications in one pipeline.
+const PIPELINE: usize = 256;
+const CONNECT: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(1);
+/// A silent connection is asked for a sign of life so often: TCP alone does not notice a peer that is gone.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(super) struct Redis {
+    client: Client,
+    signer: Signer,
+    queue: mpsc::Sender<(String, Bytes)>,
+}
+
+impl Redis {
+    pub(super) fn open(url: &str, key: Option<&Secret>) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The error of a bad URL quotes it, password and all; so it is not shown.
+        let client = Client::open(url).ok().context("CONFAB_BUS is not a valid redis:// URL")?;
+        let signer = Signer(key.map(|key| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()))));
+        let (queue, publications) = mpsc::channel(PUBLISH_QUEUE);
+        tokio::spawn(publish(client.clone(), publications));
+        Ok(Self { client, signer, queue })
+    }
+}
+
+impl Implementation for Redis {
+    fn publish(&self, channel: String, payload: Bytes) {
+        let signed = self.signer.sign(&channel, payload);
+        if self.queue.try_send((channel, signed)).is_err() {
+            dropped("queue_full", 1);
+        }
+    }
+
+    fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>) {
+        let listener = Listener { client: self.client.clone(), signer: self.signer.clone(), notices, channels: HashMap::new() };
+        tokio::spawn(listener.run(commands));
+    }
+}
+
+fn dropped(reason: &'static str, count: u64) {
+    metrics::counter!("confab_bus_dropped_total", "reason" => reason).increment(count);
+}
+
+/// Publishes everything queued in one pipeline after another. While Redis is away publications are dropped, not kept:
+/// late hints are worth nothing.
+async fn publish(client: Client, mut publications: mpsc::Receiver<(String, Bytes)>) {
+    let mut connection = None;
+    let mut batch = Vec::new();
+    while publications.recv_many(&mut batch, PIPELINE).await > 0 {
+        if connection.is_none() {
+            connection = timeout(CONNECT, client.get_multiplexed_async_connection()).await.ok().and_then(Result::ok);
+        }
+        let mut pipeline = redis::Pipeline::with_capacity(batch.len());
+        for (channel, payload) in &batch {
+            pipeline.publish(channel, &payload[..]).ignore();
+        }
+        let sent = match &mut connection {
+            Some(connection) => timeout(ANSWER, pipeline.query_async::<()>(connection)).await.is_ok_and(|answer| answer.is_ok()),
+            None => false,
+        };
+        if !sent {
+            connection = None;
+            dropped("bus_down", batch.len() as u64);
+            sleep(RETRY).await;
+            while publications.try_recv().is_ok() {
+                dropped("bus_down", 1);
+            }
+        }
+        batch.clear();
+    }
+}
+
+struct Listener {
+    client: Client,
+    signer: Signer,
+    notices: mpsc::Sender<Notice>,
+    /// The channels wanted; those whose subscription is not confirmed yet keep who waits for it.
+    channels: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
+}
+
+impl Listener {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while !self.notices.is_closed() {
+            if let Ok(Ok(connection)) = timeout(CONNECT, self.client.get_async_pubsub()).await {
+                let (mut sink, mut stream) = connection.split();
+                if self.resubscribe(&mut sink, &mut stream).await.is_some() {
+                    if self.notices.send(Notice::Up).await.is_err() {
+                        return;
+                    }
+                    let ended = self.listen(&mut sink, &mut stream, &mut commands).await;
+                    tracing::warn!("the bus cannot be heard; messages now come by reading the log");
+                    if ended == Ended::ForGood || self.notices.send(Notice::Down).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            // Channels asked for while Redis is away are subscribed to when it is back.
+            let retry = sleep(RETRY);
+            tokio::pin!(retry);
+            loop {
+                tokio::select! {
+                    () = &mut retry => break,
+                    command = commands.recv() => match command {
+                        Some(Command::Subscribe(channel, confirm)) => self.channels.entry(channel.into()).or_default().push(confirm),
+                        Some(Command::Unsubscribe(channel)) => _ = self.channels.remove(channel.as_str()),
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+
+    async fn resubscribe(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream) -> Option<()> {
+        let names = self.channels.keys().cloned().collect::<Vec<_>>();
+        for chunk in names.chunks(PIPELINE) {
+            let chunk = chunk.iter().map(|name| &**name).collect::<Vec<_>>();
+            let subscribed = sink.subscribe(&chunk);
+            // The stream must be read meanwhile, or a busy channel blocks the answer.
+            let subscribed = drive(subscribed, stream, |message| self.take(&message)).await?;
+            subscribed.ok()?;
+        }
+        for waiting in self.channels.values_mut() {
+            waiting.drain(..).for_each(|confirm| _ = confirm.send(()));
+        }
+        Some(())
+    }
+
+    async fn listen(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream, commands: &mut mpsc::UnboundedReceiver<Command>) -> Ended {
+        let mut ping = tokio::time::interval(PING_EVERY);
+        loop {
+            let answered = tokio::select! {
+                message = stream.next() => match message {
+                    Some(message) => {
+                        self.take(&message);
+                        continue;
+                    }
+                    None => return Ended::Lost,
+                },
+                command = commands.recv() => match command {
+                    Some(Command::Subscribe(channel, confirm)) => {
+                        let subscribed = drive(sink.subscribe(&channel), stream, |message| self.take(&message)).await;
+                        let waiting = self.channels.entry(channel.into()).or_default();
+                        match subscribed {
+                            Some(Ok(())) => {
+                                let _ = confirm.send(());
+                            }
+                            _ => waiting.push(confirm),
+                        }
+                        subscribed
+                    }
+                    Some(Command::Unsubscribe(channel)) => {
+                        self.channels.remove(channel.as_str());
+                        drive(sink.unsubscribe(&channel), stream, |message| self.take(&message)).await
+                    }
+                    None => return Ended::ForGood,
+                },
+                _ = ping.tick() => drive(async { sink.ping::<redis::Value>().await.map(|_| ()) }, stream, |message| self.take(&message)).await,
+                () = self.notices.closed() => return Ended::ForGood,
+            };
+            if !matches!(answered, Some(Ok(()))) {
+                return Ended::Lost;
+            }
+        }
+    }
+
+    fn take(&self, message: &redis::Msg) {
+        let name = message.get_channel_name();
+        let Some((channel, _)) = self.channels.get_key_value(name) else { return };
+        match self.signer.verify(name, message.get_payload_bytes()) {
+            Some(payload) => offer(&self.notices, channel.clone(), payload),
+            None => dropped("forged", 1),
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Ended {
+    Lost,
+    ForGood,
+}
+
+/// Waits for an answer of Redis, bounded, while messages go on being taken. `None`: no answer in time.
+async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mut take: impl FnMut(redis::Msg)) -> Option<T> {
+    let answer = timeout(ANSWER, answer);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer.ok(),
+            Some(message) = stream.next() => take(message),
+        }
+    }
+}
+
+/// Signs payloads with the cluster key, bound to their channel, so that who can merely reach Redis cannot forge hints.
+#[derive(Clone)]
+struct Signer(Option<Arc<hmac::Key>>);
+
+/// A truncated HMAC-SHA256 tag (RFC 2104 section 5 allows half the length).
+const TAG: usize = 16;
+
+impl Signer {
+    fn tag(key: &hmac::Key, channel: &str, payload: &[u8]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(key);
+        context.update(channel.as_bytes());
+        context.update(&[0]);
+        context.update(payload);
+        context.sign()
+    }
+
+    fn sign(&self, channel: &str, payload: Bytes) -> Bytes {
+        let Some(key) = &self.0 else { return payload };
+        let tag = Self::tag(key, channel, &payload);
+        [&tag.as_ref()[..TAG], &payload].concat().into()
+    }
+
+    fn verify(&self, channel: &str, signed: &[u8]) -> Option<Bytes> {
+        if signed.len() > MAX_PAYLOAD {
+            return None;
+        }
+        let Some(key) = &self.0 else { return Some(Bytes::copy_from_slice(signed)) };
+        let (tag, payload) = signed.split_at_checked(TAG)?;
+        let expected = Self::tag(key, channel, payload);
+        constant_time::verify_slices_are_equal(&expected.as_ref()[..TAG], tag).ok()?;
+        Some(Bytes::copy_from_slice(payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_binds_payload_and_channel() {
+        let signer = |key: &str| Signer(Some(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))));
+        let signed = signer("k1").sign("a", Bytes::from_static(b"hello"));
+        assert_eq!(signer("k1").verify("a", &signed).unwrap(), "hello");
+        assert!(signer("k1").verify("b", &signed).is_none());
+        assert!(signer("k2").verify("a", &signed).is_none());
+        assert!(signer("k1").verify("a", b"short").is_none());
+        let mut changed = signed.to_vec();
+        changed[TAG] ^= 1;
+        assert!(signer("k1").verify("a", &changed).is_none());
+    }
+}

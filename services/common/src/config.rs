@@ -1,0 +1,226 @@
+//! Settings: `CONFAB_…` variables, each also a `--flag`, each also readable from the file named by `CONFAB_…_FILE`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+/// Every setting that some Confab program knows, without its `CONFAB_` prefix. One list, so that all replicas of a cluster
+/// can share one environment and a typing error is still found.
+pub const KNOWN: &[&str] = &[
+    "ACCEPT_DRAIN",
+    "ADMIN_LISTEN",
+    "ALLOWED_ORIGINS",
+    "ANONYMOUS_READ",
+    "AUTH_STORE",
+    "AUTH_URL",
+    "BUS",
+    "CLUSTER_KEY",
+    "DATA_DIR",
+    "DRAIN",
+    "LISTEN",
+    "LOG",
+    "LOG_FORMAT",
+    "MAX_CONNECTIONS",
+    "MAX_EVENTS_PER_SECOND",
+    "MAX_ROOMS_PER_SOCKET",
+    "MAX_SOCKETS_PER_USER",
+    "MESSAGE_STORE",
+    "MESSAGE_URL",
+    "MIGRATE",
+    "PARTITIONS",
+    "PING_INTERVAL",
+    "PING_TIMEOUT",
+    "POSTGRES_CONNECTIONS",
+    "REQUEST_TIMEOUT",
+    "ROOM_STORE",
+    "ROOM_URL",
+    "SIGNING_KEY",
+    "TOKEN_TTL",
+];
+
+/// A setting that must not be printed: keys, and URLs that may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, to be handed on and never to be printed.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(value: T) -> Self {
+        Self(value.into())
+    }
+}
+
+/// Settings of every program.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CommonConfig {
+    /// Address to serve on
+    #[arg(long, env = "CONFAB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "CONFAB_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+    /// What to log: a level, or directives such as `info,confab_gateway=debug`
+    #[arg(long, env = "CONFAB_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// `text` for people, `json` for machines
+    #[arg(long, env = "CONFAB_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// Longest that leaving may take after SIGTERM
+    #[arg(long, env = "CONFAB_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub drain: Duration,
+    /// How long to go on accepting after SIGTERM, until the load balancer has noticed
+    #[arg(long, env = "CONFAB_ACCEPT_DRAIN", default_value = "0s", value_name = "DURATION", value_parser = duration)]
+    pub accept_drain: Duration,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Whether a program changes its database schema when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Migrate {
+    /// Apply what is missing, under a lock.
+    Auto,
+    /// Wait until another process has applied it.
+    Off,
+}
+
+/// A duration such as `250ms`, `30s`, `5m`, `24h`.
+///
+/// # Errors
+/// When the text is none; the message says how one looks.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("must be a number with a unit: 250ms, 30s, 5m, 24h".into()),
+    };
+    u64::from_str(number)
+        .ok()
+        .and_then(|n| n.checked_mul(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "must be a whole number with a unit: 250ms, 30s, 5m, 24h".into())
+}
+
+/// Reads a program's settings from flags, `CONFAB_` variables and the files that `CONFAB_…_FILE` variables name.
+/// `--help`, `--version` and wrong flags end the process, as is usual.
+///
+/// # Errors
+/// An unknown `CONFAB_` variable, a file that cannot be read, a setting given twice.
+pub fn load<C: clap::Parser>() -> anyhow::Result<C> {
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let arguments = arguments(&C::command(), std::env::args_os().collect(), environment)?;
+    Ok(C::parse_from(arguments))
+}
+
+/// The program's arguments, with those added that stand in files.
+fn arguments(
+    command: &clap::Command,
+    mut arguments: Vec<OsString>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<Vec<OsString>> {
+    let mut from_files = Vec::new();
+    for (variable, value) in environment {
+        let Some(name) = variable.strip_prefix("CONFAB_") else { continue };
+        if KNOWN.contains(&name) || is_service_link(name) {
+            continue;
+        }
+        let Some(setting) = name.strip_suffix("_FILE").filter(|setting| KNOWN.contains(setting)) else {
+            bail!("unknown setting {variable}; did you mean CONFAB_{}?", nearest(name));
+        };
+        let env = format!("CONFAB_{setting}");
+        let Some(flag) = command.get_arguments().find(|a| a.get_env().is_some_and(|e| e == env.as_str())).and_then(|a| a.get_long()) else {
+            continue; // another program's
+        };
+        if std::env::var_os(&env).is_some() {
+            bail!("{env} and {variable} are both set; keep one");
+        }
+        let text = std::fs::read_to_string(&value).with_context(|| format!("{variable}: cannot read {value}"))?;
+        from_files.push(OsString::from(format!("--{flag}={}", text.trim_end_matches(['\r', '\n']))));
+    }
+    // Behind the program's name and before the user's own flags, so that a subcommand stays last.
+    let at = 1.min(arguments.len());
+    arguments.splice(at..at, from_files);
+    Ok(arguments)
+}
+
+/// Variables that Kubernetes injects for a Service whose name begins with `confab-`.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
+}
+
+fn nearest(name: &str) -> &'static str {
+    KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name)).unwrap_or(&"LISTEN")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[arg(long, env = "CONFAB_BUS", default_value = "local:")]
+        bus: Secret,
+    }
+
+    fn with(environment: &[(&str, &str)]) -> anyhow::Result<Program> {
+        let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        let arguments = arguments(&<Program as clap::CommandFactory>::command(), vec!["program".into()], environment)?;
+        Ok(Program::try_parse_from(arguments)?)
+    }
+
+    #[test]
+    fn a_secret_can_stand_in_a_file_and_is_not_printed() {
+        let file = std::env::temp_dir().join(format!("confab-config-{}", std::process::id()));
+        std::fs::write(&file, "redis://:hunter2@localhost\n").unwrap();
+        let program = with(&[("CONFAB_BUS_FILE", file.to_str().unwrap())]).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(program.bus.expose(), "redis://:hunter2@localhost");
+        assert!(!format!("{program:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn an_unknown_variable_is_an_error_that_names_the_nearest() {
+        let error = with(&[("CONFAB_LISTENN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("CONFAB_LISTENN") && error.ends_with("CONFAB_LISTEN?"), "{error}");
+        assert!(with(&[("CONFAB_NO_SUCH_FILE", "x")]).is_err());
+        assert!(
+            with(&[("CONFAB_GATEWAY_SERVICE_HOST", "10.0.0.1"), ("CONFAB_GATEWAY_PORT_80_TCP", "tcp://"), ("CONFAB_TOKEN_TTL", "1h")])
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        for bad in ["", "5", "s", "-1s", "1.5s", "1d", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! One short error vocabulary, and its one mapping to gRPC and back. (The gateway has the mapping to HTTP.)
+
+use std::time::Duration;
+
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The result of anything that can be refused or fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the words of the public contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Malformed or failed validation.
+    InvalidRequest,
+    /// No, bad, expired or revoked token.
+    Unauthorized,
+    /// Wrong user or password, indistinguishably.
+    InvalidCredentials,
+    /// May see it, may not do this.
+    Forbidden,
+    /// Unknown, or something the caller may not know of.
+    NotFound,
+    /// The route exists, not for this method.
+    MethodNotAllowed,
+    /// The body is of a type that is not understood here.
+    UnsupportedMediaType,
+    /// An account of that name exists.
+    UsernameTaken,
+    /// A public room of that name exists.
+    RoomNameTaken,
+    /// Contradicts the state of things.
+    Conflict,
+    /// Over its limit.
+    TooLarge,
+    /// Too often.
+    RateLimited,
+    /// A bug.
+    Internal,
+    /// A dependency is down or refuses; **nothing was done**, so that another replica may be asked at once.
+    Unavailable,
+    /// No answer in time: it may have been done.
+    Timeout,
+}
+
+/// Each code with its public name, HTTP status and gRPC code.
+const CODES: [(Code, &str, u16, tonic::Code); 15] = [
+    (Code::InvalidRequest, "invalid_request", 400, tonic::Code::InvalidArgument),
+    (Code::Unauthorized, "unauthorized", 401, tonic::Code::Unauthenticated),
+    (Code::InvalidCredentials, "invalid_credentials", 401, tonic::Code::Unauthenticated),
+    (Code::Forbidden, "forbidden", 403, tonic::Code::PermissionDenied),
+    (Code::NotFound, "not_found", 404, tonic::Code::NotFound),
+    (Code::MethodNotAllowed, "method_not_allowed", 405, tonic::Code::Unimplemented),
+    (Code::UnsupportedMediaType, "unsupported_media_type", 415, tonic::Code::InvalidArgument),
+    (Code::UsernameTaken, "username_taken", 409, tonic::Code::AlreadyExists),
+    (Code::RoomNameTaken, "room_name_taken", 409, tonic::Code::AlreadyExists),
+    (Code::Conflict, "conflict", 409, tonic::Code::FailedPrecondition),
+    (Code::TooLarge, "too_large", 413, tonic::Code::OutOfRange),
+    (Code::RateLimited, "rate_limited", 429, tonic::Code::ResourceExhausted),
+    (Code::Internal, "internal", 500, tonic::Code::Internal),
+    (Code::Unavailable, "unavailable", 503, tonic::Code::Unavailable),
+    (Code::Timeout, "timeout", 504, tonic::Code::DeadlineExceeded),
+];
+
+impl Code {
+    fn row(self) -> &'static (Code, &'static str, u16, tonic::Code) {
+        // The table is in the order of the variants; a test holds it there.
+        &CODES[self as usize]
+    }
+
+    /// The `code` of a problem document.
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The HTTP status.
+    pub fn http_status(self) -> u16 {
+        self.row().2
+    }
+
+    /// The code of that public name.
+    pub fn parse(name: &str) -> Option<Code> {
+        CODES.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+
+    fn from_grpc(code: tonic::Code) -> Code {
+        match code {
+            // A connection that broke in mid-call says nothing about whether the call was carried out.
+            tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Aborted => Code::Timeout,
+            _ => CODES.iter().find(|row| row.3 == code).map_or(Code::Internal, |row| row.0),
+        }
+    }
+}
+
+/// A field that failed validation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's public name.
+    pub field: String,
+    /// What is wrong with it, as a clause: "must not be empty".
+    pub detail: String,
+}
+
+/// A refusal or failure that can be shown to the caller.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub struct Error {
+    /// What kind.
+    pub code: Code,
+    /// One sentence for a person; never internals.
+    pub detail: String,
+    /// The fields concerned, for [`Code::InvalidRequest`].
+    pub fields: Vec<FieldError>,
+    /// When to try again, for [`Code::RateLimited`] and [`Code::Unavailable`].
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error with a sentence for the caller.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None }
+    }
+
+    /// [`Code::InvalidRequest`] about one field.
+    pub fn field(field: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self {
+            fields: vec![FieldError { field: field.into(), detail: detail.clone() }],
+            ..Self::new(Code::InvalidRequest, format!("{field} {detail}"))
+        }
+    }
+
+    /// [`Code::NotFound`]; `what` completes "no such …".
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("no such {what}"))
+    }
+
+    /// [`Code::Unavailable`]; `what` completes "… is not available now".
+    pub fn unavailable(what: &str) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Unavailable, format!("{what} is not available now, try again"))
+        }
+    }
+
+    /// [`Code::Timeout`].
+    pub fn timeout() -> Self {
+        Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
+    }
+
+    /// [`Code::Internal`]. The cause goes to the log, never to the caller.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "internal error");
+        Self::new(Code::Internal, "something went wrong on our side")
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut details = ErrorDetails::with_error_info(error.code.as_str(), "confab", []);
+        for field in &error.fields {
+            details.add_bad_request_violation(&field.field, &field.detail);
+        }
+        if error.retry_after.is_some() {
+            details.set_retry_info(error.retry_after);
+        }
+        Status::with_error_details(error.code.row().3, error.detail, details)
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let named = details.error_info().and_then(|info| Code::parse(&info.reason));
+        let code = named.unwrap_or_else(|| Code::from_grpc(status.code()));
+        if named.is_none() {
+            tracing::debug!(%status, "a status without our details");
+        }
+        let detail = match (named, code) {
+            // Texts of transports and libraries are not for the caller.
+            (None, Code::Unavailable) => return Self::unavailable("a service"),
+            (None, Code::Timeout) => return Self::timeout(),
+            (None, Code::Internal) => return Self::internal(status),
+            _ => status.message().to_owned(),
+        };
+        let fields = details.bad_request().map_or_else(Vec::new, |bad| {
+            bad.field_violations.iter().map(|v| FieldError { field: v.field.clone(), detail: v.description.clone() }).collect()
+        });
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        Self { code, detail, fields, retry_after }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_variants() {
+        for (index, row) in CODES.iter().enumerate() {
+            assert_eq!(row.0 as usize, index);
+            assert_eq!(Code::parse(row.1), Some(row.0));
+        }
+    }
+
+    #[test]
+    fn survives_the_wire() {
+        for (code, ..) in CODES {
+            let error = Error { retry_after: Some(Duration::from_secs(3)), ..Error::new(code, "so it is") };
+            let back = Error::from(Status::from(error.clone()));
+            assert_eq!((back.code, back.detail, back.retry_after), (code, error.detail, error.retry_after));
+        }
+        let back = Error::from(Status::from(Error::field("content", "must not be empty")));
+        assert_eq!(back.fields, [FieldError { field: "content".into(), detail: "must not be empty".into() }]);
+    }
+
+    #[test]
+    fn a_broken_transport_is_no_internal_error() {
+        assert_eq!(Error::from(Status::unavailable("tcp connect error")).code, Code::Unavailable);
+        assert_eq!(Error::from(Status::unknown("h2 protocol error")).code, Code::Timeout);
+    }
+}

@@ -1,0 +1,44 @@
+//! The server's side: a gRPC server with health that follows readiness and an ending in good order.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::process::Process;
+
+/// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
+/// Health answers for the server as a whole (the empty service name) and follows `/readyz`.
+///
+/// # Errors
+/// When the address cannot be bound or serving fails.
+pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> anyhow::Result<()> {
+    let incoming = TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut readiness = process.readiness.watch();
+    tokio::spawn(async move {
+        loop {
+            let status = if *readiness.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+            if readiness.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    tracing::info!(%listen, "serving gRPC");
+    let shutdown = process.shutdown.clone();
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .add_routes(routes)
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
+        .context("serving gRPC")
+}

@@ -1,0 +1,100 @@
+//! The client's side: a deadline on every call, in process and over the network alike.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::util::{BoxCloneSyncService, ServiceExt};
+use tower::{Service, service_fn};
+
+/// What a generated client runs over.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// How a call is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// How long the caller waits in all.
+    pub deadline: Duration,
+    /// How long one replica may take before the next is asked as well; every call is safe to repeat.
+    pub attempt: Duration,
+    /// Calls of one key prefer one replica.
+    pub key: Option<u64>,
+}
+
+impl Call {
+    /// A call that may take so long, wherever it goes.
+    pub const fn within(deadline: Duration) -> Self {
+        Self { deadline, attempt: deadline, key: None }
+    }
+
+    /// The same, giving each replica only so long.
+    pub const fn attempt(self, attempt: Duration) -> Self {
+        Self { attempt, ..self }
+    }
+
+    /// The same, preferring the replica of that key.
+    pub const fn keyed(self, key: u64) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        // A client that sets no deadline of its own gets the shared default, never an endless wait.
+        request.extensions().get().copied().unwrap_or(Self::within(Duration::from_millis(2500)))
+    }
+}
+
+/// A request with its way of being called; the deadline travels to the service as `grpc-timeout`.
+pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(call.deadline);
+    request.extensions_mut().insert(call);
+    request
+}
+
+/// The transport to a service in this process: its server *is* the transport.
+pub fn in_process<S>(server: S) -> Transport
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let server = server.clone();
+        async move {
+            match tokio::time::timeout(Call::of(&request).deadline, server.oneshot(request)).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(Status::deadline_exceeded("no answer in time").into_http()),
+            }
+        }
+    }))
+}
+
+/// Gives a [`late`] transport its service.
+#[derive(Clone)]
+pub struct Binder(Arc<OnceLock<Transport>>);
+
+impl Binder {
+    /// From now on calls go there. Only the first binding counts.
+    pub fn bind(&self, transport: Transport) {
+        let _ = self.0.set(transport);
+    }
+}
+
+/// A transport whose service is bound later, for two services that call each other in one process.
+/// Until then calls answer `unavailable`.
+pub fn late() -> (Transport, Binder) {
+    let slot = Arc::new(OnceLock::<Transport>::new());
+    let binder = Binder(slot.clone());
+    let transport = BoxCloneSyncService::new(service_fn(move |request| {
+        let bound = slot.get().cloned();
+        async move {
+            match bound {
+                Some(transport) => transport.oneshot(request).await,
+                None => Ok(Status::unavailable("still starting").into_http()),
+            }
+        }
+    }));
+    (transport, binder)
+}

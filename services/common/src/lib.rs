@@ -1,0 +1,23 @@
+//! What any Confab process needs and no chat noun: start-up and shutdown, settings, errors, gRPC transports, databases, the bus.
+
+pub mod admin;
+pub mod bus;
+pub mod config;
+pub mod cursor;
+pub mod error;
+pub mod grpc;
+pub mod pg;
+pub mod process;
+pub mod sqlite;
+pub mod store;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod text;
+
+pub use config::Secret;
+pub use error::{Code, Error, FieldError, Result};
+
+/// Every program of ours runs on this allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

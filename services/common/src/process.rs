@@ -1,0 +1,200 @@
+//! The life of a process: all start-up ceremony in one function that hands over one context, and a bounded ending.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, CommonConfig};
+use crate::{admin, telemetry};
+
+/// What a program's `main` gets.
+#[derive(Clone)]
+pub struct Process {
+    /// Cancelled on SIGTERM or Ctrl-C.
+    pub shutdown: CancellationToken,
+    /// What `/readyz` says.
+    pub readiness: Readiness,
+}
+
+impl Process {
+    /// A context of its own, for tests and for programs that are part of another.
+    pub fn new() -> Self {
+        Self { shutdown: CancellationToken::new(), readiness: Readiness::default() }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Settings that hold those of every program.
+pub trait Settings: clap::Parser {
+    /// The shared part.
+    fn common(&self) -> &CommonConfig;
+}
+
+/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns.
+/// After a signal `main` has the drain time to return; a second signal or the deadline ends the process.
+pub fn run<C, F>(main: impl FnOnce(C, Process) -> F) -> ExitCode
+where
+    C: Settings,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let ended = config::load::<C>().and_then(|config| {
+        telemetry::init(config.common())?;
+        raise_descriptor_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let ended = runtime.block_on(live(config, main));
+        // Blocking work that was cut off by the deadline must not hold the process.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn live<C, F>(config: C, main: impl FnOnce(C, Process) -> F) -> anyhow::Result<()>
+where
+    C: Settings,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let common = config.common().clone();
+    let process = Process::new();
+    admin::spawn(&common, &process).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut main = std::pin::pin!(main(config, process.clone()));
+    tokio::select! {
+        ended = &mut main => return ended,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("leaving; a second signal ends at once");
+    process.readiness.drain();
+    let accepting = async {
+        tokio::time::sleep(common.accept_drain).await;
+        process.shutdown.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = &mut main => ended,
+        _ = accepting => Ok(()),
+        _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
+        _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
+        _ = tokio::time::sleep(common.accept_drain + common.drain) => anyhow::bail!("not done within the drain time"),
+    }
+}
+
+/// A socket is a descriptor: take all that the system grants.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the descriptor limit");
+    }
+}
+
+/// Whether the process is warm and not leaving. Each part that must be warm takes a [`Condition`].
+#[derive(Clone)]
+pub struct Readiness(Arc<watch::Sender<bool>>, Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    started: bool,
+    draining: bool,
+    conditions: BTreeMap<&'static str, bool>,
+}
+
+impl State {
+    fn ready(&self) -> bool {
+        self.started && !self.draining && self.conditions.values().all(|met| *met)
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(watch::channel(false).0), Arc::default())
+    }
+}
+
+impl Readiness {
+    /// Adds a condition, not met yet.
+    pub fn condition(&self, name: &'static str) -> Condition {
+        self.change(|state| _ = state.conditions.insert(name, false));
+        Condition(self.clone(), name)
+    }
+
+    /// Start-up is over: no further conditions come.
+    pub fn started(&self) {
+        self.change(|state| state.started = true);
+    }
+
+    /// Leaving: never ready again.
+    pub fn drain(&self) {
+        self.change(|state| state.draining = true);
+    }
+
+    /// Follows [`Readiness::missing`] being `None`.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+
+    /// Why the process is not ready; `None` when it is.
+    pub fn missing(&self) -> Option<String> {
+        let state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let unmet = state.conditions.iter().filter(|(_, met)| !**met).map(|(name, _)| *name).collect::<Vec<_>>();
+        match state.ready() {
+            true => None,
+            false if state.draining => Some("leaving".into()),
+            false if unmet.is_empty() => Some("starting".into()),
+            false => Some(format!("waiting for {}", unmet.join(", "))),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        self.0.send_replace(state.ready());
+    }
+}
+
+/// One thing that must be so before the process is ready.
+pub struct Condition(Readiness, &'static str);
+
+impl Condition {
+    /// Says whether it is met now.
+    pub fn set(&self, met: bool) {
+        self.0.change(|state| _ = state.conditions.insert(self.1, met));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_started_warm_and_not_leaving() {
+        let readiness = Readiness::default();
+        let warm = readiness.condition("keys");
+        assert_eq!(readiness.missing().unwrap(), "waiting for keys");
+        warm.set(true);
+        assert_eq!(readiness.missing().unwrap(), "starting");
+        readiness.started();
+        assert_eq!(readiness.missing(), None);
+        assert!(*readiness.watch().borrow());
+        warm.set(false);
+        assert!(!*readiness.watch().borrow());
+        warm.set(true);
+        readiness.drain();
+        assert_eq!(readiness.missing().unwrap(), "leaving");
+    }
+}

@@ -1,0 +1,233 @@
+//! A SQLite database as a service's store: one writer thread that groups commits, a few readers beside it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{Error, Result};
+
+/// Jobs that may wait for the writer.
+const WRITE_QUEUE: usize = 1024;
+/// Most jobs in one commit.
+const GROUP: usize = 256;
+/// Reads that run at once.
+const READERS: usize = 4;
+
+/// An open database; clones share it. The process holds it alone: a lock file beside it keeps others out.
+#[derive(Clone)]
+pub struct Database {
+    writer: mpsc::Sender<Box<dyn Job>>,
+    readers: Arc<Readers>,
+    _lock: Arc<File>,
+}
+
+struct Readers {
+    path: PathBuf,
+    // A std lock: held to take or return a connection, never across an await.
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+/// A unit of work in a group commit: run in a savepoint of its own, told of the outcome after the commit.
+trait Job: Send {
+    /// Does the work; `false` rolls it back.
+    fn run(&mut self, connection: &Connection) -> bool;
+    fn finish(self: Box<Self>, committed: bool);
+}
+
+struct Write<F, T> {
+    work: Option<F>,
+    outcome: Option<Result<T>>,
+    answer: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Job for Write<F, T>
+where
+    F: FnOnce(&Connection) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        self.outcome = self.work.take().map(|work| work(connection));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn finish(self: Box<Self>, committed: bool) {
+        let outcome = match self.outcome {
+            // A refusal stands whatever became of the others' commit.
+            Some(Err(error)) => Err(error),
+            Some(Ok(value)) if committed => Ok(value),
+            // Whether a failed COMMIT reached the disk is unknown.
+            _ => Err(Error::timeout()),
+        };
+        let _ = self.answer.send(outcome);
+    }
+}
+
+impl Database {
+    /// Opens or creates the database of a `sqlite:PATH` URL's path, applying what is missing of `migrations`.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be opened or migrated.
+    pub fn open(path: &Path, migrations: &refinery::Runner) -> anyhow::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        let lock = lock(path)?;
+        let mut connection = connect(path, OpenFlags::default())?;
+        migrations.run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
+        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
+        std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || write_all(connection, queue))?;
+        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) };
+        Ok(Self { writer, readers: Arc::new(readers), _lock: Arc::new(lock) })
+    }
+
+    /// Runs `work` in a transaction that it may share with others' work, and answers once it is on disk.
+    /// An error rolls this work back, not the others'.
+    ///
+    /// # Errors
+    /// What `work` returns; `timeout` when the commit failed.
+    pub async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let (answer, outcome) = oneshot::channel();
+        let job = Write { work: Some(work), outcome: None, answer };
+        self.writer.send(Box::new(job)).await.map_err(|_| Error::unavailable("the database"))?;
+        outcome.await.unwrap_or_else(|_| Err(Error::timeout()))
+    }
+
+    /// Runs `work` on a read-only connection; several reads within see one snapshot.
+    ///
+    /// # Errors
+    /// What `work` returns.
+    pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let readers = self.readers.clone();
+        let _permit = self.readers.permits.acquire().await.map_err(Error::internal)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => {
+                    connect(&readers.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(Error::internal)?
+                }
+            };
+            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let outcome = work(&snapshot);
+            drop(snapshot);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            outcome
+        });
+        task.await.map_err(Error::internal)?
+    }
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let lock_path = path.with_extension("lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("{} is in use by another Confab process; stop it or choose another CONFAB_DATA_DIR", path.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", lock_path.display())),
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", path.display()))?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // An acknowledged write survives a power failure, not only a crash.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+    }
+    Ok(connection)
+}
+
+fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let mut group = Vec::new();
+    while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+        let committed = match commit(&mut connection, &mut group) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "a commit failed");
+                false
+            }
+        };
+        group.drain(..).for_each(|job| job.finish(committed));
+    }
+}
+
+fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for job in group {
+        let savepoint = transaction.savepoint()?;
+        if job.run(&savepoint) {
+            savepoint.commit()?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Whether an error is a unique constraint's.
+pub fn is_unique_violation(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _)
+        if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE || failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen,
+            ) => {
+                tracing::error!(%error, "the database refuses");
+                Error::unavailable("the database")
+            }
+            _ => Error::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(name: &str) -> Database {
+        let path = std::env::temp_dir().join(format!("confab-sqlite-{}-{name}", std::process::id())).join("test.db");
+        let _ = std::fs::remove_dir_all(path.parent().unwrap());
+        let migration = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
+        Database::open(&path, &refinery::Runner::new(&[migration])).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_failed_job_does_not_spoil_its_group() {
+        let database = open("group");
+        let insert = |n: i64| {
+            database.write(move |c| {
+                c.execute("INSERT INTO t VALUES (?1)", [n])?;
+                if n == 2 { Err(Error::not_found("two")) } else { Ok(n) }
+            })
+        };
+        let (one, two, three) = tokio::join!(insert(1), insert(2), insert(3));
+        assert_eq!((one.unwrap(), three.unwrap()), (1, 3));
+        assert!(two.is_err());
+        let sum = database.read(|c| Ok(c.query_row("SELECT sum(n) FROM t", [], |row| row.get::<_, i64>(0))?)).await.unwrap();
+        assert_eq!(sum, 4);
+    }
+
+    #[tokio::test]
+    async fn it_is_held_alone() {
+        let database = open("lock");
+        let error = Database::open(&database.readers.path, &refinery::Runner::new(&[])).err().unwrap().to_string();
+        assert!(error.contains("in use by another"), "{error}");
+    }
+}

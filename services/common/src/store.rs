@@ -1,0 +1,81 @@
+//! Where a service keeps what must last: picked by the scheme of a URL.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+
+use crate::Secret;
+use crate::bus::Bus;
+use crate::pg::PostgresConfig;
+
+/// Settings of whoever has a store.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StorageConfig {
+    /// Directory for what is kept in files
+    #[arg(long, env = "CONFAB_DATA_DIR", default_value = "./data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Settings of stores on Postgres.
+    #[command(flatten)]
+    pub postgres: PostgresConfig,
+}
+
+/// Settings of whoever uses the bus.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BusConfig {
+    /// The bus: `local:` or `redis://…`
+    #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
+    pub bus: Secret,
+    /// Signs what goes over the bus; the same for every program of a cluster
+    #[arg(long, env = "CONFAB_CLUSTER_KEY", hide_env_values = true, value_name = "SECRET")]
+    pub cluster_key: Option<Secret>,
+}
+
+impl BusConfig {
+    /// The bus at that URL.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn open(&self) -> anyhow::Result<Bus> {
+        Bus::open(&self.bus, self.cluster_key.as_ref())
+    }
+}
+
+/// A service's store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `sqlite:PATH`.
+    Sqlite(PathBuf),
+    /// `postgres://…`.
+    Postgres(Secret),
+}
+
+impl StoreUrl {
+    /// The store that `setting` names; without it `file` in the data directory.
+    ///
+    /// # Errors
+    /// When the URL has another scheme.
+    pub fn parse(setting: &str, url: Option<&Secret>, data_dir: &Path, file: &str) -> anyhow::Result<Self> {
+        let Some(url) = url else { return Ok(Self::Sqlite(data_dir.join(file))) };
+        match url.expose() {
+            text if text.starts_with("postgres://") || text.starts_with("postgresql://") => Ok(Self::Postgres(url.clone())),
+            text => match text.strip_prefix("sqlite:") {
+                Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+                _ => bail!("{setting} must be sqlite:PATH or postgres://…"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_picks() {
+        let parse = |url: Option<&str>| StoreUrl::parse("CONFAB_AUTH_STORE", url.map(Secret::from).as_ref(), Path::new("data"), "auth.db");
+        assert_eq!(parse(None).unwrap(), StoreUrl::Sqlite("data/auth.db".into()));
+        assert_eq!(parse(Some("sqlite:/x/a.db")).unwrap(), StoreUrl::Sqlite("/x/a.db".into()));
+        assert!(matches!(parse(Some("postgres://localhost/confab")).unwrap(), StoreUrl::Postgres(_)));
+        assert!(parse(Some("mysql://u:hunter2@h/d")).unwrap_err().to_string().starts_with("CONFAB_AUTH_STORE must be"));
+    }
+}

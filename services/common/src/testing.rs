@@ -1,0 +1,44 @@
+//! Real servers for contract tests. `make test` starts them and says where they are.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Secret;
+
+/// A fresh, empty directory.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn directory() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = std::env::temp_dir().join(format!("confab-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a temporary directory");
+    path
+}
+
+/// The URL of a fresh, empty database on the test run's Postgres server.
+///
+/// # Panics
+/// When `TEST_POSTGRES_URL` is not set or the server refuses.
+pub async fn database() -> Secret {
+    let server = variable("TEST_POSTGRES_URL");
+    let (client, connection) = tokio_postgres::connect(&server, tokio_postgres::NoTls).await.expect("the test run's Postgres");
+    tokio::spawn(connection);
+    let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a fresh database");
+    let (address, _) = server.rsplit_once('/').expect("a URL that names a database");
+    Secret::from(format!("{address}/{name}"))
+}
+
+/// The URL of the test run's Redis server.
+///
+/// # Panics
+/// When `TEST_REDIS_URL` is not set.
+pub fn redis() -> Secret {
+    Secret::from(variable("TEST_REDIS_URL"))
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` starts the servers and sets it"))
+}

@@ -103,6 +103,16 @@ impl<'a> RoomJson<'a> {
     }
 }
 
+/// A page of a list.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page<T> {
+    /// What it holds.
+    pub items: Vec<T>,
+    /// Where the list goes on; nothing at its end.
+    pub next_cursor: Option<String>,
+}
+
 /// Milliseconds since the Unix epoch, written as RFC 3339 UTC with milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Time(pub i64);

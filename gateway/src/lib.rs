@@ -1,4 +1,148 @@
 //! The edge: REST and Socket.IO for clients, gRPC to the services.
 
 pub mod clients;
+pub mod config;
+pub mod draft;
+pub mod edge;
 pub mod json;
+pub mod problem;
+pub mod realtime;
+pub mod rest;
+pub mod revocations;
+pub mod send;
+pub mod server;
+#[cfg(test)]
+mod testing;
+pub mod tokens;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use confab_common::bus::Bus;
+use confab_common::config::CommonConfig;
+use confab_common::grpc::{self, Transport};
+use confab_common::process::{Process, Settings};
+use confab_common::store::BusConfig;
+use tokio::net::TcpListener;
+
+use clients::Clients;
+use config::GatewayConfig;
+use edge::cors::Origins;
+use realtime::{Parts, Realtime};
+use revocations::Revocations;
+use send::Sender;
+use tokens::Tokens;
+
+/// What the handlers share.
+pub struct App {
+    /// The services.
+    pub clients: Clients,
+    /// Who calls.
+    pub tokens: Tokens,
+    /// Who has logged out.
+    pub revocations: Revocations,
+    /// The settings.
+    pub config: GatewayConfig,
+    /// The way into the log.
+    pub sender: Sender,
+}
+
+/// The gateway as a program of its own.
+#[derive(Debug, clap::Parser)]
+#[command(name = "confab-gateway", version, about = "Confab's edge: REST and Socket.IO for clients, gRPC to the services")]
+pub struct Program {
+    /// Settings of every program.
+    #[command(flatten)]
+    pub common: CommonConfig,
+    /// Settings of the bus.
+    #[command(flatten)]
+    pub bus: BusConfig,
+    /// Settings of the edge.
+    #[command(flatten)]
+    pub gateway: GatewayConfig,
+    /// Where the auth service is: http://host:port, or several separated by commas
+    #[arg(long, env = "CONFAB_AUTH_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    pub auth_url: String,
+    /// Where the room service is
+    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    pub room_url: String,
+    /// Where the message service is
+    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    pub message_url: String,
+}
+
+impl Settings for Program {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+}
+
+/// A gateway that has been started and is not served yet.
+pub struct Gateway {
+    routes: Router,
+    realtime: Arc<Realtime>,
+}
+
+impl Gateway {
+    /// Serves until shutdown, then finishes the requests under way and sends the sockets elsewhere within the drain time.
+    pub async fn serve(self, listener: TcpListener, config: &GatewayConfig, drain: Duration, process: &Process) {
+        let leave = async {
+            process.shutdown.cancelled().await;
+            // The rest of the time is for what is under way.
+            self.realtime.drain(drain / 2).await;
+        };
+        tokio::join!(server::serve(listener, self.routes, process, config), leave);
+    }
+}
+
+/// Starts the gateway over these transports; `listen` is where it will be served. Its tasks end with the process.
+///
+/// # Errors
+/// When a part cannot start. Services that are away are no error: readiness waits for them.
+pub async fn start(
+    config: &GatewayConfig,
+    listen: SocketAddr,
+    auth: Transport,
+    room: Transport,
+    message: Transport,
+    bus: Bus,
+    process: &Process,
+) -> anyhow::Result<Gateway> {
+    let clients = Clients::new(auth, room, message, config.request_timeout);
+    let revocations = Revocations::start(clients.auth.clone(), &bus, process);
+    let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
+    let sender = Sender::new(&clients);
+    let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
+    let parts = Parts {
+        config: config.realtime.clone(),
+        clients: clients.clone(),
+        sender: sender.clone(),
+        tokens: tokens.clone(),
+        revocations: revocations.clone(),
+        origins: origins.clone(),
+    };
+    let realtime = Realtime::start(parts, &bus, process);
+    let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
+    let routes = rest::routes(app);
+    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime })
+}
+
+/// Runs the program until shutdown.
+///
+/// # Errors
+/// When the address cannot be bound or a setting is wrong.
+pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
+    let listen = program.common.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}; set CONFAB_LISTEN"))?;
+    let auth = grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?;
+    let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
+    let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
+    let gateway = start(&program.gateway, listen, auth, room, message, program.bus.open()?, &process).await?;
+    process.readiness.started();
+    tracing::info!(%listen, "serving HTTP");
+    gateway.serve(listener, &program.gateway, program.common.drain, &process).await;
+    Ok(())
+}

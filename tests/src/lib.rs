@@ -1,1 +1,29 @@
-//! placeholder
+//! What the end-to-end tests, `make test` and `make cluster-up` share: the built programs and their servers as child
+//! processes, and clients that speak to them like a user.
+
+pub mod api;
+pub mod cluster;
+pub mod daemon;
+pub mod embedded;
+pub mod guard;
+pub mod plan;
+pub mod secrets;
+pub mod servers;
+pub mod stock;
+pub mod wait;
+pub mod words;
+
+use std::path::PathBuf;
+
+/// Where cargo put the programs of this build: beside the program that is running, or above it for a test.
+///
+/// # Panics
+/// When the running program has no path.
+pub fn programs() -> PathBuf {
+    let own = std::env::current_exe().expect("a program has a path");
+    let directory = own.parent().expect("a program is in a directory");
+    match directory.ends_with("deps") {
+        true => directory.parent().expect("deps is in a directory").to_path_buf(),
+        false => directory.to_path_buf(),
+    }
+}

@@ -1,1 +1,110 @@
-//! placeholder
+//! The auth service: accounts, tokens and their revocation.
+
+mod config;
+mod grpc;
+mod key;
+mod password;
+mod publish;
+mod service;
+mod store;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use confab_common::bus::Bus;
+use confab_common::grpc::MAX_MESSAGE;
+use confab_common::process::Process;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
+use tonic::service::Routes;
+
+pub use config::{AuthConfig, Command, Program};
+pub use grpc::Service;
+
+use key::SigningKey;
+use password::Passwords;
+use publish::Publisher;
+use service::Accounts;
+use store::Store;
+use token::Tokens;
+
+/// How often expired revocations are looked for.
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Opens the store, starts the purge of expired revocations (it ends with the process) and returns the service.
+///
+/// # Errors
+/// When a setting is wrong or the store cannot be opened.
+pub async fn start(
+    config: &AuthConfig,
+    storage: &StorageConfig,
+    bus: Bus,
+    process: &Process,
+) -> anyhow::Result<AuthServiceServer<Service>> {
+    let url = store_url(config, storage)?;
+    let given = match (&config.signing_key, &url) {
+        (Some(given), _) => Some(SigningKey::parse(given.expose()).context("CONFAB_SIGNING_KEY")?),
+        (None, StoreUrl::Sqlite(_)) => None,
+        (None, StoreUrl::Postgres(_)) => anyhow::bail!(
+            "CONFAB_SIGNING_KEY is not set, but with a store on Postgres every replica needs the same key: \
+             make one with `openssl genpkey -algorithm ed25519` and give it to all of them (CONFAB_SIGNING_KEY_FILE names a file)"
+        ),
+    };
+    let store = store::open(&url, storage).await?;
+    let key = match given {
+        Some(key) => key,
+        // Behind the store, whose lock file keeps a second process away from the key as well.
+        None => SigningKey::load_or_create(&storage.data_dir)?,
+    };
+    let tokens = Tokens::new(&key, config.token_ttl).context("CONFAB_TOKEN_TTL")?;
+    tokio::spawn(purge(store.clone(), process.clone()));
+    let accounts = Accounts::new(store, Passwords::default(), tokens, Publisher::new(bus));
+    Ok(AuthServiceServer::new(Service::new(accounts)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+/// Runs the program until shutdown.
+///
+/// # Errors
+/// When it cannot start or serve.
+pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
+    let Program { common, storage, bus, auth, command } = program;
+    if command == Some(Command::Migrate) {
+        return migrate(&auth, &storage).await;
+    }
+    let server = tokio::select! {
+        server = start(&auth, &storage, bus.open()?, &process) => server?,
+        // The database may never come; leaving must not wait for it.
+        () = process.shutdown.cancelled() => return Ok(()),
+    };
+    process.readiness.started();
+    confab_common::grpc::serve(&process, common.listen, Routes::new(server)).await
+}
+
+/// Brings the store's schema up to date.
+///
+/// # Errors
+/// When the store cannot be opened or migrated.
+pub async fn migrate(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    store::open(&store_url(config, storage)?, &storage.migrating()).await.map(drop)
+}
+
+fn store_url(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
+    StoreUrl::parse("CONFAB_AUTH_STORE", config.auth_store.as_ref(), &storage.data_dir, "auth.db")
+}
+
+async fn purge(store: Arc<dyn Store>, process: Process) {
+    let mut interval = tokio::time::interval(PURGE_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = process.shutdown.cancelled() => return,
+        }
+        match service::purge(store.as_ref()).await {
+            Ok(0) => {}
+            Ok(purged) => tracing::debug!(purged, "expired revocations forgotten"),
+            Err(error) => tracing::warn!(%error, "expired revocations are not purged now"),
+        }
+    }
+}

@@ -84,7 +84,7 @@ impl Pool {
             Ok(client) => client,
             Err(error) => return Ok(Err(root_cause(&error))),
         };
-        let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default() as i32;
+        let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
         match migrate {
             Migrate::Auto => {
                 // A session lock: replicas that start together take turns, and a crash frees it.

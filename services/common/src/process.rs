@@ -37,6 +37,11 @@ impl Default for Process {
 pub trait Settings: clap::Parser {
     /// The shared part.
     fn common(&self) -> &CommonConfig;
+
+    /// Whether it is to serve; a subcommand that does something else and ends needs no admin port.
+    fn serves(&self) -> bool {
+        true
+    }
 }
 
 /// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns.
@@ -71,7 +76,9 @@ where
 {
     let common = config.common().clone();
     let process = Process::new();
-    admin::spawn(&common, &process).await?;
+    if config.serves() {
+        admin::spawn(&common, &process).await?;
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut main = std::pin::pin!(main(config, process.clone()));

@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use crate::Secret;
 use crate::bus::Bus;
+use crate::config::Migrate;
 use crate::pg::PostgresConfig;
 
 /// Settings of whoever has a store.
@@ -17,6 +18,15 @@ pub struct StorageConfig {
     /// Settings of stores on Postgres.
     #[command(flatten)]
     pub postgres: PostgresConfig,
+}
+
+impl StorageConfig {
+    /// The same, with the schema brought up to date: for a `migrate` subcommand.
+    pub fn migrating(&self) -> Self {
+        let mut config = self.clone();
+        config.postgres.migrate = Migrate::Auto;
+        config
+    }
 }
 
 /// Settings of whoever uses the bus.

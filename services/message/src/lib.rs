@@ -1,1 +1,110 @@
-//! placeholder
+//! The message service: a partitioned, numbered log that owns the truth about order.
+
+mod batch;
+mod config;
+mod grpc;
+mod lanes;
+mod publish;
+mod rights;
+mod service;
+mod store;
+mod wire;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use confab_common::bus::Bus;
+use confab_common::grpc::Transport;
+use confab_common::process::Process;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_proto::message::v1::message_service_server::MessageServiceServer;
+use tonic::service::Routes;
+
+pub use config::{Command, MessageConfig, Program};
+pub use grpc::Grpc;
+
+use lanes::Lanes;
+use publish::Hints;
+use rights::Rights;
+use service::Service;
+use store::Store;
+use store::postgres::Postgres;
+use store::sqlite::Sqlite;
+
+/// Lanes into Postgres: enough to keep it busy while others wait for its disk.
+const LANES: usize = 4;
+
+/// Runs the program until shutdown; what was taken by then is finished and its hints are published.
+///
+/// # Errors
+/// When a setting is wrong, the database refuses, or the address cannot be bound.
+pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
+    let Program { command, common, storage, bus, message, room_url } = program;
+    match command {
+        Some(Command::Migrate) => migrate(&message, &storage).await,
+        Some(Command::RenewEpoch) => {
+            let (store, _) = open_store(&message, &storage).await?;
+            println!("{}", store.renew_epoch().await.context("renewing the epoch")?);
+            Ok(())
+        }
+        None => {
+            let room = confab_common::grpc::connect(&room_url).context("CONFAB_ROOM_URL")?;
+            let log = start(&message, &storage, bus.open()?, room, &process).await?;
+            process.readiness.started();
+            confab_common::grpc::serve(&process, common.listen, Routes::new(log.server())).await?;
+            log.finish().await;
+            Ok(())
+        }
+    }
+}
+
+/// The log, open and served by whoever asks it for a server.
+pub struct Log(Arc<Service>);
+
+impl Log {
+    /// The service as gRPC.
+    pub fn server(&self) -> MessageServiceServer<Grpc> {
+        grpc::server(self.0.clone())
+    }
+
+    /// Finishes what was taken and publishes its hints; nothing is taken any more.
+    pub async fn finish(&self) {
+        self.0.finish().await;
+    }
+}
+
+/// Opens the log and starts its lanes. `room` leads to the room service, which is asked who may post.
+///
+/// # Errors
+/// When the store's URL is wrong, the database refuses, or its log has another number of partitions.
+pub async fn start(
+    config: &MessageConfig,
+    storage: &StorageConfig,
+    bus: Bus,
+    room: Transport,
+    process: &Process,
+) -> anyhow::Result<Log> {
+    let opened = process.readiness.condition("the log");
+    let (store, lanes) = open_store(config, storage).await?;
+    let epoch = store.open_log(config.partitions).await.context("opening the log")?;
+    let lanes = Lanes::start(lanes, &store, &Hints::new(bus));
+    opened.set(true);
+    Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room)))))
+}
+
+/// Brings the store's schema up to date.
+///
+/// # Errors
+/// When the store cannot be opened or migrated.
+pub async fn migrate(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    open_store(config, &storage.migrating()).await.map(drop)
+}
+
+/// The store and how many lanes do it good.
+async fn open_store(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<(Arc<dyn Store>, usize)> {
+    Ok(match StoreUrl::parse("CONFAB_MESSAGE_STORE", config.message_store.as_ref(), &storage.data_dir, "message.db")? {
+        // It has one writer, which groups what it finds.
+        StoreUrl::Sqlite(path) => (Arc::new(Sqlite::open(&path)?), 1),
+        StoreUrl::Postgres(url) => (Arc::new(Postgres::open(&url, &storage.postgres).await?), LANES),
+    })
+}

@@ -1,1 +1,70 @@
-//! placeholder
+//! The room service: which rooms there are, who owns them, who may do what in them. What changes in a room is told to
+//! the log by way of an outbox, so that the change and its event are one fact.
+
+mod config;
+mod grpc;
+mod relay;
+mod service;
+mod store;
+
+use std::sync::Arc;
+
+use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
+use confab_common::process::Process;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_proto::room::v1::room_service_server::RoomServiceServer;
+use tonic::service::Routes;
+
+pub use config::{Command, Program, RoomConfig};
+pub use grpc::RoomApi;
+
+use relay::Relay;
+use service::Rooms;
+use store::Store;
+use store::postgres::PostgresStore;
+use store::sqlite::SqliteStore;
+
+/// Starts the service: opens its store, and relays what the log is owed over `message` until shutdown.
+///
+/// # Errors
+/// When the store cannot be opened. The message service need not be there.
+pub async fn start(
+    config: &RoomConfig,
+    storage: &StorageConfig,
+    message: Transport,
+    process: &Process,
+) -> anyhow::Result<RoomServiceServer<RoomApi>> {
+    let store = open(config, storage).await?;
+    let relay = Arc::new(Relay::new(store.clone(), message));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
+    let api = RoomApi::new(Rooms::new(store, relay));
+    Ok(RoomServiceServer::new(api).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match StoreUrl::parse("CONFAB_ROOM_STORE", config.room_store.as_ref(), &storage.data_dir, "room.db")? {
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
+        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+    })
+}
+
+/// Runs the program until shutdown.
+///
+/// # Errors
+/// When it cannot start or serve.
+pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
+    if let Some(Command::Migrate) = program.command {
+        return migrate(&program.room, &program.storage).await;
+    }
+    let server = start(&program.room, &program.storage, connect(&program.message_url)?, &process).await?;
+    process.readiness.started();
+    serve(&process, program.common.listen, Routes::new(server)).await
+}
+
+/// Brings the store's schema up to date.
+///
+/// # Errors
+/// When the store cannot be opened or migrated.
+pub async fn migrate(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    open(config, &storage.migrating()).await.map(drop)
+}

@@ -1,0 +1,41 @@
+# What can be done here; `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt cluster-up cluster-down cluster-status
+
+SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx
+FORTUNES := /usr/share/games/fortunes
+TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
+CLIENTS := node:nodejs npm:npm python3:python3 venv:python3-venv
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+run: ## everything in one process on http://127.0.0.1:8080
+	cargo run --release
+
+test: ## every test; installs or starts what they need
+	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS)
+	@scripts/ensure-clients.sh
+	cargo build --workspace
+	target/debug/with-servers cargo test --workspace
+
+lint: ## format, clippy, and the rules for dependencies
+	@scripts/ensure-deny.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+# Advisories need the network and change by themselves; whoever releases asks for them with `cargo deny check advisories`.
+	.tools/bin/cargo-deny check bans licenses sources
+
+fmt: ## format all code
+	cargo fmt --all
+
+cluster-up: ## the real cluster on this machine: GATEWAYS=2 REPLICAS=2; starts only what does not run
+	@scripts/ensure-packages.sh $(SERVERS)
+	cargo build --release --workspace
+	@target/release/cluster up
+
+cluster-down: ## end it; data and logs stay in .run
+	@target/release/cluster down
+
+cluster-status: ## what of it runs where
+	@target/release/cluster status

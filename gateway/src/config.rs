@@ -1,0 +1,100 @@
+//! The gateway's settings.
+
+use std::time::Duration;
+
+use confab_common::config::duration;
+
+/// Settings of the edge.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GatewayConfig {
+    /// Whether public rooms can be read without a token
+    #[arg(long, env = "CONFAB_ANONYMOUS_READ", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub anonymous_read: bool,
+    /// Origins whose web pages may call, separated by commas; `*` for all [default: localhost while listening on loopback]
+    #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub allowed_origins: Option<Vec<String>>,
+    /// How long a request may take
+    #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
+    pub request_timeout: Duration,
+    /// Most connections at once; further ones wait
+    #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT")]
+    pub max_connections: usize,
+    /// Limits of real time.
+    #[command(flatten)]
+    pub realtime: RealtimeConfig,
+}
+
+/// Settings of real time.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RealtimeConfig {
+    /// How often a socket is pinged
+    #[arg(long, env = "CONFAB_PING_INTERVAL", default_value = "25s", value_name = "DURATION", value_parser = duration)]
+    pub ping_interval: Duration,
+    /// How long a socket may take to answer a ping
+    #[arg(long, env = "CONFAB_PING_TIMEOUT", default_value = "20s", value_name = "DURATION", value_parser = duration)]
+    pub ping_timeout: Duration,
+    /// Events a second that one socket may send, twice as many in a burst; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_EVENTS_PER_SECOND", default_value_t = 2000, value_name = "COUNT")]
+    pub max_events_per_second: u32,
+    /// Rooms that one socket may be in; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_ROOMS_PER_SOCKET", default_value_t = 1000, value_name = "COUNT")]
+    pub max_rooms_per_socket: usize,
+    /// Sockets that one user may have at this gateway; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
+    pub max_sockets_per_user: usize,
+    /// How long a new socket may take to CONNECT
+    #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    pub connect_timeout: Duration,
+    /// Most bytes of one packet from a client, attachments included
+    #[arg(long, env = "CONFAB_MAX_PACKET", default_value_t = 1_114_112, value_name = "BYTES")]
+    pub max_packet: usize,
+}
+
+/// An origin as browsers send it, `*`, or nothing (so that an empty setting allows none).
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim().trim_end_matches('/').to_ascii_lowercase();
+    let host = text.split_once("://").map(|(_, host)| host);
+    match host {
+        _ if text.is_empty() || text == "*" => Ok(text),
+        Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ']) => Ok(text),
+        _ => Err("must look like https://chat.example.org".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        gateway: GatewayConfig,
+    }
+
+    fn with(arguments: &[&str]) -> Result<GatewayConfig, clap::Error> {
+        Program::try_parse_from(["program"].iter().chain(arguments)).map(|program| program.gateway)
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = with(&[]).unwrap();
+        assert!(!config.anonymous_read && config.allowed_origins.is_none());
+        assert_eq!((config.request_timeout, config.max_connections), (Duration::from_millis(2500), 100_000));
+        let realtime = config.realtime;
+        assert_eq!((realtime.ping_interval, realtime.ping_timeout), (Duration::from_secs(25), Duration::from_secs(20)));
+        assert_eq!((realtime.max_events_per_second, realtime.max_rooms_per_socket, realtime.max_sockets_per_user), (2000, 1000, 10_000));
+    }
+
+    #[test]
+    fn origins_are_checked_at_start() {
+        let origins = |text: &str| with(&["--allowed-origins", text]).map(|config| config.allowed_origins.unwrap_or_default());
+        assert_eq!(origins("https://A.example/, http://b:3000").unwrap(), ["https://a.example", "http://b:3000"]);
+        assert_eq!(origins("*").unwrap(), ["*"]);
+        for bad in ["example.org", "https://*.example.org", "https://a/b", "https://"] {
+            assert!(origins(bad).is_err(), "{bad}");
+        }
+        assert!(with(&["--anonymous-read", "true"]).unwrap().anonymous_read);
+        assert!(with(&["--anonymous-read", "yes"]).is_err());
+    }
+}

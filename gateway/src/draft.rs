@@ -1,0 +1,99 @@
+//! A message as a client asks for it, by REST and by socket alike.
+
+use confab_common::{Code, Error, Result, text};
+use confab_proto::message::v1::{Kind, NewEvent};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::tokens::Identity;
+
+/// Largest content, in bytes.
+const MAX_CONTENT: usize = 16_384;
+/// Longest `clientMessageId`, in bytes.
+const MAX_CLIENT_MESSAGE_ID: usize = 128;
+
+/// What may be sent; fields that the server owns are ignored.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Draft {
+    /// Where to.
+    pub room_id: String,
+    /// What.
+    pub content: String,
+    /// The client's own name for the message, by which a repeat is known.
+    pub client_message_id: Option<String>,
+    /// Files to attach.
+    pub file_ids: Option<Vec<String>>,
+}
+
+impl Draft {
+    /// The room and the event to append to it, with an id of its own so that it can be sent again.
+    ///
+    /// # Errors
+    /// `invalid_request` that names the field, `too_large` for too much content.
+    pub fn into_event(self, sender: &Identity) -> Result<(Uuid, NewEvent)> {
+        let room_id = text::id("roomId", &self.room_id)?;
+        if self.content.is_empty() {
+            return Err(Error::field("content", "must not be empty"));
+        }
+        if self.content.len() > MAX_CONTENT {
+            return Err(Error::new(Code::TooLarge, format!("content must be at most {MAX_CONTENT} bytes")));
+        }
+        text::no_nul("content", &self.content)?;
+        if let Some(id) = &self.client_message_id {
+            text::no_nul("clientMessageId", id)?;
+            if !(1..=MAX_CLIENT_MESSAGE_ID).contains(&id.len()) {
+                return Err(Error::field("clientMessageId", format!("must be 1 to {MAX_CLIENT_MESSAGE_ID} bytes")));
+            }
+        }
+        if self.file_ids.is_some_and(|files| !files.is_empty()) {
+            return Err(Error::field("fileIds", "must be of files that exist"));
+        }
+        let event = NewEvent {
+            id: Uuid::now_v7().to_string(),
+            room_id: room_id.to_string(),
+            kind: Kind::Message.into(),
+            sender: Some(sender.user.clone()),
+            client_message_id: self.client_message_id,
+            content: self.content,
+            ..NewEvent::default()
+        };
+        Ok((room_id, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    fn draft(change: impl FnOnce(&mut Draft)) -> Result<NewEvent> {
+        let room_id = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01".into();
+        let mut draft = Draft { room_id, content: "hi".into(), client_message_id: None, file_ids: None };
+        change(&mut draft);
+        draft.into_event(&identity()).map(|(_, event)| event)
+    }
+
+    #[test]
+    fn what_is_right_becomes_an_event() {
+        let event = draft(|_| {}).unwrap();
+        assert_eq!((event.content.as_str(), event.kind(), event.client_message_id), ("hi", Kind::Message, None));
+        assert_eq!(event.sender, Some(identity().user));
+        draft(|d| d.content = "é".repeat(8192)).unwrap();
+        draft(|d| d.client_message_id = Some("x".repeat(128))).unwrap();
+        draft(|d| d.file_ids = Some(vec![])).unwrap();
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let field = |change: fn(&mut Draft)| draft(change).unwrap_err().fields[0].field.clone();
+        assert_eq!(field(|d| d.room_id = "r".into()), "roomId");
+        assert_eq!(field(|d| d.content.clear()), "content");
+        assert_eq!(field(|d| d.content = "a\0".into()), "content");
+        assert_eq!(field(|d| d.client_message_id = Some(String::new())), "clientMessageId");
+        assert_eq!(field(|d| d.client_message_id = Some("x".repeat(129))), "clientMessageId");
+        assert_eq!(field(|d| d.client_message_id = Some("a\0".into())), "clientMessageId");
+        assert_eq!(field(|d| d.file_ids = Some(vec!["f".into()])), "fileIds");
+        assert_eq!(draft(|d| d.content = "a".repeat(16_385)).unwrap_err().code, Code::TooLarge);
+    }
+}

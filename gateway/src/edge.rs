@@ -1,0 +1,120 @@
+//! What every request passes: its id, the access log, CORS, headers that hold for all answers, and no panic gets out.
+
+pub mod body;
+pub mod cors;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use confab_common::Error;
+use futures::FutureExt;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::problem::{self, Problem};
+use cors::Origins;
+
+/// Names a request; a sane one from the client or a proxy is kept.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is kept.
+const MAX_REQUEST_ID: usize = 64;
+
+/// What the edge knows of a request; it is among the request's extensions.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    user: OnceLock<Uuid>,
+}
+
+impl Context {
+    fn of(request: &Request) -> Self {
+        let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_sane(id));
+        let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+        Self(Arc::new(Inner { id, user: OnceLock::new() }))
+    }
+
+    /// Notes who called, for the access log.
+    pub fn called_by(&self, user: Uuid) {
+        let _ = self.0.user.set(user);
+    }
+}
+
+fn is_sane(id: &str) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// Wraps all routes in the edge.
+pub fn around(routes: Router, origins: Origins) -> Router {
+    routes.layer(from_fn(observe)).layer(origins.layer())
+}
+
+async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let context = Context::of(&request);
+    request.extensions_mut().insert(context.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
+    let mut answer = problem::render(answer, &context.0.id);
+    let headers = answer.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&context.0.id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+
+    // The path alone: queries may hold what must not be logged.
+    let (path, status, ms) = (uri.path(), answer.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
+    let user = context.0.user.get().map(tracing::field::display);
+    if path.starts_with("/socket.io/") {
+        tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");
+    } else {
+        tracing::info!(%method, path, status, ms, request_id = context.0.id, user, "request");
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::send;
+    use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE};
+    use axum::routing::get;
+
+    fn routes() -> Router {
+        let broken = get(|| async { panic!("on purpose") as &str });
+        around(Router::new().route("/broken", broken).fallback(problem::unknown_route), Origins::new(None, true))
+    }
+
+    #[tokio::test]
+    async fn a_request_has_one_id_everywhere() {
+        let request = || Request::get("/x");
+        let answer = send(&routes(), request().header("X-Request-Id", "abc-1_Z")).await;
+        assert_eq!((&answer.headers[REQUEST_ID], &answer.json["requestId"]), (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into()));
+        for bad in ["", "a b", "<script>", &"a".repeat(65)] {
+            let answer = send(&routes(), request().header("X-Request-Id", bad)).await;
+            let id = answer.headers[REQUEST_ID].to_str().unwrap();
+            assert!(id.parse::<Uuid>().is_ok() && answer.json["requestId"] == id, "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_that_says_nothing() {
+        let answer = send(&routes(), Request::get("/broken").header("Origin", "http://localhost:5173")).await;
+        assert_eq!((answer.status, answer.json["code"].as_str()), (500, Some("internal")));
+        assert!(!answer.json.to_string().contains("on purpose"));
+        assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(answer.headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
+        assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:5173");
+    }
+}

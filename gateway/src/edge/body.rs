@@ -1,0 +1,87 @@
+//! Reading a request's body within bounds of size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, Request};
+use bytes::{Bytes, BytesMut};
+use confab_common::{Code, Error, Result};
+use http_body_util::BodyExt;
+
+/// Largest JSON body, in bytes.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// How long a body may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// The whole body of a request.
+///
+/// # Errors
+/// `too_large` as soon as it is known to be over [`MAX_BODY`], by its declared length before anything is read;
+/// `invalid_request` when it does not arrive whole or in time. The connection cannot be used again then.
+pub async fn read(request: Request<Body>) -> Result<Bytes> {
+    let (head, body) = request.into_parts();
+    if declared_length(&head.headers).is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(ARRIVES_WITHIN, collect(body)).await {
+        Ok(read) => read,
+        Err(_) => Err(Error::new(Code::InvalidRequest, "the body did not arrive in time")),
+    }
+}
+
+async fn collect(mut body: Body) -> Result<Bytes> {
+    // Grows with what arrives: a declared length costs its sender nothing.
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body is broken off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > MAX_BODY {
+            return Err(too_large());
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large() -> Error {
+    Error::new(Code::TooLarge, format!("the body must be at most {MAX_BODY} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+
+    async fn code_of(request: Request<Body>) -> Code {
+        read(request).await.unwrap_err().code
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_is_refused_unread() {
+        let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let request = Request::post("/").header(CONTENT_LENGTH, MAX_BODY + 1).body(never).unwrap();
+        assert_eq!(code_of(request).await, Code::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_is_refused_at_the_limit() {
+        let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]))));
+        assert_eq!(code_of(Request::post("/").body(endless).unwrap()).await, Code::TooLarge);
+        let whole = Body::from(vec![b' '; MAX_BODY]);
+        assert_eq!(read(Request::post("/").body(whole).unwrap()).await.unwrap().len(), MAX_BODY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_must_arrive() {
+        let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(code_of(Request::post("/").body(never).unwrap()).await, Code::InvalidRequest);
+        let broken = Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(std::io::Error::other("reset")))));
+        assert_eq!(code_of(Request::post("/").body(broken).unwrap()).await, Code::InvalidRequest);
+    }
+}

@@ -1,0 +1,5 @@
+//! The gateway.
+
+fn main() -> std::process::ExitCode {
+    confab_common::process::run(confab_gateway::run)
+}

@@ -1,0 +1,125 @@
+//! Failures as `application/problem+json` (RFC 9457).
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use confab_common::{Code, Error};
+use serde::Serialize;
+
+/// An error on its way to the client. A handler answers it; the edge writes the document, as it alone knows the
+/// request's id.
+#[derive(Debug, Clone)]
+pub struct Problem(pub Error);
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<tonic::Status> for Problem {
+    fn from(status: tonic::Status) -> Self {
+        Self(status.into())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct FieldDocument<'a> {
+    field: &'a str,
+    detail: &'a str,
+}
+
+/// Writes the document of a response that is a [`Problem`]; leaves any other as it is.
+pub fn render(mut response: Response, request_id: &str) -> Response {
+    let Some(Problem(error)) = response.extensions_mut().remove::<Problem>() else { return response };
+    let document = Document {
+        r#type: "about:blank",
+        title: response.status().canonical_reason().unwrap_or_default(),
+        status: response.status().as_u16(),
+        code: error.code.as_str(),
+        detail: &error.detail,
+        request_id,
+        errors: error.fields.iter().map(|error| FieldDocument { field: &error.field, detail: &error.detail }).collect(),
+    };
+    *response.body_mut() = Body::from(serde_json::to_vec(&document).unwrap_or_default());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    match error.code {
+        Code::Unauthorized => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        Code::RateLimited | Code::Unavailable => {
+            // Whole seconds, rounded up: coming back too early helps nobody.
+            let seconds = error.retry_after.map_or(1, |time| time.as_millis().div_ceil(1000).max(1) as u64);
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Answers a route that does not exist.
+pub async fn unknown_route() -> Problem {
+    Problem(Error::not_found("route"))
+}
+
+/// Answers a route that exists, not for this method. The router adds `Allow`.
+pub async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem(Error::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    async fn rendered(error: Error) -> (Response<()>, serde_json::Value) {
+        let (head, body) = render(Problem(error).into_response(), "r1").into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (Response::from_parts(head, ()), serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_documented_example() {
+        let (response, body) = rendered(Error::field("content", "must not be empty")).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            body,
+            serde_json::json!({"type": "about:blank", "title": "Bad Request", "status": 400, "code": "invalid_request",
+                "detail": "content must not be empty", "requestId": "r1",
+                "errors": [{"field": "content", "detail": "must not be empty"}]})
+        );
+    }
+
+    #[tokio::test]
+    async fn some_say_more_in_headers() {
+        let (response, body) = rendered(Error::new(Code::Unauthorized, "no")).await;
+        assert_eq!((response.status(), &response.headers()[WWW_AUTHENTICATE]), (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap()));
+        assert!(body.get("errors").is_none());
+        let (response, _) = rendered(Error::new(Code::InvalidCredentials, "no")).await;
+        assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+        let late = Error { retry_after: Some(Duration::from_millis(1200)), ..Error::unavailable("x") };
+        assert_eq!(rendered(late).await.0.headers()[RETRY_AFTER], "2");
+        assert_eq!(rendered(Error::new(Code::RateLimited, "slow down")).await.0.headers()[RETRY_AFTER], "1");
+    }
+}

@@ -1,0 +1,128 @@
+//! Real time: our own Engine.IO 4 / Socket.IO 5 edge, the hub of who hears what, the follower of the log.
+
+mod allowance;
+mod events;
+mod follower;
+mod handshake;
+mod hub;
+mod join;
+mod outbox;
+mod packet;
+mod partition;
+mod polling;
+mod registry;
+mod session;
+mod socket;
+mod websocket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use confab_common::bus::Bus;
+use confab_common::process::Process;
+use tokio::time::Instant;
+
+use self::follower::Follower;
+use self::hub::Hub;
+use self::outbox::Close;
+use self::packet::Frame;
+use self::registry::Registry;
+use self::session::Session;
+use crate::clients::Clients;
+use crate::config::RealtimeConfig;
+use crate::edge::cors::Origins;
+use crate::revocations::Revocations;
+use crate::send::Sender;
+use crate::tokens::Tokens;
+
+/// What all sessions of this gateway share.
+pub struct Realtime {
+    config: RealtimeConfig,
+    clients: Clients,
+    sender: Sender,
+    tokens: Tokens,
+    revocations: Revocations,
+    origins: Origins,
+    hub: Arc<Hub<Session>>,
+    follower: Arc<Follower>,
+    registry: Registry,
+    start: Instant,
+    draining: AtomicBool,
+}
+
+/// What real time needs of the rest of the gateway.
+pub struct Parts {
+    /// Limits and times.
+    pub config: RealtimeConfig,
+    /// The services.
+    pub clients: Clients,
+    /// The way of messages to the log.
+    pub sender: Sender,
+    /// Verifies tokens.
+    pub tokens: Tokens,
+    /// Knows revoked ones.
+    pub revocations: Revocations,
+    /// Which pages may connect.
+    pub origins: Origins,
+}
+
+impl Realtime {
+    /// Starts following the log and the revocations.
+    pub fn start(parts: Parts, bus: &Bus, process: &Process) -> Arc<Self> {
+        let hub = Arc::new(Hub::new());
+        let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
+        let realtime = Arc::new(Self {
+            config: parts.config,
+            clients: parts.clients,
+            sender: parts.sender,
+            tokens: parts.tokens,
+            revocations: parts.revocations,
+            origins: parts.origins,
+            hub,
+            follower,
+            registry: Registry::default(),
+            start: Instant::now(),
+            draining: AtomicBool::new(false),
+        });
+        tokio::spawn(realtime.clone().close_revoked());
+        realtime
+    }
+
+    /// The routes of `/socket.io/`.
+    pub fn router(self: &Arc<Self>) -> Router {
+        handshake::router(self.clone())
+    }
+
+    /// Milliseconds since the start, for signs of life.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    async fn close_revoked(self: Arc<Self>) {
+        let mut revoked = self.revocations.subscribe();
+        while let Some(token) = revoked.recv().await {
+            for session in self.registry.of_token(&token) {
+                session.end("logged_out");
+            }
+        }
+    }
+
+    /// Takes no new sessions and closes those there are at the transport, one after another within `window`, so that the
+    /// clients come back to another gateway, and not all at once. Returns when none is left or the window is over.
+    pub async fn drain(&self, window: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + window;
+        let sessions = self.registry.all();
+        let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
+        for session in sessions {
+            session.outbox.push(Frame::event("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 })));
+            session.outbox.close(Close::Flushed);
+            tokio::time::sleep(pause).await;
+        }
+        while !self.registry.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

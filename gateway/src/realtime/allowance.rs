@@ -1,0 +1,54 @@
+//! How many events a client may send: a token bucket that holds two seconds' worth.
+
+use std::time::Instant;
+
+/// What is left of a client's allowance.
+pub struct Allowance {
+    /// Events a second; 0: no limit.
+    rate: f64,
+    left: f64,
+    since: Instant,
+}
+
+impl Allowance {
+    /// A full allowance of so many events a second (0: no limit).
+    pub fn new(rate: u32) -> Self {
+        let rate = f64::from(rate);
+        Self { rate, left: 2.0 * rate, since: Instant::now() }
+    }
+
+    /// Takes one event from it, if there is one left.
+    pub fn admit(&mut self) -> bool {
+        self.admit_at(Instant::now())
+    }
+
+    fn admit_at(&mut self, now: Instant) -> bool {
+        if self.rate == 0.0 {
+            return true;
+        }
+        let refill = now.duration_since(self.since).as_secs_f64() * self.rate;
+        self.left = (self.left + refill).min(2.0 * self.rate);
+        self.since = now;
+        let admitted = self.left >= 1.0;
+        if admitted {
+            self.left -= 1.0;
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let now = Instant::now();
+        let mut allowance = Allowance { since: now, ..Allowance::new(10) };
+        assert_eq!((0..30).filter(|_| allowance.admit_at(now)).count(), 20);
+        assert_eq!((0..30).filter(|_| allowance.admit_at(now + Duration::from_millis(500))).count(), 5);
+        let mut unlimited = Allowance::new(0);
+        assert!((0..100_000).all(|_| unlimited.admit()));
+    }
+}

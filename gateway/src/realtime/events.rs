@@ -1,0 +1,170 @@
+//! One function for each client event.
+
+use std::sync::Arc;
+
+use confab_common::{Code, Error, Result, text};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::hub::Listener;
+use super::join::{self, Join};
+use super::packet::Frame;
+use super::session::Session;
+use super::socket::Event;
+use crate::json::MessageJson;
+use crate::draft::Draft;
+use crate::send::{Sending, Sent};
+
+/// What a client asks for.
+pub enum Request {
+    /// `joinRoom`.
+    Join(Join),
+    /// `leaveRoom`.
+    Leave,
+    /// `message`.
+    Send(Draft),
+}
+
+impl Request {
+    /// Whether it may go to the log together with its like.
+    pub fn is_send(&self) -> bool {
+        matches!(self, Self::Send(_))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RoomArgument {
+    Id(String),
+    #[serde(rename_all = "camelCase")]
+    Object {
+        room_id: String,
+    },
+}
+
+/// The room and the request of an event.
+///
+/// # Errors
+/// `not_found` for an unknown event, `invalid_request` for a payload of another shape.
+pub fn parse(name: &str, argument: Option<&RawValue>) -> Result<(Uuid, Request)> {
+    let argument = argument.map_or("null", RawValue::get);
+    match name {
+        "joinRoom" => {
+            let join = Join::parse(argument)?;
+            Ok((join.room, Request::Join(join)))
+        }
+        "leaveRoom" => {
+            let room = match read(argument, "a room id or { roomId }")? {
+                RoomArgument::Id(room_id) | RoomArgument::Object { room_id } => text::id("roomId", &room_id)?,
+            };
+            Ok((room, Request::Leave))
+        }
+        "message" => {
+            let message: Draft = read(argument, "{ roomId, content, clientMessageId? }")?;
+            Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
+        }
+        _ => Err(Error::new(Code::NotFound, "no such event")),
+    }
+}
+
+/// Reads an event's payload.
+///
+/// # Errors
+/// `invalid_request`, saying what shape is expected.
+pub(super) fn read<'a, T: Deserialize<'a>>(argument: &'a str, shape: &str) -> Result<T> {
+    serde_json::from_str(argument).map_err(|_| Error::new(Code::InvalidRequest, format!("the payload must be {shape}")))
+}
+
+/// Handles events of one room, in order: several sends, or one other.
+pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
+    let mut sends = Vec::with_capacity(events.len());
+    for event in events {
+        match event.request {
+            Request::Send(message) => sends.push((event.ack, begin_send(session, message))),
+            Request::Join(join) => {
+                if let Err(error) = join::join(session, event.ack, join).await {
+                    refuse(session, event.ack, &error);
+                }
+            }
+            Request::Leave => leave(session, room, event.ack),
+        }
+    }
+    for (ack, sending) in sends {
+        let outcome = match sending {
+            Ok(sending) => sending.outcome().await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(sent) => answer(session, ack, &Accepted::from(&sent)),
+            Err(error) => refuse(session, ack, &error),
+        }
+    }
+}
+
+fn begin_send(session: &Session, message: Draft) -> Result<Sending> {
+    let identity = session.socket.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
+    let (room, event) = message.into_event(identity)?;
+    session.edge.sender.begin(room, event, session.edge.clients.call.deadline)
+}
+
+fn leave(session: &Session, room: Uuid, ack: Option<u64>) {
+    session.edge.hub.leave(room, session.id());
+    session.socket.forget_room(room);
+    answer(session, ack, &json!({ "ok": true }));
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    ok: bool,
+    message: MessageJson<'a>,
+    duplicate: bool,
+}
+
+impl<'a> From<&'a Sent> for Accepted<'a> {
+    fn from(sent: &'a Sent) -> Self {
+        Self { ok: true, message: (&sent.event).into(), duplicate: sent.duplicate }
+    }
+}
+
+fn answer(session: &Session, ack: Option<u64>, answer: &impl Serialize) {
+    if let Some(id) = ack {
+        session.outbox.push(Frame::ack(id, answer));
+    }
+}
+
+/// Answers an event that was refused or failed; who asked for no acknowledgement gets it as `error`.
+pub fn refuse(session: &Session, ack: Option<u64>, error: &Error) {
+    let error = json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail });
+    session.outbox.push(match ack {
+        Some(id) => Frame::ack(id, &json!({ "ok": false, "error": error })),
+        None => Frame::event("error", &error),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+
+    fn parse_text(name: &str, argument: &str) -> Result<(Uuid, Request)> {
+        let argument: Box<RawValue> = serde_json::from_str(argument).unwrap();
+        parse(name, Some(&argument))
+    }
+
+    #[test]
+    fn payloads() {
+        assert!(matches!(parse_text("leaveRoom", &format!("{ROOM:?}")), Ok((_, Request::Leave))));
+        assert!(matches!(parse_text("leaveRoom", &format!(r#"{{"roomId":{ROOM:?}}}"#)), Ok((_, Request::Leave))));
+        let message = format!(r#"{{"roomId":{ROOM:?},"content":"hi","seq":9,"future":[]}}"#);
+        assert!(matches!(parse_text("message", &message), Ok((_, Request::Send(m))) if m.content == "hi"));
+        let binary = format!(r#"{{"roomId":{ROOM:?},"content":{{"_placeholder":true,"num":0}}}}"#);
+        for (name, bad) in [("message", "null"), ("message", "{}"), ("message", "[]"), ("message", &*binary), ("leaveRoom", "7"), ("joinRoom", "null"), ("joinRoom", r#""x""#)] {
+            assert_eq!(parse_text(name, bad).err().unwrap().code, Code::InvalidRequest, "{name} {bad}");
+        }
+        assert_eq!(parse("nonsense", None).err().unwrap().code, Code::NotFound);
+        assert_eq!(parse("message", None).err().unwrap().code, Code::InvalidRequest);
+    }
+}

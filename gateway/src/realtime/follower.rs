@@ -1,0 +1,207 @@
+//! Follows the log: hints from the bus while they come, the log itself whenever one is missing.
+//!
+//! A partition is followed while somebody is in one of its rooms, and a while longer, by a task of its own. Its position is
+//! fixed *after* its subscription is confirmed, so that nothing falls between the two.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::grpc::{self, Call};
+use confab_common::process::Process;
+use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse};
+use confab_proto::{channel, partition};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::hub::Hub;
+use super::partition::{Input, PartitionTask};
+use super::session::Session;
+use crate::clients::Clients;
+
+/// How often heads are asked for, and how often when hints cannot be relied on.
+const POLL: Duration = Duration::from_secs(1);
+const POLL_DEGRADED: Duration = Duration::from_millis(250);
+/// How long after a miss hints are not relied on.
+const CLEAN: Duration = Duration::from_secs(5);
+/// How long a partition is followed after its last room here was left.
+const LINGER: Duration = Duration::from_secs(60);
+/// Hints that may wait for a partition's task; what does not fit is read from the log.
+const INPUTS: usize = 1024;
+const HEADS: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
+
+/// Follows partitions for the hub.
+pub struct Follower {
+    pub(super) hub: Arc<Hub<Session>>,
+    pub(super) clients: Clients,
+    pub(super) subscriptions: Subscriptions,
+    // A std lock: held for a look-up or a change, never across an await.
+    followed: Mutex<HashMap<u32, Followed>>,
+    /// How many partitions the log has; 0 until the first answer.
+    count: watch::Sender<u32>,
+    bus_up: AtomicBool,
+    start: Instant,
+    /// Milliseconds from `start` to the last miss.
+    missed: AtomicU64,
+}
+
+struct Followed {
+    inputs: mpsc::Sender<Input>,
+    ready: watch::Receiver<bool>,
+    /// Since when no room of it is here.
+    unused: Option<Instant>,
+}
+
+impl Follower {
+    /// Starts following; ready once the log has been heard of.
+    pub fn start(hub: Arc<Hub<Session>>, clients: Clients, bus: &Bus, process: &Process) -> Arc<Self> {
+        let (subscriptions, notices) = bus.listen();
+        let follower = Arc::new(Self {
+            hub,
+            clients,
+            subscriptions,
+            followed: Mutex::default(),
+            count: watch::channel(0).0,
+            bus_up: AtomicBool::new(false),
+            start: Instant::now(),
+            missed: AtomicU64::new(0),
+        });
+        tokio::spawn(follower.clone().listen(notices));
+        let known = process.readiness.condition("the message service");
+        let polling = follower.clone();
+        let shutdown = process.shutdown.clone();
+        tokio::spawn(async move {
+            let learn = async {
+                while !polling.poll(&[]).await {
+                    sleep(POLL_DEGRADED).await;
+                }
+                known.set(true);
+                polling.keep_polling().await;
+            };
+            // Sockets are drained before the process ends; following ends with them.
+            tokio::select! {
+                () = learn => {}
+                () = async { shutdown.cancelled().await; sleep(LINGER).await } => {}
+            }
+        });
+        follower
+    }
+
+    /// The partition of a room, once the log has said how many there are.
+    pub async fn partition_of(&self, room: Uuid) -> u32 {
+        let mut count = self.count.subscribe();
+        let known = count.wait_for(|count| *count > 0).await.map(|count| *count);
+        match known {
+            Ok(count) => partition::of_room(room, count),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Completes when the partition is followed. The caller has registered a room of it in the hub before.
+    pub async fn follow(self: &Arc<Self>, partition: u32) {
+        let mut ready = {
+            let mut followed = self.followed();
+            let followed = followed.entry(partition).or_insert_with(|| {
+                let (inputs, queue) = mpsc::channel(INPUTS);
+                let (ready, followed) = watch::channel(false);
+                tokio::spawn(PartitionTask::new(self.clone(), partition, queue).run(ready));
+                Followed { inputs, ready: followed, unused: None }
+            });
+            followed.unused = None;
+            followed.ready.clone()
+        };
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<u32, Followed>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that something was missed: for a while heads are asked for more often.
+    pub(super) fn note_miss(&self) {
+        metrics::counter!("confab_follower_misses_total").increment(1);
+        self.missed.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    async fn listen(self: Arc<Self>, mut notices: Notices) {
+        while let Some(notice) = notices.next().await {
+            match notice {
+                Notice::Message { channel, payload } => {
+                    let Some(partition) = channel::log_partition(&channel) else { continue };
+                    let inputs = self.followed().get(&partition).map(|followed| followed.inputs.clone());
+                    if inputs.is_some_and(|inputs| inputs.try_send(Input::Hint(payload)).is_err()) {
+                        metrics::counter!("confab_bus_dropped_total", "reason" => "slow_partition").increment(1);
+                    }
+                }
+                Notice::Up => {
+                    self.bus_up.store(true, Ordering::Relaxed);
+                    // Whatever was published meanwhile was missed.
+                    self.note_miss();
+                }
+                Notice::Down => self.bus_up.store(false, Ordering::Relaxed),
+            }
+        }
+    }
+
+    async fn keep_polling(self: Arc<Self>) {
+        let mut next = Instant::now();
+        loop {
+            tokio::time::sleep_until(next).await;
+            let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
+            let relied_on = self.bus_up.load(Ordering::Relaxed) && since_miss > CLEAN;
+            next = Instant::now() + if relied_on { POLL } else { POLL_DEGRADED };
+            self.drop_unused();
+            let partitions = self.followed().keys().copied().collect::<Vec<_>>();
+            if !partitions.is_empty() {
+                self.poll(&partitions).await;
+            }
+        }
+    }
+
+    /// Asks for heads and tells the partitions' tasks; `false` when nobody answered.
+    async fn poll(&self, partitions: &[u32]) -> bool {
+        let Some(heads) = self.heads(partitions).await else { return false };
+        self.count.send_if_modified(|count| *count == 0 && { *count = heads.partition_count; true });
+        for head in heads.heads {
+            let inputs = self.followed().get(&head.partition).map(|followed| followed.inputs.clone());
+            if let Some(inputs) = inputs {
+                // A full queue means that the task has hints to work on: the next poll is early enough.
+                let _ = inputs.try_send(Input::Head { epoch: heads.epoch.clone(), position: head.position });
+            }
+        }
+        true
+    }
+
+    /// The heads of partitions now, as the primary database has them.
+    pub(super) async fn heads(&self, partitions: &[u32]) -> Option<GetHeadsResponse> {
+        let request = grpc::request(GetHeadsRequest { partitions: partitions.to_vec() }, HEADS);
+        match self.clients.message.clone().get_heads(request).await {
+            Ok(heads) => Some(heads.into_inner()),
+            Err(status) => {
+                tracing::debug!(%status, "no heads");
+                None
+            }
+        }
+    }
+
+    fn drop_unused(&self) {
+        let used = self.hub.partitions();
+        self.followed().retain(|partition, followed| {
+            if used.contains(partition) {
+                followed.unused = None;
+                return true;
+            }
+            let keep = followed.unused.get_or_insert_with(Instant::now).elapsed() < LINGER;
+            if !keep {
+                // Dropping its inputs ends the task.
+                self.subscriptions.unsubscribe(channel::log(*partition));
+            }
+            keep
+        });
+    }
+}

@@ -1,0 +1,169 @@
+//! The HTTP side of `/socket.io/`: which session and which transport a request means.
+//! <https://github.com/socketio/engine.io-protocol>
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, Request, State};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Realtime;
+use super::polling;
+use super::session::{Session, Transport};
+use super::websocket;
+use crate::server::Place;
+
+/// A request that is not answered as asked, in the words of the protocol's reference server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such transport.
+    UnknownTransport,
+    /// No such session here; the client begins anew.
+    UnknownSession,
+    /// Another method is meant.
+    BadMethod,
+    /// Anything else that makes no sense.
+    BadRequest,
+    /// That page may not connect.
+    Forbidden,
+    /// Another version of the protocol.
+    UnsupportedVersion,
+    /// More than a packet may hold.
+    TooLarge,
+    /// Leaving; the client comes back to another gateway.
+    GoingAway,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code, message) = match self {
+            Self::UnknownTransport => (StatusCode::BAD_REQUEST, 0, "Transport unknown"),
+            Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
+            Self::BadMethod => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, 3, "Bad request"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, 4, "Forbidden"),
+            Self::UnsupportedVersion => (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "Bad request"),
+            Self::GoingAway => (StatusCode::SERVICE_UNAVAILABLE, 3, "Bad request"),
+        };
+        (status, axum::Json(json!({ "code": code, "message": message }))).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    #[serde(rename = "EIO")]
+    version: Option<String>,
+    transport: Option<String>,
+    sid: Option<String>,
+}
+
+/// The routes of real time.
+pub fn router(edge: Arc<Realtime>) -> Router {
+    Router::new().route("/socket.io/", any(handle)).route("/socket.io", any(handle)).with_state(edge)
+}
+
+async fn handle(State(edge): State<Arc<Realtime>>, query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>, request: Request) -> Result<Response, Refusal> {
+    let Ok(Query(parameters)) = query else { return Err(Refusal::BadRequest) };
+    if !allowed(&edge, request.headers()) {
+        return Err(Refusal::Forbidden);
+    }
+    let websocket = match parameters.transport.as_deref() {
+        Some("polling") => false,
+        Some("websocket") => true,
+        _ => return Err(Refusal::UnknownTransport),
+    };
+    if parameters.version.as_deref() != Some("4") {
+        return Err(Refusal::UnsupportedVersion);
+    }
+    let Some(sid) = parameters.sid else {
+        if edge.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::GoingAway);
+        }
+        let bearer = bearer(request.headers());
+        return match (websocket, request.method()) {
+            (_, method) if method != Method::GET => Err(Refusal::BadMethod),
+            (false, _) => Ok(polling::open(&edge, bearer)),
+            (true, _) => {
+                let accept = accept(request.headers())?;
+                let session = Session::open(&edge, Transport::WebSocket, bearer);
+                Ok(upgrade(request, accept, session, false))
+            }
+        };
+    };
+    let session = edge.registry.get(&sid).ok_or(Refusal::UnknownSession)?;
+    match (websocket, request.method()) {
+        (true, &Method::GET) => {
+            let accept = accept(request.headers())?;
+            match session.begin_probe() {
+                true => Ok(upgrade(request, accept, session, true)),
+                false => Err(Refusal::BadRequest),
+            }
+        }
+        (false, &Method::GET) => polling::poll(session).await,
+        (false, &Method::POST) => {
+            let polled = matches!(*session.transport(), Transport::Polling { .. } | Transport::Probing { .. });
+            if !polled {
+                return Err(Refusal::BadRequest);
+            }
+            match to_bytes(request.into_body(), edge.config.max_packet).await {
+                Ok(body) => polling::receive(session, body).await,
+                Err(_) => {
+                    session.finish();
+                    Err(Refusal::TooLarge)
+                }
+            }
+        }
+        _ => Err(Refusal::BadMethod),
+    }
+}
+
+/// A page may connect from its own host or from an allowed origin; what is no browser sends no origin.
+fn allowed(edge: &Realtime, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    (own.is_some() && own == host) || edge.origins.allows(origin)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
+}
+
+/// The answer to the client's key (RFC 6455 section 4.2).
+fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    };
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?;
+    if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") || !has(SEC_WEBSOCKET_VERSION, "13") {
+        return Err(Refusal::BadRequest);
+    }
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    HeaderValue::try_from(accept).map_err(|_| Refusal::BadRequest)
+}
+
+fn upgrade(mut request: Request, accept: HeaderValue, session: Arc<Session>, probe: bool) -> Response {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let place = request.extensions().get::<Place>().cloned();
+    tokio::spawn(async move {
+        let _place = place;
+        match upgrade.await {
+            Ok(upgraded) => websocket::serve(upgraded, session, probe).await,
+            Err(_) if probe => session.probe_failed(),
+            Err(_) => session.finish(),
+        }
+    });
+    let headers = [(CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static("websocket")), (SEC_WEBSOCKET_ACCEPT, accept)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+}

@@ -1,0 +1,284 @@
+//! Who is here and who hears what: plain data behind short locks, no I/O.
+//!
+//! A membership has a **floor**: only events with a higher `seq` are delivered. It is infinite while the client is joining and
+//! becomes the `lastSeq` of the answer to its `joinRoom`. While somebody joins a room, what is fanned out in it is kept in the
+//! room's tail, so that what came between reading history and the answer follows the answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+use uuid::Uuid;
+
+use super::packet::Frame;
+
+const SHARDS: usize = 64;
+/// Most bytes that a room's tail holds while somebody joins; a join that needs more reads history again.
+const MAX_TAIL: usize = 1024 * 1024;
+const JOINING: u64 = u64::MAX;
+
+/// A client as the hub sees it.
+pub trait Listener: Send + Sync {
+    /// Distinguishes clients.
+    fn id(&self) -> u64;
+    /// Queues frames for it; never waits.
+    fn deliver(&self, frames: &[Frame]);
+    /// Tells it that it is no longer in a room.
+    fn evicted(&self, room: Uuid);
+    /// Has it closed at the transport, so that it comes back and asks for what it missed.
+    fn resync(&self);
+}
+
+/// Who listens to which room on this gateway.
+pub struct Hub<L> {
+    // Std locks, one for each part of the rooms: held for one fan-out or one change, never across an await.
+    shards: Box<[Mutex<Shard<L>>]>,
+}
+
+struct Shard<L> {
+    rooms: HashMap<Uuid, Room<L>>,
+    next_generation: u64,
+}
+
+struct Room<L> {
+    partition: u32,
+    members: IndexMap<u64, Member<L>>,
+    /// The newest `seq` fanned out since somebody is here; 0 before.
+    seq: u64,
+    joining: usize,
+    tail: Vec<(u64, Frame)>,
+    tail_bytes: usize,
+    /// Events up to this `seq` are not in the tail.
+    tail_after: u64,
+}
+
+struct Member<L> {
+    listener: Arc<L>,
+    floor: u64,
+    generation: u64,
+}
+
+/// A join under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining {
+    /// The room.
+    pub room: Uuid,
+    generation: u64,
+    /// For a client that was in the room before: the newest `seq` it may have been sent.
+    rejoined_at: Option<u64>,
+}
+
+/// Why a join did not go live.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotLive {
+    /// The client left, was evicted or began another join meanwhile.
+    Cancelled,
+    /// More was fanned out meanwhile than the tail holds: read history again.
+    Behind,
+}
+
+/// One event on its way to a room.
+pub struct Delivery<E> {
+    /// The room.
+    pub room: Uuid,
+    /// Its place in the room.
+    pub seq: u64,
+    /// Nobody hears anything after it.
+    pub closes_room: bool,
+    /// The event.
+    pub event: E,
+}
+
+impl<L: Listener> Hub<L> {
+    /// An empty hub.
+    pub fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::new(Shard { rooms: HashMap::new(), next_generation: 1 })).collect() }
+    }
+
+    fn shard(&self, room: Uuid) -> MutexGuard<'_, Shard<L>> {
+        // The last byte of a UUIDv7 is random.
+        self.shards[room.as_bytes()[15] as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a client as joining: from now on nothing of the room is lost to it, and nothing delivered yet.
+    pub fn begin_join(&self, room: Uuid, partition: u32, listener: &Arc<L>) -> Joining {
+        let mut shard = self.shard(room);
+        let generation = shard.next_generation;
+        shard.next_generation += 1;
+        let entry = shard.rooms.entry(room).or_insert_with(|| Room::new(partition));
+        let seq = entry.seq;
+        let member = Member { listener: listener.clone(), floor: JOINING, generation };
+        let before = entry.members.insert(listener.id(), member);
+        let rejoined_at = match before {
+            Some(before) if before.floor == JOINING => {
+                entry.joining -= 1;
+                None
+            }
+            before => before.map(|before| seq.max(before.floor)),
+        };
+        if entry.joining == 0 {
+            entry.tail_after = seq;
+        }
+        entry.joining += 1;
+        Joining { room, generation, rejoined_at }
+    }
+
+    /// Ends a join: queues `answer`, then what was fanned out above `last_seq` meanwhile, and delivers from then on.
+    ///
+    /// # Errors
+    /// When the join was cancelled or history must be read again; the membership is as before.
+    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, answer: Option<Frame>) -> Result<(), NotLive> {
+        let mut shard = self.shard(joining.room);
+        let room = shard.rooms.get_mut(&joining.room).ok_or(NotLive::Cancelled)?;
+        let member = room.members.get_mut(&listener.id()).filter(|m| m.generation == joining.generation).ok_or(NotLive::Cancelled)?;
+        if room.seq > last_seq && room.tail_after > last_seq {
+            return Err(NotLive::Behind);
+        }
+        member.floor = last_seq;
+        let missed = room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone());
+        let frames = answer.into_iter().chain(missed).collect::<Vec<_>>();
+        listener.deliver(&frames);
+        room.joined();
+        Ok(())
+    }
+
+    /// Gives a join up; `true` when the client stays in the room, where it was before, without a hole.
+    pub fn cancel_join(&self, joining: &Joining, listener: &Arc<L>) -> bool {
+        if let Some(seq) = joining.rejoined_at {
+            match self.go_live(joining, listener, seq, None) {
+                Ok(()) => return true,
+                Err(NotLive::Behind) => listener.resync(),
+                Err(NotLive::Cancelled) => {}
+            }
+        }
+        let mut shard = self.shard(joining.room);
+        let Some(room) = shard.rooms.get(&joining.room) else { return false };
+        if room.members.get(&listener.id()).is_some_and(|m| m.generation == joining.generation) {
+            shard.remove(joining.room, listener.id());
+        }
+        false
+    }
+
+    /// Takes a client out of a room; `false` when it was not in it. When this returns, nothing more of the room is queued for it.
+    pub fn leave(&self, room: Uuid, listener: u64) -> bool {
+        self.shard(room).remove(room, listener)
+    }
+
+    /// Hands events of one partition, in order, to those who hear them; returns how many deliveries that made. An event is
+    /// encoded once, and only if somebody listens; events of one room that follow each other reach a client in one write.
+    pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame) -> usize {
+        let mut delivered = 0;
+        let mut frames = Vec::with_capacity(deliveries.len());
+        for run in deliveries.chunk_by(|a, b| a.room == b.room) {
+            let mut shard = self.shard(run[0].room);
+            let Some(room) = shard.rooms.get_mut(&run[0].room) else { continue };
+            frames.clear();
+            frames.extend(run.iter().map(|delivery| encode(&delivery.event)));
+            let (first, last) = (run[0].seq, run[run.len() - 1].seq);
+            room.seq = last;
+            if room.joining > 0 {
+                room.keep(first, &frames);
+            }
+            for member in room.members.values() {
+                // A floor inside the run is rare: most are below all of it.
+                let skip = member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize;
+                if skip < frames.len() {
+                    member.listener.deliver(&frames[skip..]);
+                    delivered += frames.len() - skip;
+                }
+            }
+            if run.iter().any(|delivery| delivery.closes_room)
+                && let Some(room) = shard.rooms.remove(&run[0].room)
+            {
+                drop(shard);
+                room.members.values().for_each(|member| member.listener.evicted(run[0].room));
+            }
+        }
+        delivered
+    }
+
+    /// Closes every client that is in a room of the partition.
+    pub fn resync(&self, partition: u32) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for room in shard.rooms.values().filter(|room| room.partition == partition) {
+                room.members.values().for_each(|member| member.listener.resync());
+            }
+        }
+    }
+
+    /// The partitions of which somebody is in a room, or joining one.
+    pub fn partitions(&self) -> std::collections::HashSet<u32> {
+        let of_shard = |shard: &Mutex<Shard<L>>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.rooms.values().map(|room| room.partition).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// Panics when the data contradicts itself.
+    #[cfg(test)]
+    pub fn check_invariants(&self) {
+        for shard in &self.shards {
+            for room in shard.lock().unwrap().rooms.values() {
+                assert!(!room.members.is_empty(), "an empty room is removed");
+                assert_eq!(room.joining, room.members.values().filter(|m| m.floor == JOINING).count());
+                assert_eq!(room.tail_bytes, room.tail.iter().map(|(_, frame)| frame.websocket().len()).sum::<usize>());
+                assert!(room.joining > 0 || room.tail.is_empty(), "a tail is kept for joins alone");
+                assert!(room.tail.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "a tail has no holes");
+            }
+        }
+    }
+}
+
+impl<L: Listener> Default for Hub<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<L> Shard<L> {
+    fn remove(&mut self, id: Uuid, listener: u64) -> bool {
+        let Some(room) = self.rooms.get_mut(&id) else { return false };
+        let Some(member) = room.members.swap_remove(&listener) else { return false };
+        if member.floor == JOINING {
+            room.joined();
+        }
+        if room.members.is_empty() {
+            self.rooms.remove(&id);
+        }
+        true
+    }
+}
+
+impl<L> Room<L> {
+    fn new(partition: u32) -> Self {
+        Self { partition, members: IndexMap::new(), seq: 0, joining: 0, tail: Vec::new(), tail_bytes: 0, tail_after: 0 }
+    }
+
+    fn keep(&mut self, first: u64, frames: &[Frame]) {
+        for (seq, frame) in (first..).zip(frames) {
+            self.tail_bytes += frame.websocket().len();
+            self.tail.push((seq, frame.clone()));
+        }
+        if self.tail_bytes > MAX_TAIL {
+            self.tail_after = self.seq;
+            self.forget_tail();
+        }
+    }
+
+    fn joined(&mut self) {
+        self.joining -= 1;
+        if self.joining == 0 {
+            self.forget_tail();
+        }
+    }
+
+    fn forget_tail(&mut self) {
+        self.tail = Vec::new();
+        self.tail_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;

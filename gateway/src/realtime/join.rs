@@ -1,0 +1,210 @@
+//! Joining a room without losing or repeating anything: the client is registered first, then the partition is followed, then
+//! the right to read is asked, then history is read; what was fanned out meanwhile follows the answer.
+
+use std::sync::Arc;
+
+use confab_common::{Code, Error, Result, grpc, text};
+use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
+use confab_proto::room::v1::{GetRoomRequest, Room};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::events::read;
+use super::hub::{Joining, NotLive};
+use super::packet::Frame;
+use super::session::Session;
+use crate::json::{MessageJson, RoomJson};
+
+/// Most messages and encoded bytes in the answer.
+const MAX_MESSAGES: u32 = 200;
+const MAX_BYTES: usize = 256 * 1024;
+
+/// A valid `joinRoom`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The room.
+    pub room: Uuid,
+    history: History,
+    epoch: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    None,
+    After(u64),
+    Last(u32),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Argument {
+    Id(String),
+    #[serde(rename_all = "camelCase")]
+    Object {
+        room_id: String,
+        after: Option<u64>,
+        last: Option<u32>,
+        epoch: Option<String>,
+    },
+}
+
+impl Join {
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn parse(argument: &str) -> Result<Self> {
+        let (room, after, last, epoch) = match read(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
+            Argument::Id(room) => (room, None, None, None),
+            Argument::Object { room_id, after, last, epoch } => (room_id, after, last, epoch),
+        };
+        let history = match (after, last) {
+            (None, None) => History::None,
+            (Some(after), None) => History::After(after),
+            (None, Some(last @ 1..=MAX_MESSAGES)) => History::Last(last),
+            (None, Some(_)) => return Err(Error::field("last", "must be from 1 to 200")),
+            (Some(_), Some(_)) => return Err(Error::field("last", "cannot go together with after")),
+        };
+        Ok(Self { room: text::id("roomId", &room)?, history, epoch })
+    }
+
+    fn request(&self) -> ListEventsRequest {
+        let (after, limit) = match self.history {
+            History::None => (None, 0),
+            // What the database holds is no number above this.
+            History::After(after) => (Some(after.min(i64::MAX as u64)), MAX_MESSAGES),
+            History::Last(last) => (None, last),
+        };
+        ListEventsRequest { room_id: self.room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    ok: bool,
+    room: RoomJson<'a>,
+    last_seq: u64,
+    epoch: &'a str,
+    messages: Vec<Box<RawValue>>,
+    complete: bool,
+    reset: bool,
+}
+
+/// Joins the client to a room and answers it.
+///
+/// # Errors
+/// `not_found` for a room that the client may not know of; when a service does not answer, the client stays where it was.
+pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join) -> Result<()> {
+    let edge = &session.edge;
+    let deadline = Instant::now() + edge.clients.call.deadline;
+    let partition = timeout_at(deadline, edge.follower.partition_of(join.room)).await.map_err(|_| Error::unavailable("the message service"))?;
+    if !session.socket.remember_room(join.room, edge.config.max_rooms_per_socket) {
+        return Err(Error::new(Code::RateLimited, "in too many rooms; leave some first"));
+    }
+    let joining = edge.hub.begin_join(join.room, partition, session);
+    let joined = match session.socket.is_in(join.room) {
+        true => timeout_at(deadline, go_live(session, ack, &join, &joining, partition)).await.unwrap_or_else(|_| Err(Error::timeout())),
+        // It went between the two.
+        false => Err(Error::not_found("socket")),
+    };
+    if joined.is_err() && !edge.hub.cancel_join(&joining, session) {
+        session.socket.forget_room(join.room);
+    }
+    joined
+}
+
+async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining: &Joining, partition: u32) -> Result<()> {
+    let edge = &session.edge;
+    let (mut rooms, mut messages) = (edge.clients.room.clone(), edge.clients.message.clone());
+    edge.follower.follow(partition).await;
+    let caller = session.socket.identity().map(|identity| identity.user.clone());
+    let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, edge.clients.call)).await?.into_inner();
+    loop {
+        let page = messages.list_events(grpc::request(join.request(), edge.clients.call)).await?.into_inner();
+        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
+        match edge.hub.go_live(joining, session, page.last_seq, answer) {
+            Ok(()) => return Ok(()),
+            Err(NotLive::Behind) => {}
+            Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
+        }
+    }
+}
+
+fn answer<'a>(join: &Join, room: &'a Room, page: &'a ListEventsResponse) -> Answer<'a> {
+    let reset = match join.history {
+        History::After(after) if after > page.last_seq => true,
+        _ => join.epoch.as_ref().is_some_and(|epoch| *epoch != page.epoch),
+    };
+    let mut bytes = 0;
+    let within = |json: &RawValue| {
+        bytes += json.get().len() + 1;
+        bytes <= MAX_BYTES
+    };
+    let encode = |event: &Event| to_raw_value(&MessageJson::from(event)).ok();
+    let (messages, complete) = match join.history {
+        _ if reset => (Vec::new(), page.last_seq == 0),
+        History::None => (Vec::new(), true),
+        History::After(after) => {
+            let mut within = within;
+            let messages = page.events.iter().filter_map(encode).take_while(|json| within(json)).collect::<Vec<_>>();
+            let read_to = messages.len().checked_sub(1).map_or(after, |last| page.events[last].seq);
+            (messages, read_to == page.last_seq)
+        }
+        History::Last(_) => {
+            let mut within = within;
+            let mut messages = page.events.iter().rev().filter_map(encode).take_while(|json| within(json)).collect::<Vec<_>>();
+            messages.reverse();
+            (messages, true)
+        }
+    };
+    Answer { ok: true, room: RoomJson::new(room, page.last_seq), last_seq: page.last_seq, epoch: &page.epoch, messages, complete, reset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+
+    fn parse(rest: &str) -> Result<Join> {
+        Join::parse(&format!(r#"{{"roomId":"{ROOM}"{rest}}}"#))
+    }
+
+    #[test]
+    fn payloads() {
+        assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, History::None);
+        assert_eq!(parse(r#","after":0,"epoch":"e""#).unwrap().history, History::After(0));
+        assert_eq!(parse(r#","last":200,"unknown":1"#).unwrap().history, History::Last(200));
+        for bad in [r#","last":0"#, r#","last":201"#, r#","last":-1"#, r#","after":-1"#, r#","after":1.5"#, r#","after":1,"last":1"#, r#","epoch":7"#] {
+            assert_eq!(parse(bad).unwrap_err().code, Code::InvalidRequest, "{bad}");
+        }
+    }
+
+    fn page(last_seq: u64, events: std::ops::RangeInclusive<u64>, content: &str) -> ListEventsResponse {
+        let events = events.map(|seq| Event { seq, content: content.into(), ..Event::default() }).collect();
+        ListEventsResponse { epoch: "e1".into(), last_seq, events, more: false }
+    }
+
+    #[test]
+    fn what_the_answer_says() {
+        let room = Room::default();
+        let say = |rest: &str, page: &ListEventsResponse| {
+            let answer = answer(&parse(rest).unwrap(), &room, page);
+            (answer.messages.len(), answer.complete, answer.reset)
+        };
+        assert_eq!(say("", &page(9, 1..=0, "")), (0, true, false));
+        assert_eq!(say(r#","after":7"#, &page(9, 8..=9, "x")), (2, true, false));
+        assert_eq!(say(r#","after":9"#, &page(9, 1..=0, "")), (0, true, false));
+        assert_eq!(say(r#","after":0"#, &page(900, 1..=200, "x")), (200, false, false));
+        assert_eq!(say(r#","after":0,"epoch":"e1""#, &page(2, 1..=2, "x")), (2, true, false));
+        assert_eq!(say(r#","after":0,"epoch":"e0""#, &page(2, 1..=2, "x")), (0, false, true));
+        assert_eq!(say(r#","after":10"#, &page(9, 1..=0, "")), (0, false, true));
+        // Escapes make the encoded form larger than what the log holds.
+        let (count, complete, _) = say(r#","after":0"#, &page(40, 1..=40, &"\u{1}".repeat(16_000)));
+        assert_eq!((count, complete), (2, false));
+        assert_eq!(say(r#","last":3"#, &page(40, 38..=40, &"\u{1}".repeat(16_000))), (2, true, false));
+    }
+}

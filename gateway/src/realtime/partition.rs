@@ -1,0 +1,240 @@
+//! One followed partition: puts hints in order, repairs holes from the log, hands events to the hub.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use confab_common::grpc;
+use confab_proto::channel;
+use confab_proto::message::v1::{Event, Hint, Kind, ReadLogRequest};
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::follower::Follower;
+use super::hub::Delivery;
+use super::packet::Frame;
+use crate::json::MessageJson;
+
+/// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
+const REORDER: Duration = Duration::from_millis(20);
+/// Most hints and bytes that wait so.
+const MAX_PARKED: usize = 64;
+const MAX_PARKED_BYTES: usize = 256 * 1024;
+/// A larger hole is not replayed: the clients concerned come back and ask for what they missed.
+const MAX_HOLE: u64 = 10_000;
+const PAGE_BYTES: u32 = 256 * 1024;
+const SUBSCRIBE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What a partition's task is told.
+pub enum Input {
+    /// A hint as it came over the bus.
+    Hint(Bytes),
+    /// The head as the database has it.
+    Head {
+        /// The log's epoch.
+        epoch: String,
+        /// The newest position.
+        position: u64,
+    },
+}
+
+/// The task of one partition.
+pub struct PartitionTask {
+    follower: Arc<Follower>,
+    partition: u32,
+    inputs: mpsc::Receiver<Input>,
+    epoch: String,
+    /// Everything up to here has been handed to the hub.
+    position: u64,
+    /// Hints beyond a hole, by first position.
+    parked: BTreeMap<u64, Vec<Event>>,
+    parked_bytes: usize,
+    /// The newest position known to exist beyond `position`, and when to read the log if it has not come by then.
+    hole: Option<(u64, Instant)>,
+    /// The position at which a head was last seen that is below it.
+    low: Option<u64>,
+}
+
+impl PartitionTask {
+    /// A task that has not begun.
+    pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>) -> Self {
+        Self { follower, partition, inputs, epoch: String::new(), position: 0, parked: BTreeMap::new(), parked_bytes: 0, hole: None, low: None }
+    }
+
+    /// Follows until the inputs end; says through `ready` when the position is fixed.
+    pub async fn run(mut self, ready: watch::Sender<bool>) {
+        // Without the bus the heads are enough.
+        let _ = timeout(SUBSCRIBE, self.follower.subscriptions.subscribe(channel::log(self.partition))).await;
+        loop {
+            let heads = self.follower.heads(&[self.partition]).await;
+            if let Some(heads) = heads
+                && let Some(head) = heads.heads.first()
+            {
+                (self.epoch, self.position) = (heads.epoch, head.position);
+                break;
+            }
+            if self.inputs.is_closed() {
+                return;
+            }
+            sleep(RETRY).await;
+        }
+        ready.send_replace(true);
+        loop {
+            let repair = self.hole.map(|(_, at)| at);
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(Input::Hint(payload)) => self.hint(&payload),
+                    Some(Input::Head { epoch, position }) => self.head(epoch, position),
+                    None => return,
+                },
+                () = async { sleep_until(repair.unwrap_or_else(Instant::now)).await }, if repair.is_some() => self.repair().await,
+            }
+        }
+    }
+
+    fn hint(&mut self, payload: &Bytes) {
+        let Ok(hint) = Hint::decode(payload.clone()) else {
+            metrics::counter!("confab_bus_dropped_total", "reason" => "garbage").increment(1);
+            return;
+        };
+        if hint.epoch != self.epoch || hint.partition != self.partition || hint.events.is_empty() {
+            // The next poll of the heads tells which epoch holds.
+            return;
+        }
+        let last = hint.first_position + hint.events.len() as u64 - 1;
+        if hint.first_position <= self.position + 1 {
+            let known = (self.position + 1 - hint.first_position) as usize;
+            if known < hint.events.len() {
+                self.deliver(&hint.events[known..], last);
+                self.deliver_parked();
+            }
+        } else if self.parked.len() < MAX_PARKED && self.parked_bytes + payload.len() <= MAX_PARKED_BYTES {
+            self.parked_bytes += payload.len();
+            self.parked.insert(hint.first_position, hint.events);
+            self.note_hole(last);
+        } else {
+            self.note_hole(last);
+        }
+    }
+
+    fn deliver_parked(&mut self) {
+        while let Some(entry) = self.parked.first_entry()
+            && *entry.key() <= self.position + 1
+        {
+            let (first, events) = entry.remove_entry();
+            let last = first + events.len() as u64 - 1;
+            if last > self.position {
+                self.deliver(&events[(self.position + 1 - first) as usize..], last);
+            }
+        }
+        if self.parked.is_empty() {
+            self.parked_bytes = 0;
+        }
+        if self.hole.is_some_and(|(target, _)| target <= self.position) {
+            self.hole = None;
+        }
+    }
+
+    fn note_hole(&mut self, target: u64) {
+        let (known, at) = self.hole.unwrap_or((0, Instant::now() + REORDER));
+        self.hole = Some((known.max(target), at));
+    }
+
+    fn head(&mut self, epoch: String, position: u64) {
+        let low = self.low.take();
+        // Epochs are UUIDv7: the newer one is the greater.
+        if epoch > self.epoch {
+            self.skip_to(epoch, position);
+        } else if epoch < self.epoch {
+            // A replica that has not noticed yet.
+        } else if position > self.position {
+            // Its hint may just be on its way.
+            self.note_hole(position);
+        } else if position < self.position {
+            // An answer may be a little old. If the next one is below the same place, the log itself is asked.
+            match low {
+                Some(at) if position < at => self.hole = Some((self.position, Instant::now())),
+                _ => self.low = Some(self.position),
+            }
+        }
+    }
+
+    /// Goes on at another place of the log: whoever is in one of the rooms comes back and reads what it missed.
+    fn skip_to(&mut self, epoch: String, position: u64) {
+        tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
+        (self.epoch, self.position) = (epoch, position);
+        self.parked.clear();
+        self.parked_bytes = 0;
+        self.hole = None;
+        self.follower.hub.resync(self.partition);
+    }
+
+    /// Reads what is missing from the log.
+    async fn repair(&mut self) {
+        let Some((target, _)) = self.hole else { return };
+        self.follower.note_miss();
+        if target - self.position > MAX_HOLE {
+            return self.skip_to(self.epoch.clone(), target);
+        }
+        let request = ReadLogRequest { partition: self.partition, after: self.position, limit: 0, max_bytes: PAGE_BYTES };
+        let call = self.follower.clients.call;
+        let page = match self.follower.clients.message.clone().read_log(grpc::request(request, call)).await {
+            Ok(page) => page.into_inner(),
+            Err(status) => {
+                tracing::debug!(partition = self.partition, %status, "cannot read the log");
+                self.hole = Some((target, Instant::now() + RETRY));
+                return;
+            }
+        };
+        if page.epoch > self.epoch || (page.epoch == self.epoch && page.head < self.position) {
+            return self.skip_to(page.epoch, page.head);
+        }
+        if page.epoch < self.epoch {
+            self.hole = Some((target, Instant::now() + RETRY));
+            return;
+        }
+        metrics::counter!("confab_follower_repaired_events_total").increment(page.events.len() as u64);
+        match page.events.last().map(|event| event.position) {
+            Some(last) => {
+                self.deliver(&page.events, last);
+                self.hole = Some((target, Instant::now()));
+                self.deliver_parked();
+            }
+            // What the log does not hold never was: a forged or mistaken hint.
+            None => {
+                self.parked.clear();
+                self.parked_bytes = 0;
+                self.hole = None;
+            }
+        }
+        // A channel that missed something may be deaf.
+        let (subscriptions, name) = (self.follower.subscriptions.clone(), channel::log(self.partition));
+        tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
+    }
+
+    fn deliver(&mut self, events: &[Event], last: u64) {
+        self.position = last;
+        let mut deliveries = events
+            .iter()
+            .filter_map(|event| {
+                Some(Delivery { room: event.room_id.parse().ok()?, seq: event.seq, closes_room: event.event == "roomDeleted", event })
+            })
+            .collect::<Vec<_>>();
+        // Order is promised within a room; side by side its events share locks and writes. (The sort is stable.)
+        deliveries.sort_by_key(|delivery| delivery.room);
+        let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event));
+        metrics::counter!("confab_deliveries_total").increment(delivered as u64);
+    }
+}
+
+fn encode(event: &Event) -> Frame {
+    let name = match event.kind() {
+        Kind::System => &event.event,
+        Kind::File => "fileUpload",
+        Kind::Message | Kind::Unspecified => "message",
+    };
+    Frame::event(name, &MessageJson::from(event))
+}

@@ -1,0 +1,140 @@
+//! A session over HTTP long-polling, until it is upgraded.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::{sleep_until, timeout};
+
+use super::Realtime;
+use super::handshake::Refusal;
+use super::outbox::Close;
+use super::packet::Malformed;
+use super::session::{Heartbeat, Session, Transport};
+
+/// Most packets of one payload: Python clients refuse more.
+const MAX_PACKETS: usize = 16;
+/// Between the packets of a payload.
+const SEPARATOR: u8 = 0x1e;
+/// How long a GET is held while an upgrade is tried.
+const PROBE_HOLD: Duration = Duration::from_millis(100);
+
+/// Opens a session and answers its first packet.
+pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
+    let session = Session::open(edge, Transport::Polling { reading: false }, bearer);
+    tokio::spawn(watch(session.clone()));
+    payload(&session)
+}
+
+/// A GET: answers what is queued, as soon as there is something.
+///
+/// # Errors
+/// When another GET is waiting already; that ends the session.
+pub async fn poll(session: Arc<Session>) -> Result<Response, Refusal> {
+    let Some(_turn) = Turn::take(&session) else {
+        session.finish();
+        return Err(Refusal::BadRequest);
+    };
+    loop {
+        let probing = matches!(*session.transport(), Transport::Probing { .. });
+        let closing = session.outbox.closing();
+        let response = payload_of(&session);
+        if let Some(response) = response {
+            if closing == Some(Close::Flushed) && session.outbox.is_empty() {
+                session.finish();
+            }
+            return Ok(response);
+        }
+        if closing.is_some() {
+            session.finish();
+            return Ok(text("1"));
+        }
+        let queued = poll_fn(|context| session.outbox.poll(context));
+        if !probing {
+            queued.await;
+        } else if timeout(PROBE_HOLD, queued).await.is_err() {
+            // The client waits for this GET to end before it changes over.
+            return Ok(text("6"));
+        }
+    }
+}
+
+/// A POST: takes the client's packets.
+///
+/// # Errors
+/// When one is malformed; that ends the session.
+pub async fn receive(session: Arc<Session>, body: Bytes) -> Result<Response, Refusal> {
+    session.socket.drained().await;
+    if take(&session, &body).is_err() {
+        session.finish();
+        return Err(Refusal::BadRequest);
+    }
+    Ok(text("ok"))
+}
+
+fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Malformed> {
+    for packet in body.split(|byte| *byte == SEPARATOR) {
+        let packet = std::str::from_utf8(packet).map_err(|_| Malformed("not UTF-8"))?;
+        match packet.strip_prefix('b') {
+            Some(binary) => session.receive_binary(STANDARD.decode(binary).map_err(|_| Malformed("not base64"))?.into())?,
+            None => session.receive(packet)?,
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the clock of a session until it is upgraded or over.
+async fn watch(session: Arc<Session>) {
+    let mut heartbeat = Heartbeat::new(&session);
+    loop {
+        sleep_until(heartbeat.next(&session)).await;
+        match *session.transport() {
+            Transport::Polling { .. } | Transport::Probing { .. } => {}
+            Transport::WebSocket | Transport::Closed => return,
+        }
+        if !heartbeat.tick(&session) {
+            return session.finish();
+        }
+    }
+}
+
+/// The right to answer a GET, given back when the client goes away.
+struct Turn<'a>(&'a Session);
+
+impl<'a> Turn<'a> {
+    fn take(session: &'a Session) -> Option<Self> {
+        match &mut *session.transport() {
+            Transport::Polling { reading } | Transport::Probing { reading } if !*reading => *reading = true,
+            _ => return None,
+        }
+        Some(Self(session))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Transport::Polling { reading } | Transport::Probing { reading } = &mut *self.0.transport() {
+            *reading = false;
+        }
+    }
+}
+
+fn payload(session: &Session) -> Response {
+    payload_of(session).unwrap_or_else(|| text("6"))
+}
+
+/// What is queued, as one payload.
+fn payload_of(session: &Session) -> Option<Response> {
+    let frames = session.outbox.take_some(MAX_PACKETS, session.edge.config.max_packet);
+    let packets = frames.iter().map(|frame| frame.packet()).collect::<Vec<_>>();
+    (!packets.is_empty()).then(|| text(packets.join(&SEPARATOR)))
+}
+
+fn text(body: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], body.into()).into_response()
+}

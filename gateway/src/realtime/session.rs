@@ -1,0 +1,245 @@
+//! An Engine.IO session: one client, whichever transport carries it now.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Realtime;
+use super::hub::Listener;
+use super::outbox::{Close, Outbox};
+use super::packet::{Frame, Malformed};
+use super::socket::Socket;
+
+/// A session.
+pub struct Session {
+    id: u64,
+    /// Known to its client alone: whoever has it can speak for the client.
+    sid: Box<str>,
+    /// What all sessions share.
+    pub edge: Arc<Realtime>,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// The `Authorization` header's token of the first request, if it had one.
+    pub bearer: Option<Box<str>>,
+    /// The Socket.IO client within.
+    pub socket: Socket,
+    /// Milliseconds from the edge's start to the client's last sign of life.
+    seen: AtomicU64,
+    transport: Mutex<Transport>,
+}
+
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Long-polling; whether a GET is waiting.
+    Polling {
+        /// A GET is waiting.
+        reading: bool,
+    },
+    /// Long-polling, while a WebSocket is being tried.
+    Probing {
+        /// A GET is waiting.
+        reading: bool,
+    },
+    /// A WebSocket.
+    WebSocket,
+    /// Nothing: the session is over.
+    Closed,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Open<'a> {
+    sid: &'a str,
+    upgrades: &'a [&'a str],
+    ping_interval: u64,
+    ping_timeout: u64,
+    max_payload: usize,
+}
+
+impl Session {
+    /// A new session, registered, its first packet queued.
+    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Arc<Self> {
+        let session = Arc::new(Self {
+            id: edge.registry.next_id(),
+            sid: secret().into(),
+            edge: edge.clone(),
+            outbox: Outbox::default(),
+            bearer,
+            socket: Socket::new(&edge.config),
+            seen: AtomicU64::new(edge.now()),
+            transport: Mutex::new(transport),
+        });
+        edge.registry.insert(session.clone());
+        session.outbox.push(Frame::open(&Open {
+            sid: &session.sid,
+            upgrades: if transport == Transport::WebSocket { &[] } else { &["websocket"] },
+            ping_interval: edge.config.ping_interval.as_millis() as u64,
+            ping_timeout: edge.config.ping_timeout.as_millis() as u64,
+            max_payload: edge.config.max_packet,
+        }));
+        session
+    }
+
+    /// The secret id.
+    pub fn sid(&self) -> &str {
+        &self.sid
+    }
+
+    /// What carries the session now.
+    pub fn transport(&self) -> MutexGuard<'_, Transport> {
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to try a WebSocket; `false` when the session is not polling.
+    pub fn begin_probe(&self) -> bool {
+        let mut transport = self.transport();
+        let Transport::Polling { reading } = *transport else { return false };
+        *transport = Transport::Probing { reading };
+        drop(transport);
+        // A GET that waits is to be answered soon.
+        self.outbox.nudge();
+        true
+    }
+
+    /// Goes on polling after a WebSocket came to nothing.
+    pub fn probe_failed(&self) {
+        let mut transport = self.transport();
+        if let Transport::Probing { reading } = *transport {
+            *transport = Transport::Polling { reading };
+        }
+    }
+
+    /// Takes an Engine.IO text packet from the client.
+    ///
+    /// # Errors
+    /// When it is malformed; the caller closes the session.
+    pub fn receive(self: &Arc<Self>, packet: &str) -> Result<(), Malformed> {
+        self.touch();
+        match packet.as_bytes().first() {
+            Some(b'4') => self.socket.receive(self, &packet[1..]),
+            Some(b'3' | b'6') => Ok(()),
+            Some(b'2') => {
+                self.outbox.push(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())));
+                Ok(())
+            }
+            Some(b'1') => {
+                self.outbox.close(Close::Flushed);
+                Ok(())
+            }
+            _ => Err(Malformed("unknown Engine.IO packet")),
+        }
+    }
+
+    /// Takes a binary message, which can only be an attachment.
+    ///
+    /// # Errors
+    /// When none is awaited.
+    pub fn receive_binary(self: &Arc<Self>, data: Bytes) -> Result<(), Malformed> {
+        self.touch();
+        self.socket.receive_attachment(self, data)
+    }
+
+    fn touch(&self) {
+        self.seen.store(self.edge.now(), Ordering::Relaxed);
+    }
+
+    /// Ends the session for good reason: the client is told and does not reconnect by itself.
+    pub fn end(&self, code: &'static str) {
+        self.socket.leave_all(self);
+        self.outbox.push_all(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
+        self.outbox.close(Close::Flushed);
+    }
+
+    /// The transport is gone: nobody refers to the session any more.
+    pub fn finish(&self) {
+        if std::mem::replace(&mut *self.transport(), Transport::Closed) == Transport::Closed {
+            return;
+        }
+        self.outbox.close(Close::Now);
+        self.edge.registry.remove(self, self.socket.identity());
+        self.socket.leave_all(self);
+    }
+}
+
+impl Listener for Session {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn deliver(&self, frames: &[Frame]) {
+        self.outbox.push_all(frames);
+    }
+
+    fn evicted(&self, room: Uuid) {
+        self.socket.forget_room(room);
+    }
+
+    fn resync(&self) {
+        self.outbox.close(Close::Now);
+    }
+}
+
+/// 128 random bits.
+pub fn secret() -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes())
+}
+
+/// The clock of a session's transport: pings, their answers, the time to CONNECT, the token's end.
+pub struct Heartbeat {
+    connect_by: Instant,
+    next_ping: Instant,
+    /// When the last ping must be answered by, and what the client's last sign of life was when it was sent.
+    awaited: Option<(Instant, u64)>,
+}
+
+impl Heartbeat {
+    /// Begins now.
+    pub fn new(session: &Session) -> Self {
+        let (now, config) = (Instant::now(), &session.edge.config);
+        Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn next(&self, session: &Session) -> Instant {
+        let other = match session.socket.identity() {
+            None => self.connect_by,
+            Some(identity) => {
+                let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second()).clamp(0, 3600);
+                Instant::now() + Duration::from_secs(left as u64)
+            }
+        };
+        let awaited = self.awaited.map_or(other, |(by, _)| by);
+        self.next_ping.min(awaited).min(other)
+    }
+
+    /// Does what is due; `false` when the client is taken for gone.
+    pub fn tick(&mut self, session: &Session) -> bool {
+        let now = Instant::now();
+        let seen = session.seen.load(Ordering::Relaxed);
+        match session.socket.identity() {
+            None if now >= self.connect_by => return false,
+            Some(identity) if identity.expires_at <= jiff::Timestamp::now().as_second() => session.end("expired"),
+            _ => {}
+        }
+        if let Some((by, before)) = self.awaited {
+            if seen > before {
+                self.awaited = None;
+            } else if now >= by {
+                return false;
+            }
+        }
+        if now >= self.next_ping {
+            session.outbox.push(Frame::engine("2"));
+            self.awaited.get_or_insert((now + session.edge.config.ping_timeout, seen));
+            self.next_ping = now + session.edge.config.ping_interval;
+        }
+        true
+    }
+}

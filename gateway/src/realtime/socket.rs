@@ -1,0 +1,320 @@
+//! The Socket.IO client within a session: its identity, its rooms, and its events, handled in order for each room.
+
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use confab_common::{Code, Error};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::allowance::Allowance;
+use super::events::{self, Request};
+use super::outbox::Close;
+use super::packet::{EventData, Frame, Kind, Malformed, Packet};
+use super::session::{Session, secret};
+use crate::config::RealtimeConfig;
+use crate::tokens::Identity;
+
+/// Bytes of events that may wait to be handled; beyond that nothing more is read from the client.
+const MAX_QUEUED: usize = 1024 * 1024;
+/// What an event costs beside its text.
+const EVENT_OVERHEAD: usize = 512;
+
+/// A Socket.IO client in the namespace `/`.
+pub struct Socket {
+    identity: OnceLock<Identity>,
+    // A std lock: held for one packet's bookkeeping, never across an await.
+    state: Mutex<State>,
+    /// Bytes of events that wait.
+    queued: AtomicUsize,
+    drained: Notify,
+}
+
+struct State {
+    phase: Phase,
+    partial: Option<Box<Partial>>,
+    /// Events that came before CONNECT was answered.
+    held: Vec<(Uuid, Event)>,
+    /// Events that wait behind one under way in the same room.
+    lanes: HashMap<Uuid, VecDeque<Event>>,
+    rooms: HashSet<Uuid>,
+    allowance: Allowance,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    New,
+    Connecting,
+    Connected,
+    Ended,
+}
+
+/// An event that waits for its attachments.
+struct Partial {
+    text: String,
+    attachments: Vec<Bytes>,
+    bytes: usize,
+    expected: usize,
+}
+
+/// A valid event on its way to its handler.
+pub struct Event {
+    /// The number under which the client wants its acknowledgement.
+    pub ack: Option<u64>,
+    /// What it asks for.
+    pub request: Request,
+    size: usize,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<String>,
+}
+
+impl Socket {
+    /// A client that has not connected yet.
+    pub fn new(config: &RealtimeConfig) -> Self {
+        let state = State {
+            phase: Phase::New,
+            partial: None,
+            held: Vec::new(),
+            lanes: HashMap::new(),
+            rooms: HashSet::new(),
+            allowance: Allowance::new(config.max_events_per_second),
+        };
+        Self { identity: OnceLock::new(), state: Mutex::new(state), queued: AtomicUsize::new(0), drained: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who it is, once CONNECT has been answered.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.get()
+    }
+
+    /// Whether nothing more should be read from the client now.
+    pub fn is_full(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    }
+
+    /// Completes when more may be read from the client.
+    pub async fn drained(&self) {
+        while self.is_full() {
+            let drained = self.drained.notified();
+            if self.is_full() {
+                drained.await;
+            }
+        }
+    }
+
+    /// Takes the text of a packet.
+    pub(super) fn receive(&self, session: &Arc<Session>, text: &str) -> Result<(), Malformed> {
+        let packet = Packet::parse(text)?;
+        let mut state = self.state();
+        if state.partial.is_some() {
+            return Err(Malformed("text while an attachment is awaited"));
+        }
+        if packet.namespace != "/" {
+            if packet.kind == Kind::Connect {
+                let error = json!({ "message": "Invalid namespace", "data": { "code": "not_found", "status": 404 } });
+                session.outbox.push(Frame::connect_error(packet.namespace, &error));
+            }
+            return Ok(());
+        }
+        if packet.attachments > 0 {
+            state.partial = Some(Box::new(Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments }));
+            return Ok(());
+        }
+        self.handle(session, state, &packet)
+    }
+
+    /// Takes an attachment.
+    pub(super) fn receive_attachment(&self, session: &Arc<Session>, data: Bytes) -> Result<(), Malformed> {
+        let mut state = self.state();
+        let partial = state.partial.as_mut().ok_or(Malformed("an attachment that none awaits"))?;
+        partial.bytes += data.len();
+        if partial.bytes > session.edge.config.max_packet {
+            return Err(Malformed("attachments over the limit"));
+        }
+        partial.attachments.push(data);
+        if partial.attachments.len() < partial.expected {
+            return Ok(());
+        }
+        let Some(partial) = state.partial.take() else { return Ok(()) };
+        // No event takes binary data yet: a handler sees the placeholders and refuses them as a wrong type.
+        self.handle(session, state, &Packet::parse(&partial.text)?)
+    }
+
+    fn handle(&self, session: &Arc<Session>, mut state: MutexGuard<'_, State>, packet: &Packet<'_>) -> Result<(), Malformed> {
+        match (packet.kind, state.phase) {
+            (Kind::Connect, Phase::New) => {
+                state.phase = Phase::Connecting;
+                // A payload of another shape holds no token.
+                let auth = serde_json::from_str::<Auth>(packet.data).ok().and_then(|auth| auth.token);
+                let token = auth.or_else(|| session.bearer.as_deref().map(str::to_owned));
+                tokio::spawn(connect(session.clone(), token));
+                Ok(())
+            }
+            (Kind::Event, Phase::Connecting | Phase::Connected) => {
+                let data = EventData::parse(packet.data)?;
+                let request = match state.allowance.admit() {
+                    true => events::parse(&data.name, data.argument),
+                    false => Err(Error::new(Code::RateLimited, "too many events")),
+                };
+                let (room, request) = match request {
+                    Ok(valid) => valid,
+                    Err(error) => {
+                        drop(state);
+                        events::refuse(session, packet.id, &error);
+                        return Ok(());
+                    }
+                };
+                let event = Event { ack: packet.id, request, size: packet.data.len() + EVENT_OVERHEAD };
+                self.queued.fetch_add(event.size, Ordering::Relaxed);
+                match state.phase {
+                    Phase::Connecting => state.held.push((room, event)),
+                    _ => dispatch(&mut state, session, room, event),
+                }
+                Ok(())
+            }
+            (Kind::Disconnect, _) => {
+                drop(state);
+                self.leave_all(session);
+                session.outbox.close(Close::Flushed);
+                Ok(())
+            }
+            (Kind::Ack, _) | (_, Phase::Ended) => Ok(()),
+            (Kind::Connect, _) => Err(Malformed("CONNECT again")),
+            (Kind::Event, Phase::New) => Err(Malformed("an event before CONNECT")),
+        }
+    }
+
+    /// The next events of a room, once those before are done: all sends that queued up, or one other event.
+    /// `None` ends the room's lane.
+    fn next(&self, room: Uuid) -> Option<Vec<Event>> {
+        let mut state = self.state();
+        let lane = state.lanes.get_mut(&room)?;
+        let sends = lane.iter().take_while(|event| event.request.is_send()).count();
+        let events = lane.drain(..sends.max(1).min(lane.len())).collect::<Vec<_>>();
+        if events.is_empty() {
+            state.lanes.remove(&room);
+            return None;
+        }
+        Some(events)
+    }
+
+    fn done(&self, session: &Session, size: usize) {
+        let before = self.queued.fetch_sub(size, Ordering::Relaxed);
+        if before > MAX_QUEUED && before - size <= MAX_QUEUED {
+            self.drained.notify_waiters();
+            session.outbox.nudge();
+        }
+    }
+
+    /// Notes that the client is in a room; `false` when it is in `max` already (0: no limit) or has gone.
+    pub fn remember_room(&self, room: Uuid, max: usize) -> bool {
+        let mut state = self.state();
+        let within = max == 0 || state.rooms.len() < max || state.rooms.contains(&room);
+        let admitted = within && state.phase == Phase::Connected;
+        if admitted {
+            state.rooms.insert(room);
+        }
+        admitted
+    }
+
+    /// Whether the client is in a room, or joining it.
+    pub fn is_in(&self, room: Uuid) -> bool {
+        self.state().rooms.contains(&room)
+    }
+
+    /// Notes that the client is no longer in a room.
+    pub fn forget_room(&self, room: Uuid) {
+        self.state().rooms.remove(&room);
+    }
+
+    /// Takes the client out of every room, for good.
+    pub(super) fn leave_all(&self, session: &Session) {
+        let rooms = {
+            let mut state = self.state();
+            state.phase = Phase::Ended;
+            std::mem::take(&mut state.rooms)
+        };
+        for room in rooms {
+            session.edge.hub.leave(room, super::hub::Listener::id(session));
+        }
+    }
+}
+
+/// Gives an event to its room's lane, beginning one where none is.
+fn dispatch(state: &mut State, session: &Arc<Session>, room: Uuid, event: Event) {
+    match state.lanes.entry(room) {
+        hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),
+        hash_map::Entry::Vacant(lane) => {
+            lane.insert(VecDeque::new());
+            tokio::spawn(work(session.clone(), room, event));
+        }
+    }
+}
+
+async fn work(session: Arc<Session>, room: Uuid, first: Event) {
+    let mut events = vec![first];
+    loop {
+        let size = events.iter().map(|event| event.size).sum();
+        events::handle(&session, room, events).await;
+        session.socket.done(&session, size);
+        match session.socket.next(room) {
+            Some(next) => events = next,
+            None => return,
+        }
+    }
+}
+
+/// Answers CONNECT. Events that came meanwhile are handled after it.
+async fn connect(session: Arc<Session>, token: Option<String>) {
+    let edge = &session.edge;
+    let verified = match &token {
+        Some(token) => edge.tokens.verify(token).await,
+        None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
+    };
+    let identity = match verified {
+        Ok(identity) => identity,
+        Err(error) if error.code == Code::Unauthorized => return refuse_connect(&session, &error),
+        // Not the client's fault: it is to come back by itself.
+        Err(_) => return session.outbox.close(Close::Now),
+    };
+    if !edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user) {
+        metrics::counter!("confab_limits_total", "limit" => "sockets_per_user").increment(1);
+        return session.outbox.close(Close::Now);
+    }
+    // Registered first, then asked: a logout in between is seen by one of the two.
+    let revoked = edge.revocations.is_revoked(&identity.session_id);
+    let _ = session.socket.identity.set(identity);
+    if revoked {
+        return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
+    }
+    if *session.transport() == super::session::Transport::Closed {
+        // It went while its token was looked at.
+        return edge.registry.remove(&session, session.socket.identity());
+    }
+    let mut state = session.socket.state();
+    if state.phase != Phase::Connecting {
+        return;
+    }
+    state.phase = Phase::Connected;
+    session.outbox.push(Frame::connected(&secret()));
+    for (room, event) in std::mem::take(&mut state.held) {
+        dispatch(&mut state, &session, room, event);
+    }
+}
+
+fn refuse_connect(session: &Session, error: &Error) {
+    let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
+    session.outbox.push(Frame::connect_error("/", &json!({ "message": error.detail, "data": data })));
+    session.outbox.close(Close::Flushed);
+}

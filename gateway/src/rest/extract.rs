@@ -1,0 +1,240 @@
+//! What handlers take: who calls, ids in paths, queries, JSON bodies; each refuses in the words of the contract.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use confab_common::{Code, Error, Result, text};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::App;
+use crate::edge::{self, body};
+use crate::problem::Problem;
+use crate::tokens::Identity;
+
+const DEFAULT_LIMIT: u32 = 50;
+const MAX_LIMIT: u32 = 200;
+
+/// Whoever calls; nobody is refused with `unauthorized`.
+pub(super) struct Caller(pub Identity);
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        identify(parts, app).await?.map(Self).ok_or_else(|| Problem(unauthorized("a bearer token is needed")))
+    }
+}
+
+/// Whoever reads; nobody may where the setting says so. A bad token is refused all the same.
+pub(super) struct Reader(pub Option<Identity>);
+
+impl FromRequestParts<Arc<App>> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        match identify(parts, app).await? {
+            None if !app.config.anonymous_read => Err(Problem(unauthorized("a bearer token is needed"))),
+            identity => Ok(Self(identity)),
+        }
+    }
+}
+
+async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity>> {
+    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
+    let Some(header) = headers.next() else { return Ok(None) };
+    let token =
+        bearer(header).filter(|_| headers.next().is_none()).ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
+    let identity = app.tokens.verify(token).await?;
+    if let Some(context) = parts.extensions.get::<edge::Context>() {
+        context.called_by(identity.user_id);
+    }
+    Ok(Some(identity))
+}
+
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthorized(detail: &str) -> Error {
+    Error::new(Code::Unauthorized, detail)
+}
+
+/// The room in a path. A malformed id is as unknown as any other.
+pub(super) struct RoomId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for RoomId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let id = path.ok().and_then(|path| path.iter().find(|(name, _)| *name == "room").and_then(|(_, id)| text::id("room", id).ok()));
+        id.map(Self).ok_or_else(|| Problem(Error::not_found("room")))
+    }
+}
+
+/// The query. Unknown parameters are ignored; one that is given twice is refused.
+#[derive(Debug)]
+pub(super) struct Params(HashMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let malformed = |_| Problem(Error::new(Code::InvalidRequest, "the query is malformed"));
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(malformed)?;
+        let mut params = HashMap::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            text::no_nul(&name, &value)?;
+            if params.contains_key(&name) {
+                return Err(Problem(Error::field(&name, "must be given once")));
+            }
+            params.insert(name, value);
+        }
+        Ok(Self(params))
+    }
+}
+
+impl Params {
+    /// A parameter as it stands.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// How many items are wanted.
+    pub fn limit(&self) -> Result<u32> {
+        let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };
+        number(text)
+            .and_then(|limit| u32::try_from(limit).ok())
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .ok_or_else(|| Error::field("limit", format!("must be a number from 1 to {MAX_LIMIT}")))
+    }
+
+    /// A `seq` from `least` on. One beyond what a database can count stands for the largest.
+    pub fn seq(&self, name: &str, least: u64) -> Result<Option<u64>> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match number(text).filter(|seq| *seq >= least) {
+            Some(seq) => Ok(Some(seq.min(i64::MAX as u64))),
+            None => Err(Error::field(name, format!("must be a number from {least} on"))),
+        }
+    }
+}
+
+/// Digits alone: `+5` is no number of ours.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A JSON object in the body. Unknown fields are ignored.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let error = Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json");
+            return Err(Problem(error).into_response());
+        }
+        // What is left of the body stands between this request and the next.
+        let body = body::read(request).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
+        parse(&body).map(Self).map_err(|error| Problem(error).into_response())
+    }
+}
+
+/// By way of a [`Value`], which bounds the depth of everything, ignored fields too.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(Error::new(Code::InvalidRequest, "the body must be a JSON object"));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (path, cause) = (error.path().to_string(), error.inner().to_string());
+        if let Some(name) = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            return Error::field(name, "must be given");
+        }
+        match cause.split_once(", expected ") {
+            Some((_, expected)) => Error::field(&path, format!("must be {expected}")),
+            None => Error::field(&path, cause),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draft::Draft;
+
+    async fn params(query: &str) -> Result<Params, Problem> {
+        let request = Request::builder().uri(format!("/x?{query}")).body(()).unwrap();
+        Params::from_request_parts(&mut request.into_parts().0, &()).await
+    }
+
+    #[tokio::test]
+    async fn limits_and_numbers() {
+        assert_eq!(params("").await.unwrap().limit().unwrap(), 50);
+        for (query, limit) in [("limit=1", 1), ("limit=200&unknown=x", 200), ("limit=007", 7)] {
+            assert_eq!(params(query).await.unwrap().limit().unwrap(), limit);
+        }
+        for bad in ["0", "201", "-1", "1.5", "1e2", "%2B5", "", "x", "18446744073709551616", "4294967297"] {
+            let error = params(&format!("limit={bad}")).await.unwrap().limit().unwrap_err();
+            assert_eq!(error.fields[0].field, "limit", "{bad}");
+        }
+        let seqs = params("a=0&b=18446744073709551615&c=x").await.unwrap();
+        assert_eq!(seqs.seq("a", 0).unwrap(), Some(0));
+        assert!(seqs.seq("a", 1).is_err() && seqs.seq("c", 0).is_err());
+        assert_eq!(seqs.seq("b", 1).unwrap(), Some(i64::MAX as u64));
+        assert_eq!(seqs.seq("d", 1).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn queries_that_are_refused() {
+        for bad in ["limit=1&limit=2", "q=%00"] {
+            assert_eq!(params(bad).await.unwrap_err().0.code, Code::InvalidRequest, "{bad}");
+        }
+        assert_eq!(params("q=%ff%20%C3%A9").await.unwrap().text("q"), Some("\u{fffd} é"));
+    }
+
+    #[test]
+    fn bearers() {
+        let bearer = |text: &'static str| super::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
+        let abc = || Some("abc".to_owned());
+        assert_eq!((bearer("Bearer abc"), bearer("bearer  abc ")), (abc(), abc()));
+        assert_eq!((bearer("Basic abc"), bearer("abc"), bearer("")), (None, None, None));
+    }
+
+    #[test]
+    fn a_body_names_its_faulty_field() {
+        let field = |body: &str| {
+            let error = parse::<Draft>(body.as_bytes()).unwrap_err();
+            (error.code, error.fields.first().map(|error| format!("{} {}", error.field, error.detail)))
+        };
+        let named = |text: &str| (Code::InvalidRequest, Some(text.to_owned()));
+        assert_eq!(field(r#"{"roomId":"r","content":5}"#), named("content must be a string"));
+        assert_eq!(field(r#"{"roomId":"r","content":null}"#), named("content must be a string"));
+        assert_eq!(field(r#"{"content":"x"}"#), named("roomId must be given"));
+        assert_eq!(field(r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), named("fileIds[1] must be a string"));
+        let deep = format!(r#"{{"roomId":"r","content":"x","x":{}}}"#, "[".repeat(100_000));
+        for bad in ["", "{", "[]", "null", "\"x\"", "{}{}", r#"{"content":"\ud800"}"#, &deep, r#"["r","x",null,null]"#] {
+            assert_eq!(field(bad), (Code::InvalidRequest, None), "{bad:.40}");
+        }
+        assert!(parse::<Draft>(b"{\"roomId\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn null_is_absent_and_the_unknown_ignored() {
+        let draft: Draft = parse(br#"{"roomId":"r","content":"x","clientMessageId":null,"fileIds":null,"seq":1,"sender":{}}"#).unwrap();
+        assert!(draft.client_message_id.is_none() && draft.file_ids.is_none());
+    }
+}

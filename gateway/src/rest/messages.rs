@@ -1,0 +1,157 @@
+//! Messages: sending, and history in both directions.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use confab_common::grpc::request;
+use confab_common::{Code, Error, cursor};
+use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
+use confab_proto::room::v1::{GetRoomRequest, Room};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::extract::{Caller, Json, Params, Reader, RoomId};
+use crate::App;
+use crate::draft::Draft;
+use crate::edge::cors::IDEMPOTENCY_KEY;
+use crate::json::{MessageJson, Page};
+use crate::problem::Problem;
+use crate::tokens::Identity;
+
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    Json(mut draft): Json<Draft>,
+) -> Result<Response, Problem> {
+    draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
+    let (room, event) = draft.into_event(&caller)?;
+    let sent = app.sender.send(room, event, app.config.request_timeout).await?;
+    let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Answer(MessageJson::from(&sent.event))).into_response())
+}
+
+/// The header `Idempotency-Key` and the field `clientMessageId` are the same thing.
+fn client_message_id(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, Error> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(field) };
+    let key = std::str::from_utf8(key.as_bytes()).ok().filter(|key| !key.is_empty() && keys.next().is_none());
+    let key = key.ok_or_else(|| Error::field("Idempotency-Key", "must be one text of 1 to 128 bytes"))?;
+    if field.is_some_and(|field| field != key) {
+        return Err(Error::field("clientMessageId", "must be the same as Idempotency-Key"));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    RoomId(room): RoomId,
+    params: Params,
+) -> Result<Response, Problem> {
+    let limit = params.limit()?;
+    let position = Position::wanted(room, &params)?;
+    let (_, history) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), history(&app, room, position, limit))?;
+    Ok(Answer(page(room, position, &history)).into_response())
+}
+
+/// Where a page of history lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Position {
+    Latest,
+    Before(u64),
+    After(u64),
+}
+
+impl Position {
+    fn wanted(room: Uuid, params: &Params) -> Result<Self, Error> {
+        let cursor = params.text("cursor").map(|text| Self::of_cursor(room, text)).transpose()?;
+        match (params.seq("before", 1)?, params.seq("after", 0)?, cursor) {
+            (None, None, None) => Ok(Self::Latest),
+            (Some(seq), None, None) => Ok(Self::Before(seq)),
+            (None, Some(seq), None) => Ok(Self::After(seq)),
+            (None, None, Some(position)) => Ok(position),
+            _ => Err(Error::new(Code::InvalidRequest, "only one of before, after and cursor can be given")),
+        }
+    }
+
+    /// A cursor holds for its room alone.
+    fn of_cursor(room: Uuid, text: &str) -> Result<Self, Error> {
+        match cursor::decode::<(Uuid, Self)>(text)? {
+            (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => Ok(position),
+            _ => Err(Error::field("cursor", "is not one of this list")),
+        }
+    }
+}
+
+/// The room, if it may be read.
+pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uuid) -> Result<Room, Problem> {
+    let ask = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
+    Ok(app.clients.room.clone().get_room(request(ask, app.clients.call)).await?.into_inner())
+}
+
+/// A page of the log.
+pub(super) async fn history(app: &App, room: Uuid, position: Position, limit: u32) -> Result<ListEventsResponse, Problem> {
+    let (before, after) = match position {
+        Position::Latest => (None, None),
+        Position::Before(seq) => (Some(seq), None),
+        Position::After(seq) => (None, Some(seq)),
+    };
+    let ask = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0 };
+    Ok(app.clients.message.clone().list_events(request(ask, app.clients.call)).await?.into_inner())
+}
+
+/// A page as clients see it, with the cursor that goes on in its direction.
+pub(super) fn page(room: Uuid, position: Position, history: &ListEventsResponse) -> Page<MessageJson<'_>> {
+    let next = match position {
+        Position::Latest | Position::Before(_) => history.events.first().map(|event| Position::Before(event.seq)),
+        Position::After(_) => history.events.last().map(|event| Position::After(event.seq)),
+    };
+    let next_cursor = next.filter(|_| history.more).map(|next| cursor::encode(&(room, next)));
+    Page { items: history.events.iter().map(MessageJson::from).collect(), next_cursor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use confab_proto::message::v1::Event;
+
+    #[test]
+    fn a_cursor_goes_on_in_its_direction_and_holds_for_its_room_alone() {
+        let room = Uuid::now_v7();
+        let events = [4, 5].map(|seq| Event { seq, ..Event::default() }).into();
+        let mut history = ListEventsResponse { events, more: true, ..ListEventsResponse::default() };
+        let next = |position, history: &_| page(room, position, history).next_cursor;
+        let older = next(Position::Latest, &history).unwrap();
+        assert_eq!(Position::of_cursor(room, &older).unwrap(), Position::Before(4));
+        let newer = next(Position::After(3), &history).unwrap();
+        assert_eq!(Position::of_cursor(room, &newer).unwrap(), Position::After(5));
+
+        assert!(Position::of_cursor(Uuid::now_v7(), &older).is_err());
+        let forged = [Position::Latest, Position::Before(u64::MAX)].map(|position| cursor::encode(&(room, position)));
+        for bad in ["", "x", &forged[0], &forged[1]] {
+            assert_eq!(Position::of_cursor(room, bad).unwrap_err().fields[0].field, "cursor");
+        }
+        history.more = false;
+        assert_eq!(next(Position::After(3), &history), None);
+    }
+
+    #[test]
+    fn the_header_is_the_field() {
+        let mut headers = HeaderMap::new();
+        let field = || Some("a".to_owned());
+        assert_eq!(client_message_id(&headers, field()).unwrap(), field());
+        headers.insert(IDEMPOTENCY_KEY, "a".parse().unwrap());
+        assert_eq!(client_message_id(&headers, None).unwrap(), field());
+        assert_eq!(client_message_id(&headers, field()).unwrap(), field());
+        assert!(client_message_id(&headers, Some("b".into())).is_err());
+        headers.append(IDEMPOTENCY_KEY, "a".parse().unwrap());
+        assert!(client_message_id(&headers, None).is_err());
+        headers.insert(IDEMPOTENCY_KEY, "".parse().unwrap());
+        assert!(client_message_id(&headers, None).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! Rooms.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use confab_common::Error;
+use confab_common::grpc::request;
+use confab_proto::message::v1::GetRoomHeadsRequest;
+use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Deadline;
+use super::extract::{Caller, Json, Params, Reader, RoomId};
+use super::messages::{self, Position};
+use crate::App;
+use crate::json::{MessageJson, Page, RoomJson};
+use crate::problem::Problem;
+
+#[derive(Deserialize)]
+pub(super) struct NewRoom {
+    name: String,
+    description: Option<String>,
+    visibility: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RoomChange {
+    name: Option<String>,
+    description: Option<String>,
+}
+
+pub(super) async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): Json<NewRoom>) -> Result<Response, Problem> {
+    if new.visibility.is_some_and(|visibility| visibility != "public") {
+        return Err(Error::field("visibility", "must be public").into());
+    }
+    let create = CreateRoomRequest {
+        id: Uuid::now_v7().to_string(),
+        caller: Some(caller.user),
+        name: new.name,
+        description: new.description.unwrap_or_default(),
+        visibility: Visibility::Public.into(),
+    };
+    let room = app.clients.room.clone().create_room(request(create, app.clients.call)).await?.into_inner();
+    let location = format!("/api/rooms/{}", room.id);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0))).into_response())
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+    let deadline = Deadline::of(&app);
+    let list = ListRoomsRequest {
+        caller: reader.map(|reader| reader.user),
+        limit: params.limit()?,
+        cursor: params.text("cursor").unwrap_or_default().into(),
+        query: params.text("q").unwrap_or_default().into(),
+    };
+    let page = app.clients.room.clone().list_rooms(deadline.request(list)).await?.into_inner();
+    let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
+    let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq)).collect();
+    Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
+}
+
+/// A room with its latest messages.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(flatten)]
+    room: RoomJson<'a>,
+    messages: Page<MessageJson<'a>>,
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    RoomId(id): RoomId,
+    params: Params,
+) -> Result<Response, Problem> {
+    let limit = params.limit()?;
+    let (room, history) = tokio::try_join!(
+        messages::readable_room(&app, reader.as_ref(), id),
+        messages::history(&app, id, Position::Latest, limit) //
+    )?;
+    let messages = messages::page(id, Position::Latest, &history);
+    Ok(Answer(Details { room: RoomJson::new(&room, history.last_seq), messages }).into_response())
+}
+
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    RoomId(id): RoomId,
+    Json(change): Json<RoomChange>,
+) -> Result<Response, Problem> {
+    let deadline = Deadline::of(&app);
+    let update = UpdateRoomRequest { caller: Some(caller.user), id: id.to_string(), name: change.name, description: change.description };
+    let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
+    let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
+    Ok(Answer(RoomJson::new(&room, seq)).into_response())
+}
+
+pub(super) async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
+    let delete = DeleteRoomRequest { caller: Some(caller.user), id: id.to_string() };
+    app.clients.room.clone().delete_room(request(delete, app.clients.call)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The newest `seq` of each of these rooms, in their order.
+async fn last_seqs(app: &App, deadline: &Deadline, room_ids: Vec<String>) -> Result<impl Iterator<Item = u64>, Problem> {
+    let mut heads = std::collections::HashMap::new();
+    if !room_ids.is_empty() {
+        let ask = deadline.request(GetRoomHeadsRequest { room_ids: room_ids.clone() });
+        let answer = app.clients.message.clone().get_room_heads(ask).await?.into_inner();
+        heads.extend(answer.heads.into_iter().map(|head| (head.room_id, head.seq)));
+    }
+    Ok(room_ids.into_iter().map(move |id| heads.get(&id).copied().unwrap_or_default()))
+}

@@ -1,0 +1,251 @@
+use std::sync::Mutex;
+
+use axum::http::Request;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
+use bytes::Bytes;
+use clap::Parser;
+use confab_common::process::Process;
+use confab_common::{Code, Error};
+use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User};
+use confab_proto::message::v1::{AppendRequest, AppendResponse, Event, ListEventsResponse, Outcome, outcome};
+use confab_proto::message::v1::{GetRoomHeadsRequest, GetRoomHeadsResponse, RoomHead};
+use confab_proto::room::v1::{CreateRoomRequest, GetRoomRequest, ListRoomsResponse, Room, UpdateRoomRequest};
+use prost::Message;
+use serde_json::json;
+
+use super::*;
+use crate::testing::{Answer, bus, claims, eventually, fake, send, send_body};
+use crate::tokens::tests::{jwks, signed};
+
+const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+
+fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
+    let session = |id: String, username: String| {
+        Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }.encode_to_vec()
+    };
+    match method {
+        "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
+        "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
+        "Signup" => SignupRequest::decode(body).map(|signup| session(signup.user_id, signup.username)).map_err(Error::internal),
+        "Login" => Err(Error::new(Code::InvalidCredentials, "wrong user or password")),
+        "Logout" => Ok(LogoutResponse {}.encode_to_vec()),
+        _ => Err(Error::not_found("user")),
+    }
+}
+
+fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
+    let room = |id: &str, name: String| Room { id: id.into(), name, ..Room::default() };
+    match method {
+        "CreateRoom" => {
+            let create = CreateRoomRequest::decode(body).unwrap();
+            Ok(room(&create.id, create.name).encode_to_vec())
+        }
+        "ListRooms" => Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec()),
+        "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => Ok(room(ROOM, "Tea".into()).encode_to_vec()),
+        "UpdateRoom" => Ok(room(ROOM, UpdateRoomRequest::decode(body).unwrap().name.unwrap_or_default()).encode_to_vec()),
+        "DeleteRoom" => Err(Error::new(Code::Forbidden, "only its owner may")),
+        _ => Err(Error::not_found("room")),
+    }
+}
+
+fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
+    let log = Mutex::new(Vec::<Event>::new());
+    move |method, body| {
+        let mut log = log.lock().unwrap();
+        match method {
+            "Append" => {
+                let mut append = |new: confab_proto::message::v1::NewEvent| {
+                    let first =
+                        log.iter().find(|event| new.client_message_id.is_some() && event.client_message_id == new.client_message_id);
+                    let duplicate = first.is_some();
+                    let event = first.cloned().unwrap_or_else(|| {
+                        let seq = log.len() as u64 + 1;
+                        let (id, room_id, content, sender) = (new.id, new.room_id, new.content, new.sender);
+                        Event { id, room_id, content, sender, client_message_id: new.client_message_id, seq, ..Event::default() }
+                    });
+                    if !duplicate {
+                        log.push(event.clone());
+                    }
+                    Outcome { result: Some(outcome::Result::Event(event)), duplicate }
+                };
+                let outcomes = AppendRequest::decode(body).unwrap().events.into_iter().map(&mut append).collect();
+                Ok(AppendResponse { epoch: "e".into(), outcomes }.encode_to_vec())
+            }
+            "ListEvents" => {
+                Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }.encode_to_vec())
+            }
+            "GetRoomHeads" => {
+                let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(|room_id| RoomHead { room_id, seq: 3 });
+                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads: heads.collect() }.encode_to_vec())
+            }
+            _ => Err(Error::internal("not asked for here")),
+        }
+    }
+}
+
+#[derive(clap::Parser)]
+struct Settings {
+    #[command(flatten)]
+    gateway: crate::config::GatewayConfig,
+}
+
+async fn gateway(settings: &[&str]) -> Router {
+    let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
+    let process = Process::new();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let routes = crate::start(&config, listen, fake(auth), fake(room), fake(message()), bus(), &process).await.unwrap().routes;
+    process.readiness.started();
+    eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))).await;
+    routes
+}
+
+fn authorized(request: http::request::Builder) -> http::request::Builder {
+    request.header("Authorization", format!("Bearer {}", signed(1, &claims(json!({})))))
+}
+
+async fn post(routes: &Router, path: &str, body: impl Into<axum::body::Body>) -> Answer {
+    send_body(routes, authorized(Request::post(path)).header("Content-Type", "application/json"), body).await
+}
+
+fn problem(answer: &Answer) -> (u16, &str) {
+    assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");
+    (answer.status, answer.json["code"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn who_may_read() {
+    let (closed, open) = (gateway(&[]).await, gateway(&["--anonymous-read", "true"]).await);
+    let paths = ["/api/rooms".to_owned(), format!("/api/rooms/{ROOM}"), format!("/api/messages/{ROOM}")];
+    for path in &paths {
+        let anonymous = send(&closed, Request::get(path)).await;
+        assert_eq!((problem(&anonymous), &anonymous.headers["www-authenticate"]), ((401, "unauthorized"), &"Bearer".parse().unwrap()));
+        assert_eq!(send(&closed, authorized(Request::get(path))).await.status, 200, "{path}");
+        assert_eq!(send(&open, Request::get(path)).await.status, 200, "{path}");
+        for bad in ["Bearer x", "Basic eDp5", "Bearer", ""] {
+            let answer = send(&open, Request::get(path).header("Authorization", bad)).await;
+            assert_eq!(problem(&answer), (401, "unauthorized"), "{path} {bad:?}");
+        }
+        let token = signed(1, &claims(json!({})));
+        assert_eq!(send(&closed, Request::get(format!("{path}?token={token}&access_token={token}"))).await.status, 401);
+    }
+    for request in [Request::post("/api/rooms"), Request::post("/api/messages"), Request::delete(&paths[1]), Request::get("/api/auth/me")] {
+        assert_eq!(problem(&send(&open, request).await), (401, "unauthorized"));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_exist() {
+    let routes = gateway(&[]).await;
+    for path in ["/", "/api", "/api/nothing", "/api/rooms/", "/api/files/x", &format!("/api/rooms/{ROOM}/members")] {
+        assert_eq!(problem(&send(&routes, Request::get(path)).await), (404, "not_found"), "{path}");
+        assert_eq!(problem(&send(&routes, authorized(Request::put(path))).await), (404, "not_found"), "{path}");
+    }
+    for id in ["x", "%00", "%ff", "0193A4C07D507CC398A52F6B8E1D0C01", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
+        assert_eq!(problem(&send(&routes, authorized(Request::get(format!("/api/rooms/{id}")))).await), (404, "not_found"), "{id}");
+        assert_eq!(problem(&send(&routes, authorized(Request::get(format!("/api/messages/{id}")))).await), (404, "not_found"), "{id}");
+    }
+    let wrong = send(&routes, Request::put("/api/rooms")).await;
+    assert_eq!((problem(&wrong), &wrong.headers[ALLOW]), ((405, "method_not_allowed"), &"GET,HEAD,POST".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn accounts() {
+    let routes = gateway(&[]).await;
+    let created = post(&routes, "/api/auth/signup", r#"{"username":"zoë","password":"correct horse"}"#).await;
+    assert_eq!((created.status, &created.json["tokenType"], &created.json["user"]["username"]), (201, &json!("Bearer"), &json!("zoë")));
+    assert_eq!(created.json["expiresAt"], "1970-01-01T00:00:00.000Z");
+    assert_eq!(problem(&post(&routes, "/api/auth/login", r#"{"username":"z","password":"p"}"#).await), (401, "invalid_credentials"));
+    let nul = post(&routes, "/api/auth/login", r#"{"username":"z\u0000","password":"p"}"#).await;
+    assert_eq!((problem(&nul), &nul.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("username")));
+    assert_eq!(problem(&send(&routes, authorized(Request::get("/api/auth/me"))).await), (401, "unauthorized"));
+
+    let keys = send(&routes, Request::get("/.well-known/jwks.json")).await;
+    assert_eq!((keys.status, &keys.json["keys"][0]["kid"]), (200, &json!("k1")));
+
+    let logout = send(&routes, authorized(Request::get("/api/auth/logout"))).await;
+    assert_eq!((logout.status, logout.json), (200, json!({"ok": true})));
+    assert_eq!(problem(&send(&routes, authorized(Request::post("/api/auth/logout"))).await), (401, "unauthorized"));
+}
+
+#[tokio::test]
+async fn rooms() {
+    let routes = gateway(&[]).await;
+    let created = post(&routes, "/api/rooms", r#"{"name":"Tea","description":null,"id":"x","lastSeq":9}"#).await;
+    assert_eq!((created.status, &created.json["lastSeq"]), (201, &json!(0)));
+    assert_eq!(created.headers[LOCATION], format!("/api/rooms/{}", created.json["id"].as_str().unwrap()));
+    for visibility in ["private", "x"] {
+        let refused = post(&routes, "/api/rooms", json!({"name": "Tea", "visibility": visibility}).to_string()).await;
+        assert_eq!((problem(&refused), &refused.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("visibility")));
+    }
+    let listed = send(&routes, authorized(Request::get("/api/rooms?limit=1&q=te"))).await.json;
+    assert_eq!((&listed["items"][0]["lastSeq"], &listed["nextCursor"]), (&json!(3), &json!("next")));
+    let shown = send(&routes, authorized(Request::get(format!("/api/rooms/{ROOM}")))).await.json;
+    assert_eq!((&shown["name"], &shown["messages"]["items"]), (&json!("Tea"), &json!([])));
+
+    let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}"))).header("Content-Type", "application/json; charset=utf-8");
+    let changed = send_body(&routes, patch, r#"{"name":"Coffee"}"#).await;
+    assert_eq!((changed.status, &changed.json["name"], &changed.json["lastSeq"]), (200, &json!("Coffee"), &json!(3)));
+    assert_eq!(problem(&send(&routes, authorized(Request::delete(format!("/api/rooms/{ROOM}")))).await), (403, "forbidden"));
+}
+
+#[tokio::test]
+async fn messages() {
+    let routes = gateway(&[]).await;
+    let body = json!({"roomId": ROOM, "content": "hi", "clientMessageId": "c1"}).to_string();
+    let first = post(&routes, "/api/messages", body.clone()).await;
+    assert_eq!((first.status, &first.json["seq"], &first.json["clientMessageId"]), (201, &json!(1), &json!("c1")));
+    let again = post(&routes, "/api/messages", body).await;
+    assert_eq!((again.status, &again.json), (200, &first.json));
+    let keyed = authorized(Request::post("/api/messages")).header("Content-Type", "application/json").header("Idempotency-Key", "c1");
+    let keyed = send_body(&routes, keyed, json!({"roomId": ROOM, "content": "hi"}).to_string()).await;
+    assert_eq!((keyed.status, &keyed.json["id"]), (200, &first.json["id"]));
+
+    let page = send(&routes, authorized(Request::get(format!("/api/messages/{ROOM}")))).await.json;
+    let cursor = page["nextCursor"].as_str().unwrap();
+    assert_eq!(send(&routes, authorized(Request::get(format!("/api/messages/{ROOM}?cursor={cursor}")))).await.status, 200);
+    let other = ROOM.replace("c01", "c02");
+    for (room, query) in [
+        (other.as_str(), format!("cursor={cursor}")),
+        (ROOM, format!("cursor={cursor}&before=2")),
+        (ROOM, "cursor=x".into()),
+        (ROOM, "before=2&after=1".into()),
+        (ROOM, "before=0".into()),
+        (ROOM, "after=-1".into()),
+        (ROOM, "limit=0".into()),
+    ] {
+        let answer = send(&routes, authorized(Request::get(format!("/api/messages/{room}?{query}")))).await;
+        assert_eq!(problem(&answer), (400, "invalid_request"), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_refused() {
+    let routes = gateway(&[]).await;
+    for kind in ["text/plain", "", "application/jsonp"] {
+        let request = authorized(Request::post("/api/messages")).header("Content-Type", kind);
+        assert_eq!(problem(&send_body(&routes, request, "{}").await), (415, "unsupported_media_type"), "{kind}");
+    }
+    assert_eq!(problem(&post(&routes, "/api/messages", "{").await), (400, "invalid_request"));
+    let huge = post(&routes, "/api/messages", "x".repeat(300_000)).await;
+    assert_eq!((problem(&huge), &huge.headers[CONNECTION]), ((413, "too_large"), &"close".parse().unwrap()));
+    let long = json!({"roomId": ROOM, "content": "x".repeat(16_385)}).to_string();
+    let long = post(&routes, "/api/messages", long).await;
+    assert_eq!((problem(&long), long.headers.contains_key(CONNECTION)), ((413, "too_large"), false));
+}
+
+#[tokio::test]
+async fn browsers_are_told_who_may_call() {
+    let routes = gateway(&["--allowed-origins", "https://chat.example"]).await;
+    let preflight = |origin: &str| {
+        let request = Request::options("/api/messages").header("Origin", origin).header("Access-Control-Request-Method", "POST");
+        request.header("Access-Control-Request-Headers", "authorization,content-type,idempotency-key")
+    };
+    let good = send(&routes, preflight("https://chat.example")).await;
+    assert_eq!((good.status, &good.headers[ACCESS_CONTROL_ALLOW_ORIGIN]), (200, &"https://chat.example".parse().unwrap()));
+    assert!(good.headers[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("idempotency-key"));
+    for foreign in ["https://evil.example", "null", "http://localhost:3000"] {
+        assert!(!send(&routes, preflight(foreign)).await.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}");
+        let refused = send(&routes, Request::get("/api/rooms").header("Origin", foreign)).await;
+        assert!(!refused.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}");
+    }
+}

@@ -1,0 +1,215 @@
+//! Which sessions were logged out: asked of auth every second, and told by hints on the bus in between.
+//!
+//! Revocations are numbered without a hole, so what was missed is simply everything above the highest number read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confab_common::Result;
+use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::grpc::{Call, Transport, request};
+use confab_common::process::{Condition, Process};
+use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::auth::v1::{ListRevocationsRequest, Revocation};
+use confab_proto::channel::REVOCATIONS;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often auth is asked, whatever the bus does.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
+/// How often expired sessions are forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How long beyond its end a session is remembered; tokens are taken a little beyond theirs.
+const REMEMBER_MS: i64 = 60_000;
+
+/// The revoked sessions; clones share them.
+#[derive(Clone)]
+pub struct Revocations(Arc<Inner>);
+
+struct Inner {
+    auth: AuthServiceClient<Transport>,
+    // Std locks: held for one look-up or insertion, never across an await.
+    sessions: RwLock<HashMap<String, i64>>,
+    followers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
+    /// The highest number read. Held while reading, so that there is one reader at a time.
+    position: tokio::sync::Mutex<u64>,
+}
+
+impl Revocations {
+    /// Begins to follow. The process is not ready before everything was read once.
+    pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
+        let revocations = Self(Arc::new(Inner {
+            auth,
+            sessions: RwLock::default(),
+            followers: Mutex::default(),
+            position: tokio::sync::Mutex::default(),
+        }));
+        let loaded = process.readiness.condition("revocations");
+        tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.listen(), loaded));
+        revocations
+    }
+
+    /// Whether this session (a token's `jti`) was revoked.
+    pub fn is_revoked(&self, session_id: &str) -> bool {
+        self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(session_id)
+    }
+
+    /// The ids of sessions that are revoked from now on, each once. Whoever registers a socket does so first and asks
+    /// [`Revocations::is_revoked`] then, so that none falls in between.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<String> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.0.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Takes a revocation that this gateway knows of itself; `expires_at_ms` is the end of the token.
+    pub fn add(&self, session_id: &str, expires_at_ms: i64) {
+        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        if sessions.insert(session_id.to_owned(), expires_at_ms).is_none() {
+            drop(sessions);
+            let mut followers = self.0.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            followers.retain(|follower| follower.send(session_id.to_owned()).is_ok());
+        }
+    }
+
+    /// Reads what is new, now.
+    ///
+    /// # Errors
+    /// When auth does not answer; what was read until then counts.
+    pub async fn catch_up(&self) -> Result<()> {
+        let mut position = self.0.position.lock().await;
+        loop {
+            let ask = request(ListRevocationsRequest { after: *position, limit: 0 }, ASK);
+            let page = self.0.auth.clone().list_revocations(ask).await?.into_inner();
+            if page.head < *position {
+                tracing::warn!(
+                    head = page.head,
+                    position = *position,
+                    "auth was restored to an older state, reading all revocations again"
+                );
+                *position = 0;
+                continue;
+            }
+            for revocation in &page.revocations {
+                *position = revocation.number.max(*position);
+                self.add(&revocation.session_id, revocation.expires_at_ms);
+            }
+            if page.revocations.is_empty() || *position >= page.head {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a hint. It does not move the position: hints before it may have been lost.
+    fn hear(&self, payload: &[u8]) {
+        match Revocation::decode(payload) {
+            Ok(revocation) if !revocation.session_id.is_empty() => self.add(&revocation.session_id, revocation.expires_at_ms),
+            _ => metrics::counter!("confab_bus_dropped_total", "reason" => "malformed").increment(1),
+        }
+    }
+
+    fn purge(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
+        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
+    }
+}
+
+/// Follows until nobody holds the revocations any more.
+async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscriptions, Notices), loaded: Condition) {
+    // The confirmation may take as long as the bus is away; nothing waits for it.
+    let subscribing = subscriptions.clone();
+    tokio::spawn(async move { subscribing.subscribe(REVOCATIONS).await });
+    let mut tick = interval(ASK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut purged = Instant::now();
+    let mut bus_alive = true;
+    loop {
+        let notice = tokio::select! {
+            notice = notices.next(), if bus_alive => notice,
+            _ = tick.tick() => Some(Notice::Up),
+        };
+        let Some(revocations) = revocations.upgrade().map(Revocations) else { return };
+        match notice {
+            Some(Notice::Message { payload, .. }) => revocations.hear(&payload),
+            Some(Notice::Down) => {}
+            None => bus_alive = false,
+            Some(Notice::Up) => match revocations.catch_up().await {
+                Ok(()) => loaded.set(true),
+                Err(error) => tracing::debug!(%error, "cannot read revocations"),
+            },
+        }
+        if purged.elapsed() > PURGE_EVERY {
+            revocations.purge();
+            purged = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::testing::{bus, eventually, fake};
+    use confab_proto::auth::v1::ListRevocationsResponse;
+
+    /// An auth service whose newest revocation is `head`, and that answers two at a time.
+    fn auth(head: Arc<AtomicU64>) -> AuthServiceClient<Transport> {
+        AuthServiceClient::new(fake(move |_, body| {
+            let after = ListRevocationsRequest::decode(body).unwrap().after;
+            let head = head.load(Ordering::Relaxed);
+            let revocations = (after + 1..=head).take(2).map(revocation).collect();
+            Ok(ListRevocationsResponse { revocations, head }.encode_to_vec())
+        }))
+    }
+
+    fn revocation(number: u64) -> Revocation {
+        Revocation { number, session_id: format!("s{number}"), expires_at_ms: i64::MAX }
+    }
+
+    #[tokio::test]
+    async fn reads_all_pages_then_follows_both_ways() {
+        let (head, bus, process) = (Arc::new(AtomicU64::new(5)), bus(), Process::new());
+        let revocations = Revocations::start(auth(head.clone()), &bus, &process);
+        process.readiness.started();
+        eventually(|| process.readiness.missing().is_none()).await;
+        assert!((1..=5).all(|n| revocations.is_revoked(&format!("s{n}"))) && !revocations.is_revoked("s6"));
+
+        let mut news = revocations.subscribe();
+        bus.publish(REVOCATIONS, revocation(9).encode_to_vec());
+        bus.publish(REVOCATIONS, &b"garbage"[..]);
+        assert_eq!(news.recv().await.unwrap(), "s9");
+        // The hint came before its predecessors; those are read all the same, and it is told once.
+        head.store(9, Ordering::Relaxed);
+        for n in 6..=8 {
+            assert_eq!(news.recv().await.unwrap(), format!("s{n}"));
+        }
+        revocations.catch_up().await.unwrap();
+        assert!(news.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_restored_auth_is_read_from_the_start() {
+        let head = Arc::new(AtomicU64::new(5));
+        let revocations = Revocations::start(auth(head.clone()), &bus(), &Process::new());
+        revocations.catch_up().await.unwrap();
+        head.store(2, Ordering::Relaxed);
+        revocations.catch_up().await.unwrap();
+        head.store(6, Ordering::Relaxed);
+        revocations.catch_up().await.unwrap();
+        assert!(revocations.is_revoked("s5") && revocations.is_revoked("s6"));
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_is_forgotten() {
+        let revocations = Revocations::start(auth(Arc::default()), &bus(), &Process::new());
+        revocations.add("old", 1);
+        revocations.add("new", i64::MAX);
+        revocations.purge();
+        assert!(!revocations.is_revoked("old") && revocations.is_revoked("new"));
+    }
+}

@@ -1,0 +1,101 @@
+use std::net::SocketAddr;
+
+use super::*;
+use axum::routing::{get, post};
+use clap::Parser;
+use tokio::sync::Notify;
+
+#[derive(clap::Parser)]
+struct Settings {
+    #[command(flatten)]
+    gateway: GatewayConfig,
+}
+
+/// A server of these routes, with its process; the handle ends when it has stopped.
+async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
+    let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, process) = (listener.local_addr().unwrap(), Process::new());
+    let serving = process.clone();
+    (address, process, tokio::spawn(async move { serve(listener, app, &serving, &config).await }))
+}
+
+async fn sent(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_all(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_can_read_why_it_was_refused() {
+    let refuse = post(|| async { ([("connection", "close")], "too large") });
+    let (address, ..) = serving(Router::new().route("/", refuse), &[]).await;
+    let mut stream = sent(address, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n").await;
+    // Blocks unless somebody takes it, and fails when the connection is reset.
+    stream.write_all(&vec![b'x'; 8_000_000]).await.unwrap();
+    assert!(read_all(stream).await.ends_with("too large"));
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
+    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (reaching, going_on) = (reached.clone(), go_on.clone());
+    let slow = get(move || async move {
+        reaching.notify_one();
+        going_on.notified().await;
+        "done"
+    });
+    let (address, process, server) = serving(Router::new().route("/", slow), &[]).await;
+    let idle = TcpStream::connect(address).await.unwrap();
+    let busy = sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    reached.notified().await;
+    process.shutdown.cancel();
+    assert_eq!(read_all(idle).await, "");
+    go_on.notify_one();
+    assert!(read_all(busy).await.ends_with("done"));
+    server.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_most_wait_for_a_place() {
+    let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "1"]).await;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut first = sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut head = [0; 15];
+    first.read_exact(&mut head).await.unwrap();
+    let second = sent(address, request).await;
+    let waiting = tokio::spawn(read_all(second));
+    assert!(!waiting.is_finished());
+    drop(first);
+    assert!(waiting.await.unwrap().ends_with("here"));
+}
+
+#[tokio::test]
+async fn a_place_is_kept_by_whoever_took_the_upgrade() {
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let keeping = kept.clone();
+    let route = get(move |axum::Extension(place): axum::Extension<Place>| async move { *keeping.lock().unwrap() = Some(place) });
+    let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "1"]).await;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    read_all(sent(address, request).await).await;
+    let waiting = tokio::spawn(read_all(sent(address, request).await));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    kept.lock().unwrap().take();
+    assert!(waiting.await.unwrap().contains("200 OK"));
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused() {
+    let (address, ..) = serving(Router::new(), &[]).await;
+    assert!(read_all(sent(address, "hello\r\n\r\n").await).await.starts_with("HTTP/1.1 400"));
+    let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 * 1024));
+    assert!(read_all(sent(address, &long).await).await.starts_with("HTTP/1.1 431"));
+}

@@ -1,0 +1,100 @@
+//! What the tests of this crate share: services that answer as told, and requests to routes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Response, request};
+use bytes::{BufMut, Bytes, BytesMut};
+use confab_common::Error;
+use confab_common::bus::Bus;
+use confab_common::grpc::{Transport, in_process};
+use confab_proto::auth::v1::UserRef;
+use http_body_util::{BodyExt, Full};
+use tonic::Status;
+use tower::{ServiceExt, service_fn};
+use uuid::Uuid;
+
+use crate::tokens::Identity;
+
+/// A gRPC service that answers each call's method name and message as `answer` says.
+pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync + 'static) -> Transport {
+    let answer = Arc::new(answer);
+    in_process(service_fn(move |request: http::Request<tonic::body::Body>| {
+        let answer = answer.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let message = body.collect().await.unwrap().to_bytes().slice(5..);
+            let method = head.uri.path().rsplit('/').next().unwrap();
+            Ok(match answer(method, message) {
+                Ok(message) => {
+                    let mut frame = BytesMut::with_capacity(message.len() + 5);
+                    frame.put_u8(0);
+                    frame.put_u32(message.len() as u32);
+                    frame.extend_from_slice(&message);
+                    let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
+                    head.body(tonic::body::Body::new(Full::new(frame.freeze()))).unwrap()
+                }
+                Err(error) => Status::from(error).into_http(),
+            })
+        }
+    }))
+}
+
+/// A bus of the test's own.
+pub fn bus() -> Bus {
+    Bus::open(&"local:".into(), None).unwrap()
+}
+
+/// Somebody.
+pub fn identity() -> Identity {
+    let user_id = Uuid::from_u128(7);
+    let user = UserRef { id: user_id.to_string(), username: "zoë".into() };
+    Identity { user_id, user, session_id: "session".into(), expires_at: i64::MAX }
+}
+
+/// Waits until something is so.
+pub async fn eventually(mut so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("this to become so");
+}
+
+/// An answer, read whole.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Null when the body is not JSON.
+    pub json: serde_json::Value,
+}
+
+/// Sends a request without a body.
+pub async fn send(routes: &Router, request: request::Builder) -> Answer {
+    send_body(routes, request, "").await
+}
+
+/// Sends a request.
+pub async fn send_body(routes: &Router, request: request::Builder, body: impl Into<Body>) -> Answer {
+    let answer = routes.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: head.status.as_u16(), headers: head.headers, json: serde_json::from_slice(&body).unwrap_or_default() }
+}
+
+/// Claims of a good token, with some changed; null removes one.
+pub fn claims(change: serde_json::Value) -> serde_json::Value {
+    let now = jsonwebtoken::get_current_timestamp();
+    let mut claims: HashMap<String, serde_json::Value> = serde_json::from_value(serde_json::json!({
+        "iss": "confab", "aud": "confab", "sub": Uuid::from_u128(7).to_string(), "name": "zoë", "jti": "session",
+        "iat": now, "nbf": now, "exp": now + 60,
+    }))
+    .unwrap();
+    claims.extend(serde_json::from_value::<HashMap<_, _>>(change).unwrap());
+    claims.retain(|_, value| !value.is_null());
+    serde_json::to_value(claims).unwrap()
+}

@@ -1,0 +1,205 @@
+//! Tokens, verified by the gateway itself with the public keys of auth.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use confab_common::grpc::{Call, Transport, request};
+use confab_common::process::{Condition, Process};
+use confab_common::{Code, Error, Result};
+use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::auth::v1::{GetJwksRequest, UserRef};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::revocations::Revocations;
+
+/// Longest token that is looked at, in bytes.
+const MAX_TOKEN: usize = 8 * 1024;
+/// How far the clocks of auth and of this machine may differ, in seconds.
+const LEEWAY: u64 = 5;
+/// Who makes our tokens, and whom they are for.
+const PARTY: &str = "confab";
+
+const FETCH: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
+const FETCH_EVERY: Duration = Duration::from_secs(60);
+/// How long to wait between attempts for the first set.
+const FETCH_FIRST: Duration = Duration::from_millis(250);
+/// Unknown keys cause no more than one fetch in this time.
+const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
+
+/// Whom a token speaks for.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The user's id.
+    pub user_id: Uuid,
+    /// The user as the services want to hear of one.
+    pub user: UserRef,
+    /// The session that the token stands for (`jti`).
+    pub session_id: String,
+    /// When the token ends, in seconds since the Unix epoch.
+    pub expires_at: i64,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Uuid,
+    name: String,
+    jti: String,
+    // Whole numbers alone: the library would also take a fraction.
+    exp: i64,
+    #[serde(rename = "nbf")]
+    _nbf: i64,
+}
+
+/// Verifies tokens; clones share the keys.
+#[derive(Clone)]
+pub struct Tokens(Arc<Inner>);
+
+struct Inner {
+    auth: AuthServiceClient<Transport>,
+    revocations: Revocations,
+    validation: Validation,
+    // A std lock: held for a copy of the pointer, never across an await.
+    keys: RwLock<Option<Arc<Keys>>>,
+    /// The last attempt to fetch keys. Held while fetching, so that there is one attempt at a time.
+    attempt: tokio::sync::Mutex<Option<Attempt>>,
+}
+
+struct Keys {
+    json: Bytes,
+    by_id: HashMap<String, DecodingKey>,
+}
+
+struct Attempt {
+    at: Instant,
+    failed: Option<Error>,
+}
+
+impl Tokens {
+    /// Begins to fetch keys, now and every minute. The process is not ready before it has some.
+    pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[PARTY]);
+        validation.set_audience(&[PARTY]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        let tokens =
+            Self(Arc::new(Inner { auth, revocations, validation, keys: RwLock::default(), attempt: tokio::sync::Mutex::default() }));
+        tokio::spawn(keep_fetching(Arc::downgrade(&tokens.0), process.readiness.condition("signing keys")));
+        tokens
+    }
+
+    /// Whom this token speaks for.
+    ///
+    /// # Errors
+    /// `unauthorized` for a token that is malformed, forged, for somebody else, not valid now, or revoked; `unavailable`
+    /// when that cannot be told because auth is away.
+    pub async fn verify(&self, token: &str) -> Result<Identity> {
+        if token.len() > MAX_TOKEN {
+            return Err(refused());
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
+        let key_id = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
+        let keys = self.keys_with(&key_id).await?;
+        let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.0.validation).map_err(|_| refused())?.claims;
+        if claims.jti.is_empty() || self.0.revocations.is_revoked(&claims.jti) {
+            return Err(refused());
+        }
+        let user = UserRef { id: claims.sub.to_string(), username: claims.name };
+        Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
+    }
+
+    /// The keys as auth publishes them.
+    ///
+    /// # Errors
+    /// `unavailable` when auth has never answered.
+    pub async fn jwks(&self) -> Result<Bytes> {
+        if self.keys().is_none() {
+            self.fetch_unless_recent(|_| false).await?;
+        }
+        self.keys().map(|keys| keys.json.clone()).ok_or_else(|| Error::unavailable("the key set"))
+    }
+
+    fn keys(&self) -> Option<Arc<Keys>> {
+        self.0.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys, fetched anew when the one wanted is not among them.
+    async fn keys_with(&self, id: &str) -> Result<Arc<Keys>> {
+        let has = |keys: &Keys| keys.by_id.contains_key(id);
+        if let Some(keys) = self.keys().filter(|keys| has(keys)) {
+            return Ok(keys);
+        }
+        self.fetch_unless_recent(has).await?;
+        self.keys().ok_or_else(|| Error::unavailable("the key set"))
+    }
+
+    /// Fetches unless that was done lately, by whom ever, or somebody else has meanwhile brought what was wanted.
+    async fn fetch_unless_recent(&self, satisfied: impl Fn(&Keys) -> bool) -> Result<()> {
+        let mut attempt = self.0.attempt.lock().await;
+        if self.keys().is_some_and(|keys| satisfied(&keys)) {
+            return Ok(());
+        }
+        match &*attempt {
+            Some(attempt) if attempt.at.elapsed() < FETCH_UNKNOWN => attempt.failed.clone().map_or(Ok(()), Err),
+            _ => self.fetch(&mut attempt).await,
+        }
+    }
+
+    async fn fetch(&self, attempt: &mut Option<Attempt>) -> Result<()> {
+        let fetched = self.0.auth.clone().get_jwks(request(GetJwksRequest {}, FETCH)).await;
+        let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json));
+        *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
+        // When auth is away, the last set stands.
+        *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetched?));
+        Ok(())
+    }
+}
+
+impl Keys {
+    fn parse(json: String) -> Result<Self> {
+        let set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
+        let usable = set.keys.iter().filter_map(|key| match &key.algorithm {
+            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+                Some((key.common.key_id.clone()?, DecodingKey::from_jwk(key).ok()?))
+            }
+            _ => None,
+        });
+        Ok(Self { by_id: usable.collect(), json: json.into() })
+    }
+}
+
+/// One text for every reason: a forger learns nothing.
+fn refused() -> Error {
+    Error::new(Code::Unauthorized, "the token is not valid")
+}
+
+/// Fetches until nobody holds the tokens any more.
+async fn keep_fetching(tokens: Weak<Inner>, loaded: Condition) {
+    while let Some(tokens) = tokens.upgrade().map(Tokens) {
+        let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;
+        let pause = match fetched {
+            Ok(()) => {
+                loaded.set(true);
+                FETCH_EVERY
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot fetch the signing keys");
+                if tokens.keys().is_some() { FETCH_EVERY } else { FETCH_FIRST }
+            }
+        };
+        drop(tokens);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+#[path = "tokens/tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,183 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::testing::{bus, claims, eventually, fake, identity};
+use confab_proto::auth::v1::{Jwks, ListRevocationsResponse};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{EncodingKey, Header};
+use prost::Message;
+use serde_json::{Value, json};
+
+/// An Ed25519 key made of one byte.
+fn key(seed: u8) -> EncodingKey {
+    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    EncodingKey::from_ed_der(&[&head[..], &[seed; 32]].concat())
+}
+
+pub(crate) fn jwks(seeds: &[u8]) -> String {
+    let public = seeds.iter().map(|seed| {
+        let mut public = Jwk::from_encoding_key(&key(*seed), Algorithm::EdDSA).unwrap();
+        public.common.key_id = Some(format!("k{seed}"));
+        public
+    });
+    serde_json::to_string(&JwkSet { keys: public.collect() }).unwrap()
+}
+
+pub(crate) fn signed(seed: u8, claims: &Value) -> String {
+    let header = Header { kid: Some(format!("k{seed}")), ..Header::new(Algorithm::EdDSA) };
+    jsonwebtoken::encode(&header, claims, &key(seed)).unwrap()
+}
+
+/// An auth service with these keys (none: it is away), and how often it was asked for them.
+struct Auth {
+    seeds: Mutex<Option<Vec<u8>>>,
+    asked: AtomicUsize,
+}
+
+async fn started(seeds: Option<&[u8]>) -> (Arc<Auth>, Tokens, Process) {
+    let auth = Arc::new(Auth { seeds: Mutex::new(seeds.map(<[u8]>::to_vec)), asked: AtomicUsize::new(0) });
+    let answering = auth.clone();
+    let client = AuthServiceClient::new(fake(move |method, _| match method {
+        "GetJwks" => {
+            answering.asked.fetch_add(1, Ordering::Relaxed);
+            let seeds = answering.seeds.lock().unwrap().clone().ok_or_else(|| Error::unavailable("auth"))?;
+            Ok(Jwks { json: jwks(&seeds) }.encode_to_vec())
+        }
+        _ => Ok(ListRevocationsResponse::default().encode_to_vec()),
+    }));
+    let process = Process::new();
+    let revocations = Revocations::start(client.clone(), &bus(), &process);
+    let tokens = Tokens::start(client, revocations, &process);
+    process.readiness.started();
+    eventually(|| auth.asked.load(Ordering::Relaxed) > 0).await;
+    (auth, tokens, process)
+}
+
+async fn code(tokens: &Tokens, token: &str) -> Option<Code> {
+    tokens.verify(token).await.err().map(|error| error.code)
+}
+
+#[tokio::test]
+async fn a_good_token_says_who_it_is() {
+    let (_, tokens, process) = started(Some(&[1, 2])).await;
+    eventually(|| process.readiness.missing().is_none()).await;
+    let claims = claims(json!({}));
+    for seed in [1, 2] {
+        let known = tokens.verify(&signed(seed, &claims)).await.unwrap();
+        assert_eq!((known.user, known.session_id.as_str()), (identity().user, "session"));
+        assert_eq!(known.expires_at, claims["exp"].as_i64().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn claims_must_all_be_there_and_right() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let now = jsonwebtoken::get_current_timestamp();
+    for fine in [json!({"exp": now - 2}), json!({"nbf": now + 2}), json!({"aud": ["x", "confab"]}), json!({"more": true})] {
+        assert_eq!(code(&tokens, &signed(1, &claims(fine.clone()))).await, None, "{fine}");
+    }
+    for bad in [
+        json!({"exp": now - 10}),
+        json!({"exp": (now + 60).to_string()}),
+        json!({"exp": now as f64 + 60.5}),
+        json!({"exp": 1e20}),
+        json!({"exp": -1}),
+        json!({"exp": null}),
+        json!({"nbf": now + 30}),
+        json!({"nbf": "0"}),
+        json!({"nbf": null}),
+        json!({"aud": "confab-files"}),
+        json!({"aud": null}),
+        json!({"iss": "other"}),
+        json!({"iss": null}),
+        json!({"sub": "root"}),
+        json!({"sub": null}),
+        json!({"jti": ""}),
+        json!({"jti": null}),
+        json!({"name": null}),
+    ] {
+        assert_eq!(code(&tokens, &signed(1, &claims(bad.clone()))).await, Some(Code::Unauthorized), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn forgeries_are_refused() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let claims = claims(json!({}));
+    let good = signed(1, &claims);
+    let (unsigned, signature) = good.rsplit_once('.').unwrap();
+    let public: Value = serde_json::from_str(&jwks(&[1])).unwrap();
+    let base64 = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+    let payload = good.split('.').nth(1).unwrap();
+
+    let hmac = |secret: &[u8]| {
+        let header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
+    };
+    let x = public["keys"][0]["x"].as_str().unwrap();
+    let raw = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, x).unwrap();
+    let mut forged = vec![hmac(x.as_bytes()), hmac(&raw), format!("{unsigned}."), format!("{good}.x"), format!("x.{good}")];
+    for alg in ["none", "nOnE", "HS256", "RS256"] {
+        let header = base64(&format!(r#"{{"alg":"{alg}","kid":"k1"}}"#));
+        forged.extend([format!("{header}.{payload}."), format!("{header}.{payload}.{signature}")]);
+    }
+    // Signed by another key under a known name, without a name, with an extension that must be understood.
+    let header = |change: fn(&mut Header)| {
+        let mut header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::EdDSA) };
+        change(&mut header);
+        header
+    };
+    forged.push(jsonwebtoken::encode(&header(|_| {}), &claims, &key(2)).unwrap());
+    forged.push(jsonwebtoken::encode(&header(|h| h.kid = None), &claims, &key(1)).unwrap());
+    forged.push(jsonwebtoken::encode(&header(|h| h.crit = Some(vec!["x".into()])), &claims, &key(1)).unwrap());
+    forged.push(signed(1, &crate::testing::claims(json!({"name": "x".repeat(64 * 1024)}))));
+    forged.extend(["", ".", "..", "a.b.c", "🦀.🦀.🦀"].map(String::from));
+    for token in forged {
+        assert_eq!(code(&tokens, &token).await, Some(Code::Unauthorized), "{token:.100}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_session_is_refused() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let token = signed(1, &claims(json!({})));
+    assert_eq!(code(&tokens, &token).await, None);
+    tokens.0.revocations.add("session", i64::MAX);
+    assert_eq!(code(&tokens, &token).await, Some(Code::Unauthorized));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
+    let (auth, tokens, process) = started(Some(&[1])).await;
+    eventually(|| process.readiness.missing().is_none()).await;
+    let token = |seed| signed(seed, &claims(json!({})));
+    *auth.seeds.lock().unwrap() = Some(vec![1, 2]);
+    tokio::time::advance(FETCH_UNKNOWN).await;
+    assert_eq!(code(&tokens, &token(2)).await, None);
+
+    let before = auth.asked.load(Ordering::Relaxed);
+    tokio::time::advance(FETCH_UNKNOWN).await;
+    for _ in 0..10 {
+        assert_eq!(code(&tokens, &token(3)).await, Some(Code::Unauthorized));
+    }
+    assert_eq!(auth.asked.load(Ordering::Relaxed), before + 1);
+
+    *auth.seeds.lock().unwrap() = None;
+    tokio::time::advance(FETCH_UNKNOWN).await;
+    assert_eq!(code(&tokens, &token(3)).await, Some(Code::Unavailable));
+    assert_eq!(code(&tokens, &token(1)).await, None);
+}
+
+#[tokio::test]
+async fn without_any_keys_nothing_can_be_told() {
+    let (auth, tokens, process) = started(None).await;
+    let token = signed(1, &claims(json!({})));
+    assert_eq!(code(&tokens, &token).await, Some(Code::Unavailable));
+    assert_eq!(tokens.jwks().await.unwrap_err().code, Code::Unavailable);
+    assert!(process.readiness.missing().unwrap().contains("signing keys"));
+    *auth.seeds.lock().unwrap() = Some(vec![1]);
+    eventually(|| process.readiness.missing().is_none()).await;
+    assert_eq!(code(&tokens, &token).await, None);
+    assert_eq!(tokens.jwks().await.unwrap(), jwks(&[1]));
+}

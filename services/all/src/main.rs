@@ -1,0 +1,8 @@
+//! Confab in one process: every service and the gateway, joined by transports that never leave it.
+
+mod config;
+mod run;
+
+fn main() -> std::process::ExitCode {
+    confab_common::process::run(run::run)
+}

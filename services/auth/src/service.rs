@@ -1,0 +1,193 @@
+//! The rules of accounts and sessions.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use confab_common::{Code, Error, Result, text};
+use unicode_normalization::UnicodeNormalization;
+use uuid::Uuid;
+
+use crate::password::{self, Passwords};
+use crate::publish::Publisher;
+use crate::store::{Revocations, Store, User};
+use crate::token::{Token, Tokens};
+
+/// Most revocations in one answer.
+const MAX_REVOCATIONS: u32 = 1000;
+/// Most revocations that one statement purges, so that it stays short.
+const PURGE_BATCH: u32 = 1000;
+/// How long after its expiry a token may still be taken, by leeway or by a clock that is behind.
+const LEEWAY_MS: i64 = 60_000;
+
+/// A fresh session.
+pub struct Session {
+    /// Its token.
+    pub token: Token,
+    /// Whose it is.
+    pub user: User,
+}
+
+/// Accounts and their sessions.
+pub struct Accounts {
+    store: Arc<dyn Store>,
+    passwords: Passwords,
+    tokens: Tokens,
+    publisher: Publisher,
+}
+
+impl Accounts {
+    /// The accounts in that store.
+    pub fn new(store: Arc<dyn Store>, passwords: Passwords, tokens: Tokens, publisher: Publisher) -> Self {
+        Self { store, passwords, tokens, publisher }
+    }
+
+    /// Makes an account and its first session. A repeat with the same id, name and password opens another one.
+    ///
+    /// # Errors
+    /// `invalid_request`, `username_taken`; `conflict` when the id is another account's; `unavailable` when too many hash at once.
+    pub async fn signup(&self, id: Option<Uuid>, username: &str, password: String) -> Result<Session> {
+        let username = check(username, &password)?;
+        let folded = text::fold(&username);
+        let id = id.unwrap_or_else(Uuid::now_v7);
+        if let Some(first) = self.store.user(id).await? {
+            return self.repeat(first, &folded, password).await;
+        }
+        // Asked first, because a refusal should not cost a hash.
+        if self.store.user_by_name(folded.clone()).await?.is_some_and(|other| other.id != id) {
+            return Err(Error::new(Code::UsernameTaken, "that username is taken"));
+        }
+        let password_hash = self.passwords.hash(password.clone()).await?;
+        let user = User { id, username, username_folded: folded.clone(), password_hash, created_at_ms: now_ms() };
+        let stored = self.store.create_user(user.clone()).await?;
+        if stored == user { self.open(stored) } else { self.repeat(stored, &folded, password).await }
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// `invalid_credentials` for an unknown name and a wrong password alike, after the same work.
+    pub async fn login(&self, username: &str, password: String) -> Result<Session> {
+        text::no_nul("username", username)?;
+        text::no_nul("password", &password)?;
+        let user = self.store.user_by_name(text::fold(username.trim())).await?;
+        let hash = user.as_ref().map(|user| user.password_hash.clone());
+        match (self.passwords.verify(password, hash).await?, user) {
+            (true, Some(user)) => self.open(user),
+            _ => Err(Error::new(Code::InvalidCredentials, "wrong username or password")),
+        }
+    }
+
+    /// Revokes a session for good and tells everybody. Repeating it tells them again.
+    ///
+    /// # Errors
+    /// `invalid_request` when the expiry is missing.
+    pub async fn logout(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> Result<()> {
+        if expires_at_ms <= 0 {
+            return Err(Error::field("expiresAtMs", "must be the token's expiry"));
+        }
+        let revocation = self.store.revoke(session_id, user_id, expires_at_ms).await?;
+        self.publisher.revoked(revocation);
+        Ok(())
+    }
+
+    /// One account.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn user(&self, id: Uuid) -> Result<User> {
+        self.store.user(id).await?.ok_or_else(|| Error::not_found("user"))
+    }
+
+    /// The public keys, as a JSON Web Key Set.
+    pub fn jwks(&self) -> &str {
+        self.tokens.jwks()
+    }
+
+    /// Revocations numbered above `after`, at most `limit` of them; 0 stands for the most there can be.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn revocations(&self, after: u64, limit: u32) -> Result<Revocations> {
+        let limit = if limit == 0 { MAX_REVOCATIONS } else { limit.min(MAX_REVOCATIONS) };
+        self.store.revocations(after, limit).await
+    }
+
+    /// Answers a signup whose id has an account: its own retry, or a misuse of the id.
+    async fn repeat(&self, first: User, folded: &str, password: String) -> Result<Session> {
+        let hash = first.password_hash.clone();
+        if first.username_folded == folded && self.passwords.verify(password, Some(hash)).await? {
+            return self.open(first);
+        }
+        Err(Error::new(Code::Conflict, "that id belongs to another account"))
+    }
+
+    fn open(&self, user: User) -> Result<Session> {
+        let token = self.tokens.issue(user.id, &user.username, now_ms() / 1000)?;
+        Ok(Session { token, user })
+    }
+}
+
+/// Forgets the revocations of expired tokens and returns how many there were.
+///
+/// # Errors
+/// Those of the store.
+pub async fn purge(store: &dyn Store) -> Result<u64> {
+    let mut purged = 0;
+    loop {
+        let batch = store.purge(now_ms() - LEEWAY_MS, PURGE_BATCH).await?;
+        purged += batch;
+        if batch < u64::from(PURGE_BATCH) {
+            return Ok(purged);
+        }
+    }
+}
+
+/// The name in the form in which it is kept; an error names every field that is wrong.
+fn check(username: &str, password: &str) -> Result<String> {
+    match (check_username(username), password::check(password)) {
+        (Ok(username), Ok(())) => Ok(username),
+        (Err(mut error), Err(other)) => {
+            error.fields.extend(other.fields);
+            Err(error)
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+fn check_username(value: &str) -> Result<String> {
+    // Composed first, so that a letter counts as one however it was typed.
+    let username = value.trim().nfc().collect::<String>();
+    if !(3..=32).contains(&username.chars().count()) {
+        return Err(Error::field("username", "must be 3 to 32 characters"));
+    }
+    if !username.chars().all(|c| c.is_alphanumeric() || "_.-".contains(c)) {
+        return Err(Error::field("username", "may contain letters, digits, \"_\", \".\" and \"-\" only"));
+    }
+    Ok(username)
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usernames() {
+        assert_eq!(check_username("  Ada_L.1-2 ").unwrap(), "Ada_L.1-2");
+        assert_eq!(check_username("Jose\u{301}").unwrap(), "José");
+        assert_eq!(check_username(&"я".repeat(32)).unwrap(), "я".repeat(32));
+        for bad in ["", "ab", " ab ", &"a".repeat(33), "a b", "a@b", "a\0b", "a/b", "ab\u{1F375}", "a\u{202e}bc"] {
+            assert_eq!(check_username(bad).unwrap_err().fields[0].field, "username", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_every_wrong_field() {
+        let fields = check("a", "b").unwrap_err().fields;
+        assert_eq!(fields.iter().map(|field| field.field.as_str()).collect::<Vec<_>>(), ["username", "password"]);
+    }
+}

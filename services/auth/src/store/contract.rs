@@ -1,0 +1,163 @@
+//! What every store must do, tried on each.
+
+use confab_common::Code;
+use confab_common::config::Migrate;
+use confab_common::pg::PostgresConfig;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_common::testing::{database, directory};
+use futures::future::join_all;
+use uuid::Uuid;
+
+use super::*;
+
+macro_rules! contract {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite { $(#[tokio::test] async fn $test() { super::$test(super::sqlite()).await })* }
+        mod on_postgres { $(#[tokio::test] async fn $test() { super::$test(super::postgres().await).await })* }
+    };
+}
+
+contract!(
+    accounts_are_found_by_id_and_by_folded_name,
+    a_repeated_creation_finds_the_first_account,
+    of_concurrent_creations_of_one_name_one_wins,
+    revocations_are_numbered_without_a_hole,
+    a_session_is_revoked_once,
+    a_page_ends_at_its_limit,
+    purging_keeps_numbers_and_head,
+    everything_survives_a_restart,
+);
+
+fn sqlite() -> StoreUrl {
+    StoreUrl::Sqlite(directory().join("auth.db"))
+}
+
+async fn postgres() -> StoreUrl {
+    StoreUrl::Postgres(database().await)
+}
+
+async fn open(url: &StoreUrl) -> Arc<dyn Store> {
+    let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 };
+    super::open(url, &StorageConfig { data_dir: "unused".into(), postgres }).await.unwrap()
+}
+
+fn account(name: &str) -> User {
+    User {
+        id: Uuid::now_v7(),
+        username: name.into(),
+        username_folded: confab_common::text::fold(name),
+        password_hash: format!("hash {}", Uuid::now_v7()),
+        created_at_ms: 1_700_000_000_123,
+    }
+}
+
+async fn revoke(store: &dyn Store, expires_at_ms: i64) -> Revocation {
+    store.revoke(Uuid::now_v7(), Uuid::now_v7(), expires_at_ms).await.unwrap()
+}
+
+fn numbers(page: &Revocations) -> Vec<u64> {
+    page.items.iter().map(|revocation| revocation.number).collect()
+}
+
+async fn accounts_are_found_by_id_and_by_folded_name(url: StoreUrl) {
+    let store = open(&url).await;
+    let zoe = account("ZOË");
+    assert_eq!(store.user(zoe.id).await.unwrap(), None);
+    assert_eq!(store.user_by_name("zoë".into()).await.unwrap(), None);
+    assert_eq!(store.create_user(zoe.clone()).await.unwrap(), zoe);
+    assert_eq!(store.user(zoe.id).await.unwrap().as_ref(), Some(&zoe));
+    assert_eq!(store.user_by_name("zoë".into()).await.unwrap().as_ref(), Some(&zoe));
+    assert_eq!(store.user_by_name("zoe".into()).await.unwrap(), None);
+}
+
+async fn a_repeated_creation_finds_the_first_account(url: StoreUrl) {
+    let store = open(&url).await;
+    let first = store.create_user(account("ada")).await.unwrap();
+    let again = User { id: first.id, ..account("ada") };
+    assert_eq!(store.create_user(again).await.unwrap(), first);
+    let other_name = User { id: first.id, ..account("eve") };
+    assert_eq!(store.create_user(other_name).await.unwrap(), first);
+    assert_eq!(store.user_by_name("eve".into()).await.unwrap(), None);
+}
+
+async fn of_concurrent_creations_of_one_name_one_wins(url: StoreUrl) {
+    let store = open(&url).await;
+    let outcomes = join_all((0..8).map(|n| store.create_user(account(["ada", "Ada"][n % 2])))).await;
+    let (won, lost) = outcomes.into_iter().partition::<Vec<_>, _>(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, 7));
+    assert!(lost.into_iter().all(|outcome| outcome.unwrap_err().code == Code::UsernameTaken));
+    assert_eq!(store.user_by_name("ada".into()).await.unwrap().unwrap(), won[0].clone().unwrap());
+}
+
+async fn revocations_are_numbered_without_a_hole(url: StoreUrl) {
+    let store = open(&url).await;
+    assert_eq!(store.revocations(0, 1000).await.unwrap(), Revocations { items: vec![], head: 0 });
+    let mut given = join_all((0..50).map(|n| revoke(store.as_ref(), 5000 + n))).await;
+    given.sort_by_key(|revocation| revocation.number);
+    let page = store.revocations(0, 1000).await.unwrap();
+    assert_eq!(numbers(&page), (1..=50).collect::<Vec<_>>());
+    assert_eq!(page, Revocations { items: given, head: 50 });
+}
+
+async fn a_session_is_revoked_once(url: StoreUrl) {
+    let store = open(&url).await;
+    let (session, user) = (Uuid::now_v7(), Uuid::now_v7());
+    let answers = join_all((0..8).map(|_| store.revoke(session, user, 5000))).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap(), Revocation { number: 1, session_id: session, expires_at_ms: 5000 });
+    }
+    assert_eq!(revoke(store.as_ref(), 5000).await.number, 2, "a repeat takes no number");
+}
+
+async fn a_page_ends_at_its_limit(url: StoreUrl) {
+    let store = open(&url).await;
+    for _ in 0..5 {
+        revoke(store.as_ref(), 5000).await;
+    }
+    let page = store.revocations(1, 2).await.unwrap();
+    assert_eq!((numbers(&page), page.head), (vec![2, 3], 5));
+    let page = store.revocations(3, 1000).await.unwrap();
+    assert_eq!((numbers(&page), page.head), (vec![4, 5], 5));
+    for beyond in [5, 6, u64::MAX] {
+        assert_eq!(store.revocations(beyond, 1000).await.unwrap(), Revocations { items: vec![], head: 5 });
+    }
+}
+
+async fn purging_keeps_numbers_and_head(url: StoreUrl) {
+    let store = open(&url).await;
+    for expires_at_ms in [1000, 9000, 2000, 3000] {
+        revoke(store.as_ref(), expires_at_ms).await;
+    }
+    assert_eq!(store.purge(5000, 2).await.unwrap(), 2);
+    assert_eq!(store.purge(5000, 2).await.unwrap(), 1);
+    assert_eq!(store.purge(5000, 2).await.unwrap(), 0);
+    let page = store.revocations(0, 1000).await.unwrap();
+    assert_eq!((numbers(&page), page.head), (vec![2], 4));
+    assert_eq!(store.purge(i64::MAX, 2).await.unwrap(), 1);
+    assert_eq!(store.revocations(0, 1000).await.unwrap(), Revocations { items: vec![], head: 4 });
+    assert_eq!(revoke(store.as_ref(), 9000).await.number, 5);
+}
+
+async fn everything_survives_a_restart(url: StoreUrl) {
+    let store = open(&url).await;
+    let ada = store.create_user(account("ada")).await.unwrap();
+    let revocation = revoke(store.as_ref(), 5000).await;
+    drop(store);
+    let store = open(&url).await;
+    assert_eq!(store.user(ada.id).await.unwrap(), Some(ada));
+    assert_eq!(store.revocations(0, 1000).await.unwrap(), Revocations { items: vec![revocation], head: 1 });
+    assert_eq!(revoke(store.as_ref(), 5000).await.number, 2);
+}
+
+#[tokio::test]
+async fn replicas_that_open_one_database_together_share_it() {
+    let url = postgres().await;
+    let replicas = join_all((0..3).map(|_| open(&url))).await;
+    let outcomes = join_all(replicas.iter().map(|store| store.create_user(account("ada")))).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    join_all((0..30).map(|n| revoke(replicas[n % 3].as_ref(), 5000))).await;
+    for store in &replicas {
+        let page = store.revocations(0, 1000).await.unwrap();
+        assert_eq!((numbers(&page), page.head), ((1..=30).collect(), 30));
+    }
+}

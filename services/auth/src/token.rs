@@ -1,0 +1,129 @@
+//! Tokens: JSON Web Tokens (RFC 7519) signed with EdDSA, which gateways verify by themselves.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use confab_common::{Error, Result};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::key::SigningKey;
+
+/// The `iss` and `aud` of every token.
+const CONFAB: &str = "confab";
+/// Longest life of a token.
+const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'static str,
+    aud: &'static str,
+    sub: Uuid,
+    name: &'a str,
+    jti: Uuid,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+}
+
+/// A signed token.
+pub struct Token {
+    /// The JWT.
+    pub text: String,
+    /// Its `exp`, in milliseconds since the Unix epoch.
+    pub expires_at_ms: i64,
+}
+
+/// Issues tokens.
+pub struct Tokens {
+    key: EncodingKey,
+    header: Header,
+    jwks: String,
+    ttl: Duration,
+}
+
+impl Tokens {
+    /// Signs with that key tokens that live so long.
+    ///
+    /// # Errors
+    /// When the life is under a second or over a year.
+    pub fn new(key: &SigningKey, ttl: Duration) -> anyhow::Result<Self> {
+        ensure!((Duration::from_secs(1)..=MAX_TTL).contains(&ttl), "must be from 1s to {}h", MAX_TTL.as_secs() / 3600);
+        let mut jwk = Jwk::from_decoding_key(&DecodingKey::from_ed_der(key.public()), Some(Algorithm::EdDSA))?;
+        // RFC 7638: whoever has the key finds the same id.
+        let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
+        jwk.common.key_id = Some(kid.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let jwks = serde_json::to_string(&JwkSet { keys: vec![jwk] })?;
+        let header = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
+        Ok(Self { key: EncodingKey::from_ed_der(&key.pkcs8()?), header, jwks, ttl })
+    }
+
+    /// A token of a new session of that user, good from `now` (seconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// `internal` when signing fails.
+    pub fn issue(&self, user: Uuid, name: &str, now: i64) -> Result<Token> {
+        let exp = now + self.ttl.as_secs() as i64;
+        let claims = Claims { iss: CONFAB, aud: CONFAB, sub: user, name, jti: Uuid::now_v7(), iat: now, nbf: now, exp };
+        let text = jsonwebtoken::encode(&self.header, &claims, &self.key).map_err(Error::internal)?;
+        Ok(Token { text, expires_at_ms: exp * 1000 })
+    }
+
+    /// The public key as a JSON Web Key Set (RFC 7517).
+    pub fn jwks(&self) -> &str {
+        &self.jwks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Validation, decode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn tokens(ttl: Duration) -> anyhow::Result<Tokens> {
+        // The key of RFC 8037, appendix A, whose thumbprint the RFC states.
+        Tokens::new(&SigningKey::parse("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap(), ttl)
+    }
+
+    #[test]
+    fn the_key_set_is_that_of_the_rfc() {
+        let jwks = serde_json::from_str::<Value>(tokens(MAX_TTL).unwrap().jwks()).unwrap();
+        let key = json!({
+            "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", "alg": "EdDSA", "use": "sig"
+        });
+        assert_eq!(jwks, json!({ "keys": [key] }));
+    }
+
+    #[test]
+    fn a_token_verifies_with_the_key_set() {
+        let tokens = tokens(Duration::from_secs(3600)).unwrap();
+        let (user, now) = (Uuid::now_v7(), jsonwebtoken::get_current_timestamp() as i64);
+        let token = tokens.issue(user, "Zoë", now).unwrap();
+        let keys = serde_json::from_str::<JwkSet>(tokens.jwks()).unwrap();
+        let kid = jsonwebtoken::decode_header(&token.text).unwrap().kid.unwrap();
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_audience(&["confab"]);
+        validation.set_issuer(&["confab"]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        validation.validate_nbf = true;
+        let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
+        let claims = decode::<Value>(&token.text, &key, &validation).unwrap().claims;
+        assert_eq!((claims["sub"].as_str(), claims["name"].as_str()), (Some(user.to_string().as_str()), Some("Zoë")));
+        assert_eq!(claims["jti"].as_str().unwrap().parse::<Uuid>().unwrap().get_version_num(), 7);
+        assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(now), Some(now + 3600)));
+        assert_eq!(token.expires_at_ms, (now + 3600) * 1000);
+    }
+
+    #[test]
+    fn absurd_lives_are_refused() {
+        for bad in [Duration::ZERO, Duration::from_millis(999), MAX_TTL + Duration::from_secs(1)] {
+            assert!(tokens(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The service as its callers see it: the generated client over the in-process transport.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use confab_auth::AuthConfig;
+use confab_common::bus::{Bus, Notice};
+use confab_common::config::Migrate;
+use confab_common::grpc::{Transport, in_process};
+use confab_common::pg::PostgresConfig;
+use confab_common::process::Process;
+use confab_common::store::StorageConfig;
+use confab_common::testing::{database, directory};
+use confab_common::{Code, Error, Secret};
+use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::auth::v1::*;
+use confab_proto::channel;
+use prost::Message;
+use uuid::Uuid;
+
+type Client = AuthServiceClient<Transport>;
+
+/// A call with a deadline that a busy machine keeps: hashing is slow by design.
+fn call<T>(message: T) -> tonic::Request<T> {
+    confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
+}
+
+fn bus() -> Bus {
+    Bus::open(&Secret::from("local:"), None).unwrap()
+}
+
+fn config() -> AuthConfig {
+    AuthConfig { auth_store: None, signing_key: None, token_ttl: Duration::from_secs(3600) }
+}
+
+fn storage(data_dir: PathBuf) -> StorageConfig {
+    StorageConfig { data_dir, postgres: PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 } }
+}
+
+async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
+    let process = Process::new();
+    let server = confab_auth::start(&config(), &storage(data_dir), bus, &process).await.unwrap();
+    (AuthServiceClient::new(in_process(server)), process)
+}
+
+async fn signup(client: &mut Client, user_id: &str, username: &str, password: &str) -> Result<Session, Error> {
+    let request = SignupRequest { user_id: user_id.into(), username: username.into(), password: password.into() };
+    Ok(client.signup(call(request)).await?.into_inner())
+}
+
+async fn login(client: &mut Client, username: &str, password: &str) -> Result<Session, Error> {
+    let request = LoginRequest { username: username.into(), password: password.into() };
+    Ok(client.login(call(request)).await?.into_inner())
+}
+
+#[tokio::test]
+async fn an_account_from_signup_to_login() {
+    let (mut client, _process) = start(directory(), bus()).await;
+    let session = signup(&mut client, "", " Zoe\u{308} ", "correct horse").await.unwrap();
+    let user = session.user.unwrap();
+    assert_eq!(user.username, "Zoë");
+    assert_eq!(user.id.parse::<Uuid>().unwrap().get_version_num(), 7);
+    assert!(session.expires_at_ms > user.created_at_ms);
+
+    for name in ["Zoë", "ZOË", " zoe\u{308}"] {
+        assert_eq!(login(&mut client, name, "correct horse").await.unwrap().user.unwrap(), user);
+    }
+    assert_eq!(client.get_user(call(GetUserRequest { id: user.id.clone() })).await.unwrap().into_inner(), user);
+    for id in ["", "x", &Uuid::now_v7().to_string()] {
+        let error = Error::from(client.get_user(call(GetUserRequest { id: id.into() })).await.unwrap_err());
+        assert_eq!(error.code, Code::NotFound, "{id:?}");
+    }
+    let taken = signup(&mut client, "", "ZOË", "another horse").await.unwrap_err();
+    assert_eq!(taken.code, Code::UsernameTaken);
+}
+
+#[tokio::test]
+async fn a_wrong_name_and_a_wrong_password_are_told_alike() {
+    let (mut client, _process) = start(directory(), bus()).await;
+    signup(&mut client, "", "ada", "correct horse").await.unwrap();
+    let mut answers = Vec::new();
+    for (name, password) in [("ada", "wrong horse"), ("nobody", "correct horse"), ("", ""), ("no such name!", &"x".repeat(300))] {
+        let error = login(&mut client, name, password).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidCredentials, "{name:?}");
+        answers.push(error.to_string());
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1);
+}
+
+#[tokio::test]
+async fn bad_fields_are_named() {
+    let (mut client, _process) = start(directory(), bus()).await;
+    for (id, name, password, fields) in [
+        ("", "ab", "correct horse", &["username"][..]),
+        ("", "ada", "1234567", &["password"]),
+        ("", "ada", "Password123", &["password"]),
+        ("", "a\0a", "correct\0horse", &["username", "password"]),
+        ("x", "ada", "correct horse", &["userId"]),
+    ] {
+        let error = signup(&mut client, id, name, password).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidRequest);
+        assert_eq!(error.fields.iter().map(|field| field.field.as_str()).collect::<Vec<_>>(), fields);
+    }
+    assert_eq!(login(&mut client, "a\0a", "correct horse").await.unwrap_err().fields[0].field, "username");
+    assert_eq!(login(&mut client, "ada", "correct\0horse").await.unwrap_err().fields[0].field, "password");
+    let logout = |session_id: &str, user_id: &str, expires_at_ms| {
+        call(LogoutRequest { session_id: session_id.into(), user_id: user_id.into(), expires_at_ms })
+    };
+    let id = Uuid::now_v7().to_string();
+    for request in [logout("", &id, 1), logout(&id, "x", 1), logout(&id, &id, 0)] {
+        assert_eq!(Error::from(client.logout(request).await.unwrap_err()).code, Code::InvalidRequest);
+    }
+}
+
+#[tokio::test]
+async fn a_signup_can_be_repeated_by_its_id() {
+    let (client, _process) = start(directory(), bus()).await;
+    let id = Uuid::now_v7().to_string();
+    let attempts = (0..3).map(|_| {
+        let (mut client, id) = (client.clone(), id.clone());
+        async move { signup(&mut client, &id, "Ada", "correct horse").await.unwrap() }
+    });
+    let sessions = futures::future::join_all(attempts).await;
+    assert!(sessions.iter().all(|session| session.user == sessions[0].user && session.user.as_ref().unwrap().id == id));
+
+    let mut client = client;
+    for (name, password) in [("Ada", "another horse"), ("Eve", "correct horse")] {
+        assert_eq!(signup(&mut client, &id, name, password).await.unwrap_err().code, Code::Conflict);
+    }
+    let other = Uuid::now_v7().to_string();
+    assert_eq!(signup(&mut client, &other, "ada", "correct horse").await.unwrap_err().code, Code::UsernameTaken);
+}
+
+#[tokio::test]
+async fn a_logout_is_announced_and_kept_over_a_restart() {
+    let (data_dir, bus) = (directory(), bus());
+    let (subscriptions, mut notices) = bus.listen();
+    subscriptions.subscribe(channel::REVOCATIONS).await;
+    let (mut client, process) = start(data_dir.clone(), bus.clone()).await;
+    let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    let request = LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms: i64::MAX };
+    let revocation = Revocation { number: 1, session_id, expires_at_ms: i64::MAX };
+    for _ in 0..2 {
+        client.logout(call(request.clone())).await.unwrap();
+        let payload = loop {
+            if let Notice::Message { payload, .. } = notices.next().await.unwrap() {
+                break payload;
+            }
+        };
+        assert_eq!(Revocation::decode(payload).unwrap(), revocation);
+    }
+    let jwks = client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner();
+    drop(client);
+    process.shutdown.cancel();
+
+    // The old database is let go when the last task that uses it has ended.
+    let (mut client, _process) = loop {
+        let process = Process::new();
+        match confab_auth::start(&config(), &storage(data_dir.clone()), bus.clone(), &process).await {
+            Ok(server) => break (AuthServiceClient::new(in_process(server)), process),
+            Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
+            Err(error) => panic!("{error:#}"),
+        }
+    };
+    let page = client.list_revocations(call(ListRevocationsRequest { after: 0, limit: 0 })).await.unwrap().into_inner();
+    assert_eq!(page, ListRevocationsResponse { revocations: vec![revocation], head: 1 });
+    assert_eq!(client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner(), jwks, "the same key");
+}
+
+#[tokio::test]
+async fn replicas_on_postgres_need_one_key() {
+    let config = AuthConfig { auth_store: Some(database().await), ..config() };
+    let (storage, process) = (storage(directory()), Process::new());
+    let error = confab_auth::start(&config, &storage, bus(), &process).await.err().unwrap().to_string();
+    assert!(error.contains("CONFAB_SIGNING_KEY is not set") && error.contains("openssl genpkey -algorithm ed25519"), "{error}");
+
+    let key = Secret::from("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=");
+    let config = AuthConfig { signing_key: Some(key), ..config };
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        let server = confab_auth::start(&config, &storage, bus(), &process).await.unwrap();
+        replicas.push(AuthServiceClient::new(in_process(server)));
+    }
+    signup(&mut replicas[0], "", "ada", "correct horse").await.unwrap();
+    login(&mut replicas[1], "ADA", "correct horse").await.unwrap();
+    let error = login(&mut replicas[1], "ada", "wrong horse").await.unwrap_err();
+    assert_eq!(error.code, Code::InvalidCredentials);
+}

@@ -1,0 +1,99 @@
+//! One batch into the store, whatever goes wrong with it: repeats folded, unknown outcomes asked again, bad drafts isolated.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confab_common::{Code, Error, Result};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::store::{AppendError, Appended, Draft, Outcome, Store};
+
+/// How long to wait before a batch of unknown outcome is sent again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+
+/// What became of a draft, in which epoch.
+pub type Answer = Result<(Uuid, Outcome)>;
+
+/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting.
+pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Answer> {
+    let first_of = first_of_each_identity(drafts);
+    let mut answers: Vec<Option<Answer>> = vec![None; drafts.len()];
+    let mut parts = vec![(0..drafts.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
+    while let Some(part) = parts.pop() {
+        let chosen: Vec<_> = part.iter().map(|i| drafts[*i].clone()).collect();
+        let outcome = match Instant::now() < until {
+            true => append_whole(store, &chosen, until).await,
+            false => Err(Error::unavailable("the log").into()),
+        };
+        let error = match outcome {
+            Ok(Appended { epoch, outcomes }) => {
+                part.into_iter().zip(outcomes).for_each(|(i, outcome)| answers[i] = Some(Ok((epoch, outcome))));
+                continue;
+            }
+            Err(AppendError::Locked) => {
+                let by_partition = split_by_partition(drafts, &part);
+                if by_partition.len() > 1 {
+                    // One locked head must not stall the others.
+                    parts.extend(by_partition);
+                    continue;
+                }
+                Error::unavailable("the log")
+            }
+            Err(AppendError::Failed(error)) if error.code == Code::Internal && part.len() > 1 => {
+                let (front, back) = part.split_at(part.len() / 2);
+                parts.extend([back.to_vec(), front.to_vec()]);
+                continue;
+            }
+            Err(AppendError::Failed(error)) => error,
+        };
+        part.into_iter().for_each(|i| answers[i] = Some(Err(error.clone())));
+    }
+    (0..drafts.len())
+        .map(|i| match &answers[first_of[i]] {
+            Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Ok((*epoch, Outcome::Repeated(event.clone()))),
+            Some(answer) => answer.clone(),
+            None => Err(Error::internal("a draft without an answer")),
+        })
+        .collect()
+}
+
+/// For each draft the first one of the same identity: itself, unless it is a repeat.
+fn first_of_each_identity(drafts: &[Arc<Draft>]) -> Vec<usize> {
+    let mut seen = HashMap::with_capacity(drafts.len());
+    let identities = drafts.iter().map(|draft| (draft.room, draft.sender, draft.client_id.as_str()));
+    identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
+}
+
+fn split_by_partition(drafts: &[Arc<Draft>], part: &[usize]) -> Vec<Vec<usize>> {
+    let mut by_partition = BTreeMap::<u32, Vec<usize>>::new();
+    for i in part {
+        by_partition.entry(drafts[*i].partition).or_default().push(*i);
+    }
+    by_partition.into_values().collect()
+}
+
+/// Sends a batch again while its outcome is unknown, which its drafts' identities make safe.
+async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Result<Appended, AppendError> {
+    let mut unknown = false;
+    for pause in PAUSES {
+        match store.append(drafts, now_ms()).await {
+            Err(AppendError::Failed(error)) if error.code == Code::Timeout => unknown = true,
+            // Nothing was done this time, perhaps the time before.
+            Err(AppendError::Locked) if unknown => {}
+            Err(AppendError::Failed(error)) if unknown && error.code == Code::Unavailable => {}
+            outcome => return outcome,
+        }
+        metrics::counter!("confab_message_append_resent_total").increment(1);
+        if Instant::now() + pause >= until {
+            break;
+        }
+        sleep(pause).await;
+    }
+    Err(Error::timeout().into())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
+}

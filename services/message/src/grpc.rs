@@ -1,0 +1,95 @@
+//! The wire: generated types to and from the domain's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::Error;
+use confab_common::grpc::MAX_MESSAGE;
+use confab_proto::message::v1 as pb;
+use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
+use tonic::{Request, Response, Status};
+
+use crate::service::{NewEvent, Sent, Service};
+use crate::store::Window;
+use crate::wire;
+
+/// The message service behind gRPC.
+pub struct Grpc(Arc<Service>);
+
+/// A server of that service.
+pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
+    MessageServiceServer::new(Grpc(service)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+#[tonic::async_trait]
+impl MessageService for Grpc {
+    async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+        let events = request.into_inner().events.into_iter().map(new_event).collect();
+        let (epoch, sent) = self.0.append(events).await?;
+        let outcomes = sent.into_iter().map(outcome).collect();
+        Ok(Response::new(pb::AppendResponse { epoch: epoch.to_string(), outcomes }))
+    }
+
+    async fn list_events(&self, request: Request<pb::ListEventsRequest>) -> Result<Response<pb::ListEventsResponse>, Status> {
+        let pb::ListEventsRequest { room_id, before, after, limit, max_bytes } = request.into_inner();
+        let window = match (before, after) {
+            (None, None) => Window::Latest,
+            (Some(seq), None) => Window::Before(seq),
+            (None, Some(seq)) => Window::After(seq),
+            (Some(_), Some(_)) => return Err(Error::field("before", "must not be given together with after").into()),
+        };
+        let (page, more) = self.0.list(&room_id, window, limit, max_bytes).await?;
+        let events = page.events.iter().map(wire::event).collect();
+        Ok(Response::new(pb::ListEventsResponse { epoch: page.epoch.to_string(), last_seq: page.head, events, more }))
+    }
+
+    async fn read_log(&self, request: Request<pb::ReadLogRequest>) -> Result<Response<pb::ReadLogResponse>, Status> {
+        let pb::ReadLogRequest { partition, after, limit, max_bytes } = request.into_inner();
+        let page = self.0.read_log(partition, after, limit, max_bytes).await?;
+        let events = page.events.iter().map(wire::event).collect();
+        Ok(Response::new(pb::ReadLogResponse { epoch: page.epoch.to_string(), head: page.head, events }))
+    }
+
+    async fn get_heads(&self, request: Request<pb::GetHeadsRequest>) -> Result<Response<pb::GetHeadsResponse>, Status> {
+        let heads = self.0.heads(&request.into_inner().partitions).await?;
+        Ok(Response::new(pb::GetHeadsResponse {
+            epoch: heads.epoch.to_string(),
+            partition_count: self.0.partitions(),
+            heads: heads.heads.into_iter().map(|(partition, position)| pb::Head { partition, position }).collect(),
+        }))
+    }
+
+    async fn get_room_heads(&self, request: Request<pb::GetRoomHeadsRequest>) -> Result<Response<pb::GetRoomHeadsResponse>, Status> {
+        let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
+        Ok(Response::new(pb::GetRoomHeadsResponse {
+            epoch: heads.epoch.to_string(),
+            heads: heads.heads.into_iter().map(|(room, seq)| pb::RoomHead { room_id: room.to_string(), seq }).collect(),
+        }))
+    }
+}
+
+fn new_event(event: pb::NewEvent) -> NewEvent {
+    NewEvent {
+        id: event.id,
+        room_id: event.room_id,
+        kind: wire::kind(event.kind),
+        sender: event.sender.map(|sender| (sender.id, sender.username)),
+        client_message_id: event.client_message_id,
+        content: event.content,
+        event: event.event,
+        data: event.data,
+        closes_room: event.closes_room,
+        timeout: Duration::from_millis(event.timeout_ms.into()),
+    }
+}
+
+fn outcome(sent: Sent) -> pb::Outcome {
+    use pb::outcome::Result::{Event, Refusal};
+    match sent {
+        Ok((event, duplicate)) => pb::Outcome { result: Some(Event(wire::event(&event))), duplicate },
+        Err(error) => {
+            let refusal = pb::Refusal { code: error.code.as_str().into(), detail: error.detail };
+            pb::Outcome { result: Some(Refusal(refusal)), duplicate: false }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Hints: what was just committed, told to whoever follows the partition. They may be lost; the log heals that.
+
+use confab_common::bus::Bus;
+use confab_proto::channel;
+use confab_proto::message::v1::Hint;
+use prost::Message;
+
+use crate::batch::Answer;
+use crate::store::{Event, Outcome};
+use crate::wire;
+
+/// Most bytes of events in one hint, far below what the bus takes.
+const HINT_BYTES: usize = 256 * 1024;
+
+/// Publishes hints without ever waiting for the bus.
+#[derive(Clone)]
+pub struct Hints(Bus);
+
+impl Hints {
+    /// Hints over that bus.
+    pub fn new(bus: Bus) -> Self {
+        Self(bus)
+    }
+
+    /// Tells of the newly appended events of one batch: for each partition one hint, its positions dense, or several when
+    /// they would be too large for one.
+    pub fn publish(&self, answers: &[Answer]) {
+        let mut events: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Ok((epoch, Outcome::Appended(event))) => Some((*epoch, event)),
+                _ => None,
+            })
+            .collect();
+        metrics::counter!("confab_message_appended_total").increment(events.len() as u64);
+        events.sort_by_key(|(_, event)| (event.draft.partition, event.position));
+        let mut bytes = 0;
+        let runs = events.chunk_by(|(epoch, event), (next_epoch, next)| {
+            bytes += event.draft.size();
+            let goes_on = epoch == next_epoch && follows(event, next) && bytes + next.draft.size() <= HINT_BYTES;
+            if !goes_on {
+                bytes = 0;
+            }
+            goes_on
+        });
+        for run in runs {
+            let (epoch, first) = run[0];
+            let hint = Hint {
+                epoch: epoch.to_string(),
+                partition: first.draft.partition,
+                first_position: first.position,
+                events: run.iter().map(|(_, event)| wire::event(event)).collect(),
+            };
+            self.0.publish(channel::log(first.draft.partition), hint.encode_to_vec());
+        }
+    }
+}
+
+fn follows(event: &Event, next: &Event) -> bool {
+    event.draft.partition == next.draft.partition && event.position + 1 == next.position
+}

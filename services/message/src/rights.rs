@@ -1,0 +1,85 @@
+//! Who may post where: asked of the room service, remembered for a moment, and longer while that service is away.
+
+use std::time::Duration;
+
+use confab_common::grpc::{Call, Transport, request};
+use confab_common::{Code, Error, Result};
+use confab_proto::room::v1::CheckAccessRequest;
+use confab_proto::room::v1::room_service_client::RoomServiceClient;
+use moka::future::Cache;
+use uuid::Uuid;
+
+/// How long an answer is taken for the truth; with the call itself it stays below a second.
+const FRESH: Duration = Duration::from_millis(900);
+/// How long the last answer stands while no room replica gives another.
+const KNOWN: Duration = Duration::from_secs(600);
+/// Answers remembered.
+const CAPACITY: u64 = 100_000;
+/// How long to wait for an answer when there is none yet.
+const PATIENT: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700));
+/// How long to wait for a newer one.
+const HASTY: Call = Call::within(Duration::from_millis(400)).attempt(Duration::from_millis(200));
+
+/// What a user may do in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Post.
+    Post,
+    /// Know of it, but not post.
+    Look,
+    /// Not even know of it.
+    Nothing,
+}
+
+/// The room and the user.
+type Key = (Uuid, Uuid);
+
+/// The rights that were asked for lately.
+pub struct Rights {
+    room: RoomServiceClient<Transport>,
+    fresh: Cache<Key, Right>,
+    known: Cache<Key, Right>,
+}
+
+impl Rights {
+    /// Rights as the room service behind `room` knows them.
+    pub fn new(room: Transport) -> Self {
+        Self {
+            room: RoomServiceClient::new(room),
+            fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build(),
+            known: Cache::builder().max_capacity(CAPACITY).time_to_live(KNOWN).build(),
+        }
+    }
+
+    /// What a user may do in a room. Callers that ask for the same at once share one call.
+    ///
+    /// # Errors
+    /// When no room replica answers and nobody asked in the last ten minutes.
+    pub async fn of(&self, room: Uuid, user: Uuid) -> Result<Right> {
+        let key = (room, user);
+        if let Some(right) = self.fresh.get(&key).await {
+            return Ok(right);
+        }
+        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+    }
+
+    async fn ask(&self, key: Key) -> Result<Right> {
+        let known = self.known.get(&key).await;
+        let question = CheckAccessRequest { room_id: key.0.to_string(), user_id: key.1.to_string() };
+        let call = if known.is_some() { HASTY } else { PATIENT };
+        let right = match self.room.clone().check_access(request(question, call)).await.map_err(Error::from) {
+            Ok(access) if access.get_ref().may_post => Right::Post,
+            Ok(_) => Right::Look,
+            Err(error) => match (error.code, known) {
+                (Code::NotFound, _) => Right::Nothing,
+                // Not written back: it is no newer for having been used.
+                (Code::Unavailable | Code::Timeout, Some(known)) => return Ok(known),
+                // Asking changed nothing, so nothing at all was done.
+                (Code::Timeout, None) => return Err(Error::unavailable("the room service")),
+                _ => return Err(error),
+            },
+        };
+        self.known.insert(key, right).await;
+        Ok(right)
+    }
+}

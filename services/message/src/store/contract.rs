@@ -1,0 +1,133 @@
+//! What every store must do, run on both.
+
+mod append;
+mod opening;
+mod reading;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::config::Migrate;
+use confab_common::pg::PostgresConfig;
+use confab_common::{Secret, testing};
+use confab_proto::partition;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::*;
+use crate::batch;
+
+const PARTITIONS: u32 = 4;
+
+/// A database and how to open a store on it.
+enum Fixture {
+    Postgres(Secret),
+    Sqlite(PathBuf),
+}
+
+impl Fixture {
+    async fn postgres() -> Self {
+        Self::Postgres(testing::database().await)
+    }
+
+    async fn sqlite() -> Self {
+        Self::Sqlite(testing::directory().join("message.db"))
+    }
+
+    /// A store that is not open yet.
+    async fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Postgres(url) => {
+                let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12 };
+                Arc::new(Postgres::open(url, &config).await.unwrap())
+            }
+            Self::Sqlite(path) => Arc::new(Sqlite::open(path).unwrap()),
+        }
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        let store = self.store().await;
+        store.open_log(PARTITIONS).await.unwrap();
+        store
+    }
+
+    /// Two replicas of the service. SQLite has but one, which then stands for both.
+    async fn replicas(&self) -> [Arc<dyn Store>; 2] {
+        let first = self.open().await;
+        match self {
+            Self::Postgres(_) => [first, self.open().await],
+            Self::Sqlite(_) => [first.clone(), first],
+        }
+    }
+
+    /// A connection beside the service's own.
+    async fn execute(&self, sql: &str) {
+        match self {
+            Self::Postgres(url) => {
+                let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
+                tokio::spawn(connection);
+                client.batch_execute(&format!("SET search_path = message; {sql}")).await.unwrap();
+            }
+            Self::Sqlite(path) => rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap(),
+        }
+    }
+}
+
+/// Runs each test on each store.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod on_postgres {
+            use super::super::Fixture;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(Fixture::postgres().await).await })+
+        }
+        mod on_sqlite {
+            use super::super::Fixture;
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(Fixture::sqlite().await).await })+
+        }
+    };
+}
+use on_both;
+
+/// A message of a new sender.
+fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
+    let id = Uuid::now_v7();
+    Draft {
+        partition: partition::of_room(room, PARTITIONS),
+        room,
+        id,
+        kind: Kind::Message,
+        sender: Uuid::now_v7(),
+        client_id: client_id(client_message_id, id),
+        body: Body { sender_username: "ada".into(), content: content.into(), ..Body::default() },
+        closes_room: false,
+    }
+}
+
+/// Rooms that lie in that partition.
+fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
+    (0..).map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n)).filter(move |room| partition::of_room(*room, PARTITIONS) == partition)
+}
+
+async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
+    let drafts: Vec<_> = drafts.iter().cloned().map(Arc::new).collect();
+    let answers = batch::append(store, &drafts, Instant::now() + Duration::from_secs(20)).await;
+    answers.into_iter().map(|answer| answer.map(|(_, outcome)| outcome)).collect()
+}
+
+async fn append_new(store: &dyn Store, drafts: &[Draft]) -> Vec<Event> {
+    let outcomes = append(store, drafts).await;
+    outcomes.into_iter().map(|outcome| if let Ok(Outcome::Appended(event)) = outcome { event } else { panic!("{outcome:?}") }).collect()
+}
+
+const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };
+
+async fn history(store: &dyn Store, room: Uuid) -> Vec<Event> {
+    store.list((partition::of_room(room, PARTITIONS), room), Window::After(0), ALL).await.unwrap().events
+}
+
+fn seqs(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.seq).collect()
+}

@@ -1,0 +1,92 @@
+//! Which log it is: its epoch and its number of partitions.
+
+use super::*;
+
+on_both!(the_epoch_is_that_of_the_database, the_number_of_partitions_is_fixed, an_operator_can_renew_the_epoch);
+
+async fn the_epoch_is_that_of_the_database(fixture: Fixture) {
+    let store = fixture.store().await;
+    let epoch = store.open_log(PARTITIONS).await.unwrap();
+    let room = Uuid::now_v7();
+    append_new(&*store, &[draft(room, None, "kept")]).await;
+    drop(store);
+
+    let store = reopen(&fixture).await;
+    assert_eq!(store.open_log(PARTITIONS).await.unwrap(), epoch);
+    assert_eq!(epochs(&*store).await, [epoch; 5]);
+    drop(store);
+
+    fixture.execute("UPDATE log SET fingerprint = 'another database'").await;
+    let store = reopen(&fixture).await;
+    let renewed = store.open_log(PARTITIONS).await.unwrap();
+    assert!(renewed > epoch);
+    assert_eq!(epochs(&*store).await, [renewed; 5]);
+    assert_eq!(store.open_log(PARTITIONS).await.unwrap(), renewed);
+    assert_eq!(history(&*store, room).await.len(), 1);
+}
+
+/// Opens a database whose last user is just about to let it go.
+async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
+    if let Fixture::Sqlite(path) = fixture {
+        while Sqlite::open(path).is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    fixture.store().await
+}
+
+/// The epoch as each kind of call tells it.
+async fn epochs(store: &dyn Store) -> [Uuid; 5] {
+    let room = Uuid::now_v7();
+    let key = (partition::of_room(room, PARTITIONS), room);
+    [
+        store.append(&[Arc::new(draft(room, None, "x"))], 1).await.unwrap().epoch,
+        store.list(key, Window::Latest, ALL).await.unwrap().epoch,
+        store.read_log(0, 0, ALL).await.unwrap().epoch,
+        store.heads().await.unwrap().epoch,
+        store.room_heads(vec![key]).await.unwrap().epoch,
+    ]
+}
+
+async fn the_number_of_partitions_is_fixed(fixture: Fixture) {
+    let store = fixture.open().await;
+    let error = store.open_log(PARTITIONS * 2).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.detail.contains("4 partitions") && error.detail.contains("says 8"), "{error}");
+    assert_eq!(store.heads().await.unwrap().heads.len(), PARTITIONS as usize);
+}
+
+async fn an_operator_can_renew_the_epoch(fixture: Fixture) {
+    let store = fixture.store().await;
+    assert_eq!(store.renew_epoch().await.unwrap_err().code, Code::NotFound);
+    let epoch = store.open_log(PARTITIONS).await.unwrap();
+    let renewed = store.renew_epoch().await.unwrap();
+    assert!(renewed > epoch);
+    assert_eq!(epochs(&*store).await, [renewed; 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_open_at_once_agree() {
+    let fixture = Fixture::postgres().await;
+    let (one, two, three) = tokio::join!(fixture.store(), fixture.store(), fixture.store());
+    let (one, two, three) = tokio::join!(one.open_log(PARTITIONS), two.open_log(PARTITIONS), three.open_log(PARTITIONS));
+    let epoch = one.unwrap();
+    assert_eq!([two.unwrap(), three.unwrap()], [epoch; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_head_does_not_stop_the_others() {
+    let fixture = Fixture::postgres().await;
+    let store = fixture.open().await;
+    let Fixture::Postgres(url) = &fixture else { unreachable!() };
+    let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let lock = client.transaction().await.unwrap();
+    lock.query("SELECT 1 FROM message.partitions WHERE partition = 1 FOR UPDATE", &[]).await.unwrap();
+    let batch: Vec<_> = (0..3).map(|partition| draft(rooms_in(partition).next().unwrap(), None, "x")).collect();
+    let outcomes = append(&*store, &batch).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1].as_ref().unwrap_err().code, Code::Unavailable);
+    lock.rollback().await.unwrap();
+    append_new(&*store, &batch[1..2]).await;
+}

@@ -1,0 +1,71 @@
+//! History, the log, heads.
+
+use super::*;
+
+on_both!(history_pages_both_ways, pages_end_at_their_limits, the_log_reads_on_from_a_position, heads_of_rooms);
+
+async fn history_pages_both_ways(fixture: Fixture) {
+    let store = fixture.open().await;
+    let mut rooms = rooms_in(3);
+    let (room, neighbour) = (rooms.next().unwrap(), rooms.next().unwrap());
+    let drafts: Vec<_> = (0..25).flat_map(|n| [draft(room, None, &n.to_string()), draft(neighbour, None, "noise")]).collect();
+    append_new(&*store, &drafts).await;
+    let all = history(&*store, room).await;
+    assert_eq!(seqs(&all), (1..=25).collect::<Vec<_>>());
+    let page = async |window| {
+        let page = store.list((3, room), window, Limit { events: 10, bytes: 1 << 20 }).await.unwrap();
+        assert_eq!(page.head, 25);
+        seqs(&page.events)
+    };
+    assert_eq!(page(Window::Latest).await, (16..=25).collect::<Vec<_>>());
+    assert_eq!(page(Window::Before(16)).await, (6..=15).collect::<Vec<_>>());
+    assert_eq!(page(Window::Before(6)).await, (1..=5).collect::<Vec<_>>());
+    assert_eq!(page(Window::Before(1)).await, [0u64; 0]);
+    assert_eq!(page(Window::Before(u64::MAX)).await, (16..=25).collect::<Vec<_>>());
+    assert_eq!(page(Window::After(0)).await, (1..=10).collect::<Vec<_>>());
+    assert_eq!(page(Window::After(20)).await, (21..=25).collect::<Vec<_>>());
+    assert_eq!(page(Window::After(u64::MAX)).await, [0u64; 0]);
+    let empty = store.list((3, rooms.next().unwrap()), Window::Latest, ALL).await.unwrap();
+    assert_eq!((empty.head, empty.events.len()), (0, 0));
+    let head_alone = store.list((3, room), Window::Latest, Limit { events: 0, bytes: 1 << 20 }).await.unwrap();
+    assert_eq!((head_alone.head, head_alone.events.len()), (25, 0));
+}
+
+async fn pages_end_at_their_limits(fixture: Fixture) {
+    let store = fixture.open().await;
+    let room = rooms_in(0).next().unwrap();
+    let drafts: Vec<_> = (0..10).map(|_| draft(room, None, &"x".repeat(1000))).collect();
+    append_new(&*store, &drafts).await;
+    let limit = |bytes| Limit { events: 100, bytes };
+    for (bytes, count) in [(1, 1), (4500, 3), (1 << 20, 10)] {
+        assert_eq!(store.read_log(0, 0, limit(bytes)).await.unwrap().events.len(), count);
+        let oldest = store.list((0, room), Window::After(0), limit(bytes)).await.unwrap();
+        assert_eq!(seqs(&oldest.events), (1..=count as u64).collect::<Vec<_>>());
+        let newest = store.list((0, room), Window::Latest, limit(bytes)).await.unwrap();
+        assert_eq!(seqs(&newest.events), (11 - count as u64..=10).collect::<Vec<_>>());
+    }
+}
+
+async fn the_log_reads_on_from_a_position(fixture: Fixture) {
+    let store = fixture.open().await;
+    let rooms: Vec<_> = rooms_in(1).take(3).collect();
+    let drafts: Vec<_> = (0..30).map(|n| draft(rooms[n % 3], Some(&n.to_string()), "x")).collect();
+    let events = append_new(&*store, &drafts).await;
+    let page = store.read_log(1, 7, Limit { events: 5, bytes: 1 << 20 }).await.unwrap();
+    assert_eq!((page.head, &page.events[..]), (30, &events[7..12]));
+    let end = store.read_log(1, 30, ALL).await.unwrap();
+    assert_eq!((end.head, end.events.len()), (30, 0));
+    assert_eq!(store.read_log(2, 0, ALL).await.unwrap().head, 0);
+    assert_eq!(store.heads().await.unwrap().heads, [(0, 0), (1, 30), (2, 0), (3, 0)]);
+}
+
+async fn heads_of_rooms(fixture: Fixture) {
+    let store = fixture.open().await;
+    let room = rooms_in(1).next().unwrap();
+    append_new(&*store, &[draft(room, None, "one"), draft(room, None, "two")]).await;
+    let nobody = rooms_in(2).next().unwrap();
+    let heads = store.room_heads(vec![(2, nobody), (1, room)]).await.unwrap();
+    assert_eq!(heads.heads, [(nobody, 0), (room, 2)]);
+    let none = store.room_heads(Vec::new()).await.unwrap();
+    assert_eq!((none.epoch, none.heads.len()), (heads.epoch, 0));
+}

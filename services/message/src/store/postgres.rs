@@ -1,0 +1,261 @@
+//! The log on Postgres.
+
+use std::sync::{Arc, LazyLock};
+
+use confab_common::{Error, Result, Secret, pg};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::{AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Store, Window};
+
+refinery::embed_migrations!("migrations/postgres");
+
+/// The tables in schema `message`.
+pub struct Postgres(pg::Pool);
+
+const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
+
+const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0)
+    FROM log l
+    LEFT JOIN unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS r (partition, room_id, n) ON true
+    LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
+    ORDER BY r.n";
+
+static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC"));
+static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC"));
+static READ_LOG: LazyLock<String> = LazyLock::new(|| {
+    page_statement("read_log", "h.head", "partitions h ON h.partition = $1", "partition = $1 AND position > $2", "position", "ASC")
+});
+
+fn list(order: &str) -> String {
+    let (head, room) = ("room_heads h ON h.partition = $1 AND h.room_id = $5", "partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6");
+    page_statement("list", "h.seq", head, room, "seq", order)
+}
+
+/// A statement that reads a head and a page of events in one snapshot. $3 and $4 limit it in events and bytes.
+fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, order: &str) -> String {
+    format!(
+        "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
+        FROM log l LEFT JOIN {heads}
+        LEFT JOIN LATERAL (
+            SELECT * FROM (
+                SELECT *, row_number() OVER w AS n, sum(octet_length(body) + octet_length(client_id) + {EVENT_OVERHEAD}) OVER w AS bytes
+                FROM (SELECT * FROM events WHERE {filter} ORDER BY {by} {order} LIMIT $3) page
+                WINDOW w AS (ORDER BY {by} {order} ROWS UNBOUNDED PRECEDING)
+            ) sized WHERE n = 1 OR bytes <= $4
+        ) e ON true ORDER BY e.{by}"
+    )
+}
+
+impl Postgres {
+    /// Opens the schema, migrating it as the settings say.
+    ///
+    /// # Errors
+    /// When the URL is wrong or a migration fails.
+    pub async fn open(url: &Secret, config: &pg::PostgresConfig) -> anyhow::Result<Self> {
+        Ok(Self(pg::Pool::open(url, "message", migrations::runner(), config).await?))
+    }
+
+    /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; without it the epoch is renewed.
+    async fn settle(&self, wanted: Option<u32>) -> Result<Uuid> {
+        let mut client = self.0.get().await?;
+        let transaction = client.transaction().await?;
+        // Replicas that start together take turns; appends go on.
+        transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
+        // The timeline comes from the write position, because the control file learns of a promotion late.
+        let fingerprint = "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
+        let fingerprint: String = transaction.query_one(fingerprint, &[]).await?.get(0);
+        let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
+        let epoch = match (row, wanted) {
+            (None, None) => return Err(Error::not_found("log")),
+            (None, Some(partitions)) => {
+                let epoch = super::next_epoch(None);
+                let partitions = partitions as i32;
+                let create = "/* open_log */ INSERT INTO log (epoch, fingerprint, partitions) VALUES ($1, $2, $3)";
+                transaction.execute(create, &[&epoch, &fingerprint, &partitions]).await?;
+                let fill = "/* open_log */ INSERT INTO partitions SELECT n, 0 FROM generate_series(0, $1 - 1) n";
+                transaction.execute(fill, &[&partitions]).await?;
+                epoch
+            }
+            (Some(row), wanted) => {
+                let epoch = row.get(0);
+                let renewed = match wanted {
+                    Some(wanted) => super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?,
+                    None => Some(super::next_epoch(Some(epoch))),
+                };
+                if let Some(epoch) = renewed {
+                    // Under every head's lock: an append belongs wholly to one epoch.
+                    let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
+                    transaction.query(lock, &[]).await?;
+                    transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
+                    tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+                }
+                renewed.unwrap_or(epoch)
+            }
+        };
+        transaction.commit().await?;
+        Ok(epoch)
+    }
+
+    async fn append(&self, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
+        let client = self.0.get().await?;
+        // Preparing changes nothing, so its failures are not unknown outcomes.
+        let statement = client.prepare_cached(APPEND).await.map_err(nothing_done)?;
+        let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
+        let column = Column(drafts);
+        let rows = client
+            .query(
+                &statement,
+                &[
+                    &column.of(|draft| draft.partition as i32),
+                    &column.of(|draft| draft.room),
+                    &column.of(|draft| draft.kind as i16),
+                    &column.of(|draft| draft.id),
+                    &column.of(|draft| draft.sender),
+                    &column.of(|draft| draft.client_id.as_str()),
+                    &bodies,
+                    &column.of(|draft| draft.closes_room),
+                    &created_at_ms,
+                ],
+            )
+            .await
+            .map_err(|error| match error.code() {
+                Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
+                _ => error.into(),
+            })?;
+        if rows.len() != drafts.len() {
+            return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
+        }
+        let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
+        let outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<_>>()?;
+        Ok(Appended { epoch, outcomes })
+    }
+
+    async fn page(&self, statement: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)], partition: u32) -> Result<Page> {
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(statement).await?;
+        let rows = client.query(&statement, parameters).await?;
+        let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
+        let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            // A head without events comes as one row of nulls.
+            if let Some(position) = row.get::<_, Option<i64>>(2) {
+                events.push(event(row, partition, position)?);
+            }
+        }
+        Ok(Page { epoch, head, events })
+    }
+}
+
+/// Columns of a batch.
+struct Column<'a>(&'a [Arc<Draft>]);
+
+impl<'a> Column<'a> {
+    fn of<T>(&self, field: impl Fn(&'a Draft) -> T) -> Vec<T> {
+        self.0.iter().map(|draft| field(draft)).collect()
+    }
+}
+
+fn nothing_done(error: tokio_postgres::Error) -> Error {
+    tracing::warn!(%error, "preparing a statement failed");
+    Error::unavailable("the database")
+}
+
+fn outcome(row: &Row, draft: &Arc<Draft>, created_at_ms: i64) -> Result<Outcome> {
+    let numbered = |draft, created_at_ms| Event {
+        draft,
+        position: row.get::<_, i64>(3) as u64,
+        seq: row.get::<_, i64>(4) as u64,
+        created_at_ms,
+    };
+    if row.get(1) {
+        return Ok(Outcome::Appended(numbered(draft.clone(), created_at_ms)));
+    }
+    if row.get(2) {
+        return Ok(Outcome::Closed);
+    }
+    let first = Draft {
+        id: row.get(5),
+        kind: Kind::try_from(i64::from(row.get::<_, i16>(6)))?,
+        body: Body::from_text(row.get(7))?,
+        client_id: draft.client_id.clone(),
+        closes_room: false,
+        ..**draft
+    };
+    Ok(Outcome::Repeated(numbered(Arc::new(first), row.get(8))))
+}
+
+/// The event in a row that begins with epoch, head and position.
+fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
+    let draft = Draft {
+        partition,
+        room: row.get(3),
+        kind: Kind::try_from(i64::from(row.get::<_, i16>(5)))?,
+        id: row.get(6),
+        sender: row.get(7),
+        client_id: row.get(8),
+        body: Body::from_text(row.get(9))?,
+        closes_room: false,
+    };
+    Ok(Event { draft: Arc::new(draft), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
+}
+
+impl Store for Postgres {
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+        self.settle(Some(partitions)).boxed()
+    }
+
+    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
+        self.settle(None).boxed()
+    }
+
+    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        self.append(drafts, created_at_ms).boxed()
+    }
+
+    fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        async move {
+            let (above, below, newest_first) = window.bounds();
+            let statement = if newest_first { &LIST_NEWEST_FIRST } else { &LIST_OLDEST_FIRST };
+            let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
+            self.page(statement, &[&(partition as i32), &above, &events, &bytes, &room, &below], partition).await
+        }
+        .boxed()
+    }
+
+    fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        async move {
+            let (events, bytes) = (i64::from(limit.events), i64::from(limit.bytes));
+            self.page(&READ_LOG, &[&(partition as i32), &super::number(after), &events, &bytes], partition).await
+        }
+        .boxed()
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
+        async move {
+            let client = self.0.get().await?;
+            let rows = client.query(&client.prepare_cached(HEADS).await?, &[]).await?;
+            let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
+            Ok(Heads { epoch, heads: rows.iter().map(|row| (row.get::<_, i32>(1) as u32, row.get::<_, i64>(2) as u64)).collect() })
+        }
+        .boxed()
+    }
+
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
+        async move {
+            let (partitions, ids): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
+            let client = self.0.get().await?;
+            let rows = client.query(&client.prepare_cached(ROOM_HEADS).await?, &[&partitions, &ids]).await?;
+            let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
+            let heads = rows.iter().filter_map(|row| Some((row.get::<_, Option<Uuid>>(1)?, row.get::<_, i64>(2) as u64))).collect();
+            Ok(Heads { epoch, heads })
+        }
+        .boxed()
+    }
+}

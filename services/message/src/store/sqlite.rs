@@ -1,0 +1,269 @@
+//! The log on SQLite.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use confab_common::sqlite::Database;
+use confab_common::{Error, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use super::{AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Store, Window};
+
+refinery::embed_migrations!("migrations/sqlite");
+
+/// The tables in a file.
+pub struct Sqlite {
+    database: Database,
+    path: PathBuf,
+}
+
+/// The columns of an event, for [`event`].
+macro_rules! columns {
+    () => {
+        "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at"
+    };
+}
+
+const FIND: &str = concat!(
+    "/* append */ SELECT ",
+    columns!(),
+    " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4"
+);
+const INSERT: &str = concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+const LIST_OLDEST_FIRST: &str = concat!(
+    "/* list */ SELECT ",
+    columns!(),
+    " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq ASC LIMIT ?5"
+);
+const LIST_NEWEST_FIRST: &str = concat!(
+    "/* list */ SELECT ",
+    columns!(),
+    " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5"
+);
+const READ_LOG: &str =
+    concat!("/* read_log */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND position > ?2 ORDER BY position LIMIT ?3");
+
+impl Sqlite {
+    /// Opens or creates the file.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be opened or migrated.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self { database: Database::open(path, &migrations::runner())?, path: path.to_owned() })
+    }
+
+    /// Names the file, not its device, whose number may change when the machine starts anew.
+    fn fingerprint(&self) -> Result<String> {
+        let metadata = std::fs::metadata(&self.path).map_err(Error::internal)?;
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        Ok(format!("{}:{}", metadata.ino(), born.as_nanos()))
+    }
+
+    async fn settle(&self, wanted: Option<u32>) -> Result<Uuid> {
+        let fingerprint = self.fingerprint()?;
+        self.database.write(move |connection| settle(connection, &fingerprint, wanted)).await
+    }
+}
+
+fn settle(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Result<Uuid> {
+    let row = connection
+        .query_row("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", [], |row| {
+            Ok((uuid(row, 0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+        })
+        .optional()?;
+    let Some((epoch, old_fingerprint, partitions)) = row else {
+        let wanted = wanted.ok_or_else(|| Error::not_found("log"))?;
+        let epoch = super::next_epoch(None);
+        let create = "/* open_log */ INSERT INTO log (one, epoch, fingerprint, partitions) VALUES (1, ?1, ?2, ?3)";
+        connection.execute(create, params![epoch.as_bytes(), fingerprint, wanted])?;
+        for partition in 0..wanted {
+            connection.execute("/* open_log */ INSERT INTO partitions VALUES (?1, 0)", [partition])?;
+        }
+        return Ok(epoch);
+    };
+    let renewed = match wanted {
+        Some(wanted) => super::renewed(epoch, (&old_fingerprint, fingerprint), (partitions, wanted))?,
+        None => Some(super::next_epoch(Some(epoch))),
+    };
+    if let Some(epoch) = renewed {
+        connection.execute("/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2", params![epoch.as_bytes(), fingerprint])?;
+        tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+    }
+    Ok(renewed.unwrap_or(epoch))
+}
+
+/// Heads that an append has read and moves at its end.
+#[derive(Default)]
+struct Moving {
+    partitions: BTreeMap<u32, i64>,
+    rooms: BTreeMap<RoomKey, (i64, bool)>,
+}
+
+fn append(connection: &Connection, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended> {
+    let mut moving = Moving::default();
+    let outcomes = drafts.iter().map(|draft| append_one(connection, draft, created_at_ms, &mut moving)).collect::<Result<_>>()?;
+    let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
+    for (partition, head) in moving.partitions {
+        update.execute(params![partition, head])?;
+    }
+    let mut upsert = connection.prepare_cached(
+        "/* append */ INSERT INTO room_heads (partition, room_id, seq, closed) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (partition, room_id) DO UPDATE SET seq = excluded.seq, closed = excluded.closed",
+    )?;
+    for ((partition, room), (seq, closed)) in moving.rooms.into_iter().filter(|(_, (seq, _))| *seq > 0) {
+        upsert.execute(params![partition, room.as_bytes(), seq, closed])?;
+    }
+    Ok(Appended { epoch: epoch(connection)?, outcomes })
+}
+
+fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, moving: &mut Moving) -> Result<Outcome> {
+    let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
+    if let Some(first) = connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()? {
+        return Ok(Outcome::Repeated(first?));
+    }
+    let (seq, closed) = match moving.rooms.entry((draft.partition, draft.room)) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let read = "/* append */ SELECT seq, closed FROM room_heads WHERE partition = ?1 AND room_id = ?2";
+            let head = connection
+                .prepare_cached(read)?
+                .query_row(params![draft.partition, draft.room.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            entry.insert(head.unwrap_or_default())
+        }
+    };
+    if *closed {
+        return Ok(Outcome::Closed);
+    }
+    let head = match moving.partitions.entry(draft.partition) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let read = "/* append */ SELECT head FROM partitions WHERE partition = ?1";
+            entry.insert(connection.prepare_cached(read)?.query_row([draft.partition], |row| row.get(0))?)
+        }
+    };
+    *head += 1;
+    *seq += 1;
+    *closed = draft.closes_room;
+    connection.prepare_cached(INSERT)?.execute(params![
+        draft.partition,
+        *head,
+        draft.room.as_bytes(),
+        *seq,
+        draft.kind as i64,
+        draft.id.as_bytes(),
+        draft.sender.as_bytes(),
+        draft.client_id,
+        draft.body.to_text()?,
+        created_at_ms
+    ])?;
+    Ok(Outcome::Appended(Event { draft: draft.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
+}
+
+fn epoch(connection: &Connection) -> Result<Uuid> {
+    Ok(connection.prepare_cached("/* epoch */ SELECT epoch FROM log")?.query_row([], |row| uuid(row, 0))?)
+}
+
+fn uuid(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
+    row.get(column).map(Uuid::from_bytes)
+}
+
+/// The event in a row of `columns!`.
+fn event(row: &Row) -> Result<Event> {
+    let draft = Draft {
+        partition: row.get(0)?,
+        room: uuid(row, 2)?,
+        kind: Kind::try_from(row.get::<_, i64>(4)?)?,
+        id: uuid(row, 5)?,
+        sender: uuid(row, 6)?,
+        client_id: row.get(7)?,
+        body: Body::from_text(row.get_ref(8)?.as_str().map_err(Error::internal)?)?,
+        closes_room: false,
+    };
+    let numbers = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
+    Ok(Event { draft: Arc::new(draft), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
+}
+
+/// Takes events off a statement until the limit in bytes, but at least one.
+fn take(connection: &Connection, statement: &str, parameters: impl rusqlite::Params, limit: Limit) -> Result<Vec<Event>> {
+    let mut statement = connection.prepare_cached(statement)?;
+    let mut rows = statement.query(parameters)?;
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get_ref(column).map(|value| value.as_bytes().map_or(0, <[u8]>::len));
+        bytes += text(7)? + text(8)? + EVENT_OVERHEAD;
+        if bytes > limit.bytes as usize && !events.is_empty() {
+            break;
+        }
+        events.push(event(row)?);
+    }
+    Ok(events)
+}
+
+impl Store for Sqlite {
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+        self.settle(Some(partitions)).boxed()
+    }
+
+    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
+        self.settle(None).boxed()
+    }
+
+    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        let drafts = drafts.to_vec();
+        async move { Ok(self.database.write(move |connection| append(connection, &drafts, created_at_ms)).await?) }.boxed()
+    }
+
+    fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        let read = move |connection: &Connection| {
+            let (above, below, newest_first) = window.bounds();
+            let statement = if newest_first { LIST_NEWEST_FIRST } else { LIST_OLDEST_FIRST };
+            let mut events = take(connection, statement, params![partition, room.as_bytes(), above, below, limit.events], limit)?;
+            if newest_first {
+                events.reverse();
+            }
+            Ok(Page { epoch: epoch(connection)?, head: room_head(connection, (partition, room))?, events })
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        let read = move |connection: &Connection| {
+            let events = take(connection, READ_LOG, params![partition, super::number(after), limit.events], limit)?;
+            let head = "/* read_log */ SELECT head FROM partitions WHERE partition = ?1";
+            let head = connection.prepare_cached(head)?.query_row([partition], |row| row.get::<_, i64>(0))?;
+            Ok(Page { epoch: epoch(connection)?, head: head as u64, events })
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached("/* heads */ SELECT partition, head FROM partitions ORDER BY partition")?;
+            let heads = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?.collect::<rusqlite::Result<_>>()?;
+            Ok(Heads { epoch: epoch(connection)?, heads })
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
+        let read = move |connection: &Connection| {
+            let heads = rooms.iter().map(|key| Ok((key.1, room_head(connection, *key)?))).collect::<Result<_>>()?;
+            Ok(Heads { epoch: epoch(connection)?, heads })
+        };
+        self.database.read(read).boxed()
+    }
+}
+
+fn room_head(connection: &Connection, (partition, room): RoomKey) -> Result<u64> {
+    let read = "/* room_head */ SELECT seq FROM room_heads WHERE partition = ?1 AND room_id = ?2";
+    let seq = connection.prepare_cached(read)?.query_row(params![partition, room.as_bytes()], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(seq.unwrap_or_default() as u64)
+}

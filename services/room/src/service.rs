@@ -1,0 +1,184 @@
+//! The rules of rooms.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use confab_common::{Code, Error, Result, cursor, text};
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::relay::Relay;
+use crate::store::{Position, Room, RoomEvent, Store, User, searchable};
+
+/// Longest name, in Unicode scalar values.
+const MAX_NAME: usize = 80;
+/// Longest description, in Unicode scalar values.
+const MAX_DESCRIPTION: usize = 500;
+/// Longest search text, in Unicode scalar values.
+const MAX_QUERY: usize = 200;
+/// How long a change waits for its event to be in the log, in all.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Rooms and what may be done with them.
+pub struct Rooms {
+    store: Arc<dyn Store>,
+    relay: Arc<Relay>,
+}
+
+/// A page of the list.
+pub struct Page {
+    pub rooms: Vec<Room>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// What a PATCH asks for.
+#[derive(Debug, Default)]
+pub struct Change {
+    pub name: Option<String>,
+    pub description: Option<String>,
+}
+
+/// What a user may do in a room.
+pub struct Access {
+    pub may_read: bool,
+    pub may_post: bool,
+}
+
+/// The data of `roomUpdated`: the values from now on.
+#[derive(Serialize)]
+struct Updated<'a> {
+    name: &'a str,
+    description: &'a str,
+}
+
+impl Rooms {
+    /// Rooms in a store, whose events go to the log through `relay`.
+    pub fn new(store: Arc<dyn Store>, relay: Arc<Relay>) -> Self {
+        Self { store, relay }
+    }
+
+    /// Makes a room; repeated with the same id and owner it returns the first.
+    pub async fn create(&self, id: Uuid, owner: User, name: &str, description: &str) -> Result<Room> {
+        let name = text::name("name", name, MAX_NAME)?;
+        let description = text::bounded("description", description, MAX_DESCRIPTION)?;
+        let room = Room { id, name, description, owner, created_at_ms: now_ms(), revision: 0 };
+        if self.store.create(room.clone()).await? {
+            return Ok(room);
+        }
+        let first = self.store.get(id).await?.filter(|first| first.owner.id == room.owner.id);
+        first.ok_or_else(|| Error::new(Code::Conflict, "the id was used before"))
+    }
+
+    /// Rooms whose name or description contains `query`, newest first.
+    pub async fn list(&self, limit: u32, page: &str, query: &str) -> Result<Page> {
+        if !(1..=200).contains(&limit) {
+            return Err(Error::field("limit", "must be from 1 to 200"));
+        }
+        let query = searchable(&text::bounded("q", query, MAX_QUERY)?);
+        // A cursor carries its query's hash: on another list it would silently skip rooms.
+        let hash = xxh3_64(query.as_bytes());
+        let below = match page {
+            "" => Position::TOP,
+            page => match cursor::decode::<(i64, Uuid, u64)>(page)? {
+                (created_at_ms, id, of) if of == hash => Position { created_at_ms, id },
+                _ => return Err(Error::field("cursor", "belongs to another q")),
+            },
+        };
+        let mut rooms = self.store.list(query, below, limit + 1).await?;
+        let more = rooms.len() > limit as usize;
+        rooms.truncate(limit as usize);
+        let last = rooms.last().filter(|_| more).map(Room::position);
+        Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, hash))), rooms })
+    }
+
+    /// One room.
+    pub async fn get(&self, id: Uuid) -> Result<Room> {
+        self.store.get(id).await?.ok_or_else(unknown)
+    }
+
+    /// Changes a room and answers once the log has the event. What changes nothing writes no event, but still waits for
+    /// those before it: it may be the repeat of a change whose answer was lost.
+    pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
+        let deadline = Instant::now() + WAIT;
+        let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
+        let description = change.description.map(|text| text::bounded("description", &text, MAX_DESCRIPTION)).transpose()?;
+        let room = loop {
+            let current = self.owned(id, caller).await?;
+            let mut room = current.clone();
+            room.name = name.clone().unwrap_or(room.name);
+            room.description = description.clone().unwrap_or(room.description);
+            if room == current {
+                break room;
+            }
+            room.revision += 1;
+            let data = serde_json::to_string(&Updated { name: &room.name, description: &room.description }).map_err(Error::internal)?;
+            if self.store.update(room.clone(), event(&room, caller, "roomUpdated", data, false)).await? {
+                break room;
+            }
+            overtaken(deadline)?;
+        };
+        self.settle(id, room.revision, deadline).await?;
+        Ok(room)
+    }
+
+    /// Deletes a room and answers once its log is closed. A repeat by the same user waits for that too.
+    pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
+        let deadline = Instant::now() + WAIT;
+        let number = loop {
+            let mut room = match self.owned(id, caller).await {
+                Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
+                    Some(owed) if owed.event.sender.id == caller.id => break owed.event.number,
+                    _ => return Err(error),
+                },
+                room => room?,
+            };
+            room.revision += 1;
+            if self.store.delete(event(&room, caller, "roomDeleted", "{}".into(), true)).await? {
+                break room.revision;
+            }
+            overtaken(deadline)?;
+        };
+        self.settle(id, number, deadline).await
+    }
+
+    /// What a user, or with `None` an anonymous reader, may do in a room.
+    pub async fn access(&self, id: Uuid, user: Option<Uuid>) -> Result<Access> {
+        self.get(id).await?;
+        Ok(Access { may_read: true, may_post: user.is_some() })
+    }
+
+    /// The room, if the caller may change it.
+    async fn owned(&self, id: Uuid, caller: &User) -> Result<Room> {
+        let room = self.get(id).await?;
+        if room.owner.id != caller.id {
+            return Err(Error::new(Code::Forbidden, "only the room's owner may do this"));
+        }
+        Ok(room)
+    }
+
+    /// Waits until the log has a room's events up to `number`. The change itself stands whatever comes of it.
+    async fn settle(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
+        tokio::time::timeout_at(deadline, self.relay.settle(room, number)).await.map_err(|_| Error::timeout())
+    }
+}
+
+/// Somebody else changed the room first: decide again on what it is now, while there is time.
+fn overtaken(deadline: Instant) -> Result<()> {
+    if Instant::now() < deadline { Ok(()) } else { Err(Error::unavailable("the room")) }
+}
+
+fn event(room: &Room, sender: &User, event: &str, data: String, closes_room: bool) -> RoomEvent {
+    let (id, sender) = (Uuid::now_v7(), sender.clone());
+    RoomEvent { id, room_id: room.id, number: room.revision, sender, event: event.into(), data, closes_room }
+}
+
+fn unknown() -> Error {
+    Error::not_found("room")
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+}

@@ -1,0 +1,169 @@
+//! Rooms in Postgres. Every call is one statement, so each is a transaction of its own in one round trip.
+
+use confab_common::pg::{Pool, PostgresConfig, violates};
+use confab_common::{Code, Error, Result, Secret};
+use futures::future::{BoxFuture, FutureExt};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{Owed, Position, Room, RoomEvent, Store, User};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// The store in one Postgres schema.
+pub struct PostgresStore(Pool);
+
+impl PostgresStore {
+    /// Opens the schema and brings it up to date.
+    pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
+        Ok(Self(Pool::open(url, "room", embedded::migrations::runner(), config).await?))
+    }
+
+    /// Rows changed.
+    async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        client.execute(&statement, values).await.map_err(named)
+    }
+
+    async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {
+        let client = self.0.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query(&statement, values).await?.iter().map(row).collect())
+    }
+}
+
+fn named(error: tokio_postgres::Error) -> Error {
+    if violates(&error, "rooms_name") { Error::new(Code::RoomNameTaken, "a room of that name exists") } else { error.into() }
+}
+
+fn room(row: &Row) -> Room {
+    Room {
+        id: row.get(0),
+        name: row.get(1),
+        description: row.get(2),
+        owner: User { id: row.get(3), username: row.get(4) },
+        created_at_ms: row.get(5),
+        revision: row.get(6),
+    }
+}
+
+fn owed(row: &Row) -> Owed {
+    let event = RoomEvent {
+        id: row.get(0),
+        room_id: row.get(1),
+        number: row.get(2),
+        sender: User { id: row.get(3), username: row.get(4) },
+        event: row.get(5),
+        data: row.get(6),
+        closes_room: row.get(7),
+    };
+    Owed { event, room_gone: row.get(8) }
+}
+
+const CREATE: &str = "/* create */
+    WITH fresh AS (
+        INSERT INTO room_ids (id) VALUES ($1::uuid) ON CONFLICT (id) DO NOTHING RETURNING id)
+    INSERT INTO rooms (id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision)
+    SELECT id, $2, $3, $4, $5, $6::uuid, $7, $8::bigint, $9::bigint FROM fresh";
+
+const GET: &str = "/* get */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms WHERE id = $1";
+
+// strpos, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
+const LIST: &str = "/* list */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
+    WHERE (created_at_ms, id) < ($1, $2) AND ($3 = '' OR strpos(search, $3) > 0)
+    ORDER BY created_at_ms DESC, id DESC LIMIT $4";
+
+const UPDATE: &str = "/* update */
+    WITH changed AS (
+        UPDATE rooms SET name = $9, folded_name = $10, description = $11, search = $12, revision = $3::bigint
+        WHERE id = $2::uuid AND revision = $3::bigint - 1 RETURNING id)
+    INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room)
+    SELECT $1::uuid, id, $3, $4::uuid, $5, $6, $7, $8::boolean FROM changed";
+
+const DELETE: &str = "/* delete */
+    WITH gone AS (
+        DELETE FROM rooms WHERE id = $2::uuid AND revision = $3::bigint - 1 RETURNING id)
+    INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room)
+    SELECT $1::uuid, id, $3, $4::uuid, $5, $6, $7, $8::boolean FROM gone";
+
+const OLDEST: &str = "/* oldest */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id)
+    FROM outbox WHERE room_id = $1 ORDER BY number LIMIT 1";
+
+const CLOSING: &str = "/* closing */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id)
+    FROM outbox WHERE room_id = $1 AND closes_room";
+
+const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
+    SELECT id, room_id, number, sender_id, sender_name, event, data, closes_room,
+           NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.id = outbox.room_id)
+    FROM outbox
+    WHERE room_id > $1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
+    ORDER BY room_id LIMIT $2";
+
+const SETTLE: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
+
+impl Store for PostgresStore {
+    fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>> {
+        async move {
+            let Room { id, name, description, owner, created_at_ms, revision } = &room;
+            let (folded, search) = (room.folded_name(), room.search());
+            let values: [&(dyn ToSql + Sync); 9] =
+                [id, name, &folded, description, &search, &owner.id, &owner.username, created_at_ms, revision];
+            Ok(self.execute(CREATE, &values).await? == 1)
+        }
+        .boxed()
+    }
+
+    fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<Room>>> {
+        async move { Ok(self.query(GET, &[&id], room).await?.pop()) }.boxed()
+    }
+
+    fn list(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
+        async move { self.query(LIST, &[&below.created_at_ms, &below.id, &query, &i64::from(limit)], room).await }.boxed()
+    }
+
+    fn update(&self, room: Room, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {
+        async move {
+            let (folded, search) = (room.folded_name(), room.search());
+            let mut values = values(&event).to_vec();
+            values.extend([&room.name as &(dyn ToSql + Sync), &folded, &room.description, &search]);
+            Ok(self.execute(UPDATE, &values).await? == 1)
+        }
+        .boxed()
+    }
+
+    fn delete(&self, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {
+        async move { Ok(self.execute(DELETE, &values(&event)).await? == 1) }.boxed()
+    }
+
+    fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
+        async move { Ok(self.query(OLDEST, &[&room], owed).await?.pop()) }.boxed()
+    }
+
+    fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
+        async move { Ok(self.query(CLOSING, &[&room], owed).await?.pop()) }.boxed()
+    }
+
+    fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
+        async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(limit)], owed).await }.boxed()
+    }
+
+    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(SETTLE, &[&events]).await.map(drop) }.boxed()
+    }
+}
+
+/// An outbox row as the statements above number its columns.
+fn values(event: &RoomEvent) -> [&(dyn ToSql + Sync); 8] {
+    let RoomEvent { id, room_id, number, sender, event, data, closes_room } = event;
+    [id, room_id, number, &sender.id, &sender.username, event, data, closes_room]
+}

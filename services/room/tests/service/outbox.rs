@@ -1,0 +1,154 @@
+//! A change and its event are one fact.
+
+use confab_common::Code;
+
+use super::log::Mood;
+use super::*;
+
+/// Runs each of these on both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+    };
+}
+
+on_both_stores![
+    a_change_answers_once_the_log_has_it,
+    what_the_log_is_owed_is_paid_when_it_is_back,
+    what_the_log_is_owed_survives_a_restart,
+    an_answer_lost_is_no_event_doubled,
+    racing_changes_reach_the_log_in_order,
+    one_refused_room_does_not_hold_up_others,
+    a_deleted_room_whose_log_is_closed_is_let_go,
+];
+
+fn updated(name: &str, description: &str) -> (String, String) {
+    ("roomUpdated".into(), format!(r#"{{"name":"{name}","description":"{description}"}}"#))
+}
+
+fn deleted() -> (String, String) {
+    ("roomDeleted".into(), "{}".into())
+}
+
+async fn a_change_answers_once_the_log_has_it(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    assert_eq!(log.events(), [], "making a room is no event");
+
+    let described = UpdateRoomRequest { caller: Some(ada.clone()), id: id.clone(), name: None, description: Some("leaves".into()) };
+    service.update(described.clone()).await.unwrap();
+    assert_eq!(log.of_room(&id), [updated("Tea", "leaves")]);
+    service.update(described).await.unwrap();
+    assert_eq!(log.events().len(), 1, "nothing changed, nothing to tell");
+
+    service.delete(&ada, &id).await.unwrap();
+    assert_eq!(log.of_room(&id), [updated("Tea", "leaves"), deleted()]);
+    let events = log.events();
+    assert!(events.iter().all(|event| event.sender.as_ref() == Some(&ada) && event.client_message_id.is_none()));
+    assert_eq!(events.iter().map(|event| event.closes_room).collect::<Vec<_>>(), [false, true]);
+}
+
+async fn what_the_log_is_owed_is_paid_when_it_is_back(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+
+    log.is(Mood::Away);
+    let (tea, late) = tokio::join!(service.rename(&ada, &id, "Green tea"), async {
+        eventually(async || service.get(&id).await.ok().filter(|room| room.name == "Green tea")).await;
+        service.rename(&ada, &id, "Black tea").await
+    });
+    assert_eq!((tea.unwrap_err().code, late.unwrap_err().code), (Code::Timeout, Code::Timeout));
+    assert_eq!(service.get(&id).await.unwrap().name, "Black tea", "the change stands");
+    assert_eq!(service.delete(&ada, &id).await.unwrap_err().code, Code::Timeout);
+    assert_eq!(service.get(&id).await.unwrap_err().code, Code::NotFound);
+    service.create(&ada, "Black tea").await.unwrap();
+    assert_eq!(log.events(), []);
+
+    log.is(Mood::Well);
+    eventually(async || (log.of_room(&id).len() == 3).then_some(())).await;
+    assert_eq!(log.of_room(&id), [updated("Green tea", ""), updated("Black tea", ""), deleted()]);
+}
+
+async fn what_the_log_is_owed_survives_a_restart(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    log.is(Mood::Away);
+    service.rename(&ada, &id, "Green tea").await.unwrap_err();
+    // A repeat of the deletion, as a caller without an answer sends it, waits for the first one's event.
+    let (first, repeat) = tokio::join!(service.delete(&ada, &id), async {
+        eventually(async || service.get(&id).await.err()).await;
+        service.delete(&ada, &id).await
+    });
+    assert_eq!((first.unwrap_err().code, repeat.unwrap_err().code), (Code::Timeout, Code::Timeout));
+    service.stop();
+
+    let service = Service::start(&place, &log).await;
+    assert_eq!(log.events(), []);
+    log.is(Mood::Well);
+    eventually(async || (log.of_room(&id) == [updated("Green tea", ""), deleted()]).then_some(())).await;
+    eventually(async || service.delete(&ada, &id).await.err().filter(|error| error.code == Code::NotFound)).await;
+}
+
+async fn an_answer_lost_is_no_event_doubled(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    log.is(Mood::Mute);
+    let (changed, ()) = tokio::join!(service.rename(&ada, &id, "Green tea"), async {
+        eventually(async || (log.attempts() > 1).then_some(())).await;
+        log.is(Mood::Well);
+    });
+    changed.unwrap();
+    assert_eq!(log.of_room(&id), [updated("Green tea", "")]);
+}
+
+async fn racing_changes_reach_the_log_in_order(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    // A second replica, where two can share a store.
+    let other = match place.url {
+        Some(_) => Some(Service::start(&place, &log).await),
+        None => None,
+    };
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    let names = (0..10).map(|number| format!("Tea {number}")).collect::<Vec<_>>();
+    let changes = names.iter().enumerate().map(|(turn, name)| {
+        let service = other.as_ref().filter(|_| turn % 2 == 1).unwrap_or(&service);
+        service.rename(&ada, &id, name)
+    });
+    for change in futures::future::join_all(changes).await {
+        change.unwrap();
+    }
+    let (last, told) = (service.get(&id).await.unwrap(), log.of_room(&id));
+    assert_eq!(told.len(), 10);
+    assert_eq!(told.last(), Some(&updated(&last.name, "")), "the log ends with what the room is");
+    let mut sorted = told.clone();
+    sorted.sort();
+    assert_eq!(sorted, names.iter().map(|name| updated(name, "")).collect::<Vec<_>>());
+}
+
+async fn one_refused_room_does_not_hold_up_others(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let (stuck, well) = (service.create(&ada, "Stuck").await.unwrap().id, service.create(&ada, "Well").await.unwrap().id);
+    log.is(Mood::Refusing("not_found"));
+    assert_eq!(service.rename(&ada, &stuck, "Stuck 2").await.unwrap_err().code, Code::Timeout);
+    log.is(Mood::Well);
+    service.rename(&ada, &well, "Well 2").await.unwrap();
+    // An existing room's event is kept whatever the log says, and told in the end.
+    eventually(async || (log.of_room(&stuck) == [updated("Stuck 2", "")]).then_some(())).await;
+}
+
+async fn a_deleted_room_whose_log_is_closed_is_let_go(place: Place) {
+    let (log, ada) = (Log::default(), user("ada"));
+    let service = Service::start(&place, &log).await;
+    let id = service.create(&ada, "Tea").await.unwrap().id;
+    log.is(Mood::Refusing("not_found"));
+    service.delete(&ada, &id).await.unwrap();
+    assert_eq!(service.delete(&ada, &id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(log.events(), []);
+}

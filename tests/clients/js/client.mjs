@@ -1,0 +1,52 @@
+// Stock socket.io-client sockets, driven by one JSON command a line on standard input; what happens to them is told by one
+// JSON line each on standard output. Ends with its input.
+import { createInterface } from "node:readline";
+import { io } from "socket.io-client";
+
+const sockets = new Map();
+const tell = (report) => process.stdout.write(JSON.stringify(report) + "\n");
+
+function connect({ id, url, options }) {
+  const socket = io(url, { forceNew: true, ...options });
+  sockets.set(id, socket);
+  const transport = () => socket.io.engine?.transport?.name;
+  socket.on("connect", () => tell({ id, kind: "connect", data: { sid: socket.id, transport: transport(), recovered: socket.recovered } }));
+  socket.on("connect_error", (error) => tell({ id, kind: "connect_error", data: { message: error.message, data: error.data } }));
+  socket.on("disconnect", (reason) => tell({ id, kind: "disconnect", data: { reason } }));
+  socket.onAny((event, ...args) => tell({ id, kind: "event", event, args: args.map(plain) }));
+  socket.io.on("open", () => socket.io.engine.on("upgrade", (to) => tell({ id, kind: "upgrade", data: { transport: to.name } })));
+  socket.io.on("reconnect", (attempt) => tell({ id, kind: "reconnect", data: { attempt } }));
+}
+
+// Bytes are told as {base64}, and given so.
+const plain = (value) => (Buffer.isBuffer(value) ? { base64: value.toString("base64") } : value);
+function bytes(value) {
+  if (value === null || typeof value !== "object") return value;
+  if (typeof value.base64 === "string" && Object.keys(value).length === 1) return Buffer.from(value.base64, "base64");
+  for (const key of Object.keys(value)) value[key] = bytes(value[key]);
+  return value;
+}
+
+const commands = {
+  connect,
+  emit({ id, ref, event, args, ack }) {
+    const values = args.map(bytes);
+    if (ack) sockets.get(id).emit(event, ...values, (...answer) => tell({ id, kind: "ack", ref, args: answer }));
+    else sockets.get(id).emit(event, ...values);
+  },
+  reconnect: ({ id }) => sockets.get(id).connect(),
+  disconnect: ({ id }) => sockets.get(id).disconnect(),
+  // The transport breaks; the client is to come back by itself.
+  cut: ({ id }) => sockets.get(id).io.engine.close(),
+};
+
+const lines = createInterface({ input: process.stdin });
+lines.on("line", (line) => {
+  const command = JSON.parse(line);
+  commands[command.op](command);
+});
+lines.on("close", () => process.exit(0));
+process.on("uncaughtException", (error) => {
+  tell({ kind: "crash", data: String(error.stack) });
+  process.exit(1);
+});

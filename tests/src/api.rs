@@ -1,0 +1,167 @@
+//! An HTTP client of the public API.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A client of one address.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The base URL.
+    pub url: String,
+    http: reqwest::Client,
+}
+
+/// An account and its token.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub username: String,
+    /// A token of it.
+    pub token: String,
+}
+
+/// What was answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The JSON body; null when it is none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The `code` of a failure, as documented.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// The body of an answer that must have this status.
+    ///
+    /// # Errors
+    /// When it has another.
+    pub fn expect(self, status: u16) -> anyhow::Result<Value> {
+        ensure!(self.status == status, "expected {status}, got {} {}", self.status, self.body);
+        Ok(self.body)
+    }
+}
+
+impl Api {
+    /// A client of the server at `url`.
+    ///
+    /// # Panics
+    /// When the client cannot be set up.
+    pub fn new(url: impl Into<String>) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
+        Self { url: url.into(), http }
+    }
+
+    /// A request that is not sent yet, for what [`Api::call`] cannot say.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, body })
+    }
+
+    /// A call as somebody, or as nobody.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn call(&self, method: Method, path: &str, who: Option<&Account>, body: Option<Value>) -> anyhow::Result<Answer> {
+        let mut request = self.request(method, path);
+        if let Some(account) = who {
+            request = request.bearer_auth(&account.token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        self.send(request).await
+    }
+
+    /// GET as somebody.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn get(&self, path: &str, who: &Account) -> anyhow::Result<Answer> {
+        self.call(Method::GET, path, Some(who), None).await
+    }
+
+    /// POST as somebody.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn post(&self, path: &str, who: &Account, body: Value) -> anyhow::Result<Answer> {
+        self.call(Method::POST, path, Some(who), Some(body)).await
+    }
+
+    /// A new account with a name that nobody else has.
+    ///
+    /// # Errors
+    /// When signup is refused.
+    pub async fn signup(&self) -> anyhow::Result<Account> {
+        let username = unique("user");
+        let credentials = json!({"username": username, "password": "correct horse battery"});
+        let body = self.call(Method::POST, "/api/auth/signup", None, Some(credentials)).await?.expect(201)?;
+        Account::of(&body)
+    }
+
+    /// A new room with a name that no other has; its id.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn room(&self, owner: &Account) -> anyhow::Result<String> {
+        let room = self.post("/api/rooms", owner, json!({"name": unique("room")})).await?.expect(201)?;
+        Ok(room["id"].as_str().context("a room has an id")?.into())
+    }
+
+    /// The whole history of a room, oldest first, in pages of `limit`.
+    ///
+    /// # Errors
+    /// When a page is refused.
+    pub async fn history(&self, room: &str, reader: &Account, limit: u32) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut path = format!("/api/messages/{room}?limit={limit}&after=0");
+        loop {
+            let mut page = self.get(&path, reader).await?.expect(200)?;
+            all.append(page["items"].as_array_mut().context("a page has items")?);
+            match page["nextCursor"].as_str() {
+                Some(cursor) => path = format!("/api/messages/{room}?limit={limit}&cursor={cursor}"),
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+impl Account {
+    /// The account in the answer of signup and login.
+    ///
+    /// # Errors
+    /// When it is not such an answer.
+    pub fn of(body: &Value) -> anyhow::Result<Self> {
+        let text = |value: &Value| value.as_str().map(String::from).with_context(|| format!("no account: {body}"));
+        Ok(Self { id: text(&body["user"]["id"])?, username: text(&body["user"]["username"])?, token: text(&body["token"])? })
+    }
+}
+
+/// A name that has not been used before.
+pub fn unique(prefix: &str) -> String {
+    let id = Uuid::new_v4().simple().to_string();
+    format!("{prefix}-{}", &id[..16])
+}

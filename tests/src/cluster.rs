@@ -1,0 +1,277 @@
+//! The whole cluster on one machine without containers: `make cluster-up` and the end-to-end tests run the same code.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+
+use crate::daemon::Daemon;
+use crate::guard::Guard;
+use crate::plan::{Member, Plan, Role, file};
+use crate::servers::postgres::Postgres;
+use crate::servers::{nginx, redis};
+use crate::wait::eventually;
+use crate::{programs, secrets};
+
+/// How long a process may take until it is ready.
+const READY: Duration = Duration::from_secs(60);
+/// How long a process may take to leave in order.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// A cluster, running or not.
+pub struct Cluster {
+    /// Where everything is.
+    pub plan: Plan,
+    settings: Vec<(String, String)>,
+    inherits_settings: bool,
+    postgres: Postgres,
+    http: reqwest::Client,
+    /// Last, so that what is left over ends with everything else gone.
+    _guard: Option<Guard>,
+}
+
+impl Cluster {
+    /// A cluster as planned, whose programs also hear `CONFAB_` variables of the caller.
+    ///
+    /// # Errors
+    /// When Postgres is not installed.
+    pub fn new(plan: Plan) -> anyhow::Result<Self> {
+        let postgres = (Role::Postgres, 1);
+        let postgres = Postgres::new(&plan.work(postgres), plan.port(postgres), true)?;
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).pool_max_idle_per_host(0).build()?;
+        Ok(Self { plan, settings: vec![], inherits_settings: true, postgres, http, _guard: None })
+    }
+
+    /// A running cluster for tests: on free ports, with these settings, gone when the test run ends.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn scratch(gateways: u16, replicas: u16, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let guard = Guard::new("cluster")?;
+        let mut cluster = Self::new(Plan::free(guard.directory(), gateways, replicas)?)?;
+        cluster.settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        cluster.inherits_settings = false;
+        cluster._guard = Some(guard);
+        cluster.up().await?;
+        Ok(cluster)
+    }
+
+    /// Starts what does not run, leaves the rest alone, ends what is not in the plan, and waits until all is ready.
+    /// Returns what it started.
+    ///
+    /// # Errors
+    /// When something does not become ready; the message holds the end of its log.
+    pub async fn up(&self) -> anyhow::Result<Vec<Member>> {
+        let _lock = self.lock()?;
+        secrets::prepare(&self.plan.secrets())?;
+        for member in self.unplanned() {
+            self.stop(member).await?;
+        }
+        let mut started = Vec::new();
+        for member in self.plan.members() {
+            if !self.is_up(member)? {
+                self.spawn(member).await.with_context(|| format!("{}-{} does not start", member.0.name(), member.1))?;
+                started.push(member);
+            } else if member.0 == Role::Lb && self.configure_balancer()? {
+                self.daemon(member)?.signal(Signal::HUP);
+            }
+            if member.0 == Role::Postgres {
+                self.ready(member).await?;
+            }
+        }
+        for member in self.plan.members() {
+            self.ready(member).await?;
+        }
+        Ok(started)
+    }
+
+    /// Ends everything in order. Data and logs stay.
+    ///
+    /// # Errors
+    /// When something is still there after it was killed.
+    pub async fn down(&self) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        let mut members = self.plan.members();
+        members.extend(self.unplanned());
+        for role in Role::ALL.into_iter().rev() {
+            let daemons = members.iter().filter(|member| member.0 == role).map(|member| self.daemon(*member));
+            let daemons = daemons.collect::<anyhow::Result<Vec<_>>>()?;
+            // All of a role leave at the same time; the second round sees to it that they have.
+            daemons.iter().for_each(|daemon| _ = daemon.signal(daemon.stop));
+            for daemon in daemons {
+                let _ = eventually("its end", LEAVE, async || daemon.running().is_none().then_some(())).await;
+                daemon.kill().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one process and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start(&self, member: Member) -> anyhow::Result<()> {
+        self.spawn(member).await?;
+        self.ready(member).await
+    }
+
+    /// Ends one process in order.
+    ///
+    /// # Errors
+    /// When it is still there after it was killed.
+    pub async fn stop(&self, member: Member) -> anyhow::Result<()> {
+        self.daemon(member)?.stop(LEAVE).await
+    }
+
+    /// `kill -9` of one process and its children.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub async fn kill(&self, member: Member) -> anyhow::Result<()> {
+        self.daemon(member)?.kill().await
+    }
+
+    /// Waits until a process is ready.
+    ///
+    /// # Errors
+    /// When it has ended or takes too long; the message holds the end of its log.
+    pub async fn ready(&self, member: Member) -> anyhow::Result<()> {
+        let daemon = self.daemon(member)?;
+        let name = format!("{}-{} is ready", member.0.name(), member.1);
+        let probe = async || match self.is_ready(member).await {
+            true => Some(Ok(())),
+            false if daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
+            false => None,
+        };
+        eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
+    }
+
+    /// How a process of the cluster is run.
+    ///
+    /// # Errors
+    /// When its program is not installed.
+    pub fn daemon(&self, member: Member) -> anyhow::Result<Daemon> {
+        let (pid_file, log) = (file(&self.pids(), member, "pid"), file(&self.plan.directory.join("logs"), member, "log"));
+        let work = self.plan.work(member);
+        match member.0 {
+            Role::Postgres => Ok(self.postgres.daemon(pid_file, log)),
+            Role::Redis => redis::daemon(work, self.plan.port(member), pid_file, log),
+            Role::Lb => nginx::daemon(work, pid_file, log),
+            Role::Auth | Role::Room | Role::Message | Role::Gateway => Ok(Daemon {
+                program: programs().join(format!("confab-{}", member.0.name())),
+                arguments: vec![],
+                environment: self.settings(member),
+                inherits_settings: self.inherits_settings,
+                user: None,
+                work,
+                pid_file,
+                log,
+                stop: Signal::TERM,
+            }),
+        }
+    }
+
+    fn settings(&self, member: Member) -> Vec<(String, String)> {
+        let secret = |name: &str| self.plan.secrets().join(name).display().to_string();
+        let mut settings = vec![
+            ("CONFAB_LISTEN".to_string(), format!("127.0.0.1:{}", self.plan.port(member))),
+            ("CONFAB_ADMIN_LISTEN".into(), format!("127.0.0.1:{}", self.plan.admin_port(member))),
+            ("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", self.plan.port((Role::Redis, 1)))),
+            ("CONFAB_SIGNING_KEY_FILE".into(), secret("signing-key.pem")),
+            ("CONFAB_CLUSTER_KEY_FILE".into(), secret("cluster-key")),
+        ];
+        for service in Role::SERVICES {
+            let name = service.name().to_uppercase();
+            let replicas = (1..=self.plan.replicas).map(|n| self.plan.url((service, n))).collect::<Vec<_>>();
+            settings.push((format!("CONFAB_{name}_URL"), replicas.join(",")));
+            settings.push((format!("CONFAB_{name}_STORE_FILE"), secret("postgres-url")));
+        }
+        settings.extend(self.settings.iter().cloned());
+        settings
+    }
+
+    /// Whether it runs, with the settings it is to have.
+    fn is_up(&self, member: Member) -> anyhow::Result<bool> {
+        let daemon = self.daemon(member)?;
+        let as_planned = !member.0.is_ours() || fs::read_to_string(daemon.work.join("settings")).is_ok_and(|s| s == text(&daemon));
+        Ok(as_planned && daemon.running().is_some())
+    }
+
+    async fn spawn(&self, member: Member) -> anyhow::Result<()> {
+        let daemon = self.daemon(member)?;
+        daemon.kill().await?;
+        let mut ports = vec![self.plan.port(member)];
+        match member.0 {
+            Role::Postgres => {
+                let password = fs::read_to_string(self.plan.secrets().join("postgres-password"))?;
+                self.postgres.prepare(Some(&password))?;
+                secrets::keep(&self.plan.secrets().join("postgres-url"), &self.postgres.url(Some(&password), "confab"))?;
+            }
+            Role::Lb => _ = self.configure_balancer()?,
+            Role::Redis => {}
+            Role::Auth | Role::Room | Role::Message | Role::Gateway => {
+                ports.push(self.plan.admin_port(member));
+                fs::create_dir_all(&daemon.work)?;
+                fs::write(daemon.work.join("settings"), text(&daemon))?;
+            }
+        }
+        for port in ports {
+            if TcpListener::bind(("127.0.0.1", port)).is_err() {
+                bail!("port {port} is taken by another program");
+            }
+        }
+        daemon.spawn().await.map(drop)
+    }
+
+    fn configure_balancer(&self) -> anyhow::Result<bool> {
+        let gateways = (1..=self.plan.gateways).map(|n| self.plan.port((Role::Gateway, n))).collect::<Vec<_>>();
+        let member = (Role::Lb, 1);
+        nginx::configure(&self.daemon(member)?, self.plan.port(member), &gateways)
+    }
+
+    async fn is_ready(&self, member: Member) -> bool {
+        let port = self.plan.port(member);
+        let url = match member.0 {
+            Role::Postgres => return self.postgres.is_ready(),
+            Role::Redis => return redis::is_ready(port),
+            Role::Lb => format!("http://127.0.0.1:{port}/.well-known/jwks.json"),
+            _ => format!("http://127.0.0.1:{}/readyz", self.plan.admin_port(member)),
+        };
+        self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Processes with a pid file that are not in the plan: from a larger cluster before.
+    fn unplanned(&self) -> Vec<Member> {
+        let planned = self.plan.members();
+        running(&self.plan.directory).into_iter().filter(|member| !planned.contains(member)).collect()
+    }
+
+    fn pids(&self) -> PathBuf {
+        self.plan.directory.join("pids")
+    }
+
+    /// Two commands on one cluster wait for one another.
+    fn lock(&self) -> anyhow::Result<File> {
+        fs::create_dir_all(&self.plan.directory)?;
+        let file = File::create(self.plan.directory.join("lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+}
+
+/// The processes that have a pid file in a cluster's directory.
+pub fn running(directory: &std::path::Path) -> Vec<Member> {
+    let files = fs::read_dir(directory.join("pids")).into_iter().flatten().flatten();
+    let member = |name: &str| {
+        let (role, n) = name.strip_suffix(".pid")?.rsplit_once('-')?;
+        Some((Role::ALL.into_iter().find(|known| known.name() == role)?, n.parse().ok()?))
+    };
+    files.filter_map(|entry| member(entry.file_name().to_str()?)).collect()
+}
+
+fn text(daemon: &Daemon) -> String {
+    daemon.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}

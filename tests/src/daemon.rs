@@ -1,0 +1,221 @@
+//! One process that outlives whoever started it, known by the directory it works in.
+//!
+//! A pid file alone may lie: its process is gone and the number somebody else's. So a process counts as ours when it runs
+//! the right program *in the directory that only it works in*; that also finds what a `kill -9` of its parent left over.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::eventually;
+
+/// How a process is run.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// The program's file.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables added to the environment.
+    pub environment: Vec<(String, String)>,
+    /// Whether `CONFAB_` variables of the caller reach it too.
+    pub inherits_settings: bool,
+    /// User and group to run as, when not the caller's.
+    pub user: Option<(u32, u32)>,
+    /// The directory that it alone works in.
+    pub work: PathBuf,
+    /// Where its process id is written.
+    pub pid_file: PathBuf,
+    /// Where its output is appended.
+    pub log: PathBuf,
+    /// What ends it in order.
+    pub stop: Signal,
+}
+
+impl Daemon {
+    /// Its process id, while it runs.
+    pub fn running(&self) -> Option<i32> {
+        let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
+        self.is_own(pid).then_some(pid)
+    }
+
+    /// Starts it and writes its pid file, after ending what an earlier life left over.
+    ///
+    /// # Errors
+    /// When the program cannot be run or a file not be written.
+    pub async fn spawn(&self) -> anyhow::Result<i32> {
+        self.kill().await?;
+        for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
+            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let log =
+            File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = Command::new(&self.program);
+        // A group of its own and no terminal: it neither hears the caller's Ctrl-C nor ends with the caller.
+        command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if !self.inherits_settings {
+            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
+                command.env_remove(name);
+            }
+        }
+        for (name, value) in &self.environment {
+            // A setting that we give by file and the caller by value would be given twice.
+            command.env_remove(name.trim_end_matches("_FILE")).env(name, value);
+        }
+        if let Some((user, group)) = self.user {
+            command.gid(group).uid(user);
+        }
+        let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
+        fs::write(&self.pid_file, format!("{}\n", child.id()))?;
+        let pid = child.id().try_into()?;
+        // Somebody has to take note of its end, or it stays behind as a zombie for as long as the caller lives.
+        std::thread::spawn(move || { child }.wait());
+        Ok(pid)
+    }
+
+    /// Ends it in order, or by force when it has not ended within `limit`; then whatever it left over.
+    ///
+    /// # Errors
+    /// When something of it is still there.
+    pub async fn stop(&self, limit: Duration) -> anyhow::Result<()> {
+        if let Some(pid) = self.running() {
+            signal(pid, self.stop);
+            let _ = eventually("its end", limit, async || self.running().is_none().then_some(())).await;
+        }
+        self.kill().await
+    }
+
+    /// Ends it by force, with everything it left over.
+    ///
+    /// # Errors
+    /// When something of it is still there.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        let gone = async || {
+            let left = self.leftovers();
+            left.iter().for_each(|pid| signal(*pid, Signal::KILL));
+            left.is_empty().then_some(())
+        };
+        eventually(&format!("the end of what runs in {}", self.work.display()), Duration::from_secs(10), gone).await?;
+        match fs::remove_file(&self.pid_file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a signal to the process itself; false when it does not run.
+    pub fn signal(&self, signal_: Signal) -> bool {
+        self.running().inspect(|pid| signal(*pid, signal_)).is_some()
+    }
+
+    /// The end of its log, for an error message.
+    pub fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines = log.lines().collect::<Vec<_>>();
+        format!("{}:\n  {}", self.log.display(), lines[lines.len().saturating_sub(8)..].join("\n  "))
+    }
+
+    /// Whether the file it was started from is still the one on disk.
+    pub fn is_current(&self) -> bool {
+        self.running().and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok()).zip(fs::metadata(&self.program).ok()).is_some_and(
+            |(running, there)| {
+                use std::os::unix::fs::MetadataExt;
+                (running.dev(), running.ino()) == (there.dev(), there.ino())
+            },
+        )
+    }
+
+    fn leftovers(&self) -> Vec<i32> {
+        processes().filter(|pid| self.is_own(*pid)).collect()
+    }
+
+    fn is_own(&self, pid: i32) -> bool {
+        let program = self.program.canonicalize().unwrap_or_else(|_| self.program.clone());
+        let same_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
+            // By its name alone: a program that was built again is another file, and the old one is said to be deleted.
+            let exe = exe.file_name().map(|name| name.to_string_lossy().trim_end_matches(" (deleted)").to_string());
+            exe.as_deref() == program.file_name().and_then(|name| name.to_str())
+        });
+        same_program && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| is_within(&cwd, &self.work))
+    }
+}
+
+/// Kills every process that works in `directory` or below it, but the caller.
+pub fn sweep(directory: &Path) {
+    let own = std::process::id().cast_signed();
+    for pid in processes().filter(|pid| *pid != own) {
+        if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| is_within(&cwd, directory)) {
+            signal(pid, Signal::KILL);
+        }
+    }
+}
+
+fn is_within(path: &Path, directory: &Path) -> bool {
+    directory.canonicalize().is_ok_and(|directory| path.starts_with(directory))
+}
+
+/// A signal to a process that may be gone already, which is no error.
+fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(name: &str, program: &str, arguments: &[&str]) -> Daemon {
+        let directory = std::env::temp_dir().join(format!("daemon-{name}-{}", std::process::id()));
+        Daemon {
+            program: program.into(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: vec![],
+            inherits_settings: false,
+            user: None,
+            work: directory.join("work"),
+            pid_file: directory.join("it.pid"),
+            log: directory.join("it.log"),
+            stop: Signal::TERM,
+        }
+    }
+
+    #[tokio::test]
+    async fn knows_its_process_and_ends_it() {
+        let sleeper = daemon("sleeper", "/bin/sleep", &["600"]);
+        let pid = sleeper.spawn().await.unwrap();
+        eventually("it runs", Duration::from_secs(5), async || sleeper.running()).await.unwrap();
+        assert_eq!((sleeper.running(), sleeper.is_current()), (Some(pid), true));
+        sleeper.stop(Duration::from_secs(5)).await.unwrap();
+        assert_eq!((sleeper.running(), sleeper.pid_file.exists()), (None, false));
+        fs::remove_dir_all(sleeper.work.parent().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stale_pid_file_is_not_believed_and_leftovers_are_found() {
+        let sleeper = daemon("stale", "/bin/sleep", &["600"]);
+        let first = sleeper.spawn().await.unwrap();
+        eventually("it runs", Duration::from_secs(5), async || sleeper.running()).await.unwrap();
+        // The number now is somebody else's: this test's own.
+        fs::write(&sleeper.pid_file, std::process::id().to_string()).unwrap();
+        assert_eq!(sleeper.running(), None);
+        let second = sleeper.spawn().await.unwrap();
+        let only_the_second = async || (sleeper.leftovers() == [second]).then_some(());
+        eventually("the first is gone", Duration::from_secs(5), only_the_second).await.unwrap();
+        assert_ne!(first, second);
+        sleeper.kill().await.unwrap();
+        fs::remove_dir_all(sleeper.work.parent().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,71 @@
+//! The one program that is everything, as `cargo run` starts it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::Signal;
+
+use crate::daemon::Daemon;
+use crate::guard::Guard;
+use crate::plan::free_ports;
+use crate::programs;
+use crate::wait::eventually;
+
+/// A running `confab` with a data directory of its own, gone when the test run ends.
+pub struct Embedded {
+    daemon: Daemon,
+    port: u16,
+    _guard: Guard,
+}
+
+impl Embedded {
+    /// Starts it with these settings on top of its defaults.
+    ///
+    /// # Errors
+    /// When it does not become ready; the message holds the end of its log.
+    pub async fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let guard = Guard::new("embedded")?;
+        let directory = guard.directory();
+        let port = free_ports(2)?;
+        let own = [("CONFAB_LISTEN", format!("127.0.0.1:{port}")), ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1))];
+        let given = settings.iter().map(|(name, value)| (*name, value.to_string()));
+        let daemon = Daemon {
+            program: programs().join("confab"),
+            arguments: vec![],
+            environment: own.into_iter().chain(given).map(|(name, value)| (name.to_string(), value)).collect(),
+            inherits_settings: false,
+            user: None,
+            work: directory.join("work"),
+            pid_file: directory.join("confab.pid"),
+            log: directory.join("confab.log"),
+            stop: Signal::TERM,
+        };
+        let embedded = Self { daemon, port, _guard: guard };
+        embedded.up().await?;
+        Ok(embedded)
+    }
+
+    /// Starts it again on the same data, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn up(&self) -> anyhow::Result<()> {
+        self.daemon.spawn().await?;
+        let readyz = format!("http://127.0.0.1:{}/readyz", self.port + 1);
+        let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
+            true => Some(Ok(())),
+            false => self.daemon.running().is_none().then(|| Err(anyhow::anyhow!("it has ended"))),
+        };
+        eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
+    }
+
+    /// Its process, to be signalled, stopped or killed.
+    pub fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}

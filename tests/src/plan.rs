@@ -1,0 +1,172 @@
+//! Which program listens where, and in which directory it works.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::Context;
+
+/// A kind of process in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The database server.
+    Postgres,
+    /// The bus.
+    Redis,
+    /// `confab-auth`.
+    Auth,
+    /// `confab-room`.
+    Room,
+    /// `confab-message`.
+    Message,
+    /// `confab-gateway`.
+    Gateway,
+    /// The load balancer.
+    Lb,
+}
+
+impl Role {
+    /// Every role, in the order of starting.
+    pub const ALL: [Self; 7] = [Self::Postgres, Self::Redis, Self::Auth, Self::Room, Self::Message, Self::Gateway, Self::Lb];
+    /// The services behind the gateways.
+    pub const SERVICES: [Self; 3] = [Self::Auth, Self::Room, Self::Message];
+
+    /// Its name in paths and listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Auth => "auth",
+            Self::Room => "room",
+            Self::Message => "message",
+            Self::Gateway => "gateway",
+            Self::Lb => "lb",
+        }
+    }
+
+    /// Whether it is a program of this workspace, which has an admin port.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Auth | Self::Room | Self::Message | Self::Gateway)
+    }
+}
+
+/// One process: a role and its number, from 1.
+pub type Member = (Role, u16);
+
+/// Most gateways, and most replicas of a service, that the fixed ports have room for.
+pub const MOST: u16 = 9;
+
+/// How a cluster is laid out on this machine.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Everything of the cluster is under it.
+    pub directory: PathBuf,
+    /// How many gateways.
+    pub gateways: u16,
+    /// How many replicas of each service.
+    pub replicas: u16,
+    ports: Ports,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ports {
+    /// The documented ones: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131…, admin 7201… / 7211… / 7221… / 7231…,
+    /// Postgres 7432, Redis 7379.
+    Fixed,
+    /// A block that was free, from this port on.
+    Block(u16),
+}
+
+impl Plan {
+    /// A cluster on the documented ports.
+    pub fn fixed(directory: impl Into<PathBuf>, gateways: u16, replicas: u16) -> Self {
+        Self { directory: directory.into(), gateways, replicas, ports: Ports::Fixed }
+    }
+
+    /// A cluster on free ports.
+    ///
+    /// # Errors
+    /// When no free block is found.
+    pub fn free(directory: impl Into<PathBuf>, gateways: u16, replicas: u16) -> anyhow::Result<Self> {
+        Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(110)?) })
+    }
+
+    /// Every process, in the order of starting.
+    pub fn members(&self) -> Vec<Member> {
+        Role::ALL.into_iter().flat_map(|role| (1..=self.count(role)).map(move |n| (role, n))).collect()
+    }
+
+    /// How many processes of a role.
+    pub fn count(&self, role: Role) -> u16 {
+        match role {
+            Role::Postgres | Role::Redis | Role::Lb => 1,
+            Role::Gateway => self.gateways,
+            Role::Auth | Role::Room | Role::Message => self.replicas,
+        }
+    }
+
+    /// The port that a process serves.
+    pub fn port(&self, (role, n): Member) -> u16 {
+        match self.ports {
+            Ports::Block(first) => first + role as u16 * 10 + n,
+            Ports::Fixed => match role {
+                Role::Postgres => 7432,
+                Role::Redis => 7379,
+                Role::Auth => 7110 + n,
+                Role::Room => 7120 + n,
+                Role::Message => 7130 + n,
+                Role::Gateway => 8080 + n,
+                Role::Lb => 8080,
+            },
+        }
+    }
+
+    /// The port of `/readyz` and `/metrics`, of a program of ours.
+    pub fn admin_port(&self, (role, n): Member) -> u16 {
+        let row = match role {
+            Role::Auth => 1,
+            Role::Room => 2,
+            Role::Message => 3,
+            _ => 0,
+        };
+        match self.ports {
+            Ports::Block(first) => first + 70 + row * 10 + n,
+            Ports::Fixed => 7200 + row * 10 + n,
+        }
+    }
+
+    /// The directory that a process works in; nobody else does, so it is known by it.
+    pub fn work(&self, (role, n): Member) -> PathBuf {
+        self.directory.join("data").join(format!("{}-{n}", role.name()))
+    }
+
+    /// The base URL of a process that speaks HTTP.
+    pub fn url(&self, member: Member) -> String {
+        format!("http://127.0.0.1:{}", self.port(member))
+    }
+
+    /// Where keys and passwords are kept.
+    pub fn secrets(&self) -> PathBuf {
+        self.directory.join("secrets")
+    }
+}
+
+/// A file name for a process, as in `gateway-1.pid`.
+pub fn file(directory: &Path, (role, n): Member, suffix: &str) -> PathBuf {
+    directory.join(format!("{}-{n}.{suffix}", role.name()))
+}
+
+/// The first of `count` ports in a row that are free on loopback. Below the range from which the system takes ports for
+/// outgoing connections, so that a process that is restarted finds its port still free.
+///
+/// # Errors
+/// When there is no such row.
+pub fn free_ports(count: u16) -> anyhow::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = (std::process::id() % 97) as u16;
+    let blocks = 19_000 / count;
+    (0..blocks)
+        .map(|_| 11_000 + (own.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % blocks) * count)
+        .find(|first| (*first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+        .with_context(|| format!("no {count} free ports in a row"))
+}

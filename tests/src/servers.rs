@@ -1,0 +1,19 @@
+//! The servers that Confab runs on: from the system's packages, on ports and in directories of our own.
+
+pub mod nginx;
+pub mod postgres;
+pub mod redis;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// Finds a server's program on the PATH or where Debian puts those of administrators.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("{name} is not installed"))
+}

@@ -1,0 +1,192 @@
+//! Postgres. It refuses to run as root, so root runs it as the user that its package made.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+
+use crate::daemon::Daemon;
+
+/// The name of the superuser; its database for Confab is `confab`.
+pub const SUPERUSER: &str = "postgres";
+
+/// One server.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    programs: PathBuf,
+    work: PathBuf,
+    port: u16,
+    user: Option<(u32, u32)>,
+    durable: bool,
+}
+
+impl Postgres {
+    /// A server that keeps its files under `work`. One that is not `durable` is faster and survives no crash of the machine.
+    ///
+    /// # Errors
+    /// When Postgres 15 or newer is not installed, or there is nobody to run it as.
+    pub fn new(work: &Path, port: u16, durable: bool) -> anyhow::Result<Self> {
+        let user = rustix::process::geteuid().is_root().then(unprivileged).transpose()?;
+        let work = match user {
+            Some((user, _)) if !reachable(work, user) => elsewhere(work),
+            _ => work.to_path_buf(),
+        };
+        Ok(Self { programs: programs()?, work, port, user, durable })
+    }
+
+    /// Where it works.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// How it is run; the process is the postmaster itself.
+    pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
+        let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
+        let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "synchronous_commit=off", "full_page_writes=off"] };
+        let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=500", "shared_buffers=128MB"];
+        for setting in settings.iter().chain(durability) {
+            arguments.extend(["-c".into(), setting.to_string()]);
+        }
+        Daemon {
+            program: self.programs.join("postgres"),
+            arguments,
+            environment: vec![("LC_ALL".into(), "C.UTF-8".into())],
+            inherits_settings: false,
+            user: self.user,
+            work: self.data(),
+            pid_file,
+            log,
+            // A "fast" shutdown: it does not wait for clients to leave.
+            stop: Signal::INT,
+        }
+    }
+
+    /// Makes the data directory and the database, unless they are there. With a password it is asked for, without one anybody
+    /// on this machine may come in.
+    ///
+    /// # Errors
+    /// When initdb fails; the message holds what it said.
+    pub fn prepare(&self, password: Option<&str>) -> anyhow::Result<()> {
+        let done = self.work.join("prepared");
+        if done.exists() {
+            return Ok(());
+        }
+        // What is there is from a preparation that was broken off.
+        let _ = fs::remove_dir_all(&self.work);
+        fs::create_dir_all(&self.work)?;
+        let mut arguments = vec!["-D", "data", "-U", SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
+        if let Some(password) = password {
+            let file = self.work.join("password");
+            fs::write(&file, "")?;
+            fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+            fs::write(&file, password)?;
+            self.give(&file)?;
+            arguments.extend(["--auth=scram-sha-256", "--pwfile=password"]);
+        } else {
+            arguments.push("--auth=trust");
+        }
+        fs::set_permissions(&self.work, Permissions::from_mode(0o700))?;
+        self.give(&self.work)?;
+        self.run("initdb", &arguments, "")?;
+        self.run("postgres", &["--single", "-D", "data", "postgres"], "CREATE DATABASE confab\n")?;
+        let _ = fs::remove_file(self.work.join("password"));
+        fs::write(done, "")?;
+        Ok(())
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, password: Option<&str>, database: &str) -> String {
+        let password = password.map(|password| format!(":{password}")).unwrap_or_default();
+        format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Whether it takes connections.
+    pub fn is_ready(&self) -> bool {
+        let mut command = Command::new(self.programs.join("pg_isready"));
+        command.args(["-q", "-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()]).status().is_ok_and(|status| status.success())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.work.join("data")
+    }
+
+    fn give(&self, path: &Path) -> anyhow::Result<()> {
+        self.user.map_or(Ok(()), |(user, group)| Ok(chown(path, Some(user), Some(group))?))
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(self.programs.join(program));
+        command.args(arguments).current_dir(&self.work).env("LC_ALL", "C.UTF-8");
+        if let Some((user, group)) = self.user {
+            command.gid(group).uid(user);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+}
+
+/// The newest installed server of version 15 or later, in Debian's place or beside the `initdb` on the PATH.
+fn programs() -> anyhow::Result<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter(|(version, programs)| *version >= 15 && programs.join("postgres").is_file())
+        .max();
+    match newest {
+        Some((_, programs)) => Ok(programs),
+        None => Ok(super::program("initdb")?.canonicalize()?.parent().context("initdb is in a directory")?.to_path_buf()),
+    }
+}
+
+/// The user that Postgres runs as when we are root.
+fn unprivileged() -> anyhow::Result<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd")?;
+    let find = |name: &str| {
+        let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)?;
+        Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+    };
+    find("postgres").or_else(|| find("nobody")).context("there is no user `postgres` to run the database server as")
+}
+
+/// Whether that user may pass through every directory above.
+fn reachable(path: &Path, user: u32) -> bool {
+    path.ancestors().skip(1).filter_map(|directory| fs::metadata(directory).ok()).all(|directory| {
+        let mode = directory.permissions().mode();
+        mode & 0o001 != 0 || (directory.uid() == user && mode & 0o100 != 0)
+    })
+}
+
+/// A place that anybody can reach, for a checkout in a home that is closed to others. The same one for the same checkout.
+fn elsewhere(work: &Path) -> PathBuf {
+    Path::new("/var/tmp").join(format!("confab{}", work.display().to_string().replace('/', "-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_directory_above_is_noticed() {
+        let open = std::env::temp_dir().join(format!("reach-{}", std::process::id()));
+        let below = open.join("closed/data");
+        fs::create_dir_all(&below).unwrap();
+        assert!(reachable(&below, 65_534));
+        fs::set_permissions(open.join("closed"), Permissions::from_mode(0o700)).unwrap();
+        assert!(!reachable(&below, 65_534));
+        fs::remove_dir_all(open).unwrap();
+        assert_eq!(
+            elsewhere(Path::new("/root/confab/.run/data/postgres-1")),
+            Path::new("/var/tmp/confab-root-confab-.run-data-postgres-1")
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! Redis, which keeps nothing: what is on the bus may be lost.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::daemon::Daemon;
+
+/// How it is run.
+///
+/// # Errors
+/// When it is not installed.
+pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<Daemon> {
+    let port = port.to_string();
+    let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
+    Ok(Daemon {
+        program: super::program("redis-server")?,
+        arguments: arguments.map(String::from).to_vec(),
+        environment: vec![],
+        inherits_settings: false,
+        user: None,
+        work,
+        pid_file,
+        log,
+        stop: Signal::TERM,
+    })
+}
+
+/// Whether it answers.
+pub fn is_ready(port: u16) -> bool {
+    let asked = || -> std::io::Result<bool> {
+        let address = ([127, 0, 0, 1], port).into();
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(&answer == b"+PONG")
+    };
+    asked().unwrap_or(false)
+}

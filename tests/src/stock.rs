@@ -1,0 +1,281 @@
+//! Unmodified Socket.IO clients as child processes: `socket.io-client` in Node and `python-socketio`, many sockets in each.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long a client may take to connect, and a server to acknowledge.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process with stock clients of one language; clones share it.
+#[derive(Clone)]
+pub struct Stock(Arc<Inner>);
+
+struct Inner {
+    commands: mpsc::UnboundedSender<Value>,
+    sockets: Mutex<HashMap<String, Arc<Record>>>,
+    acks: Mutex<HashMap<u64, oneshot::Sender<Vec<Value>>>>,
+    next: AtomicU64,
+    _process: Child,
+}
+
+/// What has happened to one socket.
+#[derive(Default)]
+struct Record {
+    reports: Mutex<Vec<Report>>,
+    news: Notify,
+}
+
+/// Something that a client reported.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// An event from the server, with its arguments.
+    Event(String, Vec<Value>),
+    /// Anything else: `connect`, `connect_error`, `disconnect`, `upgrade`, `reconnect`, with its details.
+    State(String, Value),
+}
+
+/// Which transports a client uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transports {
+    /// The default of stock clients: long-polling, then the upgrade to WebSocket.
+    Upgrade,
+    /// WebSocket alone.
+    WebSocket,
+    /// Long-polling alone.
+    Polling,
+}
+
+impl Stock {
+    /// A process with JavaScript clients.
+    ///
+    /// # Errors
+    /// When Node does not start.
+    pub fn javascript() -> anyhow::Result<Self> {
+        let directory = clients().join("js");
+        Self::start(Command::new("node").arg("client.mjs").current_dir(directory))
+    }
+
+    /// A process with Python clients.
+    ///
+    /// # Errors
+    /// When Python does not start.
+    pub fn python() -> anyhow::Result<Self> {
+        let directory = clients().join("python");
+        Self::start(Command::new(directory.join(".venv/bin/python")).arg("client.py").current_dir(directory))
+    }
+
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot run the stock clients; scripts/ensure-clients.sh installs them")?;
+        let mut input = process.stdin.take().context("its input")?;
+        let output = BufReader::new(process.stdout.take().context("its output")?);
+        let (commands, mut queue) = mpsc::unbounded_channel::<Value>();
+        tokio::spawn(async move {
+            while let Some(command) = queue.recv().await {
+                if input.write_all(format!("{command}\n").as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (sockets, acks) = (Mutex::default(), Mutex::default());
+        let inner = Arc::new(Inner { commands, sockets, acks, next: AtomicU64::new(0), _process: process });
+        let weak = Arc::downgrade(&inner);
+        tokio::spawn(async move {
+            let mut lines = output.lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Some(inner) = weak.upgrade() else { break };
+                inner.report(&line);
+            }
+        });
+        Ok(Self(inner))
+    }
+
+    /// Begins to connect a client with the given options of `io(url, options)`.
+    pub fn open(&self, url: &str, options: Value) -> Socket {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let record = Arc::<Record>::default();
+        lock(&self.0.sockets).insert(id.clone(), record.clone());
+        let socket = Socket { stock: self.clone(), id, record };
+        socket.command(json!({"op": "connect", "url": url, "options": options}));
+        socket
+    }
+
+    /// Connects a client with a token, and waits until it is connected.
+    ///
+    /// # Errors
+    /// When it is not connected in time.
+    pub async fn connect(&self, url: &str, token: &str, transports: Transports) -> anyhow::Result<Socket> {
+        let transports = match transports {
+            Transports::Upgrade => json!(["polling", "websocket"]),
+            Transports::WebSocket => json!(["websocket"]),
+            Transports::Polling => json!(["polling"]),
+        };
+        let socket = self.open(url, json!({"auth": {"token": token}, "transports": transports}));
+        socket.state("connect").await?;
+        Ok(socket)
+    }
+}
+
+impl Inner {
+    fn report(&self, line: &str) {
+        let Ok(mut report) = serde_json::from_str::<Value>(line) else {
+            eprintln!("a stock client wrote: {line}");
+            return;
+        };
+        let kind = report["kind"].as_str().unwrap_or_default().to_string();
+        let mut arguments = || match report["args"].take() {
+            Value::Array(values) => values,
+            _ => Vec::new(),
+        };
+        let (id, entry) = match kind.as_str() {
+            "crash" => return eprintln!("a stock client crashed: {}", report["data"]),
+            "ack" => {
+                let arguments = arguments();
+                let waiting = report["ref"].as_u64().and_then(|number| lock(&self.acks).remove(&number));
+                return waiting.map_or((), |waiting| _ = waiting.send(arguments));
+            }
+            "event" => {
+                let arguments = arguments();
+                (&report["id"], Report::Event(report["event"].as_str().unwrap_or_default().into(), arguments))
+            }
+            _ => (&report["id"], Report::State(kind, report["data"].clone())),
+        };
+        if let Some(record) = id.as_str().and_then(|id| lock(&self.sockets).get(id).cloned()) {
+            lock(&record.reports).push(entry);
+            record.news.notify_waiters();
+        }
+    }
+}
+
+/// One client socket.
+pub struct Socket {
+    stock: Stock,
+    id: String,
+    record: Arc<Record>,
+}
+
+impl Socket {
+    /// Emits with a callback, and waits for the acknowledgement's first argument.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub async fn emit(&self, event: &str, argument: Value) -> anyhow::Result<Value> {
+        let mut answer = self.emit_later(event, vec![argument]).await?;
+        if answer.is_empty() {
+            bail!("{event} was acknowledged without an argument");
+        }
+        Ok(answer.swap_remove(0))
+    }
+
+    /// Emits at once, with any arguments and a callback; the acknowledgement may be waited for later.
+    pub fn emit_later(&self, event: &str, arguments: Vec<Value>) -> impl Future<Output = anyhow::Result<Vec<Value>>> + use<> {
+        let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
+        let (waiting, answer) = oneshot::channel();
+        lock(&self.stock.0.acks).insert(number, waiting);
+        self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
+        let event = event.to_string();
+        async move {
+            let answer = timeout(PATIENCE, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
+            answer.context("the stock client has ended")
+        }
+    }
+
+    /// Emits without a callback.
+    pub fn tell(&self, event: &str, arguments: Vec<Value>) {
+        self.command(json!({"op": "emit", "ref": 0, "event": event, "args": arguments, "ack": false}));
+    }
+
+    /// Everything reported so far.
+    pub fn reports(&self) -> Vec<Report> {
+        lock(&self.record.reports).clone()
+    }
+
+    /// The first argument of every event of that name so far, in order of arrival.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let of_name = |report: &Report| match report {
+            Report::Event(event, arguments) if event == name => Some(arguments.first().cloned().unwrap_or(Value::Null)),
+            _ => None,
+        };
+        lock(&self.record.reports).iter().filter_map(of_name).collect()
+    }
+
+    /// Waits until what was reported satisfies a condition.
+    ///
+    /// # Errors
+    /// When it does not in time; the message says `what` was waited for, and ends with the last reports.
+    pub async fn until<T>(&self, what: &str, limit: Duration, condition: impl Fn(&[Report]) -> Option<T>) -> anyhow::Result<T> {
+        let met = async {
+            loop {
+                // Listening first, so that no report falls between the look and the wait.
+                let mut news = std::pin::pin!(self.record.news.notified());
+                news.as_mut().enable();
+                if let Some(value) = condition(&lock(&self.record.reports)) {
+                    return value;
+                }
+                news.await;
+            }
+        };
+        timeout(limit, met).await.map_err(|_| {
+            let reports = self.reports();
+            anyhow::anyhow!("not within {limit:?}: {what}; last reports: {:?}", &reports[reports.len().saturating_sub(5)..])
+        })
+    }
+
+    /// Waits for a report such as `connect`, `connect_error`, `disconnect` or `upgrade`; its details.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn state(&self, kind: &str) -> anyhow::Result<Value> {
+        self.states(kind, 1).await
+    }
+
+    /// Waits until such a report has come `count` times; the details of the last.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn states(&self, kind: &str, count: usize) -> anyhow::Result<Value> {
+        let of_kind = |report: &Report| match report {
+            Report::State(name, details) if name == kind => Some(details.clone()),
+            _ => None,
+        };
+        self.until(&format!("{kind}, {count} times"), PATIENCE, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
+    }
+
+    /// Leaves for good.
+    pub fn disconnect(&self) {
+        self.command(json!({"op": "disconnect"}));
+    }
+
+    /// Breaks the transport; the client comes back by itself.
+    pub fn cut(&self) {
+        self.command(json!({"op": "cut"}));
+    }
+
+    fn command(&self, mut command: Value) {
+        command["id"] = json!(self.id);
+        let _ = self.stock.0.commands.send(command);
+    }
+}
+
+fn clients() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

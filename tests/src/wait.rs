@@ -1,0 +1,40 @@
+//! Tests wait for conditions, never for time.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::Instant;
+
+/// Asks `probe` again and again until it gives a value.
+///
+/// # Errors
+/// When it has given none within `limit`; the message says `what` was waited for.
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe().await {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {limit:?}: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waits_for_the_condition_and_names_it_when_it_never_comes() {
+        let mut left = 3;
+        let counted = eventually("three probes", Duration::from_secs(5), async || {
+            left -= 1;
+            (left == 0).then_some("done")
+        });
+        assert_eq!(counted.await.unwrap(), "done");
+        let never = eventually("the impossible", Duration::ZERO, async || None::<()>).await.unwrap_err();
+        assert!(never.to_string().ends_with("the impossible"));
+    }
+}

@@ -1,0 +1,7 @@
+//! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
+
+mod cluster;
+mod conversation;
+mod history;
+mod rest;
+mod world;

@@ -1,0 +1,34 @@
+//! What the tests share, so that it is started once: it ends with the test run, see `confab_tests::guard`.
+
+use confab_tests::api::Api;
+use confab_tests::cluster::Cluster;
+use confab_tests::embedded::Embedded;
+use confab_tests::plan::Role;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+/// The embedded program with its defaults.
+pub async fn embedded() -> &'static Embedded {
+    static SHARED: OnceCell<Embedded> = OnceCell::const_new();
+    SHARED.get_or_init(async || Embedded::start(&[]).await.expect("confab starts")).await
+}
+
+/// Two gateways and two replicas of each service, for tests that break nothing.
+pub async fn cluster() -> &'static Cluster {
+    static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+    SHARED.get_or_init(async || Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")).await
+}
+
+/// Another one, for tests that break something: one at a time, each leaves it whole.
+pub async fn breakable() -> MutexGuard<'static, Cluster> {
+    static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
+    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")));
+    let cluster = shared.await.lock().await;
+    // The test before may have failed halfway.
+    cluster.up().await.expect("the cluster is whole");
+    cluster
+}
+
+/// A client of each gateway.
+pub fn gateways(cluster: &Cluster) -> Vec<Api> {
+    (1..=cluster.plan.gateways).map(|n| Api::new(cluster.plan.url((Role::Gateway, n)))).collect()
+}

@@ -1,0 +1,112 @@
+//! The walls inside crates: which file may import what. Those between crates are held by `deny.toml`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A kind of file, named by the start of its path, and the names that no `use` in it may hold. `*` is one directory.
+struct Wall {
+    files: &'static str,
+    forbidden: &'static [&'static str],
+}
+
+const WALLS: &[Wall] = &[
+    Wall { files: "services/*/src/grpc", forbidden: &["tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"] },
+    // `v1` is what every generated module is called.
+    Wall { files: "services/*/src/service", forbidden: &["tonic", "v1", "axum", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
+    Wall { files: "services/*/src/store", forbidden: &["tonic", "v1", "redis"] },
+    Wall { files: "services/common/src", forbidden: &["confab_proto"] },
+    Wall { files: "gateway/src/rest", forbidden: &["redis", "hub"] },
+    Wall { files: "gateway/src/realtime/hub", forbidden: &["redis", "axum", "tokio", "futures"] },
+    Wall {
+        files: "gateway/src",
+        forbidden: &[
+            "tokio_postgres",
+            "deadpool_postgres",
+            "rusqlite",
+            "pg",
+            "sqlite",
+            "aws_sdk_s3",
+            "confab_auth",
+            "confab_room",
+            "confab_message",
+        ],
+    },
+];
+
+#[test]
+fn files_import_only_what_they_may() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    for directory in ["services", "gateway"] {
+        rust_files(&root.join(directory), &mut files);
+    }
+    assert!(files.len() > 30, "found only {} files", files.len());
+    let broken = files.iter().flat_map(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        violations(path, &text)
+    });
+    let broken = broken.collect::<Vec<_>>();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn a_breach_is_found() {
+    let found =
+        violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
+    assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);
+    assert_eq!(violations("gateway/src/rest/rooms.rs", "    pub use crate::realtime::hub::Hub;").len(), 1);
+    assert_eq!(violations("services/room/src/grpc.rs", "use tonic::Status; // not redis\nlet redis = 1;"), [""; 0]);
+    assert_eq!(
+        violations("services/room/src/store/sqlite.rs", "use rusqlite::Row;\n#[cfg(test)]\nmod tests { use tonic::Code; }"),
+        [""; 0]
+    );
+}
+
+fn violations(path: &str, text: &str) -> Vec<String> {
+    let walls = WALLS.iter().filter(|wall| stands_before(wall.files, path));
+    let names = imported(text);
+    let found = walls.flat_map(|wall| names.iter().filter(|name| wall.forbidden.contains(name)));
+    found.map(|name| format!("{path} imports {name}")).collect()
+}
+
+fn stands_before(files: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let mut pattern = files.split('/').peekable();
+    while let Some(part) = pattern.next() {
+        let Some(actual) = parts.next() else { return false };
+        let last_of_file = pattern.peek().is_none() && (actual == part || actual.strip_suffix(".rs") == Some(part));
+        if !(part == "*" || actual == part || last_of_file) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Every name in the `use` statements of a file, before its tests.
+fn imported(text: &str) -> Vec<&str> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let mut names = Vec::new();
+    let mut within = false;
+    for line in code.lines() {
+        let line = line.split("//").next().unwrap_or(line).trim_start();
+        within = within || line.starts_with("use ") || line.starts_with("pub use ") || line.starts_with("pub(crate) use ");
+        if within {
+            let statement = line.split_once(';').map_or(line, |(statement, _)| statement);
+            names.extend(statement.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty()));
+            within = !line.contains(';');
+        }
+    }
+    names
+}
+
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}

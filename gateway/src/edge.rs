@@ -73,7 +73,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 
     // The path alone: queries may hold what must not be logged.
-    let (path, status, ms) = (uri.path(), answer.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
+    let (path, status, ms) = (uri.path(), answer.status().as_u16(), started.elapsed().as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if path.starts_with("/socket.io/") {
         tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use confab_common::grpc::Transport;
 use confab_common::grpc::{self, Call};
 use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, outcome};
 use confab_proto::partition;
-use confab_common::grpc::Transport;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -13,8 +13,8 @@ use super::join::{self, Join};
 use super::packet::Frame;
 use super::session::Session;
 use super::socket::Event;
-use crate::json::MessageJson;
 use crate::draft::Draft;
+use crate::json::MessageJson;
 use crate::send::{Sending, Sent};
 
 /// What a client asks for.
@@ -161,7 +161,15 @@ mod tests {
         let message = format!(r#"{{"roomId":{ROOM:?},"content":"hi","seq":9,"future":[]}}"#);
         assert!(matches!(parse_text("message", &message), Ok((_, Request::Send(m))) if m.content == "hi"));
         let binary = format!(r#"{{"roomId":{ROOM:?},"content":{{"_placeholder":true,"num":0}}}}"#);
-        for (name, bad) in [("message", "null"), ("message", "{}"), ("message", "[]"), ("message", &*binary), ("leaveRoom", "7"), ("joinRoom", "null"), ("joinRoom", r#""x""#)] {
+        for (name, bad) in [
+            ("message", "null"),
+            ("message", "{}"),
+            ("message", "[]"),
+            ("message", &*binary),
+            ("leaveRoom", "7"),
+            ("joinRoom", "null"),
+            ("joinRoom", r#""x""#),
+        ] {
             assert_eq!(parse_text(name, bad).err().unwrap().code, Code::InvalidRequest, "{name} {bad}");
         }
         assert_eq!(parse("nonsense", None).err().unwrap().code, Code::NotFound);

@@ -166,7 +166,12 @@ impl Follower {
     /// Asks for heads and tells the partitions' tasks; `false` when nobody answered.
     async fn poll(&self, partitions: &[u32]) -> bool {
         let Some(heads) = self.heads(partitions).await else { return false };
-        self.count.send_if_modified(|count| *count == 0 && { *count = heads.partition_count; true });
+        self.count.send_if_modified(|count| {
+            *count == 0 && {
+                *count = heads.partition_count;
+                true
+            }
+        });
         for head in heads.heads {
             let inputs = self.followed().get(&head.partition).map(|followed| followed.inputs.clone());
             if let Some(inputs) = inputs {

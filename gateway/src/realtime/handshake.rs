@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -70,7 +72,11 @@ pub fn router(edge: Arc<Realtime>) -> Router {
     Router::new().route("/socket.io/", any(handle)).route("/socket.io", any(handle)).with_state(edge)
 }
 
-async fn handle(State(edge): State<Arc<Realtime>>, query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>, request: Request) -> Result<Response, Refusal> {
+async fn handle(
+    State(edge): State<Arc<Realtime>>,
+    query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let Ok(Query(parameters)) = query else { return Err(Refusal::BadRequest) };
     if !allowed(&edge, request.headers()) {
         return Err(Refusal::Forbidden);
@@ -164,6 +170,10 @@ fn upgrade(mut request: Request, accept: HeaderValue, session: Arc<Session>, pro
             Err(_) => session.finish(),
         }
     });
-    let headers = [(CONNECTION, HeaderValue::from_static("Upgrade")), (UPGRADE, HeaderValue::from_static("websocket")), (SEC_WEBSOCKET_ACCEPT, accept)];
+    let headers = [
+        (CONNECTION, HeaderValue::from_static("Upgrade")),
+        (UPGRADE, HeaderValue::from_static("websocket")),
+        (SEC_WEBSOCKET_ACCEPT, accept),
+    ];
     (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
 }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Most binary attachments of one packet.
@@ -246,9 +246,15 @@ fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
 mod tests {
     use super::*;
 
-    fn packet(kind: Kind, attachments: usize, namespace: &str, id: Option<u64>, data: &str) -> Packet<'_> {
+    fn packet(kind: Kind, attachments: usize, namespace: &str, id: Option<u64>, data: &str) -> Packet<'static> {
         // Lifetimes of literals only.
-        Packet { kind, attachments, namespace: Box::leak(namespace.to_owned().into_boxed_str()), id, data: Box::leak(data.to_owned().into_boxed_str()) }
+        Packet {
+            kind,
+            attachments,
+            namespace: Box::leak(namespace.to_owned().into_boxed_str()),
+            id,
+            data: Box::leak(data.to_owned().into_boxed_str()),
+        }
     }
 
     #[test]

@@ -61,7 +61,17 @@ pub struct PartitionTask {
 impl PartitionTask {
     /// A task that has not begun.
     pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>) -> Self {
-        Self { follower, partition, inputs, epoch: String::new(), position: 0, parked: BTreeMap::new(), parked_bytes: 0, hole: None, low: None }
+        Self {
+            follower,
+            partition,
+            inputs,
+            epoch: String::new(),
+            position: 0,
+            parked: BTreeMap::new(),
+            parked_bytes: 0,
+            hole: None,
+            low: None,
+        }
     }
 
     /// Follows until the inputs end; says through `ready` when the position is fixed.

@@ -128,7 +128,8 @@ impl Socket {
             return Ok(());
         }
         if packet.attachments > 0 {
-            state.partial = Some(Box::new(Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments }));
+            state.partial =
+                Some(Box::new(Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments }));
             return Ok(());
         }
         self.handle(session, state, &packet)

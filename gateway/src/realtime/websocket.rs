@@ -202,7 +202,11 @@ impl Connection {
 
     /// Reads what has arrived and hands each message to `take`; frames that it returns are collected. Answers of the protocol
     /// itself (pongs) are appended to `control`.
-    fn read(&mut self, control: &mut Vec<u8>, mut take: impl FnMut(Message) -> Result<Option<Frame>, Malformed>) -> Result<Vec<Frame>, End> {
+    fn read(
+        &mut self,
+        control: &mut Vec<u8>,
+        mut take: impl FnMut(Message) -> Result<Option<Frame>, Malformed>,
+    ) -> Result<Vec<Frame>, End> {
         let mut answers = Vec::new();
         BUFFER.with_borrow_mut(|buffer| {
             let length = match self.stream.try_read(buffer) {

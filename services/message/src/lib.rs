@@ -77,13 +77,7 @@ impl Log {
 ///
 /// # Errors
 /// When the store's URL is wrong, the database refuses, or its log has another number of partitions.
-pub async fn start(
-    config: &MessageConfig,
-    storage: &StorageConfig,
-    bus: Bus,
-    room: Transport,
-    process: &Process,
-) -> anyhow::Result<Log> {
+pub async fn start(config: &MessageConfig, storage: &StorageConfig, bus: Bus, room: Transport, process: &Process) -> anyhow::Result<Log> {
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, storage).await?;
     let epoch = store.open_log(config.partitions).await.context("opening the log")?;

@@ -166,10 +166,8 @@ impl Service {
     /// `invalid_request` for a partition that the log does not have; when the database fails.
     pub async fn read_log(&self, partition: u32, after: u64, limit: u32, max_bytes: u32) -> Result<Page> {
         self.check_partition(partition)?;
-        let limit = Limit {
-            events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events),
-            bytes: at_most(max_bytes, LOG_PAGE.bytes, MAX_PAGE_BYTES),
-        };
+        let limit =
+            Limit { events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events), bytes: at_most(max_bytes, LOG_PAGE.bytes, MAX_PAGE_BYTES) };
         let page = self.store.read_log(partition, after, limit).await?;
         self.saw(page.epoch);
         Ok(page)

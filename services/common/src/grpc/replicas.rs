@@ -125,6 +125,8 @@ impl Replicas {
         // Once an attempt may have been carried out, "nothing was done" can no longer be said.
         let mut unknown = false;
         loop {
+            // Whether anybody might come to know more by being asked again.
+            let mut alive = false;
             for replica in self.candidates(call.key) {
                 let attempt = call.attempt.min(deadline.saturating_duration_since(Instant::now()));
                 if attempt.is_zero() {
@@ -134,6 +136,7 @@ impl Replicas {
                     Ok(Ok(answer)) => match Status::from_header_map(answer.headers()) {
                         Some(status) if status.code() == tonic::Code::Unavailable => {
                             self.avoid(&replica, AVOID_DEAD);
+                            alive = true;
                             refusal = status;
                         }
                         _ => {
@@ -145,17 +148,22 @@ impl Replicas {
                         tracing::debug!(replica = %replica.address, cause = %failure.cause, "call failed");
                         self.avoid(&replica, AVOID_DEAD);
                         self.resolve.notify_one();
+                        alive |= !failure.connecting;
                         unknown |= !failure.connecting;
                         refusal = Status::unavailable("cannot be reached");
                     }
                     Err(_) => {
                         self.avoid(&replica, AVOID_SLOW);
+                        alive = true;
                         unknown = true;
                     }
                 }
             }
-            if !unknown || self.list().is_empty() {
+            if !unknown {
                 return refusal.into_http();
+            }
+            if !alive {
+                return Status::deadline_exceeded("nobody is left to say what became of it").into_http();
             }
             // Ask again until somebody knows or time is up; not in a tight loop when all fail at once.
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,1 +1,323 @@
-//! t
+//! Lanes over a store that can be held, told to fail, and asked what it was given.
+
+use std::collections::VecDeque;
+
+use confab_common::bus::{Bus, Notice};
+use confab_common::{Code, Secret};
+use confab_proto::{channel, message::v1::Hint};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use prost::Message;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::*;
+use crate::store::{AppendError, Appended, Body, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Window, client_id};
+
+struct FakeStore {
+    /// What each append brought.
+    batches: Mutex<Vec<Vec<String>>>,
+    begun: Notify,
+    /// An append takes one permit.
+    gate: Semaphore,
+    /// How the next appends fail.
+    failures: Mutex<VecDeque<AppendError>>,
+    head: Mutex<u64>,
+}
+
+impl FakeStore {
+    fn batches(&self) -> Vec<Vec<String>> {
+        self.batches.lock().unwrap().clone()
+    }
+
+    async fn begun(&self, count: usize) {
+        while self.batches().len() < count {
+            self.begun.notified().await;
+        }
+    }
+
+    fn fail(&self, codes: &[Code]) {
+        self.failures.lock().unwrap().extend(codes.iter().map(|code| AppendError::Failed(Error::new(*code, "on purpose"))));
+    }
+}
+
+impl Store for FakeStore {
+    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        async move {
+            self.batches.lock().unwrap().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
+            self.begun.notify_one();
+            self.gate.acquire().await.unwrap().forget();
+            if let Some(failure) = self.failures.lock().unwrap().pop_front() {
+                return Err(failure);
+            }
+            if drafts.iter().any(|draft| draft.body.content == "poison") {
+                return Err(Error::internal("poison").into());
+            }
+            let mut head = self.head.lock().unwrap();
+            let number = |draft: &Arc<Draft>| {
+                *head += 1;
+                Outcome::Appended(Event { draft: draft.clone(), position: *head, seq: *head, created_at_ms })
+            };
+            Ok(Appended { epoch: Uuid::max(), outcomes: drafts.iter().map(number).collect() })
+        }
+        .boxed()
+    }
+
+    fn open_log(&self, _: u32) -> BoxFuture<'_, Result<Uuid>> {
+        unimplemented!()
+    }
+    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
+        unimplemented!()
+    }
+    fn list(&self, _: RoomKey, _: Window, _: Limit) -> BoxFuture<'_, Result<Page>> {
+        unimplemented!()
+    }
+    fn read_log(&self, _: u32, _: u64, _: Limit) -> BoxFuture<'_, Result<Page>> {
+        unimplemented!()
+    }
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
+        unimplemented!()
+    }
+    fn room_heads(&self, _: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
+        unimplemented!()
+    }
+}
+
+struct Fixture {
+    store: Arc<FakeStore>,
+    lanes: Arc<Lanes>,
+    bus: Bus,
+}
+
+impl Fixture {
+    fn with_permits(permits: usize) -> Self {
+        let store = Arc::new(FakeStore {
+            batches: Mutex::default(),
+            begun: Notify::new(),
+            gate: Semaphore::new(permits),
+            failures: Mutex::default(),
+            head: Mutex::default(),
+        });
+        let bus = Bus::open(&Secret::from("local:"), None).unwrap();
+        let lanes = Arc::new(Lanes::start(1, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
+        Self { store, lanes, bus }
+    }
+
+    fn held() -> Self {
+        Self::with_permits(0)
+    }
+
+    fn open() -> Self {
+        Self::with_permits(Semaphore::MAX_PERMITS)
+    }
+
+    /// Queues one group and gives way, so that it is queued before the next.
+    async fn send(&self, contents: &[&str], timeout: Duration) -> tokio::task::JoinHandle<Vec<Answer>> {
+        let rows = contents.iter().map(|content| pending(content, timeout)).collect();
+        let lanes = self.lanes.clone();
+        let sent = tokio::spawn(async move { lanes.append(rows).await });
+        tokio::task::yield_now().await;
+        sent
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn pending(content: &str, timeout: Duration) -> Pending {
+    let id = Uuid::now_v7();
+    let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
+    let draft = Draft {
+        partition: 7,
+        room: Uuid::nil(),
+        id,
+        kind: Kind::Message,
+        sender: Uuid::nil(),
+        client_id: client_id(None, id),
+        body,
+        closes_room: false,
+    };
+    Pending { draft: Arc::new(draft), deadline: Instant::now() + timeout }
+}
+
+/// The position of each answer, or the code of its refusal.
+fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
+    let position = |answer: Answer| match answer {
+        Ok((_, Outcome::Appended(event) | Outcome::Repeated(event))) => Ok(event.position),
+        Ok((_, Outcome::Closed)) => Err(Code::NotFound),
+        Err(error) => Err(error.code),
+    };
+    answers.into_iter().map(position).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_queued_goes_into_the_next_append() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let second = fixture.send(&["b", "c"], LONG).await;
+    let third = fixture.send(&["d"], LONG).await;
+    fixture.store.gate.add_permits(2);
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    assert_eq!(outcomes(second.await.unwrap()), [Ok(2), Ok(3)]);
+    assert_eq!(outcomes(third.await.unwrap()), [Ok(4)]);
+    assert_eq!(fixture.store.batches(), [vec!["a"], vec!["b", "c", "d"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_is_bounded_but_a_group_stays_whole() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let mut groups = vec![first];
+    for size in [200, 100, 300, 1] {
+        groups.push(fixture.send(&vec!["x"; size], LONG).await);
+    }
+    fixture.store.gate.add_permits(9);
+    for group in groups {
+        assert!(outcomes(group.await.unwrap()).iter().all(Result::is_ok));
+    }
+    let sizes: Vec<_> = fixture.store.batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 200, 100, 300, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let late = fixture.send(&["late"], Duration::from_millis(100)).await;
+    let patient = fixture.send(&["patient"], LONG).await;
+    tokio::time::advance(Duration::from_millis(200)).await;
+    fixture.store.gate.add_permits(2);
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    assert_eq!(outcomes(late.await.unwrap()), [Err(Code::Timeout)]);
+    assert_eq!(outcomes(patient.await.unwrap()), [Ok(2)]);
+    assert_eq!(fixture.store.batches(), [["a"], ["patient"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_appends_for_a_caller_who_left() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let gone = fixture.send(&["gone"], LONG).await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    let last = fixture.send(&["b"], LONG).await;
+    fixture.store.gate.add_permits(2);
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    assert_eq!(outcomes(last.await.unwrap()), [Ok(2)]);
+    assert_eq!(fixture.store.batches(), [["a"], ["b"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_stands_still_takes_nothing_more() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let queued = fixture.send(&["b"], LONG).await;
+    tokio::time::advance(QUEUE_AGE + Duration::from_millis(1)).await;
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending("c", LONG)]).await), [Err(Code::Unavailable)]);
+    fixture.store.gate.add_permits(3);
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    assert_eq!(outcomes(queued.await.unwrap()), [Ok(2)]);
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending("d", LONG)]).await), [Ok(3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_is_bounded_in_bytes() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let large = "x".repeat(QUEUE_BYTES / 8);
+    let mut queued = Vec::new();
+    for _ in 0..7 {
+        queued.push(fixture.send(&[&large], LONG).await);
+    }
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending(&large, LONG)]).await), [Err(Code::Unavailable)]);
+    fixture.store.gate.add_permits(9);
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    for group in queued {
+        assert!(outcomes(group.await.unwrap())[0].is_ok());
+    }
+    assert!(outcomes(fixture.lanes.append(vec![pending(&large, LONG)]).await)[0].is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_row_stands_alone() {
+    let fixture = Fixture::open();
+    let answers = fixture.send(&["a", "b", "poison", "c", "d"], LONG).await.await.unwrap();
+    assert_eq!(outcomes(answers), [Ok(1), Ok(2), Err(Code::Internal), Ok(3), Ok(4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_resent_whole() {
+    let fixture = Fixture::open();
+    // That nothing was done the second time says nothing about the first.
+    fixture.store.fail(&[Code::Timeout, Code::Unavailable]);
+    assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Ok(1), Ok(2)]);
+    assert_eq!(fixture.store.batches(), [["a", "b"]; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_stays_unknown_is_a_timeout() {
+    let fixture = Fixture::open();
+    fixture.store.fail(&[Code::Timeout, Code::Timeout, Code::Unavailable]);
+    assert_eq!(outcomes(fixture.send(&["a"], LONG).await.await.unwrap()), [Err(Code::Timeout)]);
+    assert_eq!(fixture.store.batches().len(), 3);
+    fixture.store.fail(&[Code::Timeout]);
+    let hasty = fixture.send(&["b"], Duration::from_millis(10)).await.await.unwrap();
+    assert_eq!(outcomes(hasty), [Err(Code::Timeout)]);
+    assert_eq!(fixture.store.batches().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_is_answered_at_once() {
+    let fixture = Fixture::open();
+    fixture.store.fail(&[Code::Unavailable]);
+    assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Err(Code::Unavailable); 2]);
+    assert_eq!(fixture.store.batches().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_is_finished_and_nothing_more_is_taken() {
+    let fixture = Fixture::held();
+    let first = fixture.send(&["a"], LONG).await;
+    fixture.store.begun(1).await;
+    let second = fixture.send(&["b"], LONG).await;
+    let lanes = fixture.lanes.clone();
+    let finished = tokio::spawn(async move { lanes.finish().await });
+    tokio::task::yield_now().await;
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending("c", LONG)]).await), [Err(Code::Unavailable)]);
+    fixture.store.gate.add_permits(2);
+    finished.await.unwrap();
+    assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
+    assert_eq!(outcomes(second.await.unwrap()), [Ok(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_are_dense_in_order_and_bounded() {
+    let fixture = Fixture::open();
+    let (subscriptions, mut notices) = fixture.bus.listen();
+    subscriptions.subscribe(channel::log(7)).await;
+    let large = "x".repeat(10_000);
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        sent.push(fixture.send(&["a", "poison", "b"], LONG).await);
+        sent.push(fixture.send(&[large.as_str(); 60], LONG).await);
+    }
+    for group in sent {
+        group.await.unwrap();
+    }
+    let mut position = 0;
+    while position < 5 * 62 {
+        let Some(Notice::Message { payload, .. }) = notices.next().await else { continue };
+        assert!(payload.len() <= 256 * 1024);
+        let hint = Hint::decode(payload).unwrap();
+        assert_eq!((hint.partition, hint.first_position, hint.epoch.as_str()), (7, position + 1, Uuid::max().to_string().as_str()));
+        for event in hint.events {
+            position += 1;
+            assert_eq!(event.position, position);
+        }
+    }
+}

@@ -1,1 +1,282 @@
-//! t
+//! The service as its callers see it: over gRPC, with a room service that can be told what to say.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use confab_common::bus::{Bus, Notice};
+use confab_common::config::Migrate;
+use confab_common::grpc::{Transport, in_process};
+use confab_common::pg::PostgresConfig;
+use confab_common::process::Process;
+use confab_common::store::StorageConfig;
+use confab_common::{Secret, testing};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::channel;
+use confab_proto::message::v1 as pb;
+use confab_proto::message::v1::message_service_client::MessageServiceClient;
+use confab_proto::room::v1 as room;
+use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::*;
+use crate::MessageConfig;
+
+/// Everybody may post, except in rooms and by users that it knows by heart.
+#[derive(Default)]
+struct Rooms {
+    unknown: Uuid,
+    muted: Uuid,
+    asked: AtomicUsize,
+    down: AtomicBool,
+}
+
+struct Server(Arc<Rooms>);
+
+#[tonic::async_trait]
+impl RoomService for Server {
+    async fn check_access(&self, request: Request<room::CheckAccessRequest>) -> Result<Response<room::Access>, Status> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        let request = request.into_inner();
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the room service").into());
+        }
+        if request.room_id == self.0.unknown.to_string() {
+            return Err(Error::not_found("room").into());
+        }
+        Ok(Response::new(room::Access { may_read: true, may_post: request.user_id != self.0.muted.to_string() }))
+    }
+
+    async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn list_rooms(&self, _: Request<room::ListRoomsRequest>) -> Result<Response<room::ListRoomsResponse>, Status> {
+        unimplemented!()
+    }
+    async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn update_room(&self, _: Request<room::UpdateRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn delete_room(&self, _: Request<room::DeleteRoomRequest>) -> Result<Response<room::DeleteRoomResponse>, Status> {
+        unimplemented!()
+    }
+}
+
+struct Fixture {
+    client: MessageServiceClient<Transport>,
+    rooms: Arc<Rooms>,
+    bus: Bus,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
+        let bus = Bus::open(&Secret::from("local:"), None).unwrap();
+        let config = MessageConfig { message_store: None, partitions: 8 };
+        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1 };
+        let storage = StorageConfig { data_dir: testing::directory(), postgres };
+        let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
+        let log = crate::start(&config, &storage, bus.clone(), room, &Process::new()).await.unwrap();
+        Self { client: MessageServiceClient::new(in_process(log.server())), rooms, bus }
+    }
+
+    async fn append(&self, events: Vec<pb::NewEvent>) -> pb::AppendResponse {
+        self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
+    }
+
+    /// Appends one event: the event and whether it was there before, or the refusal's code and text.
+    async fn send(&self, event: pb::NewEvent) -> Result<(pb::Event, bool), (String, String)> {
+        outcome(self.append(vec![event]).await.outcomes.remove(0))
+    }
+
+    async fn list(&self, request: pb::ListEventsRequest) -> Result<pb::ListEventsResponse, Error> {
+        Ok(self.client.clone().list_events(request).await?.into_inner())
+    }
+}
+
+fn outcome(outcome: pb::Outcome) -> Result<(pb::Event, bool), (String, String)> {
+    match outcome.result.unwrap() {
+        pb::outcome::Result::Event(event) => Ok((event, outcome.duplicate)),
+        pb::outcome::Result::Refusal(refusal) => Err((refusal.code, refusal.detail)),
+    }
+}
+
+fn message(room: Uuid, content: &str) -> pb::NewEvent {
+    pb::NewEvent {
+        id: Uuid::now_v7().to_string(),
+        room_id: room.to_string(),
+        kind: pb::Kind::Message.into(),
+        sender: Some(UserRef { id: Uuid::now_v7().to_string(), username: "ada".into() }),
+        content: content.into(),
+        ..pb::NewEvent::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_is_answered_kept_and_hinted() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    let partition = partition::of_room(room, 8);
+    let (subscriptions, mut notices) = fixture.bus.listen();
+    subscriptions.subscribe(channel::log(partition)).await;
+    let sent = pb::NewEvent { client_message_id: Some("mine".into()), ..message(room, "hello \u{1F375}") };
+    let system = pb::NewEvent {
+        kind: pb::Kind::System.into(),
+        content: String::new(),
+        event: "roomUpdated".into(),
+        data: r#"{"name":"Tea"}"#.into(),
+        ..message(room, "")
+    };
+    let response = fixture.append(vec![sent.clone(), system]).await;
+    let events: Vec<_> = response.outcomes.into_iter().map(|it| outcome(it).unwrap().0).collect();
+    let first = &events[0];
+    assert_eq!((first.seq, first.position, first.partition), (1, 1, partition));
+    assert_eq!((&first.id, &first.room_id, &first.sender, &first.content), (&sent.id, &sent.room_id, &sent.sender, &sent.content));
+    assert_eq!(first.client_message_id.as_deref(), Some("mine"));
+    assert!(first.created_at_ms > 1_700_000_000_000);
+    assert_eq!((events[1].seq, events[1].event.as_str(), events[1].data.as_str()), (2, "roomUpdated", r#"{"name":"Tea"}"#));
+
+    let page = fixture.list(pb::ListEventsRequest { room_id: room.to_string(), limit: 50, ..Default::default() }).await.unwrap();
+    assert_eq!((&page.epoch, page.last_seq, page.more, &page.events), (&response.epoch, 2, false, &events));
+    let log = fixture.client.clone().read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
+    assert_eq!((&log.epoch, log.head, &log.events), (&response.epoch, 2, &events));
+    let heads = fixture.client.clone().get_heads(pb::GetHeadsRequest { partitions: vec![partition] }).await.unwrap().into_inner();
+    assert_eq!((heads.partition_count, heads.heads), (8, vec![pb::Head { partition, position: 2 }]));
+    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
+    let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2 }]);
+    let hint = loop {
+        if let Some(Notice::Message { payload, .. }) = notices.next().await {
+            break pb::Hint::decode(payload).unwrap();
+        }
+    };
+    assert_eq!(hint, pb::Hint { epoch: response.epoch, partition, first_position: 1, events });
+}
+
+#[tokio::test]
+async fn a_second_send_is_told_from_one_that_was_resent() {
+    let fixture = Fixture::new().await;
+    let first = pb::NewEvent { client_message_id: Some("x".into()), ..message(Uuid::now_v7(), "once") };
+    let (event, duplicate) = fixture.send(first.clone()).await.unwrap();
+    assert!(!duplicate);
+    assert_eq!(fixture.send(first.clone()).await.unwrap(), (event.clone(), false));
+    let again = pb::NewEvent { id: Uuid::now_v7().to_string(), content: "changed".into(), ..first };
+    assert_eq!(fixture.send(again).await.unwrap(), (event, true));
+}
+
+#[tokio::test]
+async fn each_bad_event_is_refused_alone() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    let good = message(room, &"x".repeat(16_384));
+    let with = |change: &dyn Fn(&mut pb::NewEvent)| {
+        let mut event = pb::NewEvent { id: Uuid::now_v7().to_string(), ..good.clone() };
+        change(&mut event);
+        event
+    };
+    let muted = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
+    let cases: Vec<(pb::NewEvent, &str, &str)> = vec![
+        (with(&|it| it.content.clear()), "invalid_request", "content must not be empty"),
+        (with(&|it| it.content.push('x')), "too_large", "content"),
+        (with(&|it| it.content = "a\0b".into()), "invalid_request", "content must not contain NUL"),
+        (with(&|it| it.client_message_id = Some(String::new())), "invalid_request", "clientMessageId"),
+        (with(&|it| it.client_message_id = Some("x".repeat(129))), "invalid_request", "clientMessageId"),
+        (with(&|it| it.client_message_id = Some("\0".into())), "invalid_request", "clientMessageId"),
+        (with(&|it| it.id = "1".into()), "invalid_request", "id"),
+        (with(&|it| it.room_id = "lobby".into()), "invalid_request", "roomId"),
+        (with(&|it| it.sender = None), "invalid_request", "sender"),
+        (with(&|it| it.kind = 0), "invalid_request", "kind"),
+        (with(&|it| it.kind = 99), "invalid_request", "kind"),
+        (with(&|it| it.room_id = fixture.rooms.unknown.to_string()), "not_found", "room"),
+        (with(&|it| it.sender = Some(muted.clone())), "forbidden", "post"),
+    ];
+    let mut events: Vec<_> = cases.iter().map(|case| case.0.clone()).collect();
+    events.push(good);
+    let mut outcomes = fixture.append(events).await.outcomes.into_iter().map(outcome);
+    for (event, code, detail) in &cases {
+        let refusal = outcomes.next().unwrap().unwrap_err();
+        assert!(refusal.0 == *code && refusal.1.contains(detail), "{refusal:?} for {event:?}");
+    }
+    assert_eq!(outcomes.next().unwrap().unwrap().0.seq, 1);
+    let too_many = vec![message(room, "x"); MAX_EVENTS + 1];
+    let error: Error = fixture.client.clone().append(pb::AppendRequest { events: too_many }).await.unwrap_err().into();
+    assert_eq!(error.code, Code::TooLarge);
+}
+
+#[tokio::test]
+async fn a_closed_room_is_no_room() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    let closing = pb::NewEvent { kind: pb::Kind::System.into(), event: "roomDeleted".into(), closes_room: true, ..message(room, "") };
+    assert_eq!(fixture.send(closing).await.unwrap().0.seq, 1);
+    assert_eq!(fixture.send(message(room, "too late")).await.unwrap_err().0, "not_found");
+}
+
+#[tokio::test]
+async fn a_right_is_asked_for_once_and_stands_while_nobody_answers() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    let first = message(room, "x");
+    let again = || pb::NewEvent { id: Uuid::now_v7().to_string(), ..first.clone() };
+    let sends = (0..20).map(|_| fixture.append(vec![again(), again()]));
+    for response in join_all(sends).await {
+        response.outcomes.into_iter().for_each(|it| assert!(outcome(it).is_ok()));
+    }
+    assert_eq!(fixture.rooms.asked.load(Ordering::SeqCst), 1);
+
+    fixture.rooms.down.store(true, Ordering::SeqCst);
+    // Until the fresh answer has aged, and the room service is asked again in vain.
+    while fixture.rooms.asked.load(Ordering::SeqCst) < 2 {
+        fixture.send(again()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    fixture.send(again()).await.unwrap();
+    assert_eq!(fixture.send(message(room, "by a stranger")).await.unwrap_err().0, "unavailable");
+    fixture.rooms.down.store(false, Ordering::SeqCst);
+    fixture.send(message(room, "by another")).await.unwrap();
+}
+
+#[tokio::test]
+async fn history_says_whether_there_is_more() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    fixture.append((0..10).map(|n| message(room, &n.to_string())).collect()).await;
+    let list = async |before, after, limit| {
+        let request = pb::ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0 };
+        let page = fixture.list(request).await.unwrap();
+        assert_eq!(page.last_seq, 10);
+        (page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), page.more)
+    };
+    assert_eq!(list(None, None, 4).await, (vec![7, 8, 9, 10], true));
+    assert_eq!(list(None, None, 10).await, ((1..=10).collect(), false));
+    assert_eq!(list(Some(5), None, 4).await, (vec![1, 2, 3, 4], false));
+    assert_eq!(list(Some(6), None, 4).await, (vec![2, 3, 4, 5], true));
+    assert_eq!(list(Some(1), None, 4).await, (vec![], false));
+    assert_eq!(list(None, Some(0), 9).await, ((1..=9).collect(), true));
+    assert_eq!(list(None, Some(8), 2).await, (vec![9, 10], false));
+    assert_eq!(list(None, Some(99), 2).await, (vec![], false));
+    assert_eq!(list(None, Some(3), 0).await, (vec![], true));
+    let empty = fixture.list(pb::ListEventsRequest { room_id: Uuid::now_v7().to_string(), limit: 5, ..Default::default() }).await.unwrap();
+    assert_eq!((empty.last_seq, empty.events.len(), empty.more), (0, 0, false));
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked() {
+    let fixture = Fixture::new().await;
+    let room_id = Uuid::now_v7().to_string();
+    for request in [
+        pb::ListEventsRequest { room_id: room_id.clone(), before: Some(1), after: Some(1), ..Default::default() },
+        pb::ListEventsRequest { room_id: room_id.clone(), limit: 201, ..Default::default() },
+        pb::ListEventsRequest { room_id: "lobby".into(), ..Default::default() },
+    ] {
+        assert_eq!(fixture.list(request).await.unwrap_err().code, Code::InvalidRequest);
+    }
+    let mut client = fixture.client.clone();
+    let log = client.read_log(pb::ReadLogRequest { partition: 8, ..Default::default() }).await.unwrap_err();
+    let heads = client.get_heads(pb::GetHeadsRequest { partitions: vec![8] }).await.unwrap_err();
+    let rooms = client.get_room_heads(pb::GetRoomHeadsRequest { room_ids: vec!["lobby".into()] }).await.unwrap_err();
+    for status in [log, heads, rooms] {
+        assert_eq!(Error::from(status).code, Code::InvalidRequest);
+    }
+}

@@ -108,13 +108,29 @@ fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
 
 /// Rooms that lie in that partition.
 fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
-    (0..).map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n)).filter(move |room| partition::of_room(*room, PARTITIONS) == partition)
+    (0..)
+        .map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n))
+        .filter(move |room| partition::of_room(*room, PARTITIONS) == partition)
 }
 
-async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
+async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
     let drafts: Vec<_> = drafts.iter().cloned().map(Arc::new).collect();
     let answers = batch::append(store, &drafts, Instant::now() + Duration::from_secs(20)).await;
     answers.into_iter().map(|answer| answer.map(|(_, outcome)| outcome)).collect()
+}
+
+/// As a gateway does it: what was refused because a head was locked for too long is sent again.
+async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
+    let mut outcomes = append_once(store, drafts).await;
+    loop {
+        let refused = |outcome: &Result<Outcome>| matches!(outcome, Err(error) if error.code == Code::Unavailable);
+        let again: Vec<_> = (0..drafts.len()).filter(|i| refused(&outcomes[*i])).collect();
+        if again.is_empty() {
+            return outcomes;
+        }
+        let drafts: Vec<_> = again.iter().map(|i| drafts[*i].clone()).collect();
+        again.into_iter().zip(append_once(store, &drafts).await).for_each(|(i, outcome)| outcomes[i] = outcome);
+    }
 }
 
 async fn append_new(store: &dyn Store, drafts: &[Draft]) -> Vec<Event> {

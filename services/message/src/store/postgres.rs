@@ -68,7 +68,8 @@ impl Postgres {
         // Replicas that start together take turns; appends go on.
         transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
         // The timeline comes from the write position, because the control file learns of a promotion late.
-        let fingerprint = "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
+        let fingerprint =
+            "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
         let fingerprint: String = transaction.query_one(fingerprint, &[]).await?.get(0);
         let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
         let epoch = match (row, wanted) {
@@ -168,12 +169,8 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
 }
 
 fn outcome(row: &Row, draft: &Arc<Draft>, created_at_ms: i64) -> Result<Outcome> {
-    let numbered = |draft, created_at_ms| Event {
-        draft,
-        position: row.get::<_, i64>(3) as u64,
-        seq: row.get::<_, i64>(4) as u64,
-        created_at_ms,
-    };
+    let numbered =
+        |draft, created_at_ms| Event { draft, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
     if row.get(1) {
         return Ok(Outcome::Appended(numbered(draft.clone(), created_at_ms)));
     }

@@ -31,11 +31,8 @@ macro_rules! columns {
     };
 }
 
-const FIND: &str = concat!(
-    "/* append */ SELECT ",
-    columns!(),
-    " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4"
-);
+const FIND: &str =
+    concat!("/* append */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4");
 const INSERT: &str = concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
 const LIST_OLDEST_FIRST: &str = concat!(
     "/* list */ SELECT ",

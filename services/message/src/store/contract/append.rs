@@ -23,13 +23,18 @@ async fn numbers_are_dense_under_concurrent_appenders(fixture: Fixture) {
         let (store, rooms) = (replicas[writer % 2].clone(), rooms.clone());
         tokio::spawn(async move {
             for batch in 0..12 {
-                let drafts: Vec<_> = (0..=batch).map(|n| draft(rooms[(writer + n) % rooms.len()], None, &format!("{writer} {batch} {n}"))).collect();
+                let drafts: Vec<_> =
+                    (0..=batch).map(|n| draft(rooms[(writer + n) % rooms.len()], None, &format!("{writer} {batch} {n}"))).collect();
                 let events = append_new(&*store, &drafts).await;
                 for (event, draft) in events.iter().zip(&drafts) {
                     assert_eq!(*event.draft, *draft);
                 }
                 // In one room the batch keeps its order.
-                assert!(events.iter().all(|a| events.iter().all(|b| a.draft.room != b.draft.room || (a.draft.id < b.draft.id) == (a.seq < b.seq))));
+                assert!(
+                    events
+                        .iter()
+                        .all(|a| events.iter().all(|b| a.draft.room != b.draft.room || (a.draft.id < b.draft.id) == (a.seq < b.seq)))
+                );
             }
         })
     });

@@ -1,0 +1,217 @@
+use super::*;
+
+/// A client that notes what it is sent.
+#[derive(Default)]
+struct Client {
+    id: u64,
+    heard: Mutex<Vec<String>>,
+    evicted: Mutex<Vec<Uuid>>,
+    resynced: Mutex<usize>,
+}
+
+impl Listener for Client {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn deliver(&self, frames: &[Frame]) {
+        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    }
+
+    fn evicted(&self, room: Uuid) {
+        self.evicted.lock().unwrap().push(room);
+    }
+
+    fn resync(&self) {
+        *self.resynced.lock().unwrap() += 1;
+    }
+}
+
+impl Client {
+    fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self { id, ..Self::default() })
+    }
+
+    fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut self.heard.lock().unwrap())
+    }
+}
+
+const ROOM: Uuid = Uuid::from_u128(7);
+
+fn say(hub: &Hub<Client>, room: Uuid, seqs: std::ops::RangeInclusive<u64>) -> usize {
+    let deliveries = seqs.map(|seq| Delivery { room, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
+    let delivered = hub.fan_out(&deliveries, |seq| Frame::engine(&seq.to_string()));
+    hub.check_invariants();
+    delivered
+}
+
+fn join(hub: &Hub<Client>, client: &Arc<Client>, last_seq: u64) {
+    let joining = hub.begin_join(ROOM, 0, client);
+    hub.go_live(&joining, client, last_seq, None).unwrap();
+    hub.check_invariants();
+}
+
+#[test]
+fn only_what_is_above_the_floor_is_delivered() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    assert_eq!(say(&hub, ROOM, 1..=3), 0);
+    join(&hub, &client, 5);
+    assert_eq!(say(&hub, ROOM, 4..=7), 2);
+    assert_eq!(client.heard(), ["6", "7"]);
+    assert_eq!(say(&hub, Uuid::from_u128(8), 1..=1), 0);
+}
+
+#[test]
+fn what_came_while_joining_follows_the_answer() {
+    let (hub, client, other) = (Hub::new(), Client::new(1), Client::new(2));
+    join(&hub, &other, 0);
+    say(&hub, ROOM, 1..=2);
+    let joining = hub.begin_join(ROOM, 0, &client);
+    say(&hub, ROOM, 3..=6);
+    assert!(client.heard().is_empty());
+    hub.go_live(&joining, &client, 4, Some(Frame::engine("answer"))).unwrap();
+    hub.check_invariants();
+    say(&hub, ROOM, 7..=7);
+    assert_eq!(client.heard(), ["answer", "5", "6", "7"]);
+    assert_eq!(other.heard(), ["1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[test]
+fn a_join_that_the_tail_cannot_serve_reads_history_again() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    let joining = hub.begin_join(ROOM, 0, &client);
+    let large = |seq: &u64| Frame::engine(&format!("{seq}{}", "x".repeat(MAX_TAIL / 4)));
+    let events = (1..=9).map(|seq| Delivery { room: ROOM, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
+    hub.fan_out(&events, large);
+    hub.check_invariants();
+    assert_eq!(hub.go_live(&joining, &client, 8, None), Err(NotLive::Behind));
+    assert_eq!(hub.go_live(&joining, &client, 9, None), Ok(()));
+    hub.check_invariants();
+    say(&hub, ROOM, 10..=10);
+    assert_eq!(client.heard(), ["10"]);
+}
+
+#[test]
+fn leaving_ends_delivery_and_a_join_under_way() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    let joining = hub.begin_join(ROOM, 0, &client);
+    assert!(hub.leave(ROOM, 1));
+    assert!(!hub.leave(ROOM, 1));
+    assert_eq!(hub.go_live(&joining, &client, 0, None), Err(NotLive::Cancelled));
+    assert!(!hub.cancel_join(&joining, &client));
+    assert_eq!(say(&hub, ROOM, 1..=1), 0);
+    assert!(hub.partitions().is_empty());
+}
+
+#[test]
+fn a_newer_join_takes_the_place_of_an_older_one() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    let first = hub.begin_join(ROOM, 0, &client);
+    let second = hub.begin_join(ROOM, 0, &client);
+    hub.check_invariants();
+    assert_eq!(hub.go_live(&first, &client, 0, None), Err(NotLive::Cancelled));
+    assert!(!hub.cancel_join(&first, &client));
+    hub.go_live(&second, &client, 0, None).unwrap();
+    say(&hub, ROOM, 1..=1);
+    assert_eq!(client.heard(), ["1"]);
+}
+
+#[test]
+fn joining_again_goes_on_from_the_new_answer() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    join(&hub, &client, 0);
+    say(&hub, ROOM, 1..=2);
+    let again = hub.begin_join(ROOM, 0, &client);
+    say(&hub, ROOM, 3..=4);
+    hub.go_live(&again, &client, 3, Some(Frame::engine("answer"))).unwrap();
+    assert_eq!(client.heard(), ["1", "2", "answer", "4"]);
+}
+
+#[test]
+fn joining_again_in_vain_leaves_no_hole() {
+    let (hub, client) = (Hub::new(), Client::new(1));
+    join(&hub, &client, 0);
+    say(&hub, ROOM, 1..=2);
+    let again = hub.begin_join(ROOM, 0, &client);
+    say(&hub, ROOM, 3..=4);
+    assert!(hub.cancel_join(&again, &client));
+    say(&hub, ROOM, 5..=5);
+    assert_eq!(client.heard(), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn a_deleted_room_evicts_after_its_last_event() {
+    let (hub, client, late) = (Hub::new(), Client::new(1), Client::new(2));
+    join(&hub, &client, 0);
+    let joining = hub.begin_join(ROOM, 0, &late);
+    let last = [Delivery { room: ROOM, seq: 1, closes_room: true, event: () }];
+    hub.fan_out(&last, |()| Frame::engine("deleted"));
+    hub.check_invariants();
+    assert_eq!(client.heard(), ["deleted"]);
+    assert_eq!((&*client.evicted.lock().unwrap(), &*late.evicted.lock().unwrap()), (&vec![ROOM], &vec![ROOM]));
+    assert_eq!(hub.go_live(&joining, &late, 1, None), Err(NotLive::Cancelled));
+}
+
+#[test]
+fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
+    let (hub, here, there) = (Hub::new(), Client::new(1), Client::new(2));
+    hub.begin_join(ROOM, 3, &here);
+    hub.begin_join(Uuid::from_u128(8), 4, &there);
+    assert_eq!(hub.partitions(), [3, 4].into());
+    hub.resync(3);
+    assert_eq!((*here.resynced.lock().unwrap(), *there.resynced.lock().unwrap()), (1, 0));
+}
+
+/// Whatever happens in whatever order: what a client hears after an answer is dense, rising and above the answer.
+#[test]
+fn random_joins_and_leaves_never_tear_a_hole() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let (hub, clients) = (Hub::new(), (0..8).map(Client::new).collect::<Vec<_>>());
+    // What is committed runs ahead of what is fanned out.
+    let (mut committed, mut fanned) = (0, 0);
+    let mut joins = vec![None; clients.len()];
+    for _ in 0..20_000 {
+        let who = random(clients.len() as u64) as usize;
+        match random(6) {
+            0 | 1 => committed += 1 + random(3),
+            2 | 3 if fanned < committed => {
+                let to = fanned + 1 + random(committed - fanned);
+                say(&hub, ROOM, fanned + 1..=to);
+                fanned = to;
+            }
+            4 if joins[who].is_none() => joins[who] = Some(hub.begin_join(ROOM, 0, &clients[who])),
+            4 => {
+                if let Some(joining) = joins[who].take() {
+                    let answer = Frame::engine(&format!("answer {committed}"));
+                    hub.go_live(&joining, &clients[who], committed, Some(answer)).unwrap();
+                }
+            }
+            _ if random(4) == 0 => {
+                hub.leave(ROOM, who as u64);
+                joins[who] = None;
+                clients[who].heard.lock().unwrap().push("left".into());
+            }
+            _ => {}
+        }
+    }
+    for client in &clients {
+        let mut next = None;
+        for line in client.heard() {
+            match (line.strip_prefix("answer "), &*line) {
+                (Some(answer), _) => next = Some(answer.parse::<u64>().unwrap() + 1),
+                (None, "left") => next = None,
+                (None, seq) => {
+                    assert_eq!(Some(seq.parse().unwrap()), next);
+                    next = next.map(|next| next + 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! One suite for every implementation of the bus.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::{Secret, testing};
+use tokio::time::timeout;
+
+/// Long enough for anything that comes at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn local() -> Bus {
+    Bus::open(&Secret::from("local:"), None).expect("the local bus")
+}
+
+fn redis() -> Bus {
+    Bus::open(&testing::redis(), Some(&Secret::from("a key"))).expect("a valid URL")
+}
+
+/// A channel of this test alone: all tests share one Redis.
+fn channel(name: &str) -> String {
+    format!("{name}.{}", uuid::Uuid::now_v7())
+}
+
+async fn next(notices: &mut Notices) -> Notice {
+    timeout(PATIENCE, notices.next()).await.expect("a notice in time").expect("a living bus")
+}
+
+async fn payload(notices: &mut Notices) -> Bytes {
+    match next(notices).await {
+        Notice::Message { payload, .. } => payload,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn listen(bus: &Bus, channels: &[&String]) -> (Subscriptions, Notices) {
+    let (subscriptions, mut notices) = bus.listen();
+    assert_eq!(next(&mut notices).await, Notice::Up);
+    for channel in channels {
+        timeout(PATIENCE, subscriptions.subscribe(*channel)).await.expect("a confirmation");
+    }
+    (subscriptions, notices)
+}
+
+async fn every_listener_hears_its_channels_in_order(bus: Bus, publisher: Bus) {
+    let (a, b) = (channel("a"), channel("b"));
+    let (_one, mut one) = listen(&bus, &[&a]).await;
+    let (_both, mut both) = listen(&bus, &[&a, &b]).await;
+    for n in 0..200 {
+        publisher.publish(if n % 2 == 0 { &*a } else { &*b }, n.to_string());
+    }
+    for n in 0..200 {
+        assert_eq!(payload(&mut both).await, n.to_string());
+        if n % 2 == 0 {
+            assert_eq!(payload(&mut one).await, n.to_string());
+        }
+    }
+}
+
+async fn an_ended_subscription_is_silent(bus: Bus) {
+    let (a, b) = (channel("a"), channel("b"));
+    let (subscriptions, mut notices) = listen(&bus, &[&a, &b]).await;
+    subscriptions.unsubscribe(&*a);
+    // Commands are carried out in order: once this is confirmed, the other is done.
+    timeout(PATIENCE, subscriptions.subscribe(&*b)).await.expect("a confirmation");
+    bus.publish(&*a, "unheard");
+    bus.publish(&*b, "heard");
+    assert_eq!(payload(&mut notices).await, "heard");
+}
+
+async fn a_dropped_listener_harms_nobody(bus: Bus) {
+    let a = channel("a");
+    drop(listen(&bus, &[&a]).await);
+    let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
+    bus.publish(&*a, "still here");
+    assert_eq!(payload(&mut notices).await, "still here");
+}
+
+async fn binary_payloads_arrive_as_they_are(bus: Bus) {
+    let a = channel("a");
+    let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
+    let large = (0..1_000_000u32).map(|n| n as u8).collect::<Bytes>();
+    for sent in [Bytes::new(), Bytes::from_static(b"\0\r\n\xff"), large] {
+        bus.publish(&*a, sent.clone());
+        assert_eq!(payload(&mut notices).await, sent);
+    }
+}
+
+macro_rules! on_every_bus {
+    ($($name:ident),+) => {
+        mod on_local { $(#[tokio::test] async fn $name() { super::$name(super::local()).await; })+ }
+        mod on_redis { $(#[tokio::test] async fn $name() { super::$name(super::redis()).await; })+ }
+    };
+}
+
+on_every_bus!(an_ended_subscription_is_silent, a_dropped_listener_harms_nobody, binary_payloads_arrive_as_they_are);
+
+#[tokio::test]
+async fn in_process_order() {
+    let bus = local();
+    every_listener_hears_its_channels_in_order(bus.clone(), bus).await;
+}
+
+#[tokio::test]
+async fn order_between_processes() {
+    every_listener_hears_its_channels_in_order(redis(), redis()).await;
+}
+
+#[tokio::test]
+async fn what_is_not_signed_with_the_key_is_not_heard() {
+    let a = channel("a");
+    let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
+    let forger = Bus::open(&testing::redis(), Some(&Secret::from("another key"))).unwrap();
+    let plain = Bus::open(&testing::redis(), None).unwrap();
+    // The forgers' messages are certain to be published before the good one when they hear them themselves.
+    let (_f, mut forged) = listen(&forger, &[&a]).await;
+    forger.publish(&*a, "forged");
+    assert_eq!(payload(&mut forged).await, "forged");
+    let (_p, mut unsigned) = listen(&plain, &[&a]).await;
+    plain.publish(&*a, "unsigned");
+    assert_eq!(payload(&mut unsigned).await, "unsigned");
+    redis().publish(&*a, "good");
+    assert_eq!(payload(&mut notices).await, "good");
+}

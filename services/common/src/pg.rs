@@ -37,7 +37,7 @@ impl Pool {
         let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
         let session = format!(
             "-c search_path={schema} -c statement_timeout=3s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
-             -c default_transaction_isolation=read\\ committed {}",
+             -c default_transaction_isolation=read\\ committed -c jit=off {}",
             pg.get_options().unwrap_or_default()
         );
         pg.options(&session)

@@ -1,6 +1,7 @@
 //! A SQLite database as a service's store: one writer thread that groups commits, a few readers beside it.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,7 +76,9 @@ impl Database {
     /// When another process holds it, or it cannot be opened or migrated.
     pub fn open(path: &Path, migrations: &refinery::Runner) -> anyhow::Result<Self> {
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+            // What is inside is nobody else's business: password hashes among it.
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            created.with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let lock = lock(path)?;
         let mut connection = connect(path, OpenFlags::default())?;

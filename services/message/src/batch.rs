@@ -33,6 +33,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
                 continue;
             }
             Err(AppendError::Locked) => {
+                metrics::counter!("confab_message_append_locked_total").increment(1);
                 let by_partition = split_by_partition(drafts, &part);
                 if by_partition.len() > 1 {
                     // One locked head must not stall the others.
@@ -77,7 +78,8 @@ fn split_by_partition(drafts: &[Arc<Draft>], part: &[usize]) -> Vec<Vec<usize>> 
 /// Sends a batch again while its outcome is unknown, which its drafts' identities make safe.
 async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Result<Appended, AppendError> {
     let mut unknown = false;
-    for pause in PAUSES {
+    let mut pauses = PAUSES.into_iter();
+    loop {
         match store.append(drafts, now_ms()).await {
             Err(AppendError::Failed(error)) if error.code == Code::Timeout => unknown = true,
             // Nothing was done this time, perhaps the time before.
@@ -85,13 +87,12 @@ async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) 
             Err(AppendError::Failed(error)) if unknown && error.code == Code::Unavailable => {}
             outcome => return outcome,
         }
-        metrics::counter!("confab_message_append_resent_total").increment(1);
-        if Instant::now() + pause >= until {
-            break;
+        match pauses.next() {
+            Some(pause) if Instant::now() + pause < until => sleep(pause).await,
+            _ => return Err(Error::timeout().into()),
         }
-        sleep(pause).await;
+        metrics::counter!("confab_message_append_resent_total").increment(1);
     }
-    Err(Error::timeout().into())
 }
 
 fn now_ms() -> i64 {

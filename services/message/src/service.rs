@@ -251,7 +251,7 @@ fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Pending> {
         sender,
         client_id: client_id(new.client_message_id.as_deref(), id),
         body: Body { sender_username, content: new.content, event: new.event, data: new.data },
-        closes_room: new.closes_room,
+        closes_room: new.closes_room && kind == Kind::System,
     };
     Ok(Pending { draft: Arc::new(draft), deadline: arrived + timeout })
 }

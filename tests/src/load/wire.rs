@@ -35,8 +35,7 @@ impl<'a> Packet<'a> {
             [b'4', b'0', ..] => Self::Connected,
             [b'4', b'2', data @ ..] => Self::Event(data),
             [b'4', b'3', rest @ ..] => {
-                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let number = rest[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+                let (number, digits) = leading_number(rest);
                 Self::Ack(number, &rest[digits..])
             }
             [b'1', ..] | [b'4', b'1' | b'4', ..] => Self::End(text),
@@ -101,6 +100,13 @@ pub fn upgrade(host: &str) -> String {
     )
 }
 
+/// The number that a text begins with, and how many digits it has.
+fn leading_number(text: &[u8]) -> (u64, usize) {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = text[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    (number, digits)
+}
+
 /// Where something is in texts of like shape: looks first where it was the last time.
 #[derive(Debug, Default)]
 pub struct Finder {
@@ -118,8 +124,9 @@ impl Finder {
 
     /// The number that follows `needle`.
     pub fn number(&mut self, text: &[u8], needle: &[u8]) -> Option<u64> {
-        let digits = self.after(text, needle)?.iter().take_while(|byte| byte.is_ascii_digit());
-        digits.fold(None, |number, digit| number.unwrap_or(0u64).checked_mul(10)?.checked_add(u64::from(digit - b'0')).into())
+        let rest = self.after(text, needle)?;
+        let (number, digits) = leading_number(rest);
+        (digits > 0).then_some(number)
     }
 }
 

@@ -262,13 +262,13 @@ async fn an_unknown_outcome_is_resent_whole() {
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_stays_unknown_is_a_timeout() {
     let fixture = Fixture::open();
-    fixture.store.fail(&[Code::Timeout, Code::Timeout, Code::Unavailable]);
+    fixture.store.fail(&[Code::Timeout, Code::Timeout, Code::Unavailable, Code::Timeout]);
     assert_eq!(outcomes(fixture.send(&["a"], LONG).await.await.unwrap()), [Err(Code::Timeout)]);
-    assert_eq!(fixture.store.batches().len(), 3);
+    assert_eq!(fixture.store.batches().len(), 4);
     fixture.store.fail(&[Code::Timeout]);
     let hasty = fixture.send(&["b"], Duration::from_millis(10)).await.await.unwrap();
     assert_eq!(outcomes(hasty), [Err(Code::Timeout)]);
-    assert_eq!(fixture.store.batches().len(), 4);
+    assert_eq!(fixture.store.batches().len(), 5);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,236 @@
+//! Many client sockets on one thread: one epoll, one buffer, one write for everything that a read gave rise to.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+
+use super::wire::{Frame, Packet, push_frame, upgrade};
+
+const SCRATCH: usize = 256 * 1024;
+const EVENTS: usize = 1024;
+
+/// Where sockets connect to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    address: SocketAddr,
+    upgrade: Arc<str>,
+}
+
+impl Target {
+    /// The server at `http://host:port`.
+    ///
+    /// # Errors
+    /// When it is not such a URL, or the host is not known.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let host = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?.trim_end_matches('/');
+        let address = match host.contains(':') {
+            true => host.to_socket_addrs(),
+            false => (host, 80).to_socket_addrs(),
+        };
+        let address = address.with_context(|| format!("cannot resolve {url}"))?.next().with_context(|| format!("{url} has no address"))?;
+        Ok(Self { address, upgrade: upgrade(host).into() })
+    }
+}
+
+/// What is done with what arrives.
+pub trait Handler {
+    /// A packet that is not of the transport's own.
+    fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, now: Instant);
+    /// A socket has been closed by the server, or failed.
+    fn closed(&mut self, socket: usize, why: &str);
+}
+
+/// What is to be sent to one server.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+}
+
+impl Outgoing {
+    /// Sends an Engine.IO packet.
+    pub fn text(&mut self, packet: &[u8]) {
+        push_frame(&mut self.bytes, 1, packet);
+    }
+}
+
+struct Socket {
+    stream: TcpStream,
+    /// The token that CONNECT shows.
+    token: Arc<str>,
+    upgraded: bool,
+    /// Read and not complete yet.
+    rest: Vec<u8>,
+    out: Outgoing,
+    waits_to_write: bool,
+}
+
+/// The sockets of one thread.
+pub struct Crowd {
+    epoll: OwnedFd,
+    sockets: Vec<Option<Socket>>,
+    events: Vec<epoll::Event>,
+    scratch: Box<[u8]>,
+}
+
+impl Crowd {
+    /// Nobody.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { epoll, sockets: Vec::new(), events: Vec::with_capacity(EVENTS), scratch: vec![0; SCRATCH].into() })
+    }
+
+    /// Begins to connect a socket; returns its number. `source` is the loopback address that it comes from.
+    ///
+    /// # Errors
+    /// When the system has no more sockets or ports.
+    pub fn open(&mut self, target: &Target, source: Option<Ipv4Addr>, token: Arc<str>) -> anyhow::Result<usize> {
+        let family = if target.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(family, SocketType::STREAM, flags, None).context("no more sockets (ulimit -n)")?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        if let Some(source) = source {
+            bind(&fd, &SocketAddrV4::new(source, 0)).context("no more ports")?;
+        }
+        match connect(&fd, &target.address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", target.address)),
+        }
+        let number = self.sockets.len();
+        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+        let out = Outgoing { bytes: target.upgrade.as_bytes().to_vec() };
+        self.sockets.push(Some(Socket { stream: fd.into(), token, upgraded: false, rest: Vec::new(), out, waits_to_write: true }));
+        Ok(number)
+    }
+
+    /// How many have ever been opened.
+    pub fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Whether none has been opened.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Sends something without having been asked.
+    pub fn send(&mut self, number: usize, handler: &mut impl Handler, say: impl FnOnce(&mut Outgoing)) {
+        if let Some(socket) = &mut self.sockets[number] {
+            say(&mut socket.out);
+            let written = socket.flush(&self.epoll, number);
+            self.settle(number, written.map_err(Into::into), handler);
+        }
+    }
+
+    /// Waits until something arrives, at most so long, and handles all that has.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn turn(&mut self, handler: &mut impl Handler, most: Duration) -> io::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        let most = Timespec::try_from(most).map_err(io::Error::other)?;
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&most)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in events.drain(..) {
+            let number = event.data.u64() as usize;
+            let Some(socket) = &mut self.sockets[number] else { continue };
+            let handled = socket.ready(event.flags, &mut self.scratch, number, handler);
+            let handled = handled.and_then(|()| socket.flush(&self.epoll, number).map_err(Into::into));
+            self.settle(number, handled, handler);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn settle(&mut self, number: usize, outcome: anyhow::Result<()>, handler: &mut impl Handler) {
+        if let Err(error) = outcome {
+            self.sockets[number] = None;
+            handler.closed(number, &format!("{error:#}"));
+        }
+    }
+}
+
+impl Socket {
+    fn ready(&mut self, flags: epoll::EventFlags, scratch: &mut [u8], number: usize, handler: &mut impl Handler) -> anyhow::Result<()> {
+        if !flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+            return Ok(());
+        }
+        let length = match self.stream.read(scratch) {
+            Ok(0) => anyhow::bail!("closed by the server"),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        // Almost always frames are whole, and parsed where they are.
+        if self.rest.is_empty() {
+            let used = self.take(&scratch[..length], number, handler)?;
+            self.rest.extend_from_slice(&scratch[used..length]);
+        } else {
+            let mut bytes = std::mem::take(&mut self.rest);
+            bytes.extend_from_slice(&scratch[..length]);
+            let used = self.take(&bytes, number, handler)?;
+            self.rest = bytes.split_off(used);
+        }
+        Ok(())
+    }
+
+    /// Handles what is complete; returns how many bytes that was.
+    fn take(&mut self, bytes: &[u8], number: usize, handler: &mut impl Handler) -> anyhow::Result<usize> {
+        let now = Instant::now();
+        let mut at = 0;
+        if !self.upgraded {
+            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                anyhow::bail!("no WebSocket: {}", String::from_utf8_lossy(&bytes[..end.min(200)]));
+            }
+            self.upgraded = true;
+            at = end + 4;
+        }
+        while let Some(Frame { opcode, payload }) = Frame::parse(bytes, at)? {
+            at = payload.end;
+            let payload = &bytes[payload];
+            match (opcode, Packet::parse(payload)) {
+                (1, Packet::Open) => self.out.text(format!("40{{\"token\":\"{}\"}}", self.token).as_bytes()),
+                (1, Packet::Ping) => self.out.text(b"3"),
+                (1, Packet::End(text)) => anyhow::bail!("ended: {}", String::from_utf8_lossy(text)),
+                (1, packet) => handler.packet(number, packet, &mut self.out, now),
+                (8, _) => anyhow::bail!("closed with {:?}", payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))),
+                (9, _) => push_frame(&mut self.out.bytes, 10, payload),
+                _ => {}
+            }
+        }
+        Ok(at)
+    }
+
+    fn flush(&mut self, epoll: &OwnedFd, number: usize) -> io::Result<()> {
+        let mut written = 0;
+        while written < self.out.bytes.len() {
+            match self.stream.write(&self.out.bytes[written..]) {
+                Ok(length) => written += length,
+                // Not connected yet is told as would-block, too.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.bytes.drain(..written);
+        let waits = !self.out.bytes.is_empty();
+        if waits != self.waits_to_write {
+            self.waits_to_write = waits;
+            let flags = if waits { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+            epoll::modify(epoll, &self.stream, epoll::EventData::new_u64(number as u64), flags)?;
+        }
+        Ok(())
+    }
+}

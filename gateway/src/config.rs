@@ -42,12 +42,27 @@ pub struct RealtimeConfig {
     /// Sockets that one user may have at this gateway; 0 = any number
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
-    /// How long a new socket may take to CONNECT
-    #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    /// How long a new socket may take to CONNECT; 0s = for ever
+    #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = patience)]
     pub connect_timeout: Duration,
-    /// Most bytes of one packet from a client, attachments included
-    #[arg(long, env = "CONFAB_MAX_PACKET", default_value_t = 1_114_112, value_name = "BYTES")]
+    /// Most bytes of one packet from a client, attachments included; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
+}
+
+/// A duration; none at all means longer than any process lives.
+fn patience(text: &str) -> Result<Duration, String> {
+    const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+    duration(text).map(|duration| if duration.is_zero() { FOR_EVER } else { duration })
+}
+
+/// A number of bytes; 0 means any number.
+fn bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Ok(usize::MAX),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err("must be a whole number".into()),
+    }
 }
 
 /// An origin as browsers send it, `*`, or nothing (so that an empty setting allows none).
@@ -84,6 +99,15 @@ mod tests {
         let realtime = config.realtime;
         assert_eq!((realtime.ping_interval, realtime.ping_timeout), (Duration::from_secs(25), Duration::from_secs(20)));
         assert_eq!((realtime.max_events_per_second, realtime.max_rooms_per_socket, realtime.max_sockets_per_user), (2000, 1000, 10_000));
+        assert_eq!((realtime.connect_timeout, realtime.max_packet), (Duration::from_secs(10), 1_114_112));
+    }
+
+    #[test]
+    fn zero_turns_a_limit_off() {
+        let realtime = with(&["--connect-timeout", "0s", "--max-packet", "0"]).unwrap().realtime;
+        assert!(realtime.connect_timeout > Duration::from_secs(3600 * 24 * 365));
+        assert_eq!(realtime.max_packet, usize::MAX);
+        assert!(with(&["--max-packet", "-1"]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod events;
 mod follower;
 mod handshake;
 mod hub;
+mod inbound;
 mod join;
 mod outbox;
 mod packet;
@@ -22,12 +23,12 @@ use std::time::Duration;
 use axum::Router;
 use confab_common::bus::Bus;
 use confab_common::process::Process;
-use tokio::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use self::follower::Follower;
 use self::hub::Hub;
-use self::outbox::Close;
-use self::packet::Frame;
 use self::registry::Registry;
 use self::session::Session;
 use crate::clients::Clients;
@@ -48,8 +49,9 @@ pub struct Realtime {
     hub: Arc<Hub<Session>>,
     follower: Arc<Follower>,
     registry: Registry,
-    start: Instant,
-    draining: AtomicBool,
+    leaving: AtomicBool,
+    /// Tasks that carry sessions, or take leave of them.
+    connections: TaskTracker,
 }
 
 /// What real time needs of the rest of the gateway.
@@ -83,10 +85,11 @@ impl Realtime {
             hub,
             follower,
             registry: Registry::default(),
-            start: Instant::now(),
-            draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            connections: TaskTracker::new(),
         });
-        tokio::spawn(realtime.clone().close_revoked());
+        // Subscribed before anything can be revoked that matters here.
+        tokio::spawn(realtime.clone().close_revoked(realtime.revocations.subscribe()));
         realtime
     }
 
@@ -95,13 +98,7 @@ impl Realtime {
         handshake::router(self.clone())
     }
 
-    /// Milliseconds since the start, for signs of life.
-    fn now(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
-    }
-
-    async fn close_revoked(self: Arc<Self>) {
-        let mut revoked = self.revocations.subscribe();
+    async fn close_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<String>) {
         while let Some(token) = revoked.recv().await {
             for session in self.registry.of_token(&token) {
                 session.end("logged_out");
@@ -112,17 +109,20 @@ impl Realtime {
     /// Takes no new sessions and closes those there are at the transport, one after another within `window`, so that the
     /// clients come back to another gateway, and not all at once. Returns when none is left or the window is over.
     pub async fn drain(&self, window: Duration) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.leaving.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + window;
         let sessions = self.registry.all();
         let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
         for session in sessions {
-            session.outbox.push(Frame::event("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 })));
-            session.outbox.close(Close::Flushed);
-            tokio::time::sleep(pause).await;
+            self.connections.spawn(async move { session.go_away(window / 2).await });
+            sleep(pause).await;
         }
-        while !self.registry.is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.connections.close();
+        let _ = timeout_at(deadline, self.connections.wait()).await;
+    }
+
+    /// Whether new sessions are refused.
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
     }
 }

@@ -4,6 +4,8 @@
 //! since. So a hop costs what it costs once for many messages, and the sends of one client to one room keep their order, also
 //! when an append is sent again to another replica.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use confab_common::grpc::Transport;
@@ -20,8 +22,9 @@ use crate::clients::Clients;
 
 /// A power of two, so that a lane holds a contiguous range of partitions and all gateways agree on it.
 const LANES: u32 = 8;
-/// Events that may wait in a lane.
+/// Events that may wait in a lane, and what they may hold in bytes.
 const QUEUE: usize = 4096;
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Most events and content bytes of one append.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
@@ -38,7 +41,13 @@ pub struct Sent {
 /// Sends events to the log; clones share the lanes.
 #[derive(Clone)]
 pub struct Sender {
-    lanes: std::sync::Arc<[mpsc::Sender<Job>]>,
+    lanes: Arc<[Lane]>,
+}
+
+struct Lane {
+    jobs: mpsc::Sender<Job>,
+    /// Bytes of content that wait.
+    bytes: Arc<AtomicUsize>,
 }
 
 struct Job {
@@ -71,8 +80,9 @@ impl Sender {
     pub fn new(clients: &Clients) -> Self {
         let lane = |number| {
             let (jobs, queue) = mpsc::channel(QUEUE);
-            tokio::spawn(run(number, queue, clients.message.clone()));
-            jobs
+            let bytes = Arc::<AtomicUsize>::default();
+            tokio::spawn(run(number, queue, bytes.clone(), clients.message.clone()));
+            Lane { jobs, bytes }
         };
         Self { lanes: (0..LANES).map(lane).collect() }
     }
@@ -85,7 +95,15 @@ impl Sender {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
-        lane.try_send(Job { event, deadline, answer }).map_err(|_| Error::unavailable("the message service"))?;
+        let size = event.content.len();
+        if lane.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES {
+            return Err(Error::unavailable("the message service"));
+        }
+        lane.bytes.fetch_add(size, Ordering::Relaxed);
+        lane.jobs.try_send(Job { event, deadline, answer }).map_err(|_| {
+            lane.bytes.fetch_sub(size, Ordering::Relaxed);
+            Error::unavailable("the message service")
+        })?;
         Ok(Sending { answer: receiver, deadline })
     }
 
@@ -98,24 +116,27 @@ impl Sender {
     }
 }
 
-async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, client: MessageServiceClient<Transport>) {
-    let mut next = None;
-    while let Some(first) = match next.take() {
-        Some(job) => Some(job),
-        None => queue.recv().await,
-    } {
-        let mut bytes = first.event.content.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH
+async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, client: MessageServiceClient<Transport>) {
+    let mut jobs = Vec::with_capacity(BATCH);
+    loop {
+        if jobs.is_empty() && queue.recv_many(&mut jobs, BATCH).await == 0 {
+            return;
+        }
+        while jobs.len() < BATCH
             && let Ok(job) = queue.try_recv()
         {
-            bytes += job.event.content.len();
-            if bytes > BATCH_BYTES {
-                next = Some(job);
-                break;
-            }
-            batch.push(job);
+            jobs.push(job);
         }
+        let mut bytes = 0;
+        let fit = jobs
+            .iter()
+            .take_while(|job| {
+                bytes += job.event.content.len();
+                bytes <= BATCH_BYTES
+            })
+            .count();
+        let batch = jobs.drain(..fit.max(1)).collect::<Vec<_>>();
+        waiting.fetch_sub(batch.iter().map(|job| job.event.content.len()).sum(), Ordering::Relaxed);
         append(lane, batch, client.clone()).await;
     }
 }

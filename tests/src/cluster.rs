@@ -39,8 +39,12 @@ impl Cluster {
     /// # Errors
     /// When Postgres is not installed.
     pub fn new(plan: Plan) -> anyhow::Result<Self> {
+        Self::with(plan, true)
+    }
+
+    fn with(plan: Plan, durable: bool) -> anyhow::Result<Self> {
         let postgres = (Role::Postgres, 1);
-        let postgres = Postgres::new(&plan.work(postgres), plan.port(postgres), true)?;
+        let postgres = Postgres::new(&plan.work(postgres), plan.port(postgres), durable)?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).pool_max_idle_per_host(0).build()?;
         Ok(Self { plan, settings: vec![], inherits_settings: true, postgres, http, _guard: None })
     }
@@ -51,7 +55,8 @@ impl Cluster {
     /// When it does not become ready.
     pub async fn scratch(gateways: u16, replicas: u16, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let guard = Guard::new("cluster")?;
-        let mut cluster = Self::new(Plan::free(guard.directory(), gateways, replicas)?)?;
+        // Machines that run tests are busy, and a commit that waits seconds for the disk is not what is tested.
+        let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, false)?;
         cluster.settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         cluster.inherits_settings = false;
         cluster._guard = Some(guard);
@@ -169,6 +174,7 @@ impl Cluster {
                 work,
                 pid_file,
                 log,
+                lock_file: None,
                 stop: Signal::TERM,
             }),
         }

@@ -33,6 +33,8 @@ pub struct Daemon {
     pub pid_file: PathBuf,
     /// Where its output is appended.
     pub log: PathBuf,
+    /// A file that says it is running, which its crash leaves behind.
+    pub lock_file: Option<PathBuf>,
     /// What ends it in order.
     pub stop: Signal,
 }
@@ -50,6 +52,8 @@ impl Daemon {
     /// When the program cannot be run or a file not be written.
     pub async fn spawn(&self) -> anyhow::Result<i32> {
         self.kill().await?;
+        // Nothing of it is left, whatever process has its number by now.
+        self.lock_file.as_deref().map_or(Ok(()), remove)?;
         for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
@@ -101,10 +105,7 @@ impl Daemon {
             left.is_empty().then_some(())
         };
         eventually(&format!("the end of what runs in {}", self.work.display()), Duration::from_secs(10), gone).await?;
-        match fs::remove_file(&self.pid_file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        remove(&self.pid_file)
     }
 
     /// Sends a signal to the process itself; false when it does not run.
@@ -169,6 +170,15 @@ fn processes() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+fn remove(file: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
@@ -188,6 +198,7 @@ mod tests {
             work: directory.join("work"),
             pid_file: directory.join("it.pid"),
             log: directory.join("it.log"),
+            lock_file: None,
             stop: Signal::TERM,
         }
     }

@@ -38,6 +38,7 @@ impl Embedded {
             work: directory.join("work"),
             pid_file: directory.join("confab.pid"),
             log: directory.join("confab.log"),
+            lock_file: None,
             stop: Signal::TERM,
         };
         let embedded = Self { daemon, port, _guard: guard };

@@ -32,7 +32,8 @@ struct Inner {
 /// What has happened to one socket.
 #[derive(Default)]
 struct Record {
-    reports: Mutex<Vec<Report>>,
+    /// Shared with whoever reads, so that nobody looks at it under the lock.
+    reports: Mutex<Arc<Vec<Report>>>,
     news: Notify,
 }
 
@@ -156,7 +157,7 @@ impl Inner {
             _ => (&report["id"], Report::State(kind, report["data"].clone())),
         };
         if let Some(record) = id.as_str().and_then(|id| lock(&self.sockets).get(id).cloned()) {
-            lock(&record.reports).push(entry);
+            Arc::make_mut(&mut lock(&record.reports)).push(entry);
             record.news.notify_waiters();
         }
     }
@@ -201,7 +202,7 @@ impl Socket {
     }
 
     /// Everything reported so far.
-    pub fn reports(&self) -> Vec<Report> {
+    pub fn reports(&self) -> Arc<Vec<Report>> {
         lock(&self.record.reports).clone()
     }
 
@@ -211,7 +212,7 @@ impl Socket {
             Report::Event(event, arguments) if event == name => Some(arguments.first().cloned().unwrap_or(Value::Null)),
             _ => None,
         };
-        lock(&self.record.reports).iter().filter_map(of_name).collect()
+        self.reports().iter().filter_map(of_name).collect()
     }
 
     /// Waits until what was reported satisfies a condition.
@@ -224,7 +225,7 @@ impl Socket {
                 // Listening first, so that no report falls between the look and the wait.
                 let mut news = std::pin::pin!(self.record.news.notified());
                 news.as_mut().enable();
-                if let Some(value) = condition(&lock(&self.record.reports)) {
+                if let Some(value) = condition(&self.reports()) {
                     return value;
                 }
                 news.await;

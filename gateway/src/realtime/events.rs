@@ -6,6 +6,7 @@ use confab_common::{Code, Error, Result, text};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::hub::Listener;
@@ -82,9 +83,12 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     let mut sends = Vec::with_capacity(events.len());
     for event in events {
         match event.request {
-            Request::Send(message) => sends.push((event.ack, begin_send(session, message))),
+            Request::Send(message) => {
+                session.outbox.roomy().await;
+                sends.push((event.ack, begin_send(session, message, event.deadline)));
+            }
             Request::Join(join) => {
-                if let Err(error) = join::join(session, event.ack, join).await {
+                if let Err(error) = join::join(session, event.ack, join, event.deadline).await {
                     refuse(session, event.ack, &error);
                 }
             }
@@ -103,10 +107,10 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     }
 }
 
-fn begin_send(session: &Session, message: Draft) -> Result<Sending> {
+fn begin_send(session: &Session, message: Draft, deadline: Instant) -> Result<Sending> {
     let identity = session.socket.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
     let (room, event) = message.into_event(identity)?;
-    session.edge.sender.begin(room, event, session.edge.clients.call.deadline)
+    session.edge.sender.begin(room, event, deadline.saturating_duration_since(Instant::now()))
 }
 
 fn leave(session: &Session, room: Uuid, ack: Option<u64>) {
@@ -130,7 +134,7 @@ impl<'a> From<&'a Sent> for Accepted<'a> {
 
 fn answer(session: &Session, ack: Option<u64>, answer: &impl Serialize) {
     if let Some(id) = ack {
-        session.outbox.push(Frame::ack(id, answer));
+        session.outbox.answer(&[Frame::ack(id, answer)]);
     }
 }
 

@@ -153,9 +153,10 @@ impl Follower {
         loop {
             tokio::time::sleep_until(next).await;
             let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
-            let relied_on = self.bus_up.load(Ordering::Relaxed) && since_miss > CLEAN;
+            let relied_on = self.is_bus_up() && since_miss > CLEAN;
             next = Instant::now() + if relied_on { POLL } else { POLL_DEGRADED };
             self.drop_unused();
+            self.drop_ended();
             let partitions = self.followed().keys().copied().collect::<Vec<_>>();
             if !partitions.is_empty() {
                 self.poll(&partitions).await;
@@ -192,6 +193,21 @@ impl Follower {
                 None
             }
         }
+    }
+
+    /// A partition whose task ended by itself is deaf: its clients come back and have it followed anew.
+    fn drop_ended(&self) {
+        let ended =
+            self.followed().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
+        for partition in ended {
+            tracing::error!(partition, "following ended by itself");
+            self.hub.resync(partition);
+        }
+    }
+
+    /// Whether hints can come.
+    pub(super) fn is_bus_up(&self) -> bool {
+        self.bus_up.load(Ordering::Relaxed)
     }
 
     fn drop_unused(&self) {

@@ -2,7 +2,7 @@
 //! <https://github.com/socketio/engine.io-protocol>
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -15,12 +15,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::Realtime;
 use super::polling;
 use super::session::{Session, Transport};
 use super::websocket;
 use crate::server::Place;
+
+/// How long a payload may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// A request that is not answered as asked, in the words of the protocol's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +94,7 @@ async fn handle(
         return Err(Refusal::UnsupportedVersion);
     }
     let Some(sid) = parameters.sid else {
-        if edge.draining.load(Ordering::Relaxed) {
+        if edge.is_leaving() {
             return Err(Refusal::GoingAway);
         }
         let bearer = bearer(request.headers());
@@ -119,11 +123,15 @@ async fn handle(
             if !polled {
                 return Err(Refusal::BadRequest);
             }
-            match to_bytes(request.into_body(), edge.config.max_packet).await {
-                Ok(body) => polling::receive(session, body).await,
-                Err(_) => {
+            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), edge.config.max_packet)).await {
+                Ok(Ok(body)) => polling::receive(session, body).await,
+                Ok(Err(_)) => {
                     session.finish();
                     Err(Refusal::TooLarge)
+                }
+                Err(_) => {
+                    session.finish();
+                    Err(Refusal::BadRequest)
                 }
             }
         }
@@ -160,9 +168,10 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
 }
 
 fn upgrade(mut request: Request, accept: HeaderValue, session: Arc<Session>, probe: bool) -> Response {
+    let connections = session.edge.connections.clone();
     let upgrade = hyper::upgrade::on(&mut request);
     let place = request.extensions().get::<Place>().cloned();
-    tokio::spawn(async move {
+    connections.spawn(async move {
         let _place = place;
         match upgrade.await {
             Ok(upgraded) => websocket::serve(upgraded, session, probe).await,

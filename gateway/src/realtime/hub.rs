@@ -23,7 +23,9 @@ pub trait Listener: Send + Sync {
     fn id(&self) -> u64;
     /// Queues frames for it; never waits.
     fn deliver(&self, frames: &[Frame]);
-    /// Tells it that it is no longer in a room.
+    /// Queues the answer to its join and what belongs to it; never waits.
+    fn answer(&self, frames: &[Frame]);
+    /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
     fn evicted(&self, room: Uuid);
     /// Has it closed at the transport, so that it comes back and asks for what it missed.
     fn resync(&self);
@@ -137,7 +139,7 @@ impl<L: Listener> Hub<L> {
         member.floor = last_seq;
         let missed = room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone());
         let frames = answer.into_iter().chain(missed).collect::<Vec<_>>();
-        listener.deliver(&frames);
+        listener.answer(&frames);
         room.joined();
         Ok(())
     }
@@ -190,19 +192,21 @@ impl<L: Listener> Hub<L> {
             if run.iter().any(|delivery| delivery.closes_room)
                 && let Some(room) = shard.rooms.remove(&run[0].room)
             {
-                drop(shard);
                 room.members.values().for_each(|member| member.listener.evicted(run[0].room));
             }
         }
         delivered
     }
 
-    /// Closes every client that is in a room of the partition.
+    /// Empties every room of the partition, whose numbers count no more, and closes every client that is in one.
     pub fn resync(&self, partition: u32) {
         for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for room in shard.rooms.values().filter(|room| room.partition == partition) {
-                room.members.values().for_each(|member| member.listener.resync());
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (id, room) in shard.rooms.extract_if(|_, room| room.partition == partition) {
+                for member in room.members.values() {
+                    member.listener.evicted(id);
+                    member.listener.resync();
+                }
             }
         }
     }

@@ -2,17 +2,18 @@
 //! the right to read is asked, then history is read; what was fanned out meanwhile follows the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use confab_common::{Code, Error, Result, grpc, text};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use confab_proto::room::v1::{GetRoomRequest, Room};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::events::read;
-use super::hub::{Joining, NotLive};
+use super::hub::{Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
 use crate::json::{MessageJson, RoomJson};
@@ -20,6 +21,9 @@ use crate::json::{MessageJson, RoomJson};
 /// Most messages and encoded bytes in the answer.
 const MAX_MESSAGES: u32 = 200;
 const MAX_BYTES: usize = 256 * 1024;
+
+/// Pause before history is read again.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// A valid `joinRoom`.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,11 +101,10 @@ struct Answer<'a> {
 ///
 /// # Errors
 /// `not_found` for a room that the client may not know of; when a service does not answer, the client stays where it was.
-pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join) -> Result<()> {
+pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline: Instant) -> Result<()> {
     let edge = &session.edge;
-    let deadline = Instant::now() + edge.clients.call.deadline;
-    let partition =
-        timeout_at(deadline, edge.follower.partition_of(join.room)).await.map_err(|_| Error::unavailable("the message service"))?;
+    let prepared = timeout_at(deadline, async { (session.socket.join_turn(session).await, edge.follower.partition_of(join.room).await) });
+    let (_turn, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
     if !session.socket.remember_room(join.room, edge.config.max_rooms_per_socket) {
         return Err(Error::new(Code::RateLimited, "in too many rooms; leave some first"));
     }
@@ -111,8 +114,13 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join) -> Resul
         // It went between the two.
         false => Err(Error::not_found("socket")),
     };
-    if joined.is_err() && !edge.hub.cancel_join(&joining, session) {
-        session.socket.forget_room(join.room);
+    if let Err(error) = &joined {
+        // Who was in the room stays in it, unless it may not be there.
+        let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
+        if !(may_stay && edge.hub.cancel_join(&joining, session)) {
+            edge.hub.leave(join.room, session.id());
+            session.socket.forget_room(join.room);
+        }
     }
     joined
 }
@@ -128,7 +136,7 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         match edge.hub.go_live(joining, session, page.last_seq, answer) {
             Ok(()) => return Ok(()),
-            Err(NotLive::Behind) => {}
+            Err(NotLive::Behind) => sleep(BEHIND).await,
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
         }
     }

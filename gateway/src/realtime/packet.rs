@@ -2,6 +2,7 @@
 //! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 use bytes::Bytes;
@@ -128,6 +129,15 @@ impl<'de> Deserialize<'de> for EventData<'de> {
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// What a frame takes beside its bytes: its place in a queue, its share of an allocation.
+const FRAME_OVERHEAD: usize = 128;
+/// Most bytes that a thread keeps to encode into.
+const MAX_SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// An Engine.IO packet on its way to clients: encoded once, shared by all who get it.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -140,29 +150,34 @@ impl Frame {
     /// The frame around an Engine.IO packet that `write` appends to the buffer it is given.
     fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         const ROOM: usize = 10;
-        let mut buffer = Vec::with_capacity(512);
-        buffer.extend_from_slice(&[0; ROOM]);
-        write(&mut buffer);
-        let length = buffer.len() - ROOM;
-        let header = match length {
-            0..126 => 2,
-            126..65_536 => 4,
-            _ => 10,
-        };
-        let start = ROOM - header;
-        buffer[start] = 0x81; // FIN, text
-        match header {
-            2 => buffer[start + 1] = length as u8,
-            4 => {
-                buffer[start + 1] = 126;
-                buffer[start + 2..ROOM].copy_from_slice(&(length as u16).to_be_bytes());
+        SCRATCH.with_borrow_mut(|buffer| {
+            buffer.clear();
+            buffer.extend_from_slice(&[0; ROOM]);
+            write(buffer);
+            let length = buffer.len() - ROOM;
+            let header = match length {
+                0..126 => 2,
+                126..65_536 => 4,
+                _ => 10,
+            };
+            let start = ROOM - header;
+            buffer[start] = 0x81; // FIN, text
+            match header {
+                2 => buffer[start + 1] = length as u8,
+                4 => {
+                    buffer[start + 1] = 126;
+                    buffer[start + 2..ROOM].copy_from_slice(&(length as u16).to_be_bytes());
+                }
+                _ => {
+                    buffer[start + 1] = 127;
+                    buffer[start + 2..ROOM].copy_from_slice(&(length as u64).to_be_bytes());
+                }
             }
-            _ => {
-                buffer[start + 1] = 127;
-                buffer[start + 2..ROOM].copy_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        Self { bytes: Bytes::from(buffer).slice(start..), header: header as u8 }
+            // Exactly as long as it must be: it may wait in many outboxes.
+            let bytes = Bytes::copy_from_slice(&buffer[start..]);
+            buffer.shrink_to(MAX_SCRATCH);
+            Self { bytes, header: header as u8 }
+        })
     }
 
     /// An Engine.IO packet without data or with a short text, such as a ping.
@@ -228,6 +243,11 @@ impl Frame {
     /// The bytes for a WebSocket.
     pub fn websocket(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What it takes in memory while it waits, in bytes.
+    pub fn cost(&self) -> usize {
+        self.bytes.len() + FRAME_OVERHEAD
     }
 
     /// The packet alone, for long-polling.

@@ -220,6 +220,9 @@ impl PartitionTask {
                 self.hole = None;
             }
         }
+        if !self.follower.is_bus_up() {
+            return;
+        }
         // A channel that missed something may be deaf.
         let (subscriptions, name) = (self.follower.subscriptions.clone(), channel::log(self.partition));
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });

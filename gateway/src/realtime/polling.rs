@@ -34,16 +34,19 @@ pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
 /// A GET: answers what is queued, as soon as there is something.
 ///
 /// # Errors
-/// When another GET is waiting already; that ends the session.
+/// When another GET is waiting already, which ends the session; or when it does not poll any more.
 pub async fn poll(session: Arc<Session>) -> Result<Response, Refusal> {
     let Some(_turn) = Turn::take(&session) else {
-        session.finish();
+        if *session.transport() != Transport::WebSocket {
+            session.finish();
+        }
         return Err(Refusal::BadRequest);
     };
     loop {
+        // What is asked after this, of the session or of the outbox, wakes the wait below.
+        let response = payload_of(&session);
         let probing = matches!(*session.transport(), Transport::Probing { .. });
         let closing = session.outbox.closing();
-        let response = payload_of(&session);
         if let Some(response) = response {
             if closing == Some(Close::Flushed) && session.outbox.is_empty() {
                 session.finish();

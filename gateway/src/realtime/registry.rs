@@ -50,11 +50,6 @@ impl Registry {
         self.lock().by_sid.values().cloned().collect()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.lock().by_sid.is_empty()
-    }
-
     /// Registers a session under its token and user; `false` when the user has `max` sockets already (0: no limit).
     pub fn sign_in(&self, session: &Arc<Session>, identity: &Identity, max: usize) -> bool {
         let mut sessions = self.lock();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::Realtime;
@@ -14,6 +14,9 @@ use super::hub::Listener;
 use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::socket::Socket;
+
+/// How often a session that has not connected is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A session.
 pub struct Session {
@@ -28,7 +31,7 @@ pub struct Session {
     pub bearer: Option<Box<str>>,
     /// The Socket.IO client within.
     pub socket: Socket,
-    /// Milliseconds from the edge's start to the client's last sign of life.
+    /// How many packets the client has sent, its signs of life.
     seen: AtomicU64,
     transport: Mutex<Transport>,
 }
@@ -72,16 +75,21 @@ impl Session {
             outbox: Outbox::default(),
             bearer,
             socket: Socket::new(&edge.config),
-            seen: AtomicU64::new(edge.now()),
+            seen: AtomicU64::new(0),
             transport: Mutex::new(transport),
         });
         edge.registry.insert(session.clone());
+        if edge.is_leaving() {
+            // It came between the refusal of new sessions and the leave-taking of the old ones.
+            session.outbox.close(Close::Now);
+        }
         session.outbox.push(Frame::open(&Open {
             sid: &session.sid,
             upgrades: if transport == Transport::WebSocket { &[] } else { &["websocket"] },
             ping_interval: edge.config.ping_interval.as_millis() as u64,
             ping_timeout: edge.config.ping_timeout.as_millis() as u64,
-            max_payload: edge.config.max_packet,
+            // No number that a client's own integers could not hold.
+            max_payload: edge.config.max_packet.min(i32::MAX as usize),
         }));
         session
     }
@@ -105,6 +113,16 @@ impl Session {
         // A GET that waits is to be answered soon.
         self.outbox.nudge();
         true
+    }
+
+    /// Changes over to the WebSocket that was tried; `false` while a GET waits, or when the session is over.
+    pub fn upgrade(&self) -> bool {
+        let mut transport = self.transport();
+        let upgraded = *transport == Transport::Probing { reading: false };
+        if upgraded {
+            *transport = Transport::WebSocket;
+        }
+        upgraded
     }
 
     /// Goes on polling after a WebSocket came to nothing.
@@ -146,13 +164,20 @@ impl Session {
     }
 
     fn touch(&self) {
-        self.seen.store(self.edge.now(), Ordering::Relaxed);
+        self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the session for good reason: the client is told and does not reconnect by itself.
     pub fn end(&self, code: &'static str) {
         self.socket.leave_all(self);
-        self.outbox.push_all(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
+        self.socket.drop_events();
+        self.outbox.end(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
+    }
+
+    /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.
+    pub async fn go_away(&self, within: Duration) {
+        self.outbox.push(Frame::event("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 })));
+        let _ = timeout(within, self.socket.finish_events()).await;
         self.outbox.close(Close::Flushed);
     }
 
@@ -176,6 +201,10 @@ impl Listener for Session {
         self.outbox.push_all(frames);
     }
 
+    fn answer(&self, frames: &[Frame]) {
+        self.outbox.answer(frames);
+    }
+
     fn evicted(&self, room: Uuid) {
         self.socket.forget_room(room);
     }
@@ -195,7 +224,7 @@ pub fn secret() -> String {
 pub struct Heartbeat {
     connect_by: Instant,
     next_ping: Instant,
-    /// When the last ping must be answered by, and what the client's last sign of life was when it was sent.
+    /// When the last ping must be answered by, and how many signs of life there were when it was sent.
     awaited: Option<(Instant, u64)>,
 }
 
@@ -209,7 +238,10 @@ impl Heartbeat {
     /// When [`tick`](Self::tick) has something to do.
     pub fn next(&self, session: &Session) -> Instant {
         let other = match session.socket.identity() {
-            None => self.connect_by,
+            // Whether the client fetches the end is up to the pings.
+            _ if session.outbox.closing().is_some() => self.next_ping,
+            // Once it has connected, its token's end counts.
+            None => self.connect_by.min(Instant::now() + LOOK_AGAIN),
             Some(identity) => {
                 let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second()).clamp(0, 3600);
                 Instant::now() + Duration::from_secs(left as u64)
@@ -225,7 +257,9 @@ impl Heartbeat {
         let seen = session.seen.load(Ordering::Relaxed);
         match session.socket.identity() {
             None if now >= self.connect_by => return false,
-            Some(identity) if identity.expires_at <= jiff::Timestamp::now().as_second() => session.end("expired"),
+            Some(identity) if identity.expires_at <= jiff::Timestamp::now().as_second() && session.outbox.closing().is_none() => {
+                session.end("expired");
+            }
             _ => {}
         }
         if let Some((by, before)) = self.awaited {

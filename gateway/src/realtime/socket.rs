@@ -1,26 +1,31 @@
 //! The Socket.IO client within a session: its identity, its rooms, and its events, handled in order for each room.
 
 use std::collections::{HashMap, HashSet, VecDeque, hash_map};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::allowance::Allowance;
 use super::events::{self, Request};
 use super::outbox::Close;
 use super::packet::{EventData, Frame, Kind, Malformed, Packet};
-use super::session::{Session, secret};
+use super::session::{Session, Transport, secret};
 use crate::config::RealtimeConfig;
 use crate::tokens::Identity;
 
 /// Bytes of events that may wait to be handled; beyond that nothing more is read from the client.
 const MAX_QUEUED: usize = 1024 * 1024;
+/// Most sends of one room that are under way at once: each is answered with its message.
+const MAX_SENDS: usize = 64;
+/// Most joins that are under way at once.
+const MAX_JOINS: usize = 4;
 /// What an event costs beside its text.
 const EVENT_OVERHEAD: usize = 512;
 
@@ -29,9 +34,13 @@ pub struct Socket {
     identity: OnceLock<Identity>,
     // A std lock: held for one packet's bookkeeping, never across an await.
     state: Mutex<State>,
-    /// Bytes of events that wait.
+    /// Bytes of events that wait or are under way.
     queued: AtomicUsize,
     drained: Notify,
+    /// Nothing more is to be read from the client.
+    leaving: AtomicBool,
+    /// Joins under way: each reads history for the client.
+    joins: Semaphore,
 }
 
 struct State {
@@ -67,6 +76,8 @@ pub struct Event {
     pub ack: Option<u64>,
     /// What it asks for.
     pub request: Request,
+    /// When it must be answered by.
+    pub deadline: Instant,
     size: usize,
 }
 
@@ -86,7 +97,14 @@ impl Socket {
             rooms: HashSet::new(),
             allowance: Allowance::new(config.max_events_per_second),
         };
-        Self { identity: OnceLock::new(), state: Mutex::new(state), queued: AtomicUsize::new(0), drained: Notify::new() }
+        Self {
+            identity: OnceLock::new(),
+            state: Mutex::new(state),
+            queued: AtomicUsize::new(0),
+            drained: Notify::new(),
+            leaving: AtomicBool::new(false),
+            joins: Semaphore::new(MAX_JOINS),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,8 +117,19 @@ impl Socket {
     }
 
     /// Whether nothing more should be read from the client now.
-    pub fn is_full(&self) -> bool {
+    pub fn is_paused(&self) -> bool {
+        self.is_full() || self.leaving.load(Ordering::Relaxed)
+    }
+
+    fn is_full(&self) -> bool {
         self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    }
+
+    /// The right to join a room; few joins of one client are under way at once, and none while much waits to be sent to it.
+    pub async fn join_turn(&self, session: &Session) -> Option<SemaphorePermit<'_>> {
+        let turn = self.joins.acquire().await.ok()?;
+        session.outbox.roomy().await;
+        Some(turn)
     }
 
     /// Completes when more may be read from the client.
@@ -111,6 +140,29 @@ impl Socket {
                 drained.await;
             }
         }
+    }
+
+    /// Reads nothing more from the client, and completes when all its events are answered.
+    pub async fn finish_events(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        loop {
+            let drained = self.drained.notified();
+            if self.queued.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// Drops the events that wait: their client is no longer who it was.
+    pub fn drop_events(&self) {
+        let mut state = self.state();
+        let held = std::mem::take(&mut state.held).into_iter().map(|(_, event)| event);
+        let waiting = state.lanes.values_mut().flat_map(std::mem::take);
+        let size = held.chain(waiting).map(|event| event.size).sum();
+        drop(state);
+        self.queued.fetch_sub(size, Ordering::Relaxed);
+        self.drained.notify_waiters();
     }
 
     /// Takes the text of a packet.
@@ -176,7 +228,8 @@ impl Socket {
                         return Ok(());
                     }
                 };
-                let event = Event { ack: packet.id, request, size: packet.data.len() + EVENT_OVERHEAD };
+                let deadline = Instant::now() + session.edge.clients.call.deadline;
+                let event = Event { ack: packet.id, request, deadline, size: packet.data.len() + EVENT_OVERHEAD };
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),
@@ -201,10 +254,14 @@ impl Socket {
     fn next(&self, room: Uuid) -> Option<Vec<Event>> {
         let mut state = self.state();
         let lane = state.lanes.get_mut(&room)?;
-        let sends = lane.iter().take_while(|event| event.request.is_send()).count();
+        let sends = lane.iter().take(MAX_SENDS).take_while(|event| event.request.is_send()).count();
         let events = lane.drain(..sends.max(1).min(lane.len())).collect::<Vec<_>>();
         if events.is_empty() {
             state.lanes.remove(&room);
+            if state.lanes.is_empty() {
+                // What a burst needed is not kept.
+                state.lanes = HashMap::new();
+            }
             return None;
         }
         Some(events)
@@ -212,7 +269,7 @@ impl Socket {
 
     fn done(&self, session: &Session, size: usize) {
         let before = self.queued.fetch_sub(size, Ordering::Relaxed);
-        if before > MAX_QUEUED && before - size <= MAX_QUEUED {
+        if before == size || (before > MAX_QUEUED && before - size <= MAX_QUEUED) {
             self.drained.notify_waiters();
             session.outbox.nudge();
         }
@@ -289,6 +346,9 @@ async fn connect(session: Arc<Session>, token: Option<String>) {
         // Not the client's fault: it is to come back by itself.
         Err(_) => return session.outbox.close(Close::Now),
     };
+    if *session.transport() == Transport::Closed {
+        return;
+    }
     if !edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user) {
         metrics::counter!("confab_limits_total", "limit" => "sockets_per_user").increment(1);
         return session.outbox.close(Close::Now);
@@ -296,12 +356,12 @@ async fn connect(session: Arc<Session>, token: Option<String>) {
     // Registered first, then asked: a logout in between is seen by one of the two.
     let revoked = edge.revocations.is_revoked(&identity.session_id);
     let _ = session.socket.identity.set(identity);
+    if *session.transport() == Transport::Closed {
+        // It went while its token was looked at, without knowing whom to sign out.
+        return edge.registry.remove(&session, session.socket.identity());
+    }
     if revoked {
         return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
-    }
-    if *session.transport() == super::session::Transport::Closed {
-        // It went while its token was looked at.
-        return edge.registry.remove(&session, session.socket.identity());
     }
     let mut state = session.socket.state();
     if state.phase != Phase::Connecting {
@@ -316,6 +376,7 @@ async fn connect(session: Arc<Session>, token: Option<String>) {
 
 fn refuse_connect(session: &Session, error: &Error) {
     let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
+    session.socket.drop_events();
     session.outbox.push(Frame::connect_error("/", &json!({ "message": error.detail, "data": data })));
     session.outbox.close(Close::Flushed);
 }

@@ -4,6 +4,7 @@ JSON line each on standard output. Ends with its input."""
 import asyncio
 import base64
 import json
+import os
 import sys
 import traceback
 
@@ -99,6 +100,8 @@ async def main():
             queues[command["id"]] = asyncio.Queue()
             running.add(asyncio.create_task(work(queues[command["id"]])))
         queues[command["id"]].put_nowait(command)
+    # At once: whoever drove this has gone, and an orderly end would complain about every open connection.
+    os._exit(0)
 
 
 asyncio.run(main())

@@ -1,6 +1,7 @@
 //! `cluster up | down | status`: the cluster of `make cluster-up` in `.run`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -35,8 +36,17 @@ enum Verb {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(&arguments.directory)?;
     let directory = arguments.directory.canonicalize()?;
     let had = running(&directory);
@@ -51,10 +61,10 @@ async fn main() -> anyhow::Result<()> {
             println!("The cluster is down. Its data and logs are kept in {}; remove that directory to start afresh.", directory.display());
             Ok(())
         }
-        Verb::Status if cluster.plan.members().into_iter().any(|member| list(&cluster, member, "").is_none()) => {
-            bail!("not all of it runs")
+        Verb::Status => {
+            let down = cluster.plan.members().into_iter().filter(|member| list(&cluster, *member, "runs").is_none()).count();
+            if down > 0 { bail!("{down} not running") } else { Ok(()) }
         }
-        Verb::Status => Ok(()),
     }
 }
 

@@ -124,12 +124,11 @@ impl Crowd {
     }
 
     /// Sends something without having been asked.
-    pub fn send(&mut self, number: usize, handler: &mut impl Handler, say: impl FnOnce(&mut Outgoing)) {
-        if let Some(socket) = &mut self.sockets[number] {
-            say(&mut socket.out);
-            let written = socket.flush(&self.epoll, number);
-            self.settle(number, written.map_err(Into::into), handler);
-        }
+    pub fn send(&mut self, number: usize, handler: &mut impl Handler, what: Outgoing) {
+        let Some(socket) = &mut self.sockets[number] else { return };
+        socket.out.bytes.extend(what.bytes);
+        let written = socket.flush(&self.epoll, number);
+        self.settle(number, written.map_err(Into::into), handler);
     }
 
     /// Waits until something arrives, at most so long, and handles all that has.

@@ -27,11 +27,12 @@ impl Figures {
         }
     }
 
-    /// A table for people: the median, then each run.
+    /// A table for people: the median, then each run. Processes that used nothing are left out.
     pub fn table(&self) -> String {
-        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        let rows = || self.rows.iter().filter(|row| row.unit.is_empty() || row.runs.iter().any(|value| value.abs() >= 0.005));
+        let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for row in &self.rows {
+        for row in rows() {
             let runs = row.runs.iter().map(|value| number(*value)).collect::<Vec<_>>().join("  ");
             let runs = if row.runs.len() > 1 { format!("   runs: {runs}") } else { String::new() };
             let _ = writeln!(text, "  {:<width$}  {:>10} {:<6}{runs}", row.name, number(median(&row.runs)), row.unit);
@@ -78,10 +79,11 @@ mod tests {
             figures.add("deliveries", "/s", run);
         }
         figures.add("violations", "", 0.0);
+        figures.add("cpu", "µs", 0.001);
         let table = figures.table();
         let rows = table.lines().map(str::split_whitespace).map(Iterator::collect::<Vec<_>>).collect::<Vec<_>>();
         assert_eq!(rows[0], ["deliveries", "12.3", "/s", "runs:", "12.3", "1234", "1"]);
-        assert_eq!(rows[1], ["violations", "0"]);
+        assert_eq!(rows[1..], [["violations", "0"]]);
         assert_eq!(figures.json()["deliveries"], json!({"unit": "/s", "median": 12.345, "runs": [12.345, 1234.5, 1.0]}));
     }
 }

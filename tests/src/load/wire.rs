@@ -176,7 +176,9 @@ mod tests {
     #[test]
     fn finds_again_and_elsewhere() {
         let mut finder = Finder::default();
-        for (text, number) in [("{\"seq\":7,", Some(7)), ("{\"seq\":123}", Some(123)), ("{\"type\":1,\"seq\":9", Some(9)), ("{}", None), ("\"seq\":x", None)] {
+        for (text, number) in
+            [("{\"seq\":7,", Some(7)), ("{\"seq\":123}", Some(123)), ("{\"type\":1,\"seq\":9", Some(9)), ("{}", None), ("\"seq\":x", None)]
+        {
             assert_eq!(finder.number(text.as_bytes(), b"\"seq\":"), number, "{text}");
         }
     }

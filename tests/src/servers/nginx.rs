@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit};
 
 use crate::daemon::Daemon;
 
@@ -23,6 +23,7 @@ pub fn daemon(work: PathBuf, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<
         work,
         pid_file,
         log,
+        lock_file: None,
         stop: Signal::TERM,
     })
 }
@@ -44,15 +45,18 @@ pub fn configure(daemon: &Daemon, port: u16, gateways: &[u16]) -> anyhow::Result
 
 fn settings(port: u16, gateways: &[u16], root: bool) -> String {
     let servers: String = gateways.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=1s; ")).collect();
+    // nginx complains of limits that it cannot have.
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
+    let connections = descriptors.min(16_384);
     let user = if root { "user www-data;" } else { "" };
     format!(
         r#"daemon off;
 {user}
 worker_processes auto;
-worker_rlimit_nofile 65536;
+worker_rlimit_nofile {descriptors};
 pid nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 16384; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path body;

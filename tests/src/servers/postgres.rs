@@ -26,7 +26,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server that keeps its files under `work`. One that is not `durable` is faster and survives no crash of the machine.
+    /// A server that keeps its files under `work`. One that is not `durable` waits for no disk: it
+    /// survives being killed, but no crash of the machine.
     ///
     /// # Errors
     /// When Postgres 15 or newer is not installed, or there is nobody to run it as.
@@ -47,7 +48,7 @@ impl Postgres {
     /// How it is run; the process is the postmaster itself.
     pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
         let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
-        let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "synchronous_commit=off", "full_page_writes=off"] };
+        let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "full_page_writes=off"] };
         let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=500", "shared_buffers=128MB"];
         for setting in settings.iter().chain(durability) {
             arguments.extend(["-c".into(), setting.to_string()]);
@@ -61,6 +62,7 @@ impl Postgres {
             work: self.data(),
             pid_file,
             log,
+            lock_file: Some(self.data().join("postmaster.pid")),
             // A "fast" shutdown: it does not wait for clients to leave.
             stop: Signal::INT,
         }

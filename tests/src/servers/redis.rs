@@ -25,6 +25,7 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
         work,
         pid_file,
         log,
+        lock_file: None,
         stop: Signal::TERM,
     })
 }

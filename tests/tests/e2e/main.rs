@@ -3,5 +3,6 @@
 mod cluster;
 mod conversation;
 mod history;
+mod realtime;
 mod rest;
 mod world;

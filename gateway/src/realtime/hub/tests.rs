@@ -18,6 +18,10 @@ impl Listener for Client {
         self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
+    fn answer(&self, frames: &[Frame]) {
+        self.deliver(frames);
+    }
+
     fn evicted(&self, room: Uuid) {
         self.evicted.lock().unwrap().push(room);
     }
@@ -161,6 +165,7 @@ fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
     assert_eq!(hub.partitions(), [3, 4].into());
     hub.resync(3);
     assert_eq!((*here.resynced.lock().unwrap(), *there.resynced.lock().unwrap()), (1, 0));
+    assert_eq!(hub.partitions(), [4].into());
 }
 
 /// Whatever happens in whatever order: what a client hears after an answer is dense, rising and above the answer.

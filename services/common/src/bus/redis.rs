@@ -123,7 +123,11 @@ impl Listener {
                 tokio::select! {
                     () = &mut retry => break,
                     command = commands.recv() => match command {
-                        Some(Command::Subscribe(channel, confirm)) => self.channels.entry(channel.into()).or_default().push(confirm),
+                        Some(Command::Subscribe(channel, confirm)) => {
+                            let waiting = self.channels.entry(channel.into()).or_default();
+                            waiting.retain(|confirm| !confirm.is_closed());
+                            waiting.push(confirm);
+                        }
                         Some(Command::Unsubscribe(channel)) => _ = self.channels.remove(channel.as_str()),
                         None => return,
                     },
@@ -162,6 +166,7 @@ impl Listener {
                     Some(Command::Subscribe(channel, confirm)) => {
                         let subscribed = drive(sink.subscribe(&channel), stream, |message| self.take(&message)).await;
                         let waiting = self.channels.entry(channel.into()).or_default();
+                        waiting.retain(|confirm| !confirm.is_closed());
                         match subscribed {
                             Some(Ok(())) => {
                                 let _ = confirm.send(());

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -116,9 +117,11 @@ impl Replicas {
         let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
             return Status::internal("the request could not be encoded").into_http();
         };
+        let mut resolved = pin!(self.resolved.notified());
+        resolved.as_mut().enable();
         if self.list().is_empty() {
             self.resolve.notify_one();
-            let _ = tokio::time::timeout(call.deadline.min(AVOID_DEAD), self.resolved.notified()).await;
+            let _ = tokio::time::timeout(call.deadline.min(AVOID_DEAD), resolved).await;
         }
 
         let mut refusal = Status::unavailable("no replica is known");

@@ -1,0 +1,197 @@
+//! What a client sends over a WebSocket, parsed and unmasked by tungstenite. It is fed from a buffer that all sockets of a thread
+//! share, so that an idle socket keeps none (measured: 0.1 to 0.3 µs for a frame of chat's size, as the other kept libraries
+//! take, which all keep some KiB for each socket; the read itself costs 5 µs).
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tungstenite::error::{CapacityError, Error as WsError};
+use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+use super::packet::Malformed;
+
+/// Read at once from a socket.
+const SCRATCH: usize = 64 * 1024;
+/// What the parser keeps for each socket.
+const KEPT: usize = 256;
+/// A parser that had to hold a larger message is replaced: it would keep the room for ever.
+const LARGE: usize = 4096;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The peer is gone.
+    Gone,
+    /// The peer, or what it sent, is not to be listened to any more; the RFC 6455 close code tells it why.
+    Refused(u16),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// The parser of one connection.
+pub struct Inbound {
+    codec: WebSocketContext,
+    max_packet: usize,
+    /// Bytes fed beyond those of the messages that came out: 0 only between two messages.
+    beyond: usize,
+    largest: usize,
+}
+
+impl Inbound {
+    /// A parser that begins with what was read ahead of the upgrade.
+    pub fn new(ahead: Bytes, max_packet: usize) -> Self {
+        let beyond = ahead.len();
+        let codec = WebSocketContext::from_partially_read(ahead.into(), Role::Server, Some(config(max_packet)));
+        Self { codec, max_packet, beyond, largest: 0 }
+    }
+
+    /// Reads what has arrived and hands each message to `take`; the protocol's own answers (pongs) are appended to `control`.
+    pub fn read(
+        &mut self,
+        stream: &TcpStream,
+        control: &mut Vec<u8>,
+        take: impl FnMut(Message) -> Result<(), Malformed>,
+    ) -> Result<(), End> {
+        BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
+            Ok(0) => Err(End::Gone),
+            Ok(length) => self.feed(&buffer[..length], control, take),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Takes bytes as if they had been read.
+    pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Message) -> Result<(), Malformed>) -> Result<(), End> {
+        self.beyond += input.len();
+        let mut feed = Feed { input, output: control };
+        let mut open = true;
+        loop {
+            match self.codec.read(&mut feed) {
+                Ok(message) => {
+                    self.beyond = self.beyond.saturating_sub(frame_length(message.len()));
+                    self.largest = self.largest.max(message.len());
+                    open &= !message.is_close();
+                    take(message).map_err(|_| End::Refused(1002))?;
+                }
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => return Err(End::Refused(1009)),
+                Err(WsError::ConnectionClosed | WsError::Io(_)) => return Ok(()),
+                Err(WsError::Utf8(_)) => return Err(End::Refused(1007)),
+                Err(_) => return Err(End::Refused(1002)),
+            }
+        }
+        if self.largest > LARGE && self.beyond == 0 && open {
+            self.codec = WebSocketContext::new(Role::Server, Some(config(self.max_packet)));
+            self.largest = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Discards what has arrived; `false` when nothing more comes.
+pub fn discard(stream: &TcpStream) -> bool {
+    match BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
+        Ok(length) => length > 0,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+fn config(max_packet: usize) -> WebSocketConfig {
+    WebSocketConfig::default().read_buffer_size(KEPT).max_message_size(Some(max_packet)).max_frame_size(Some(max_packet))
+}
+
+/// The bytes of a message in one masked frame with the shortest header. One in several frames, or with a longer header, has
+/// more; then the parser is taken to be within a message, which costs memory and nothing else.
+fn frame_length(payload: usize) -> usize {
+    let header = match payload {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    };
+    header + 4 + payload
+}
+
+/// What has been read, as the parser's stream.
+struct Feed<'a> {
+    input: &'a [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Feed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.input.is_empty() {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => self.input.read(buffer),
+        }
+    }
+}
+
+impl Write for Feed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(payload: &[u8]) -> Vec<u8> {
+        let mut client = WebSocketContext::new(Role::Client, None);
+        let mut stream = io::Cursor::new(Vec::new());
+        client.write(&mut stream, Message::Text(String::from_utf8(payload.to_vec()).unwrap().into())).unwrap();
+        client.flush(&mut stream).unwrap();
+        stream.into_inner()
+    }
+
+    fn feed(inbound: &mut Inbound, input: &[u8]) -> Vec<usize> {
+        let mut taken = Vec::new();
+        let fed = inbound.feed(input, &mut Vec::new(), |message| {
+            taken.push(message.len());
+            Ok(())
+        });
+        assert_eq!(fed, Ok(()));
+        taken
+    }
+
+    #[test]
+    fn messages_come_out_however_they_are_cut() {
+        let lengths = [0, 1, 125, 126, 5000, 65_535, 65_536, 300];
+        let bytes = lengths.iter().flat_map(|length| masked(&vec![b'x'; *length])).collect::<Vec<_>>();
+        for piece in [1, 7, 4096, bytes.len()] {
+            let mut inbound = Inbound::new(Bytes::new(), 100_000);
+            let taken = bytes.chunks(piece).flat_map(|piece| feed(&mut inbound, piece)).collect::<Vec<_>>();
+            assert_eq!(taken, lengths);
+            assert_eq!(inbound.beyond, 0);
+        }
+    }
+
+    #[test]
+    fn what_was_read_ahead_counts() {
+        let bytes = masked(b"hello");
+        let mut inbound = Inbound::new(Bytes::copy_from_slice(&bytes[..4]), 1000);
+        assert_eq!(feed(&mut inbound, &[]), [0; 0]);
+        assert_eq!(feed(&mut inbound, &bytes[4..]), [5]);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused() {
+        let mut inbound = Inbound::new(Bytes::new(), 1000);
+        assert_eq!(inbound.feed(&masked(&[b'x'; 1001]), &mut Vec::new(), |_| Ok(())), Err(End::Refused(1009)));
+    }
+}

@@ -1,0 +1,68 @@
+//! Raw Engine.IO and Socket.IO clients: they send what no library would, and see every packet.
+
+mod frames;
+mod polling;
+mod websocket;
+
+pub use frames::{binary, frame, text};
+pub use polling::Polling;
+pub use websocket::{Refused, WebSocket};
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+/// How long a raw client waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What has been received and not been asked for yet.
+#[derive(Default)]
+struct Inbox {
+    acks: HashMap<u64, Value>,
+    events: VecDeque<(String, Value)>,
+    /// The answer to CONNECT.
+    connected: Option<Value>,
+    /// CONNECT_ERROR.
+    refused: Option<Value>,
+    disconnected: bool,
+}
+
+impl Inbox {
+    /// Sorts in an Engine.IO message; `false` when it is none of ours to know.
+    fn take(&mut self, packet: &str) -> anyhow::Result<bool> {
+        let json = |text: &str| serde_json::from_str::<Value>(text).with_context(|| format!("not JSON: {text}"));
+        match packet.get(..2) {
+            Some("40") => self.connected = Some(json(&packet[2..])?),
+            Some("41") => self.disconnected = true,
+            Some("44") => self.refused = Some(json(&packet[2..])?),
+            Some("42") => {
+                let mut event = json(&packet[2..])?;
+                let name = event[0].as_str().context("an event has a name")?.to_string();
+                self.events.push_back((name, event[1].take()));
+            }
+            Some("43") => {
+                let split = packet.find('[').context("an acknowledgement has arguments")?;
+                self.acks.insert(packet[2..split].parse()?, json(&packet[split..])?[0].take());
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn event(&mut self, name: &str) -> Option<Value> {
+        let index = self.events.iter().position(|(event, _)| event == name)?;
+        self.events.remove(index).map(|(_, argument)| argument)
+    }
+}
+
+/// CONNECT with a token, as an Engine.IO message.
+pub fn connect(token: &str) -> String {
+    format!("40{}", json!({ "token": token }))
+}
+
+/// An event as an Engine.IO message, to be acknowledged under a number.
+pub fn event(name: &str, argument: &Value, ack: u64) -> String {
+    format!("42{ack}{}", json!([name, argument]))
+}

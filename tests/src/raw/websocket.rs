@@ -1,0 +1,337 @@
+//! A session over WebSocket alone, down to its frames.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::frames::text;
+use super::{Inbox, PATIENCE, connect, event};
+
+/// The headers of a proper upgrade.
+const UPGRADE: &[(&str, &str)] = &[
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+/// A connection's state in `/proc/net/tcp` while neither end has closed it.
+const ESTABLISHED: &str = "01";
+
+/// An upgrade that was refused: status and body.
+#[derive(Debug)]
+pub struct Refused(pub u16, pub Value);
+
+/// A client.
+pub struct WebSocket {
+    input: BufReader<OwnedReadHalf>,
+    output: OwnedWriteHalf,
+    inbox: Inbox,
+    next_ack: u64,
+    /// The first packet's data.
+    pub open: Value,
+    /// Whether pings are answered.
+    pub pongs: bool,
+    /// How many pings have come.
+    pub pings: usize,
+    /// How many answers to pings of the WebSocket protocol have come.
+    pub protocol_pongs: usize,
+}
+
+impl WebSocket {
+    /// Opens a session and reads its first packet.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open(url: &str) -> anyhow::Result<Self> {
+        Self::open_with(url, &[]).await
+    }
+
+    /// The same, with more headers.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open_with(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let upgraded = Self::upgrade(url, "EIO=4&transport=websocket", &[UPGRADE, headers].concat(), None).await?;
+        let mut socket = upgraded.map_err(|Refused(status, body)| anyhow::anyhow!("refused: {status} {body}"))?;
+        socket.read_open().await?;
+        Ok(socket)
+    }
+
+    /// Opens a session that reads through a window of so few bytes.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open_narrow(url: &str, window: u32) -> anyhow::Result<Self> {
+        let upgraded = Self::upgrade(url, "EIO=4&transport=websocket", UPGRADE, Some(window)).await?;
+        let mut socket = upgraded.map_err(|Refused(status, body)| anyhow::anyhow!("refused: {status} {body}"))?;
+        socket.read_open().await?;
+        Ok(socket)
+    }
+
+    /// Opens a session and connects with a token.
+    ///
+    /// # Errors
+    /// When either is refused.
+    pub async fn connect(url: &str, token: &str) -> anyhow::Result<Self> {
+        let mut socket = Self::open(url).await?;
+        socket.enter(token).await?;
+        Ok(socket)
+    }
+
+    /// Upgrades a session that polls, up to `2probe`; the caller sends `5`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn probe(url: &str, sid: &str) -> anyhow::Result<Result<Self, Refused>> {
+        Self::upgrade(url, &format!("EIO=4&transport=websocket&sid={sid}"), UPGRADE, None).await
+    }
+
+    /// Asks for an upgrade with the proper headers.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn attempt(url: &str, query: &str, headers: &[(&str, &str)]) -> anyhow::Result<Result<Self, Refused>> {
+        Self::upgrade(url, query, &[UPGRADE, headers].concat(), None).await
+    }
+
+    /// Asks for an upgrade with these headers alone.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn attempt_bare(url: &str, query: &str, headers: &[(&str, &str)]) -> anyhow::Result<Result<Self, Refused>> {
+        Self::upgrade(url, query, headers, None).await
+    }
+
+    async fn upgrade(url: &str, query: &str, headers: &[(&str, &str)], window: Option<u32>) -> anyhow::Result<Result<Self, Refused>> {
+        let host = url.strip_prefix("http://").context("an http URL")?;
+        let socket = TcpSocket::new_v4()?;
+        if let Some(window) = window {
+            socket.set_recv_buffer_size(window)?;
+        }
+        let stream = timeout(PATIENCE, socket.connect(host.parse()?)).await??;
+        stream.set_nodelay(true)?;
+        let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+        let request = format!("GET /socket.io/?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+        timeout(PATIENCE, Self::shake_hands(stream, request)).await?
+    }
+
+    async fn shake_hands(stream: TcpStream, request: String) -> anyhow::Result<Result<Self, Refused>> {
+        let (input, mut output) = stream.into_split();
+        let mut input = BufReader::new(input);
+        output.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(input.read_u8().await?);
+        }
+        let head = String::from_utf8(head)?.to_ascii_lowercase();
+        let status = head.split(' ').nth(1).context("a status")?.parse()?;
+        if status != 101 {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Ok(0), str::parse)?;
+            let mut body = vec![0; length];
+            input.read_exact(&mut body).await?;
+            return Ok(Err(Refused(status, serde_json::from_slice(&body).unwrap_or(Value::Null))));
+        }
+        // The answer to the one key that is ever sent, by RFC 6455 section 1.3.
+        ensure!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "no proper upgrade: {head}");
+        let inbox = Inbox::default();
+        Ok(Ok(Self { input, output, inbox, next_ack: 0, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 }))
+    }
+
+    async fn read_open(&mut self) -> anyhow::Result<()> {
+        let packet = self.receive().await?;
+        let open = packet.strip_prefix('0').with_context(|| format!("not an open packet: {packet}"))?;
+        self.open = serde_json::from_str(open)?;
+        Ok(())
+    }
+
+    /// CONNECT, and its answer.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn enter(&mut self, token: &str) -> anyhow::Result<Value> {
+        self.send(&connect(token)).await?;
+        self.entered().await
+    }
+
+    /// The answer to CONNECT.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn entered(&mut self) -> anyhow::Result<Value> {
+        self.until("CONNECT is answered", |inbox| match &mut inbox.refused {
+            Some(refused) => Some(Err(anyhow::anyhow!("refused: {refused}"))),
+            None => inbox.connected.take().map(Ok),
+        })
+        .await?
+    }
+
+    /// The data of CONNECT_ERROR.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn refused(&mut self) -> anyhow::Result<Value> {
+        self.until("CONNECT is refused", |inbox| inbox.refused.take()).await
+    }
+
+    /// Sends an Engine.IO packet.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send(&mut self, packet: &str) -> anyhow::Result<()> {
+        self.write(&text(packet)).await
+    }
+
+    /// Sends bytes as they are, in one write.
+    ///
+    /// # Errors
+    /// When the connection is gone, or takes nothing for too long.
+    pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(timeout(PATIENCE, self.output.write_all(bytes)).await.context("the server does not read")??)
+    }
+
+    /// Emits without waiting for the acknowledgement, whose number is returned.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn emit_later(&mut self, name: &str, argument: &Value) -> anyhow::Result<u64> {
+        self.next_ack += 1;
+        self.send(&event(name, argument, self.next_ack)).await?;
+        Ok(self.next_ack)
+    }
+
+    /// Emits and waits for the acknowledgement's argument.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn emit(&mut self, name: &str, argument: Value) -> anyhow::Result<Value> {
+        let number = self.emit_later(name, &argument).await?;
+        self.ack(number).await
+    }
+
+    /// The acknowledgement of that number.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn ack(&mut self, number: u64) -> anyhow::Result<Value> {
+        self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
+    }
+
+    /// The next event of that name that has not been taken yet.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn event(&mut self, name: &str) -> anyhow::Result<Value> {
+        self.until(name, |inbox| inbox.event(name)).await
+    }
+
+    /// Every event that has been read and not been taken yet.
+    pub fn taken_events(&mut self) -> Vec<(String, Value)> {
+        self.inbox.events.drain(..).collect()
+    }
+
+    /// Waits for DISCONNECT.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn disconnected(&mut self) -> anyhow::Result<()> {
+        self.until("DISCONNECT", |inbox| inbox.disconnected.then_some(())).await
+    }
+
+    /// How many bytes the server's system holds for this client.
+    ///
+    /// # Errors
+    /// When the server has closed the connection, even if this end has not read so far.
+    pub fn unread(&self) -> anyhow::Result<u64> {
+        let port = format!(":{:04X}", self.output.local_addr()?.port());
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut of_server = rows.filter(|row| row.get(2).is_some_and(|peer| peer.ends_with(&port)));
+        let row = of_server.find(|row| row[3] == ESTABLISHED).context("the connection is closed")?;
+        let (to_send, _) = row[4].split_once(':').context("its queues")?;
+        Ok(u64::from_str_radix(to_send, 16)?)
+    }
+
+    async fn until<T>(&mut self, what: &str, condition: impl Fn(&mut Inbox) -> Option<T>) -> anyhow::Result<T> {
+        let read = async {
+            loop {
+                if let Some(value) = condition(&mut self.inbox) {
+                    return Ok(value);
+                }
+                let packet = self.packet().await?;
+                self.inbox.take(&packet)?;
+            }
+        };
+        let read: Result<anyhow::Result<T>, _> = timeout(PATIENCE, read).await;
+        read.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
+    }
+
+    /// The next packet, whatever it is but a ping.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn receive(&mut self) -> anyhow::Result<String> {
+        timeout(PATIENCE, self.packet()).await.context("nothing comes")?
+    }
+
+    async fn packet(&mut self) -> anyhow::Result<String> {
+        loop {
+            let (first, payload) = self.read_frame().await.context("the connection broke")?;
+            match first {
+                0x81 if payload == b"2" => {
+                    self.pings += 1;
+                    if self.pongs {
+                        self.write(&text("3")).await?;
+                    }
+                }
+                0x81 => return Ok(String::from_utf8(payload)?),
+                0x8a => self.protocol_pongs += 1,
+                0x88 => bail!("closed with {:?}", code(&payload)),
+                _ => bail!("an unexpected frame: {first:#x}"),
+            }
+        }
+    }
+
+    async fn read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let first = self.input.read_u8().await?;
+        let length = match self.input.read_u8().await? {
+            126 => u64::from(self.input.read_u16().await?),
+            127 => self.input.read_u64().await?,
+            length => u64::from(length),
+        };
+        let mut payload = vec![0; length as usize];
+        self.input.read_exact(&mut payload).await?;
+        Ok((first, payload))
+    }
+
+    /// Reads to the end; the close code, if one was said. What comes before is kept.
+    ///
+    /// # Errors
+    /// When it does not come within `limit`.
+    pub async fn closed(&mut self, limit: Duration) -> anyhow::Result<Option<u16>> {
+        let end = async {
+            loop {
+                match self.read_frame().await {
+                    Err(_) => return None,
+                    Ok((0x88, payload)) => return code(&payload),
+                    Ok((_, payload)) => {
+                        if payload == b"2" && self.pongs {
+                            let _ = self.write(&text("3")).await;
+                        }
+                        let _ = self.inbox.take(&String::from_utf8_lossy(&payload));
+                    }
+                }
+            }
+        };
+        timeout(limit, end).await.with_context(|| format!("not closed within {limit:?}"))
+    }
+}
+
+fn code(payload: &[u8]) -> Option<u16> {
+    payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+}

@@ -1,0 +1,105 @@
+//! Real time over raw and stock clients: what is asked for is done, and what is wrong costs its own socket at most.
+
+mod bystanders;
+mod connect;
+mod events;
+mod handshake;
+mod limits;
+mod malformed;
+mod malformed_polling;
+mod polling;
+mod refusals;
+mod rooms;
+mod slow;
+mod writer;
+
+use std::time::Duration;
+
+use confab_tests::api::{Account, Api};
+use confab_tests::embedded::Embedded;
+use confab_tests::raw::WebSocket;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::world;
+
+/// Within what a socket that has done wrong must be closed.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A server with small limits and times.
+async fn strict() -> &'static Embedded {
+    static SHARED: OnceCell<Embedded> = OnceCell::const_new();
+    let settings = [
+        ("CONFAB_PING_INTERVAL", "500ms"),
+        ("CONFAB_PING_TIMEOUT", "1500ms"),
+        ("CONFAB_CONNECT_TIMEOUT", "1s"),
+        ("CONFAB_MAX_EVENTS_PER_SECOND", "50"),
+        ("CONFAB_MAX_ROOMS_PER_SOCKET", "3"),
+        ("CONFAB_MAX_SOCKETS_PER_USER", "3"),
+        ("CONFAB_MAX_PACKET", "20000"),
+    ];
+    SHARED.get_or_init(async || Embedded::start(&settings).await.expect("confab starts")).await
+}
+
+/// A server whose limits are off.
+async fn unlimited() -> &'static Embedded {
+    static SHARED: OnceCell<Embedded> = OnceCell::const_new();
+    let settings = [
+        ("CONFAB_CONNECT_TIMEOUT", "0s"),
+        ("CONFAB_MAX_EVENTS_PER_SECOND", "0"),
+        ("CONFAB_MAX_ROOMS_PER_SOCKET", "0"),
+        ("CONFAB_MAX_SOCKETS_PER_USER", "0"),
+        ("CONFAB_MAX_PACKET", "0"),
+    ];
+    SHARED.get_or_init(async || Embedded::start(&settings).await.expect("confab starts")).await
+}
+
+/// Someone with a room of their own at a server.
+struct Scene {
+    url: String,
+    api: Api,
+    account: Account,
+    room: String,
+}
+
+impl Scene {
+    async fn at(server: &Embedded) -> anyhow::Result<Self> {
+        let api = Api::new(server.url());
+        let account = api.signup().await?;
+        let room = api.room(&account).await?;
+        Ok(Self { url: server.url(), api, account, room })
+    }
+
+    /// At the shared server with the default settings.
+    async fn new() -> anyhow::Result<Self> {
+        Self::at(world::embedded().await).await
+    }
+
+    async fn socket(&self) -> anyhow::Result<WebSocket> {
+        WebSocket::connect(&self.url, &self.account.token).await
+    }
+
+    /// A socket in the room.
+    async fn member(&self) -> anyhow::Result<WebSocket> {
+        let mut socket = self.socket().await?;
+        let ack = socket.emit("joinRoom", json!(self.room)).await?;
+        anyhow::ensure!(ack["ok"] == true, "joinRoom: {ack}");
+        Ok(socket)
+    }
+
+    fn message(&self, content: impl Into<Value>) -> Value {
+        json!({"roomId": self.room, "content": content.into()})
+    }
+
+    async fn post(&self, content: &str) -> anyhow::Result<Value> {
+        self.api.post("/api/messages", &self.account, self.message(content)).await?.expect(201)
+    }
+}
+
+/// An acknowledgement that says why not, as documented.
+#[track_caller]
+fn fails(ack: &Value, status: u16, code: &str) {
+    let error = &ack["error"];
+    assert_eq!((&ack["ok"], &error["code"], &error["status"]), (&json!(false), &json!(code), &json!(status)), "{ack}");
+    assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{ack}");
+}

@@ -1,0 +1,54 @@
+//! Two who chat through the same server all the while, and must notice nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use confab_tests::embedded::Embedded;
+use confab_tests::raw::WebSocket;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::Scene;
+
+/// Between two lines.
+const PACE: Duration = Duration::from_millis(50);
+
+pub struct Bystanders {
+    over: Arc<AtomicBool>,
+    chat: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Bystanders {
+    pub async fn at(server: &Embedded) -> anyhow::Result<Self> {
+        let scene = Scene::at(server).await?;
+        let (speaker, listener) = (scene.member().await?, scene.member().await?);
+        let over = Arc::new(AtomicBool::new(false));
+        let chat = tokio::spawn(chat(scene, speaker, listener, over.clone()));
+        Ok(Self { over, chat })
+    }
+
+    /// Ends the chat after one more line, all of which must have been heard.
+    pub async fn noticed_nothing(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.chat.await.expect("no panic").expect("nothing noticed");
+    }
+}
+
+async fn chat(scene: Scene, mut speaker: WebSocket, mut listener: WebSocket, over: Arc<AtomicBool>) -> anyhow::Result<()> {
+    for seq in 1.. {
+        let last = over.load(Ordering::Relaxed);
+        let line = scene.message(format!("line {seq}"));
+        let ack = speaker.emit("message", line).await?;
+        anyhow::ensure!(ack["ok"] == true && ack["message"]["seq"] == seq, "line {seq}: {ack}");
+        for hears in [&mut speaker, &mut listener] {
+            let heard: Value = hears.event("message").await?;
+            anyhow::ensure!(heard == ack["message"], "line {seq} was heard as {heard}");
+        }
+        if last {
+            break;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The way in: the protocol's error codes, the open packet, heartbeats, origins.
+
+use std::time::{Duration, Instant};
+
+use confab_tests::api::Api;
+use confab_tests::raw::{Polling, Refused, WebSocket};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::bystanders::Bystanders;
+use super::{SOON, Scene, strict};
+use crate::world;
+
+fn error(code: u64, message: &str) -> Value {
+    json!({"code": code, "message": message})
+}
+
+#[tokio::test]
+async fn a_wrong_handshake_gets_the_protocols_error() {
+    let server = world::embedded().await;
+    let bystanders = Bystanders::at(server).await.unwrap();
+    let api = Api::new(server.url());
+    let (transport, sid) = (error(0, "Transport unknown"), error(1, "Session ID unknown"));
+    let (method, bad, version) = (error(2, "Bad handshake method"), error(3, "Bad request"), error(5, "Unsupported protocol version"));
+    let cases = [
+        (Method::GET, "EIO=3&transport=polling", &version),
+        (Method::GET, "transport=polling", &version),
+        (Method::GET, "EIO=four&transport=polling", &version),
+        (Method::GET, "EIO=4", &transport),
+        (Method::GET, "", &transport),
+        (Method::GET, "EIO=4&transport=webtransport", &transport),
+        (Method::GET, "EIO=4&transport=polling&sid=nobody", &sid),
+        (Method::POST, "EIO=4&transport=polling&sid=", &sid),
+        (Method::POST, "EIO=4&transport=polling", &method),
+        (Method::PUT, "EIO=4&transport=polling", &method),
+        (Method::DELETE, "EIO=4&transport=polling", &method),
+        (Method::POST, "EIO=4&transport=websocket", &method),
+        (Method::GET, "EIO=4&transport=websocket", &bad),
+        (Method::GET, "EIO=4&transport=polling&transport=websocket", &bad),
+    ];
+    for (method, query, expected) in cases {
+        let answer = api.send(api.request(method.clone(), &format!("/socket.io/?{query}"))).await.unwrap();
+        assert_eq!((answer.status, &answer.body), (400, expected), "{method} {query}");
+    }
+    let session = Polling::open(&server.url()).await.unwrap();
+    let answer = session.request(Method::PUT).send().await.unwrap();
+    assert_eq!((answer.status(), answer.json::<Value>().await.unwrap()), (reqwest::StatusCode::BAD_REQUEST, method));
+
+    let refused = async |query: &str, headers: &[(&str, &str)]| {
+        let Err(Refused(status, body)) = WebSocket::attempt_bare(&server.url(), query, headers).await.unwrap() else {
+            panic!("{query} {headers:?} was taken");
+        };
+        (status, body)
+    };
+    let (key, upgrade) = (("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Upgrade", "websocket"));
+    let (connection, thirteen) = (("Connection", "keep-alive, Upgrade"), ("Sec-WebSocket-Version", "13"));
+    let query = "EIO=4&transport=websocket";
+    for headers in [
+        vec![upgrade, connection, thirteen],
+        vec![key, connection, thirteen],
+        vec![key, upgrade, thirteen],
+        vec![key, upgrade, connection],
+        vec![key, upgrade, connection, ("Sec-WebSocket-Version", "8")],
+    ] {
+        assert_eq!(refused(query, &headers).await, (400, bad.clone()), "{headers:?}");
+    }
+    let headers = [key, upgrade, connection, thirteen];
+    assert_eq!(refused("EIO=4&transport=websocket&sid=nobody", &headers).await, (400, sid));
+    assert_eq!(refused("EIO=3&transport=websocket", &headers).await, (400, version));
+    assert!(WebSocket::attempt_bare(&server.url(), query, &headers).await.unwrap().is_ok());
+    bystanders.noticed_nothing().await;
+}
+
+#[tokio::test]
+async fn the_open_packet_says_what_the_settings_are() {
+    let open = WebSocket::open(&world::embedded().await.url()).await.unwrap().open;
+    let sid = open["sid"].as_str().unwrap();
+    let expected = json!({"sid": sid, "upgrades": [], "pingInterval": 25_000, "pingTimeout": 20_000, "maxPayload": 1_114_112});
+    assert_eq!(open, expected);
+    assert!(sid.len() >= 20);
+    let open = Polling::open(&strict().await.url()).await.unwrap().open;
+    let sid = open["sid"].as_str().unwrap();
+    let expected = json!({"sid": sid, "upgrades": ["websocket"], "pingInterval": 500, "pingTimeout": 1500, "maxPayload": 20_000});
+    assert_eq!(open, expected);
+}
+
+#[tokio::test]
+async fn a_socket_is_pinged_and_closed_when_it_does_not_answer() {
+    let server = strict().await;
+    let bystanders = Bystanders::at(server).await.unwrap();
+    let scene = Scene::at(server).await.unwrap();
+    let (mut good, mut dead) = (scene.socket().await.unwrap(), scene.socket().await.unwrap());
+    let mut polling = Polling::connect(&server.url(), &scene.account.token).await.unwrap();
+    dead.pongs = false;
+    let ending = tokio::spawn(async move {
+        let began = Instant::now();
+        dead.closed(SOON).await.map(|_| began.elapsed())
+    });
+    // Longer than a socket lives that does not answer.
+    while polling.pings < 6 {
+        polling.poll().await.unwrap();
+        assert_eq!(good.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
+    }
+    assert!(good.pings >= 5, "only {} pings", good.pings);
+    // Not before the time for the answer is over.
+    let lived = ending.await.unwrap().unwrap();
+    assert!(lived > Duration::from_millis(1500), "{lived:?}");
+    // A ping of the client's own is answered as well.
+    good.send("2probe").await.unwrap();
+    assert_eq!(good.receive().await.unwrap(), "3probe");
+    good.write(&confab_tests::raw::frame(0x89, b"protocol")).await.unwrap();
+    assert_eq!(good.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
+    assert_eq!(good.protocol_pongs, 1);
+    bystanders.noticed_nothing().await;
+}
+
+#[tokio::test]
+async fn an_abandoned_polling_session_is_reaped() {
+    let server = strict().await;
+    let scene = Scene::at(server).await.unwrap();
+    let client = Polling::connect(&server.url(), &scene.account.token).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500 + 1500)).await;
+    let gone = async || match client.get().await {
+        Ok((400, body)) => Some(body),
+        _ => None,
+    };
+    let body = confab_tests::wait::eventually("the session is unknown", SOON, gone).await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), error(1, "Session ID unknown"));
+}
+
+#[tokio::test]
+async fn who_does_not_connect_is_closed() {
+    let server = strict().await;
+    let bystanders = Bystanders::at(server).await.unwrap();
+    let mut idle = WebSocket::open(&server.url()).await.unwrap();
+    idle.closed(SOON).await.unwrap();
+    // Nor does talking help, or another namespace.
+    let mut elsewhere = WebSocket::open(&server.url()).await.unwrap();
+    elsewhere.send("40/admin,{}").await.unwrap();
+    assert_eq!(elsewhere.receive().await.unwrap().get(..9), Some("44/admin,"));
+    elsewhere.closed(SOON).await.unwrap();
+    let mut polling = Polling::open(&server.url()).await.unwrap();
+    let end = async { while polling.poll().await.is_ok() {} };
+    tokio::time::timeout(SOON, end).await.unwrap();
+    bystanders.noticed_nothing().await;
+}
+
+#[tokio::test]
+async fn foreign_pages_are_kept_out() {
+    let server = world::embedded().await;
+    let url = server.url();
+    let api = Api::new(&url);
+    let open = |origin: &str| {
+        let request = api.request(Method::GET, "/socket.io/?EIO=4&transport=polling").header("origin", origin);
+        async { request.send().await.unwrap() }
+    };
+    for origin in ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example:80"] {
+        let answer = open(origin).await;
+        assert_eq!(answer.status(), 403, "{origin}");
+        assert!(answer.headers().get("access-control-allow-origin").is_none(), "{origin}");
+        assert_eq!(answer.json::<Value>().await.unwrap(), error(4, "Forbidden"));
+        let websocket = WebSocket::attempt(&url, "EIO=4&transport=websocket", &[("Origin", origin)]).await.unwrap();
+        assert!(matches!(websocket, Err(Refused(403, body)) if body == error(4, "Forbidden")), "{origin}");
+    }
+    for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://localhost"] {
+        let answer = open(origin).await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]), (200, &origin.parse().unwrap()));
+        let websocket = WebSocket::attempt(&url, "EIO=4&transport=websocket", &[("Origin", origin)]).await.unwrap();
+        assert!(websocket.is_ok(), "{origin}");
+    }
+    let preflight = api.request(Method::OPTIONS, "/socket.io/?EIO=4&transport=polling").header("origin", "http://localhost:5173");
+    let answer = preflight.header("access-control-request-method", "POST").send().await.unwrap();
+    assert!(answer.status().is_success());
+    assert_eq!(answer.headers()["access-control-allow-origin"], "http://localhost:5173");
+}

@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt cluster-up cluster-down cluster-status
+.PHONY: help run test lint fmt cluster-up cluster-down cluster-status bench
 
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx
 FORTUNES := /usr/share/games/fortunes
@@ -39,3 +39,8 @@ cluster-down: ## end it; data and logs stay in .run
 
 cluster-status: ## what of it runs where
 	@target/release/cluster status
+
+bench: ## how fast and how small it is: a scratch cluster, a scratch embedded server; ten minutes
+	@scripts/ensure-packages.sh $(SERVERS)
+	cargo build --release --workspace
+	@target/release/load all

@@ -12,6 +12,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::Migrate;
 use crate::{Error, Result, Secret};
 
+/// Connections that are opened at start.
+const WARM: usize = 4;
+
 /// How a service's database is opened.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PostgresConfig {
@@ -64,7 +67,14 @@ impl Pool {
             waited += 1;
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
+        pool.warm_up(config.postgres_connections.min(WARM)).await;
         Ok(pool)
+    }
+
+    /// Opens some connections ahead, so that the first callers do not all wait for them at once.
+    async fn warm_up(&self, connections: usize) {
+        let opened = futures::future::join_all((0..connections).map(|_| self.0.get())).await;
+        tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
     /// A connection, within two seconds.

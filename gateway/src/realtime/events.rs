@@ -95,16 +95,20 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
             Request::Leave => leave(session, room, event.ack),
         }
     }
+    // Answers that go together are written together.
+    let mut answers = Vec::with_capacity(sends.len());
     for (ack, sending) in sends {
         let outcome = match sending {
             Ok(sending) => sending.outcome().await,
             Err(error) => Err(error),
         };
-        match outcome {
-            Ok(sent) => answer(session, ack, &Accepted::from(&sent)),
-            Err(error) => refuse(session, ack, &error),
+        match (outcome, ack) {
+            (Ok(sent), Some(id)) => answers.push(Frame::ack(id, &Accepted::from(&sent))),
+            (Ok(_), None) => {}
+            (Err(error), ack) => answers.push(refusal(ack, &error)),
         }
     }
+    session.outbox.answer(&answers);
 }
 
 fn begin_send(session: &Session, message: Draft, deadline: Instant) -> Result<Sending> {
@@ -140,11 +144,15 @@ fn answer(session: &Session, ack: Option<u64>, answer: &impl Serialize) {
 
 /// Answers an event that was refused or failed; who asked for no acknowledgement gets it as `error`.
 pub fn refuse(session: &Session, ack: Option<u64>, error: &Error) {
+    session.outbox.push(refusal(ack, error));
+}
+
+fn refusal(ack: Option<u64>, error: &Error) -> Frame {
     let error = json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail });
-    session.outbox.push(match ack {
+    match ack {
         Some(id) => Frame::ack(id, &json!({ "ok": false, "error": error })),
         None => Frame::event("error", &error),
-    });
+    }
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ impl Outbox {
 
     /// Queues what answers the client's own request, whatever waits already.
     pub fn answer(&self, frames: &[Frame]) {
+        if frames.is_empty() {
+            return;
+        }
         let mut queue = self.queue();
         if queue.close.is_none() {
             for frame in frames {

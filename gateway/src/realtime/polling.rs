@@ -73,7 +73,9 @@ pub async fn poll(session: Arc<Session>) -> Result<Response, Refusal> {
 /// When one is malformed; that ends the session.
 pub async fn receive(session: Arc<Session>, body: Bytes) -> Result<Response, Refusal> {
     session.socket.drained().await;
-    if take(&session, &body).is_err() {
+    let taken = take(&session, &body);
+    session.socket.start_lanes(&session);
+    if taken.is_err() {
         session.finish();
         return Err(Refusal::BadRequest);
     }

@@ -14,9 +14,12 @@ use super::hub::Listener;
 use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::socket::Socket;
+use crate::tokens::Identity;
 
 /// How often a session that has not connected is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Later than anything that matters soon.
+const FAR: Duration = Duration::from_secs(3600);
 
 /// A session.
 pub struct Session {
@@ -226,27 +229,23 @@ pub struct Heartbeat {
     next_ping: Instant,
     /// When the last ping must be answered by, and how many signs of life there were when it was sent.
     awaited: Option<(Instant, u64)>,
+    /// When to look at the token; known once the client has connected.
+    expires: Option<Instant>,
 }
 
 impl Heartbeat {
     /// Begins now.
     pub fn new(session: &Session) -> Self {
         let (now, config) = (Instant::now(), &session.edge.config);
-        Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None }
+        Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None, expires: None }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
-    pub fn next(&self, session: &Session) -> Instant {
-        let other = match session.socket.identity() {
-            // Whether the client fetches the end is up to the pings.
-            _ if session.outbox.closing().is_some() => self.next_ping,
-            // Once it has connected, its token's end counts.
-            None => self.connect_by.min(Instant::now() + LOOK_AGAIN),
-            Some(identity) => {
-                let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second()).clamp(0, 3600);
-                Instant::now() + Duration::from_secs(left as u64)
-            }
-        };
+    /// When [`tick`](Self::tick) has something to do. Asked at every turn of a transport, so it reads no clock once connected.
+    pub fn next(&mut self, session: &Session) -> Instant {
+        if self.expires.is_none() {
+            self.expires = session.socket.identity().map(|identity| Instant::now() + left(identity));
+        }
+        let other = self.expires.unwrap_or_else(|| self.connect_by.min(Instant::now() + LOOK_AGAIN));
         let awaited = self.awaited.map_or(other, |(by, _)| by);
         self.next_ping.min(awaited).min(other)
     }
@@ -257,8 +256,13 @@ impl Heartbeat {
         let seen = session.seen.load(Ordering::Relaxed);
         match session.socket.identity() {
             None if now >= self.connect_by => return false,
-            Some(identity) if identity.expires_at <= jiff::Timestamp::now().as_second() && session.outbox.closing().is_none() => {
-                session.end("expired");
+            Some(identity) if self.expires.is_some_and(|at| now >= at) => {
+                let left = left(identity);
+                if left.is_zero() && session.outbox.closing().is_none() {
+                    session.end("expired");
+                }
+                // Whether the client fetches the end is up to the pings.
+                self.expires = Some(now + if left.is_zero() { FAR } else { left });
             }
             _ => {}
         }
@@ -276,4 +280,10 @@ impl Heartbeat {
         }
         true
     }
+}
+
+/// How long a token is good for, or until it is to be looked at again: clocks are set, and machines sleep.
+fn left(identity: &Identity) -> Duration {
+    let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second());
+    Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(FAR)
 }

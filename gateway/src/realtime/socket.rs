@@ -50,6 +50,8 @@ struct State {
     held: Vec<(Uuid, Event)>,
     /// Events that wait behind one under way in the same room.
     lanes: HashMap<Uuid, VecDeque<Event>>,
+    /// Lanes that nobody works on yet: they start when what has arrived together has been read.
+    starting: Vec<Uuid>,
     rooms: HashSet<Uuid>,
     allowance: Allowance,
 }
@@ -94,6 +96,7 @@ impl Socket {
             partial: None,
             held: Vec::new(),
             lanes: HashMap::new(),
+            starting: Vec::new(),
             rooms: HashSet::new(),
             allowance: Allowance::new(config.max_events_per_second),
         };
@@ -233,7 +236,7 @@ impl Socket {
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),
-                    _ => dispatch(&mut state, session, room, event),
+                    _ => dispatch(&mut state, room, event),
                 }
                 Ok(())
             }
@@ -246,6 +249,14 @@ impl Socket {
             (Kind::Ack, _) | (_, Phase::Ended) => Ok(()),
             (Kind::Connect, _) => Err(Malformed("CONNECT again")),
             (Kind::Event, Phase::New) => Err(Malformed("an event before CONNECT")),
+        }
+    }
+
+    /// Has the events handled that have arrived since the last call: those that came together go to the log together.
+    pub fn start_lanes(&self, session: &Arc<Session>) {
+        let starting = std::mem::take(&mut self.state().starting);
+        for room in starting {
+            tokio::spawn(work(session.clone(), room));
         }
     }
 
@@ -310,26 +321,21 @@ impl Socket {
 }
 
 /// Gives an event to its room's lane, beginning one where none is.
-fn dispatch(state: &mut State, session: &Arc<Session>, room: Uuid, event: Event) {
+fn dispatch(state: &mut State, room: Uuid, event: Event) {
     match state.lanes.entry(room) {
         hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),
         hash_map::Entry::Vacant(lane) => {
-            lane.insert(VecDeque::new());
-            tokio::spawn(work(session.clone(), room, event));
+            lane.insert(VecDeque::from([event]));
+            state.starting.push(room);
         }
     }
 }
 
-async fn work(session: Arc<Session>, room: Uuid, first: Event) {
-    let mut events = vec![first];
-    loop {
+async fn work(session: Arc<Session>, room: Uuid) {
+    while let Some(events) = session.socket.next(room) {
         let size = events.iter().map(|event| event.size).sum();
         events::handle(&session, room, events).await;
         session.socket.done(&session, size);
-        match session.socket.next(room) {
-            Some(next) => events = next,
-            None => return,
-        }
     }
 }
 
@@ -370,8 +376,10 @@ async fn connect(session: Arc<Session>, token: Option<String>) {
     state.phase = Phase::Connected;
     session.outbox.push(Frame::connected(&secret()));
     for (room, event) in std::mem::take(&mut state.held) {
-        dispatch(&mut state, &session, room, event);
+        dispatch(&mut state, room, event);
     }
+    drop(state);
+    session.socket.start_lanes(&session);
 }
 
 fn refuse_connect(session: &Session, error: &Error) {

@@ -1,9 +1,10 @@
 //! A session over a WebSocket. Frames to the client come ready from the outbox, and everything that is queued goes out in one
 //! write.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,8 +21,13 @@ use super::outbox::Close;
 use super::packet::{Frame, Malformed};
 use super::session::{Heartbeat, Session};
 
-/// Most frames in one write.
-const SLICES: usize = 64;
+/// Small frames are copied together up to this size: one plain write of them costs less than a vectored one.
+const COPIED: usize = 16 * 1024;
+
+thread_local! {
+    static COPY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COPIED));
+}
+
 /// A client that takes nothing for so long is closed.
 const STUCK: Duration = Duration::from_secs(10);
 /// How long the end of a session may take to reach its client.
@@ -109,6 +115,7 @@ impl Connection {
         // When the connection ends unless the client takes something, or everything, before.
         let mut give_up: Option<Instant> = None;
         self.inbound.feed(&[], &mut Vec::new(), |message| receive(session, message))?;
+        session.socket.start_lanes(session);
         loop {
             let close = session.outbox.take(&mut self.pending);
             if close == Some(Close::Now) {
@@ -151,6 +158,7 @@ impl Connection {
                 Ready::Read => {
                     let mut control = Vec::new();
                     self.inbound.read(&self.stream, &mut control, |message| receive(session, message))?;
+                    session.socket.start_lanes(session);
                     if !control.is_empty() {
                         session.outbox.push(Frame::raw(control));
                     }
@@ -178,13 +186,7 @@ impl Connection {
     /// Writes what is pending; `true` when all of it is written. `sent` becomes the cost of the frames that are.
     fn write(&mut self, sent: &mut usize) -> io::Result<bool> {
         while !self.pending.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.pending) {
-                *slice = IoSlice::new(if count == 0 { &frame.websocket()[self.written..] } else { frame.websocket() });
-                count += 1;
-            }
-            match self.stream.try_write_vectored(&slices[..count]) {
+            match self.write_once() {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => self.written += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -199,6 +201,26 @@ impl Connection {
             }
         }
         Ok(true)
+    }
+
+    /// One write: the first frame as it is, or as many small ones as fit together.
+    fn write_once(&self) -> io::Result<usize> {
+        let Some(first) = self.pending.front() else { return Ok(0) };
+        let first = &first.websocket()[self.written..];
+        if self.pending.len() == 1 || first.len() >= COPIED {
+            return self.stream.try_write(first);
+        }
+        COPY.with_borrow_mut(|copy| {
+            copy.clear();
+            copy.extend_from_slice(first);
+            for frame in self.pending.iter().skip(1) {
+                if copy.len() + frame.websocket().len() > COPIED {
+                    break;
+                }
+                copy.extend_from_slice(frame.websocket());
+            }
+            self.stream.try_write(copy)
+        })
     }
 
     /// Says why, and reads on for a moment: closing with unread data resets the connection, and the peer might lose the end.

@@ -35,6 +35,7 @@ pub struct Pending {
 /// The lanes of one replica. A partition belongs to one lane.
 pub struct Lanes {
     lanes: Vec<Arc<Lane>>,
+    partitions: u32,
     tasks: TaskTracker,
 }
 
@@ -61,15 +62,16 @@ struct Queue {
 }
 
 impl Lanes {
-    /// Starts `count` lanes into a store.
-    pub fn start(count: usize, store: &Arc<dyn Store>, hints: &Hints) -> Self {
+    /// Starts `count` lanes into the store of a log of so many partitions. A lane has neighbouring partitions, as the lanes of
+    /// the gateways do, so that what comes together stays together.
+    pub fn start(count: usize, partitions: u32, store: &Arc<dyn Store>, hints: &Hints) -> Self {
         let tasks = TaskTracker::new();
         let lanes: Vec<Arc<Lane>> = (0..count.max(1)).map(|_| Arc::default()).collect();
         for lane in &lanes {
             tasks.spawn(lane.clone().run(store.clone(), hints.clone()));
         }
         tasks.close();
-        Self { lanes, tasks }
+        Self { lanes, partitions, tasks }
     }
 
     /// Appends drafts, those of one partition in the order given, and answers each.
@@ -77,7 +79,7 @@ impl Lanes {
         let mut by_lane = BTreeMap::<usize, (Vec<usize>, Vec<Pending>)>::new();
         let total = rows.len();
         for (index, row) in rows.into_iter().enumerate() {
-            let group = by_lane.entry(row.draft.partition as usize % self.lanes.len()).or_default();
+            let group = by_lane.entry(self.lane_of(row.draft.partition)).or_default();
             group.0.push(index);
             group.1.push(row);
         }
@@ -96,6 +98,11 @@ impl Lanes {
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(Error::internal("a row without an answer")))).collect()
+    }
+
+    fn lane_of(&self, partition: u32) -> usize {
+        let lane = partition as usize * self.lanes.len() / self.partitions as usize;
+        lane.min(self.lanes.len() - 1)
     }
 
     /// Takes nothing more, appends what is queued, publishes its hints, and ends the lanes.

@@ -81,7 +81,7 @@ pub async fn start(config: &MessageConfig, storage: &StorageConfig, bus: Bus, ro
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, storage).await?;
     let epoch = store.open_log(config.partitions).await.context("opening the log")?;
-    let lanes = Lanes::start(lanes, &store, &Hints::new(bus));
+    let lanes = Lanes::start(lanes, config.partitions, &store, &Hints::new(bus));
     opened.set(true);
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room)))))
 }

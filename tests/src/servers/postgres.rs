@@ -49,15 +49,7 @@ impl Postgres {
     pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
         let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
         let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "full_page_writes=off"] };
-        let settings = [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "max_connections=500",
-            "shared_buffers=128MB",
-            "log_min_duration_statement=200",
-            "log_lock_waits=on",
-            "deadlock_timeout=200ms",
-        ];
+        let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=500", "shared_buffers=128MB"];
         for setting in settings.iter().chain(durability) {
             arguments.extend(["-c".into(), setting.to_string()]);
         }

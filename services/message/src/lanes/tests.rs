@@ -99,7 +99,7 @@ impl Fixture {
             head: Mutex::default(),
         });
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
-        let lanes = Arc::new(Lanes::start(1, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
+        let lanes = Arc::new(Lanes::start(1, 64, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
         Self { store, lanes, bus }
     }
 

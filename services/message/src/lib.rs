@@ -11,8 +11,10 @@ mod store;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use confab_common::Code;
 use confab_common::bus::Bus;
 use confab_common::grpc::Transport;
 use confab_common::process::Process;
@@ -31,6 +33,8 @@ use store::Store;
 use store::postgres::Postgres;
 use store::sqlite::Sqlite;
 
+/// Pause before the log is opened again.
+const OPEN_AGAIN: Duration = Duration::from_millis(250);
 /// Lanes into Postgres: enough to keep it busy while others wait for its disk.
 const LANES: usize = 4;
 
@@ -80,7 +84,16 @@ impl Log {
 pub async fn start(config: &MessageConfig, storage: &StorageConfig, bus: Bus, room: Transport, process: &Process) -> anyhow::Result<Log> {
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, storage).await?;
-    let epoch = store.open_log(config.partitions).await.context("opening the log")?;
+    let epoch = loop {
+        match store.open_log(config.partitions).await {
+            // The database is slow or gone again; a replica waits for it as it did for the first connection.
+            Err(error) if matches!(error.code, Code::Unavailable | Code::Timeout) => {
+                tracing::warn!(%error, "waiting for the log");
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+            opened => break opened.context("opening the log")?,
+        }
+    };
     let lanes = Lanes::start(lanes, config.partitions, &store, &Hints::new(bus));
     opened.set(true);
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room)))))

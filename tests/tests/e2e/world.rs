@@ -12,10 +12,10 @@ pub async fn embedded() -> &'static Embedded {
     SHARED.get_or_init(async || Embedded::start(&[]).await.expect("confab starts")).await
 }
 
-/// Two gateways and two replicas of each service, for tests that break nothing. It is patient with a busy machine.
+/// Two gateways and two replicas of each service, for tests that break nothing.
 pub async fn cluster() -> &'static Cluster {
     static SHARED: OnceCell<Cluster> = OnceCell::const_new();
-    SHARED.get_or_init(async || Cluster::scratch(2, 2, &[("CONFAB_REQUEST_TIMEOUT", "10s")]).await.expect("the cluster starts")).await
+    SHARED.get_or_init(async || Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")).await
 }
 
 /// Another one, for tests that break something: one at a time, each leaves it whole.

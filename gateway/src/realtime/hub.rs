@@ -21,8 +21,8 @@ const JOINING: u64 = u64::MAX;
 pub trait Listener: Send + Sync {
     /// Distinguishes clients.
     fn id(&self) -> u64;
-    /// Queues frames for it; never waits.
-    fn deliver(&self, frames: &[Frame]);
+    /// Queues frames for it, either one by one or as the one piece that they are joined to; never waits.
+    fn deliver(&self, frames: &[Frame], joined: &Frame);
     /// Queues the answer to its join and what belongs to it; never waits.
     fn answer(&self, frames: &[Frame]);
     /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
@@ -181,13 +181,15 @@ impl<L: Listener> Hub<L> {
             if room.joining > 0 {
                 room.keep(first, &frames);
             }
+            let joined = Frame::join(&frames);
             for member in room.members.values() {
-                // A floor inside the run is rare: most are below all of it.
-                let skip = member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize;
-                if skip < frames.len() {
-                    member.listener.deliver(&frames[skip..]);
-                    delivered += frames.len() - skip;
+                match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
+                    0 => member.listener.deliver(&frames, &joined),
+                    skip if skip == frames.len() => continue,
+                    // A floor inside the run is rare.
+                    skip => member.listener.deliver(&frames[skip..], &Frame::join(&frames[skip..])),
                 }
+                delivered += last.saturating_sub(member.floor).min(frames.len() as u64) as usize;
             }
             if run.iter().any(|delivery| delivery.closes_room)
                 && let Some(room) = shard.rooms.remove(&run[0].room)

@@ -1,6 +1,6 @@
 //! An Engine.IO session: one client, whichever transport carries it now.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Session {
     /// How many packets the client has sent, its signs of life.
     seen: AtomicU64,
     transport: Mutex<Transport>,
+    /// Its transport is a WebSocket, now and to the end.
+    on_websocket: AtomicBool,
 }
 
 /// What carries a session.
@@ -80,6 +82,7 @@ impl Session {
             socket: Socket::new(&edge.config),
             seen: AtomicU64::new(0),
             transport: Mutex::new(transport),
+            on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         });
         edge.registry.insert(session.clone());
         if edge.is_leaving() {
@@ -124,6 +127,7 @@ impl Session {
         let upgraded = *transport == Transport::Probing { reading: false };
         if upgraded {
             *transport = Transport::WebSocket;
+            self.on_websocket.store(true, Ordering::Relaxed);
         }
         upgraded
     }
@@ -200,8 +204,12 @@ impl Listener for Session {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame]) {
-        self.outbox.push_all(frames);
+    fn deliver(&self, frames: &[Frame], joined: &Frame) {
+        if self.on_websocket.load(Ordering::Relaxed) {
+            self.outbox.push_all(std::slice::from_ref(joined));
+        } else {
+            self.outbox.push_all(frames);
+        }
     }
 
     fn answer(&self, frames: &[Frame]) {

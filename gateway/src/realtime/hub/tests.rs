@@ -14,12 +14,13 @@ impl Listener for Client {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame]) {
-        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    fn deliver(&self, frames: &[Frame], joined: &Frame) {
+        assert_eq!(joined.websocket(), frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat());
+        self.answer(frames);
     }
 
     fn answer(&self, frames: &[Frame]) {
-        self.deliver(frames);
+        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
     fn evicted(&self, room: Uuid) {

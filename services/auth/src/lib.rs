@@ -73,11 +73,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if command == Some(Command::Migrate) {
         return migrate(&auth, &storage).await;
     }
-    let server = tokio::select! {
-        server = start(&auth, &storage, bus.open()?, &process) => server?,
-        // The database may never come; leaving must not wait for it.
-        () = process.shutdown.cancelled() => return Ok(()),
-    };
+    let server = start(&auth, &storage, bus.open()?, &process).await?;
     process.readiness.started();
     confab_common::grpc::serve(&process, common.listen, Routes::new(server)).await
 }

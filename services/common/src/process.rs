@@ -87,6 +87,10 @@ where
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    if !process.readiness.has_started() {
+        // Nothing has been taken on; what start-up waits for may never come.
+        return Ok(());
+    }
     tracing::info!("leaving; a second signal ends at once");
     process.readiness.drain();
     let accepting = async {
@@ -143,6 +147,11 @@ impl Readiness {
     /// Start-up is over: no further conditions come.
     pub fn started(&self) {
         self.change(|state| state.started = true);
+    }
+
+    /// Whether start-up is over.
+    pub fn has_started(&self) -> bool {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).started
     }
 
     /// Leaving: never ready again.

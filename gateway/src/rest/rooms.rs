@@ -32,12 +32,19 @@ pub(super) struct NewRoom {
 pub(super) struct RoomChange {
     name: Option<String>,
     description: Option<String>,
+    visibility: Option<String>,
+}
+
+/// Private rooms are not there yet; nobody is to believe that a room is one.
+fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
+    match visibility {
+        None | Some("public") => Ok(()),
+        Some(_) => Err(Error::field("visibility", "must be public")),
+    }
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): Json<NewRoom>) -> Result<Response, Problem> {
-    if new.visibility.is_some_and(|visibility| visibility != "public") {
-        return Err(Error::field("visibility", "must be public").into());
-    }
+    check_visibility(new.visibility.as_deref())?;
     let create = CreateRoomRequest {
         id: Uuid::now_v7().to_string(),
         caller: Some(caller.user),
@@ -93,6 +100,7 @@ pub(super) async fn change(
     RoomId(id): RoomId,
     Json(change): Json<RoomChange>,
 ) -> Result<Response, Problem> {
+    check_visibility(change.visibility.as_deref())?;
     let deadline = Deadline::of(&app);
     let update = UpdateRoomRequest { caller: Some(caller.user), id: id.to_string(), name: change.name, description: change.description };
     let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();

@@ -174,8 +174,11 @@ async fn rooms() {
     assert_eq!((created.status, &created.json["lastSeq"]), (201, &json!(0)));
     assert_eq!(created.headers[LOCATION], format!("/api/rooms/{}", created.json["id"].as_str().unwrap()));
     for visibility in ["private", "x"] {
-        let refused = post(&routes, "/api/rooms", json!({"name": "Tea", "visibility": visibility}).to_string()).await;
-        assert_eq!((problem(&refused), &refused.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("visibility")));
+        let body = json!({"name": "Tea", "visibility": visibility}).to_string();
+        let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}"))).header("Content-Type", "application/json");
+        for refused in [post(&routes, "/api/rooms", body.clone()).await, send_body(&routes, patch, body).await] {
+            assert_eq!((problem(&refused), &refused.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("visibility")));
+        }
     }
     let listed = send(&routes, authorized(Request::get("/api/rooms?limit=1&q=te"))).await.json;
     assert_eq!((&listed["items"][0]["lastSeq"], &listed["nextCursor"]), (&json!(3), &json!("next")));

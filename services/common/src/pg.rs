@@ -18,7 +18,7 @@ const WARM: usize = 4;
 /// How a service's database is opened.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PostgresConfig {
-    /// Whether to bring the schema up to date at start, or to wait for another process to do it
+    /// Whether to bring a Postgres schema up to date at start, or to wait for another process to do it
     #[arg(long, env = "CONFAB_MIGRATE", default_value = "auto", value_name = "auto|off")]
     pub migrate: Migrate,
     /// Most connections that one service's process opens to Postgres

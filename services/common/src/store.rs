@@ -46,6 +46,9 @@ impl BusConfig {
     /// # Errors
     /// When the URL is wrong.
     pub fn open(&self) -> anyhow::Result<Bus> {
+        if self.cluster_key.is_none() && self.bus.expose() != "local:" {
+            tracing::warn!("CONFAB_CLUSTER_KEY is not set: whoever reaches the bus can forge what goes over it");
+        }
         Bus::open(&self.bus, self.cluster_key.as_ref())
     }
 }

@@ -16,7 +16,9 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 /// # Errors
 /// When the log filter cannot be parsed.
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("CONFAB_LOG: {:?} is no filter", config.log))?;
+    // Migrations at each start are not news; whoever wants them says so behind this.
+    let filter = EnvFilter::try_new(format!("refinery_core=warn,tokio_postgres=warn,{}", config.log))
+        .with_context(|| format!("CONFAB_LOG: {:?} is no filter", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -1,7 +1,8 @@
 //! The gRPC contract between the gateway, the services and whoever else calls them, generated from `confab/*/v1/*.proto`,
-//! and the two facts that every party to the log must compute alike: a room's partition and a channel's name.
+//! and the facts that every party to the log must know alike: a room's partition, a channel's name, an event's bounds.
 
 pub mod channel;
+pub mod limits;
 pub mod partition;
 
 /// Accounts, tokens and their revocation.
@@ -28,5 +29,14 @@ pub mod message {
     #[allow(missing_docs, clippy::all)]
     pub mod v1 {
         tonic::include_proto!("confab.message.v1");
+    }
+}
+
+/// Files and their bytes.
+pub mod file {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("confab.file.v1");
     }
 }

@@ -1,9 +1,7 @@
 //! The message service's settings.
 
-use confab_common::Secret;
-use confab_common::config::CommonConfig;
-use confab_common::process::Settings;
-use confab_common::store::{BusConfig, StorageConfig};
+use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
+use confab_common::{Secret, grpc, program};
 use confab_proto::partition;
 
 /// Settings of the message service itself.
@@ -22,19 +20,30 @@ fn partitions(text: &str) -> Result<u32, String> {
     count.ok_or_else(|| format!("must be a power of two up to {}", partition::MAX_COUNT))
 }
 
-/// Confab's message service: the log of everything that was said.
-#[derive(Debug, clap::Parser)]
-#[command(name = "confab-message", version, about, mut_arg("listen", |listen| listen.default_value("127.0.0.1:50053")))]
-pub struct Program {
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// Shared by all programs.
-    #[command(flatten)]
-    pub common: CommonConfig,
-    /// The store.
-    #[command(flatten)]
-    pub storage: StorageConfig,
+impl MessageConfig {
+    /// Where the log is kept.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn store(&self, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
+        StoreUrl::parse("CONFAB_MESSAGE_STORE", self.message_store.as_ref(), &storage.data_dir, "message.db")
+    }
+
+    /// Finds out what is wrong with the settings, without touching anything.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.store(storage).map(drop)
+    }
+}
+
+/// The message service as a program of its own.
+pub type Program = program::Program<Own, Command>;
+
+/// What the program has of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Own {
     /// The bus.
     #[command(flatten)]
     pub bus: BusConfig,
@@ -42,12 +51,26 @@ pub struct Program {
     #[command(flatten)]
     pub message: MessageConfig,
     /// Where the room service is: http://host:port, or several separated by commas
-    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
+    /// Where the file service is, likewise
+    #[arg(long, env = "CONFAB_FILE_URL", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
+    pub file_url: String,
 }
 
-/// What the program can do besides serving.
-#[derive(Debug, clap::Subcommand)]
+impl program::Own for Own {
+    const NAME: &'static str = "confab-message";
+    const ABOUT: &'static str = "Confab's message service: the log of everything that was said";
+    const LISTEN: &'static str = "127.0.0.1:50053";
+
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.bus.check()?;
+        self.message.check(storage)
+    }
+}
+
+/// What the program can do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Bring the database schema up to date and end
     Migrate,
@@ -55,12 +78,28 @@ pub enum Command {
     RenewEpoch,
 }
 
-impl Settings for Program {
-    fn common(&self) -> &CommonConfig {
-        &self.common
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use confab_common::process::Settings;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_defaults() {
+        Program::command().debug_assert();
+        let program = Program::parse_from(["confab-message", "renew-epoch", "--message-store=sqlite:x.db"]);
+        assert_eq!(program.own.message.message_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.command, Some(Command::RenewEpoch));
+        // Where the gateway looks for it unless told otherwise.
+        assert_eq!(Program::parse_from(["confab-message"]).common.listen.port(), 50053);
     }
 
-    fn serves(&self) -> bool {
-        self.command.is_none()
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_done() {
+        for bad in ["--message-store=mysql://x", "--bus=amqp://x", "--room-url=nowhere", "--partitions=3"] {
+            let checked = Program::try_parse_from(["confab-message", bad]).map(|program| program.check());
+            assert!(!matches!(checked, Ok(Ok(()))), "{bad}");
+        }
     }
 }

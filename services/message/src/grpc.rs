@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::Error;
 use confab_common::grpc::MAX_MESSAGE;
+use confab_common::{Error, Result};
 use confab_proto::message::v1 as pb;
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use tonic::{Request, Response, Status};
 
-use crate::service::{NewEvent, Sent, Service};
+use crate::check::NewEvent;
+use crate::service::{Sent, Service};
 use crate::store::Window;
 use crate::wire;
 
@@ -63,13 +64,20 @@ impl MessageService for Grpc {
         let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
-            heads: heads.heads.into_iter().map(|(room, seq)| pb::RoomHead { room_id: room.to_string(), seq }).collect(),
+            heads: heads.heads.into_iter().map(wire::room_head).collect(),
         }))
+    }
+
+    async fn forget_files(&self, request: Request<pb::ForgetFilesRequest>) -> Result<Response<pb::ForgetFilesResponse>, Status> {
+        let pb::ForgetFilesRequest { room_id, ids } = request.into_inner();
+        self.0.forget_files(&room_id, &ids).await?;
+        Ok(Response::new(pb::ForgetFilesResponse {}))
     }
 }
 
-fn new_event(event: pb::NewEvent) -> NewEvent {
-    NewEvent {
+fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
+    Ok(NewEvent {
+        files: event.files.into_iter().map(|file| wire::new_file(file, &event.room_id)).collect::<Result<_>>()?,
         id: event.id,
         room_id: event.room_id,
         kind: wire::kind(event.kind),
@@ -78,9 +86,10 @@ fn new_event(event: pb::NewEvent) -> NewEvent {
         content: event.content,
         event: event.event,
         data: event.data,
+        file_ids: event.file_ids,
         closes_room: event.closes_room,
         timeout: Duration::from_millis(event.timeout_ms.into()),
-    }
+    })
 }
 
 fn outcome(sent: Sent) -> pb::Outcome {

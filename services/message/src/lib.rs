@@ -1,13 +1,17 @@
 //! The message service: a partitioned, numbered log that owns the truth about order.
 
 mod batch;
+mod check;
 mod config;
+mod files;
 mod grpc;
 mod lanes;
 mod publish;
 mod rights;
 mod service;
 mod store;
+#[cfg(test)]
+mod testing;
 mod wire;
 
 use std::sync::Arc;
@@ -16,15 +20,16 @@ use std::time::Duration;
 use anyhow::Context;
 use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::Transport;
+use confab_common::grpc::{Transport, connect, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 use tonic::service::Routes;
 
-pub use config::{Command, MessageConfig, Program};
+pub use config::{Command, MessageConfig, Own, Program};
 pub use grpc::Grpc;
 
+use files::Files;
 use lanes::Lanes;
 use publish::Hints;
 use rights::Rights;
@@ -43,7 +48,7 @@ const LANES: usize = 4;
 /// # Errors
 /// When a setting is wrong, the database refuses, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { command, common, storage, bus, message, room_url } = program;
+    let Program { common, storage, own: Own { bus, message, room_url, file_url }, command } = program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => {
@@ -52,10 +57,10 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             Ok(())
         }
         None => {
-            let room = confab_common::grpc::connect(&room_url).context("CONFAB_ROOM_URL")?;
-            let log = start(&message, &storage, bus.open()?, room, &process).await?;
+            let (room, file) = (connect(&room_url)?, connect(&file_url)?);
+            let log = start(&message, &storage, bus.open()?, room, file, &process).await?;
             process.readiness.started();
-            confab_common::grpc::serve(&process, common.listen, Routes::new(log.server())).await?;
+            serve(&process, common.listen, Routes::new(log.server())).await?;
             log.finish().await;
             Ok(())
         }
@@ -77,11 +82,19 @@ impl Log {
     }
 }
 
-/// Opens the log and starts its lanes. `room` leads to the room service, which is asked who may post.
+/// Opens the log and starts its lanes. `room` leads to the room service, which is asked who may post; `file` to the file service,
+/// which gives files to messages.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database refuses, or its log has another number of partitions.
-pub async fn start(config: &MessageConfig, storage: &StorageConfig, bus: Bus, room: Transport, process: &Process) -> anyhow::Result<Log> {
+pub async fn start(
+    config: &MessageConfig,
+    storage: &StorageConfig,
+    bus: Bus,
+    room: Transport,
+    file: Transport,
+    process: &Process,
+) -> anyhow::Result<Log> {
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, storage).await?;
     let epoch = loop {
@@ -96,7 +109,7 @@ pub async fn start(config: &MessageConfig, storage: &StorageConfig, bus: Bus, ro
     };
     let lanes = Lanes::start(lanes, config.partitions, &store, &Hints::new(bus));
     opened.set(true);
-    Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room)))))
+    Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
 }
 
 /// Brings the store's schema up to date.
@@ -109,7 +122,7 @@ pub async fn migrate(config: &MessageConfig, storage: &StorageConfig) -> anyhow:
 
 /// The store and how many lanes do it good.
 async fn open_store(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<(Arc<dyn Store>, usize)> {
-    Ok(match StoreUrl::parse("CONFAB_MESSAGE_STORE", config.message_store.as_ref(), &storage.data_dir, "message.db")? {
+    Ok(match config.store(storage)? {
         // It has one writer, which groups what it finds.
         StoreUrl::Sqlite(path) => (Arc::new(Sqlite::open(&path)?), 1),
         StoreUrl::Postgres(url) => (Arc::new(Postgres::open(&url, &storage.postgres).await?), LANES),

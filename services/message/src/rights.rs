@@ -16,9 +16,9 @@ const KNOWN: Duration = Duration::from_secs(600);
 /// Answers remembered.
 const CAPACITY: u64 = 100_000;
 /// How long to wait for an answer when there is none yet.
-const PATIENT: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700));
+const PATIENT: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
 /// How long to wait for a newer one.
-const HASTY: Call = Call::within(Duration::from_millis(400)).attempt(Duration::from_millis(200));
+const HASTY: Call = Call::within(Duration::from_millis(400)).attempt(Duration::from_millis(200)).reading();
 
 /// What a user may do in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

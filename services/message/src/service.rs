@@ -1,5 +1,7 @@
 //! The rules: what may be appended by whom, and how much is read at once.
 
+mod attach;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,24 +13,14 @@ use moka::future::Cache;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::lanes::{Lanes, Pending};
+use crate::check::{Checked, NewEvent, check};
+use crate::files::Files;
+use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Body, Draft, Event, Heads, Kind, Limit, Outcome, Page, Store, Window, client_id};
+use crate::store::{Draft, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
 
 /// Most events in one call.
 const MAX_EVENTS: usize = 1024;
-/// Most bytes of what somebody writes.
-const MAX_CONTENT: usize = 16_384;
-/// Most bytes of a client's own id.
-const MAX_CLIENT_MESSAGE_ID: usize = 128;
-/// Most bytes of a system event's data.
-const MAX_DATA: usize = 64 * 1024;
-/// Most bytes of names that other services give: a sender's, an event's.
-const MAX_NAME: usize = 256;
-/// How long a caller waits who does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Longest that a caller is believed to wait.
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most events in a page of history.
 const MAX_PAGE: u32 = 200;
 /// Most bytes in any page, well below what a message can hold.
@@ -37,26 +29,10 @@ const MAX_PAGE_BYTES: u32 = 4 * 1024 * 1024;
 const LOG_PAGE: Limit = Limit { events: 1000, bytes: 256 * 1024 };
 /// Most rooms whose heads are asked for at once.
 const MAX_ROOMS: usize = 1000;
+/// Most files that are forgotten at once.
+const MAX_FORGOTTEN: usize = 1000;
 /// How old heads may be that are handed out.
 const HEADS_AGE: Duration = Duration::from_millis(250);
-
-/// An event as somebody sends it, unchecked.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)]
-pub struct NewEvent {
-    pub id: String,
-    pub room_id: String,
-    pub kind: Option<Kind>,
-    /// Id and name.
-    pub sender: Option<(String, String)>,
-    pub client_message_id: Option<String>,
-    pub content: String,
-    pub event: String,
-    pub data: String,
-    pub closes_room: bool,
-    /// How long the caller waits; zero for the usual time.
-    pub timeout: Duration,
-}
 
 /// What became of a [`NewEvent`]: the event in the log, and whether an earlier send put it there.
 pub type Sent = Result<(Event, bool)>;
@@ -67,16 +43,17 @@ pub struct Service {
     partitions: u32,
     lanes: Lanes,
     rights: Rights,
-    heads: Cache<(), Heads<u32>>,
+    files: Files,
+    heads: Cache<(), Heads<Head>>,
     // A std lock: held for a comparison, never across an await.
     epoch: Mutex<Uuid>,
 }
 
 impl Service {
     /// The service over an opened log of so many partitions.
-    pub fn new(store: Arc<dyn Store>, partitions: u32, epoch: Uuid, lanes: Lanes, rights: Rights) -> Self {
+    pub fn new(store: Arc<dyn Store>, partitions: u32, epoch: Uuid, lanes: Lanes, rights: Rights, files: Files) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
-        Self { store, partitions, lanes, rights, heads, epoch: Mutex::new(epoch) }
+        Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch) }
     }
 
     /// Finishes what is queued and takes nothing more.
@@ -90,27 +67,33 @@ impl Service {
     }
 
     /// Appends events; each has an outcome of its own, in their order, and there is one epoch: the newest seen.
+    /// An event that could not be read comes as its refusal.
     ///
     /// # Errors
     /// `too_large` when there are too many.
-    pub async fn append(&self, events: Vec<NewEvent>) -> Result<(Uuid, Vec<Sent>)> {
+    pub async fn append(&self, events: Vec<Result<NewEvent>>) -> Result<(Uuid, Vec<Sent>)> {
         if events.len() > MAX_EVENTS {
             return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
         }
         let arrived = Instant::now();
-        let checked: Vec<_> = events.into_iter().map(|event| check(event, self.partitions, arrived)).collect();
+        let checked: Vec<_> = events.into_iter().map(|event| check(event?, self.partitions, arrived)).collect();
         let rights = self.rights_of(&checked).await;
         let mut sent = Vec::with_capacity(checked.len());
-        let mut admitted = Vec::with_capacity(checked.len());
-        for pending in checked {
-            let admission = pending.and_then(|pending| {
-                permit(&pending.draft, &rights)?;
-                admitted.push(pending.clone());
-                Ok(pending.draft.id)
+        let mut permitted = Vec::with_capacity(checked.len());
+        for checked in checked {
+            let admission = checked.and_then(|checked| {
+                permit(&checked.pending.draft, &rights)?;
+                let id = checked.pending.draft.id;
+                permitted.push(checked);
+                Ok(id)
             });
             sent.push(admission);
         }
-        let mut answers = self.lanes.append(admitted).await.into_iter();
+        let mut answers = match permitted.iter().all(|checked| checked.file_ids.is_empty()) {
+            true => self.lanes.append(permitted.into_iter().map(|checked| checked.pending).collect()).await,
+            false => self.append_with_files(permitted).await,
+        }
+        .into_iter();
         let mut epoch = self.epoch();
         let sent = sent
             .into_iter()
@@ -131,8 +114,8 @@ impl Service {
     }
 
     /// The rights that a request needs, each asked for once, all at the same time.
-    async fn rights_of(&self, checked: &[Result<Pending>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
-        let needed = checked.iter().flatten().map(|pending| &pending.draft).filter(|draft| draft.kind != Kind::System);
+    async fn rights_of(&self, checked: &[Result<Checked>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
+        let needed = checked.iter().flatten().map(|checked| &checked.pending.draft).filter(|draft| draft.kind != Kind::System);
         let mut keys: Vec<_> = needed.map(|draft| (draft.room, draft.sender)).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -177,7 +160,7 @@ impl Service {
     ///
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
-    pub async fn heads(&self, partitions: &[u32]) -> Result<Heads<u32>> {
+    pub async fn heads(&self, partitions: &[u32]) -> Result<Heads<Head>> {
         partitions.iter().try_for_each(|partition| self.check_partition(*partition))?;
         let mut heads = self.heads.try_get_with((), self.store.heads()).await.map_err(|error| Error::clone(&error))?;
         self.saw(heads.epoch);
@@ -191,12 +174,25 @@ impl Service {
     ///
     /// # Errors
     /// `invalid_request` for a malformed id or too many; when the database fails.
-    pub async fn room_heads(&self, rooms: &[String]) -> Result<Heads<Uuid>> {
+    pub async fn room_heads(&self, rooms: &[String]) -> Result<Heads<RoomHead>> {
         if rooms.len() > MAX_ROOMS {
             return Err(Error::field("roomIds", format!("must be at most {MAX_ROOMS}")));
         }
         let ids = rooms.iter().map(|room| text::id("roomIds", room)).collect::<Result<Vec<_>>>()?;
         self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await
+    }
+
+    /// From now on these files of a room are shown as deleted.
+    ///
+    /// # Errors
+    /// `invalid_request` for a malformed id or too many; when the database fails.
+    pub async fn forget_files(&self, room: &str, files: &[String]) -> Result<()> {
+        let room = text::id("roomId", room)?;
+        if files.len() > MAX_FORGOTTEN {
+            return Err(Error::field("ids", format!("must be at most {MAX_FORGOTTEN}")));
+        }
+        let ids = files.iter().map(|file| text::id("ids", file)).collect::<Result<Vec<_>>>()?;
+        self.store.forget_files((self.partition(room), room), ids).await
     }
 
     fn partition(&self, room: Uuid) -> u32 {
@@ -223,47 +219,6 @@ impl Service {
 /// What the caller asked for, or the usual where it did not, but never more than `max`.
 fn at_most(asked: u32, usual: u32, max: u32) -> u32 {
     if asked == 0 { usual } else { asked.min(max) }
-}
-
-/// A draft of an event that somebody sends.
-fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Pending> {
-    let id = text::id("id", &new.id)?;
-    let room = text::id("roomId", &new.room_id)?;
-    let kind = new.kind.ok_or_else(|| Error::field("kind", "must be one that is known"))?;
-    let (sender, sender_username) = new.sender.ok_or_else(|| Error::field("sender", "must be given"))?;
-    let sender = text::id("sender", &sender)?;
-    within("sender", &sender_username, 1, MAX_NAME)?;
-    if let Some(chosen) = &new.client_message_id {
-        within("clientMessageId", chosen, 1, MAX_CLIENT_MESSAGE_ID)?;
-    }
-    if new.content.len() > MAX_CONTENT {
-        return Err(Error::new(Code::TooLarge, format!("content must be at most {MAX_CONTENT} bytes")));
-    }
-    within("content", &new.content, usize::from(kind == Kind::Message), MAX_CONTENT)?;
-    within("event", &new.event, usize::from(kind == Kind::System), MAX_NAME)?;
-    within("data", &new.data, 0, MAX_DATA)?;
-    let timeout = if new.timeout.is_zero() { DEFAULT_TIMEOUT } else { new.timeout.min(MAX_TIMEOUT) };
-    let draft = Draft {
-        partition: partition::of_room(room, partitions),
-        room,
-        id,
-        kind,
-        sender,
-        client_id: client_id(new.client_message_id.as_deref(), id),
-        body: Body { sender_username, content: new.content, event: new.event, data: new.data },
-        closes_room: new.closes_room && kind == Kind::System,
-    };
-    Ok(Pending { draft: Arc::new(draft), deadline: arrived + timeout })
-}
-
-/// A text of `min` to `max` bytes without NUL characters.
-fn within(field: &str, value: &str, min: usize, max: usize) -> Result<()> {
-    text::no_nul(field, value)?;
-    match value.len() {
-        0 if min > 0 => Err(Error::field(field, "must not be empty")),
-        len if len > max => Err(Error::field(field, format!("must be at most {max} bytes"))),
-        _ => Ok(()),
-    }
 }
 
 /// Whether the sender may post. Room events come from the services themselves, which have checked.

@@ -1,125 +1,20 @@
 //! What a log's store does, and what goes in and comes out. Every answer names the epoch, read in the same snapshot.
 
+mod event;
 pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What an event is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Somebody said something.
-    Message = 1,
-    /// Somebody shared a file.
-    File = 2,
-    /// Something happened to the room.
-    System = 3,
-}
-
-impl TryFrom<i64> for Kind {
-    type Error = Error;
-
-    fn try_from(number: i64) -> Result<Self> {
-        match number {
-            1 => Ok(Self::Message),
-            2 => Ok(Self::File),
-            3 => Ok(Self::System),
-            _ => Err(Error::internal(format_args!("no kind of event has number {number}"))),
-        }
-    }
-}
-
-/// What an event says, kept as one JSON text.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Body {
-    /// The sender's name at that time.
-    pub sender_username: String,
-    /// What was written.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub content: String,
-    /// [`Kind::System`]: what happened.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub event: String,
-    /// [`Kind::System`]: a JSON object about it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub data: String,
-}
-
-impl Body {
-    fn to_text(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(Error::internal)
-    }
-
-    fn from_text(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(Error::internal)
-    }
-}
-
-/// An event before the log has numbered it. (partition, room, sender, client id) is its identity: it is in the log once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// That of the room.
-    pub partition: u32,
-    /// Where.
-    pub room: Uuid,
-    /// Minted by the caller before its first attempt.
-    pub id: Uuid,
-    /// What.
-    pub kind: Kind,
-    /// Who.
-    pub sender: Uuid,
-    /// See [`client_id`].
-    pub client_id: String,
-    /// What it says.
-    pub body: Body,
-    /// Nothing can be appended to the room after it. Not kept with the event.
-    pub closes_room: bool,
-}
-
-/// What stands for an event in its identity: what the client chose, or the event's own id in a namespace of its own.
-pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
-    match client_message_id {
-        Some(chosen) => format!("c:{chosen}"),
-        None => format!("i:{id}"),
-    }
-}
-
-impl Draft {
-    /// What the client chose, if it chose.
-    pub fn client_message_id(&self) -> Option<&str> {
-        self.client_id.strip_prefix("c:")
-    }
-
-    /// About how many bytes it takes on the wire; never fewer.
-    pub fn size(&self) -> usize {
-        let body = &self.body;
-        EVENT_OVERHEAD + self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len()
-    }
-}
-
-/// What an encoded event takes at most besides its body and client id, in bytes.
-pub const EVENT_OVERHEAD: usize = 200;
-
-/// An event in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// What was appended; shared, because it goes to the caller and to the bus.
-    pub draft: Arc<Draft>,
-    /// 1, 2, 3 … within the partition.
-    pub position: u64,
-    /// 1, 2, 3 … within the room.
-    pub seq: u64,
-    /// Milliseconds since 1970.
-    pub created_at_ms: i64,
-}
+pub use event::{Body, Draft, EVENT_OVERHEAD, Event, File, Kind, client_id};
 
 /// What became of one draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +25,15 @@ pub enum Outcome {
     Repeated(Event),
     /// Its room is closed.
     Closed,
+}
+
+impl Outcome {
+    fn event_mut(&mut self) -> Option<&mut Event> {
+        match self {
+            Self::Appended(event) | Self::Repeated(event) => Some(event),
+            Self::Closed => None,
+        }
+    }
 }
 
 /// What became of a batch.
@@ -200,17 +104,34 @@ pub struct Page {
 
 /// The newest numbers of some partitions or rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heads<K> {
+pub struct Heads<T> {
     /// The log's epoch.
     pub epoch: Uuid,
     /// Each with its newest number.
-    pub heads: Vec<(K, u64)>,
+    pub heads: Vec<T>,
+}
+
+/// A partition and its newest position.
+pub type Head = (u32, u64);
+
+/// How far a room has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomHead {
+    /// Which.
+    pub room: Uuid,
+    /// Its newest `seq`, 0 without events.
+    pub seq: u64,
+    /// Nothing can follow.
+    pub closed: bool,
 }
 
 /// A room and its partition.
 pub type RoomKey = (u32, Uuid);
 
-/// Where a log is kept.
+/// A file and its room.
+type FileKey = (RoomKey, Uuid);
+
+/// Where a log is kept. Every event that comes out of it tells which of its files are deleted.
 pub trait Store: Send + Sync + 'static {
     /// Creates the log at its first start; later renews its epoch if the database is not the one it was last opened on.
     ///
@@ -233,11 +154,39 @@ pub trait Store: Send + Sync + 'static {
     /// Events of a partition above a position, with the partition's head.
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>>;
 
-    /// The head of every partition, from the primary database.
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>>;
+    /// The event in the log, if there is one, that has the identity of a draft; with the log's epoch.
+    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>>;
 
-    /// The heads of rooms, 0 for one without events.
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>>;
+    /// The head of every partition, from the primary database.
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>>;
+
+    /// The heads of rooms, in the order given.
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>>;
+
+    /// From now on these files of a room are deleted in all its events, also in those to come. Repeating it changes nothing.
+    fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+}
+
+/// The events that have files.
+fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {
+    events.into_iter().filter(|event| !event.draft.body.files.is_empty()).collect()
+}
+
+/// Their files.
+fn files_of(events: &[&mut Event]) -> Vec<FileKey> {
+    let drafts = events.iter().map(|event| &event.draft);
+    drafts.flat_map(|draft| draft.body.files.iter().map(|file| ((draft.partition, draft.room), file.id))).collect()
+}
+
+/// Marks those that are deleted.
+fn mark_deleted(events: Vec<&mut Event>, deleted: &HashSet<FileKey>) {
+    for event in events {
+        let room = (event.draft.partition, event.draft.room);
+        if event.draft.body.files.iter().any(|file| deleted.contains(&(room, file.id))) {
+            let files = &mut Arc::make_mut(&mut event.draft).body.files;
+            files.iter_mut().for_each(|file| file.deleted = deleted.contains(&(room, file.id)));
+        }
+    }
 }
 
 /// The epoch after `old`. Epochs only grow, also when this machine's clock is behind the one that made the last.
@@ -275,11 +224,5 @@ mod tests {
         let next = next_epoch(Some(ahead));
         assert!(next > ahead && next.get_version_num() == 7);
         assert!(next_epoch(None) < next);
-    }
-
-    #[test]
-    fn what_the_client_chose_never_meets_an_id() {
-        let id = Uuid::now_v7();
-        assert_ne!(client_id(Some(&id.to_string()), id), client_id(None, id));
     }
 }

@@ -1,9 +1,12 @@
 //! Events as they go over the wire: in answers and in hints.
 
+use confab_common::{Error, Result, text};
 use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1 as file_pb;
 use confab_proto::message::v1 as pb;
+use uuid::Uuid;
 
-use crate::store::{Event, Kind};
+use crate::store::{Event, File, Kind, RoomHead};
 
 /// An event as everyone else sees it.
 pub fn event(event: &Event) -> pb::Event {
@@ -26,7 +29,54 @@ pub fn event(event: &Event) -> pb::Event {
         event: draft.body.event.clone(),
         data: draft.body.data.clone(),
         created_at_ms: event.created_at_ms,
+        files: draft.body.files.iter().map(|it| file(it, draft.room)).collect(),
     }
+}
+
+/// A file of that room as everyone else sees it: of a deleted one nothing but what it was called.
+fn file(file: &File, room: Uuid) -> file_pb::File {
+    let named = file_pb::File { id: file.id.to_string(), name: file.name.clone(), deleted: file.deleted, ..Default::default() };
+    if file.deleted {
+        return named;
+    }
+    file_pb::File {
+        size: file.size,
+        content_type: file.content_type.clone(),
+        sha256: file.sha256.clone(),
+        room_id: Some(room.to_string()),
+        uploaded_by: Some(UserRef { id: file.uploader.to_string(), username: file.uploader_username.clone() }),
+        created_at_ms: file.created_at_ms,
+        safe_inline: file.safe_inline,
+        ..named
+    }
+}
+
+/// A file of that room as the file service knows it.
+///
+/// # Errors
+/// `invalid_request` when it lacks something or is another room's.
+pub fn new_file(file: file_pb::File, room_id: &str) -> Result<File> {
+    if !file.room_id.is_some_and(|of| of.eq_ignore_ascii_case(room_id)) {
+        return Err(Error::field("files", "must be of the event's room"));
+    }
+    let uploader = file.uploaded_by.ok_or_else(|| Error::field("files", "must have an uploader"))?;
+    Ok(File {
+        id: text::id("files", &file.id)?,
+        name: file.name,
+        size: file.size,
+        content_type: file.content_type,
+        sha256: file.sha256,
+        uploader: text::id("files", &uploader.id)?,
+        uploader_username: uploader.username,
+        created_at_ms: file.created_at_ms,
+        safe_inline: file.safe_inline,
+        deleted: false,
+    })
+}
+
+/// How far a room has come.
+pub fn room_head(head: RoomHead) -> pb::RoomHead {
+    pb::RoomHead { room_id: head.room.to_string(), seq: head.seq, closed: head.closed }
 }
 
 /// The kind of an event that somebody sends; `None` for what this version does not know.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use confab_common::bus::{Bus, Notice};
-use confab_common::{Code, Secret};
+use confab_common::{Code, Secret, testing};
 use confab_proto::{channel, message::v1::Hint};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,9 +12,13 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::*;
-use crate::store::{AppendError, Appended, Body, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Window, client_id};
+use crate::store::sqlite::Sqlite;
+use crate::store::{AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id};
 
-struct FakeStore {
+const PARTITIONS: u32 = 64;
+
+struct HeldStore {
+    store: Sqlite,
     /// What each append brought.
     batches: Mutex<Vec<Vec<String>>>,
     begun: Notify,
@@ -22,10 +26,9 @@ struct FakeStore {
     gate: Semaphore,
     /// How the next appends fail.
     failures: Mutex<VecDeque<AppendError>>,
-    head: Mutex<u64>,
 }
 
-impl FakeStore {
+impl HeldStore {
     fn batches(&self) -> Vec<Vec<String>> {
         self.batches.lock().unwrap().clone()
     }
@@ -41,7 +44,7 @@ impl FakeStore {
     }
 }
 
-impl Store for FakeStore {
+impl Store for HeldStore {
     fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
             self.batches.lock().unwrap().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
@@ -53,62 +56,65 @@ impl Store for FakeStore {
             if drafts.iter().any(|draft| draft.body.content == "poison") {
                 return Err(Error::internal("poison").into());
             }
-            let mut head = self.head.lock().unwrap();
-            let number = |draft: &Arc<Draft>| {
-                *head += 1;
-                Outcome::Appended(Event { draft: draft.clone(), position: *head, seq: *head, created_at_ms })
-            };
-            Ok(Appended { epoch: Uuid::max(), outcomes: drafts.iter().map(number).collect() })
+            self.store.append(drafts, created_at_ms).await
         }
         .boxed()
     }
 
-    fn open_log(&self, _: u32) -> BoxFuture<'_, Result<Uuid>> {
-        unimplemented!()
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+        self.store.open_log(partitions)
     }
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        unimplemented!()
+        self.store.renew_epoch()
     }
-    fn list(&self, _: RoomKey, _: Window, _: Limit) -> BoxFuture<'_, Result<Page>> {
-        unimplemented!()
+    fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        self.store.list(room, window, limit)
     }
-    fn read_log(&self, _: u32, _: u64, _: Limit) -> BoxFuture<'_, Result<Page>> {
-        unimplemented!()
+    fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        self.store.read_log(partition, after, limit)
     }
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
-        unimplemented!()
+    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+        self.store.find(draft)
     }
-    fn room_heads(&self, _: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
-        unimplemented!()
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
+        self.store.heads()
+    }
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
+        self.store.room_heads(rooms)
+    }
+    fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.store.forget_files(room, files)
     }
 }
 
 struct Fixture {
-    store: Arc<FakeStore>,
+    store: Arc<HeldStore>,
+    epoch: Uuid,
     lanes: Arc<Lanes>,
     bus: Bus,
 }
 
 impl Fixture {
-    fn with_permits(permits: usize) -> Self {
-        let store = Arc::new(FakeStore {
+    async fn with_permits(permits: usize) -> Self {
+        let store = Arc::new(HeldStore {
+            store: Sqlite::open(&testing::directory().join("message.db")).unwrap(),
             batches: Mutex::default(),
             begun: Notify::new(),
             gate: Semaphore::new(permits),
             failures: Mutex::default(),
-            head: Mutex::default(),
         });
+        let epoch = store.open_log(PARTITIONS).await.unwrap();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
-        let lanes = Arc::new(Lanes::start(1, 64, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
-        Self { store, lanes, bus }
+        let lanes = Arc::new(Lanes::start(1, PARTITIONS, &(store.clone() as Arc<dyn Store>), &Hints::new(bus.clone())));
+        Self { store, epoch, lanes, bus }
     }
 
-    fn held() -> Self {
-        Self::with_permits(0)
+    async fn held() -> Self {
+        Self::with_permits(0).await
     }
 
-    fn open() -> Self {
-        Self::with_permits(Semaphore::MAX_PERMITS)
+    async fn open() -> Self {
+        Self::with_permits(Semaphore::MAX_PERMITS).await
     }
 
     /// Queues one group and gives way, so that it is queued before the next.
@@ -151,7 +157,7 @@ fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
 
 #[tokio::test(start_paused = true)]
 async fn everything_queued_goes_into_the_next_append() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b", "c"], LONG).await;
@@ -165,7 +171,7 @@ async fn everything_queued_goes_into_the_next_append() {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_is_bounded_but_a_group_stays_whole() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let mut groups = vec![first];
@@ -182,7 +188,7 @@ async fn an_append_is_bounded_but_a_group_stays_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let late = fixture.send(&["late"], Duration::from_millis(100)).await;
@@ -197,7 +203,7 @@ async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_appends_for_a_caller_who_left() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let gone = fixture.send(&["gone"], LONG).await;
@@ -212,7 +218,7 @@ async fn nobody_appends_for_a_caller_who_left() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_stands_still_takes_nothing_more() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let queued = fixture.send(&["b"], LONG).await;
@@ -226,7 +232,7 @@ async fn a_lane_that_stands_still_takes_nothing_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_is_bounded_in_bytes() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let large = "x".repeat(QUEUE_BYTES / 8);
@@ -245,14 +251,14 @@ async fn a_queue_is_bounded_in_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_row_stands_alone() {
-    let fixture = Fixture::open();
+    let fixture = Fixture::open().await;
     let answers = fixture.send(&["a", "b", "poison", "c", "d"], LONG).await.await.unwrap();
     assert_eq!(outcomes(answers), [Ok(1), Ok(2), Err(Code::Internal), Ok(3), Ok(4)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_resent_whole() {
-    let fixture = Fixture::open();
+    let fixture = Fixture::open().await;
     // That nothing was done the second time says nothing about the first.
     fixture.store.fail(&[Code::Timeout, Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Ok(1), Ok(2)]);
@@ -261,7 +267,7 @@ async fn an_unknown_outcome_is_resent_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_stays_unknown_is_a_timeout() {
-    let fixture = Fixture::open();
+    let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Timeout, Code::Timeout, Code::Unavailable, Code::Timeout]);
     assert_eq!(outcomes(fixture.send(&["a"], LONG).await.await.unwrap()), [Err(Code::Timeout)]);
     assert_eq!(fixture.store.batches().len(), 4);
@@ -273,7 +279,7 @@ async fn an_outcome_that_stays_unknown_is_a_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_batch_is_answered_at_once() {
-    let fixture = Fixture::open();
+    let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Err(Code::Unavailable); 2]);
     assert_eq!(fixture.store.batches().len(), 1);
@@ -281,7 +287,7 @@ async fn a_refused_batch_is_answered_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_queued_is_finished_and_nothing_more_is_taken() {
-    let fixture = Fixture::held();
+    let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b"], LONG).await;
@@ -297,7 +303,7 @@ async fn what_is_queued_is_finished_and_nothing_more_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn hints_are_dense_in_order_and_bounded() {
-    let fixture = Fixture::open();
+    let fixture = Fixture::open().await;
     let (subscriptions, mut notices) = fixture.bus.listen();
     subscriptions.subscribe(channel::log(7)).await;
     let large = "x".repeat(10_000);
@@ -314,7 +320,7 @@ async fn hints_are_dense_in_order_and_bounded() {
         let Some(Notice::Message { payload, .. }) = notices.next().await else { continue };
         assert!(payload.len() <= 256 * 1024);
         let hint = Hint::decode(payload).unwrap();
-        assert_eq!((hint.partition, hint.first_position, hint.epoch.as_str()), (7, position + 1, Uuid::max().to_string().as_str()));
+        assert_eq!((hint.partition, hint.first_position, hint.epoch.as_str()), (7, position + 1, fixture.epoch.to_string().as_str()));
         for event in hint.events {
             position += 1;
             assert_eq!(event.position, position);

@@ -1,123 +1,21 @@
 //! The service as its callers see it: over gRPC, with a room service that can be told what to say.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use confab_common::bus::{Bus, Notice};
-use confab_common::config::Migrate;
-use confab_common::grpc::{Transport, in_process};
-use confab_common::pg::PostgresConfig;
-use confab_common::process::Process;
-use confab_common::store::StorageConfig;
-use confab_common::{Secret, testing};
+use confab_common::bus::Notice;
 use confab_proto::auth::v1::UserRef;
 use confab_proto::channel;
 use confab_proto::message::v1 as pb;
-use confab_proto::message::v1::message_service_client::MessageServiceClient;
-use confab_proto::room::v1 as room;
-use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
 use prost::Message;
-use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::MessageConfig;
-
-/// Everybody may post, except in rooms and by users that it knows by heart.
-#[derive(Default)]
-struct Rooms {
-    unknown: Uuid,
-    muted: Uuid,
-    asked: AtomicUsize,
-    down: AtomicBool,
-}
-
-struct Server(Arc<Rooms>);
-
-#[tonic::async_trait]
-impl RoomService for Server {
-    async fn check_access(&self, request: Request<room::CheckAccessRequest>) -> Result<Response<room::Access>, Status> {
-        self.0.asked.fetch_add(1, Ordering::SeqCst);
-        let request = request.into_inner();
-        if self.0.down.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("the room service").into());
-        }
-        if request.room_id == self.0.unknown.to_string() {
-            return Err(Error::not_found("room").into());
-        }
-        Ok(Response::new(room::Access { may_read: true, may_post: request.user_id != self.0.muted.to_string() }))
-    }
-
-    async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
-    }
-    async fn list_rooms(&self, _: Request<room::ListRoomsRequest>) -> Result<Response<room::ListRoomsResponse>, Status> {
-        unimplemented!()
-    }
-    async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
-    }
-    async fn update_room(&self, _: Request<room::UpdateRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
-    }
-    async fn delete_room(&self, _: Request<room::DeleteRoomRequest>) -> Result<Response<room::DeleteRoomResponse>, Status> {
-        unimplemented!()
-    }
-}
-
-struct Fixture {
-    client: MessageServiceClient<Transport>,
-    rooms: Arc<Rooms>,
-    bus: Bus,
-}
-
-impl Fixture {
-    async fn new() -> Self {
-        let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
-        let bus = Bus::open(&Secret::from("local:"), None).unwrap();
-        let config = MessageConfig { message_store: None, partitions: 8 };
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1 };
-        let storage = StorageConfig { data_dir: testing::directory(), postgres };
-        let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
-        let log = crate::start(&config, &storage, bus.clone(), room, &Process::new()).await.unwrap();
-        Self { client: MessageServiceClient::new(in_process(log.server())), rooms, bus }
-    }
-
-    async fn append(&self, events: Vec<pb::NewEvent>) -> pb::AppendResponse {
-        self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
-    }
-
-    /// Appends one event: the event and whether it was there before, or the refusal's code and text.
-    async fn send(&self, event: pb::NewEvent) -> Result<(pb::Event, bool), (String, String)> {
-        outcome(self.append(vec![event]).await.outcomes.remove(0))
-    }
-
-    async fn list(&self, request: pb::ListEventsRequest) -> Result<pb::ListEventsResponse, Error> {
-        Ok(self.client.clone().list_events(request).await?.into_inner())
-    }
-}
-
-fn outcome(outcome: pb::Outcome) -> Result<(pb::Event, bool), (String, String)> {
-    match outcome.result.unwrap() {
-        pb::outcome::Result::Event(event) => Ok((event, outcome.duplicate)),
-        pb::outcome::Result::Refusal(refusal) => Err((refusal.code, refusal.detail)),
-    }
-}
-
-fn message(room: Uuid, content: &str) -> pb::NewEvent {
-    pb::NewEvent {
-        id: Uuid::now_v7().to_string(),
-        room_id: room.to_string(),
-        kind: pb::Kind::Message.into(),
-        sender: Some(UserRef { id: Uuid::now_v7().to_string(), username: "ada".into() }),
-        content: content.into(),
-        ..pb::NewEvent::default()
-    }
-}
+use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
 #[tokio::test]
 async fn what_is_sent_is_answered_kept_and_hinted() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
-    let partition = partition::of_room(room, 8);
+    let partition = partition::of_room(room, PARTITIONS);
     let (subscriptions, mut notices) = fixture.bus.listen();
     subscriptions.subscribe(channel::log(partition)).await;
     let sent = pb::NewEvent { client_message_id: Some("mine".into()), ..message(room, "hello \u{1F375}") };
@@ -142,10 +40,10 @@ async fn what_is_sent_is_answered_kept_and_hinted() {
     let log = fixture.client.clone().read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
     assert_eq!((&log.epoch, log.head, &log.events), (&response.epoch, 2, &events));
     let heads = fixture.client.clone().get_heads(pb::GetHeadsRequest { partitions: vec![partition] }).await.unwrap().into_inner();
-    assert_eq!((heads.partition_count, heads.heads), (8, vec![pb::Head { partition, position: 2 }]));
+    assert_eq!((heads.partition_count, heads.heads), (PARTITIONS, vec![pb::Head { partition, position: 2 }]));
     let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
     let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
-    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2 }]);
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 2, closed: false }]);
     let hint = loop {
         if let Some(Notice::Message { payload, .. }) = notices.next().await {
             break pb::Hint::decode(payload).unwrap();
@@ -211,6 +109,9 @@ async fn a_closed_room_is_no_room() {
     let closing = pb::NewEvent { kind: pb::Kind::System.into(), event: "roomDeleted".into(), closes_room: true, ..message(room, "") };
     assert_eq!(fixture.send(closing).await.unwrap().0.seq, 1);
     assert_eq!(fixture.send(message(room, "too late")).await.unwrap_err().0, "not_found");
+    let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
+    let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
+    assert_eq!(heads.heads, [pb::RoomHead { room_id: room.to_string(), seq: 1, closed: true }]);
 }
 
 #[tokio::test]
@@ -273,10 +174,13 @@ async fn what_cannot_be_asked() {
         assert_eq!(fixture.list(request).await.unwrap_err().code, Code::InvalidRequest);
     }
     let mut client = fixture.client.clone();
-    let log = client.read_log(pb::ReadLogRequest { partition: 8, ..Default::default() }).await.unwrap_err();
-    let heads = client.get_heads(pb::GetHeadsRequest { partitions: vec![8] }).await.unwrap_err();
+    let log = client.read_log(pb::ReadLogRequest { partition: PARTITIONS, ..Default::default() }).await.unwrap_err();
+    let heads = client.get_heads(pb::GetHeadsRequest { partitions: vec![PARTITIONS] }).await.unwrap_err();
     let rooms = client.get_room_heads(pb::GetRoomHeadsRequest { room_ids: vec!["lobby".into()] }).await.unwrap_err();
-    for status in [log, heads, rooms] {
+    let forgotten = client.forget_files(pb::ForgetFilesRequest { room_id: room_id.clone(), ids: vec!["f".into()] }).await.unwrap_err();
+    let too_many = pb::ForgetFilesRequest { room_id, ids: vec![Uuid::now_v7().to_string(); MAX_FORGOTTEN + 1] };
+    let too_many = client.forget_files(too_many).await.unwrap_err();
+    for status in [log, heads, rooms, forgotten, too_many] {
         assert_eq!(Error::from(status).code, Code::InvalidRequest);
     }
 }

@@ -1,6 +1,7 @@
 //! What every store must do, run on both.
 
 mod append;
+mod files;
 mod opening;
 mod reading;
 

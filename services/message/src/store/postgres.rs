@@ -1,15 +1,19 @@
 //! The log on Postgres.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use confab_common::{Error, Result, Secret, pg};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use super::{AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Store, Window};
+use super::{
+    AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+};
 
 refinery::embed_migrations!("migrations/postgres");
 
@@ -20,11 +24,21 @@ const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
-const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0)
+const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false)
     FROM log l
     LEFT JOIN unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS r (partition, room_id, n) ON true
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
+
+const FIND: &str = "/* find */
+    SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
+    FROM log l LEFT JOIN events e ON e.partition = $1 AND e.room_id = $2 AND e.sender_id = $3 AND e.client_id = $4";
+
+const DELETED: &str = "/* mark_deleted */ SELECT partition, room_id, file_id
+    FROM unnest($1, $2, $3) f (partition, room_id, file_id) JOIN deleted_files USING (partition, room_id, file_id)";
+
+const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id)
+    SELECT $1, $2, file_id FROM unnest($3::uuid[]) f (file_id) ON CONFLICT DO NOTHING";
 
 static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC"));
 static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC"));
@@ -133,7 +147,9 @@ impl Postgres {
             return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
         }
         let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-        let outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<_>>()?;
+        let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
+        // It is done, so a failure here leaves the caller not knowing and sending again.
+        mark_deleted(&client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
         Ok(Appended { epoch, outcomes })
     }
 
@@ -150,8 +166,24 @@ impl Postgres {
                 events.push(event(row, partition, position)?);
             }
         }
+        mark_deleted(&client, events.iter_mut()).await?;
         Ok(Page { epoch, head, events })
     }
+}
+
+/// Marks the files of events that are deleted by now.
+async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
+    let events = super::with_files(events);
+    if events.is_empty() {
+        return Ok(());
+    }
+    let (rooms, files): (Vec<RoomKey>, Vec<Uuid>) = super::files_of(&events).into_iter().unzip();
+    let (partitions, rooms): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
+    let keys = [(&partitions as _, Type::INT4_ARRAY), (&rooms as _, Type::UUID_ARRAY), (&files as _, Type::UUID_ARRAY)];
+    let rows = client.query_typed(DELETED, &keys).await?;
+    let deleted = rows.iter().map(|row| ((row.get::<_, i32>(0) as u32, row.get(1)), row.get(2))).collect::<HashSet<_>>();
+    super::mark_deleted(events, &deleted);
+    Ok(())
 }
 
 /// Columns of a batch.
@@ -234,7 +266,15 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
+    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+        async move {
+            let page = self.page(FIND, &[&(draft.partition as i32), &draft.room, &draft.sender, &draft.client_id], draft.partition).await?;
+            Ok((page.epoch, page.events.into_iter().next()))
+        }
+        .boxed()
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
         async move {
             let client = self.0.get().await?;
             let rows = client.query(&client.prepare_cached(HEADS).await?, &[]).await?;
@@ -244,14 +284,24 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         async move {
             let (partitions, ids): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
             let client = self.0.get().await?;
             let rows = client.query(&client.prepare_cached(ROOM_HEADS).await?, &[&partitions, &ids]).await?;
             let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
-            let heads = rows.iter().filter_map(|row| Some((row.get::<_, Option<Uuid>>(1)?, row.get::<_, i64>(2) as u64))).collect();
-            Ok(Heads { epoch, heads })
+            let head =
+                |row: &Row| Some(RoomHead { room: row.get::<_, Option<_>>(1)?, seq: row.get::<_, i64>(2) as u64, closed: row.get(3) });
+            Ok(Heads { epoch, heads: rows.iter().filter_map(head).collect() })
+        }
+        .boxed()
+    }
+
+    fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let client = self.0.get().await?;
+            client.execute(&client.prepare_cached(FORGET_FILES).await?, &[&(partition as i32), &room, &files]).await?;
+            Ok(())
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! The log on SQLite.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Heads, Kind, Limit, Outcome, Page, RoomKey, Store, Window};
+use super::{
+    AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+};
 
 refinery::embed_migrations!("migrations/sqlite");
 
@@ -32,7 +34,7 @@ macro_rules! columns {
 }
 
 const FIND: &str =
-    concat!("/* append */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4");
+    concat!("/* find */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4");
 const INSERT: &str = concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
 const LIST_OLDEST_FIRST: &str = concat!(
     "/* list */ SELECT ",
@@ -105,7 +107,7 @@ struct Moving {
 
 fn append(connection: &Connection, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended> {
     let mut moving = Moving::default();
-    let outcomes = drafts.iter().map(|draft| append_one(connection, draft, created_at_ms, &mut moving)).collect::<Result<_>>()?;
+    let mut outcomes = drafts.iter().map(|draft| append_one(connection, draft, created_at_ms, &mut moving)).collect::<Result<Vec<_>>>()?;
     let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
     for (partition, head) in moving.partitions {
         update.execute(params![partition, head])?;
@@ -117,13 +119,13 @@ fn append(connection: &Connection, drafts: &[Arc<Draft>], created_at_ms: i64) ->
     for ((partition, room), (seq, closed)) in moving.rooms.into_iter().filter(|(_, (seq, _))| *seq > 0) {
         upsert.execute(params![partition, room.as_bytes(), seq, closed])?;
     }
+    mark_deleted(connection, outcomes.iter_mut().filter_map(Outcome::event_mut))?;
     Ok(Appended { epoch: epoch(connection)?, outcomes })
 }
 
 fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, moving: &mut Moving) -> Result<Outcome> {
-    let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
-    if let Some(first) = connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()? {
-        return Ok(Outcome::Repeated(first?));
+    if let Some(first) = find(connection, draft)? {
+        return Ok(Outcome::Repeated(first));
     }
     let (seq, closed) = match moving.rooms.entry((draft.partition, draft.room)) {
         Entry::Occupied(entry) => entry.into_mut(),
@@ -164,6 +166,31 @@ fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, m
     Ok(Outcome::Appended(Event { draft: draft.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
 }
 
+/// The event of a draft's identity.
+fn find(connection: &Connection, draft: &Draft) -> Result<Option<Event>> {
+    let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
+    connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
+}
+
+/// Marks the files of events that are deleted in this snapshot.
+fn mark_deleted<'a>(connection: &Connection, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
+    let events = super::with_files(events);
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut is_deleted = connection
+        .prepare_cached("/* mark_deleted */ SELECT 1 FROM deleted_files WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3")?;
+    let mut deleted = HashSet::new();
+    for key in super::files_of(&events) {
+        let ((partition, room), file) = key;
+        if is_deleted.exists(params![partition, room.as_bytes(), file.as_bytes()])? {
+            deleted.insert(key);
+        }
+    }
+    super::mark_deleted(events, &deleted);
+    Ok(())
+}
+
 fn epoch(connection: &Connection) -> Result<Uuid> {
     Ok(connection.prepare_cached("/* epoch */ SELECT epoch FROM log")?.query_row([], |row| uuid(row, 0))?)
 }
@@ -201,6 +228,7 @@ fn take(connection: &Connection, statement: &str, parameters: impl rusqlite::Par
         }
         events.push(event(row)?);
     }
+    mark_deleted(connection, events.iter_mut())?;
     Ok(events)
 }
 
@@ -226,7 +254,7 @@ impl Store for Sqlite {
             if newest_first {
                 events.reverse();
             }
-            Ok(Page { epoch: epoch(connection)?, head: room_head(connection, (partition, room))?, events })
+            Ok(Page { epoch: epoch(connection)?, head: room_head(connection, (partition, room))?.seq, events })
         };
         self.database.read(read).boxed()
     }
@@ -241,7 +269,17 @@ impl Store for Sqlite {
         self.database.read(read).boxed()
     }
 
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<u32>>> {
+    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+        let draft = draft.clone();
+        let read = move |connection: &Connection| {
+            let mut event = find(connection, &draft)?;
+            mark_deleted(connection, event.iter_mut())?;
+            Ok((epoch(connection)?, event))
+        };
+        self.database.read(read).boxed()
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
         let read = |connection: &Connection| {
             let mut statement = connection.prepare_cached("/* heads */ SELECT partition, head FROM partitions ORDER BY partition")?;
             let heads = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?.collect::<rusqlite::Result<_>>()?;
@@ -250,17 +288,32 @@ impl Store for Sqlite {
         self.database.read(read).boxed()
     }
 
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<Uuid>>> {
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         let read = move |connection: &Connection| {
-            let heads = rooms.iter().map(|key| Ok((key.1, room_head(connection, *key)?))).collect::<Result<_>>()?;
+            let heads = rooms.iter().map(|key| room_head(connection, *key)).collect::<Result<_>>()?;
             Ok(Heads { epoch: epoch(connection)?, heads })
         };
         self.database.read(read).boxed()
     }
+
+    fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        let write = move |connection: &Connection| {
+            let insert =
+                "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            let mut insert = connection.prepare_cached(insert)?;
+            files.iter().try_for_each(|file| insert.execute(params![partition, room.as_bytes(), file.as_bytes()]).map(drop))?;
+            Ok(())
+        };
+        self.database.write(write).boxed()
+    }
 }
 
-fn room_head(connection: &Connection, (partition, room): RoomKey) -> Result<u64> {
-    let read = "/* room_head */ SELECT seq FROM room_heads WHERE partition = ?1 AND room_id = ?2";
-    let seq = connection.prepare_cached(read)?.query_row(params![partition, room.as_bytes()], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(seq.unwrap_or_default() as u64)
+fn room_head(connection: &Connection, (partition, room): RoomKey) -> Result<RoomHead> {
+    let read = "/* room_head */ SELECT seq, closed FROM room_heads WHERE partition = ?1 AND room_id = ?2";
+    let head = connection
+        .prepare_cached(read)?
+        .query_row(params![partition, room.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+        .optional()?;
+    let (seq, closed) = head.unwrap_or_default();
+    Ok(RoomHead { room, seq: seq as u64, closed })
 }

@@ -13,14 +13,14 @@ async fn the_epoch_is_that_of_the_database(fixture: Fixture) {
 
     let store = reopen(&fixture).await;
     assert_eq!(store.open_log(PARTITIONS).await.unwrap(), epoch);
-    assert_eq!(epochs(&*store).await, [epoch; 5]);
+    assert_eq!(epochs(&*store).await, [epoch; 6]);
     drop(store);
 
     fixture.execute("UPDATE log SET fingerprint = 'another database'").await;
     let store = reopen(&fixture).await;
     let renewed = store.open_log(PARTITIONS).await.unwrap();
     assert!(renewed > epoch);
-    assert_eq!(epochs(&*store).await, [renewed; 5]);
+    assert_eq!(epochs(&*store).await, [renewed; 6]);
     assert_eq!(store.open_log(PARTITIONS).await.unwrap(), renewed);
     assert_eq!(history(&*store, room).await.len(), 1);
 }
@@ -36,13 +36,14 @@ async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
 }
 
 /// The epoch as each kind of call tells it.
-async fn epochs(store: &dyn Store) -> [Uuid; 5] {
+async fn epochs(store: &dyn Store) -> [Uuid; 6] {
     let room = Uuid::now_v7();
     let key = (partition::of_room(room, PARTITIONS), room);
     [
         store.append(&[Arc::new(draft(room, None, "x"))], 1).await.unwrap().epoch,
         store.list(key, Window::Latest, ALL).await.unwrap().epoch,
         store.read_log(0, 0, ALL).await.unwrap().epoch,
+        store.find(&draft(room, None, "x")).await.unwrap().0,
         store.heads().await.unwrap().epoch,
         store.room_heads(vec![key]).await.unwrap().epoch,
     ]
@@ -62,7 +63,7 @@ async fn an_operator_can_renew_the_epoch(fixture: Fixture) {
     let epoch = store.open_log(PARTITIONS).await.unwrap();
     let renewed = store.renew_epoch().await.unwrap();
     assert!(renewed > epoch);
-    assert_eq!(epochs(&*store).await, [renewed; 5]);
+    assert_eq!(epochs(&*store).await, [renewed; 6]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

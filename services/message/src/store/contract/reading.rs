@@ -61,11 +61,14 @@ async fn the_log_reads_on_from_a_position(fixture: Fixture) {
 
 async fn heads_of_rooms(fixture: Fixture) {
     let store = fixture.open().await;
-    let room = rooms_in(1).next().unwrap();
-    append_new(&*store, &[draft(room, None, "one"), draft(room, None, "two")]).await;
+    let mut rooms = rooms_in(1);
+    let (room, deleted) = (rooms.next().unwrap(), rooms.next().unwrap());
+    let closing = Draft { kind: Kind::System, closes_room: true, ..draft(deleted, None, "") };
+    append_new(&*store, &[draft(room, None, "one"), draft(room, None, "two"), closing]).await;
     let nobody = rooms_in(2).next().unwrap();
-    let heads = store.room_heads(vec![(2, nobody), (1, room)]).await.unwrap();
-    assert_eq!(heads.heads, [(nobody, 0), (room, 2)]);
+    let heads = store.room_heads(vec![(2, nobody), (1, room), (1, deleted)]).await.unwrap();
+    let head = |room, seq, closed| RoomHead { room, seq, closed };
+    assert_eq!(heads.heads, [head(nobody, 0, false), head(room, 2, false), head(deleted, 1, true)]);
     let none = store.room_heads(Vec::new()).await.unwrap();
     assert_eq!((none.epoch, none.heads.len()), (heads.epoch, 0));
 }

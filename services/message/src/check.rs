@@ -1,0 +1,134 @@
+//! What somebody sends, and what it must look like before it may become a draft.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::{Code, Error, Result, text};
+use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
+use confab_proto::partition;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::lanes::Pending;
+use crate::store::{Body, Draft, File, Kind, client_id};
+
+/// Most bytes of a system event's data.
+const MAX_DATA: usize = 64 * 1024;
+/// Most bytes of names that other services give: a sender's, an event's, a file's.
+const MAX_NAME: usize = 256;
+/// Hexadecimal digits of a SHA-256.
+const SHA256: usize = 64;
+/// How long a caller waits who does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Longest that a caller is believed to wait.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An event as somebody sends it, unchecked.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct NewEvent {
+    pub id: String,
+    pub room_id: String,
+    pub kind: Option<Kind>,
+    /// Id and name.
+    pub sender: Option<(String, String)>,
+    pub client_message_id: Option<String>,
+    pub content: String,
+    pub event: String,
+    pub data: String,
+    /// [`Kind::Message`]: files to attach.
+    pub file_ids: Vec<String>,
+    /// [`Kind::File`]: what was shared.
+    pub files: Vec<File>,
+    pub closes_room: bool,
+    /// How long the caller waits; zero for the usual time.
+    pub timeout: Duration,
+}
+
+/// A draft that may be appended, once it has its files.
+#[derive(Debug)]
+pub struct Checked {
+    /// The draft, and how long its caller waits.
+    pub pending: Pending,
+    /// The files to attach first.
+    pub file_ids: Vec<Uuid>,
+}
+
+/// Checks an event that somebody sent at that time.
+///
+/// # Errors
+/// `invalid_request` about the first bad field, `too_large` for too much content.
+pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked> {
+    let id = text::id("id", &new.id)?;
+    let room = text::id("roomId", &new.room_id)?;
+    let kind = new.kind.ok_or_else(|| Error::field("kind", "must be one that is known"))?;
+    let (sender, sender_username) = new.sender.ok_or_else(|| Error::field("sender", "must be given"))?;
+    let sender = text::id("sender", &sender)?;
+    within("sender", &sender_username, 1, MAX_NAME)?;
+    if let Some(chosen) = &new.client_message_id {
+        within("clientMessageId", chosen, 1, MAX_CLIENT_MESSAGE_ID)?;
+    }
+    if new.content.len() > MAX_CONTENT {
+        return Err(Error::new(Code::TooLarge, format!("content must be at most {MAX_CONTENT} bytes")));
+    }
+    let says_nothing_else = kind == Kind::Message && new.file_ids.is_empty();
+    within("content", &new.content, usize::from(says_nothing_else), MAX_CONTENT)?;
+    within("event", &new.event, usize::from(kind == Kind::System), MAX_NAME)?;
+    within("data", &new.data, 0, MAX_DATA)?;
+    count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
+    let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
+    distinct("fileIds", file_ids.iter().copied())?;
+    count("files", new.files.len(), usize::from(kind == Kind::File), if kind == Kind::File { MAX_FILES } else { 0 })?;
+    new.files.iter().try_for_each(check_file)?;
+    distinct("files", new.files.iter().map(|file| file.id))?;
+    let timeout = if new.timeout.is_zero() { DEFAULT_TIMEOUT } else { new.timeout.min(MAX_TIMEOUT) };
+    let draft = Draft {
+        partition: partition::of_room(room, partitions),
+        room,
+        id,
+        kind,
+        sender,
+        client_id: client_id(new.client_message_id.as_deref(), id),
+        body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
+        closes_room: new.closes_room && kind == Kind::System,
+    };
+    Ok(Checked { pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout }, file_ids })
+}
+
+fn check_file(file: &File) -> Result<()> {
+    within("files", &file.name, 1, MAX_NAME)?;
+    within("files", &file.content_type, 1, MAX_NAME)?;
+    within("files", &file.uploader_username, 1, MAX_NAME)?;
+    match file.sha256.len() == SHA256 && file.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        true => Ok(()),
+        false => Err(Error::field("files", "must have a SHA-256 in lower-case hexadecimal")),
+    }
+}
+
+/// A text of `min` to `max` bytes without NUL characters.
+fn within(field: &str, value: &str, min: usize, max: usize) -> Result<()> {
+    text::no_nul(field, value)?;
+    match value.len() {
+        0 if min > 0 => Err(Error::field(field, "must not be empty")),
+        len if len > max => Err(Error::field(field, format!("must be at most {max} bytes"))),
+        _ => Ok(()),
+    }
+}
+
+/// A list of `min` to `max`.
+fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
+    match len {
+        0 if min > 0 => Err(Error::field(field, "must not be empty")),
+        1.. if max == 0 => Err(Error::field(field, "must not be given here")),
+        len if len > max => Err(Error::field(field, format!("must be at most {max}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Ids of which none comes twice.
+fn distinct(field: &str, ids: impl Iterator<Item = Uuid> + Clone) -> Result<()> {
+    match ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
+        true => Err(Error::field(field, "must name each file once")),
+        false => Ok(()),
+    }
+}

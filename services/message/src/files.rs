@@ -1,0 +1,78 @@
+//! The files that messages name: the file service gives them to the room and tells what they are.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use confab_common::grpc::{Call, Transport, request};
+use confab_common::{Code, Error, Result};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1::AttachFilesRequest;
+use confab_proto::file::v1::file_service_client::FileServiceClient;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::store::{Draft, File};
+use crate::wire;
+
+/// How long to wait: less than a gateway gives one attempt at an append.
+const CALL: Call = Call::within(Duration::from_millis(800)).attempt(Duration::from_millis(400));
+/// How long nobody is asked after an answer was waited for in vain: what came with a message that names files has waited too.
+const REST: Duration = Duration::from_secs(1);
+
+/// The file service as the log needs it.
+pub struct Files {
+    file: FileServiceClient<Transport>,
+    // A std lock: held for a comparison, never across an await.
+    rest_until: Mutex<Option<Instant>>,
+}
+
+impl Files {
+    /// The file service behind `file`.
+    pub fn new(file: Transport) -> Self {
+        Self { file: FileServiceClient::new(file), rest_until: Mutex::default() }
+    }
+
+    /// Gives files of a draft's sender to its room, if they are not there yet, and returns them in the order asked for.
+    ///
+    /// # Errors
+    /// `not_found` and `conflict` about `fileIds`; `unavailable` when no file replica answers.
+    pub async fn attach(&self, draft: &Draft, ids: &[Uuid]) -> Result<Vec<File>> {
+        let begun = Instant::now();
+        if self.rest_until().is_some_and(|until| begun < until) {
+            return Err(unavailable());
+        }
+        let room_id = draft.room.to_string();
+        let caller = UserRef { id: draft.sender.to_string(), username: draft.body.sender_username.clone() };
+        let question =
+            AttachFilesRequest { caller: Some(caller), room_id: room_id.clone(), ids: ids.iter().map(Uuid::to_string).collect() };
+        let answer = self.file.clone().attach_files(request(question, CALL)).await.map_err(|status| {
+            if begun.elapsed() >= CALL.attempt {
+                *self.rest_until() = Some(Instant::now() + REST);
+            }
+            refusal(status.into())
+        })?;
+        let files = answer.into_inner().files.into_iter().map(|file| wire::new_file(file, &room_id)).collect::<Result<Vec<_>>>();
+        files
+            .ok()
+            .filter(|files| files.iter().map(|file| file.id).eq(ids.iter().copied()))
+            .ok_or_else(|| Error::internal("the file service attached something else"))
+    }
+
+    fn rest_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.rest_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("the file service")
+}
+
+fn refusal(error: Error) -> Error {
+    match error.code {
+        Code::NotFound => Error::new(Code::NotFound, "fileIds must be of files that exist"),
+        Code::Conflict => Error::new(Code::Conflict, "fileIds must not be of files in another room"),
+        // Whatever became of the files, nothing is in the log.
+        Code::Unavailable | Code::Timeout => unavailable(),
+        _ => error,
+    }
+}

@@ -1,0 +1,66 @@
+//! Messages that name files: these are attached before the log has the message, so that it never names one that is not there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::{join, join_all};
+use uuid::Uuid;
+
+use super::Service;
+use crate::batch::Answer;
+use crate::check::Checked;
+use crate::lanes::Pending;
+use crate::store::Outcome;
+
+impl Service {
+    /// Appends what is permitted and answers each. Only what lies in a room with a message that names files waits for these, so
+    /// that a room's order stays as it was asked for and the others go on at once.
+    pub(super) async fn append_with_files(&self, permitted: Vec<Checked>) -> Vec<Answer> {
+        let names_files = permitted.iter().filter(|checked| !checked.file_ids.is_empty());
+        let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.draft.room).collect();
+        let (waiting, free): (Vec<_>, Vec<_>) =
+            permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.draft.room));
+        let (free_places, free): (Vec<_>, Vec<_>) = free.into_iter().map(|(place, checked)| (place, checked.pending)).unzip();
+        let attached_and_appended = async {
+            let (mut places, mut attached, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+            for (place, outcome) in join_all(waiting.into_iter().map(async |(place, checked)| (place, self.attach(checked).await))).await {
+                match outcome {
+                    Ok(pending) => {
+                        places.push(place);
+                        attached.push(pending);
+                    }
+                    Err(answer) => answers.push((place, answer)),
+                }
+            }
+            answers.extend(places.into_iter().zip(self.lanes.append(attached).await));
+            answers
+        };
+        let (free, mut answers) = join(self.lanes.append(free), attached_and_appended).await;
+        answers.extend(free_places.into_iter().zip(free));
+        answers.sort_unstable_by_key(|(place, _)| *place);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// A draft with its files; or, when it does not get them, its answer.
+    async fn attach(&self, Checked { mut pending, file_ids }: Checked) -> Result<Pending, Answer> {
+        if file_ids.is_empty() {
+            return Ok(pending);
+        }
+        let refusal = match self.files.attach(&pending.draft, &file_ids).await {
+            Ok(files) => {
+                Arc::make_mut(&mut pending.draft).body.files = files;
+                return Ok(pending);
+            }
+            Err(refusal) => refusal,
+        };
+        // A repeat is answered with the first, also when its files have been deleted since.
+        Err(match self.store.find(&pending.draft).await {
+            Ok((epoch, Some(first))) => Ok((epoch, Outcome::Repeated(first))),
+            Ok((_, None)) => Err(refusal),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

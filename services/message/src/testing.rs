@@ -1,0 +1,219 @@
+//! The service with a room service and a file service that can be told what to say, all in one process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use confab_common::bus::Bus;
+use confab_common::config::Migrate;
+use confab_common::grpc::{Transport, in_process};
+use confab_common::pg::PostgresConfig;
+use confab_common::process::Process;
+use confab_common::store::StorageConfig;
+use confab_common::{Code, Error, Secret, testing};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1 as file;
+use confab_proto::file::v1::file_service_server::{FileService, FileServiceServer};
+use confab_proto::message::v1 as pb;
+use confab_proto::message::v1::message_service_client::MessageServiceClient;
+use confab_proto::room::v1 as room;
+use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
+use futures::stream::BoxStream;
+use tokio::sync::RwLock;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use crate::MessageConfig;
+
+pub const PARTITIONS: u32 = 8;
+
+/// Everybody may post, except in rooms and by users that it knows by heart.
+#[derive(Default)]
+pub struct Rooms {
+    pub unknown: Uuid,
+    pub muted: Uuid,
+    pub asked: AtomicUsize,
+    pub down: AtomicBool,
+}
+
+/// The files that there are.
+#[derive(Default)]
+pub struct Files {
+    shelf: Mutex<HashMap<String, file::File>>,
+    pub asked: AtomicUsize,
+    pub down: AtomicBool,
+    /// Whoever writes here keeps it from answering.
+    pub gate: RwLock<()>,
+}
+
+impl Files {
+    /// Puts a new file there, as its upload does.
+    pub fn upload(&self, uploader: &UserRef, room: Option<Uuid>) -> file::File {
+        let id = Uuid::now_v7().to_string();
+        let file = file::File {
+            name: format!("{id}.png"),
+            size: 7,
+            content_type: "image/png".into(),
+            sha256: "0f".repeat(32),
+            room_id: room.map(|room| room.to_string()),
+            uploaded_by: Some(uploader.clone()),
+            created_at_ms: 1_700_000_000_000,
+            deleted: false,
+            safe_inline: true,
+            id: id.clone(),
+        };
+        self.shelf.lock().unwrap().insert(id, file.clone());
+        file
+    }
+
+    /// As a deletion does.
+    pub fn delete(&self, id: &str) {
+        self.shelf.lock().unwrap().remove(id);
+    }
+
+    fn attach(&self, request: &file::AttachFilesRequest) -> Result<Vec<file::File>, Error> {
+        let mut shelf = self.shelf.lock().unwrap();
+        for id in &request.ids {
+            let file = shelf.get(id).ok_or_else(|| Error::not_found("file"))?;
+            match &file.room_id {
+                None if file.uploaded_by != request.caller => return Err(Error::not_found("file")),
+                Some(room) if *room != request.room_id => return Err(Error::new(Code::Conflict, "the file is in another room")),
+                _ => {}
+            }
+        }
+        let attach = |id| {
+            let file: &mut file::File = shelf.get_mut(id).unwrap();
+            file.room_id = Some(request.room_id.clone());
+            file.clone()
+        };
+        Ok(request.ids.iter().map(attach).collect())
+    }
+}
+
+struct Server<T>(Arc<T>);
+
+#[tonic::async_trait]
+impl RoomService for Server<Rooms> {
+    async fn check_access(&self, request: Request<room::CheckAccessRequest>) -> Result<Response<room::Access>, Status> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        let request = request.into_inner();
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the room service").into());
+        }
+        if request.room_id == self.0.unknown.to_string() {
+            return Err(Error::not_found("room").into());
+        }
+        let may_post = request.user_id != self.0.muted.to_string();
+        Ok(Response::new(room::Access { may_read: true, may_post, may_manage: false }))
+    }
+
+    async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn list_rooms(&self, _: Request<room::ListRoomsRequest>) -> Result<Response<room::ListRoomsResponse>, Status> {
+        unimplemented!()
+    }
+    async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn update_room(&self, _: Request<room::UpdateRoomRequest>) -> Result<Response<room::Room>, Status> {
+        unimplemented!()
+    }
+    async fn delete_room(&self, _: Request<room::DeleteRoomRequest>) -> Result<Response<room::DeleteRoomResponse>, Status> {
+        unimplemented!()
+    }
+}
+
+#[tonic::async_trait]
+impl FileService for Server<Files> {
+    type DownloadStream = BoxStream<'static, Result<file::DownloadResponse, Status>>;
+
+    async fn attach_files(&self, request: Request<file::AttachFilesRequest>) -> Result<Response<file::AttachFilesResponse>, Status> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        let _open = self.0.gate.read().await;
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the file service").into());
+        }
+        let files = self.0.attach(&request.into_inner())?;
+        Ok(Response::new(file::AttachFilesResponse { files }))
+    }
+
+    async fn upload(&self, _: Request<Streaming<file::UploadRequest>>) -> Result<Response<file::UploadResponse>, Status> {
+        unimplemented!()
+    }
+    async fn get_file(&self, _: Request<file::GetFileRequest>) -> Result<Response<file::File>, Status> {
+        unimplemented!()
+    }
+    async fn download(&self, _: Request<file::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
+        unimplemented!()
+    }
+    async fn list_files(&self, _: Request<file::ListFilesRequest>) -> Result<Response<file::ListFilesResponse>, Status> {
+        unimplemented!()
+    }
+    async fn delete_file(&self, _: Request<file::DeleteFileRequest>) -> Result<Response<file::DeleteFileResponse>, Status> {
+        unimplemented!()
+    }
+    async fn sign_link(&self, _: Request<file::SignLinkRequest>) -> Result<Response<file::Link>, Status> {
+        unimplemented!()
+    }
+}
+
+pub struct Fixture {
+    pub client: MessageServiceClient<Transport>,
+    pub rooms: Arc<Rooms>,
+    pub files: Arc<Files>,
+    pub bus: Bus,
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        let rooms = Arc::new(Rooms { unknown: Uuid::now_v7(), muted: Uuid::now_v7(), ..Rooms::default() });
+        let files = Arc::<Files>::default();
+        let bus = Bus::open(&Secret::from("local:"), None).unwrap();
+        let config = MessageConfig { message_store: None, partitions: PARTITIONS };
+        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1 };
+        let storage = StorageConfig { data_dir: testing::directory(), postgres };
+        let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
+        let file = in_process(FileServiceServer::new(Server(files.clone())));
+        let log = crate::start(&config, &storage, bus.clone(), room, file, &Process::new()).await.unwrap();
+        Self { client: MessageServiceClient::new(in_process(log.server())), rooms, files, bus }
+    }
+
+    pub async fn append(&self, events: Vec<pb::NewEvent>) -> pb::AppendResponse {
+        self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
+    }
+
+    /// Appends one event: the event and whether it was there before, or the refusal's code and text.
+    pub async fn send(&self, event: pb::NewEvent) -> Result<(pb::Event, bool), (String, String)> {
+        outcome(self.append(vec![event]).await.outcomes.remove(0))
+    }
+
+    pub async fn list(&self, request: pb::ListEventsRequest) -> Result<pb::ListEventsResponse, Error> {
+        Ok(self.client.clone().list_events(request).await?.into_inner())
+    }
+
+    /// All of a room's events.
+    pub async fn history(&self, room: Uuid) -> Vec<pb::Event> {
+        let request = pb::ListEventsRequest { room_id: room.to_string(), after: Some(0), limit: 200, ..Default::default() };
+        self.list(request).await.unwrap().events
+    }
+}
+
+pub fn outcome(outcome: pb::Outcome) -> Result<(pb::Event, bool), (String, String)> {
+    match outcome.result.unwrap() {
+        pb::outcome::Result::Event(event) => Ok((event, outcome.duplicate)),
+        pb::outcome::Result::Refusal(refusal) => Err((refusal.code, refusal.detail)),
+    }
+}
+
+/// A message of a new sender.
+pub fn message(room: Uuid, content: &str) -> pb::NewEvent {
+    pb::NewEvent {
+        id: Uuid::now_v7().to_string(),
+        room_id: room.to_string(),
+        kind: pb::Kind::Message.into(),
+        sender: Some(UserRef { id: Uuid::now_v7().to_string(), username: "ada".into() }),
+        content: content.into(),
+        ..pb::NewEvent::default()
+    }
+}

@@ -21,8 +21,9 @@ const JOINING: u64 = u64::MAX;
 pub trait Listener: Send + Sync {
     /// Distinguishes clients.
     fn id(&self) -> u64;
-    /// Queues frames for it, either one by one or as the one piece that they are joined to; never waits.
-    fn deliver(&self, frames: &[Frame], joined: &Frame);
+    /// Queues frames for it, either one by one or as the one piece that they are joined to; never waits. `true` asks the
+    /// caller to have it write them soon.
+    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool;
     /// Queues the answer to its join and what belongs to it; never waits.
     fn answer(&self, frames: &[Frame]);
     /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
@@ -168,7 +169,8 @@ impl<L: Listener> Hub<L> {
 
     /// Hands events of one partition, in order, to those who hear them; returns how many deliveries that made. An event is
     /// encoded once, and only if somebody listens; events of one room that follow each other reach a client in one write.
-    pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame) -> usize {
+    /// Those who are to be made to write are added to `writers`.
+    pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame, writers: &mut Vec<Arc<L>>) -> usize {
         let mut delivered = 0;
         let mut frames = Vec::with_capacity(deliveries.len());
         for run in deliveries.chunk_by(|a, b| a.room == b.room) {
@@ -183,12 +185,13 @@ impl<L: Listener> Hub<L> {
             }
             let joined = Frame::join(&frames);
             for member in room.members.values() {
-                match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
+                let to_write = match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
                     0 => member.listener.deliver(&frames, &joined),
                     skip if skip == frames.len() => continue,
                     // A floor inside the run is rare.
                     skip => member.listener.deliver(&frames[skip..], &Frame::join(&frames[skip..])),
-                }
+                };
+                writers.extend(to_write.then(|| member.listener.clone()));
                 delivered += last.saturating_sub(member.floor).min(frames.len() as u64) as usize;
             }
             if run.iter().any(|delivery| delivery.closes_room)

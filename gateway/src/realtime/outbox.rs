@@ -1,14 +1,19 @@
-//! What waits to be sent to one client, bounded in bytes. Any task puts frames in; the client's own task takes everything
-//! that is queued and writes it at once.
+//! What waits to be sent to one client, bounded in bytes. Any task puts frames in; whoever flushes takes everything that is
+//! queued and writes it at once: after a fan-out a task that does so for many clients in a row, otherwise the client's own.
+
+mod flush;
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::packet::Frame;
+
+pub use flush::Flushed;
 
 /// Most bytes that may wait for one client. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -36,13 +41,32 @@ pub struct Outbox {
 #[derive(Default)]
 struct Queue {
     frames: VecDeque<Frame>,
-    /// What the frames cost that are queued, or taken and not sent yet.
+    /// So many bytes of the first frame are written.
+    written: usize,
+    /// What the frames cost that are queued or being written.
     bytes: usize,
+    /// Where to write; none while the client polls.
+    stream: Option<Arc<TcpStream>>,
+    writer: Writer,
     /// By how much the bound is raised by answers that wait: the client asked for them, and their number is bounded where
     /// they are made.
     owed: usize,
     close: Option<Close>,
     woken: bool,
+}
+
+/// Who sees to it that what is queued is written.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Writer {
+    /// Whoever queues the next frame has to find somebody.
+    #[default]
+    Nobody,
+    /// A flush has been promised.
+    Promised,
+    /// A flush is under way; at its end it looks whether more has come.
+    Flushing,
+    /// The client's task, as soon as the stream takes more.
+    Blocked,
 }
 
 impl Outbox {
@@ -59,18 +83,25 @@ impl Outbox {
     /// missed, whereas a frame left out would never be noticed.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue();
-        for frame in frames {
-            if queue.close.is_some() {
-                return;
-            }
-            if queue.bytes > 0 && queue.bytes + frame.cost() > MAX_BYTES + queue.owed {
-                metrics::counter!("confab_outbox_closes_total", "reason" => "overflow").increment(1);
-                queue.close = Some(Close::Now);
-                break;
-            }
-            queue.add(frame);
+        if queue.admit(frames) {
+            self.wake(queue);
         }
-        self.wake(queue);
+    }
+
+    /// The same, but the caller promises to [`flush`](Self::flush) soon when it is answered `true`, so that the client's
+    /// task can sleep on.
+    pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
+        let mut queue = self.queue();
+        if !queue.admit(frames) {
+            return false;
+        }
+        let promised = queue.writer == Writer::Nobody && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
+        if promised {
+            queue.writer = Writer::Promised;
+        } else {
+            self.wake(queue);
+        }
+        promised
     }
 
     /// Queues what answers the client's own request, whatever waits already.
@@ -92,7 +123,9 @@ impl Outbox {
     pub fn end(&self, last: &[Frame]) {
         let mut queue = self.queue();
         if queue.close.is_none() {
-            let dropped = queue.frames.drain(..).map(|frame| frame.cost()).sum::<usize>();
+            // What has begun must be finished: the client could not read on otherwise.
+            let begun = usize::from(queue.written > 0);
+            let dropped = queue.frames.drain(begun..).map(|frame| frame.cost()).sum::<usize>();
             queue.bytes -= dropped;
             last.iter().for_each(|frame| queue.add(frame));
             queue.close = Some(Close::Flushed);
@@ -109,14 +142,21 @@ impl Outbox {
 
     /// Has the client's task look around, although nothing was queued.
     pub fn nudge(&self) {
-        self.wake(self.queue());
+        self.wake_task(self.queue());
     }
 
-    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+    /// Has what was queued written, or the transport closed.
+    fn wake(&self, queue: MutexGuard<'_, Queue>) {
         if queue.close.is_some() {
             // Nobody is to wait for room that will never come.
             self.roomy.notify_waiters();
         }
+        if queue.writer == Writer::Nobody || queue.close.is_some() {
+            self.wake_task(queue);
+        }
+    }
+
+    fn wake_task(&self, mut queue: MutexGuard<'_, Queue>) {
         // Once is enough until the task has looked.
         let first = !std::mem::replace(&mut queue.woken, true);
         drop(queue);
@@ -149,23 +189,16 @@ impl Outbox {
         self.queue().frames.is_empty()
     }
 
-    /// Takes everything queued, to be reported as [`sent`](Self::sent).
-    pub fn take(&self, into: &mut VecDeque<Frame>) -> Option<Close> {
+    /// Notes that the client's task looks around now; whether the transport is to be closed.
+    pub fn look(&self) -> Option<Close> {
         let mut queue = self.queue();
         queue.woken = false;
-        if into.is_empty() {
-            std::mem::swap(into, &mut queue.frames);
-        } else {
-            into.append(&mut queue.frames);
-        }
         queue.close
     }
 
-    /// Notes that frames taken earlier, of so much cost in all, have been sent.
-    pub fn sent(&self, cost: usize) {
-        if cost > 0 {
-            self.queue().subtract(cost, &self.roomy);
-        }
+    /// Gives back what a burst needed.
+    pub fn shrink(&self) {
+        self.queue().frames.shrink_to(4);
     }
 
     /// Takes frames for one long-polling payload: at most `packets`, and at most `bytes` unless the first alone is larger.
@@ -188,7 +221,7 @@ impl Outbox {
         taken
     }
 
-    /// Ready when something was queued or demanded since the last [`take`](Self::take).
+    /// Ready when the client's task has to look around since it last did.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.task.register(context.waker());
         match self.queue().woken {
@@ -199,16 +232,36 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Queues frames as far as the bound allows; `false` when it was closed before.
+    fn admit(&mut self, frames: &[Frame]) -> bool {
+        if self.close.is_some() {
+            return false;
+        }
+        for frame in frames {
+            if self.bytes > 0 && self.bytes + frame.cost() > MAX_BYTES + self.owed {
+                metrics::counter!("confab_outbox_closes_total", "reason" => "overflow").increment(1);
+                self.close = Some(Close::Now);
+                break;
+            }
+            self.add(frame);
+        }
+        true
+    }
+
     fn add(&mut self, frame: &Frame) {
         self.bytes += frame.cost();
         self.frames.push_back(frame.clone());
     }
 
     fn subtract(&mut self, cost: usize, roomy: &Notify) {
+        let before = self.bytes;
         self.bytes -= cost;
         if self.bytes <= ROOMY {
             self.owed = 0;
-            roomy.notify_waiters();
+            // Nobody waits for room while there is some.
+            if before > ROOMY {
+                roomy.notify_waiters();
+            }
         }
     }
 }
@@ -216,20 +269,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn takes_everything_in_order_and_counts_what_is_unsent() {
-        let outbox = Outbox::default();
-        let frames = ["a", "b", "c"].map(Frame::engine);
-        outbox.push_all(&frames[..2]);
-        let mut taken = VecDeque::new();
-        assert_eq!(outbox.take(&mut taken), None);
-        outbox.sent(frames[0].cost());
-        outbox.push(frames[2].clone());
-        outbox.take(&mut taken);
-        assert_eq!(taken.iter().map(Frame::packet).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
-        assert_eq!(outbox.queue().bytes, frames[1].cost() + frames[2].cost());
-    }
 
     #[test]
     fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
@@ -257,11 +296,9 @@ mod tests {
         outbox.answer(&[large.clone(), large.clone()]);
         outbox.push(Frame::engine("live"));
         assert_eq!(outbox.closing(), None);
-        let mut taken = VecDeque::new();
-        outbox.take(&mut taken);
         let mut roomy = std::pin::pin!(outbox.roomy());
         assert!(futures::poll!(&mut roomy).is_pending());
-        outbox.sent(2 * large.cost());
+        assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
         roomy.await;
         assert_eq!(outbox.queue().owed, 0);
     }
@@ -272,9 +309,8 @@ mod tests {
         outbox.push(Frame::engine("never read"));
         outbox.end(&[Frame::engine("ended")]);
         outbox.push(Frame::engine("too late"));
-        let mut taken = VecDeque::new();
-        assert_eq!(outbox.take(&mut taken), Some(Close::Flushed));
-        assert_eq!(taken.iter().map(Frame::packet).collect::<Vec<_>>(), [b"ended"]);
+        assert_eq!(outbox.look(), Some(Close::Flushed));
+        assert_eq!(outbox.take_some(9, 999).iter().map(Frame::packet).collect::<Vec<_>>(), [b"ended"]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ const MAX_PARKED_BYTES: usize = 256 * 1024;
 /// A larger hole is not replayed: the clients concerned come back and ask for what they missed.
 const MAX_HOLE: u64 = 10_000;
 const PAGE_BYTES: u32 = 256 * 1024;
+/// Clients whose outboxes one task flushes in a row: enough to be cheap, few enough to share the work among threads.
+const FLUSHED: usize = 32;
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -190,7 +192,7 @@ impl PartitionTask {
             return self.skip_to(self.epoch.clone(), target);
         }
         let request = ReadLogRequest { partition: self.partition, after: self.position, limit: 0, max_bytes: PAGE_BYTES };
-        let call = self.follower.clients.call;
+        let call = self.follower.clients.read;
         let page = match self.follower.clients.message.clone().read_log(grpc::request(request, call)).await {
             Ok(page) => page.into_inner(),
             Err(status) => {
@@ -238,8 +240,13 @@ impl PartitionTask {
             .collect::<Vec<_>>();
         // Order is promised within a room; side by side its events share locks and writes. (The sort is stable.)
         deliveries.sort_by_key(|delivery| delivery.room);
-        let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event));
+        let mut writers = Vec::new();
+        let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
         metrics::counter!("confab_deliveries_total").increment(delivered as u64);
+        while !writers.is_empty() {
+            let some = writers.split_off(writers.len().saturating_sub(FLUSHED));
+            tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! A session over a WebSocket. Frames to the client come ready from the outbox, and everything that is queued goes out in one
 //! write.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -11,22 +9,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tungstenite::protocol::Message;
 
 use super::inbound::{self, End, Inbound};
-use super::outbox::Close;
+use super::outbox::{Close, Flushed};
 use super::packet::{Frame, Malformed};
 use super::session::{Heartbeat, Session};
-
-/// Small frames are copied together up to this size: one plain write of them costs less than a vectored one.
-const COPIED: usize = 16 * 1024;
-
-thread_local! {
-    static COPY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COPIED));
-}
 
 /// A client that takes nothing for so long is closed.
 const STUCK: Duration = Duration::from_secs(10);
@@ -38,11 +29,8 @@ const PROBE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(2);
 
 struct Connection {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     inbound: Inbound,
-    /// Taken from the outbox and not written yet; of the first so many bytes are written.
-    pending: VecDeque<Frame>,
-    written: usize,
 }
 
 /// Carries a session over an upgraded connection until it ends.
@@ -50,15 +38,19 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     // The accept loop serves exactly this type.
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return session.finish() };
     let inbound = Inbound::new(parts.read_buf, session.edge.config.max_packet);
-    let mut connection = Connection { stream: parts.io.into_inner(), inbound, pending: VecDeque::new(), written: 0 };
+    let mut connection = Connection { stream: Arc::new(parts.io.into_inner()), inbound };
     if probe && !connection.probe(&session).await {
         return;
     }
+    session.outbox.attach(connection.stream.clone());
     let end = connection.run(&session).await;
     session.finish();
+    session.outbox.detach();
+    // In the middle of a frame nothing else can be said.
+    let whole = session.outbox.is_empty();
     drop(session);
     if let Err(End::Refused(code)) = end {
-        connection.say_goodbye(code).await;
+        connection.say_goodbye(whole.then_some(code)).await;
     }
 }
 
@@ -86,11 +78,10 @@ impl Connection {
                     Message::Ping(_) | Message::Pong(_) => Ok(()),
                     _ => Err(Malformed("not a probe")),
                 })?;
-                self.pending.extend(answers);
-                self.pending.extend((!control.is_empty()).then(|| Frame::raw(control)));
-                while !self.write(&mut 0)? {
-                    self.stream.writable().await?;
+                for frame in &answers {
+                    self.write_all(frame.websocket()).await?;
                 }
+                self.write_all(&control).await?;
             }
             Ok::<(), End>(())
         });
@@ -117,25 +108,23 @@ impl Connection {
         self.inbound.feed(&[], &mut Vec::new(), |message| receive(session, message))?;
         session.socket.start_lanes(session);
         loop {
-            let close = session.outbox.take(&mut self.pending);
+            let close = session.outbox.look();
             if close == Some(Close::Now) {
                 return Err(End::Refused(1001));
             }
-            let before = self.unwritten();
-            let mut sent = 0;
-            let all = self.write(&mut sent)?;
-            session.outbox.sent(sent);
-            if all && close.is_some() {
+            let flushed = session.outbox.write()?;
+            if flushed == Flushed::All && close.is_some() {
                 return Err(End::Refused(1000));
             }
-            give_up = match give_up {
-                None if close.is_some() => Some(Instant::now() + ENDING),
-                _ if all => None,
+            give_up = match (flushed, give_up) {
+                (_, None) if close.is_some() => Some(Instant::now() + ENDING),
+                (Flushed::All, _) => None,
                 // Once the end is near, progress alone does not put it off.
-                Some(at) if close.is_some() => Some(at.min(Instant::now() + ENDING)),
-                Some(at) if self.unwritten() == before => Some(at),
-                _ => Some(Instant::now() + STUCK),
+                (_, Some(at)) if close.is_some() => Some(at.min(Instant::now() + ENDING)),
+                (Flushed::Elsewhere, at) | (Flushed::Nothing, at @ Some(_)) => at,
+                (Flushed::Some | Flushed::Nothing, _) => Some(Instant::now() + STUCK),
             };
+            let blocked = matches!(flushed, Flushed::Some | Flushed::Nothing);
             let next = give_up.map_or(heartbeat.next(session), |at| heartbeat.next(session).min(at));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
@@ -149,7 +138,7 @@ impl Connection {
                 {
                     return Poll::Ready(readable.map(|()| Ready::Read));
                 }
-                if !all && let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
+                if blocked && let Poll::Ready(writable) = self.stream.poll_write_ready(context) {
                     return Poll::Ready(writable.map(|()| Ready::Write));
                 }
                 timer.as_mut().poll(context).map(|()| Ok(Ready::Time))
@@ -173,64 +162,30 @@ impl Connection {
                         return Err(End::Refused(1000));
                     }
                     // What a burst needed is not kept by an idle socket.
-                    self.pending.shrink_to(4);
+                    session.outbox.shrink();
                 }
             }
         }
     }
 
-    fn unwritten(&self) -> (usize, usize) {
-        (self.pending.len(), self.written)
-    }
-
-    /// Writes what is pending; `true` when all of it is written. `sent` becomes the cost of the frames that are.
-    fn write(&mut self, sent: &mut usize) -> io::Result<bool> {
-        while !self.pending.is_empty() {
-            match self.write_once() {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => self.written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
                 Err(error) => return Err(error),
             }
-            while let Some(first) = self.pending.front()
-                && self.written >= first.websocket().len()
-            {
-                self.written -= first.websocket().len();
-                *sent += first.cost();
-                self.pending.pop_front();
-            }
         }
-        Ok(true)
-    }
-
-    /// One write: the first frame as it is, or as many small ones as fit together.
-    fn write_once(&self) -> io::Result<usize> {
-        let Some(first) = self.pending.front() else { return Ok(0) };
-        let first = &first.websocket()[self.written..];
-        if self.pending.len() == 1 || first.len() >= COPIED {
-            return self.stream.try_write(first);
-        }
-        COPY.with_borrow_mut(|copy| {
-            copy.clear();
-            copy.extend_from_slice(first);
-            for frame in self.pending.iter().skip(1) {
-                if copy.len() + frame.websocket().len() > COPIED {
-                    break;
-                }
-                copy.extend_from_slice(frame.websocket());
-            }
-            self.stream.try_write(copy)
-        })
+        Ok(())
     }
 
     /// Says why, and reads on for a moment: closing with unread data resets the connection, and the peer might lose the end.
-    async fn say_goodbye(mut self, code: u16) {
+    async fn say_goodbye(self, code: Option<u16>) {
         let goodbye = async {
-            if self.pending.is_empty() {
-                let [high, low] = code.to_be_bytes();
-                self.stream.write_all(&[0x88, 2, high, low]).await?;
+            if let Some([high, low]) = code.map(u16::to_be_bytes) {
+                self.write_all(&[0x88, 2, high, low]).await?;
             }
-            self.stream.shutdown().await?;
+            shutdown(&self.stream, Shutdown::Write)?;
             while inbound::discard(&self.stream) {
                 self.stream.readable().await?;
             }

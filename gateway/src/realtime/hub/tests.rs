@@ -14,9 +14,10 @@ impl Listener for Client {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame], joined: &Frame) {
+    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool {
         assert_eq!(joined.websocket(), frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat());
         self.answer(frames);
+        true
     }
 
     fn answer(&self, frames: &[Frame]) {
@@ -46,7 +47,9 @@ const ROOM: Uuid = Uuid::from_u128(7);
 
 fn say(hub: &Hub<Client>, room: Uuid, seqs: std::ops::RangeInclusive<u64>) -> usize {
     let deliveries = seqs.map(|seq| Delivery { room, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
-    let delivered = hub.fan_out(&deliveries, |seq| Frame::engine(&seq.to_string()));
+    let mut writers = Vec::new();
+    let delivered = hub.fan_out(&deliveries, |seq| Frame::engine(&seq.to_string()), &mut writers);
+    assert!(writers.len() <= delivered && writers.is_empty() == (delivered == 0));
     hub.check_invariants();
     delivered
 }
@@ -88,7 +91,7 @@ fn a_join_that_the_tail_cannot_serve_reads_history_again() {
     let joining = hub.begin_join(ROOM, 0, &client);
     let large = |seq: &u64| Frame::engine(&format!("{seq}{}", "x".repeat(MAX_TAIL / 4)));
     let events = (1..=9).map(|seq| Delivery { room: ROOM, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
-    hub.fan_out(&events, large);
+    hub.fan_out(&events, large, &mut Vec::new());
     hub.check_invariants();
     assert_eq!(hub.go_live(&joining, &client, 8, None), Err(NotLive::Behind));
     assert_eq!(hub.go_live(&joining, &client, 9, None), Ok(()));
@@ -151,7 +154,7 @@ fn a_deleted_room_evicts_after_its_last_event() {
     join(&hub, &client, 0);
     let joining = hub.begin_join(ROOM, 0, &late);
     let last = [Delivery { room: ROOM, seq: 1, closes_room: true, event: () }];
-    hub.fan_out(&last, |()| Frame::engine("deleted"));
+    hub.fan_out(&last, |()| Frame::engine("deleted"), &mut Vec::new());
     hub.check_invariants();
     assert_eq!(client.heard(), ["deleted"]);
     assert_eq!((&*client.evicted.lock().unwrap(), &*late.evicted.lock().unwrap()), (&vec![ROOM], &vec![ROOM]));

@@ -1,0 +1,151 @@
+//! Pays what is owed for files that are gone: their bytes are removed, the log is told, and the files of closed rooms go too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::{Code, Error, Result};
+use confab_proto::message::v1::message_service_client::MessageServiceClient;
+use confab_proto::message::v1::{ForgetFilesRequest, GetRoomHeadsRequest};
+use futures::future::TryFutureExt;
+use futures::stream::{self, StreamExt};
+use uuid::Uuid;
+
+use crate::object::Objects;
+use crate::store::{Forget, Store};
+
+/// How the message service is called.
+const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
+/// How often the queues are looked through.
+const EVERY: Duration = Duration::from_secs(1);
+/// Longest pause while something cannot be done.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Rows taken from a queue at once.
+const BATCH: u32 = 500;
+/// Objects removed at once.
+const REMOVALS: usize = 8;
+/// How often the log is asked which rooms are closed.
+const ROOMS_EVERY: Duration = Duration::from_secs(5);
+/// Rooms asked about at once.
+const ROOMS: u32 = 1000;
+
+/// Works off what is owed.
+pub struct Cleanup {
+    store: Arc<dyn Store>,
+    objects: Arc<dyn Objects>,
+    message: MessageServiceClient<Transport>,
+}
+
+impl Cleanup {
+    /// The cleanup of a store and its objects, with the log behind `message`.
+    pub fn new(store: Arc<dyn Store>, objects: Arc<dyn Objects>, message: Transport) -> Self {
+        let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        Self { store, objects, message }
+    }
+
+    /// Works for ever.
+    pub async fn run(self: Arc<Self>) {
+        tokio::join!(
+            keep_trying("objects cannot be removed", || self.remove_objects()),
+            keep_trying("the log cannot be told of deleted files", || self.tell_the_log()),
+            self.empty_rooms(),
+        );
+    }
+
+    /// Removes an object that no file was made of. If that fails, the sweep finds it.
+    pub async fn drop_object(&self, id: Uuid) {
+        if let Err(error) = self.objects.delete(id).await {
+            tracing::warn!(object = %id, %error, "an object stays until the sweep");
+        }
+    }
+
+    /// Tells the log of deleted files.
+    pub async fn forget(&self, files: &[Forget]) -> Result<()> {
+        let mut rooms = BTreeMap::<Uuid, Vec<Uuid>>::new();
+        files.iter().for_each(|forget| rooms.entry(forget.room).or_default().push(forget.file));
+        let mut outcome = Ok(());
+        for (room, ids) in rooms {
+            let question = ForgetFilesRequest { room_id: room.to_string(), ids: ids.iter().map(Uuid::to_string).collect() };
+            match self.message.clone().forget_files(request(question, CALL)).await.map_err(Error::from) {
+                Ok(_) => self.store.forgotten(ids).await?,
+                // Nobody can read what is not there.
+                Err(error) if error.code == Code::NotFound => self.store.forgotten(ids).await?,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    async fn tell_the_log(&self) -> Result<()> {
+        let (mut after, mut outcome) = (Uuid::nil(), Ok(()));
+        loop {
+            let files = self.store.forgets(after, BATCH).await?;
+            let Some(last) = files.last() else { return outcome };
+            after = last.file;
+            outcome = outcome.and(self.forget(&files).await);
+        }
+    }
+
+    async fn remove_objects(&self) -> Result<()> {
+        let (mut after, mut outcome) = (Uuid::nil(), Ok(()));
+        loop {
+            let ids = self.store.unwanted(after, BATCH).await?;
+            let Some(last) = ids.last() else { return outcome };
+            after = *last;
+            let removals = stream::iter(ids).map(|id| self.objects.delete(id).map_ok(move |()| id));
+            let (mut removed, mut failed) = (Vec::new(), Ok(()));
+            let mut removals = removals.buffer_unordered(REMOVALS);
+            while let Some(removal) = removals.next().await {
+                match removal {
+                    Ok(id) => removed.push(id),
+                    Err(error) => failed = Err(error),
+                }
+            }
+            self.store.removed(removed).await?;
+            outcome = outcome.and(failed);
+        }
+    }
+
+    /// Asks about one batch of rooms after the other, and about the first again after the last.
+    async fn empty_rooms(&self) {
+        let mut after = Uuid::nil();
+        loop {
+            after = self.empty_closed(after).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "cannot ask which rooms are closed");
+                after
+            });
+            tokio::time::sleep(ROOMS_EVERY).await;
+        }
+    }
+
+    /// Deletes the files of those rooms above `after` that are closed; where to go on.
+    async fn empty_closed(&self, after: Uuid) -> Result<Uuid> {
+        let rooms = self.store.rooms(after, ROOMS).await?;
+        if rooms.is_empty() {
+            return Ok(Uuid::nil());
+        }
+        let question = GetRoomHeadsRequest { room_ids: rooms.iter().map(Uuid::to_string).collect() };
+        let heads = self.message.clone().get_room_heads(request(question, CALL.reading())).await?.into_inner().heads;
+        for room in heads.iter().filter(|head| head.closed).filter_map(|head| Uuid::try_parse(&head.room_id).ok()) {
+            while self.store.empty(room, BATCH).await? > 0 {}
+            tracing::info!(%room, "the files of a closed room are removed");
+        }
+        Ok(rooms.last().filter(|_| rooms.len() == ROOMS as usize).copied().unwrap_or_default())
+    }
+}
+
+/// Does the work again and again, less often while it fails.
+async fn keep_trying<F: Future<Output = Result<()>>>(what: &str, work: impl Fn() -> F) {
+    let mut pause = EVERY;
+    loop {
+        pause = match work().await {
+            Ok(()) => EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "{what} now, trying again");
+                (pause * 2).min(LONGEST_PAUSE)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

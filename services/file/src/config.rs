@@ -1,0 +1,121 @@
+//! Settings of the file service.
+
+use std::num::NonZero;
+use std::time::Duration;
+
+use confab_common::config::duration;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_common::{Secret, grpc, program};
+
+use crate::object::{self, ObjectsConfig};
+
+/// Largest that a file may be allowed to be, in bytes.
+const LARGEST: u64 = 64 << 30;
+
+/// The service's own settings.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FileConfig {
+    /// Where it is kept what files there are: `sqlite:PATH` or `postgres://…` [default: file.db in the data directory]
+    #[arg(long, env = "CONFAB_FILE_STORE", hide_env_values = true, value_name = "URL")]
+    pub file_store: Option<Secret>,
+    /// Where their bytes are kept.
+    #[command(flatten)]
+    pub objects: ObjectsConfig,
+    /// Largest file, in bytes; at most 64 GiB
+    #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=LARGEST))]
+    pub max_file_size: u64,
+    /// Most uploads at once in one process
+    #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value = "100", value_name = "N")]
+    pub max_uploads: NonZero<u32>,
+    /// How old bytes that belong to no file must be to be removed: older than any upload that is under way
+    #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
+    pub orphan_age: Duration,
+    /// How often such bytes are looked for
+    #[arg(long, env = "CONFAB_SWEEP_EVERY", default_value = "1h", value_name = "DURATION", value_parser = some_time)]
+    pub sweep_every: Duration,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("must not be zero".into()) } else { Ok(time) })
+}
+
+impl FileConfig {
+    /// Where it is kept what files there are.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn store(&self, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
+        StoreUrl::parse("CONFAB_FILE_STORE", self.file_store.as_ref(), &storage.data_dir, "file.db")
+    }
+
+    /// Finds out what is wrong with the settings, without touching anything.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.store(storage)?;
+        object::open(&self.objects, &storage.data_dir).map(drop)
+    }
+}
+
+/// The file service as a program of its own.
+pub type Program = program::Program<Own>;
+
+/// What the program has of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Own {
+    /// The service's own settings.
+    #[command(flatten)]
+    pub file: FileConfig,
+    /// The room service, which knows who may do what: one URL, or several separated by commas
+    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
+    pub room_url: String,
+    /// The message service, which keeps the log: one URL, or several separated by commas
+    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
+    pub message_url: String,
+}
+
+impl program::Own for Own {
+    const NAME: &'static str = "confab-file";
+    const ABOUT: &'static str = "Confab's file service: files, who shared them, and their bytes";
+    const LISTEN: &'static str = "127.0.0.1:50054";
+
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.file.check(storage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use confab_common::process::Settings;
+    use confab_common::program::Command;
+
+    use super::*;
+
+    #[test]
+    fn flags_and_defaults() {
+        Program::command().debug_assert();
+        let program = Program::parse_from(["confab-file", "migrate", "--file-store=sqlite:x.db"]);
+        assert_eq!(program.own.file.file_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.command, Some(Command::Migrate));
+
+        let program = Program::parse_from(["confab-file"]);
+        // Where the gateway looks for it unless told otherwise.
+        assert_eq!(program.common.listen.port(), 50054);
+        let FileConfig { max_file_size, max_uploads, orphan_age, sweep_every, .. } = program.own.file;
+        assert_eq!((max_file_size, max_uploads.get()), (104_857_600, 100));
+        assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_done() {
+        for bad in ["--file-store=mysql://x", "--objects=gs://x", "--objects=s3://confab"] {
+            assert!(Program::parse_from(["confab-file", bad]).check().is_err(), "{bad}");
+        }
+        assert!(Program::parse_from(["confab-file", "--max-file-size=68719476736"]).check().is_ok());
+        for bad in ["--max-file-size=0", "--max-file-size=68719476737", "--max-uploads=0", "--sweep-every=0s", "--room-url=nowhere"] {
+            assert!(Program::try_parse_from(["confab-file", bad]).is_err(), "{bad}");
+        }
+    }
+}

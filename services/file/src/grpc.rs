@@ -1,0 +1,146 @@
+//! Wire ↔ domain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::{Code, Error, Result, text};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1 as wire;
+use confab_proto::file::v1::file_service_server::FileService;
+use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_FILES};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+use wire::upload_request::{Begin, Finish, Part};
+
+use crate::service::{Files, Link, Reader, no_token, unknown};
+use crate::store::User;
+use crate::{upload, wire as shown};
+
+/// How long an upload's first part may take.
+const FIRST_PART: Duration = Duration::from_secs(30);
+
+/// The service as gRPC serves it.
+pub struct FileApi(Arc<Files>);
+
+impl FileApi {
+    pub(crate) fn new(files: Files) -> Self {
+        Self(Arc::new(files))
+    }
+}
+
+#[tonic::async_trait]
+impl FileService for FileApi {
+    async fn upload(&self, request: Request<Streaming<wire::UploadRequest>>) -> Result<Response<wire::UploadResponse>, Status> {
+        let mut stream = request.into_inner();
+        let first = tokio::time::timeout(FIRST_PART, stream.message()).await.map_err(|_| out_of_order())??;
+        let Some(Part::Begin(first)) = first.and_then(|first| first.part) else { return Err(out_of_order().into()) };
+        let parts = stream.map(|part| following(part?)).boxed();
+        let upload::Uploaded { file, message, duplicate } = self.0.upload(begin(first)?, parts).await?;
+        Ok(Response::new(wire::UploadResponse { file: Some(shown::file(&file)), message, duplicate }))
+    }
+
+    async fn get_file(&self, request: Request<wire::GetFileRequest>) -> Result<Response<wire::File>, Status> {
+        let wire::GetFileRequest { reader: by, id } = request.into_inner();
+        let file = self.0.get(file_id(&id)?, &reader(by)?).await?;
+        Ok(Response::new(shown::file(&file)))
+    }
+
+    type DownloadStream = BoxStream<'static, Result<wire::DownloadResponse, Status>>;
+
+    async fn download(&self, request: Request<wire::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
+        let wire::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
+        let bytes = self.0.download(file_id(&id)?, &reader(by)?, offset, length).await?;
+        Ok(Response::new(bytes.map_ok(|chunk| wire::DownloadResponse { chunk }).map_err(Status::from).boxed()))
+    }
+
+    async fn list_files(&self, request: Request<wire::ListFilesRequest>) -> Result<Response<wire::ListFilesResponse>, Status> {
+        let wire::ListFilesRequest { reader: by, room_id, limit, cursor } = request.into_inner();
+        let page = self.0.list(&reader(by)?, optional_room(room_id)?, limit, &cursor).await?;
+        let files = page.files.iter().map(shown::file).collect();
+        Ok(Response::new(wire::ListFilesResponse { files, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    async fn delete_file(&self, request: Request<wire::DeleteFileRequest>) -> Result<Response<wire::DeleteFileResponse>, Status> {
+        let wire::DeleteFileRequest { caller, id } = request.into_inner();
+        self.0.delete(file_id(&id)?, &required(caller)?).await?;
+        Ok(Response::new(wire::DeleteFileResponse {}))
+    }
+
+    async fn sign_link(&self, request: Request<wire::SignLinkRequest>) -> Result<Response<wire::Link>, Status> {
+        let wire::SignLinkRequest { reader: by, id } = request.into_inner();
+        let Link { expires_at_ms, signature } = self.0.sign(file_id(&id)?, &reader(by)?).await?;
+        Ok(Response::new(wire::Link { expires_at_ms, signature }))
+    }
+
+    async fn attach_files(&self, request: Request<wire::AttachFilesRequest>) -> Result<Response<wire::AttachFilesResponse>, Status> {
+        let wire::AttachFilesRequest { caller, room_id, ids } = request.into_inner();
+        if ids.len() > MAX_FILES {
+            return Err(Error::field("fileIds", format!("must be at most {MAX_FILES}")).into());
+        }
+        let ids = ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
+        let files = self.0.attach(&required(caller)?, text::id("roomId", &room_id)?, &ids).await?;
+        Ok(Response::new(wire::AttachFilesResponse { files: files.iter().map(shown::file).collect() }))
+    }
+}
+
+fn begin(begin: Begin) -> Result<upload::Begin> {
+    Ok(upload::Begin {
+        caller: required(begin.caller)?,
+        name: begin.name,
+        content_type: begin.content_type,
+        at_least: begin.at_least,
+        target: target(begin.room_id, begin.client_message_id)?,
+    })
+}
+
+/// What comes after the first part.
+fn following(request: wire::UploadRequest) -> Result<upload::Part> {
+    match request.part {
+        Some(Part::Chunk(chunk)) => Ok(upload::Part::Chunk(chunk)),
+        Some(Part::Finish(Finish { room_id, client_message_id, timeout_ms })) => {
+            Ok(upload::Part::Finish(target(room_id, client_message_id)?, Duration::from_millis(timeout_ms.into())))
+        }
+        Some(Part::Begin(_)) | None => Err(out_of_order()),
+    }
+}
+
+fn out_of_order() -> Error {
+    Error::new(Code::InvalidRequest, "an upload is one Begin, then chunks, then one Finish")
+}
+
+fn target(room: Option<String>, client_message_id: Option<String>) -> Result<upload::Target> {
+    if let Some(chosen) = &client_message_id {
+        text::no_nul("clientMessageId", chosen)?;
+        if !(1..=MAX_CLIENT_MESSAGE_ID).contains(&chosen.len()) {
+            return Err(Error::field("clientMessageId", format!("must be 1 to {MAX_CLIENT_MESSAGE_ID} bytes")));
+        }
+    }
+    Ok(upload::Target { room: optional_room(room)?, client_message_id })
+}
+
+fn optional_room(room: Option<String>) -> Result<Option<Uuid>> {
+    room.map(|room| text::id("roomId", &room)).transpose()
+}
+
+/// A malformed id is as unknown as any other.
+fn file_id(id: &str) -> Result<Uuid> {
+    text::id("id", id).map_err(|_| unknown())
+}
+
+fn reader(reader: Option<wire::Reader>) -> Result<Reader> {
+    Ok(match reader.and_then(|reader| reader.reader) {
+        Some(wire::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
+        Some(wire::reader::Reader::Link(wire::Link { expires_at_ms, signature })) => Reader::Link(Link { expires_at_ms, signature }),
+        None => Reader::Anonymous,
+    })
+}
+
+fn required(user: Option<UserRef>) -> Result<User> {
+    user.map(caller).transpose()?.ok_or_else(no_token)
+}
+
+fn caller(UserRef { id, username }: UserRef) -> Result<User> {
+    text::no_nul("caller.username", &username)?;
+    Ok(User { id: text::id("caller.id", &id)?, username })
+}

@@ -1,0 +1,105 @@
+//! The file service: what files there are, whom they belong to, and their bytes. A file shared in a room is told to the log;
+//! until the log has it, nobody else knows of it.
+
+mod cleanup;
+mod config;
+mod grpc;
+mod link;
+mod media;
+mod name;
+mod object;
+mod relay;
+mod rights;
+mod service;
+mod store;
+mod sweep;
+mod upload;
+mod wire;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
+use confab_common::process::Process;
+use confab_common::program::Command;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_proto::file::v1::file_service_server::FileServiceServer;
+use tokio::sync::Semaphore;
+use tonic::service::Routes;
+
+pub use config::{FileConfig, Own, Program};
+pub use grpc::FileApi;
+pub use object::ObjectsConfig;
+
+use cleanup::Cleanup;
+use relay::Relay;
+use rights::Rights;
+use service::Files;
+use store::Store;
+use store::postgres::PostgresStore;
+use store::sqlite::SqliteStore;
+use sweep::Sweep;
+
+/// Starts the service: opens its store, and until shutdown relays, cleans up and sweeps. `room` is asked who may do what,
+/// `message` is told of files.
+///
+/// # Errors
+/// When a setting is wrong or the store cannot be opened. Neither the other services nor the objects need be there.
+pub async fn start(
+    config: &FileConfig,
+    storage: &StorageConfig,
+    room: Transport,
+    message: Transport,
+    process: &Process,
+) -> anyhow::Result<FileServiceServer<FileApi>> {
+    let objects = object::open(&config.objects, &storage.data_dir)?;
+    let store = open(config, storage).await?;
+    let relay = Arc::new(Relay::new(store.clone(), message.clone()));
+    let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));
+    let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(cleanup.clone().run()));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(sweep.run(config.sweep_every)));
+    let files = Files {
+        store,
+        objects,
+        rights: Rights::new(room),
+        relay,
+        cleanup,
+        max_size: config.max_file_size,
+        uploads: Arc::new(Semaphore::new(config.max_uploads.get() as usize)),
+    };
+    let server = FileServiceServer::new(FileApi::new(files));
+    Ok(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match config.store(storage)? {
+        StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
+        StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
+    })
+}
+
+/// Runs the program until shutdown.
+///
+/// # Errors
+/// When it cannot start or serve.
+pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
+    let Program { common, storage, own: Own { file, room_url, message_url }, command } = program;
+    if let Some(Command::Migrate) = command {
+        return migrate(&file, &storage).await;
+    }
+    let room = connect(&room_url).context("CONFAB_ROOM_URL")?;
+    let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
+    let server = start(&file, &storage, room, message, &process).await?;
+    process.readiness.started();
+    serve(&process, common.listen, Routes::new(server)).await
+}
+
+/// Brings the store's schema up to date.
+///
+/// # Errors
+/// When the store cannot be opened or migrated.
+pub async fn migrate(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    open(config, &storage.migrating()).await.map(drop)
+}

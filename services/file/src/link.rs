@@ -1,0 +1,91 @@
+//! Links that need no token: a signature over the file and the time it ends, by a key that is the file's own and goes with it.
+
+use aws_lc_rs::{hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use confab_common::{Error, Result};
+use uuid::Uuid;
+
+/// Bytes of a key: those of the hash.
+const KEY_LEN: usize = 32;
+
+/// Signs the links to one file. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LinkKey(Vec<u8>);
+
+impl LinkKey {
+    /// A new key.
+    pub fn random() -> Result<Self> {
+        let mut key = vec![0; KEY_LEN];
+        rand::fill(&mut key).map_err(|_| Error::internal("no randomness"))?;
+        Ok(Self(key))
+    }
+
+    /// The key as a store keeps it.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The key itself, to be stored and never to be shown.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A signature by which `file` can be read until a time, in milliseconds since the Unix epoch.
+    pub fn sign(&self, file: Uuid, expires_at_ms: i64) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key(), signed(file, expires_at_ms).as_bytes()))
+    }
+
+    /// Whether [`LinkKey::sign`] made the signature for these. Takes as long for a wrong one as for a right one.
+    pub fn verifies(&self, file: Uuid, expires_at_ms: i64, signature: &str) -> bool {
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        hmac::verify(&self.key(), signed(file, expires_at_ms).as_bytes(), &signature).is_ok()
+    }
+
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+impl std::fmt::Debug for LinkKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+fn signed(file: Uuid, expires_at_ms: i64) -> String {
+    format!("{file}.{expires_at_ms}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_holds_for_its_file_time_and_key_alone() {
+        let (key, other) = (LinkKey::random().unwrap(), LinkKey::random().unwrap());
+        let file = Uuid::now_v7();
+        let signature = key.sign(file, 1000);
+        assert!(signature.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+        assert!(LinkKey::from_bytes(key.expose().to_vec()).verifies(file, 1000, &signature));
+        assert!(!key.verifies(file, 1001, &signature));
+        assert!(!key.verifies(Uuid::now_v7(), 1000, &signature));
+        assert!(!other.verifies(file, 1000, &signature));
+        for forged in ["", "%", &signature[1..], &format!("{signature}A"), &signature.to_lowercase()] {
+            assert!(!key.verifies(file, 1000, forged), "{forged}");
+        }
+    }
+
+    #[test]
+    fn a_known_signature() {
+        // From another implementation of HMAC-SHA256, so that links survive an exchange of the library.
+        let key = LinkKey::from_bytes(vec![7; 32]);
+        let file = Uuid::from_u128(0x0193a4c0_7d50_7cc3_98a5_2f6b8e1d0c01);
+        assert_eq!(key.sign(file, 1_700_000_000_000), "Vb9hWRH-HVg4zNGrz1vHGID5wOhJmE4R0kkTDotYEqU");
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        assert_eq!(format!("{:?}", LinkKey::from_bytes(vec![7; 32])), "[secret]");
+    }
+}

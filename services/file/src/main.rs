@@ -1,0 +1,5 @@
+//! The file service as a program of its own.
+
+fn main() -> std::process::ExitCode {
+    confab_common::process::run(confab_file::run)
+}

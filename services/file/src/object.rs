@@ -1,0 +1,167 @@
+//! Where the bytes of files are kept, picked by the scheme of a URL.
+
+#[cfg(test)]
+mod contract;
+mod directory;
+mod s3;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use confab_common::{Result, Secret};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use uuid::Uuid;
+
+use directory::Directory;
+use s3::S3;
+
+/// The bytes of an object as they are read.
+pub type Content = BoxStream<'static, Result<Bytes>>;
+
+/// Where the bytes of files are kept. A key is a UUIDv7 that is used once.
+pub trait Objects: Send + Sync + 'static {
+    /// Begins an object, if the store can be reached. Nothing of it can be seen until its writer has finished; a writer
+    /// that is dropped leaves nothing.
+    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>>;
+
+    /// The bytes of a range that lies within the object; `None` when there is no such object.
+    fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>>;
+
+    /// Removes an object; that there is none is no error.
+    fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Objects with keys above `after`, in rising key order; fewer than `limit` only at the end.
+    fn list(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>>;
+
+    /// Ends what was begun before that time and never finished; how many.
+    fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>>;
+}
+
+/// An object that is being written. After an error it can only be dropped.
+pub trait Writer: Send {
+    /// Takes more bytes, waiting while too many are under way.
+    fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<()>>;
+
+    /// Makes the object durable and visible. An object that is there already stays as it is: `conflict`.
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
+}
+
+/// An object that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub key: Uuid,
+    pub modified: SystemTime,
+}
+
+/// Settings of where the bytes of files are kept.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ObjectsConfig {
+    /// Where the bytes of files are kept: `file:DIR` or `s3://bucket` [default: objects in the data directory]
+    #[arg(long, env = "CONFAB_OBJECTS", hide_env_values = true, value_name = "URL")]
+    pub objects: Option<Secret>,
+    /// Where the S3 store is, as in `http://127.0.0.1:8333` [default: Amazon's own for the region]
+    #[arg(long, env = "CONFAB_S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// Region of the S3 store [default: us-east-1]
+    #[arg(long, env = "CONFAB_S3_REGION", value_name = "NAME")]
+    pub s3_region: Option<String>,
+    /// Who asks the S3 store
+    #[arg(long, env = "CONFAB_S3_ACCESS_KEY_ID", value_name = "ID")]
+    pub s3_access_key_id: Option<String>,
+    /// The secret that belongs to the access key
+    #[arg(long, env = "CONFAB_S3_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
+    pub s3_secret_access_key: Option<Secret>,
+}
+
+/// Which store, by the scheme of its URL.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Bucket(String),
+}
+
+/// The store that the settings name. Nothing is touched or asked before it is used.
+///
+/// # Errors
+/// When the settings are wrong.
+pub fn open(config: &ObjectsConfig, data_dir: &Path) -> anyhow::Result<Arc<dyn Objects>> {
+    Ok(match place(config.objects.as_ref(), data_dir)? {
+        Place::Directory(path) => Arc::new(Directory::new(path)),
+        Place::Bucket(bucket) => Arc::new(S3::new(&bucket, account(config)?)),
+    })
+}
+
+fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
+    let Some(url) = url else { return Ok(Place::Directory(data_dir.join("objects"))) };
+    match url.expose().split_once(':') {
+        Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
+        Some(("s3", bucket)) if bucket.strip_prefix("//").is_some_and(is_bucket) => Ok(Place::Bucket(bucket[2..].into())),
+        _ => bail!("CONFAB_OBJECTS must be file:DIR or s3://bucket"),
+    }
+}
+
+/// The part of Amazon's rules for the names of buckets that every store keeps to.
+fn is_bucket(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    (3..=63).contains(&name.len()) && name.bytes().all(inner) && outer(name.as_bytes().first()) && outer(name.as_bytes().last())
+}
+
+fn account(config: &ObjectsConfig) -> anyhow::Result<s3::Account> {
+    let endpoint = config.s3_endpoint.clone();
+    if let Some(url) = &endpoint {
+        let url = url.parse::<http::Uri>().ok().context("CONFAB_S3_ENDPOINT is not a URL")?;
+        let plain =
+            url.path() == "/" && url.query().is_none() && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        ensure!(
+            matches!(url.scheme_str(), Some("http" | "https")) && plain,
+            "CONFAB_S3_ENDPOINT must be http://host:port or https://host:port"
+        );
+    }
+    let key = config.s3_access_key_id.clone().context("s3:// objects need CONFAB_S3_ACCESS_KEY_ID")?;
+    let secret = config.s3_secret_access_key.clone().context("s3:// objects need CONFAB_S3_SECRET_ACCESS_KEY")?;
+    let region = config.s3_region.clone().unwrap_or_else(|| "us-east-1".into());
+    Ok(s3::Account { endpoint, region, key, secret })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_picks() {
+        let place = |url: Option<&str>| place(url.map(Secret::from).as_ref(), Path::new("data"));
+        assert_eq!(place(None).unwrap(), Place::Directory("data/objects".into()));
+        assert_eq!(place(Some("file:/x/y")).unwrap(), Place::Directory("/x/y".into()));
+        assert_eq!(place(Some("s3://confab-files.eu")).unwrap(), Place::Bucket("confab-files.eu".into()));
+        for bad in
+            ["", "file:", "/x/y", "s3:confab", "s3://", "s3://ab", "s3://Confab", "s3://a/b", "s3://key:hunter2@confab", "gs://confab"]
+        {
+            assert_eq!(place(Some(bad)).unwrap_err().to_string(), "CONFAB_OBJECTS must be file:DIR or s3://bucket", "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_s3_needs_is_asked_for_by_name() {
+        let whole = ObjectsConfig {
+            objects: Some("s3://confab".into()),
+            s3_endpoint: Some("http://127.0.0.1:8333".into()),
+            s3_region: None,
+            s3_access_key_id: Some("confab".into()),
+            s3_secret_access_key: Some("hunter2".into()),
+        };
+        assert!(open(&whole, Path::new("data")).is_ok());
+        assert!(!format!("{whole:?}").contains("hunter2"));
+        let refused = |config: ObjectsConfig| open(&config, Path::new("data")).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused(ObjectsConfig { s3_access_key_id: None, ..whole.clone() }).contains("CONFAB_S3_ACCESS_KEY_ID"));
+        assert!(refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() }).contains("CONFAB_S3_SECRET_ACCESS_KEY"));
+        for bad in ["127.0.0.1:8333", "ftp://host", "http://u:hunter2@host", "http://host/path", "http://host?x", ""] {
+            let error = refused(ObjectsConfig { s3_endpoint: Some(bad.into()), ..whole.clone() });
+            assert!(error.contains("CONFAB_S3_ENDPOINT") && !error.contains("hunter2"), "{bad}: {error}");
+        }
+    }
+}

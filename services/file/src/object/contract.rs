@@ -1,0 +1,205 @@
+//! What both stores must do alike.
+
+use std::time::{Duration, SystemTime};
+
+use confab_common::{Code, testing};
+use futures::TryStreamExt;
+
+use super::s3::Account;
+use super::*;
+
+/// Runs each of these on both stores.
+macro_rules! contract {
+    ($($name:ident),* $(,)?) => {
+        mod directory { $(#[tokio::test] async fn $name() { super::$name(super::directory()).await })* }
+        mod s3 { $(#[tokio::test] async fn $name() { super::$name(super::bucket()).await })* }
+    };
+}
+
+contract![
+    an_object_is_read_as_it_was_written,
+    a_range_is_read_alone,
+    what_is_not_there_is_absent,
+    an_object_is_seen_once_it_is_finished,
+    a_dropped_writer_leaves_nothing,
+    an_object_is_never_replaced,
+    objects_are_written_side_by_side,
+    a_reader_may_leave_early,
+    a_deleted_object_is_gone,
+    objects_are_listed_in_the_order_of_their_keys,
+    what_is_being_written_is_abandoned_once_it_is_old,
+];
+
+/// Bytes of a part in the bucket; nothing changes there in a directory, which is as well.
+const PART: usize = 8 * 1024 * 1024;
+
+fn directory() -> Arc<dyn Objects> {
+    Arc::new(Directory::new(testing::directory().join("objects")))
+}
+
+/// A bucket that is not there yet.
+fn bucket() -> Arc<dyn Objects> {
+    let server = testing::s3();
+    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
+    Arc::new(S3::new(&format!("test-{}", Uuid::now_v7()), account))
+}
+
+/// So many bytes of which no stretch is like another.
+fn bytes(length: usize) -> Bytes {
+    (0..length.div_ceil(8) as u64).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).take(length).collect()
+}
+
+async fn begin(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) -> Box<dyn Writer> {
+    let mut writer = objects.create(key).await.unwrap();
+    // In pieces as they come over gRPC, which fit into nothing evenly.
+    let mut rest = content.clone();
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(100_003));
+        writer.write(piece).await.unwrap();
+    }
+    writer
+}
+
+async fn put(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) {
+    begin(objects, key, content).await.finish().await.unwrap();
+}
+
+async fn get(objects: &Arc<dyn Objects>, key: Uuid, offset: u64, length: usize) -> Option<Bytes> {
+    let content = objects.read(key, offset, length as u64).await.unwrap()?;
+    Some(content.try_collect::<Vec<_>>().await.unwrap().concat().into())
+}
+
+async fn keys(objects: &Arc<dyn Objects>) -> Vec<Uuid> {
+    objects.list(Uuid::nil(), 100).await.unwrap().iter().map(|stored| stored.key).collect()
+}
+
+async fn an_object_is_read_as_it_was_written(objects: Arc<dyn Objects>) {
+    for length in [0, 1, PART - 1, PART, PART + 1, 3 * PART + 5] {
+        let (key, content) = (Uuid::now_v7(), bytes(length));
+        put(&objects, key, &content).await;
+        let read = get(&objects, key, 0, length).await;
+        assert!(read == Some(content), "{length} bytes come back as {:?}", read.map(|read| read.len()));
+    }
+}
+
+async fn a_range_is_read_alone(objects: Arc<dyn Objects>) {
+    let (key, content) = (Uuid::now_v7(), bytes(PART + 1000));
+    put(&objects, key, &content).await;
+    for (offset, length) in [(0, 1), (0, 0), (5, 0), (999, 4096), (PART - 3, 6), (PART, 1000), (PART + 999, 1), (1, PART + 999)] {
+        let read = get(&objects, key, offset as u64, length).await;
+        assert!(read == Some(content.slice(offset..offset + length)), "{length} bytes from {offset} on");
+    }
+}
+
+async fn what_is_not_there_is_absent(objects: Arc<dyn Objects>) {
+    let put_first = Uuid::now_v7();
+    put(&objects, put_first, &bytes(1)).await;
+    assert_eq!(get(&objects, Uuid::now_v7(), 0, 1).await, None);
+    assert_eq!(get(&objects, Uuid::now_v7(), 0, 0).await, None);
+}
+
+async fn an_object_is_seen_once_it_is_finished(objects: Arc<dyn Objects>) {
+    for length in [10, PART + 10] {
+        let (key, content) = (Uuid::now_v7(), bytes(length));
+        let writer = begin(&objects, key, &content).await;
+        assert_eq!(get(&objects, key, 0, 1).await, None);
+        assert!(!keys(&objects).await.contains(&key));
+        writer.finish().await.unwrap();
+        assert!(keys(&objects).await.contains(&key));
+    }
+}
+
+async fn a_dropped_writer_leaves_nothing(objects: Arc<dyn Objects>) {
+    for length in [0, 10, 2 * PART + 10] {
+        let key = Uuid::now_v7();
+        drop(begin(&objects, key, &bytes(length)).await);
+        assert_eq!(get(&objects, key, 0, 1).await, None);
+    }
+    assert!(keys(&objects).await.is_empty());
+}
+
+async fn an_object_is_never_replaced(objects: Arc<dyn Objects>) {
+    for length in [10, PART + 10] {
+        let (key, content) = (Uuid::now_v7(), bytes(length));
+        let second = begin(&objects, key, &bytes(length + 1)).await;
+        put(&objects, key, &content).await;
+        assert_eq!(second.finish().await.unwrap_err().code, Code::Conflict);
+        assert!(get(&objects, key, 0, length).await == Some(content));
+    }
+}
+
+async fn objects_are_written_side_by_side(objects: Arc<dyn Objects>) {
+    let written = (1..=12_usize).map(|n| {
+        let objects = objects.clone();
+        tokio::spawn(async move {
+            let (key, content) = (Uuid::now_v7(), bytes(n * 700_001));
+            put(&objects, key, &content).await;
+            (key, content)
+        })
+    });
+    for written in futures::future::join_all(written.collect::<Vec<_>>()).await {
+        let (key, content) = written.unwrap();
+        assert!(get(&objects, key, 0, content.len()).await == Some(content));
+    }
+}
+
+async fn a_reader_may_leave_early(objects: Arc<dyn Objects>) {
+    let (key, content) = (Uuid::now_v7(), bytes(2 * PART));
+    put(&objects, key, &content).await;
+    for _ in 0..20 {
+        let mut reading = objects.read(key, 0, content.len() as u64).await.unwrap().unwrap();
+        let first = reading.try_next().await.unwrap().unwrap();
+        assert!(content.starts_with(&first));
+    }
+    assert!(get(&objects, key, 0, content.len()).await == Some(content));
+}
+
+async fn a_deleted_object_is_gone(objects: Arc<dyn Objects>) {
+    let (key, other) = (Uuid::now_v7(), Uuid::now_v7());
+    put(&objects, key, &bytes(10)).await;
+    put(&objects, other, &bytes(10)).await;
+    objects.delete(key).await.unwrap();
+    assert_eq!((get(&objects, key, 0, 10).await, keys(&objects).await), (None, vec![other]));
+    objects.delete(key).await.unwrap();
+    objects.delete(Uuid::now_v7()).await.unwrap();
+}
+
+async fn objects_are_listed_in_the_order_of_their_keys(objects: Arc<dyn Objects>) {
+    assert_eq!(objects.list(Uuid::nil(), 10).await.unwrap(), []);
+    let before = SystemTime::now() - Duration::from_secs(5);
+    // Of one moment, of one hour, and of years apart.
+    let mut made = Vec::new();
+    for n in 0..24_u128 {
+        let key = Uuid::from_u128(0x0190_a3b4_c5d6_7000_8000_0000_0000_0000 + (n << (n * 5 % 120)) + (n << 2));
+        put(&objects, key, &bytes(1)).await;
+        made.push(key);
+    }
+    made.sort_unstable();
+    made.dedup();
+    let mut listed = Vec::new();
+    let mut after = Uuid::nil();
+    loop {
+        let page = objects.list(after, 7).await.unwrap();
+        assert!(page.iter().all(|stored| stored.modified > before && stored.modified < SystemTime::now() + Duration::from_secs(5)));
+        listed.extend(page.iter().map(|stored| stored.key));
+        match page.last() {
+            Some(last) if page.len() == 7 => after = last.key,
+            _ => break,
+        }
+    }
+    assert_eq!(listed, made);
+    let beside = Uuid::from_u128(made[3].as_u128() + 1);
+    assert_eq!(objects.list(beside, 2).await.unwrap().iter().map(|stored| stored.key).collect::<Vec<_>>(), made[4..6]);
+    assert_eq!(objects.list(Uuid::max(), 2).await.unwrap(), []);
+}
+
+async fn what_is_being_written_is_abandoned_once_it_is_old(objects: Arc<dyn Objects>) {
+    let done = Uuid::now_v7();
+    put(&objects, done, &bytes(PART + 1)).await;
+    let mut writer = begin(&objects, Uuid::now_v7(), &bytes(PART + 10)).await;
+    assert_eq!(objects.abandon(SystemTime::now() - Duration::from_secs(3600)).await.unwrap(), 0);
+    assert_eq!(objects.abandon(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 1);
+    let written = writer.write(bytes(2 * PART)).await;
+    assert!(written.is_err() || writer.finish().await.is_err(), "what was abandoned cannot be finished");
+    assert_eq!(keys(&objects).await, [done]);
+}

@@ -1,0 +1,326 @@
+//! Objects as files in a directory: written under another name, made durable, then renamed to where they are found.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use confab_common::{Code, Error, Result};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt};
+use tokio::task::{JoinHandle, spawn_blocking};
+use uuid::Uuid;
+
+use super::{Content, Objects, Stored, Writer};
+
+/// How much is read or written at once.
+const PIECE: usize = 256 * 1024;
+
+/// Objects below one directory, as `0190/a3/0190a3b4-….`: two folders by the key's first digits, so that they are in the
+/// order of the keys. A folder takes what was uploaded within about five hours.
+pub struct Directory(Arc<Root>);
+
+struct Root {
+    path: PathBuf,
+    // A std lock: held for the rename alone, on a thread that may wait.
+    naming: Mutex<()>,
+}
+
+impl Directory {
+    /// A store below `path`, which need not be there yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self(Arc::new(Root { path, naming: Mutex::new(()) }))
+    }
+
+    /// Runs what waits for the disk where waiting holds nobody up.
+    fn run<T: Send + 'static>(&self, work: impl FnOnce(&Root) -> io::Result<T> + Send + 'static) -> BoxFuture<'_, Result<T>> {
+        let root = self.0.clone();
+        blocking(move || work(&root)).boxed()
+    }
+}
+
+impl Objects for Directory {
+    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
+        let begin = async move {
+            let root = self.0.clone();
+            let (file, draft) = self.run(Root::draft).await?;
+            let writer = FileWriter { root, key, draft, filling: BytesMut::new(), file: Pen::Idle(file) };
+            Ok(Box::new(writer) as Box<dyn Writer>)
+        };
+        begin.boxed()
+    }
+
+    fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>> {
+        let open = self.run(move |root| match File::open(root.file(key)) {
+            Ok(mut file) => file.seek(SeekFrom::Start(offset)).map(|_| Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        async move { Ok(open.await?.map(|file| stream::try_unfold((file, length), piece).boxed())) }.boxed()
+    }
+
+    fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>> {
+        self.run(move |root| absent_is_fine(std::fs::remove_file(root.file(key))))
+    }
+
+    fn list(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
+        self.run(move |root| root.list(after, limit as usize))
+    }
+
+    fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>> {
+        self.run(move |root| root.abandon(before))
+    }
+}
+
+impl Root {
+    fn drafts(&self) -> PathBuf {
+        self.path.join("drafts")
+    }
+
+    fn file(&self, key: Uuid) -> PathBuf {
+        let name = key.to_string();
+        self.path.join(&name[..4]).join(&name[4..6]).join(name)
+    }
+
+    /// A new file that is no object yet, and that goes away with what is returned beside it.
+    fn draft(&self) -> io::Result<(File, Draft)> {
+        self.make(&self.drafts())?;
+        let draft = Draft(self.drafts().join(Uuid::new_v4().to_string()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
+        Ok((file, draft))
+    }
+
+    /// Makes a folder with those above it; that they are there is durable.
+    fn make(&self, folder: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make(folder.parent().ok_or(error)?)?;
+                return self.make(folder);
+            }
+            made => made?,
+        }
+        sync(folder.parent().unwrap_or(folder))
+    }
+
+    fn publish(&self, draft: &Path, key: Uuid) -> io::Result<()> {
+        let file = self.file(key);
+        let folder = file.parent().unwrap_or(&self.path);
+        self.make(folder)?;
+        let naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.try_exists()? {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        std::fs::rename(draft, &file)?;
+        drop(naming);
+        sync(folder)
+    }
+
+    fn list(&self, after: Uuid, limit: usize) -> io::Result<Vec<Stored>> {
+        let last = after.to_string();
+        let mut found = Vec::new();
+        for upper in names(&self.path, 4, &last[..4])? {
+            for lower in names(&self.path.join(&upper), 2, if upper == last[..4] { &last[4..6] } else { "" })? {
+                let folder = self.path.join(&upper).join(&lower);
+                for name in names(&folder, last.len(), &last)? {
+                    let Some(key) = Uuid::try_parse(&name).ok().filter(|key| *key > after) else { continue };
+                    // It may have been deleted since the folder was read.
+                    let Ok(facts) = folder.join(&name).metadata() else { continue };
+                    found.push(Stored { key, modified: facts.modified()? });
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn abandon(&self, before: SystemTime) -> io::Result<u64> {
+        let mut abandoned = 0;
+        for name in names(&self.drafts(), 36, "")? {
+            let draft = self.drafts().join(name);
+            let Ok(facts) = draft.metadata() else { continue };
+            if facts.modified()? < before {
+                absent_is_fine(std::fs::remove_file(draft))?;
+                abandoned += 1;
+            }
+        }
+        Ok(abandoned)
+    }
+}
+
+/// The names in a folder that are so long and not below `from`, in order; none when there is no such folder.
+fn names(folder: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        if name.len() == length && name.as_str() >= from {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
+}
+
+fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+    outcome.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// A file that is removed unless it has been renamed.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+struct FileWriter {
+    root: Arc<Root>,
+    key: Uuid,
+    draft: Draft,
+    filling: BytesMut,
+    file: Pen,
+}
+
+/// The file, or the piece on its way into it while the next is filled.
+enum Pen {
+    Idle(File),
+    Busy(JoinHandle<Result<File>>),
+    Broken,
+}
+
+impl FileWriter {
+    async fn flush(&mut self) -> Result<()> {
+        let mut file = self.written().await?;
+        let piece = std::mem::take(&mut self.filling);
+        self.file = Pen::Busy(spawn_blocking(move || file.write_all(&piece).map(|()| file).map_err(failed)));
+        Ok(())
+    }
+
+    async fn written(&mut self) -> Result<File> {
+        if let Pen::Busy(piece) = &mut self.file {
+            let written = piece.await;
+            self.file = Pen::Broken;
+            self.file = Pen::Idle(written.map_err(Error::internal)??);
+        }
+        match std::mem::replace(&mut self.file, Pen::Broken) {
+            Pen::Idle(file) => Ok(file),
+            _ => Err(Error::unavailable("file storage")),
+        }
+    }
+}
+
+impl Writer for FileWriter {
+    fn write(&mut self, mut chunk: Bytes) -> BoxFuture<'_, Result<()>> {
+        let write = async move {
+            while !chunk.is_empty() {
+                let part = chunk.split_to(chunk.len().min(PIECE - self.filling.len()));
+                self.filling.extend_from_slice(&part);
+                if self.filling.len() == PIECE {
+                    self.flush().await?;
+                }
+            }
+            Ok(())
+        };
+        write.boxed()
+    }
+
+    fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        let finish = async move {
+            self.flush().await?;
+            let file = self.written().await?;
+            let Self { root, key, draft, .. } = *self;
+            blocking(move || file.sync_all().and_then(|()| root.publish(&draft.0, key))).await
+        };
+        finish.boxed()
+    }
+}
+
+/// The next piece of a file, and what is left of it.
+async fn piece((mut file, left): (File, u64)) -> Result<Option<(Bytes, (File, u64))>> {
+    if left == 0 {
+        return Ok(None);
+    }
+    blocking(move || {
+        let mut piece = vec![0; left.min(PIECE as u64) as usize];
+        file.read_exact(&mut piece)?;
+        let left = left - piece.len() as u64;
+        Ok(Some((piece.into(), (file, left))))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.map_err(Error::internal)?.map_err(failed)
+}
+
+/// What a failure of the disk means to who asked.
+fn failed(error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "there is such an object already"),
+        ErrorKind::UnexpectedEof => Error::internal("an object is shorter than it should be"),
+        _ => {
+            tracing::error!(%error, "the directory of objects cannot be used");
+            Error::unavailable("file storage")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use confab_common::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_kept_is_its_owner_s_alone() {
+        let path = testing::directory().join("data/objects");
+        let objects = Directory::new(path.clone());
+        let key = Uuid::now_v7();
+        let mut writer = objects.create(key).await.unwrap();
+        writer.write(Bytes::from_static(b"x")).await.unwrap();
+        writer.finish().await.unwrap();
+        let file = objects.0.file(key);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&file), 0o600);
+        for folder in file.ancestors().skip(1).take_while(|folder| folder.starts_with(&path)) {
+            assert_eq!(mode(folder), 0o700, "{}", folder.display());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_a_crash_left_is_abandoned_and_a_fresh_one_is_not() {
+        let objects = Directory::new(testing::directory());
+        let (_, old) = objects.0.draft().unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        File::options().write(true).open(&old.0).unwrap().set_modified(long_ago).unwrap();
+        let (_, fresh) = objects.0.draft().unwrap();
+        assert_eq!(objects.abandon(SystemTime::now() - Duration::from_secs(3600)).await.unwrap(), 1);
+        assert!(!old.0.exists() && fresh.0.exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_is_unavailable() {
+        let path = testing::directory().join("objects");
+        std::fs::write(&path, "a file where a directory should be").unwrap();
+        let objects = Directory::new(path);
+        assert_eq!(objects.create(Uuid::now_v7()).await.err().unwrap().code, Code::Unavailable);
+        assert_eq!(objects.list(Uuid::nil(), 1).await.unwrap_err().code, Code::Unavailable);
+    }
+}

@@ -1,0 +1,219 @@
+//! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and their like. All calls are bounded in time, so that a
+//! dead store is noticed by its first error and not by those who wait.
+
+mod download;
+mod failure;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Builder, Config, Credentials, Region};
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use confab_common::{Result, Secret};
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::{Content, Objects, Stored, Writer};
+use download::Download;
+use failure::Failure;
+use upload::Upload;
+
+/// What stands before every key.
+const FOLDER: &str = "files/";
+/// Parts under way at once in this process.
+const PARTS: usize = 8;
+const CONNECT: Duration = Duration::from_secs(1);
+/// By when the store answers a request that is small; then it is asked once more.
+const ANSWER: Duration = Duration::from_secs(1);
+/// By when it answers a question of the sweep.
+const SWEEP: Duration = Duration::from_secs(30);
+/// A store that answered so recently is not asked whether it is there.
+const TRUSTED: Duration = Duration::from_secs(5);
+/// Most keys in one answer.
+const PAGE: u32 = 1000;
+
+/// Where the store is and who asks it.
+pub struct Account {
+    /// Absent: Amazon's for the region.
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub key: String,
+    pub secret: Secret,
+}
+
+/// A bucket of an S3 store. It is made at the first use when it is not there.
+pub struct S3(Arc<Bucket>);
+
+struct Bucket {
+    client: Client,
+    name: String,
+    region: String,
+    parts: Arc<Semaphore>,
+    /// When it was last known to be there.
+    // A std lock: held to read or write the one value.
+    seen: Mutex<Option<Instant>>,
+}
+
+impl S3 {
+    /// The bucket of that name.
+    pub fn new(name: &str, account: Account) -> Self {
+        let mut config = patience(ANSWER, 2 * ANSWER)
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(Credentials::new(account.key, account.secret.expose(), None, None, "settings"))
+            .region(Region::new(account.region.clone()))
+            .force_path_style(true)
+            .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
+            // Other stores than Amazon's stumble over checksums that trail the body.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            // A reader may be slow for good reason; `Download` looks after reads.
+            .stalled_stream_protection(
+                StalledStreamProtectionConfig::enabled().download_enabled(false).grace_period(Duration::from_secs(5)).build(),
+            );
+        config.set_endpoint_url(account.endpoint);
+        let client = Client::from_conf(config.build());
+        let parts = Arc::new(Semaphore::new(PARTS));
+        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, parts, seen: Mutex::new(None) }))
+    }
+}
+
+/// Settings under which an attempt may take so long, and all of them together.
+fn patience(attempt: Duration, all: Duration) -> Builder {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
+    Config::builder().timeout_config(timeouts.build())
+}
+
+impl Objects for S3 {
+    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
+        let begin = async move {
+            self.0.ready().await?;
+            Ok(Box::new(Upload::new(self.0.clone(), name(key))) as Box<dyn Writer>)
+        };
+        begin.boxed()
+    }
+
+    fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>> {
+        Download::begin(self.0.clone(), name(key), offset, length).boxed()
+    }
+
+    fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>> {
+        let delete = async move {
+            match self.0.client.delete_object().bucket(&self.0.name).key(name(key)).send().await.map_err(Failure::from) {
+                Err(failure) if !failure.is_absent() => Err(failure.error()),
+                _ => Ok(()),
+            }
+        };
+        delete.boxed()
+    }
+
+    fn list(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
+        self.0.list(after, limit as usize).boxed()
+    }
+
+    fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>> {
+        self.0.abandon(before).boxed()
+    }
+}
+
+impl Bucket {
+    /// Sees to it that the store answers and the bucket is there, before anybody goes to any length.
+    async fn ready(&self) -> Result<()> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some_and(|seen| seen.elapsed() < TRUSTED) {
+            return Ok(());
+        }
+        match self.client.head_bucket().bucket(&self.name).send().await.map_err(Failure::from) {
+            Ok(_) => {}
+            Err(failure) if failure.is_absent() => self.make().await?,
+            // Who may read and write objects need not be allowed to ask about the bucket.
+            Err(failure) if failure.is_forbidden() => {}
+            Err(failure) => return Err(failure.error()),
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn make(&self) -> Result<()> {
+        let elsewhere = (self.region != "us-east-1").then(|| {
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(self.region.as_str())).build()
+        });
+        let made = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere).send().await;
+        match made.map_err(Failure::from) {
+            Ok(_) => tracing::info!(bucket = self.name, "made the bucket"),
+            // Another replica was faster.
+            Err(failure) if failure.is_conflict() => {}
+            Err(failure) => {
+                tracing::error!(bucket = self.name, "the bucket does not exist and cannot be made");
+                return Err(failure.error());
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&self, after: Uuid, limit: usize) -> Result<Vec<Stored>> {
+        self.ready().await?;
+        let mut found = Vec::new();
+        let mut last = name(after);
+        while found.len() < limit {
+            let most = (limit - found.len()).min(PAGE as usize) as i32;
+            let question = self.client.list_objects_v2().bucket(&self.name).prefix(FOLDER).start_after(&last).max_keys(most);
+            let page =
+                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            let Some(key) = page.contents().last().and_then(|object| object.key()) else { break };
+            last = key.into();
+            found.extend(page.contents().iter().filter_map(stored));
+            if page.is_truncated() != Some(true) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn abandon(&self, before: SystemTime) -> Result<u64> {
+        self.ready().await?;
+        let (mut abandoned, mut key, mut upload) = (0, None, None);
+        loop {
+            let question = self.client.list_multipart_uploads().bucket(&self.name).prefix(FOLDER);
+            let question = question.set_key_marker(key).set_upload_id_marker(upload);
+            let page =
+                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            for begun in page.uploads() {
+                let old = begun.initiated().and_then(|time| SystemTime::try_from(*time).ok()).is_some_and(|time| time < before);
+                if let (true, Some(key), Some(upload)) = (old, begun.key(), begun.upload_id()) {
+                    self.abort(key, upload).await?;
+                    abandoned += 1;
+                }
+            }
+            (key, upload) = (page.next_key_marker, page.next_upload_id_marker);
+            if page.is_truncated != Some(true) || key.is_none() {
+                return Ok(abandoned);
+            }
+        }
+    }
+
+    /// Ends a multipart upload; that there is none is no error.
+    async fn abort(&self, key: &str, upload: &str) -> Result<()> {
+        match self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await.map_err(Failure::from) {
+            Err(failure) if !failure.is_absent() => Err(failure.error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(key: Uuid) -> String {
+    format!("{FOLDER}{key}")
+}
+
+fn stored(object: &aws_sdk_s3::types::Object) -> Option<Stored> {
+    let key = Uuid::try_parse(object.key()?.strip_prefix(FOLDER)?).ok()?;
+    let modified = SystemTime::try_from(*object.last_modified()?).ok()?;
+    Some(Stored { key, modified })
+}

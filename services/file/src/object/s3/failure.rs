@@ -1,0 +1,73 @@
+//! Why a request to the store failed, and what that means to who asked.
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use confab_common::{Code, Error};
+
+/// The failure of any request.
+#[derive(Debug)]
+pub struct Failure {
+    /// The HTTP status, when there was an answer.
+    status: Option<u16>,
+    /// The store's own word for it.
+    code: String,
+    timed_out: bool,
+    text: String,
+}
+
+impl<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static> From<SdkError<E>> for Failure {
+    fn from(error: SdkError<E>) -> Self {
+        Self {
+            status: error.raw_response().map(|answer| answer.status().as_u16()),
+            code: error.code().unwrap_or_default().into(),
+            timed_out: matches!(error, SdkError::TimeoutError(_)),
+            text: format!("{:#}", anyhow::Error::from(error)),
+        }
+    }
+}
+
+impl Failure {
+    /// There is no such thing, but the bucket is there, as far as the store says.
+    pub fn is_absent(&self) -> bool {
+        self.status == Some(404) && self.code != "NoSuchBucket"
+    }
+
+    /// These keys may not do that.
+    pub fn is_forbidden(&self) -> bool {
+        self.status == Some(403)
+    }
+
+    /// What was to be made is there already.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.status, Some(409 | 412))
+    }
+
+    /// No answer in time.
+    pub fn is_timeout(&self) -> bool {
+        self.timed_out
+    }
+
+    /// The error for who asked, when it is known that nothing of it can be seen.
+    pub fn error(self) -> Error {
+        match self.status {
+            Some(400 | 405 | 416) => Error::internal(format!("the S3 store refuses a request of ours: {}", self.text)),
+            Some(409 | 412) => Error::new(Code::Conflict, "there is such an object already"),
+            Some(401 | 403 | 404) => {
+                tracing::error!(error = self.text, "the S3 store refuses; the bucket or the keys may be wrong");
+                Error::unavailable("file storage")
+            }
+            _ => {
+                tracing::warn!(error = self.text, "the S3 store fails");
+                Error::unavailable("file storage")
+            }
+        }
+    }
+
+    /// The error for who asked for something that may have been done all the same.
+    pub fn error_of_write(self) -> Error {
+        if !self.timed_out {
+            return self.error();
+        }
+        tracing::warn!(error = self.text, "the S3 store does not answer");
+        Error::timeout()
+    }
+}

@@ -1,0 +1,233 @@
+//! What is asked of a store that fails, played by a socket, and of a real one what the contract cannot see.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use confab_common::{Code, testing};
+use futures::TryStreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::upload::PART;
+use super::*;
+
+/// By when a store that is dead has given an error.
+const AT_ONCE: Duration = Duration::from_millis(2500);
+
+struct Request {
+    method: String,
+    target: String,
+    headers: HashMap<String, String>,
+}
+
+/// What the socket does with a request.
+enum Reply {
+    /// Nothing, ever.
+    Silence,
+    /// Sends this and closes, as if the store had broken off.
+    Bytes(Vec<u8>),
+}
+
+fn answer(status: u16, headers: &str, body: &str) -> Reply {
+    Reply::Bytes(format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len()).into())
+}
+
+/// The breaking of a connection without an answer.
+fn cut() -> Reply {
+    Reply::Bytes(vec![])
+}
+
+fn account(port: u16) -> Account {
+    Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: "key".into(), secret: "secret".into() }
+}
+
+/// A store that answers as it is told.
+async fn store(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> S3 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let store = S3::new("bucket", account(listener.local_addr().unwrap().port()));
+    let reply = Arc::new(reply);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let reply = reply.clone();
+            tokio::spawn(async move {
+                let Some(request) = receive(&mut stream).await else { return };
+                match reply(&request) {
+                    Reply::Silence => pending().await,
+                    Reply::Bytes(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),
+                }
+            });
+        }
+    });
+    store
+}
+
+async fn receive(stream: &mut TcpStream) -> Option<Request> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let mut lines = head.lines();
+    let mut first = lines.next()?.split(' ').map(String::from);
+    let headers = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_string())));
+    let request = Request { method: first.next()?, target: first.next()?, headers: headers.collect() };
+    let length = request.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    stream.read_exact(&mut vec![0; length]).await.ok()?;
+    Some(request)
+}
+
+/// Every question to the store is refused with that code in time.
+async fn fails(store: &S3, code: Code) {
+    let begin = Instant::now();
+    let mut errors = Vec::new();
+    errors.push((store.create(Uuid::now_v7()).await.err(), begin.elapsed()));
+    errors.push((store.read(Uuid::now_v7(), 0, 1).await.err(), begin.elapsed()));
+    errors.push((store.delete(Uuid::now_v7()).await.err(), begin.elapsed()));
+    errors.push((store.list(Uuid::nil(), 1).await.err(), begin.elapsed()));
+    errors.push((store.abandon(SystemTime::now()).await.err(), begin.elapsed()));
+    for (n, (error, elapsed)) in errors.into_iter().enumerate() {
+        assert_eq!(error.map(|error| error.code), Some(code), "question {n}");
+        assert!(elapsed < AT_ONCE * (n as u32 + 1), "question {n} took until {elapsed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_unavailable_at_once() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    fails(&S3::new("bucket", account(port)), Code::Unavailable).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_silent_is_unavailable_in_time() {
+    fails(&store(|_| Reply::Silence).await, Code::Unavailable).await;
+}
+
+#[tokio::test]
+async fn a_store_that_breaks_off_or_is_overloaded_is_unavailable() {
+    fails(&store(|_| cut()).await, Code::Unavailable).await;
+    fails(&store(|_| answer(503, "", "<Error><Code>SlowDown</Code></Error>")).await, Code::Unavailable).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_cannot_be_made_is_an_error() {
+    let refused = |request: &Request| match request.method.as_str() {
+        "HEAD" => answer(404, "", ""),
+        _ => answer(403, "", "<Error><Code>AccessDenied</Code></Error>"),
+    };
+    assert_eq!(store(refused).await.create(Uuid::now_v7()).await.err().unwrap().code, Code::Unavailable);
+    let missing = |_: &Request| answer(404, "", "<Error><Code>NoSuchBucket</Code></Error>");
+    // That is not to say that the object is gone.
+    assert_eq!(store(missing).await.read(Uuid::now_v7(), 0, 1).await.err().unwrap().code, Code::Unavailable);
+    assert_eq!(store(missing).await.delete(Uuid::now_v7()).await.unwrap_err().code, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_write_that_is_not_answered_may_have_been_done() {
+    let silent = |request: &Request| if request.method == "HEAD" { answer(200, "", "") } else { Reply::Silence };
+    let writer = store(silent).await.create(Uuid::now_v7()).await.unwrap();
+    let begin = Instant::now();
+    assert_eq!(writer.finish().await.unwrap_err().code, Code::Timeout);
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_was_done() {
+    let stored = Mutex::new(None);
+    let forgetful = move |request: &Request| {
+        let mut stored = stored.lock().unwrap();
+        match (request.method.as_str(), stored.clone()) {
+            ("PUT", None) => {
+                *stored = request.headers.get("x-amz-meta-writer").cloned();
+                cut()
+            }
+            ("PUT", Some(_)) => answer(412, "", "<Error><Code>PreconditionFailed</Code></Error>"),
+            (_, None) => answer(200, "", ""),
+            (_, Some(writer)) => answer(200, &format!("x-amz-meta-writer: {writer}\r\n"), ""),
+        }
+    };
+    let store = store(forgetful).await;
+    store.create(Uuid::now_v7()).await.unwrap().finish().await.unwrap();
+    // Somebody else's object is a conflict all the same.
+    assert_eq!(store.create(Uuid::now_v7()).await.unwrap().finish().await.unwrap_err().code, Code::Conflict);
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_in_the_middle_is_ended() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = ended.clone();
+    let failing = move |request: &Request| match request.method.as_str() {
+        "HEAD" => answer(200, "", ""),
+        "POST" => answer(200, "", "<InitiateMultipartUploadResult><UploadId>7</UploadId></InitiateMultipartUploadResult>"),
+        "DELETE" => {
+            assert!(request.target.contains("uploadId=7"), "{}", request.target);
+            counted.fetch_add(1, Ordering::Relaxed);
+            answer(204, "", "")
+        }
+        _ => answer(500, "", "<Error><Code>InternalError</Code></Error>"),
+    };
+    let mut writer = store(failing).await.create(Uuid::now_v7()).await.unwrap();
+    writer.write(vec![0; PART + 1].into()).await.unwrap();
+    assert_eq!(writer.finish().await.unwrap_err().code, Code::Unavailable);
+    eventually(async || ended.load(Ordering::Relaxed) == 1).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_read_on_from_where_it_was() {
+    let content: Bytes = (0..10_000_u32).flat_map(u32::to_be_bytes).collect();
+    let (whole, asked) = (content.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = asked.clone();
+    // A third of what is left each time, and once nothing at all.
+    let breaking = move |request: &Request| {
+        let (first, last) = request.headers["range"].trim_start_matches("bytes=").split_once('-').unwrap();
+        let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
+        let rest = &whole[first..=last];
+        let sent = if counted.fetch_add(1, Ordering::Relaxed) == 2 { 0 } else { rest.len().div_ceil(3).max(2000).min(rest.len()) };
+        let head = format!(
+            "HTTP/1.1 206 Partial\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\nConnection: close\r\n\r\n",
+            rest.len(),
+            whole.len()
+        );
+        Reply::Bytes([head.as_bytes(), &rest[..sent]].concat())
+    };
+    let reading = store(breaking).await.read(Uuid::now_v7(), 3, 39_990).await.unwrap().unwrap();
+    let read = reading.try_collect::<Vec<_>>().await.unwrap().concat();
+    assert!(read == content[3..39_993], "{} bytes", read.len());
+    assert!(asked.load(Ordering::Relaxed) > 5);
+}
+
+#[tokio::test]
+async fn a_body_that_never_gets_further_is_an_error() {
+    let head = "HTTP/1.1 206 Partial\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/10\r\nConnection: close\r\n\r\n";
+    let reading = store(move |_| Reply::Bytes(head.into())).await.read(Uuid::now_v7(), 0, 10).await.unwrap().unwrap();
+    assert_eq!(reading.try_collect::<Vec<_>>().await.unwrap_err().code, Code::Unavailable);
+    // A store that knows nothing of ranges would give the wrong bytes.
+    let ignorant = store(|_| answer(200, "", "0123456789")).await;
+    assert_eq!(ignorant.read(Uuid::now_v7(), 5, 5).await.err().unwrap().code, Code::Internal);
+}
+
+#[tokio::test]
+async fn a_dropped_upload_is_ended_at_the_store() {
+    let server = testing::s3();
+    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
+    let store = S3::new(&format!("test-{}", Uuid::now_v7()), account);
+    let begun = async || {
+        let answer = store.0.client.list_multipart_uploads().bucket(&store.0.name).send().await.unwrap();
+        answer.uploads().len()
+    };
+    let mut writer = store.create(Uuid::now_v7()).await.unwrap();
+    writer.write(vec![0; 2 * PART + 1].into()).await.unwrap();
+    assert_eq!(begun().await, 1);
+    drop(writer);
+    eventually(async || begun().await == 0).await;
+}
+
+async fn eventually(condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within 10 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

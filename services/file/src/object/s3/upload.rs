@@ -1,0 +1,179 @@
+//! An object on its way into the bucket: at once when it fits into one part, else in parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use confab_common::{Code, Error, Result};
+use futures::future::{BoxFuture, FutureExt};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::{ANSWER, Bucket, Writer, patience};
+
+/// Bytes of a part, all alike but the last. Of the 10,000 that a store takes they make 78 GiB.
+pub(super) const PART: usize = 8 * 1024 * 1024;
+const MOST_PARTS: i32 = 10_000;
+/// Parts of one object under way at once.
+const UNDER_WAY: usize = 2;
+/// Bytes a second that a store takes even on a bad day.
+const SLOWEST: u64 = 1024 * 1024;
+/// How long putting together a part takes then.
+const ASSEMBLY: Duration = Duration::from_millis(20);
+/// The name, among the object's own facts, of what tells one writer's object from another's.
+const WRITER: &str = "writer";
+
+pub(super) struct Upload {
+    bucket: Arc<Bucket>,
+    key: String,
+    writer: String,
+    /// The part being filled; it grows with what arrives.
+    filling: BytesMut,
+    /// The store's id of the multipart upload, once there is one.
+    id: Option<String>,
+    begun: i32,
+    under_way: JoinSet<Result<CompletedPart>>,
+    done: Vec<CompletedPart>,
+}
+
+impl Upload {
+    pub(super) fn new(bucket: Arc<Bucket>, key: String) -> Self {
+        let writer = Uuid::new_v4().to_string();
+        Self { bucket, key, writer, filling: BytesMut::new(), id: None, begun: 0, under_way: JoinSet::new(), done: vec![] }
+    }
+
+    async fn begin(&mut self) -> Result<String> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        let request = self.bucket.client.create_multipart_upload().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
+        let answer = request.send().await.map_err(|error| Failure::from(error).error())?;
+        self.id = answer.upload_id;
+        self.id.clone().ok_or_else(|| Error::internal("the S3 store gives a multipart upload no id"))
+    }
+
+    /// Sends what has been filled on its way as the next part.
+    async fn send_part(&mut self) -> Result<()> {
+        if self.begun == MOST_PARTS {
+            return Err(Error::new(Code::TooLarge, "the file is larger than the object store takes"));
+        }
+        let id = self.begin().await?;
+        while self.under_way.len() >= UNDER_WAY {
+            self.collect().await?;
+        }
+        let permit = self.permit().await?;
+        self.begun += 1;
+        let (bucket, key, number) = (self.bucket.clone(), self.key.clone(), self.begun);
+        let bytes = std::mem::take(&mut self.filling).freeze();
+        self.under_way.spawn(async move {
+            let _permit = permit;
+            let patience = patience_for(bytes.len());
+            let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number).body(bytes.into());
+            let answer = request.customize().config_override(patience).send().await.map_err(|error| Failure::from(error).error())?;
+            Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
+        });
+        Ok(())
+    }
+
+    /// Waits for a part that is under way.
+    async fn collect(&mut self) -> Result<()> {
+        if let Some(part) = self.under_way.join_next().await {
+            self.done.push(part.map_err(Error::internal)??);
+        }
+        Ok(())
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        self.bucket.parts.clone().acquire_owned().await.map_err(Error::internal)
+    }
+
+    async fn put(&mut self) -> Result<(), Failure> {
+        let bytes = std::mem::take(&mut self.filling).freeze();
+        let patience = patience_for(bytes.len());
+        let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
+        request.if_none_match("*").body(bytes.into()).customize().config_override(patience).send().await?;
+        Ok(())
+    }
+
+    async fn complete(&mut self, id: String) -> Result<(), Failure> {
+        self.done.sort_unstable_by_key(|part| part.part_number);
+        let within = 2 * ANSWER + ASSEMBLY * self.begun.unsigned_abs();
+        let patience = patience(within, within);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.done))).build();
+        let request = self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(&self.key).upload_id(id);
+        request.if_none_match("*").multipart_upload(parts).customize().config_override(patience).send().await?;
+        Ok(())
+    }
+
+    /// Whether the object is there and this writer's: when an answer is lost, the repeat of what was done is refused.
+    async fn is_there(&self) -> bool {
+        let answer = self.bucket.client.head_object().bucket(&self.bucket.name).key(&self.key).send().await;
+        answer.is_ok_and(|object| object.metadata().and_then(|facts| facts.get(WRITER)) == Some(&self.writer))
+    }
+}
+
+/// So much takes time, and what has taken all of it is not tried again; a failure at once is.
+fn patience_for(bytes: usize) -> Builder {
+    let within = 2 * ANSWER + Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
+    patience(within, within)
+}
+
+impl Writer for Upload {
+    fn write(&mut self, mut chunk: Bytes) -> BoxFuture<'_, Result<()>> {
+        let write = async move {
+            while !chunk.is_empty() {
+                // A full part waits for what comes after it: what ends here goes at once, without parts.
+                if self.filling.len() == PART {
+                    self.send_part().await?;
+                }
+                let piece = chunk.split_to(chunk.len().min(PART - self.filling.len()));
+                self.filling.extend_from_slice(&piece);
+            }
+            Ok(())
+        };
+        write.boxed()
+    }
+
+    fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+        let finish = async move {
+            if self.id.is_some() {
+                self.send_part().await?;
+                while !self.under_way.is_empty() {
+                    self.collect().await?;
+                }
+            }
+            let _permit = self.permit().await?;
+            let finished = match self.id.clone() {
+                Some(id) => self.complete(id).await,
+                None => self.put().await,
+            };
+            match finished {
+                Err(failure) if failure.is_timeout() || !self.is_there().await => Err(failure.error_of_write()),
+                _ => {
+                    self.id = None;
+                    Ok(())
+                }
+            }
+        };
+        finish.boxed()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
+        let (bucket, key, mut under_way) = (self.bucket.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.under_way));
+        runtime.spawn(async move {
+            // A part that arrives after the end would stay.
+            under_way.shutdown().await;
+            if let Err(error) = bucket.abort(&key, &id).await {
+                tracing::warn!(%error, "a multipart upload is left for the sweep");
+            }
+        });
+    }
+}

@@ -1,0 +1,154 @@
+//! Tells rooms of their files: appends the event of each pending file until the log has it or refuses it for good.
+//!
+//! Any number of replicas and calls may relay one file at once, without a lock: its event's id is in its row, so that the
+//! second is a repeat in the log and changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::{Code, Error, Result};
+use confab_proto::message::v1::message_service_client::MessageServiceClient;
+use confab_proto::message::v1::outcome;
+use confab_proto::message::v1::{AppendRequest, Kind, NewEvent, Outcome};
+use uuid::Uuid;
+
+use crate::store::{File, Store};
+use crate::wire;
+
+pub use confab_proto::message::v1::Event;
+
+/// How an append is called; another replica is asked after half of it.
+const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
+/// How long an event may wait its turn in the message service: shorter than an attempt, so that one stuck room is refused by
+/// name and does not cost the whole batch its answer.
+const TURN: Duration = Duration::from_millis(800);
+/// Files in one append.
+const BATCH: u32 = 64;
+/// How often the store is looked through for what a call left behind: it gave up, or its process ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A call waits two seconds and a half in all, and should notice in time that the log is back.
+const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
+
+/// Carries the events of files to the log.
+pub struct Relay {
+    store: Arc<dyn Store>,
+    message: MessageServiceClient<Transport>,
+}
+
+impl Relay {
+    /// A relay to the message service behind `message`.
+    pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
+        let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        Self { store, message }
+    }
+
+    /// The event of a file that was uploaded to a room, in the log by then, however long that takes; the file is ready. May be
+    /// dropped at any time: the sweep finds what is left.
+    ///
+    /// # Errors
+    /// When the log refuses it for good; the file is gone then, unless it was ready before.
+    pub async fn settle(&self, file: &File) -> Result<Event> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.append(std::slice::from_ref(file)).await.map(|mut verdicts| verdicts.pop()) {
+                Ok(Some(Ok(event))) => return Ok(event),
+                Ok(Some(Err(refusal))) if is_final(refusal.code) => return Err(refusal),
+                Ok(Some(Err(error))) | Err(error) => tracing::debug!(file = %file.id, %error, "an event waits for the log"),
+                Ok(None) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE_OF_CALL);
+        }
+    }
+
+    /// Relays what is pending for ever: at start what an earlier process left, later what calls gave up on.
+    pub async fn run(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.sweep().await {
+                Ok(0) => {
+                    pause = FIRST_PAUSE;
+                    tokio::time::sleep(SWEEP_EVERY).await;
+                    continue;
+                }
+                Ok(files) => tracing::warn!(files, "the log refuses events for now, trying again"),
+                Err(error) => tracing::warn!(%error, "events wait for the log, trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tries every pending file once; how many still are.
+    async fn sweep(&self) -> Result<usize> {
+        let (mut after, mut waiting) = (Uuid::nil(), 0);
+        loop {
+            let files = self.store.pending(after, BATCH).await?;
+            let Some(last) = files.last() else { return Ok(waiting) };
+            after = last.id;
+            let verdicts = self.append(&files).await?;
+            waiting += files.len() - verdicts.iter().filter(|verdict| is_settled(verdict)).count();
+        }
+    }
+
+    /// Appends the events of files, notes what is settled by that, and returns what became of each.
+    async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
+        let events = files.iter().filter_map(new_event).collect();
+        let answer = self.message.clone().append(request(AppendRequest { events }, CALL)).await?.into_inner();
+        let verdicts = files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
+        let (mut told, mut refused) = (Vec::new(), Vec::new());
+        for (file, verdict) in files.iter().zip(&verdicts).filter(|(file, _)| !file.ready) {
+            match verdict {
+                Ok(_) => told.push(file.id),
+                Err(error) if is_final(error.code) => {
+                    tracing::warn!(file = %file.id, %error, "the log refuses a file, which is removed");
+                    refused.push(file.id);
+                }
+                Err(_) => {}
+            }
+        }
+        if !told.is_empty() {
+            self.store.settle(told).await?;
+        }
+        if !refused.is_empty() {
+            self.store.give_up(refused).await?;
+        }
+        Ok(verdicts)
+    }
+}
+
+/// The event that the log has for a file, or why it has none.
+fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
+    match outcome.result {
+        Some(outcome::Result::Event(event)) if file.event.is_some_and(|id| id.to_string() == event.id) => Ok(event),
+        Some(outcome::Result::Event(_)) => Err(Error::new(Code::Conflict, "clientMessageId was used for something else")),
+        Some(outcome::Result::Refusal(refusal)) => Err(Error::new(Code::parse(&refusal.code).unwrap_or(Code::Internal), refusal.detail)),
+        None => Err(Error::internal("the log answers nothing")),
+    }
+}
+
+fn is_settled(verdict: &Result<Event>) -> bool {
+    verdict.as_ref().err().is_none_or(|error| is_final(error.code))
+}
+
+/// Whether asking again cannot help.
+fn is_final(code: Code) -> bool {
+    !matches!(code, Code::Unavailable | Code::Timeout | Code::RateLimited | Code::Internal)
+}
+
+/// The event that tells the room of a file; `None` when it was uploaded without one.
+fn new_event(file: &File) -> Option<NewEvent> {
+    Some(NewEvent {
+        id: file.event?.to_string(),
+        room_id: file.room?.to_string(),
+        kind: Kind::File.into(),
+        sender: Some(wire::user(&file.uploader)),
+        client_message_id: file.client_message_id.clone(),
+        timeout_ms: TURN.as_millis() as u32,
+        files: vec![wire::file(file)],
+        ..NewEvent::default()
+    })
+}

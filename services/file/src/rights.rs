@@ -1,0 +1,64 @@
+//! Who may do what in a room: asked of the room service and remembered for less than a second.
+
+use std::time::Duration;
+
+use confab_common::grpc::{Call, Transport, request};
+use confab_common::{Code, Error, Result};
+use confab_proto::room::v1::CheckAccessRequest;
+use confab_proto::room::v1::room_service_client::RoomServiceClient;
+use moka::future::Cache;
+use uuid::Uuid;
+
+/// How long an answer is taken for the truth; with the call itself it stays below a second.
+const FRESH: Duration = Duration::from_millis(900);
+/// Answers remembered.
+const CAPACITY: u64 = 100_000;
+/// How long to wait for an answer.
+const CALL: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
+
+/// What somebody may do in a room; nothing at all where not even its existence is to be known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Access {
+    pub read: bool,
+    pub post: bool,
+    pub manage: bool,
+}
+
+/// The room and the user; without one an anonymous reader.
+type Key = (Uuid, Option<Uuid>);
+
+/// The rights that were asked for lately.
+pub struct Rights {
+    room: RoomServiceClient<Transport>,
+    fresh: Cache<Key, Access>,
+}
+
+impl Rights {
+    /// Rights as the room service behind `room` knows them.
+    pub fn new(room: Transport) -> Self {
+        Self { room: RoomServiceClient::new(room), fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build() }
+    }
+
+    /// What a user, or with `None` an anonymous reader, may do in a room. Callers that ask for the same at once share one call.
+    ///
+    /// # Errors
+    /// When no room replica answers.
+    pub async fn of(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
+        let key = (room, user);
+        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+    }
+
+    async fn ask(&self, (room, user): Key) -> Result<Access> {
+        let question = CheckAccessRequest { room_id: room.to_string(), user_id: user.map(|id| id.to_string()).unwrap_or_default() };
+        match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
+            Ok(access) => {
+                let access = access.get_ref();
+                Ok(Access { read: access.may_read, post: access.may_post, manage: access.may_manage })
+            }
+            Err(error) if error.code == Code::NotFound => Ok(Access::default()),
+            // Asking changed nothing, so nothing at all was done.
+            Err(error) if error.code == Code::Timeout => Err(Error::unavailable("the room service")),
+            Err(error) => Err(error),
+        }
+    }
+}

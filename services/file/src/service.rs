@@ -1,0 +1,255 @@
+//! The rules of files: who may read, list, delete, sign and attach them. Uploads are in [`crate::upload`].
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use confab_common::{Code, Error, Result, cursor};
+use futures::future::try_join_all;
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::cleanup::Cleanup;
+use crate::object::{Content, Objects};
+use crate::relay::Relay;
+use crate::rights::Rights;
+use crate::store::{File, Forget, Of, Position, Store, User};
+
+/// How long a link is good.
+const LINK_LIFE: Duration = Duration::from_secs(300);
+/// How long the object store may take for one step.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a reader waits for a file whose event is in the log but not yet noted to be.
+const NOTING: Duration = Duration::from_secs(1);
+/// How long a deletion waits for the log to know of it.
+const TELLING: Duration = Duration::from_secs(1);
+/// How often a change is decided anew because somebody else was faster.
+const TRIES: usize = 3;
+
+/// Files and what may be done with them.
+pub struct Files {
+    pub store: Arc<dyn Store>,
+    pub objects: Arc<dyn Objects>,
+    pub rights: Rights,
+    pub relay: Arc<Relay>,
+    pub cleanup: Arc<Cleanup>,
+    /// Largest file, in bytes.
+    pub max_size: u64,
+    /// Places for uploads.
+    pub uploads: Arc<Semaphore>,
+}
+
+/// Who reads.
+#[derive(Debug, Clone)]
+pub enum Reader {
+    /// Somebody logged in.
+    User(User),
+    /// The bearer of a link.
+    Link(Link),
+    /// Anybody: sees what is in public rooms.
+    Anonymous,
+}
+
+impl Reader {
+    fn user(&self) -> Option<Uuid> {
+        match self {
+            Self::User(user) => Some(user.id),
+            Self::Link(_) | Self::Anonymous => None,
+        }
+    }
+
+    fn is_no_link(&self) -> Result<()> {
+        if let Self::Link(_) = self { Err(no_token()) } else { Ok(()) }
+    }
+}
+
+/// What makes a link good for its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub expires_at_ms: i64,
+    pub signature: String,
+}
+
+/// A page of a list.
+pub struct Page {
+    pub files: Vec<File>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+impl Files {
+    /// One file, if the reader may know of it.
+    pub async fn get(&self, id: Uuid, reader: &Reader) -> Result<File> {
+        let file = self.store.get(id).await?.ok_or_else(unknown)?;
+        if !self.may_read(&file, reader).await? {
+            return Err(unknown());
+        }
+        self.noted(file).await
+    }
+
+    /// A range of a file's bytes; a length of 0 stands for all that follow.
+    pub async fn download(&self, id: Uuid, reader: &Reader, offset: u64, length: u64) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let file = self.get(id, reader).await?;
+        if file.size == 0 && offset == 0 {
+            return Ok(stream::empty().boxed());
+        }
+        let rest = file.size.checked_sub(offset).filter(|rest| *rest > 0);
+        let rest = rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
+        let length = if length == 0 { rest } else { length.min(rest) };
+        match patiently(self.objects.read(id, offset, length)).await? {
+            Some(content) => Ok(whole(content, length)),
+            None if self.store.get(id).await?.is_none() => Err(unknown()),
+            None => Err(Error::internal(format_args!("the bytes of file {id} are not there"))),
+        }
+    }
+
+    /// A room's files or, without one, the reader's own uploads, newest first.
+    pub async fn list(&self, reader: &Reader, room: Option<Uuid>, limit: u32, page: &str) -> Result<Page> {
+        if !(1..=200).contains(&limit) {
+            return Err(Error::field("limit", "must be from 1 to 200"));
+        }
+        // A link shows one file, not lists.
+        reader.is_no_link()?;
+        let (of, whose) = match room {
+            Some(room) if self.rights.of(room, reader.user()).await?.read => (Of::Room(room), room),
+            Some(_) => return Err(Error::not_found("room")),
+            None => {
+                let user = reader.user().ok_or_else(no_token)?;
+                (Of::Uploader(user), user)
+            }
+        };
+        // A cursor carries whose files it goes on with: on another list it would silently skip some.
+        let below = match page {
+            "" => Position::TOP,
+            page => match cursor::decode::<(i64, Uuid, Uuid)>(page)? {
+                (created_at_ms, id, of) if of == whose => Position { created_at_ms, id },
+                _ => return Err(Error::field("cursor", "belongs to another list")),
+            },
+        };
+        let mut files = self.store.list(of, below, limit + 1).await?;
+        let more = files.len() > limit as usize;
+        files.truncate(limit as usize);
+        let last = files.last().filter(|_| more).map(File::position);
+        Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
+    }
+
+    /// Deletes a file: its uploader may, and who manages its room. The log is told before the answer if that is possible in
+    /// time, else soon.
+    pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
+        let file = self.store.get(id).await?.ok_or_else(unknown)?;
+        if file.uploader.id != caller.id {
+            let Some(room) = file.room else { return Err(unknown()) };
+            let access = self.rights.of(room, Some(caller.id)).await?;
+            if !access.read {
+                return Err(unknown());
+            }
+            if !access.manage {
+                return Err(Error::new(Code::Forbidden, "only its uploader or an admin of its room may do this"));
+            }
+        }
+        let file = self.noted(file).await?;
+        if !self.store.delete(id).await? {
+            return Err(unknown());
+        }
+        // It may have been attached since it was looked at: then the queue has its room.
+        if let Some(room) = file.room {
+            let _ = tokio::time::timeout(TELLING, self.cleanup.forget(&[Forget { file: id, room }])).await;
+        }
+        Ok(())
+    }
+
+    /// A link by which anybody can read a file for a few minutes.
+    pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
+        // A link would otherwise make itself last for ever.
+        reader.is_no_link()?;
+        let file = self.get(id, reader).await?;
+        let expires_at_ms = now_ms() + LINK_LIFE.as_millis() as i64;
+        Ok(Link { expires_at_ms, signature: file.link_key.sign(id, expires_at_ms) })
+    }
+
+    /// Gives files to a room: roomless ones of the caller, and those that are its already; all or none. They are returned in
+    /// the order asked for.
+    pub async fn attach(&self, caller: &User, room: Uuid, ids: &[Uuid]) -> Result<Vec<File>> {
+        let mut distinct = ids.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        for _ in 0..TRIES {
+            let files = try_join_all(ids.iter().map(|id| self.attachable(*id, caller, room))).await?;
+            if self.store.attach(distinct.clone(), room, caller.id).await? {
+                return Ok(files.into_iter().map(|file| File { room: Some(room), ..file }).collect());
+            }
+        }
+        Err(Error::unavailable("the file"))
+    }
+
+    async fn attachable(&self, id: Uuid, caller: &User, room: Uuid) -> Result<File> {
+        let file = self.store.get(id).await?.ok_or_else(unknown)?;
+        match file.room {
+            Some(its) if its == room => self.noted(file).await,
+            None if file.uploader.id == caller.id => Ok(file),
+            Some(other) if self.rights.of(other, Some(caller.id)).await?.read => {
+                Err(Error::new(Code::Conflict, "the file belongs to another room"))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    async fn may_read(&self, file: &File, reader: &Reader) -> Result<bool> {
+        match (reader, file.room) {
+            (Reader::Link(link), _) => {
+                let signed = file.link_key.verifies(file.id, link.expires_at_ms, &link.signature);
+                Ok(signed && now_ms() < link.expires_at_ms)
+            }
+            (_, Some(room)) => Ok(self.rights.of(room, reader.user()).await?.read),
+            (_, None) => Ok(reader.user() == Some(file.uploader.id)),
+        }
+    }
+
+    /// The file, ready. Whoever knows a pending file's id has it from its event, so that only noting this is left to do.
+    async fn noted(&self, file: File) -> Result<File> {
+        if file.ready {
+            return Ok(file);
+        }
+        match tokio::time::timeout(NOTING, self.relay.settle(&file)).await {
+            Ok(Ok(_)) => Ok(File { ready: true, ..file }),
+            Ok(Err(_)) => Err(unknown()),
+            Err(_) => Err(Error::unavailable("the file")),
+        }
+    }
+}
+
+/// A step of the object store, given up when it takes too long.
+pub async fn patiently<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
+}
+
+/// The bytes of a range, all of them or an error at the end.
+fn whole(content: Content, length: u64) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold((content, length), piece).boxed()
+}
+
+async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Content, u64))>> {
+    if left == 0 {
+        return Ok(None);
+    }
+    let bytes = patiently(async { content.next().await.transpose() }).await?;
+    let bytes = bytes.ok_or_else(|| Error::internal("an object is shorter than it should be"))?;
+    let left = left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("an object is longer than it should be"))?;
+    Ok(Some((bytes, (content, left))))
+}
+
+/// The error for whoever must log in.
+pub fn no_token() -> Error {
+    Error::new(Code::Unauthorized, "a token is needed")
+}
+
+/// The error for an id that is no file's, as far as the caller may know.
+pub fn unknown() -> Error {
+    Error::not_found("file")
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+}

@@ -1,0 +1,115 @@
+//! Compares what objects there are with what files there are, and removes objects that belong to none.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use confab_common::Result;
+use uuid::Uuid;
+
+use crate::object::{Objects, Stored};
+use crate::store::Store;
+
+/// How many of each are compared at once.
+const PAGE: u32 = 1000;
+
+/// Looks for orphans.
+pub struct Sweep {
+    store: Arc<dyn Store>,
+    objects: Arc<dyn Objects>,
+    /// How old something must be to be one: an upload may be under way.
+    age: Duration,
+    page: u32,
+}
+
+/// What a sweep found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Orphans {
+    /// Objects without a file, removed.
+    pub objects: u64,
+    /// Files without an object.
+    pub files: u64,
+    /// Uploads to the object store that were begun and never ended, ended.
+    pub uploads: u64,
+}
+
+impl Sweep {
+    /// A sweep that takes nothing younger than `age` for an orphan.
+    pub fn new(store: Arc<dyn Store>, objects: Arc<dyn Objects>, age: Duration) -> Self {
+        Self { store, objects, age, page: PAGE }
+    }
+
+    /// Sweeps now and then for ever.
+    pub async fn run(self, every: Duration) {
+        loop {
+            match self.once().await {
+                Ok(orphans) => count(orphans),
+                Err(error) => tracing::warn!(%error, "a sweep for orphans ended early"),
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Goes through everything once, in the order of ids.
+    async fn once(&self) -> Result<Orphans> {
+        let before = SystemTime::now().checked_sub(self.age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut orphans = Orphans::default();
+        let mut after = Uuid::nil();
+        loop {
+            // In this order: a file's object is there before its row is.
+            let ids = self.store.known(after, self.page).await?;
+            let objects = self.objects.list(after, self.page).await?;
+            // A full page says nothing about what is behind it.
+            let ends = [end(&ids, self.page, |id| *id), end(&objects, self.page, |object| object.key)];
+            let end = ends.into_iter().flatten().min();
+            let within = |id: &Uuid| end.is_none_or(|end| *id <= end);
+            let ids = ids.into_iter().filter(within).collect::<BTreeSet<_>>();
+            let keys = objects.iter().map(|object| object.key).filter(within).collect::<BTreeSet<_>>();
+            for object in objects.iter().filter(|object| within(&object.key) && !ids.contains(&object.key)) {
+                orphans.objects += u64::from(self.remove(object, before).await?);
+            }
+            for id in ids.difference(&keys) {
+                orphans.files += u64::from(self.is_without_bytes(*id).await?);
+            }
+            match end {
+                Some(end) => after = end,
+                None => break,
+            }
+        }
+        orphans.uploads = self.objects.abandon(before).await?;
+        Ok(orphans)
+    }
+
+    /// Removes an object unless it is young or has got its file meanwhile; whether it did.
+    async fn remove(&self, object: &Stored, before: SystemTime) -> Result<bool> {
+        if object.modified > before || self.store.get(object.key).await?.is_some() {
+            return Ok(false);
+        }
+        tracing::warn!(object = %object.key, "an object belongs to no file and is removed");
+        self.objects.delete(object.key).await?;
+        Ok(true)
+    }
+
+    /// Whether it is still a file: an object goes after its file does.
+    async fn is_without_bytes(&self, id: Uuid) -> Result<bool> {
+        let stands = self.store.get(id).await?.is_some();
+        if stands {
+            tracing::error!(file = %id, "a file's bytes are not there");
+        }
+        Ok(stands)
+    }
+}
+
+/// The last of a page, if the page is full.
+fn end<T>(page: &[T], limit: u32, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
+    page.last().filter(|_| page.len() >= limit as usize).map(id)
+}
+
+fn count(orphans: Orphans) {
+    for (kind, count) in [("object", orphans.objects), ("file", orphans.files), ("upload", orphans.uploads)] {
+        metrics::counter!("confab_file_orphans_total", "kind" => kind).increment(count);
+    }
+}
+
+#[cfg(test)]
+mod tests;

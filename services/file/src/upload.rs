@@ -1,0 +1,190 @@
+//! Taking a file: its bytes go to the object store as they come; then its row is written, and its room is told.
+
+mod intake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use confab_common::{Code, Error, Result};
+use futures::stream::BoxStream;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::link::LinkKey;
+use crate::name;
+use crate::object::Writer;
+use crate::relay::Event;
+use crate::service::{Files, PATIENCE, now_ms, patiently};
+use crate::store::{File, User};
+
+use intake::Intake;
+
+/// How long a caller waits who does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Longest that a caller is believed to wait.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is known of a file before its bytes come.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    pub caller: User,
+    /// As the client gave it.
+    pub name: String,
+    /// As the client claims it.
+    pub content_type: String,
+    /// At least so many bytes will come.
+    pub at_least: u64,
+    pub target: Target,
+}
+
+/// Where an upload goes and what its client calls it, as far as is known yet.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    pub room: Option<Uuid>,
+    pub client_message_id: Option<String>,
+}
+
+impl Target {
+    /// Both together; what is said twice must be the same.
+    fn and(self, later: Self) -> Result<Self> {
+        Ok(Self {
+            room: once("roomId", self.room, later.room)?,
+            client_message_id: once("clientMessageId", self.client_message_id, later.client_message_id)?,
+        })
+    }
+}
+
+fn once<T: PartialEq>(field: &str, first: Option<T>, second: Option<T>) -> Result<Option<T>> {
+    match (first, second) {
+        (Some(first), Some(second)) if first != second => Err(Error::field(field, "must be given once")),
+        (first, second) => Ok(first.or(second)),
+    }
+}
+
+/// What follows [`Begin`].
+#[derive(Debug, Clone)]
+pub enum Part {
+    Chunk(Bytes),
+    /// All bytes were sent; the caller waits so long for the answer, or the usual time if that is zero.
+    Finish(Target, Duration),
+}
+
+/// What became of an upload.
+#[derive(Debug)]
+pub struct Uploaded {
+    pub file: File,
+    /// The room's message, when there is a room.
+    pub message: Option<Event>,
+    /// An earlier upload of the same name is answered.
+    pub duplicate: bool,
+}
+
+impl Files {
+    /// Takes a file. Until the last part has come nothing of it is kept, whatever happens.
+    pub async fn upload(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
+        let place = self.uploads.clone().try_acquire_owned();
+        let place = place.map_err(|_| Error::unavailable("a place for one more upload"))?;
+        let Begin { caller, name, content_type, at_least, target } = begin;
+        self.check_size(at_least)?;
+        if let Some(room) = target.room {
+            self.may_post(room, &caller).await?;
+        }
+        let id = Uuid::now_v7();
+        let mut writer = patiently(self.objects.create(id)).await?;
+        let mut intake = Intake::default();
+        let (late, timeout) = loop {
+            match intake.next(&mut parts).await? {
+                Part::Chunk(chunk) => {
+                    intake.take(&chunk);
+                    self.check_size(intake.size())?;
+                    patiently(writer.write(chunk)).await?;
+                }
+                Part::Finish(late, timeout) => break (late, timeout),
+            }
+        };
+        let waits = if timeout.is_zero() { DEFAULT_TIMEOUT } else { timeout.min(MAX_TIMEOUT) };
+        let deadline = Instant::now() + waits;
+        let known = target.room;
+        let Target { room, client_message_id } = target.and(late)?;
+        let content = intake.finish(&content_type);
+        let file = File {
+            id,
+            name: name::clean(&name),
+            size: content.size,
+            content_type: content.media.content_type,
+            sha256: content.sha256,
+            safe_inline: content.media.safe_inline,
+            uploader: caller,
+            created_at_ms: now_ms(),
+            link_key: LinkKey::random()?,
+            room,
+            client_message_id,
+            event: room.map(|_| Uuid::now_v7()),
+            ready: room.is_none(),
+        };
+        // A task of its own: a caller that leaves now must not leave a thing half done.
+        let files = self.clone();
+        let keeping = tokio::spawn(async move {
+            let _place = place;
+            if let Some(room) = room.filter(|_| known.is_none()) {
+                files.may_post(room, &file.uploader).await?;
+            }
+            files.keep(writer, file, deadline).await
+        });
+        match tokio::time::timeout_at(deadline, keeping).await {
+            Ok(kept) => kept.map_err(Error::internal)?,
+            Err(_) => Err(Error::timeout()),
+        }
+    }
+
+    /// Makes a file of the bytes written, and answers once its room knows. What is left behind here is found again: a row by
+    /// the relay, an object without one by the sweep.
+    async fn keep(&self, writer: Box<dyn Writer>, file: File, deadline: Instant) -> Result<Uploaded> {
+        let finished = tokio::time::timeout(PATIENCE, writer.finish()).await;
+        finished.unwrap_or_else(|_| Err(Error::timeout()))?;
+        let id = file.id;
+        let file = match self.store.add(file).await {
+            // The row may be there.
+            Err(error) if error.code == Code::Timeout => return Err(error),
+            Err(error) => {
+                self.cleanup.drop_object(id).await;
+                return Err(error);
+            }
+            Ok(file) => file,
+        };
+        let duplicate = file.id != id;
+        let drop = async {
+            if duplicate {
+                self.cleanup.drop_object(id).await;
+            }
+        };
+        let (message, ()) = tokio::join!(self.tell(&file, deadline), drop);
+        Ok(Uploaded { file, message: message?, duplicate })
+    }
+
+    /// The event of a file in the log; `None` when it was uploaded without a room.
+    async fn tell(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
+        if file.event.is_none() {
+            return Ok(None);
+        }
+        let told = tokio::time::timeout_at(deadline, self.relay.settle(file)).await;
+        told.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
+    }
+
+    fn check_size(&self, size: u64) -> Result<()> {
+        if size > self.max_size {
+            return Err(Error::new(Code::TooLarge, format!("a file must be at most {} bytes", self.max_size)));
+        }
+        Ok(())
+    }
+
+    async fn may_post(&self, room: Uuid, user: &User) -> Result<()> {
+        let access = self.rights.of(room, Some(user.id)).await?;
+        match (access.read, access.post) {
+            (_, true) => Ok(()),
+            (true, false) => Err(Error::new(Code::Forbidden, "may not post in this room")),
+            (false, false) => Err(Error::not_found("room")),
+        }
+    }
+}

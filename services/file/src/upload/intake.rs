@@ -1,0 +1,178 @@
+//! What is learned of a file while its bytes come, and how long they may be in coming.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use confab_common::{Code, Error, Result};
+use futures::stream::{BoxStream, StreamExt};
+use tokio::time::Instant;
+
+use super::Part;
+use crate::media::{HEAD, Media};
+
+/// Longest without a byte, and the time over which the pace is taken.
+const QUIET: Duration = Duration::from_secs(30);
+/// Least bytes in that time.
+const LEAST: u64 = 30 * 1024;
+
+/// The bytes so far.
+pub struct Intake {
+    size: u64,
+    head: Vec<u8>,
+    digest: Context,
+    pace: Pace,
+}
+
+/// Bytes, and the time spent waiting for them; what the object store takes is not the sender's fault.
+#[derive(Default)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+}
+
+/// What the bytes are.
+pub struct Content {
+    pub size: u64,
+    pub sha256: String,
+    pub media: Media,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { size: 0, head: Vec::new(), digest: Context::new(&SHA256), pace: Pace::default() }
+    }
+}
+
+impl Intake {
+    /// The next part.
+    ///
+    /// # Errors
+    /// `invalid_request` when it is too long in coming, or the upload ends without its end.
+    pub async fn next(&mut self, parts: &mut BoxStream<'static, Result<Part>>) -> Result<Part> {
+        let begun = Instant::now();
+        let part = tokio::time::timeout(QUIET, parts.next()).await.map_err(|_| stalled())?;
+        let part = part.unwrap_or_else(|| Err(Error::new(Code::InvalidRequest, "the upload ends too early")))?;
+        if let Part::Chunk(chunk) = &part {
+            self.pace.add(chunk, begun.elapsed())?;
+        }
+        Ok(part)
+    }
+
+    /// Notes the next bytes.
+    pub fn take(&mut self, chunk: &Bytes) {
+        self.size += chunk.len() as u64;
+        self.digest.update(chunk);
+        let missing = HEAD - self.head.len();
+        self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+    }
+
+    /// How many bytes there are.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What they are, now that there are no more; `claim` is what their sender says.
+    pub fn finish(self, claim: &str) -> Content {
+        let sha256 = self.digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Content { size: self.size, sha256, media: Media::of(&self.head, claim) }
+    }
+}
+
+impl Pace {
+    fn add(&mut self, chunk: &Bytes, waited: Duration) -> Result<()> {
+        self.bytes += chunk.len() as u64;
+        self.waited += waited;
+        if self.waited < QUIET {
+            return Ok(());
+        }
+        if self.bytes < LEAST {
+            return Err(stalled());
+        }
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+fn stalled() -> Error {
+    Error::new(Code::InvalidRequest, "the upload comes too slowly")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    /// Chunks of so many bytes, one after each pause.
+    fn sent(size: usize, pause: Duration) -> BoxStream<'static, Result<Part>> {
+        let chunk = Bytes::from(vec![b'x'; size]);
+        stream::repeat(chunk)
+            .then(move |chunk| async move {
+                tokio::time::sleep(pause).await;
+                Ok(Part::Chunk(chunk))
+            })
+            .boxed()
+    }
+
+    /// How long parts are waited for, and why no longer.
+    async fn given_up(mut parts: BoxStream<'static, Result<Part>>) -> (Duration, Error) {
+        let (begun, mut intake) = (Instant::now(), Intake::default());
+        loop {
+            if let Err(error) = intake.next(&mut parts).await {
+                return (begun.elapsed(), error);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_who_stops_or_trickles_is_given_up() {
+        let (time, error) = given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
+        assert_eq!((time, error.code), (Duration::from_secs(35), Code::InvalidRequest));
+        let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
+        assert_eq!((time, error.code), (Duration::from_secs(30), Code::InvalidRequest));
+        // Also one who was fast before.
+        let slow = sent(1 << 20, Duration::from_secs(1)).take(30).chain(sent(1, Duration::from_secs(10)));
+        assert_eq!(given_up(slow.boxed()).await.0, Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_sender_and_a_slow_store_are_not() {
+        let mut parts = sent(2048, Duration::from_secs(1));
+        let mut intake = Intake::default();
+        for _ in 0..300 {
+            intake.next(&mut parts).await.unwrap();
+        }
+        let mut parts = sent(10, Duration::from_millis(10));
+        let mut intake = Intake::default();
+        for _ in 0..100 {
+            intake.next(&mut parts).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_without_its_end_is_none() {
+        let (_, error) = given_up(stream::empty().boxed()).await;
+        assert_eq!(error.code, Code::InvalidRequest);
+        let (_, error) = given_up(stream::iter([Err(Error::unavailable("the sender"))]).boxed()).await;
+        assert_eq!(error.code, Code::Unavailable);
+    }
+
+    #[test]
+    fn the_bytes_are_counted_hashed_and_recognised() {
+        let mut intake = Intake::default();
+        for piece in [&b"\x89PN"[..], b"G\r\n\x1a\n", &[0; HEAD]] {
+            intake.take(&Bytes::from_static(piece));
+        }
+        assert_eq!(intake.head.len(), HEAD);
+        let content = intake.finish("text/plain");
+        assert_eq!((content.size, content.media.content_type.as_str()), (8 + HEAD as u64, "image/png"));
+
+        let mut intake = Intake::default();
+        intake.take(&Bytes::from_static(b"abc"));
+        let content = intake.finish("text/plain");
+        assert_eq!(content.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(content.media.content_type, "text/plain");
+    }
+}

@@ -1,0 +1,125 @@
+//! What goes, goes everywhere.
+
+use confab_common::Code;
+
+use super::log::Mood;
+use super::*;
+
+/// Runs each of these on both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+    };
+}
+
+on_both_stores![
+    a_deleted_file_is_gone_from_everywhere,
+    what_is_owed_for_a_deleted_file_survives_a_restart,
+    a_closed_room_loses_its_files,
+    orphans_are_swept,
+];
+
+async fn a_deleted_file_is_gone_from_everywhere(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    let roomless = service.uploaded(Sending::new(&ada, "a", "a")).await.id;
+    let shared = service.uploaded(Sending::new(&ada, "b", "b").to(&room)).await.id;
+    let attached = service.uploaded(Sending::new(&ada, "c", "c")).await.id;
+    service.attach(&ada, &room, &[&attached]).await.unwrap();
+    for id in [&roomless, &shared, &attached] {
+        service.delete(&ada, id).await.unwrap();
+        assert_eq!(service.get(by(&ada), id).await.unwrap_err().code, Code::NotFound);
+        assert_eq!(service.delete(&ada, id).await.unwrap_err().code, Code::NotFound);
+    }
+    let mut told = vec![(room.clone(), shared), (room, attached)];
+    told.sort();
+    assert_eq!(world.log.forgotten(), told, "by the time the deletion is answered");
+    eventually(async || place.objects().is_empty().then_some(())).await;
+}
+
+async fn what_is_owed_for_a_deleted_file_survives_a_restart(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    let id = service.uploaded(Sending::new(&ada, "a", "a").to(&room)).await.id;
+    // Neither the object store nor the log can be reached.
+    let (objects, away) = (place.directory.join("objects"), place.directory.join("away"));
+    std::fs::rename(&objects, &away).unwrap();
+    std::fs::write(&objects, "a file where a directory should be").unwrap();
+    world.log.is(Mood::Away);
+    service.delete(&ada, &id).await.unwrap();
+    assert_eq!(service.get(by(&ada), &id).await.unwrap_err().code, Code::NotFound);
+    service.stop();
+
+    let service = Service::start(&place, &world).await;
+    assert_eq!(world.log.forgotten(), []);
+    std::fs::remove_file(&objects).unwrap();
+    std::fs::rename(&away, &objects).unwrap();
+    assert_eq!(place.objects().len(), 1);
+    world.log.is(Mood::Well);
+    eventually(async || (world.log.forgotten() == [(room.clone(), id.clone())]).then_some(())).await;
+    eventually(async || place.objects().is_empty().then_some(())).await;
+    service.stop();
+}
+
+async fn a_closed_room_loses_its_files(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let (room, other) = (world.rooms.public(), world.rooms.public());
+    for number in 0..3 {
+        service.uploaded(Sending::new(&ada, "a", format!("{number}")).to(&room)).await;
+    }
+    let attached = service.uploaded(Sending::new(&ada, "a", "attached")).await.id;
+    service.attach(&ada, &room, &[&attached]).await.unwrap();
+    let stays = service.uploaded(Sending::new(&ada, "b", "stays").to(&other)).await.id;
+    world.rooms.delete(&room);
+    world.log.close(&room);
+    eventually(async || (service.uploads(&ada).await == [stays.as_str()]).then_some(())).await;
+    eventually(async || (place.objects().len() == 1).then_some(())).await;
+    assert_eq!(service.download(anonymous(), &stays, 0, 0).await.unwrap(), b"stays");
+    assert_eq!(world.log.forgotten(), []);
+}
+
+async fn orphans_are_swept(place: Place) {
+    let place = place.with(["--orphan-age=1ms", "--sweep-every=20ms"]);
+    let (world, ada) = (World::default(), user("ada"));
+    let stray = Uuid::now_v7().to_string();
+    let folder = place.directory.join("objects").join(&stray[..4]).join(&stray[4..6]);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(&stray), "of no file").unwrap();
+    let service = Service::start(&place, &world).await;
+    eventually(async || place.objects().is_empty().then_some(())).await;
+    // A file whose bytes are lost is not touched: they may come back from a backup.
+    let id = eventually(async || service.upload(Sending::new(&ada, "a", "a")).await.ok()).await.file.unwrap().id;
+    for object in place.objects() {
+        std::fs::remove_file(object).unwrap();
+    }
+    assert_eq!(service.get(by(&ada), &id).await.unwrap().id, id);
+}
+
+#[tokio::test]
+async fn a_file_is_deleted_by_its_uploader_or_who_manages_its_room() {
+    let (world, ada, bob, eve) = (World::default(), user("ada"), user("bob"), user("eve"));
+    let service = Service::start(&Place::sqlite(), &world).await;
+    let room = world.rooms.make([(bob.id.as_str(), rooms::MANAGE)], rooms::POST);
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST), (bob.id.as_str(), rooms::MANAGE)]);
+    let roomless = service.uploaded(Sending::new(&ada, "a", "a")).await.id;
+    let shared = service.uploaded(Sending::new(&ada, "b", "b").to(&room)).await.id;
+    let hidden = service.uploaded(Sending::new(&ada, "c", "c").to(&private)).await.id;
+    for (caller, id, code) in [
+        (&bob, &roomless, Code::NotFound),
+        (&eve, &shared, Code::Forbidden),
+        (&eve, &hidden, Code::NotFound),
+        (&ada, &Uuid::now_v7().to_string(), Code::NotFound),
+        (&ada, &"tea".to_string(), Code::NotFound),
+    ] {
+        assert_eq!(service.delete(caller, id).await.unwrap_err().code, code);
+    }
+    service.delete(&bob, &shared).await.unwrap();
+    service.delete(&bob, &hidden).await.unwrap();
+    service.delete(&ada, &roomless).await.unwrap();
+    let request = DeleteFileRequest { caller: None, id: roomless };
+    assert_eq!(Error::from(service.client.clone().delete_file(request).await.unwrap_err()).code, Code::Unauthorized);
+}

@@ -1,0 +1,156 @@
+//! A message service that remembers what it was given, and can be away.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use confab_common::grpc::{Transport, in_process};
+use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
+use confab_proto::message::v1::*;
+use tonic::{Request, Response, Status};
+
+/// How the log behaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Mood {
+    #[default]
+    Well,
+    /// Answers `unavailable`.
+    Away,
+    /// Does what it is asked to, but the answer is lost.
+    Mute,
+    /// Refuses events with this code.
+    Refusing(&'static str),
+}
+
+#[derive(Default)]
+struct State {
+    mood: Mood,
+    events: Vec<NewEvent>,
+    forgotten: Vec<(String, String)>,
+    closed: Vec<String>,
+    attempts: usize,
+}
+
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<State>>);
+
+impl Log {
+    pub fn transport(&self) -> Transport {
+        in_process(MessageServiceServer::new(self.clone()))
+    }
+
+    pub fn is(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    /// Calls of `Append` so far.
+    pub fn attempts(&self) -> usize {
+        self.state().attempts
+    }
+
+    pub fn events(&self) -> Vec<NewEvent> {
+        self.state().events.clone()
+    }
+
+    /// Puts an event in that comes from elsewhere.
+    pub fn has(&self, event: NewEvent) {
+        self.state().events.push(event);
+    }
+
+    /// Rooms and files that were forgotten, each once.
+    pub fn forgotten(&self) -> Vec<(String, String)> {
+        let mut forgotten = self.state().forgotten.clone();
+        forgotten.sort();
+        forgotten.dedup();
+        forgotten
+    }
+
+    pub fn close(&self, room: &str) {
+        self.state().closed.push(room.into());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// The state, unless the log is away, and whether its answer gets lost.
+    fn asked(&self) -> Result<(MutexGuard<'_, State>, bool), Status> {
+        let state = self.state();
+        match state.mood {
+            Mood::Away => Err(Status::unavailable("away")),
+            mood => Ok((state, mood == Mood::Mute)),
+        }
+    }
+}
+
+/// The same identity: a repeat of what is in the log already.
+fn same(one: &NewEvent, other: &NewEvent) -> bool {
+    let client = |event: &NewEvent| event.client_message_id.clone().ok_or(event.id.clone());
+    let sender = |event: &NewEvent| event.sender.as_ref().map(|sender| sender.id.clone());
+    one.room_id == other.room_id && sender(one) == sender(other) && client(one) == client(other)
+}
+
+fn event(new: &NewEvent, index: usize) -> Event {
+    Event {
+        id: new.id.clone(),
+        room_id: new.room_id.clone(),
+        seq: index as u64 + 1,
+        kind: new.kind,
+        sender: new.sender.clone(),
+        client_message_id: new.client_message_id.clone(),
+        content: new.content.clone(),
+        files: new.files.clone(),
+        ..Event::default()
+    }
+}
+
+fn outcome(state: &mut State, new: NewEvent) -> Outcome {
+    let closed = state.closed.contains(&new.room_id).then_some("not_found");
+    let refusing = if let Mood::Refusing(code) = state.mood { Some(code) } else { closed };
+    if let Some(code) = refusing {
+        let refusal = Refusal { code: code.into(), detail: "the test says so".into() };
+        return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
+    }
+    let first = state.events.iter().position(|event| same(event, &new));
+    let duplicate = first.is_some_and(|index| state.events[index].id != new.id);
+    let index = first.unwrap_or_else(|| {
+        state.events.push(new);
+        state.events.len() - 1
+    });
+    Outcome { result: Some(outcome::Result::Event(event(&state.events[index], index))), duplicate }
+}
+
+#[tonic::async_trait]
+impl MessageService for Log {
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        self.state().attempts += 1;
+        let (mut state, lost) = self.asked()?;
+        let events = request.into_inner().events;
+        let outcomes = events.into_iter().map(|event| outcome(&mut state, event)).collect();
+        if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(AppendResponse { epoch: String::new(), outcomes })) }
+    }
+
+    async fn get_room_heads(&self, request: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
+        let (state, _) = self.asked()?;
+        let rooms = request.into_inner().room_ids.into_iter();
+        let heads = rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
+        Ok(Response::new(GetRoomHeadsResponse { epoch: String::new(), heads }))
+    }
+
+    async fn forget_files(&self, request: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
+        let (mut state, lost) = self.asked()?;
+        let ForgetFilesRequest { room_id, ids } = request.into_inner();
+        state.forgotten.extend(ids.into_iter().map(|id| (room_id.clone(), id)));
+        if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(ForgetFilesResponse {})) }
+    }
+
+    async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn read_log(&self, _: Request<ReadLogRequest>) -> Result<Response<ReadLogResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn get_heads(&self, _: Request<GetHeadsRequest>) -> Result<Response<GetHeadsResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}

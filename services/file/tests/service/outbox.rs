@@ -1,0 +1,184 @@
+//! A file and its room's message are one fact.
+
+use confab_common::Code;
+use confab_proto::message::v1::NewEvent;
+
+use super::log::Mood;
+use super::*;
+
+/// Runs each of these on both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+    };
+}
+
+on_both_stores![
+    a_repeat_answers_the_first_upload,
+    uploads_of_one_name_at_once_make_one_file,
+    a_file_waits_unseen_for_the_log,
+    what_the_log_is_owed_survives_a_restart,
+    an_answer_lost_is_no_message_doubled,
+    whoever_has_seen_the_message_can_read_the_file,
+    what_the_log_refuses_for_good_leaves_nothing,
+    a_name_that_was_used_for_something_else_is_a_conflict,
+];
+
+async fn a_repeat_answers_the_first_upload(place: Place) {
+    let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
+    let service = Service::start(&place, &world).await;
+    let (room, other) = (world.rooms.public(), world.rooms.public());
+    let sending = Sending::new(&ada, "a.txt", "first").called("1");
+    for sending in [sending.clone(), sending.clone().to(&room), sending.clone().to(&other)] {
+        let first = service.upload(sending.clone()).await.unwrap();
+        assert!(!first.duplicate);
+        let repeat = Sending { bytes: "second, and longer".into(), ..sending };
+        let answer = service.upload(repeat).await.unwrap();
+        assert!(answer.duplicate);
+        assert_eq!((answer.file, answer.message), (first.file, first.message));
+    }
+    service.uploaded(Sending::new(&bob, "b.txt", "Bob's").called("1").to(&room)).await;
+    assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (3, 3));
+    eventually(async || (place.objects().len() == 4).then_some(())).await;
+}
+
+async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    // A second replica, where two can share a store.
+    let other = match place.url {
+        Some(_) => Some(Service::start(&place, &world).await),
+        None => None,
+    };
+    let room = world.rooms.public();
+    let uploads = (0..6).map(|turn| {
+        let service = other.as_ref().filter(|_| turn % 2 == 1).unwrap_or(&service);
+        service.upload(Sending::new(&ada, "a.txt", format!("attempt {turn}")).to(&room).called("1"))
+    });
+    let answers = futures::future::join_all(uploads).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(answers.iter().filter(|answer| !answer.duplicate).count(), 1);
+    assert!(answers.iter().all(|answer| answer.file == answers[0].file && answer.message == answers[0].message));
+    assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (1, 1));
+    eventually(async || (place.objects().len() == 1).then_some(())).await;
+    let file = answers[0].file.clone().unwrap();
+    assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap().len() as u64, file.size);
+}
+
+async fn a_file_waits_unseen_for_the_log(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    world.log.is(Mood::Away);
+    let mut sending = Sending::new(&ada, "a.txt", "tea").to(&room);
+    sending.finish.timeout_ms = 300;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(service.upload(sending.clone()).await.unwrap_err().code, Code::Timeout);
+    assert_eq!(service.upload(sending.clone().called("1")).await.unwrap_err().code, Code::Timeout);
+    assert!(begun.elapsed() < Duration::from_secs(2), "the caller's time counts");
+    assert_eq!(service.uploads(&ada).await, [""; 0]);
+    assert_eq!(service.list(anonymous(), Some(&room), 50, "").await.unwrap(), ListFilesResponse::default());
+    assert_eq!(place.objects().len(), 2);
+
+    world.log.is(Mood::Well);
+    let answer = service.upload(sending.called("1")).await.unwrap();
+    assert!(answer.duplicate);
+    assert_eq!(answer.message.unwrap().files, [answer.file.unwrap()]);
+    // The one without a name comes too.
+    eventually(async || (service.uploads(&ada).await.len() == 2).then_some(())).await;
+    assert_eq!(world.log.events().len(), 2);
+    eventually(async || (place.objects().len() == 2).then_some(())).await;
+}
+
+async fn what_the_log_is_owed_survives_a_restart(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    world.log.is(Mood::Away);
+    let mut sending = Sending::new(&ada, "a.txt", "tea").to(&room);
+    sending.finish.timeout_ms = 100;
+    assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Timeout);
+    service.stop();
+
+    let service = Service::start(&place, &world).await;
+    world.log.is(Mood::Well);
+    let id = eventually(async || service.uploads(&ada).await.pop()).await;
+    assert_eq!(world.log.events()[0].files[0].id, id);
+    assert_eq!(service.download(anonymous(), &id, 0, 0).await.unwrap(), b"tea");
+}
+
+async fn an_answer_lost_is_no_message_doubled(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    world.log.is(Mood::Mute);
+    let (answer, ()) = tokio::join!(service.upload(Sending::new(&ada, "a.txt", "tea").to(&room)), async {
+        eventually(async || (world.log.attempts() > 1).then_some(())).await;
+        world.log.is(Mood::Well);
+    });
+    assert!(!answer.unwrap().duplicate);
+    assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (1, 1));
+}
+
+async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
+    let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
+    let service = Service::start(&place, &world).await;
+    let (room, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
+    // The log has the events, but the service does not know it.
+    world.log.is(Mood::Mute);
+    for room in [&room, &private] {
+        let mut sending = Sending::new(&ada, "a.txt", "tea").to(room);
+        sending.finish.timeout_ms = 100;
+        assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Timeout);
+    }
+    let seen = world.log.events().into_iter().map(|event| event.files[0].id.clone()).collect::<Vec<_>>();
+    assert_eq!(service.get(by(&bob), &seen[0]).await.unwrap_err().code, Code::Unavailable);
+    world.log.is(Mood::Well);
+    assert_eq!(service.download(by(&bob), &seen[0], 0, 0).await.unwrap(), b"tea");
+    assert_eq!(service.get(by(&bob), &seen[1]).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(service.attach(&ada, &private, &[&seen[1]]).await.unwrap()[0].id, seen[1]);
+    assert_eq!(world.log.events().len(), 2);
+}
+
+async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    let sending = Sending::new(&ada, "a.txt", "tea").to(&room).called("1");
+    for (name, code) in [("forbidden", Code::Forbidden), ("not_found", Code::NotFound), ("conflict", Code::Conflict)] {
+        world.log.is(Mood::Refusing(name));
+        assert_eq!(service.upload(sending.clone()).await.unwrap_err().code, code);
+    }
+    // Also when nobody waits any more.
+    world.log.is(Mood::Refusing("unavailable"));
+    let mut hasty = sending.clone();
+    hasty.finish.timeout_ms = 100;
+    assert_eq!(service.upload(hasty).await.unwrap_err().code, Code::Timeout);
+    world.log.is(Mood::Refusing("forbidden"));
+    eventually(async || place.objects().is_empty().then_some(())).await;
+    assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
+    // The log is told: its refusal may have followed an answer that was lost.
+    eventually(async || (world.log.forgotten().len() == 4).then_some(())).await;
+    world.log.is(Mood::Well);
+    assert!(!service.upload(sending).await.unwrap().duplicate);
+}
+
+async fn a_name_that_was_used_for_something_else_is_a_conflict(place: Place) {
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    let text = NewEvent {
+        id: Uuid::now_v7().to_string(),
+        room_id: room.clone(),
+        kind: 1,
+        sender: Some(ada.clone()),
+        client_message_id: Some("1".into()),
+        content: "tea?".into(),
+        ..NewEvent::default()
+    };
+    world.log.has(text.clone());
+    let error = service.upload(Sending::new(&ada, "a.txt", "tea").to(&room).called("1")).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![text]));
+    eventually(async || place.objects().is_empty().then_some(())).await;
+}

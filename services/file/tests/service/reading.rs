@@ -1,0 +1,177 @@
+//! Who may read what.
+
+use confab_common::Code;
+
+use super::*;
+
+async fn started() -> (World, Service, UserRef, UserRef) {
+    let world = World::default();
+    let service = Service::start(&Place::sqlite(), &world).await;
+    (world, service, user("ada"), user("bob"))
+}
+
+/// What reading a file in every way answers.
+async fn refusals(service: &Service, reader: Reader, id: &str) -> [Code; 3] {
+    [
+        service.get(reader.clone(), id).await.unwrap_err().code,
+        service.download(reader.clone(), id, 0, 0).await.unwrap_err().code,
+        service.sign(reader, id).await.unwrap_err().code,
+    ]
+}
+
+#[tokio::test]
+async fn a_file_is_read_by_whom_its_room_is() {
+    let (world, service, ada, bob) = started().await;
+    let (public, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
+    let roomless = service.uploaded(Sending::new(&ada, "a", "own")).await.id;
+    let shown = service.uploaded(Sending::new(&ada, "b", "public").to(&public)).await.id;
+    let hidden = service.uploaded(Sending::new(&ada, "c", "private").to(&private)).await.id;
+    for id in [&roomless, &shown, &hidden] {
+        assert_eq!(service.get(by(&ada), id).await.unwrap().id, *id);
+    }
+    for reader in [by(&bob), anonymous()] {
+        assert_eq!(service.download(reader.clone(), &shown, 0, 0).await.unwrap(), b"public");
+        for unknown in [roomless.as_str(), &hidden, &Uuid::now_v7().to_string(), "tea", ""] {
+            assert_eq!(refusals(&service, reader.clone(), unknown).await, [Code::NotFound; 3], "{unknown}");
+        }
+        assert_eq!(service.list(reader.clone(), Some(&private), 50, "").await.unwrap_err().code, Code::NotFound);
+        assert_eq!(service.list(reader, Some(&public), 50, "").await.unwrap().files[0].id, shown);
+    }
+    assert_eq!(service.list(anonymous(), None, 50, "").await.unwrap_err().code, Code::Unauthorized);
+    assert_eq!(service.uploads(&bob).await, [""; 0]);
+
+    // Of a deleted room, and while nobody can say what may be read.
+    world.rooms.delete(&public);
+    eventually(async || service.get(by(&ada), &shown).await.err().filter(|error| error.code == Code::NotFound)).await;
+    world.rooms.is_away(true);
+    let stranger = user("eve");
+    assert_eq!(refusals(&service, by(&stranger), &hidden).await, [Code::Unavailable; 3]);
+    assert_eq!(service.download(by(&ada), &roomless, 0, 0).await.unwrap(), b"own");
+}
+
+#[tokio::test]
+async fn ranges_are_cut_from_the_file() {
+    let (_, service, ada, _) = started().await;
+    let bytes = (0..700_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>();
+    let id = service.uploaded(Sending::new(&ada, "a", bytes.clone())).await.id;
+    for (offset, length, expected) in [
+        (0, 0, &bytes[..]),
+        (0, 1, &bytes[..1]),
+        (300_000, 0, &bytes[300_000..]),
+        (300_000, 300_000, &bytes[300_000..600_000]),
+        (699_999, 0, &bytes[699_999..]),
+        (699_999, u64::MAX, &bytes[699_999..]),
+    ] {
+        assert_eq!(service.download(by(&ada), &id, offset, length).await.unwrap(), expected, "{offset} {length}");
+    }
+    for offset in [700_000, 700_001, u64::MAX] {
+        assert_eq!(service.download(by(&ada), &id, offset, 1).await.unwrap_err().code, Code::RangeNotSatisfiable);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_lost_are_an_error_not_a_shorter_file() {
+    let place = Place::sqlite();
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let id = service.uploaded(Sending::new(&ada, "a", vec![7; 700_000])).await.id;
+    let object = place.objects().pop().unwrap();
+    std::fs::OpenOptions::new().write(true).open(&object).unwrap().set_len(400_000).unwrap();
+    assert_eq!(service.download(by(&ada), &id, 0, 0).await.unwrap_err().code, Code::Internal);
+    assert_eq!(service.download(by(&ada), &id, 0, 400_000).await.unwrap().len(), 400_000);
+    std::fs::remove_file(object).unwrap();
+    assert_eq!(service.download(by(&ada), &id, 0, 1).await.unwrap_err().code, Code::Internal);
+}
+
+#[tokio::test]
+async fn a_link_is_good_for_its_file_alone() {
+    let (world, service, ada, _) = started().await;
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
+    let file = service.uploaded(Sending::new(&ada, "a", "private").to(&private)).await.id;
+    let other = service.uploaded(Sending::new(&ada, "b", "other").to(&private)).await.id;
+    let link = service.sign(by(&ada), &file).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    assert!((now + 290_000..=now + 300_000).contains(&link.expires_at_ms));
+    assert_eq!(service.get(bearer(&link), &file).await.unwrap().id, file);
+    assert_eq!(service.download(bearer(&link), &file, 0, 0).await.unwrap(), b"private");
+
+    assert_eq!(service.get(bearer(&link), &other).await.unwrap_err().code, Code::NotFound);
+    let later = Link { expires_at_ms: link.expires_at_ms + 1, ..link.clone() };
+    let over = Link { expires_at_ms: now - 1, ..link.clone() };
+    let forged = Link { signature: service.sign(by(&ada), &other).await.unwrap().signature, ..link.clone() };
+    for bad in [later, over, forged, Link::default()] {
+        assert_eq!(service.get(bearer(&bad), &file).await.unwrap_err().code, Code::NotFound);
+    }
+    assert_eq!(service.sign(bearer(&link), &file).await.unwrap_err().code, Code::Unauthorized);
+    for room in [None, Some(private.as_str())] {
+        assert_eq!(service.list(bearer(&link), room, 50, "").await.unwrap_err().code, Code::Unauthorized);
+    }
+    service.delete(&ada, &file).await.unwrap();
+    assert_eq!(service.get(bearer(&link), &file).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn lists_are_paged_newest_first_and_a_cursor_belongs_to_its_list() {
+    let (world, service, ada, bob) = started().await;
+    let room = world.rooms.public();
+    let mut shared = Vec::new();
+    for number in 0..5 {
+        shared.push(service.uploaded(Sending::new(&ada, "a", format!("{number}")).to(&room)).await.id);
+        service.uploaded(Sending::new(&bob, "b", "roomless")).await;
+    }
+    let (mut cursor, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = service.list(anonymous(), Some(&room), 2, &cursor).await.unwrap();
+        seen.extend(page.files.into_iter().map(|file| file.id));
+        cursor = page.next_cursor;
+        if cursor.is_empty() {
+            break;
+        }
+        let error = service.list(by(&ada), None, 2, &cursor).await.unwrap_err();
+        assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "cursor"));
+    }
+    shared.sort();
+    seen.sort();
+    assert_eq!(seen, shared);
+    assert_eq!(service.list(by(&bob), None, 5, "").await.unwrap().next_cursor, "", "a full last page is the last");
+    for limit in [0, 201] {
+        assert_eq!(service.list(by(&ada), None, limit, "").await.unwrap_err().fields[0].field, "limit");
+    }
+    assert_eq!(service.list(by(&ada), None, 50, "nonsense").await.unwrap_err().fields[0].field, "cursor");
+    assert_eq!(service.list(by(&ada), Some("tea"), 50, "").await.unwrap_err().fields[0].field, "roomId");
+}
+
+#[tokio::test]
+async fn files_are_attached_by_their_owner_to_one_room() {
+    let (world, service, ada, bob) = started().await;
+    let (room, other) = (world.rooms.public(), world.rooms.public());
+    let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
+    let one = service.uploaded(Sending::new(&ada, "1", "one")).await.id;
+    let two = service.uploaded(Sending::new(&ada, "2", "two")).await.id;
+    let bobs = service.uploaded(Sending::new(&bob, "b", "Bob's")).await.id;
+    let hidden = service.uploaded(Sending::new(&ada, "h", "hidden").to(&private)).await.id;
+    let elsewhere = service.uploaded(Sending::new(&ada, "e", "elsewhere").to(&other)).await.id;
+    for (ids, code) in [
+        ([&one, &bobs], Code::NotFound),
+        ([&one, &Uuid::now_v7().to_string()], Code::NotFound),
+        ([&one, &elsewhere], Code::Conflict),
+        ([&hidden, &one], Code::Conflict),
+    ] {
+        assert_eq!(service.attach(&ada, &room, &ids.map(String::as_str)).await.unwrap_err().code, code);
+        assert_eq!(service.get(by(&ada), &one).await.unwrap().room_id, None, "all or none");
+    }
+    assert_eq!(service.attach(&bob, &room, &[&hidden]).await.unwrap_err().code, Code::NotFound, "as if it did not exist");
+
+    for _ in 0..2 {
+        let files = service.attach(&ada, &room, &[&two, &one, &two]).await.unwrap();
+        assert_eq!(files.iter().map(|file| &file.id).collect::<Vec<_>>(), [&two, &one, &two]);
+        assert!(files.iter().all(|file| file.room_id.as_ref() == Some(&room)));
+    }
+    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "what is the room's is everybody's to show");
+    assert_eq!(service.download(anonymous(), &bobs, 0, 0).await.unwrap(), b"Bob's");
+    assert_eq!(service.attach(&ada, &other, &[&one]).await.unwrap_err().code, Code::Conflict);
+
+    let many = vec![one.as_str(); 11];
+    assert_eq!(service.attach(&ada, &room, &many).await.unwrap_err().fields[0].field, "fileIds");
+    assert_eq!(service.attach(&ada, &room, &["tea"]).await.unwrap_err().fields[0].field, "fileIds");
+}

@@ -1,0 +1,101 @@
+//! A room service that knows rooms and their members, and can be away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use confab_common::grpc::{Transport, in_process};
+use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
+use confab_proto::room::v1::*;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// Who may do what in a room.
+#[derive(Clone, Default)]
+struct Members {
+    /// What everybody may.
+    others: Access,
+    members: HashMap<String, Access>,
+}
+
+#[derive(Default)]
+struct State {
+    away: bool,
+    rooms: HashMap<String, Members>,
+}
+
+#[derive(Clone, Default)]
+pub struct Rooms(Arc<Mutex<State>>);
+
+pub const READ: Access = Access { may_read: true, may_post: false, may_manage: false };
+pub const POST: Access = Access { may_read: true, may_post: true, may_manage: false };
+pub const MANAGE: Access = Access { may_read: true, may_post: true, may_manage: true };
+
+impl Rooms {
+    pub fn transport(&self) -> Transport {
+        in_process(RoomServiceServer::new(self.clone()))
+    }
+
+    /// A room whose members may do this and everybody else that.
+    pub fn make<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>, others: Access) -> String {
+        let id = Uuid::now_v7().to_string();
+        let members = members.into_iter().map(|(user, access)| (user.to_owned(), access)).collect();
+        self.state().rooms.insert(id.clone(), Members { others, members });
+        id
+    }
+
+    /// A room in which everybody who is logged in may post.
+    pub fn public(&self) -> String {
+        self.make([("", READ)], POST)
+    }
+
+    /// A room of which nobody but its members knows.
+    pub fn private<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>) -> String {
+        self.make(members, Access::default())
+    }
+
+    pub fn delete(&self, room: &str) {
+        self.state().rooms.remove(room);
+    }
+
+    pub fn is_away(&self, away: bool) {
+        self.state().away = away;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[tonic::async_trait]
+impl RoomService for Rooms {
+    async fn check_access(&self, request: Request<CheckAccessRequest>) -> Result<Response<Access>, Status> {
+        let state = self.state();
+        if state.away {
+            return Err(Status::unavailable("away"));
+        }
+        let CheckAccessRequest { room_id, user_id } = request.into_inner();
+        let room = state.rooms.get(&room_id).cloned().unwrap_or_default();
+        let access = room.members.get(&user_id).copied().unwrap_or(room.others);
+        if access.may_read { Ok(Response::new(access)) } else { Err(confab_common::Error::not_found("room").into()) }
+    }
+
+    async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn update_room(&self, _: Request<UpdateRoomRequest>) -> Result<Response<Room>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}

@@ -1,0 +1,192 @@
+//! What becomes of bytes that are sent.
+
+use confab_common::Code;
+
+use super::*;
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+
+async fn started<const N: usize>(flags: [&str; N]) -> (Place, World, Service, UserRef) {
+    let (place, world) = (Place::sqlite().with(flags), World::default());
+    let service = Service::start(&place, &world).await;
+    (place, world, service, user("ada"))
+}
+
+#[tokio::test]
+async fn a_file_is_kept_as_it_was_sent() {
+    let (_, world, service, ada) = started([]).await;
+    let bytes = (0..1_000_000u32).map(|n| (n % 253) as u8).collect::<Vec<_>>();
+    let mut sending = Sending::new(&ada, "C:\\tmp\\Чай\0\u{202e}.bin", bytes.clone());
+    sending.begin.content_type = "Text/CSV; charset=utf-8".into();
+    let UploadResponse { file, message, duplicate } = service.upload(sending).await.unwrap();
+    let file = file.unwrap();
+    assert_eq!((message, duplicate), (None, false));
+    assert_eq!((file.name.as_str(), file.size, file.content_type.as_str()), ("Чай.bin", 1_000_000, "text/csv; charset=utf-8"));
+    assert_eq!((file.room_id.clone(), file.uploaded_by.as_ref(), file.safe_inline, file.deleted), (None, Some(&ada), false, false));
+    assert_eq!(service.get(by(&ada), &file.id).await.unwrap(), file);
+    assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap(), bytes);
+    assert_eq!(service.uploads(&ada).await, [file.id]);
+    assert_eq!(world.log.attempts(), 0, "no room, nothing to tell");
+
+    let empty = service.uploaded(Sending::new(&ada, "", "")).await;
+    assert_eq!((empty.name.as_str(), empty.size, empty.content_type.as_str()), ("file", 0, "application/octet-stream"));
+    assert_eq!(empty.sha256, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    assert_eq!(service.download(by(&ada), &empty.id, 0, 0).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_room_is_told_once_the_file_is_kept() {
+    let (_, world, service, ada) = started([]).await;
+    let room = world.rooms.public();
+    let UploadResponse { file, message, duplicate } =
+        service.upload(Sending::new(&ada, "tea.png", PNG).to(&room).called("1")).await.unwrap();
+    let (file, message) = (file.unwrap(), message.unwrap());
+    assert_eq!((file.room_id.as_ref(), file.content_type.as_str(), file.safe_inline, duplicate), (Some(&room), "image/png", true, false));
+    assert_eq!(message.files, [file]);
+    let events = world.log.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].kind, &events[0].room_id, &events[0].id), (2, &room, &message.id));
+    assert_eq!((events[0].sender.as_ref(), events[0].client_message_id.as_deref()), (Some(&ada), Some("1")));
+
+    // Where to may also be said at the end.
+    let mut late = Sending::new(&ada, "late.txt", "late");
+    late.finish = Finish { room_id: Some(room.clone()), client_message_id: Some("2".into()), timeout_ms: 0 };
+    assert_eq!(service.uploaded(late).await.room_id.as_ref(), Some(&room));
+    assert_eq!(world.log.events()[1].client_message_id.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_before_its_bytes_come() {
+    let (place, world, service, ada) = started(["--max-file-size=100"]).await;
+    let read_only = world.rooms.make([], rooms::READ);
+    let private = world.rooms.private([]);
+    let good = Sending::new(&ada, "x", "").begin;
+    for (begin, code) in [
+        (Begin { room_id: Some(read_only.clone()), ..good.clone() }, Code::Forbidden),
+        (Begin { room_id: Some(private.clone()), ..good.clone() }, Code::NotFound),
+        (Begin { room_id: Some("tea".into()), ..good.clone() }, Code::InvalidRequest),
+        (Begin { client_message_id: Some(String::new()), ..good.clone() }, Code::InvalidRequest),
+        (Begin { client_message_id: Some("x".repeat(129)), ..good.clone() }, Code::InvalidRequest),
+        (Begin { client_message_id: Some("a\0".into()), ..good.clone() }, Code::InvalidRequest),
+        (Begin { at_least: 101, ..good.clone() }, Code::TooLarge),
+        (Begin { caller: None, ..good.clone() }, Code::Unauthorized),
+    ] {
+        let text = format!("{begin:?}");
+        let never_ends = stream::iter([part(Part::Begin(begin))]).chain(stream::pending()).boxed();
+        assert_eq!(service.send(never_ends).await.unwrap_err().code, code, "{text}");
+    }
+    world.rooms.is_away(true);
+    let unknown = world.rooms.public();
+    let never_ends = stream::iter([part(Part::Begin(Begin { room_id: Some(unknown), ..good.clone() }))]).chain(stream::pending());
+    assert_eq!(service.send(never_ends.boxed()).await.unwrap_err().code, Code::Unavailable);
+    world.rooms.is_away(false);
+
+    let too_much = [Part::Begin(good.clone()), Part::Chunk(Bytes::from(vec![0; 60])), Part::Chunk(Bytes::from(vec![0; 41]))];
+    let never_ends = stream::iter(too_much.map(part)).chain(stream::pending()).boxed();
+    assert_eq!(service.send(never_ends).await.unwrap_err().code, Code::TooLarge);
+    for room in [read_only, private] {
+        let mut late = Sending::new(&ada, "x", "x");
+        late.finish.room_id = Some(room);
+        assert!(matches!(service.upload(late).await.unwrap_err().code, Code::Forbidden | Code::NotFound));
+    }
+    eventually(async || place.objects().is_empty().then_some(())).await;
+    assert_eq!(service.uploaded(Sending::new(&ada, "x", vec![0; 100])).await.size, 100);
+    assert_eq!(service.uploads(&ada).await.len(), 1);
+}
+
+#[tokio::test]
+async fn only_a_whole_upload_leaves_anything() {
+    let (place, world, service, ada) = started([]).await;
+    let (room, other) = (world.rooms.public(), world.rooms.public());
+    let begin = Part::Begin(Sending::new(&ada, "x", "").begin);
+    let (chunk, finish) = (Part::Chunk(Bytes::from(vec![0; 1 << 20])), Part::Finish(Finish::default()));
+    let to_other = Begin { room_id: Some(other), ..Sending::new(&ada, "x", "").begin };
+    for parts in [
+        vec![],
+        vec![begin.clone()],
+        vec![begin.clone(), chunk.clone()],
+        vec![chunk.clone(), finish.clone()],
+        vec![finish.clone()],
+        vec![begin.clone(), chunk.clone(), begin.clone()],
+        vec![Part::Begin(to_other), chunk.clone(), Part::Finish(Finish { room_id: Some(room.clone()), ..Finish::default() })],
+    ] {
+        let error = service.send(stream::iter(parts.into_iter().map(part).collect::<Vec<_>>()).boxed()).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidRequest);
+    }
+    // A caller who vanishes in the middle.
+    let parts = stream::iter([begin, chunk].map(part)).chain(stream::pending()).boxed();
+    let upload = service.send(parts);
+    tokio::select! {
+        _ = upload => unreachable!("it has no end"),
+        () = eventually(async || (!place.objects().is_empty()).then_some(())) => {}
+    }
+    eventually(async || place.objects().is_empty().then_some(())).await;
+    assert_eq!(service.uploads(&ada).await, [""; 0]);
+    assert_eq!(world.log.events(), []);
+}
+
+#[tokio::test]
+async fn uploads_beyond_the_places_are_refused() {
+    let (place, _, service, ada) = started(["--max-uploads=2"]).await;
+    let under_way = || {
+        let begin = part(Part::Begin(Sending::new(&ada, "x", "").begin));
+        service.send(stream::iter([begin]).chain(stream::pending()).boxed())
+    };
+    tokio::select! {
+        _ = under_way() => unreachable!("it has no end"),
+        _ = under_way() => unreachable!("it has no end"),
+        () = async {
+            eventually(async || (place.objects().len() == 2).then_some(())).await;
+            let error = service.upload(Sending::new(&ada, "x", "x")).await.unwrap_err();
+            assert_eq!(error.code, Code::Unavailable);
+            assert!(error.retry_after.is_some());
+        } => {}
+    }
+    service.uploaded(Sending::new(&ada, "x", "x")).await;
+}
+
+#[tokio::test]
+async fn objects_that_cannot_be_kept_are_unavailable() {
+    let place = Place::sqlite();
+    std::fs::write(place.directory.join("objects"), "a file where a directory should be").unwrap();
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    for sending in [Sending::new(&ada, "x", "x"), Sending::new(&ada, "x", "x").to(&room)] {
+        assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Unavailable);
+    }
+    assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn bytes_are_kept_in_s3_too() {
+    let place = Place::sqlite().on_s3(None);
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let room = world.rooms.public();
+    let bytes = (0..20_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>();
+    let sending = Sending::new(&ada, "big", bytes.clone()).to(&room).called("1");
+    let (first, second) = tokio::join!(service.upload(sending.clone()), service.upload(sending));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!((&first.file, &first.message), (&second.file, &second.message));
+    assert_ne!(first.duplicate, second.duplicate);
+    let id = first.file.unwrap().id;
+    assert!(service.download(anonymous(), &id, 0, 0).await.unwrap() == bytes);
+    assert!(service.download(anonymous(), &id, 7_999_999, 9_000_001).await.unwrap() == bytes[7_999_999..17_000_000]);
+    let small = service.uploaded(Sending::new(&ada, "small", "tea")).await.id;
+    assert_eq!(service.download(by(&ada), &small, 0, 0).await.unwrap(), b"tea");
+    service.delete(&ada, &id).await.unwrap();
+    assert_eq!(service.get(by(&ada), &id).await.unwrap_err().code, Code::NotFound);
+    assert!(place.objects().is_empty());
+}
+
+#[tokio::test]
+async fn an_s3_that_is_away_is_unavailable_in_time() {
+    let place = Place::sqlite().on_s3(Some("http://127.0.0.1:9"));
+    let (world, ada) = (World::default(), user("ada"));
+    let service = Service::start(&place, &world).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(service.upload(Sending::new(&ada, "a", "a")).await.unwrap_err().code, Code::Unavailable);
+    assert!(begun.elapsed() < Duration::from_millis(2500));
+    assert_eq!(service.uploads(&ada).await, [""; 0]);
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use confab_common::grpc::{Call, MAX_MESSAGE, Transport};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
+use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 
@@ -16,18 +17,25 @@ pub struct Clients {
     pub room: RoomServiceClient<Transport>,
     /// The log.
     pub message: MessageServiceClient<Transport>,
+    /// Files.
+    pub file: FileServiceClient<Transport>,
     /// How an ordinary call is made: answered within the request timeout, another replica asked after a second.
     pub call: Call,
+    /// How a call is made that changes nothing.
+    pub read: Call,
 }
 
 impl Clients {
     /// Clients over these transports, whose calls answer within `request_timeout`.
-    pub fn new(auth: Transport, room: Transport, message: Transport, request_timeout: Duration) -> Self {
+    pub fn new(auth: Transport, room: Transport, message: Transport, file: Transport, request_timeout: Duration) -> Self {
+        let call = Call::within(request_timeout).attempt(Duration::from_secs(1));
         Self {
             auth: AuthServiceClient::new(auth).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             room: RoomServiceClient::new(room).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             message: MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-            call: Call::within(request_timeout).attempt(Duration::from_secs(1)),
+            file: FileServiceClient::new(file).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            call,
+            read: call.reading(),
         }
     }
 }

@@ -1,16 +1,12 @@
 //! A message as a client asks for it, by REST and by socket alike.
 
 use confab_common::{Code, Error, Result, text};
+use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
 use confab_proto::message::v1::{Kind, NewEvent};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::tokens::Identity;
-
-/// Largest content, in bytes.
-const MAX_CONTENT: usize = 16_384;
-/// Longest `clientMessageId`, in bytes.
-const MAX_CLIENT_MESSAGE_ID: usize = 128;
 
 /// What may be sent; fields that the server owns are ignored.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,7 +29,8 @@ impl Draft {
     /// `invalid_request` that names the field, `too_large` for too much content.
     pub fn into_event(self, sender: &Identity) -> Result<(Uuid, NewEvent)> {
         let room_id = text::id("roomId", &self.room_id)?;
-        if self.content.is_empty() {
+        let file_ids = file_ids(self.file_ids.unwrap_or_default())?;
+        if self.content.is_empty() && file_ids.is_empty() {
             return Err(Error::field("content", "must not be empty"));
         }
         if self.content.len() > MAX_CONTENT {
@@ -41,13 +38,7 @@ impl Draft {
         }
         text::no_nul("content", &self.content)?;
         if let Some(id) = &self.client_message_id {
-            text::no_nul("clientMessageId", id)?;
-            if !(1..=MAX_CLIENT_MESSAGE_ID).contains(&id.len()) {
-                return Err(Error::field("clientMessageId", format!("must be 1 to {MAX_CLIENT_MESSAGE_ID} bytes")));
-            }
-        }
-        if self.file_ids.is_some_and(|files| !files.is_empty()) {
-            return Err(Error::field("fileIds", "must be of files that exist"));
+            check_client_message_id(id)?;
         }
         let event = NewEvent {
             id: Uuid::now_v7().to_string(),
@@ -56,10 +47,40 @@ impl Draft {
             sender: Some(sender.user.clone()),
             client_message_id: self.client_message_id,
             content: self.content,
+            file_ids,
             ..NewEvent::default()
         };
         Ok((room_id, event))
     }
+}
+
+/// Checks the client's own name for what it sends.
+///
+/// # Errors
+/// `invalid_request` that names the field.
+pub fn check_client_message_id(id: &str) -> Result<()> {
+    text::no_nul("clientMessageId", id)?;
+    if !(1..=MAX_CLIENT_MESSAGE_ID).contains(&id.len()) {
+        return Err(Error::field("clientMessageId", format!("must be 1 to {MAX_CLIENT_MESSAGE_ID} bytes")));
+    }
+    Ok(())
+}
+
+/// The files in their one spelling.
+fn file_ids(given: Vec<String>) -> Result<Vec<String>> {
+    if given.len() > MAX_FILES {
+        return Err(Error::field("fileIds", format!("must be at most {MAX_FILES}")));
+    }
+    let mut ids = Vec::with_capacity(given.len());
+    for (index, id) in given.iter().enumerate() {
+        let field = format!("fileIds[{index}]");
+        let id = text::id(&field, id)?.to_string();
+        if ids.contains(&id) {
+            return Err(Error::field(&field, "must be named once"));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 #[cfg(test)]
@@ -82,6 +103,9 @@ mod tests {
         draft(|d| d.content = "é".repeat(8192)).unwrap();
         draft(|d| d.client_message_id = Some("x".repeat(128))).unwrap();
         draft(|d| d.file_ids = Some(vec![])).unwrap();
+        let ids = (1..=10).map(Uuid::from_u128).collect::<Vec<_>>();
+        let event = draft(|d| (d.content, d.file_ids) = (String::new(), Some(ids.iter().map(Uuid::to_string).collect()))).unwrap();
+        assert_eq!(event.file_ids, ids.iter().map(Uuid::to_string).collect::<Vec<_>>());
     }
 
     #[test]
@@ -93,7 +117,10 @@ mod tests {
         assert_eq!(field(|d| d.client_message_id = Some(String::new())), "clientMessageId");
         assert_eq!(field(|d| d.client_message_id = Some("x".repeat(129))), "clientMessageId");
         assert_eq!(field(|d| d.client_message_id = Some("a\0".into())), "clientMessageId");
-        assert_eq!(field(|d| d.file_ids = Some(vec!["f".into()])), "fileIds");
+        assert_eq!(field(|d| (d.content, d.file_ids) = (String::new(), Some(vec![]))), "content");
+        assert_eq!(field(|d| d.file_ids = Some(vec![Uuid::nil().to_string(), "f".into()])), "fileIds[1]");
+        assert_eq!(field(|d| d.file_ids = Some(vec![Uuid::nil().to_string(); 2])), "fileIds[1]");
+        assert_eq!(field(|d| d.file_ids = Some((0..11).map(|n| Uuid::from_u128(n).to_string()).collect())), "fileIds");
         assert_eq!(draft(|d| d.content = "a".repeat(16_385)).unwrap_err().code, Code::TooLarge);
     }
 }

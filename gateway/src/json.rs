@@ -1,6 +1,9 @@
 //! The public JSON of what services return. REST and real time show the same thing in the same words.
 
+use std::fmt;
+
 use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind};
 use confab_proto::room::v1::{Role, Room, Visibility};
 use jiff::Timestamp;
@@ -33,7 +36,7 @@ pub struct MessageJson<'a> {
     r#type: &'static str,
     sender: Option<UserJson<'a>>,
     content: &'a str,
-    files: [(); 0],
+    files: Files<'a>,
     client_message_id: Option<&'a str>,
     created_at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,12 +59,94 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             },
             sender: event.sender.as_ref().map(UserJson::from),
             content: &event.content,
-            files: [],
+            files: Files(&event.files),
             client_message_id: event.client_message_id.as_deref(),
             created_at: Time(event.created_at_ms),
             event: system.then_some(&event.event),
             data: system.then(|| serde_json::from_str(&event.data).ok()).flatten(),
         }
+    }
+}
+
+/// The files of a message.
+#[derive(Debug, Clone)]
+struct Files<'a>(&'a [File]);
+
+impl Serialize for Files<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(FileJson::from))
+    }
+}
+
+/// A File of the public contract.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum FileJson<'a> {
+    /// One that can be had.
+    #[serde(rename_all = "camelCase")]
+    Present {
+        /// UUIDv7.
+        id: &'a str,
+        /// A last path component.
+        name: &'a str,
+        /// Bytes.
+        size: u64,
+        /// As far as it is known.
+        content_type: &'a str,
+        /// Lower-case hexadecimal.
+        sha256: &'a str,
+        /// Where its bytes are.
+        url: FileUrl<'a>,
+        /// The room it belongs to.
+        room_id: Option<&'a str>,
+        /// By whom.
+        uploaded_by: Option<UserJson<'a>>,
+        /// When.
+        created_at: Time,
+    },
+    /// One that messages still name.
+    Deleted {
+        /// UUIDv7.
+        id: &'a str,
+        /// What it was called.
+        name: &'a str,
+        /// True.
+        deleted: bool,
+    },
+}
+
+impl<'a> From<&'a File> for FileJson<'a> {
+    fn from(file: &'a File) -> Self {
+        match file.deleted {
+            true => Self::Deleted { id: &file.id, name: &file.name, deleted: true },
+            false => Self::Present {
+                id: &file.id,
+                name: &file.name,
+                size: file.size,
+                content_type: &file.content_type,
+                sha256: &file.sha256,
+                url: FileUrl(&file.id),
+                room_id: file.room_id.as_deref(),
+                uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
+                created_at: Time(file.created_at_ms),
+            },
+        }
+    }
+}
+
+/// Where a file's bytes are, relative to this server.
+#[derive(Debug, Clone, Copy)]
+pub struct FileUrl<'a>(pub &'a str);
+
+impl fmt::Display for FileUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/api/files/{}", self.0)
+    }
+}
+
+impl Serialize for FileUrl<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -146,6 +231,25 @@ mod tests {
             json,
             r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z"}"#
         );
+        event.kind = Kind::File.into();
+        event.files = vec![
+            File {
+                id: "f".into(),
+                name: "a.png".into(),
+                size: 5,
+                content_type: "image/png".into(),
+                sha256: "00".into(),
+                uploaded_by: event.sender.clone(),
+                ..File::default()
+            },
+            File { id: "g".into(), name: "b".into(), size: 7, deleted: true, ..File::default() },
+        ];
+        let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
+        let present = r#"{"id":"f","name":"a.png","size":5,"contentType":"image/png","sha256":"00","url":"/api/files/f","roomId":null,"uploadedBy":{"id":"u","username":"Zoë"},"createdAt":"1970-01-01T00:00:00.000Z"}"#;
+        let files = format!(
+            r#""type":"file","sender":{{"id":"u","username":"Zoë"}},"content":"hi\n","files":[{present},{{"id":"g","name":"b","deleted":true}}]"#
+        );
+        assert!(json.contains(&files), "{json}");
         event.kind = Kind::System.into();
         event.event = "roomUpdated".into();
         event.data = r#"{"name":"Tea"}"#.into();

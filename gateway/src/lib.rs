@@ -5,6 +5,7 @@ pub mod config;
 pub mod draft;
 pub mod edge;
 pub mod json;
+mod payload;
 pub mod problem;
 pub mod realtime;
 pub mod rest;
@@ -14,6 +15,7 @@ pub mod server;
 #[cfg(test)]
 mod testing;
 pub mod tokens;
+mod upload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,6 +74,9 @@ pub struct Program {
     /// Where the message service is
     #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
     pub message_url: String,
+    /// Where the file service is
+    #[arg(long, env = "CONFAB_FILE_URL", default_value = "http://127.0.0.1:50054", value_name = "URL")]
+    pub file_url: String,
 }
 
 impl Settings for Program {
@@ -102,16 +107,18 @@ impl Gateway {
 ///
 /// # Errors
 /// When a part cannot start. Services that are away are no error: readiness waits for them.
+#[expect(clippy::too_many_arguments, reason = "one transport for each service")]
 pub async fn start(
     config: &GatewayConfig,
     listen: SocketAddr,
     auth: Transport,
     room: Transport,
     message: Transport,
+    file: Transport,
     bus: Bus,
     process: &Process,
 ) -> anyhow::Result<Gateway> {
-    let clients = Clients::new(auth, room, message, config.request_timeout);
+    let clients = Clients::new(auth, room, message, file, config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
@@ -140,7 +147,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let auth = grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?;
     let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
     let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
-    let gateway = start(&program.gateway, listen, auth, room, message, program.bus.open()?, &process).await?;
+    let file = grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?;
+    let gateway = start(&program.gateway, listen, auth, room, message, file, program.bus.open()?, &process).await?;
     process.readiness.started();
     tracing::info!(%listen, "serving HTTP");
     gateway.serve(listener, &program.gateway, program.common.drain, &process).await;

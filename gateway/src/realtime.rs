@@ -2,6 +2,7 @@
 
 mod allowance;
 mod events;
+mod file_upload;
 mod follower;
 mod handshake;
 mod hub;

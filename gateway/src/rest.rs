@@ -2,6 +2,7 @@
 
 mod auth;
 mod extract;
+mod files;
 mod messages;
 mod rooms;
 
@@ -27,6 +28,10 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/api/rooms/{room}", get(rooms::show).patch(rooms::change).delete(rooms::delete))
         .route("/api/messages", post(messages::post))
         .route("/api/messages/{room}", get(messages::list))
+        .route("/api/files", get(files::list))
+        .route("/api/files/upload", post(files::upload))
+        .route("/api/files/{file}", get(files::download).delete(files::delete))
+        .route("/api/files/{file}/link", get(files::link))
         .method_not_allowed_fallback(problem::wrong_method)
         .fallback(problem::unknown_route)
         .with_state(app)
@@ -44,7 +49,12 @@ impl Deadline {
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0 })
     }
+
+    /// A call that changes nothing, within what is left.
+    fn reading<T>(&self, message: T) -> tonic::Request<T> {
+        request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0.reading() })
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::rest) mod tests;

@@ -25,9 +25,11 @@ const LANES: u32 = 8;
 /// Events that may wait in a lane, and what they may hold in bytes.
 const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Most events and content bytes of one append.
+/// Most events and bytes of one append.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
+/// What an attached file is counted for: about what the log answers of it.
+const FILE: usize = 1024;
 
 /// An event that the log has taken.
 #[derive(Debug, Clone)]
@@ -46,7 +48,7 @@ pub struct Sender {
 
 struct Lane {
     jobs: mpsc::Sender<Job>,
-    /// Bytes of content that wait.
+    /// Bytes that wait.
     bytes: Arc<AtomicUsize>,
 }
 
@@ -95,7 +97,7 @@ impl Sender {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
-        let size = event.content.len();
+        let size = size(&event);
         if lane.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES {
             return Err(Error::unavailable("the message service"));
         }
@@ -116,6 +118,11 @@ impl Sender {
     }
 }
 
+/// What an event is counted for.
+fn size(event: &NewEvent) -> usize {
+    event.content.len() + event.file_ids.len() * FILE
+}
+
 async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, client: MessageServiceClient<Transport>) {
     let mut jobs = Vec::with_capacity(BATCH);
     loop {
@@ -131,12 +138,12 @@ async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize
         let fit = jobs
             .iter()
             .take_while(|job| {
-                bytes += job.event.content.len();
+                bytes += size(&job.event);
                 bytes <= BATCH_BYTES
             })
             .count();
         let batch = jobs.drain(..fit.max(1)).collect::<Vec<_>>();
-        waiting.fetch_sub(batch.iter().map(|job| job.event.content.len()).sum(), Ordering::Relaxed);
+        waiting.fetch_sub(batch.iter().map(|job| size(&job.event)).sum(), Ordering::Relaxed);
         append(lane, batch, client.clone()).await;
     }
 }

@@ -35,6 +35,14 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
+    ended: CancellationToken,
+}
+
+impl Place {
+    /// Ends the connection at once: its client takes nothing any more.
+    pub fn hang_up(&self) {
+        self.ended.cancel();
+    }
 }
 
 /// Serves until shutdown, then ends idle connections and finishes the requests under way.
@@ -54,7 +62,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     loop {
         let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit) }),
+            Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit), ended: CancellationToken::new() }),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -68,6 +76,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, shutdown
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let hung_up = place.ended.clone();
     let service = service_fn(move |request| answer(app.clone(), place.clone(), request));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -75,13 +84,16 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, shutdown
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = shutdown.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+    let served = async {
+        tokio::select! {
+            ended = &mut connection => ended,
+            () = shutdown.cancelled() => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
         }
     };
+    let Some(ended) = hung_up.run_until_cancelled(served).await else { return };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
@@ -105,4 +117,4 @@ async fn linger(mut stream: TcpStream) {
 
 #[cfg(test)]
 #[path = "server/tests.rs"]
-mod tests;
+pub(crate) mod tests;

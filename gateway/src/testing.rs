@@ -1,5 +1,8 @@
 //! What the tests of this crate share: services that answer as told, and requests to routes.
 
+pub mod files;
+pub mod services;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use axum::http::header::{
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::REQUEST_ID;
@@ -53,8 +56,8 @@ impl Origins {
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, REQUEST_ID])
-            .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID])
+            .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, REQUEST_ID, RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE])
+            .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID, CONTENT_DISPOSITION, CONTENT_RANGE, ACCEPT_RANGES, ETAG])
             .max_age(MAX_AGE)
     }
 }

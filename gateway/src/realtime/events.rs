@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::file_upload::FileUpload;
 use super::hub::Listener;
 use super::join::{self, Join};
 use super::packet::Frame;
@@ -16,6 +19,7 @@ use super::session::Session;
 use super::socket::Event;
 use crate::draft::Draft;
 use crate::json::MessageJson;
+use crate::payload;
 use crate::send::{Sending, Sent};
 
 /// What a client asks for.
@@ -26,6 +30,8 @@ pub enum Request {
     Leave,
     /// `message`.
     Send(Draft),
+    /// `fileUpload`.
+    Upload(FileUpload),
 }
 
 impl Request {
@@ -36,20 +42,16 @@ impl Request {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum RoomArgument {
-    Id(String),
-    #[serde(rename_all = "camelCase")]
-    Object {
-        room_id: String,
-    },
+#[serde(rename_all = "camelCase")]
+struct RoomArgument {
+    room_id: String,
 }
 
 /// The room and the request of an event.
 ///
 /// # Errors
 /// `not_found` for an unknown event, `invalid_request` for a payload of another shape.
-pub fn parse(name: &str, argument: Option<&RawValue>) -> Result<(Uuid, Request)> {
+pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> Result<(Uuid, Request)> {
     let argument = argument.map_or("null", RawValue::get);
     match name {
         "joinRoom" => {
@@ -57,14 +59,18 @@ pub fn parse(name: &str, argument: Option<&RawValue>) -> Result<(Uuid, Request)>
             Ok((join.room, Request::Join(join)))
         }
         "leaveRoom" => {
-            let room = match read(argument, "a room id or { roomId }")? {
-                RoomArgument::Id(room_id) | RoomArgument::Object { room_id } => text::id("roomId", &room_id)?,
+            let room = match read_room(argument, "a room id or { roomId }")? {
+                RoomOr::Id(room_id) | RoomOr::Object(RoomArgument { room_id }) => text::id("roomId", &room_id)?,
             };
             Ok((room, Request::Leave))
         }
         "message" => {
-            let message: Draft = read(argument, "{ roomId, content, clientMessageId? }")?;
+            let message: Draft = read(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
             Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
+        }
+        "fileUpload" => {
+            let file = FileUpload::parse(argument, attachments)?;
+            Ok((file.room, Request::Upload(file)))
         }
         _ => Err(Error::new(Code::NotFound, "no such event")),
     }
@@ -73,9 +79,30 @@ pub fn parse(name: &str, argument: Option<&RawValue>) -> Result<(Uuid, Request)>
 /// Reads an event's payload.
 ///
 /// # Errors
-/// `invalid_request`, saying what shape is expected.
-pub(super) fn read<'a, T: Deserialize<'a>>(argument: &'a str, shape: &str) -> Result<T> {
-    serde_json::from_str(argument).map_err(|_| Error::new(Code::InvalidRequest, format!("the payload must be {shape}")))
+/// `invalid_request` that names the faulty field or, where there is none, says what shape is expected.
+pub(super) fn read<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<T> {
+    // An array would be taken for the fields in their order.
+    let read = argument.starts_with('{').then(|| serde_json::from_str(argument).ok()).flatten();
+    read.ok_or_else(|| payload::fault::<T>(argument, shape))
+}
+
+/// A room's id alone, or an object that holds more.
+pub(super) enum RoomOr<T> {
+    /// The id.
+    Id(String),
+    /// The object.
+    Object(T),
+}
+
+/// Reads a payload of either form.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_room<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<RoomOr<T>> {
+    match argument.starts_with('"') {
+        true => serde_json::from_str(argument).map(RoomOr::Id).map_err(|_| payload::shape(shape)),
+        false => read(argument, shape).map(RoomOr::Object),
+    }
 }
 
 /// Handles events of one room, in order: several sends, or one other.
@@ -93,6 +120,13 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
                 }
             }
             Request::Leave => leave(session, room, event.ack),
+            Request::Upload(file) => {
+                session.outbox.roomy().await;
+                match file.send(session).await {
+                    Ok(uploaded) => answer(session, event.ack, &uploaded.answer()),
+                    Err(error) => refuse(session, event.ack, &error),
+                }
+            }
         }
     }
     // Answers that go together are written together.
@@ -163,7 +197,7 @@ mod tests {
 
     fn parse_text(name: &str, argument: &str) -> Result<(Uuid, Request)> {
         let argument: Box<RawValue> = serde_json::from_str(argument).unwrap();
-        parse(name, Some(&argument))
+        parse(name, Some(&argument), &[])
     }
 
     #[test]
@@ -184,7 +218,20 @@ mod tests {
         ] {
             assert_eq!(parse_text(name, bad).err().unwrap().code, Code::InvalidRequest, "{name} {bad}");
         }
-        assert_eq!(parse("nonsense", None).err().unwrap().code, Code::NotFound);
-        assert_eq!(parse("message", None).err().unwrap().code, Code::InvalidRequest);
+        assert_eq!(parse("nonsense", None, &[]).err().unwrap().code, Code::NotFound);
+        assert_eq!(parse("message", None, &[]).err().unwrap().code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn a_fault_is_named() {
+        let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
+        assert_eq!(detail("message", r#"{"roomId":"r","content":5}"#), "content must be a string");
+        assert_eq!(detail("message", r#"{"content":"x"}"#), "roomId must be given");
+        assert_eq!(detail("message", r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), "fileIds[1] must be a string");
+        assert_eq!(detail("message", "[]"), "the payload must be { roomId, content, clientMessageId?, fileIds? }");
+        assert_eq!(detail("leaveRoom", r#"{"roomId":7}"#), "roomId must be a string");
+        assert_eq!(detail("leaveRoom", "{}"), "roomId must be given");
+        assert_eq!(detail("joinRoom", &format!(r#"{{"roomId":{ROOM:?},"after":"x"}}"#)), "after must be u64");
+        assert_eq!(detail("joinRoom", r#""x""#), "roomId must be a UUID");
     }
 }

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Realtime;
+use super::packet::Malformed;
 use super::polling;
 use super::session::{Session, Transport};
 use super::websocket;
@@ -45,6 +46,12 @@ pub enum Refusal {
     TooLarge,
     /// Leaving; the client comes back to another gateway.
     GoingAway,
+}
+
+impl From<Malformed> for Refusal {
+    fn from(_: Malformed) -> Self {
+        Self::BadRequest
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -123,7 +130,7 @@ async fn handle(
             if !polled {
                 return Err(Refusal::BadRequest);
             }
-            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), edge.config.max_packet)).await {
+            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), polling::max_payload(edge.config.max_packet))).await {
                 Ok(Ok(body)) => polling::receive(session, body).await,
                 Ok(Err(_)) => {
                     session.finish();

@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use super::events::read;
+use super::events::{RoomOr, read_room};
 use super::hub::{Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
@@ -42,16 +42,12 @@ enum History {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Argument {
-    Id(String),
-    #[serde(rename_all = "camelCase")]
-    Object {
-        room_id: String,
-        after: Option<u64>,
-        last: Option<u32>,
-        epoch: Option<String>,
-    },
+#[serde(rename_all = "camelCase")]
+struct Argument {
+    room_id: String,
+    after: Option<u64>,
+    last: Option<u32>,
+    epoch: Option<String>,
 }
 
 impl Join {
@@ -60,9 +56,9 @@ impl Join {
     /// # Errors
     /// `invalid_request`.
     pub fn parse(argument: &str) -> Result<Self> {
-        let (room, after, last, epoch) = match read(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
-            Argument::Id(room) => (room, None, None, None),
-            Argument::Object { room_id, after, last, epoch } => (room_id, after, last, epoch),
+        let (room, after, last, epoch) = match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
+            RoomOr::Id(room) => (room, None, None, None),
+            RoomOr::Object(Argument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
         };
         let history = match (after, last) {
             (None, None) => History::None,
@@ -130,9 +126,9 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
     let (mut rooms, mut messages) = (edge.clients.room.clone(), edge.clients.message.clone());
     edge.follower.follow(partition).await;
     let caller = session.socket.identity().map(|identity| identity.user.clone());
-    let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, edge.clients.call)).await?.into_inner();
+    let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, edge.clients.read)).await?.into_inner();
     loop {
-        let page = messages.list_events(grpc::request(join.request(), edge.clients.call)).await?.into_inner();
+        let page = messages.list_events(grpc::request(join.request(), edge.clients.read)).await?.into_inner();
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
         match edge.hub.go_live(joining, session, page.last_seq, answer) {
             Ok(()) => return Ok(()),

@@ -14,7 +14,6 @@ use tokio::time::{sleep_until, timeout};
 use super::Realtime;
 use super::handshake::Refusal;
 use super::outbox::Close;
-use super::packet::Malformed;
 use super::session::{Heartbeat, Session, Transport};
 
 /// Most packets of one payload: Python clients refuse more.
@@ -67,26 +66,29 @@ pub async fn poll(session: Arc<Session>) -> Result<Response, Refusal> {
     }
 }
 
+/// Largest payload of a POST: a packet's attachments come as base64.
+pub fn max_payload(max_packet: usize) -> usize {
+    max_packet.div_ceil(3).saturating_mul(4)
+}
+
 /// A POST: takes the client's packets.
 ///
 /// # Errors
-/// When one is malformed; that ends the session.
+/// When one is malformed or too large; that ends the session.
 pub async fn receive(session: Arc<Session>, body: Bytes) -> Result<Response, Refusal> {
     session.socket.drained().await;
     let taken = take(&session, &body);
     session.socket.start_lanes(&session);
-    if taken.is_err() {
-        session.finish();
-        return Err(Refusal::BadRequest);
-    }
+    taken.inspect_err(|_| session.finish())?;
     Ok(text("ok"))
 }
 
-fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Malformed> {
+fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Refusal> {
     for packet in body.split(|byte| *byte == SEPARATOR) {
-        let packet = std::str::from_utf8(packet).map_err(|_| Malformed("not UTF-8"))?;
+        let packet = std::str::from_utf8(packet).map_err(|_| Refusal::BadRequest)?;
         match packet.strip_prefix('b') {
-            Some(binary) => session.receive_binary(STANDARD.decode(binary).map_err(|_| Malformed("not base64"))?.into())?,
+            Some(binary) => session.receive_binary(STANDARD.decode(binary).map_err(|_| Refusal::BadRequest)?.into())?,
+            None if packet.len() > session.edge.config.max_packet => return Err(Refusal::TooLarge),
             None => session.receive(packet)?,
         }
     }

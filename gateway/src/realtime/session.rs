@@ -204,11 +204,12 @@ impl Listener for Session {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame], joined: &Frame) {
+    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool {
         if self.on_websocket.load(Ordering::Relaxed) {
-            self.outbox.push_all(std::slice::from_ref(joined));
+            self.outbox.push_to_flush(std::slice::from_ref(joined))
         } else {
             self.outbox.push_all(frames);
+            false
         }
     }
 

@@ -1,5 +1,7 @@
 //! The Socket.IO client within a session: its identity, its rooms, and its events, handled in order for each room.
 
+mod connect;
+
 use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,7 +18,7 @@ use super::allowance::Allowance;
 use super::events::{self, Request};
 use super::outbox::Close;
 use super::packet::{EventData, Frame, Kind, Malformed, Packet};
-use super::session::{Session, Transport, secret};
+use super::session::Session;
 use crate::config::RealtimeConfig;
 use crate::tokens::Identity;
 
@@ -187,7 +189,7 @@ impl Socket {
                 Some(Box::new(Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments }));
             return Ok(());
         }
-        self.handle(session, state, &packet)
+        self.handle(session, state, &packet, &[])
     }
 
     /// Takes an attachment.
@@ -203,24 +205,29 @@ impl Socket {
             return Ok(());
         }
         let Some(partial) = state.partial.take() else { return Ok(()) };
-        // No event takes binary data yet: a handler sees the placeholders and refuses them as a wrong type.
-        self.handle(session, state, &Packet::parse(&partial.text)?)
+        self.handle(session, state, &Packet::parse(&partial.text)?, &partial.attachments)
     }
 
-    fn handle(&self, session: &Arc<Session>, mut state: MutexGuard<'_, State>, packet: &Packet<'_>) -> Result<(), Malformed> {
+    fn handle(
+        &self,
+        session: &Arc<Session>,
+        mut state: MutexGuard<'_, State>,
+        packet: &Packet<'_>,
+        attachments: &[Bytes],
+    ) -> Result<(), Malformed> {
         match (packet.kind, state.phase) {
             (Kind::Connect, Phase::New) => {
                 state.phase = Phase::Connecting;
                 // A payload of another shape holds no token.
                 let auth = serde_json::from_str::<Auth>(packet.data).ok().and_then(|auth| auth.token);
                 let token = auth.or_else(|| session.bearer.as_deref().map(str::to_owned));
-                tokio::spawn(connect(session.clone(), token));
+                tokio::spawn(connect::connect(session.clone(), token));
                 Ok(())
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
                 let data = EventData::parse(packet.data)?;
                 let request = match state.allowance.admit() {
-                    true => events::parse(&data.name, data.argument),
+                    true => events::parse(&data.name, data.argument, attachments),
                     false => Err(Error::new(Code::RateLimited, "too many events")),
                 };
                 let (room, request) = match request {
@@ -232,7 +239,8 @@ impl Socket {
                     }
                 };
                 let deadline = Instant::now() + session.edge.clients.call.deadline;
-                let event = Event { ack: packet.id, request, deadline, size: packet.data.len() + EVENT_OVERHEAD };
+                let size = packet.data.len() + attachments.iter().map(Bytes::len).sum::<usize>() + EVENT_OVERHEAD;
+                let event = Event { ack: packet.id, request, deadline, size };
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),
@@ -312,6 +320,7 @@ impl Socket {
         let rooms = {
             let mut state = self.state();
             state.phase = Phase::Ended;
+            state.partial = None;
             std::mem::take(&mut state.rooms)
         };
         for room in rooms {
@@ -337,54 +346,4 @@ async fn work(session: Arc<Session>, room: Uuid) {
         events::handle(&session, room, events).await;
         session.socket.done(&session, size);
     }
-}
-
-/// Answers CONNECT. Events that came meanwhile are handled after it.
-async fn connect(session: Arc<Session>, token: Option<String>) {
-    let edge = &session.edge;
-    let verified = match &token {
-        Some(token) => edge.tokens.verify(token).await,
-        None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
-    };
-    let identity = match verified {
-        Ok(identity) => identity,
-        Err(error) if error.code == Code::Unauthorized => return refuse_connect(&session, &error),
-        // Not the client's fault: it is to come back by itself.
-        Err(_) => return session.outbox.close(Close::Now),
-    };
-    if *session.transport() == Transport::Closed {
-        return;
-    }
-    if !edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user) {
-        metrics::counter!("confab_limits_total", "limit" => "sockets_per_user").increment(1);
-        return session.outbox.close(Close::Now);
-    }
-    // Registered first, then asked: a logout in between is seen by one of the two.
-    let revoked = edge.revocations.is_revoked(&identity.session_id);
-    let _ = session.socket.identity.set(identity);
-    if *session.transport() == Transport::Closed {
-        // It went while its token was looked at, without knowing whom to sign out.
-        return edge.registry.remove(&session, session.socket.identity());
-    }
-    if revoked {
-        return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
-    }
-    let mut state = session.socket.state();
-    if state.phase != Phase::Connecting {
-        return;
-    }
-    state.phase = Phase::Connected;
-    session.outbox.push(Frame::connected(&secret()));
-    for (room, event) in std::mem::take(&mut state.held) {
-        dispatch(&mut state, room, event);
-    }
-    drop(state);
-    session.socket.start_lanes(&session);
-}
-
-fn refuse_connect(session: &Session, error: &Error) {
-    let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
-    session.socket.drop_events();
-    session.outbox.push(Frame::connect_error("/", &json!({ "message": error.detail, "data": data })));
-    session.outbox.close(Close::Flushed);
 }

@@ -60,7 +60,7 @@ pub(super) async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) 
 
 pub(super) async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let ask = GetUserRequest { id: caller.user.id };
-    match app.clients.auth.clone().get_user(request(ask, app.clients.call)).await.map_err(Error::from) {
+    match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
         Err(error) if error.code == Code::NotFound => Err(Error::new(Code::Unauthorized, "the account is gone").into()),
         Err(error) => Err(error.into()),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::edge::{self, body};
+use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::Identity;
 
@@ -46,7 +47,7 @@ impl FromRequestParts<Arc<App>> for Reader {
     }
 }
 
-async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity>> {
+pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity>> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let Some(header) = headers.next() else { return Ok(None) };
     let token =
@@ -63,21 +64,37 @@ fn bearer(header: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn unauthorized(detail: &str) -> Error {
+pub(super) fn unauthorized(detail: &str) -> Error {
     Error::new(Code::Unauthorized, detail)
 }
 
-/// The room in a path. A malformed id is as unknown as any other.
+/// The room in a path.
 pub(super) struct RoomId(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for RoomId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = RawPathParams::from_request_parts(parts, state).await;
-        let id = path.ok().and_then(|path| path.iter().find(|(name, _)| *name == "room").and_then(|(_, id)| text::id("room", id).ok()));
-        id.map(Self).ok_or_else(|| Problem(Error::not_found("room")))
+        path_id(parts, state, "room").await.map(Self)
     }
+}
+
+/// The file in a path.
+pub(super) struct FileId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for FileId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_id(parts, state, "file").await.map(Self)
+    }
+}
+
+/// A malformed id is as unknown as any other.
+async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<Uuid, Problem> {
+    let path = RawPathParams::from_request_parts(parts, state).await;
+    let id = path.ok().and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
+    id.ok_or_else(|| Problem(Error::not_found(name)))
 }
 
 /// The query. Unknown parameters are ignored; one that is given twice is refused.
@@ -159,16 +176,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     if !value.is_object() {
         return Err(Error::new(Code::InvalidRequest, "the body must be a JSON object"));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let (path, cause) = (error.path().to_string(), error.inner().to_string());
-        if let Some(name) = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
-            return Error::field(name, "must be given");
-        }
-        match cause.split_once(", expected ") {
-            Some((_, expected)) => Error::field(&path, format!("must be {expected}")),
-            None => Error::field(&path, cause),
-        }
-    })
+    payload::read(value)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) async fn post(
 }
 
 /// The header `Idempotency-Key` and the field `clientMessageId` are the same thing.
-fn client_message_id(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, Error> {
+pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, Error> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(field) };
     let key = std::str::from_utf8(key.as_bytes()).ok().filter(|key| !key.is_empty() && keys.next().is_none());
@@ -91,7 +91,7 @@ impl Position {
 /// The room, if it may be read.
 pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uuid) -> Result<Room, Problem> {
     let ask = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
-    Ok(app.clients.room.clone().get_room(request(ask, app.clients.call)).await?.into_inner())
+    Ok(app.clients.room.clone().get_room(request(ask, app.clients.read)).await?.into_inner())
 }
 
 /// A page of the log.
@@ -102,7 +102,7 @@ pub(super) async fn history(app: &App, room: Uuid, position: Position, limit: u3
         Position::After(seq) => (None, Some(seq)),
     };
     let ask = ListEventsRequest { room_id: room.to_string(), before, after, limit, max_bytes: 0 };
-    Ok(app.clients.message.clone().list_events(request(ask, app.clients.call)).await?.into_inner())
+    Ok(app.clients.message.clone().list_events(request(ask, app.clients.read)).await?.into_inner())
 }
 
 /// A page as clients see it, with the cursor that goes on in its direction.

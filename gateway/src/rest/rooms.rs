@@ -65,7 +65,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, pa
         cursor: params.text("cursor").unwrap_or_default().into(),
         query: params.text("q").unwrap_or_default().into(),
     };
-    let page = app.clients.room.clone().list_rooms(deadline.request(list)).await?.into_inner();
+    let page = app.clients.room.clone().list_rooms(deadline.reading(list)).await?.into_inner();
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
     let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq)).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
@@ -118,7 +118,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, 
 async fn last_seqs(app: &App, deadline: &Deadline, room_ids: Vec<String>) -> Result<impl Iterator<Item = u64>, Problem> {
     let mut heads = std::collections::HashMap::new();
     if !room_ids.is_empty() {
-        let ask = deadline.request(GetRoomHeadsRequest { room_ids: room_ids.clone() });
+        let ask = deadline.reading(GetRoomHeadsRequest { room_ids: room_ids.clone() });
         let answer = app.clients.message.clone().get_room_heads(ask).await?.into_inner();
         heads.extend(answer.heads.into_iter().map(|head| (head.room_id, head.seq)));
     }

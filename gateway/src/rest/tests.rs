@@ -1,87 +1,15 @@
-use std::sync::Mutex;
-
 use axum::http::Request;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
-use bytes::Bytes;
 use clap::Parser;
+use confab_common::grpc::Transport;
 use confab_common::process::Process;
-use confab_common::{Code, Error};
-use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User};
-use confab_proto::message::v1::{AppendRequest, AppendResponse, Event, ListEventsResponse, Outcome, outcome};
-use confab_proto::message::v1::{GetRoomHeadsRequest, GetRoomHeadsResponse, RoomHead};
-use confab_proto::room::v1::{CreateRoomRequest, GetRoomRequest, ListRoomsResponse, Room, UpdateRoomRequest};
-use prost::Message;
 use serde_json::json;
 
 use super::*;
+use crate::testing::files::Files;
+use crate::testing::services::{self, ROOM};
 use crate::testing::{Answer, bus, claims, eventually, fake, send, send_body};
-use crate::tokens::tests::{jwks, signed};
-
-const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
-
-fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
-    let session = |id: String, username: String| {
-        Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }.encode_to_vec()
-    };
-    match method {
-        "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
-        "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
-        "Signup" => SignupRequest::decode(body).map(|signup| session(signup.user_id, signup.username)).map_err(Error::internal),
-        "Login" => Err(Error::new(Code::InvalidCredentials, "wrong user or password")),
-        "Logout" => Ok(LogoutResponse {}.encode_to_vec()),
-        _ => Err(Error::not_found("user")),
-    }
-}
-
-fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
-    let room = |id: &str, name: String| Room { id: id.into(), name, ..Room::default() };
-    match method {
-        "CreateRoom" => {
-            let create = CreateRoomRequest::decode(body).unwrap();
-            Ok(room(&create.id, create.name).encode_to_vec())
-        }
-        "ListRooms" => Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec()),
-        "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => Ok(room(ROOM, "Tea".into()).encode_to_vec()),
-        "UpdateRoom" => Ok(room(ROOM, UpdateRoomRequest::decode(body).unwrap().name.unwrap_or_default()).encode_to_vec()),
-        "DeleteRoom" => Err(Error::new(Code::Forbidden, "only its owner may")),
-        _ => Err(Error::not_found("room")),
-    }
-}
-
-fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
-    let log = Mutex::new(Vec::<Event>::new());
-    move |method, body| {
-        let mut log = log.lock().unwrap();
-        match method {
-            "Append" => {
-                let mut append = |new: confab_proto::message::v1::NewEvent| {
-                    let first =
-                        log.iter().find(|event| new.client_message_id.is_some() && event.client_message_id == new.client_message_id);
-                    let duplicate = first.is_some();
-                    let event = first.cloned().unwrap_or_else(|| {
-                        let seq = log.len() as u64 + 1;
-                        let (id, room_id, content, sender) = (new.id, new.room_id, new.content, new.sender);
-                        Event { id, room_id, content, sender, client_message_id: new.client_message_id, seq, ..Event::default() }
-                    });
-                    if !duplicate {
-                        log.push(event.clone());
-                    }
-                    Outcome { result: Some(outcome::Result::Event(event)), duplicate }
-                };
-                let outcomes = AppendRequest::decode(body).unwrap().events.into_iter().map(&mut append).collect();
-                Ok(AppendResponse { epoch: "e".into(), outcomes }.encode_to_vec())
-            }
-            "ListEvents" => {
-                Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }.encode_to_vec())
-            }
-            "GetRoomHeads" => {
-                let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(|room_id| RoomHead { room_id, seq: 3 });
-                Ok(GetRoomHeadsResponse { epoch: "e".into(), heads: heads.collect() }.encode_to_vec())
-            }
-            _ => Err(Error::internal("not asked for here")),
-        }
-    }
-}
+use crate::tokens::tests::signed;
 
 #[derive(clap::Parser)]
 struct Settings {
@@ -90,16 +18,27 @@ struct Settings {
 }
 
 async fn gateway(settings: &[&str]) -> Router {
+    gateway_with(settings, &Files::default()).await
+}
+
+/// All routes, over services that remember little and these files.
+pub(super) async fn gateway_with(settings: &[&str], files: &Files) -> Router {
+    gateway_over(settings, files.transport()).await
+}
+
+/// All routes, over a file service that is reached so.
+pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let process = Process::new();
     let listen = ([127, 0, 0, 1], 0).into();
-    let routes = crate::start(&config, listen, fake(auth), fake(room), fake(message()), bus(), &process).await.unwrap().routes;
+    let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
+    let routes = crate::start(&config, listen, auth, room, message, file, bus(), &process).await.unwrap().routes;
     process.readiness.started();
     eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))).await;
     routes
 }
 
-fn authorized(request: http::request::Builder) -> http::request::Builder {
+pub(super) fn authorized(request: http::request::Builder) -> http::request::Builder {
     request.header("Authorization", format!("Bearer {}", signed(1, &claims(json!({})))))
 }
 
@@ -107,15 +46,25 @@ async fn post(routes: &Router, path: &str, body: impl Into<axum::body::Body>) ->
     send_body(routes, authorized(Request::post(path)).header("Content-Type", "application/json"), body).await
 }
 
-fn problem(answer: &Answer) -> (u16, &str) {
+pub(super) fn problem(answer: &Answer) -> (u16, &str) {
     assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");
     (answer.status, answer.json["code"].as_str().unwrap())
 }
 
 #[tokio::test]
 async fn who_may_read() {
-    let (closed, open) = (gateway(&[]).await, gateway(&["--anonymous-read", "true"]).await);
-    let paths = ["/api/rooms".to_owned(), format!("/api/rooms/{ROOM}"), format!("/api/messages/{ROOM}")];
+    let files = Files::default();
+    let file = files.put("a.txt", "text/plain", "some text");
+    let (closed, open) = (gateway_with(&[], &files).await, gateway_with(&["--anonymous-read", "true"], &files).await);
+    let file = format!("/api/files/{file}");
+    let paths = [
+        "/api/rooms".to_owned(),
+        format!("/api/rooms/{ROOM}"),
+        format!("/api/messages/{ROOM}"),
+        format!("/api/files?roomId={ROOM}"),
+        format!("{file}/link"),
+        file,
+    ];
     for path in &paths {
         let anonymous = send(&closed, Request::get(path)).await;
         assert_eq!((problem(&anonymous), &anonymous.headers["www-authenticate"]), ((401, "unauthorized"), &"Bearer".parse().unwrap()));
@@ -126,9 +75,22 @@ async fn who_may_read() {
             assert_eq!(problem(&answer), (401, "unauthorized"), "{path} {bad:?}");
         }
         let token = signed(1, &claims(json!({})));
-        assert_eq!(send(&closed, Request::get(format!("{path}?token={token}&access_token={token}"))).await.status, 401);
+        assert_eq!(
+            send(&closed, Request::get(format!("{path}{}token={token}&access_token={token}", if path.contains('?') { "&" } else { "?" })))
+                .await
+                .status,
+            401
+        );
     }
-    for request in [Request::post("/api/rooms"), Request::post("/api/messages"), Request::delete(&paths[1]), Request::get("/api/auth/me")] {
+    for request in [
+        Request::post("/api/rooms"),
+        Request::post("/api/messages"),
+        Request::delete(&paths[1]),
+        Request::get("/api/auth/me"),
+        Request::get("/api/files"),
+        Request::delete(&paths[5]),
+        Request::post("/api/files/upload"),
+    ] {
         assert_eq!(problem(&send(&open, request).await), (401, "unauthorized"));
     }
 }
@@ -136,7 +98,7 @@ async fn who_may_read() {
 #[tokio::test]
 async fn what_does_not_exist() {
     let routes = gateway(&[]).await;
-    for path in ["/", "/api", "/api/nothing", "/api/rooms/", "/api/files/x", &format!("/api/rooms/{ROOM}/members")] {
+    for path in ["/", "/api", "/api/nothing", "/api/rooms/", "/api/files/", &format!("/api/rooms/{ROOM}/members")] {
         assert_eq!(problem(&send(&routes, Request::get(path)).await), (404, "not_found"), "{path}");
         assert_eq!(problem(&send(&routes, authorized(Request::put(path))).await), (404, "not_found"), "{path}");
     }

@@ -12,7 +12,7 @@ struct Settings {
 }
 
 /// A server of these routes, with its process; the handle ends when it has stopped.
-async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
+pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
@@ -90,6 +90,16 @@ async fn a_place_is_kept_by_whoever_took_the_upgrade() {
     assert!(!waiting.is_finished());
     kept.lock().unwrap().take();
     assert!(waiting.await.unwrap().contains("200 OK"));
+}
+
+#[tokio::test]
+async fn a_connection_can_be_given_up() {
+    let route = get(|axum::Extension(place): axum::Extension<Place>| async move {
+        place.hang_up();
+        std::future::pending::<()>().await;
+    });
+    let (address, ..) = serving(Router::new().route("/", route), &[]).await;
+    assert_eq!(read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await).await, "");
 }
 
 #[tokio::test]

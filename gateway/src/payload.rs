@@ -1,0 +1,36 @@
+//! JSON that clients send, and what is wrong with it, in the words of the contract.
+
+use confab_common::{Code, Error};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Reads an object out of parsed JSON; fields that are not asked for are ignored.
+///
+/// # Errors
+/// `invalid_request` that names the first faulty field with its path.
+pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (path, cause) = (error.path().to_string(), error.inner().to_string());
+        if let Some(name) = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+            return Error::field(name, "must be given");
+        }
+        match cause.split_once(", expected ") {
+            Some((_, expected)) => Error::field(&path, format!("must be {expected}")),
+            None => Error::field(&path, cause),
+        }
+    })
+}
+
+/// What is wrong with the text of a payload that is not of this type.
+pub fn fault<T: DeserializeOwned>(text: &str, shape: &str) -> Error {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Object(_)) => read::<T>(value).err(),
+        _ => None,
+    }
+    .unwrap_or_else(|| self::shape(shape))
+}
+
+/// A payload that is something else altogether.
+pub fn shape(shape: &str) -> Error {
+    Error::new(Code::InvalidRequest, format!("the payload must be {shape}"))
+}

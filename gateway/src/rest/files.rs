@@ -1,0 +1,113 @@
+//! Files: their facts and lists; their bytes come in by [`upload`] and go out by [`download`].
+
+mod conditions;
+mod disposition;
+mod download;
+mod multipart;
+mod range;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use confab_common::grpc::request;
+use confab_common::{Error, text};
+use confab_proto::auth::v1::UserRef;
+use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::extract::{Caller, FileId, Params, Reader, identify, unauthorized};
+use crate::App;
+use crate::json::{FileJson, FileUrl, Page, Time};
+use crate::problem::Problem;
+
+pub(super) use self::download::download;
+pub(super) use self::upload::upload;
+
+pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+    let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
+    if room.is_none() && reader.is_none() {
+        return Err(Problem(unauthorized("a bearer token is needed to list one's own files")));
+    }
+    let list = ListFilesRequest {
+        reader: Some(user(reader.map(|reader| reader.user))),
+        room_id: room.map(|room| room.to_string()),
+        limit: params.limit()?,
+        cursor: params.text("cursor").unwrap_or_default().into(),
+    };
+    let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
+    let items = page.files.iter().map(FileJson::from).collect();
+    Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkJson {
+    url: String,
+    expires_at: Time,
+}
+
+pub(super) async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): FileId) -> Result<Response, Problem> {
+    let sign = SignLinkRequest { reader: Some(user(reader.map(|reader| reader.user))), id: id.to_string() };
+    let link = app.clients.file.clone().sign_link(request(sign, app.clients.call)).await?.into_inner();
+    let url = format!("{}?expires={}&signature={}", FileUrl(&id.to_string()), link.expires_at_ms, link.signature);
+    Ok(Answer(LinkJson { url, expires_at: Time(link.expires_at_ms) }).into_response())
+}
+
+pub(super) async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, FileId(id): FileId) -> Result<StatusCode, Problem> {
+    let delete = DeleteFileRequest { caller: Some(caller.user), id: id.to_string() };
+    app.clients.file.clone().delete_file(request(delete, app.clients.call)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn user(caller: Option<UserRef>) -> proto::Reader {
+    proto::Reader { reader: caller.map(reader::Reader::Caller) }
+}
+
+/// Whoever reads a file's bytes: the caller, else the bearer of a link, else nobody where the setting allows it.
+pub(super) struct FileReader(proto::Reader);
+
+impl FileReader {
+    fn has_link(&self) -> bool {
+        matches!(self.0.reader, Some(reader::Reader::Link(_)))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for FileReader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        if let Some(identity) = identify(parts, app).await? {
+            return Ok(Self(user(Some(identity.user))));
+        }
+        let params = Params::from_request_parts(parts, app).await?;
+        match (params.text("expires"), params.text("signature")) {
+            (None, None) if app.config.anonymous_read => Ok(Self(user(None))),
+            (None, None) => Err(Problem(unauthorized("a bearer token or a link is needed"))),
+            (expires, signature) => {
+                let link = valid(expires, signature).ok_or_else(invalid_link)?;
+                Ok(Self(proto::Reader { reader: Some(reader::Reader::Link(link)) }))
+            }
+        }
+    }
+}
+
+/// A link that may open something.
+fn valid(expires: Option<&str>, signature: Option<&str>) -> Option<Link> {
+    let digits = expires?.bytes().all(|byte| byte.is_ascii_digit());
+    let expires_at_ms = expires?.parse().ok().filter(|at| digits && *at > Timestamp::now().as_millisecond())?;
+    Some(Link { expires_at_ms, signature: signature?.to_owned() })
+}
+
+/// One answer for every link that opens nothing, whatever the reason.
+fn invalid_link() -> Error {
+    unauthorized("the link is not valid, or not any more")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Conditional requests (RFC 9110 section 13): whether the client has the file already, and whether its part still fits.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::header::{HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE};
+use axum::http::{HeaderMap, header};
+use confab_proto::file::v1::File;
+
+/// What tells a version of a file from another. A file never changes, so there is one.
+pub struct Validators {
+    tag: String,
+    /// In whole seconds, as HTTP tells time.
+    modified: SystemTime,
+}
+
+impl Validators {
+    /// Those of a file.
+    pub fn of(file: &File) -> Self {
+        let seconds = u64::try_from(file.created_at_ms / 1000).unwrap_or_default();
+        Self { tag: format!("\"{}\"", file.sha256), modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
+    }
+
+    /// As headers of an answer.
+    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        [(header::ETAG, value(&self.tag)), (header::LAST_MODIFIED, value(&httpdate::fmt_http_date(self.modified)))]
+    }
+
+    /// Whether the client has this version.
+    pub fn is_known_to(&self, headers: &HeaderMap) -> bool {
+        if headers.contains_key(IF_NONE_MATCH) {
+            let tags = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+            return tags.flat_map(|tags| tags.split(',')).map(str::trim).any(|tag| tag == "*" || weak(tag) == self.tag);
+        }
+        date(headers.get(IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
+    }
+
+    /// Whether a part of this version fits what the client has.
+    pub fn allow_range(&self, headers: &HeaderMap) -> bool {
+        let Some(condition) = headers.get(IF_RANGE) else { return true };
+        condition == self.tag.as_str() || date(Some(condition)) == Some(self.modified)
+    }
+}
+
+/// A tag for the weak comparison, which takes strong and weak ones for the same.
+fn weak(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+fn date(value: Option<&HeaderValue>) -> Option<SystemTime> {
+    httpdate::parse_http_date(value?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 6 November 1994, 08:49:37 and some milliseconds.
+    fn validators() -> Validators {
+        Validators::of(&File { sha256: "abc".into(), created_at_ms: 784_111_777_321, ..File::default() })
+    }
+
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn as_headers() {
+        let [(_, tag), (_, modified)] = validators().headers();
+        assert_eq!((tag.to_str().unwrap(), modified.to_str().unwrap()), ("\"abc\"", "Sun, 06 Nov 1994 08:49:37 GMT"));
+    }
+
+    #[test]
+    fn a_tag_counts_before_a_date() {
+        let known = |pairs: &[_]| validators().is_known_to(&headers(pairs));
+        for same in ["\"abc\"", "W/\"abc\"", "*", "\"x\", W/\"y\",\"abc\""] {
+            assert!(known(&[(IF_NONE_MATCH, same)]), "{same}");
+        }
+        assert!(known(&[(IF_NONE_MATCH, "\"x\""), (IF_NONE_MATCH, "\"abc\"")]));
+        for other in ["\"abd\"", "abc", "", "w/\"abc\""] {
+            assert!(!known(&[(IF_NONE_MATCH, other)]), "{other}");
+            assert!(!known(&[(IF_NONE_MATCH, other), (IF_MODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:37 GMT")]), "{other}");
+        }
+        assert!(!known(&[]));
+    }
+
+    #[test]
+    fn dates_in_every_form_of_http() {
+        let known = |date| validators().is_known_to(&headers(&[(IF_MODIFIED_SINCE, date)]));
+        for since in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Mon, 07 Nov 1994 00:00:00 GMT"]
+        {
+            assert!(known(since), "{since}");
+        }
+        for before in ["Sun, 06 Nov 1994 08:49:36 GMT", "yesterday", ""] {
+            assert!(!known(before), "{before}");
+        }
+    }
+
+    #[test]
+    fn a_part_fits_the_very_same_version_alone() {
+        let allow = |condition| validators().allow_range(&headers(&[(IF_RANGE, condition)]));
+        assert!(validators().allow_range(&HeaderMap::new()));
+        assert!(allow("\"abc\"") && allow("Sun, 06 Nov 1994 08:49:37 GMT"));
+        for other in ["W/\"abc\"", "\"abd\"", "*", "Mon, 07 Nov 1994 00:00:00 GMT", "x"] {
+            assert!(!allow(other), "{other}");
+        }
+    }
+}

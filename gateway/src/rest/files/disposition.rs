@@ -1,0 +1,100 @@
+//! `Content-Disposition`, as it is read in forms (RFC 7578) and written for downloads (RFC 6266, RFC 8187).
+
+use std::fmt::Write;
+
+use axum::http::HeaderValue;
+
+/// The parameter of that name of a part's header.
+pub fn parameter(header: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(header);
+    let mut rest = &*text;
+    while let Some((_, parameters)) = rest.split_once(';') {
+        let (key, after) = parameters.split_once('=')?;
+        let value;
+        (value, rest) = split_value(after.trim_start());
+        // What has no value is passed over.
+        let key = key.rsplit(';').next().unwrap_or(key).trim();
+        if key.eq_ignore_ascii_case(name) {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// A value, in quotes or not, and what follows it.
+fn split_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim().to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return (value, &quoted[at + 1..]),
+            // Browsers of old send whole paths as they are: a backslash before anything else stands for itself.
+            '\\' => match characters.next_if(|(_, next)| matches!(next, '"' | '\\')) {
+                Some((_, escaped)) => value.push(escaped),
+                None => value.push('\\'),
+            },
+            character => value.push(character),
+        }
+    }
+    (value, "")
+}
+
+/// What a browser is to do with a file, and under which name it keeps it.
+pub fn header(inline: bool, name: &str) -> HeaderValue {
+    let kind = if inline { "inline" } else { "attachment" };
+    // What clients disagree about how to read is left to the second form.
+    let plain = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%') { c } else { '_' };
+    let mut text = format!("{kind}; filename=\"{}\"; filename*=UTF-8''", name.chars().map(plain).collect::<String>());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'&' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => {
+                text.push(byte.into());
+            }
+            byte => _ = write!(text, "%{byte:02X}"),
+        }
+    }
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("attachment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_parts() {
+        let read = |header: &str| (parameter(header.as_bytes(), "name"), parameter(header.as_bytes(), "filename"));
+        let some = |text: &str| Some(text.to_owned());
+        for (header, name, file) in [
+            (r#"form-data; name="file"; filename="a b.txt""#, some("file"), some("a b.txt")),
+            (r#"form-data; filename="a name=x; name=y.txt"; name="file""#, some("file"), some("a name=x; name=y.txt")),
+            (r#"form-data; NAME=file;filename=a.txt"#, some("file"), some("a.txt")),
+            (r#"form-data; name = "file" ; filename = "ü.txt""#, some("file"), some("ü.txt")),
+            (r#"form-data; name="f\"i\\le"; filename="C:\dir\a.txt""#, some("f\"i\\le"), some(r"C:\dir\a.txt")),
+            (r#"form-data; name="file"; filename="""#, some("file"), some("")),
+            (r#"form-data; name="file"; filename="open"#, some("file"), some("open")),
+            (r#"form-data; name="file"; filename*=UTF-8''x"#, some("file"), None),
+            ("form-data", None, None),
+            ("form-data; name", None, None),
+            (r#"form-data; odd; name="file""#, some("file"), None),
+            ("", None, None),
+        ] {
+            assert_eq!(read(header), (name, file), "{header}");
+        }
+        assert_eq!(parameter(b"form-data; name=\"\xff\"", "name"), some("\u{fffd}"));
+    }
+
+    #[test]
+    fn any_name_can_be_told() {
+        let of = |name: &str| header(false, name).to_str().unwrap().to_owned();
+        assert_eq!(header(true, "a.png"), "inline; filename=\"a.png\"; filename*=UTF-8''a.png");
+        assert_eq!(of("a b.txt"), "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt");
+        assert_eq!(of("Zoë €.txt"), "attachment; filename=\"Zo_ _.txt\"; filename*=UTF-8''Zo%C3%AB%20%E2%82%AC.txt");
+        assert_eq!(of("a\"b\\c%41'*.txt"), "attachment; filename=\"a_b_c_41'*.txt\"; filename*=UTF-8''a%22b%5Cc%2541%27%2A.txt");
+        assert_eq!(of("a\r\nX: y"), "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y");
+        assert_eq!(of("\u{1F375}"), "attachment; filename=\"_\"; filename*=UTF-8''%F0%9F%8D%B5");
+    }
+}

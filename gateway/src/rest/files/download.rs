@@ -1,0 +1,168 @@
+//! `GET /api/files/{id}`: the bytes, as fast as the client takes them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use bytes::Bytes;
+use confab_common::grpc::request;
+use confab_common::{Code, Error};
+use confab_proto::file::v1::{DownloadRequest, DownloadResponse, File, GetFileRequest};
+use futures::stream::poll_fn;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+use super::conditions::Validators;
+use super::range::{self, Wanted};
+use super::{FileReader, disposition, invalid_link};
+use crate::App;
+use crate::problem::Problem;
+use crate::rest::Deadline;
+use crate::rest::extract::FileId;
+use crate::server::Place;
+use crate::upload::PATIENCE;
+
+/// Handed to the client at once, in bytes, and how long it may take over that.
+const PIECE: usize = 64 * 1024;
+const STUCK: Duration = Duration::from_secs(60);
+
+pub(in crate::rest) async fn download(
+    State(app): State<Arc<App>>,
+    method: Method,
+    reader: FileReader,
+    FileId(id): FileId,
+    place: Option<Extension<Place>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let deadline = Deadline::of(&app);
+    let ask = GetFileRequest { reader: Some(reader.0.clone()), id: id.to_string() };
+    let file = app.clients.file.clone().get_file(deadline.reading(ask)).await;
+    let file = file.map_err(|status| refusal(&reader, status))?.into_inner();
+
+    let validators = Validators::of(&file);
+    // Access can end: a cache is to ask each time.
+    let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")]);
+    if validators.is_known_to(&headers) {
+        return Ok((StatusCode::NOT_MODIFIED, known).into_response());
+    }
+    let wanted = match method == Method::GET && validators.allow_range(&headers) {
+        true => range::wanted(&headers, file.size),
+        false => Wanted::Whole,
+    };
+    let (status, offset, length, range) = match wanted {
+        Wanted::Whole => (StatusCode::OK, 0, file.size, None),
+        Wanted::Part { first, last } => {
+            (StatusCode::PARTIAL_CONTENT, first, last - first + 1, Some([(CONTENT_RANGE, format!("bytes {first}-{last}/{}", file.size))]))
+        }
+        Wanted::Unsatisfiable => {
+            let error = Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size));
+            return Ok(([(CONTENT_RANGE, format!("bytes */{}", file.size))], Problem(error)).into_response());
+        }
+    };
+    let body = match length == 0 || method == Method::HEAD {
+        true => Body::empty(),
+        false => {
+            let ask = DownloadRequest { reader: Some(reader.0.clone()), id: id.to_string(), offset, length };
+            let call = app.clients.read.streaming_answer();
+            let bytes =
+                app.clients.file.clone().download(request(ask, call)).await.map_err(|status| refusal(&reader, status))?.into_inner();
+            body(bytes, length, place.map(|Extension(place)| place)).await?
+        }
+    };
+    Ok((status, known, range, description(&file), [(CONTENT_LENGTH, length)], body).into_response())
+}
+
+/// What a link does not open is not told apart; anybody else hears what the service says.
+fn refusal(reader: &FileReader, status: Status) -> Problem {
+    match Error::from(status) {
+        error if reader.has_link() && matches!(error.code, Code::NotFound | Code::Forbidden | Code::InvalidRequest) => {
+            invalid_link().into()
+        }
+        error => error.into(),
+    }
+}
+
+/// What the bytes are, and what a browser may do with them.
+fn description(file: &File) -> impl axum::response::IntoResponseParts {
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    let kind = Some(&file.content_type).filter(|kind| !kind.is_empty()).and_then(|kind| HeaderValue::from_str(kind).ok());
+    [
+        (CONTENT_TYPE, kind.unwrap_or(unknown)),
+        (CONTENT_DISPOSITION, disposition::header(file.safe_inline, &file.name)),
+        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        // Whatever it is, it runs nothing here.
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+    ]
+}
+
+/// The answer's body. Before it begins, the first bytes are there: until then a failure is still an answer of its own.
+async fn body(mut bytes: Streaming<DownloadResponse>, length: u64, place: Option<Place>) -> Result<Body, Problem> {
+    let first = next(&mut bytes).await?;
+    let (sender, mut receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let passed = tokio::select! {
+            passed = pass(first, bytes, length, &sender) => passed,
+            () = sender.closed() => return,
+        };
+        match passed {
+            Ok(()) => {}
+            // The client sees a body that is too short, and no other request on this connection.
+            Err(Broken::Service(error)) => {
+                tracing::warn!(%error, "a download broke off");
+                let _ = timeout(STUCK, sender.send(Err(io::Error::other(error)))).await;
+            }
+            Err(Broken::Client) => {
+                if let Some(place) = place {
+                    place.hang_up();
+                }
+            }
+        }
+    });
+    Ok(Body::from_stream(poll_fn(move |context| receiver.poll_recv(context))))
+}
+
+/// Why a download ends early.
+enum Broken {
+    Service(Error),
+    /// It takes nothing any more.
+    Client,
+}
+
+async fn pass(
+    mut chunk: Option<Bytes>,
+    mut bytes: Streaming<DownloadResponse>,
+    mut left: u64,
+    client: &mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), Broken> {
+    while let Some(mut rest) = chunk {
+        if rest.len() as u64 > left {
+            return Err(Broken::Service(Error::internal("a file is longer than it says")));
+        }
+        left -= rest.len() as u64;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            timeout(STUCK, client.send(Ok(piece))).await.map_err(|_| Broken::Client)?.map_err(|_| Broken::Client)?;
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        chunk = next(&mut bytes).await.map_err(Broken::Service)?;
+    }
+    Err(Broken::Service(Error::internal("a file is shorter than it says")))
+}
+
+async fn next(bytes: &mut Streaming<DownloadResponse>) -> Result<Option<Bytes>, Error> {
+    match timeout(PATIENCE, bytes.message()).await {
+        Ok(message) => Ok(message?.map(|message| message.chunk)),
+        Err(_) => Err(Error::unavailable("the file service")),
+    }
+}

@@ -1,0 +1,153 @@
+//! The body of a form on its way to the parser.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use confab_common::{Code, Error, Result};
+use futures::Stream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Most bytes of a form beside its file, with what the parser holds of the file itself.
+pub const MAX_BESIDE: u64 = 128 * 1024;
+/// Handed to the parser at once, in bytes.
+const PIECE: usize = 32 * 1024;
+/// How long a client may send nothing; and in so much waiting it must have sent [`LEAST`].
+const WINDOW: Duration = Duration::from_secs(30);
+const LEAST: usize = 30 * 1024;
+
+/// What the two sides of the parser know of each other.
+#[derive(Default)]
+pub struct Gauge {
+    /// The parser may read one more piece.
+    open: AtomicBool,
+    /// Bytes of the file that it has handed out.
+    of_file: AtomicU64,
+}
+
+impl Gauge {
+    /// Lets the parser read one piece.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets it read nothing.
+    pub fn shut(&self) {
+        self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that it has handed out bytes of the file.
+    pub fn note_of_file(&self, bytes: usize) {
+        self.of_file.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A body in small pieces. Left to itself, the parser reads whatever is ready before it looks at any of it.
+pub struct Source {
+    body: Body,
+    /// Read, and not handed out.
+    ahead: Bytes,
+    handed_out: u64,
+    gauge: Arc<Gauge>,
+    pace: Pace,
+}
+
+impl Source {
+    /// The pieces of this body.
+    pub fn new(body: Body, gauge: Arc<Gauge>) -> Self {
+        Self { body, ahead: Bytes::new(), handed_out: 0, gauge, pace: Pace::new() }
+    }
+
+    /// Reads on when everything was handed out; `false` at the end.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        while self.ahead.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(None) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body is broken off"))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if !self.pace.arrived(data.len()) {
+                        return Poll::Ready(Err(too_slow()));
+                    }
+                    self.ahead = data;
+                }
+                Poll::Pending => {
+                    ready!(self.pace.poll_silence(context));
+                    return Poll::Ready(Err(too_slow()));
+                }
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl Stream for Source {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.gauge.open.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_more(context)) {
+            Ok(true) => {}
+            Ok(false) => return Poll::Ready(None),
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        }
+        let length = self.ahead.len().min(PIECE);
+        let piece = self.ahead.split_to(length);
+        self.handed_out += length as u64;
+        if self.handed_out - self.gauge.of_file.load(Ordering::Relaxed) > MAX_BESIDE {
+            return Poll::Ready(Some(Err(Error::new(Code::InvalidRequest, "the form holds too much beside its file"))));
+        }
+        self.gauge.shut();
+        // If the parser cannot make anything of it, it is to be asked again.
+        context.waker().wake_by_ref();
+        Poll::Ready(Some(Ok(piece)))
+    }
+}
+
+fn too_slow() -> Error {
+    Error::new(Code::InvalidRequest, "the body does not arrive in time")
+}
+
+/// Notices a client that sends nothing, or next to nothing. Time in which nobody reads is not the client's.
+struct Pace {
+    silence: Pin<Box<Sleep>>,
+    /// When the client began to be waited for.
+    since: Option<Instant>,
+    /// Waited in this window, and received.
+    waited: Duration,
+    received: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { silence: Box::pin(sleep(WINDOW)), since: None, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// Notes what has arrived; `false` when it was too little for so long a time.
+    fn arrived(&mut self, bytes: usize) -> bool {
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.received += bytes;
+        if self.waited < WINDOW {
+            return true;
+        }
+        let enough = self.received >= LEAST;
+        (self.waited, self.received) = (Duration::ZERO, 0);
+        enough
+    }
+
+    /// Ready when nothing has arrived for too long.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            self.silence.as_mut().reset(now + WINDOW);
+        }
+        self.silence.as_mut().poll(context)
+    }
+}

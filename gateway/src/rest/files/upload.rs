@@ -1,0 +1,138 @@
+//! `POST /api/files/upload`: the form goes through to the service as it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use confab_common::{Error, text};
+use confab_proto::file::v1::UploadResponse;
+use confab_proto::file::v1::upload_request::{Begin, Finish};
+
+use super::multipart::{self, Form, MAX_BESIDE, Part};
+use crate::App;
+use crate::draft::check_client_message_id;
+use crate::json::FileJson;
+use crate::problem::Problem;
+use crate::rest::extract::Caller;
+use crate::rest::messages::client_message_id;
+use crate::tokens::Identity;
+use crate::upload::Upload;
+
+/// How long the service may take to keep the file and tell its room, once it has all of it: an object store can be slow.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
+
+pub(in crate::rest) async fn upload(State(app): State<Arc<App>>, caller: Result<Caller, Problem>, request: Request) -> Response {
+    let taken = match caller {
+        Ok(Caller(caller)) => take(&app, caller, request).await.map_err(Problem),
+        Err(problem) => Err(problem),
+    };
+    match taken {
+        Ok(taken) => taken,
+        // What is left of the body stands between this request and the next.
+        Err(problem) => ([(CONNECTION, "close")], problem).into_response(),
+    }
+}
+
+async fn take(app: &App, caller: Identity, request: Request) -> Result<Response, Error> {
+    let mut fields = Fields::new(request.headers())?;
+    let at_least = declared_length(request.headers()).saturating_sub(MAX_BESIDE);
+    let mut form = Form::of(request)?;
+    let mut file = loop {
+        match form.next().await? {
+            Some(part) if part.name() == multipart::FILE => break part,
+            Some(part) => fields.take(part).await?,
+            None => return Err(Error::field(multipart::FILE, "must be given")),
+        }
+    };
+    let first = fields.clone();
+    let mut upload = Upload::begin(
+        &app.clients,
+        Begin {
+            caller: Some(caller.user),
+            name: file.file_name(),
+            content_type: file.content_type(),
+            at_least,
+            room_id: first.room_id.clone(),
+            client_message_id: first.client_message_id.clone(),
+        },
+    );
+    let mut unneeded = 0;
+    while let Some(chunk) = upload.meanwhile(file.chunk()).await? {
+        if let Some(known) = upload.answered() {
+            // A repeat: the client gets to send it to the end, as far as it is one.
+            unneeded += chunk.len() as u64;
+            if unneeded > known.size {
+                let answer = upload.finish(Finish::default()).await?;
+                return Ok(([(CONNECTION, "close")], uploaded(&answer)?).into_response());
+            }
+        }
+        upload.send(chunk).await?;
+    }
+    drop(file);
+    while let Some(part) = upload.meanwhile(form.next()).await? {
+        if part.name() == multipart::FILE {
+            return Err(Error::field(multipart::FILE, "must be given once"));
+        }
+        upload.meanwhile(fields.take(part)).await?;
+    }
+    let finish = Finish {
+        room_id: fields.room_id.filter(|_| first.room_id.is_none()),
+        client_message_id: fields.client_message_id.filter(|_| first.client_message_id.is_none()),
+        timeout_ms: app.config.request_timeout.max(KEPT_WITHIN).as_millis() as u32,
+    };
+    uploaded(&upload.finish(finish).await?)
+}
+
+fn uploaded(answer: &UploadResponse) -> Result<Response, Error> {
+    let file = answer.file.as_ref().ok_or_else(|| Error::internal("an upload without a file"))?;
+    let status = if answer.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Answer(FileJson::from(file))).into_response())
+}
+
+fn declared_length(headers: &HeaderMap) -> u64 {
+    headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or_default()
+}
+
+/// What a form says beside its file.
+#[derive(Clone, Default)]
+struct Fields {
+    room_id: Option<String>,
+    /// From the header, until the field is given.
+    client_message_id: Option<String>,
+    named: bool,
+}
+
+impl Fields {
+    fn new(headers: &HeaderMap) -> Result<Self, Error> {
+        let client_message_id = client_message_id(headers, None)?;
+        client_message_id.as_deref().map(check_client_message_id).transpose()?;
+        Ok(Self { client_message_id, ..Self::default() })
+    }
+
+    /// Takes a field; unknown ones are ignored.
+    async fn take(&mut self, part: Part) -> Result<(), Error> {
+        let name = part.name().to_owned();
+        let value = part.text().await?;
+        let given_before = match name.as_str() {
+            "roomId" => self.room_id.replace(text::id(&name, &value)?.to_string()).is_some(),
+            "clientMessageId" => {
+                check_client_message_id(&value)?;
+                let before = std::mem::replace(&mut self.named, true);
+                match &self.client_message_id {
+                    Some(key) if !before && *key != value => return Err(Error::field(&name, "must be the same as Idempotency-Key")),
+                    _ => self.client_message_id = Some(value),
+                }
+                before
+            }
+            _ => false,
+        };
+        match given_before {
+            true => Err(Error::field(&name, "must be given once")),
+            false => Ok(()),
+        }
+    }
+}

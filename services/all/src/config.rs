@@ -1,29 +1,23 @@
 //! The settings of the embedded server: those of every part, each of which can be pointed elsewhere by a URL.
 
+use std::path::Path;
+
 use confab_auth::AuthConfig;
-use confab_common::config::CommonConfig;
-use confab_common::process::Settings;
-use confab_common::store::{BusConfig, StorageConfig};
+use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
+use confab_common::{grpc, program};
+use confab_file::FileConfig;
 use confab_gateway::config::GatewayConfig;
 use confab_message::MessageConfig;
 use confab_room::RoomConfig;
 
 /// The whole of Confab as one program.
-#[derive(Debug, clap::Parser)]
-#[command(
-    name = "confab",
-    version,
-    about = "A chat back end: REST and Socket.IO, rooms and messages, nothing to install",
-    after_help = "Without any setting it listens on 127.0.0.1:8080 and keeps its data in ./data.\n\
-                  Every --flag can also be given as the CONFAB_ variable named beside it, or in a file named by CONFAB_…_FILE."
-)]
-pub struct Program {
-    /// Settings of every program.
-    #[command(flatten)]
-    pub common: CommonConfig,
-    /// Where data is kept.
-    #[command(flatten)]
-    pub storage: StorageConfig,
+pub type Program = program::Program<Parts>;
+
+/// The parts and where they are.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Without any setting it listens on 127.0.0.1:8080 and keeps its data in ./data.\n\
+                  Every --flag can also be given as the CONFAB_ variable named beside it, or in a file named by CONFAB_…_FILE.")]
+pub struct Parts {
     /// The bus.
     #[command(flatten)]
     pub bus: BusConfig,
@@ -36,36 +30,135 @@ pub struct Program {
     /// The log.
     #[command(flatten)]
     pub message: MessageConfig,
+    /// Files.
+    #[command(flatten)]
+    pub file: FileConfig,
     /// The edge.
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Use the auth service there instead of the one within: http://host:port
-    #[arg(long, env = "CONFAB_AUTH_URL", value_name = "URL")]
+    #[arg(long, env = "CONFAB_AUTH_URL", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: Option<String>,
     /// Use the room service there instead of the one within
-    #[arg(long, env = "CONFAB_ROOM_URL", value_name = "URL")]
+    #[arg(long, env = "CONFAB_ROOM_URL", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: Option<String>,
     /// Use the message service there instead of the one within
-    #[arg(long, env = "CONFAB_MESSAGE_URL", value_name = "URL")]
+    #[arg(long, env = "CONFAB_MESSAGE_URL", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: Option<String>,
-    /// What to do instead of serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
+    /// Use the file service there instead of the one within
+    #[arg(long, env = "CONFAB_FILE_URL", value_name = "URL", value_parser = grpc::urls)]
+    pub file_url: Option<String>,
 }
 
-/// What the program can do instead of serving.
-#[derive(Debug, clap::Subcommand)]
-pub enum Command {
-    /// Bring the stores' schemas up to date and exit
-    Migrate,
+impl program::Own for Parts {
+    const NAME: &'static str = "confab";
+    const ABOUT: &'static str = "A chat back end: REST and Socket.IO, rooms, messages and files, nothing to install";
+    const LISTEN: &'static str = "127.0.0.1:8080";
+
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.bus.check()?;
+        if self.auth_url.is_none() {
+            self.auth.check(storage)?;
+        }
+        if self.room_url.is_none() {
+            self.room.check(storage)?;
+        }
+        if self.message_url.is_none() {
+            self.message.check(storage)?;
+        }
+        if self.file_url.is_none() {
+            self.file.check(storage)?;
+        }
+        Ok(())
+    }
 }
 
-impl Settings for Program {
-    fn common(&self) -> &CommonConfig {
-        &self.common
+impl Parts {
+    /// The stores of the services within.
+    ///
+    /// # Errors
+    /// When a URL is wrong.
+    pub fn stores(&self, storage: &StorageConfig) -> anyhow::Result<Vec<StoreUrl>> {
+        let stores = [
+            (&self.auth_url, self.auth.store(storage)),
+            (&self.room_url, self.room.store(storage)),
+            (&self.message_url, self.message.store(storage)),
+            (&self.file_url, self.file.store(storage)),
+        ];
+        stores.into_iter().filter(|(elsewhere, _)| elsewhere.is_none()).map(|(_, store)| store).collect()
+    }
+    /// Whether anything is kept in the data directory.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn keeps_here(&self, storage: &StorageConfig) -> anyhow::Result<bool> {
+        let here = |path: &Path| path.starts_with(&storage.data_dir);
+        let key = self.auth_url.is_none() && self.auth.keeps_key(storage)?;
+        let bytes = self.file_url.is_none()
+            && match &self.file.objects.objects {
+                None => true,
+                Some(url) => url.expose().strip_prefix("file:").is_some_and(|path| here(Path::new(path))),
+            };
+        let rows = self.stores(storage)?.iter().any(|store| matches!(store, StoreUrl::Sqlite(path) if here(path)));
+        Ok(key || bytes || rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use confab_common::process::Settings;
+
+    use super::*;
+
+    const ELSEWHERE: [&str; 4] =
+        ["--auth-url=http://h:1", "--room-url=http://h:1", "--message-url=http://h:1", "--file-url=http://h:1,http://h:2"];
+
+    fn with(arguments: &[&str]) -> anyhow::Result<Program> {
+        let program = Program::try_parse_from(["confab"].iter().chain(arguments))?;
+        program.check().map(|()| program)
     }
 
-    fn serves(&self) -> bool {
-        self.command.is_none()
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_done() {
+        Program::command().debug_assert();
+        assert_eq!(with(&[]).unwrap().common.listen.port(), 8080);
+        for bad in [
+            "--auth-store=mysql://x",
+            "--room-store=mysql://x",
+            "--message-store=postgres://h:none/d",
+            "--file-store=sqlite:",
+            "--objects=gs://x",
+            "--bus=amqp://x",
+            "--signing-key=hunter2",
+            "--auth-url=nowhere",
+            "--room-url=nowhere",
+            "--message-url=nowhere",
+            "--file-url=nowhere",
+            "--request-timeout=soon",
+        ] {
+            assert!(with(&[bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_needs_no_settings_here() {
+        assert!(with(&["--auth-store=postgres://h/d"]).is_err(), "it needs a key");
+        assert!(with(&["--auth-store=postgres://h/d", "--auth-url=http://h:1"]).is_ok());
+    }
+
+    #[test]
+    fn who_keeps_something_in_the_data_directory() {
+        let keeps = |arguments: &[&str]| {
+            let program = with(arguments).unwrap();
+            program.own.keeps_here(&program.storage).unwrap()
+        };
+        assert!(keeps(&[]) && keeps(&ELSEWHERE[1..]) && keeps(&ELSEWHERE[..3]));
+        assert!(!keeps(&ELSEWHERE));
+        let nothing = ["--file-store=postgres://h/d", "--objects=file:/srv/objects", ELSEWHERE[0], ELSEWHERE[1], ELSEWHERE[2]];
+        assert!(!keeps(&nothing));
+        assert!(keeps(&[&nothing[..], &["--data-dir=/srv"]].concat()));
+        // The key that signs tokens.
+        assert!(keeps(&["--auth-store=sqlite:/srv/auth.db", ELSEWHERE[1], ELSEWHERE[2], ELSEWHERE[3]]));
     }
 }

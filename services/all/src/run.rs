@@ -3,53 +3,83 @@
 use anyhow::Context;
 use confab_common::grpc::{self, Transport};
 use confab_common::process::Process;
+use confab_common::program::Command;
+use confab_common::store::StorageConfig;
 use tokio::net::TcpListener;
 
-use crate::config::Program;
+use crate::config::{Parts, Program};
 
 /// Runs everything until shutdown.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, bus, auth, room, message, gateway, auth_url, room_url, message_url, command } = program;
-    if command.is_some() {
-        confab_auth::migrate(&auth, &storage).await?;
-        confab_room::migrate(&room, &storage).await?;
-        return confab_message::migrate(&message, &storage).await;
+    let Program { common, storage, own: parts, command } = program;
+    if let Some(Command::Migrate) = command {
+        return migrate(&parts, &storage).await;
     }
     let listen = common.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}; set CONFAB_LISTEN"))?;
-    let bus = bus.open()?;
+    let bus = parts.bus.open()?;
 
-    let to_auth = match elsewhere(auth_url, "CONFAB_AUTH_URL")? {
+    let to_auth = match elsewhere(&parts.auth_url)? {
         Some(transport) => transport,
-        None => grpc::in_process(confab_auth::start(&auth, &storage, bus.clone(), &process).await?),
+        None => grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), &process).await?),
     };
-    // The two call each other: the log asks who may post, rooms tell the log of their changes.
+    // The three call one another: the log asks who may post and for files, rooms and files have their events put into the log.
     let (late_room, room_binder) = grpc::late();
-    let log = match elsewhere(message_url, "CONFAB_MESSAGE_URL")? {
+    let (late_file, file_binder) = grpc::late();
+    let (to_message, log) = match elsewhere(&parts.message_url)? {
         Some(transport) => (transport, None),
         None => {
-            let service = confab_message::start(&message, &storage, bus.clone(), late_room, &process).await?;
-            (grpc::in_process(service.server()), Some(service))
+            let log = confab_message::start(&parts.message, &storage, bus.clone(), late_room, late_file, &process).await?;
+            (grpc::in_process(log.server()), Some(log))
         }
     };
-    let (to_message, log) = log;
-    let to_room = match elsewhere(room_url, "CONFAB_ROOM_URL")? {
+    let to_room = match elsewhere(&parts.room_url)? {
         Some(transport) => transport,
-        None => grpc::in_process(confab_room::start(&room, &storage, to_message.clone(), &process).await?),
+        None => grpc::in_process(confab_room::start(&parts.room, &storage, to_message.clone(), &process).await?),
     };
     room_binder.bind(to_room.clone());
+    let to_file = match elsewhere(&parts.file_url)? {
+        Some(transport) => transport,
+        None => {
+            let file = confab_file::start(&parts.file, &storage, to_room.clone(), to_message.clone(), &process);
+            grpc::in_process(file.await?)
+        }
+    };
+    file_binder.bind(to_file.clone());
 
-    let edge = confab_gateway::start(&gateway, listen, to_auth, to_room, to_message, bus, &process).await?;
+    let edge = confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus, &process).await?;
     process.readiness.started();
-    tracing::info!("Confab {} listens on http://{listen}; data in {}", env!("CARGO_PKG_VERSION"), storage.data_dir.display());
+    tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
+    if parts.keeps_here(&storage)? {
+        tracing::info!("data is in {}", storage.data_dir.display());
+    }
     tracing::info!("next: POST http://{listen}/api/auth/signup {{username, password}}, then io(\"http://{listen}\", {{auth: {{token}}}})");
-    edge.serve(listener, &gateway, common.drain, &process).await;
+    edge.serve(listener, &parts.gateway, common.drain, &process).await;
     if let Some(log) = log {
         log.finish().await;
     }
     Ok(())
 }
 
-fn elsewhere(url: Option<String>, setting: &'static str) -> anyhow::Result<Option<Transport>> {
-    url.map(|url| grpc::connect(&url).context(setting)).transpose()
+/// Brings the schemas of the services within up to date.
+async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
+    // None is touched while another's URL is wrong.
+    parts.stores(storage)?;
+    if parts.auth_url.is_none() {
+        confab_auth::migrate(&parts.auth, storage).await?;
+    }
+    if parts.room_url.is_none() {
+        confab_room::migrate(&parts.room, storage).await?;
+    }
+    if parts.message_url.is_none() {
+        confab_message::migrate(&parts.message, storage).await?;
+    }
+    if parts.file_url.is_none() {
+        confab_file::migrate(&parts.file, storage).await?;
+    }
+    Ok(())
+}
+
+fn elsewhere(url: &Option<String>) -> anyhow::Result<Option<Transport>> {
+    url.as_deref().map(grpc::connect).transpose()
 }

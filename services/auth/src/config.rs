@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use confab_common::Secret;
-use confab_common::config::{CommonConfig, duration};
-use confab_common::process::Settings;
-use confab_common::store::{BusConfig, StorageConfig};
+use confab_common::config::duration;
+use confab_common::program;
+use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
+
+use crate::key::SigningKey;
+use crate::token;
 
 /// Settings of the auth service alone.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,44 +22,113 @@ pub struct AuthConfig {
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
     /// How long a token is good
-    #[arg(long, env = "CONFAB_TOKEN_TTL", default_value = "24h", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "CONFAB_TOKEN_TTL", default_value = "24h", value_name = "DURATION", value_parser = life)]
     pub token_ttl: Duration,
 }
 
-/// Accounts, tokens and their revocation
-#[derive(Debug, Clone, clap::Parser)]
-#[command(name = "confab-auth", version, about)]
-pub struct Program {
-    /// Settings of every program.
-    #[command(flatten)]
-    pub common: CommonConfig,
-    /// Where things are kept.
-    #[command(flatten)]
-    pub storage: StorageConfig,
+impl AuthConfig {
+    /// Where accounts are kept.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn store(&self, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
+        StoreUrl::parse("CONFAB_AUTH_STORE", self.auth_store.as_ref(), &storage.data_dir, "auth.db")
+    }
+
+    /// Finds out what is wrong with the settings, without touching anything.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.key(&self.store(storage)?).map(drop)
+    }
+
+    /// Whether the key is kept in the data directory.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn keeps_key(&self, storage: &StorageConfig) -> anyhow::Result<bool> {
+        Ok(self.key(&self.store(storage)?)?.is_none())
+    }
+
+    /// The key given, or `None` where one is made and kept.
+    pub(crate) fn key(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKey>> {
+        match (&self.signing_key, store) {
+            (Some(given), _) => SigningKey::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),
+            (None, StoreUrl::Sqlite(_)) => Ok(None),
+            (None, StoreUrl::Postgres(_)) => anyhow::bail!(
+                "CONFAB_SIGNING_KEY is not set, but with a store on Postgres every replica needs the same key: \
+                 make one with `openssl genpkey -algorithm ed25519` and give it to all of them (CONFAB_SIGNING_KEY_FILE names a file)"
+            ),
+        }
+    }
+}
+
+/// The life of a token.
+fn life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    if token::LIFE.contains(&life) { Ok(life) } else { Err("must be from 1s to 8760h".into()) }
+}
+
+/// The auth service as a program of its own.
+pub type Program = program::Program<Own>;
+
+/// What the program has of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Own {
     /// Where revocations are announced.
     #[command(flatten)]
     pub bus: BusConfig,
     /// Settings of this service alone.
     #[command(flatten)]
     pub auth: AuthConfig,
-    /// Something else than serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
-/// What the program does instead of serving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
-pub enum Command {
-    /// Bring the database schema up to date and leave
-    Migrate,
+impl program::Own for Own {
+    const NAME: &'static str = "confab-auth";
+    const ABOUT: &'static str = "Confab's auth service: accounts, tokens and their revocation";
+    const LISTEN: &'static str = "127.0.0.1:50051";
+
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.bus.check()?;
+        self.auth.check(storage)
+    }
 }
 
-impl Settings for Program {
-    fn common(&self) -> &CommonConfig {
-        &self.common
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use confab_common::process::Settings;
+
+    use super::*;
+
+    fn with(arguments: &[&str]) -> anyhow::Result<Program> {
+        let program = Program::try_parse_from(["confab-auth"].iter().chain(arguments))?;
+        program.check().map(|()| program)
     }
 
-    fn serves(&self) -> bool {
-        self.command.is_none()
+    #[test]
+    fn defaults() {
+        Program::command().debug_assert();
+        // Where the gateway looks for it unless told otherwise.
+        assert_eq!(with(&[]).unwrap().common.listen.port(), 50051);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_done() {
+        let postgres = "--auth-store=postgres://localhost/confab";
+        for bad in [
+            &["--auth-store=mysql://x"][..],
+            &["--bus=amqp://x"],
+            &["--signing-key=hunter2"],
+            &["--token-ttl=0s"],
+            &["--token-ttl=8761h"],
+            // Every replica needs the same key.
+            &[postgres],
+        ] {
+            assert!(with(bad).is_err(), "{bad:?}");
+        }
+        assert!(with(&[postgres, "--signing-key=nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="]).is_ok());
+        assert!(with(&["migrate", postgres]).is_ok(), "bringing the schema up to date needs no key");
     }
 }

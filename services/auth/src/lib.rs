@@ -12,15 +12,15 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use confab_common::bus::Bus;
 use confab_common::grpc::MAX_MESSAGE;
 use confab_common::process::Process;
-use confab_common::store::{StorageConfig, StoreUrl};
+use confab_common::program::Command;
+use confab_common::store::StorageConfig;
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 use tonic::service::Routes;
 
-pub use config::{AuthConfig, Command, Program};
+pub use config::{AuthConfig, Own, Program};
 pub use grpc::Service;
 
 use key::SigningKey;
@@ -43,22 +43,15 @@ pub async fn start(
     bus: Bus,
     process: &Process,
 ) -> anyhow::Result<AuthServiceServer<Service>> {
-    let url = store_url(config, storage)?;
-    let given = match (&config.signing_key, &url) {
-        (Some(given), _) => Some(SigningKey::parse(given.expose()).context("CONFAB_SIGNING_KEY")?),
-        (None, StoreUrl::Sqlite(_)) => None,
-        (None, StoreUrl::Postgres(_)) => anyhow::bail!(
-            "CONFAB_SIGNING_KEY is not set, but with a store on Postgres every replica needs the same key: \
-             make one with `openssl genpkey -algorithm ed25519` and give it to all of them (CONFAB_SIGNING_KEY_FILE names a file)"
-        ),
-    };
+    let url = config.store(storage)?;
+    let given = config.key(&url)?;
     let store = store::open(&url, storage).await?;
     let key = match given {
         Some(key) => key,
         // Behind the store, whose lock file keeps a second process away from the key as well.
         None => SigningKey::load_or_create(&storage.data_dir)?,
     };
-    let tokens = Tokens::new(&key, config.token_ttl).context("CONFAB_TOKEN_TTL")?;
+    let tokens = Tokens::new(&key, config.token_ttl)?;
     tokio::spawn(purge(store.clone(), process.clone()));
     let accounts = Accounts::new(store, Passwords::default(), tokens, Publisher::new(bus));
     Ok(AuthServiceServer::new(Service::new(accounts)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
@@ -69,8 +62,8 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, bus, auth, command } = program;
-    if command == Some(Command::Migrate) {
+    let Program { common, storage, own: Own { bus, auth }, command } = program;
+    if let Some(Command::Migrate) = command {
         return migrate(&auth, &storage).await;
     }
     let server = start(&auth, &storage, bus.open()?, &process).await?;
@@ -83,11 +76,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
 /// # Errors
 /// When the store cannot be opened or migrated.
 pub async fn migrate(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Result<()> {
-    store::open(&store_url(config, storage)?, &storage.migrating()).await.map(drop)
-}
-
-fn store_url(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
-    StoreUrl::parse("CONFAB_AUTH_STORE", config.auth_store.as_ref(), &storage.data_dir, "auth.db")
+    store::open(&config.store(storage)?, &storage.migrating()).await.map(drop)
 }
 
 async fn purge(store: Arc<dyn Store>, process: Process) {

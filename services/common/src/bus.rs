@@ -8,6 +8,7 @@ mod redis;
 
 use std::sync::Arc;
 
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,11 +63,18 @@ impl Bus {
     /// # Errors
     /// When the URL is none of these. A Redis that is not there yet is no error.
     pub fn open(url: &Secret, key: Option<&Secret>) -> anyhow::Result<Self> {
-        match url.expose() {
-            "local:" => Ok(Self(Arc::new(local::Local::default()))),
-            url if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(Self(Arc::new(redis::Redis::open(url, key)?))),
-            _ => anyhow::bail!("CONFAB_BUS must be local: or redis://… or rediss://…"),
-        }
+        Ok(match client(url)? {
+            None => Self(Arc::new(local::Local::default())),
+            Some(client) => Self(Arc::new(redis::Redis::open(client, key))),
+        })
+    }
+
+    /// Finds out whether [`Bus::open`] would fail, without opening anything.
+    ///
+    /// # Errors
+    /// When the URL is none of these.
+    pub fn check(url: &Secret) -> anyhow::Result<()> {
+        client(url).map(drop)
     }
 
     /// Publishes without waiting; when the bus is away or its queue is full, the payload is dropped and counted.
@@ -80,6 +88,18 @@ impl Bus {
         let (notices, notice_queue) = mpsc::channel(LISTENER_QUEUE);
         self.0.listen(command_queue, notices);
         (Subscriptions(commands), Notices(notice_queue))
+    }
+}
+
+/// The Redis that a URL names, or `None` for a bus within the process.
+fn client(url: &Secret) -> anyhow::Result<Option<::redis::Client>> {
+    match url.expose() {
+        "local:" => Ok(None),
+        // The error of a bad URL quotes it, password and all; so it is not shown.
+        url if url.starts_with("redis://") || url.starts_with("rediss://") => {
+            ::redis::Client::open(url).ok().context("CONFAB_BUS is not a valid redis:// URL").map(Some)
+        }
+        _ => bail!("CONFAB_BUS must be local: or redis://… or rediss://…"),
     }
 }
 

@@ -21,17 +21,23 @@ pub const KNOWN: &[&str] = &[
     "CONNECT_TIMEOUT",
     "DATA_DIR",
     "DRAIN",
+    "FILE_STORE",
+    "FILE_URL",
     "LISTEN",
     "LOG",
     "LOG_FORMAT",
     "MAX_CONNECTIONS",
     "MAX_EVENTS_PER_SECOND",
+    "MAX_FILE_SIZE",
     "MAX_PACKET",
     "MAX_ROOMS_PER_SOCKET",
     "MAX_SOCKETS_PER_USER",
+    "MAX_UPLOADS",
     "MESSAGE_STORE",
     "MESSAGE_URL",
     "MIGRATE",
+    "OBJECTS",
+    "ORPHAN_AGE",
     "PARTITIONS",
     "PING_INTERVAL",
     "PING_TIMEOUT",
@@ -39,7 +45,12 @@ pub const KNOWN: &[&str] = &[
     "REQUEST_TIMEOUT",
     "ROOM_STORE",
     "ROOM_URL",
+    "S3_ACCESS_KEY_ID",
+    "S3_ENDPOINT",
+    "S3_REGION",
+    "S3_SECRET_ACCESS_KEY",
     "SIGNING_KEY",
+    "SWEEP_EVERY",
     "TOKEN_TTL",
 ];
 
@@ -152,7 +163,7 @@ fn arguments(
             continue;
         }
         let Some(setting) = name.strip_suffix("_FILE").filter(|setting| KNOWN.contains(setting)) else {
-            bail!("unknown setting {variable}; did you mean CONFAB_{}?", nearest(name));
+            bail!("unknown setting {variable}{}", hint(name));
         };
         let env = format!("CONFAB_{setting}");
         let Some(flag) = command.get_arguments().find(|a| a.get_env().is_some_and(|e| e == env.as_str())).and_then(|a| a.get_long()) else {
@@ -175,8 +186,19 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
 }
 
-fn nearest(name: &str) -> &'static str {
-    KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name)).unwrap_or(&"LISTEN")
+/// What an unknown name may stand for. A setting's name for a file's would be worse than no advice.
+fn hint(name: &str) -> String {
+    match name.strip_suffix("_FILE").map(|setting| (setting, nearest(setting))) {
+        None => format!("; did you mean CONFAB_{}?", nearest(name).0),
+        Some((setting, (nearest, distance))) if 3 * distance <= setting.len() => format!("; did you mean CONFAB_{nearest}_FILE?"),
+        Some((setting, _)) => format!("; there is no CONFAB_{setting} whose value could stand in a file"),
+    }
+}
+
+/// The known name nearest to another, and how many typing errors lie between.
+fn nearest(name: &str) -> (&'static str, usize) {
+    let known = KNOWN.iter().map(|known| (*known, strsim::damerau_levenshtein(known, name)));
+    known.min_by_key(|(_, distance)| *distance).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -210,7 +232,15 @@ mod tests {
     fn an_unknown_variable_is_an_error_that_names_the_nearest() {
         let error = with(&[("CONFAB_LISTENN", "x")]).unwrap_err().to_string();
         assert!(error.contains("CONFAB_LISTENN") && error.ends_with("CONFAB_LISTEN?"), "{error}");
-        assert!(with(&[("CONFAB_NO_SUCH_FILE", "x")]).is_err());
+        for (file, hint) in [
+            ("CONFAB_SIGNNG_KEY_FILE", "did you mean CONFAB_SIGNING_KEY_FILE?"),
+            ("CONFAB_MAX_FILESIZE", "did you mean CONFAB_MAX_FILE_SIZE?"),
+            ("CONFAB_FOO_FILE", "there is no CONFAB_FOO whose value could stand in a file"),
+            ("CONFAB_NO_SUCH_FILE", "there is no CONFAB_NO_SUCH whose value could stand in a file"),
+        ] {
+            let error = with(&[(file, "x")]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("unknown setting {file}; ")) && error.ends_with(hint), "{error}");
+        }
         assert!(
             with(&[("CONFAB_GATEWAY_SERVICE_HOST", "10.0.0.1"), ("CONFAB_GATEWAY_PORT_80_TCP", "tcp://"), ("CONFAB_TOKEN_TTL", "1h")])
                 .is_ok()

@@ -33,6 +33,8 @@ pub enum Code {
     Conflict,
     /// Over its limit.
     TooLarge,
+    /// Nothing of what was asked for lies within what there is.
+    RangeNotSatisfiable,
     /// Too often.
     RateLimited,
     /// A bug.
@@ -44,7 +46,7 @@ pub enum Code {
 }
 
 /// Each code with its public name, HTTP status and gRPC code.
-const CODES: [(Code, &str, u16, tonic::Code); 15] = [
+const CODES: [(Code, &str, u16, tonic::Code); 16] = [
     (Code::InvalidRequest, "invalid_request", 400, tonic::Code::InvalidArgument),
     (Code::Unauthorized, "unauthorized", 401, tonic::Code::Unauthenticated),
     (Code::InvalidCredentials, "invalid_credentials", 401, tonic::Code::Unauthenticated),
@@ -56,6 +58,7 @@ const CODES: [(Code, &str, u16, tonic::Code); 15] = [
     (Code::RoomNameTaken, "room_name_taken", 409, tonic::Code::AlreadyExists),
     (Code::Conflict, "conflict", 409, tonic::Code::FailedPrecondition),
     (Code::TooLarge, "too_large", 413, tonic::Code::OutOfRange),
+    (Code::RangeNotSatisfiable, "range_not_satisfiable", 416, tonic::Code::OutOfRange),
     (Code::RateLimited, "rate_limited", 429, tonic::Code::ResourceExhausted),
     (Code::Internal, "internal", 500, tonic::Code::Internal),
     (Code::Unavailable, "unavailable", 503, tonic::Code::Unavailable),

@@ -1,12 +1,20 @@
 //! gRPC between Confab programs: one client type whether the service is in this process or on many replicas elsewhere.
 
+mod network;
 mod replicas;
 mod server;
 mod transport;
 
-pub use replicas::connect;
+pub use network::{connect, urls};
 pub use server::serve;
-pub use transport::{Binder, Call, Transport, in_process, late, request};
+pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 
 /// Largest message that any party sends or takes, in bytes; generated clients and servers are set to it.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+
+/// Most calls and streams on one connection; further ones wait.
+const MAX_STREAMS: u32 = 1024;
+/// How much of one body may be under way unread, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of a connection: room for all of its streams, so that slow readers never hold up the others.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;

@@ -8,6 +8,7 @@ pub mod error;
 pub mod grpc;
 pub mod pg;
 pub mod process;
+pub mod program;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

@@ -42,6 +42,15 @@ pub trait Settings: clap::Parser {
     fn serves(&self) -> bool {
         true
     }
+
+    /// Finds out what is wrong with the settings, without touching anything: a program with a wrong one takes no port and
+    /// makes no file.
+    ///
+    /// # Errors
+    /// When one of them is wrong.
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns.
@@ -53,6 +62,7 @@ where
 {
     let ended = config::load::<C>().and_then(|config| {
         telemetry::init(config.common())?;
+        config.check()?;
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(live(config, main));

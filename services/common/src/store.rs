@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
 use crate::Secret;
 use crate::bus::Bus;
@@ -41,6 +41,14 @@ pub struct BusConfig {
 }
 
 impl BusConfig {
+    /// Finds out whether [`BusConfig::open`] would fail.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn check(&self) -> anyhow::Result<()> {
+        Bus::check(&self.bus)
+    }
+
     /// The bus at that URL.
     ///
     /// # Errors
@@ -66,11 +74,14 @@ impl StoreUrl {
     /// The store that `setting` names; without it `file` in the data directory.
     ///
     /// # Errors
-    /// When the URL has another scheme.
+    /// When the URL has another scheme or cannot be understood. The message does not quote it: it may hold a password.
     pub fn parse(setting: &str, url: Option<&Secret>, data_dir: &Path, file: &str) -> anyhow::Result<Self> {
         let Some(url) = url else { return Ok(Self::Sqlite(data_dir.join(file))) };
         match url.expose() {
-            text if text.starts_with("postgres://") || text.starts_with("postgresql://") => Ok(Self::Postgres(url.clone())),
+            text if text.starts_with("postgres://") || text.starts_with("postgresql://") => {
+                ensure!(text.parse::<tokio_postgres::Config>().is_ok(), "{setting} is not a valid postgres:// URL");
+                Ok(Self::Postgres(url.clone()))
+            }
             text => match text.strip_prefix("sqlite:") {
                 Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
                 _ => bail!("{setting} must be sqlite:PATH or postgres://…"),
@@ -90,5 +101,7 @@ mod tests {
         assert_eq!(parse(Some("sqlite:/x/a.db")).unwrap(), StoreUrl::Sqlite("/x/a.db".into()));
         assert!(matches!(parse(Some("postgres://localhost/confab")).unwrap(), StoreUrl::Postgres(_)));
         assert!(parse(Some("mysql://u:hunter2@h/d")).unwrap_err().to_string().starts_with("CONFAB_AUTH_STORE must be"));
+        let error = parse(Some("postgres://u:hunter2@h:none/d")).unwrap_err().to_string();
+        assert_eq!(error, "CONFAB_AUTH_STORE is not a valid postgres:// URL");
     }
 }

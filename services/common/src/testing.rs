@@ -39,6 +39,31 @@ pub fn redis() -> Secret {
     Secret::from(variable("TEST_REDIS_URL"))
 }
 
+/// The test run's S3 store.
+pub struct S3 {
+    /// Its URL.
+    pub endpoint: String,
+    /// The id of an access key that may do everything.
+    pub key: String,
+    /// The secret that belongs to it.
+    pub secret: Secret,
+}
+
+/// The test run's S3 store and the keys to it.
+///
+/// # Panics
+/// When `TEST_S3_URL` is not set.
+pub fn s3() -> S3 {
+    let url = variable("TEST_S3_URL");
+    let parts = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (account, host) = rest.split_once('@')?;
+        let (key, secret) = account.split_once(':')?;
+        Some(S3 { endpoint: format!("{scheme}://{host}"), key: key.into(), secret: secret.into() })
+    };
+    parts().expect("a URL with an access key and its secret")
+}
+
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` starts the servers and sets it"))
 }

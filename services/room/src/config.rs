@@ -1,9 +1,7 @@
 //! Settings of the room service.
 
-use confab_common::Secret;
-use confab_common::config::CommonConfig;
-use confab_common::process::Settings;
-use confab_common::store::StorageConfig;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_common::{Secret, grpc, program};
 
 /// The service's own settings.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -13,57 +11,69 @@ pub struct RoomConfig {
     pub room_store: Option<Secret>,
 }
 
-/// Confab's room service: who made which room and what it is called
-#[derive(Debug, Clone, clap::Parser)]
-#[command(name = "confab-room", version, about, mut_arg("listen", |listen| listen.default_value("127.0.0.1:50052")))]
-pub struct Program {
-    /// Settings of every program.
-    #[command(flatten)]
-    pub common: CommonConfig,
-    /// Settings of stores.
-    #[command(flatten)]
-    pub storage: StorageConfig,
+impl RoomConfig {
+    /// Where rooms are kept.
+    ///
+    /// # Errors
+    /// When the URL is wrong.
+    pub fn store(&self, storage: &StorageConfig) -> anyhow::Result<StoreUrl> {
+        StoreUrl::parse("CONFAB_ROOM_STORE", self.room_store.as_ref(), &storage.data_dir, "room.db")
+    }
+
+    /// Finds out what is wrong with the settings, without touching anything.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.store(storage).map(drop)
+    }
+}
+
+/// The room service as a program of its own.
+pub type Program = program::Program<Own>;
+
+/// What the program has of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Own {
     /// The service's own settings.
     #[command(flatten)]
     pub room: RoomConfig,
     /// The message service, which keeps the log: one URL, or several separated by commas
-    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
-    /// What to do other than serve.
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
-/// What the program can do other than serve.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
-pub enum Command {
-    /// Brings the database schema up to date and ends
-    Migrate,
-}
+impl program::Own for Own {
+    const NAME: &'static str = "confab-room";
+    const ABOUT: &'static str = "Confab's room service: who made which room and what it is called";
+    const LISTEN: &'static str = "127.0.0.1:50052";
 
-impl Settings for Program {
-    fn common(&self) -> &CommonConfig {
-        &self.common
-    }
-
-    fn serves(&self) -> bool {
-        self.command.is_none()
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
+        self.room.check(storage)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
+    use confab_common::process::Settings;
+    use confab_common::program::Command;
 
     use super::*;
 
     #[test]
     fn flags_and_defaults() {
         Program::command().debug_assert();
-        let program = Program::parse_from(["confab-room", "--room-store=sqlite:x.db", "migrate"]);
-        assert_eq!(program.room.room_store, Some("sqlite:x.db".into()));
-        assert!(matches!(program.command, Some(Command::Migrate)));
+        let program = Program::parse_from(["confab-room", "migrate", "--room-store=sqlite:x.db"]);
+        assert_eq!(program.own.room.room_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.command, Some(Command::Migrate));
         // Where the gateway looks for it unless told otherwise.
         assert_eq!(Program::parse_from(["confab-room"]).common.listen.port(), 50052);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_anything_is_done() {
+        assert!(Program::parse_from(["confab-room", "--room-store=mysql://x"]).check().is_err());
+        assert!(Program::try_parse_from(["confab-room", "--message-url=nowhere"]).is_err());
     }
 }

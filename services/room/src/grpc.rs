@@ -7,7 +7,7 @@ use confab_proto::room::v1::room_service_server::RoomService;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::service::{Change, Rooms};
+use crate::service::{Access, Change, Rooms};
 use crate::store::{Room, User};
 
 /// The service as gRPC serves it.
@@ -63,8 +63,8 @@ impl RoomService for RoomApi {
     async fn check_access(&self, request: Request<wire::CheckAccessRequest>) -> Result<Response<wire::Access>, Status> {
         let request = request.into_inner();
         let user = if request.user_id.is_empty() { None } else { Some(text::id("userId", &request.user_id)?) };
-        let access = self.0.access(room_id(&request.room_id)?, user).await?;
-        Ok(Response::new(wire::Access { may_read: access.may_read, may_post: access.may_post }))
+        let Access { may_read, may_post, may_manage } = self.0.access(room_id(&request.room_id)?, user).await?;
+        Ok(Response::new(wire::Access { may_read, may_post, may_manage }))
     }
 }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
 use confab_common::process::Process;
+use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::room::v1::room_service_server::RoomServiceServer;
 use tonic::service::Routes;
 
-pub use config::{Command, Program, RoomConfig};
+pub use config::{Own, Program, RoomConfig};
 pub use grpc::RoomApi;
 
 use relay::Relay;
@@ -42,7 +43,7 @@ pub async fn start(
 }
 
 async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(match StoreUrl::parse("CONFAB_ROOM_STORE", config.room_store.as_ref(), &storage.data_dir, "room.db")? {
+    Ok(match config.store(storage)? {
         StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(&path)?),
         StoreUrl::Postgres(url) => Arc::new(PostgresStore::open(&url, &storage.postgres).await?),
     })
@@ -53,12 +54,13 @@ async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    if let Some(Command::Migrate) = program.command {
-        return migrate(&program.room, &program.storage).await;
+    let Program { common, storage, own: Own { room, message_url }, command } = program;
+    if let Some(Command::Migrate) = command {
+        return migrate(&room, &storage).await;
     }
-    let server = start(&program.room, &program.storage, connect(&program.message_url)?, &process).await?;
+    let server = start(&room, &storage, connect(&message_url)?, &process).await?;
     process.readiness.started();
-    serve(&process, program.common.listen, Routes::new(server)).await
+    serve(&process, common.listen, Routes::new(server)).await
 }
 
 /// Brings the store's schema up to date.

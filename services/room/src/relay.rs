@@ -162,5 +162,6 @@ fn new_event(event: &RoomEvent) -> NewEvent {
         data: event.data.clone(),
         closes_room: event.closes_room,
         timeout_ms: TURN.as_millis() as u32,
+        ..NewEvent::default()
     }
 }

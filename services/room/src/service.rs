@@ -45,6 +45,7 @@ pub struct Change {
 pub struct Access {
     pub may_read: bool,
     pub may_post: bool,
+    pub may_manage: bool,
 }
 
 /// The data of `roomUpdated`: the values from now on.
@@ -146,8 +147,8 @@ impl Rooms {
 
     /// What a user, or with `None` an anonymous reader, may do in a room.
     pub async fn access(&self, id: Uuid, user: Option<Uuid>) -> Result<Access> {
-        self.get(id).await?;
-        Ok(Access { may_read: true, may_post: user.is_some() })
+        let room = self.get(id).await?;
+        Ok(Access { may_read: true, may_post: user.is_some(), may_manage: user == Some(room.owner.id) })
     }
 
     /// The room, if the caller may change it.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use aws_lc_rs::{constant_time, hmac};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -34,14 +33,12 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn open(url: &str, key: Option<&Secret>) -> anyhow::Result<Self> {
+    pub(super) fn open(client: Client, key: Option<&Secret>) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // The error of a bad URL quotes it, password and all; so it is not shown.
-        let client = Client::open(url).ok().context("CONFAB_BUS is not a valid redis:// URL")?;
         let signer = Signer(key.map(|key| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()))));
         let (queue, publications) = mpsc::channel(PUBLISH_QUEUE);
         tokio::spawn(publish(client.clone(), publications));
-        Ok(Self { client, signer, queue })
+        Self { client, signer, queue }
     }
 }
 

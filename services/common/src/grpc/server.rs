@@ -9,6 +9,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
+use super::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
@@ -34,8 +35,9 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .add_routes(routes)
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

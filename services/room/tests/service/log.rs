@@ -104,4 +104,7 @@ impl MessageService for Log {
     async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
+    async fn forget_files(&self, _: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
 }

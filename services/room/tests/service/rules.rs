@@ -16,10 +16,9 @@ async fn the_creator_owns_a_room_and_everyone_reads_and_posts() {
     assert_eq!(room.created_by, Some(ada.clone()));
     assert_eq!(service.get(&room.id).await.unwrap().role(), Role::Unspecified);
 
-    for user in [&ada.id, &bob.id] {
-        assert_eq!(service.access(&room.id, user).await.unwrap(), Access { may_read: true, may_post: true });
+    for (user, may_post, may_manage) in [(&*ada.id, true, true), (&*bob.id, true, false), ("", false, false)] {
+        assert_eq!(service.access(&room.id, user).await.unwrap(), Access { may_read: true, may_post, may_manage }, "{user}");
     }
-    assert_eq!(service.access(&room.id, "").await.unwrap(), Access { may_read: true, may_post: false });
 
     assert_eq!(service.rename(&bob, &room.id, "Mine").await.unwrap_err().code, Code::Forbidden);
     assert_eq!(service.delete(&bob, &room.id).await.unwrap_err().code, Code::Forbidden);

@@ -1,19 +1,16 @@
-//! One suite for every way a service is reached, and what only a network can do to a call.
+//! Calls: a request and its answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use confab_common::grpc::{self, Call, Transport};
-use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::{Served, both_ways, connect, eventually, serve};
 
 /// Any service will do; this one behaves as told.
 #[derive(Clone)]
@@ -37,6 +34,10 @@ impl Service {
     fn calls(&self) -> u32 {
         self.calls.load(Ordering::SeqCst)
     }
+
+    async fn serve(&self) -> Served {
+        serve(HealthServer::new(self.clone())).await
+    }
 }
 
 #[tonic::async_trait]
@@ -57,37 +58,6 @@ impl Health for Service {
     }
 }
 
-/// A service on a port of its own. Dropping it ends it as a crash would: its connections are gone too.
-struct Served {
-    address: SocketAddr,
-    runtime: Option<Runtime>,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-async fn serve(service: &Service) -> Served {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let server = Server::builder().add_service(HealthServer::new(service.clone()));
-    let (bound, address) = oneshot::channel();
-    runtime.spawn(async move {
-        let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-        let _ = bound.send(incoming.local_addr().expect("its address"));
-        server.serve_with_incoming(incoming).await
-    });
-    Served { address: address.await.expect("a bound server"), runtime: Some(runtime) }
-}
-
-fn connect(served: &[&Served]) -> Transport {
-    let urls = served.iter().map(|served| format!("http://{}", served.address)).collect::<Vec<_>>();
-    grpc::connect(&urls.join(",")).expect("valid URLs")
-}
-
 async fn check(transport: &Transport, call: Call) -> Result<(), Code> {
     let mut client = HealthClient::new(transport.clone());
     client.check(grpc::request(HealthCheckRequest::default(), call)).await.map(drop).map_err(|status| status.code())
@@ -95,13 +65,8 @@ async fn check(transport: &Transport, call: Call) -> Result<(), Code> {
 
 const CALL: Call = Call::within(Duration::from_secs(5)).attempt(Duration::from_millis(300));
 
-/// The transport to a service in this process or on a port, with what keeps it alive.
 async fn reach(service: &Service, in_process: bool) -> (Transport, Option<Served>) {
-    if in_process {
-        return (grpc::in_process(HealthServer::new(service.clone())), None);
-    }
-    let served = serve(service).await;
-    (connect(&[&served]), Some(served))
+    crate::reach(HealthServer::new(service.clone()), in_process).await
 }
 
 async fn a_call_is_answered(in_process: bool) {
@@ -125,19 +90,12 @@ async fn a_deadline_holds(in_process: bool) {
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
-macro_rules! both_ways {
-    ($($name:ident),+) => {
-        mod in_process { $(#[tokio::test] async fn $name() { super::$name(true).await; })+ }
-        mod over_the_network { $(#[tokio::test] async fn $name() { super::$name(false).await; })+ }
-    };
-}
-
 both_ways!(a_call_is_answered, a_refusal_arrives_as_it_is, a_deadline_holds);
 
 #[tokio::test]
 async fn calls_are_spread_over_all_replicas() {
     let (a, b) = (Service::new(Behaviour::Answers), Service::new(Behaviour::Answers));
-    let (serve_a, serve_b) = (serve(&a).await, serve(&b).await);
+    let (serve_a, serve_b) = (a.serve().await, b.serve().await);
     let transport = connect(&[&serve_a, &serve_b]);
     for _ in 0..20 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
@@ -148,7 +106,7 @@ async fn calls_are_spread_over_all_replicas() {
 #[tokio::test]
 async fn calls_of_one_key_prefer_one_replica() {
     let (a, b) = (Service::new(Behaviour::Answers), Service::new(Behaviour::Answers));
-    let (serve_a, serve_b) = (serve(&a).await, serve(&b).await);
+    let (serve_a, serve_b) = (a.serve().await, b.serve().await);
     let transport = connect(&[&serve_a, &serve_b]);
     for _ in 0..10 {
         assert_eq!(check(&transport, CALL.keyed(7)).await, Ok(()));
@@ -159,7 +117,7 @@ async fn calls_of_one_key_prefer_one_replica() {
 #[tokio::test]
 async fn a_replica_that_is_gone_is_left() {
     let (a, b) = (Service::new(Behaviour::Answers), Service::new(Behaviour::Answers));
-    let (serve_a, serve_b) = (serve(&a).await, serve(&b).await);
+    let (serve_a, serve_b) = (a.serve().await, b.serve().await);
     let transport = connect(&[&serve_a, &serve_b]);
     for _ in 0..4 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
@@ -179,7 +137,7 @@ async fn a_replica_that_is_gone_is_left() {
 #[tokio::test]
 async fn a_replica_that_hangs_costs_one_attempt() {
     let (stuck, well) = (Service::new(Behaviour::Hangs), Service::new(Behaviour::Answers));
-    let (serve_stuck, serve_well) = (serve(&stuck).await, serve(&well).await);
+    let (serve_stuck, serve_well) = (stuck.serve().await, well.serve().await);
     let transport = connect(&[&serve_stuck, &serve_well]);
     for _ in 0..10 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
@@ -191,7 +149,7 @@ async fn a_replica_that_hangs_costs_one_attempt() {
 #[tokio::test]
 async fn a_replica_that_refuses_for_now_is_passed_over() {
     let (away, well) = (Service::new(Behaviour::Refuses(Code::Unavailable)), Service::new(Behaviour::Answers));
-    let (serve_away, serve_well) = (serve(&away).await, serve(&well).await);
+    let (serve_away, serve_well) = (away.serve().await, well.serve().await);
     let transport = connect(&[&serve_away, &serve_well]);
     for _ in 0..10 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
@@ -201,12 +159,27 @@ async fn a_replica_that_refuses_for_now_is_passed_over() {
 #[tokio::test]
 async fn what_may_have_been_done_is_never_called_unavailable() {
     let (stuck, away) = (Service::new(Behaviour::Hangs), Service::new(Behaviour::Refuses(Code::Unavailable)));
-    let (serve_stuck, serve_away) = (serve(&stuck).await, serve(&away).await);
+    let (serve_stuck, serve_away) = (stuck.serve().await, away.serve().await);
     let transport = connect(&[&serve_stuck, &serve_away]);
     let call = Call::within(Duration::from_secs(1)).attempt(Duration::from_millis(200));
     // Whichever is asked first, one of the calls meets the stuck one.
     let answers = [check(&transport, call).await, check(&transport, call).await];
     assert!(answers.contains(&Err(Code::DeadlineExceeded)), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_became_of_a_call_matters_unless_it_only_reads() {
+    for (call, answer) in [(CALL, Code::DeadlineExceeded), (CALL.reading(), Code::Unavailable)] {
+        let service = Service::new(Behaviour::Hangs);
+        let served = service.serve().await;
+        let transport = connect(&[&served]);
+        let call = tokio::spawn(async move { check(&transport, call.attempt(Duration::from_secs(5))).await });
+        eventually(|| service.calls() == 1).await;
+        drop(served);
+        let begun = Instant::now();
+        assert_eq!(call.await.unwrap(), Err(answer));
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,272 @@
+//! The network transport: calls are spread over all replicas of a service, and dead ones are left.
+//!
+//! Every call of ours is safe to repeat, so a call that one replica does not answer goes to the next until its deadline.
+//! A request that is a stream is not kept: it goes to the next only while nothing of it has been read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::StreamExt;
+use futures::stream::poll_fn;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::service_fn;
+use tower::util::{BoxCloneSyncService, ServiceExt};
+
+use super::replicas::Replicas;
+use super::transport::{Call, Streams, Transport};
+
+/// How long a stream waits for the first replica to be found.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The transport to all replicas behind `urls`: one `http://host:port`, or several separated by commas. Each host may
+/// resolve to many addresses (a headless Service); it is resolved again every few seconds.
+///
+/// # Errors
+/// When `urls` are not of that form. A name that does not resolve yet is no error.
+pub fn connect(urls: &str) -> anyhow::Result<Transport> {
+    let replicas = Replicas::find(targets(urls)?);
+    Ok(BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let replicas = replicas.clone();
+        async move {
+            let call = Call::of(&request);
+            Ok(match call.streams {
+                Streams::Both => pass(&replicas, call, request).await,
+                Streams::Nothing | Streams::Answer => ask(&replicas, call, request).await,
+            })
+        }
+    })))
+}
+
+/// Checks a setting that is for [`connect`], for whoever reads settings.
+///
+/// # Errors
+/// When it is not of the form that is asked for.
+pub fn urls(text: &str) -> Result<String, String> {
+    targets(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
+    urls.split(',').map(|url| target(url.trim())).collect()
+}
+
+/// `host:port` of a URL.
+fn target(url: &str) -> anyhow::Result<String> {
+    let uri: http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
+    match (uri.scheme_str(), uri.host(), uri.port_u16()) {
+        (Some("http"), Some(host), Some(port)) => Ok(format!("{host}:{port}")),
+        _ => bail!("{url} is not of the form http://host:port"),
+    }
+}
+
+/// A call: the request is kept, to be sent to one replica after the other.
+async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+    let deadline = Instant::now() + call.deadline;
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
+        return Status::internal("the request could not be encoded").into_http();
+    };
+    replicas.found(call.deadline).await;
+
+    let mut refusal = Status::unavailable("no replica is known");
+    // Once an attempt may have been carried out, "nothing was done" can no longer be said.
+    let mut unknown = false;
+    loop {
+        // Whether anybody might come to know more by being asked again.
+        let mut alive = false;
+        // Of a call that changes nothing it can: only this round's attempts may still be answered.
+        unknown &= !call.reading;
+        for replica in replicas.candidates(call.key) {
+            let time = call.attempt.min(deadline.saturating_duration_since(Instant::now()));
+            if time.is_zero() {
+                return Status::deadline_exceeded("no answer in time").into_http();
+            }
+            let body = Body::new(Full::new(body.clone()));
+            let attempt = async {
+                match call.streams {
+                    Streams::Nothing => whole(send(&replica.channel, &parts, body).await?).await,
+                    Streams::Answer | Streams::Both => send(&replica.streams, &parts, body).await,
+                }
+            };
+            match tokio::time::timeout(time, attempt).await {
+                Ok(Ok(answer)) => match unavailable(&answer) {
+                    Some(status) => {
+                        replicas.refuses(&replica);
+                        alive = true;
+                        refusal = status;
+                    }
+                    None => {
+                        replicas.works(&replica);
+                        return answer;
+                    }
+                },
+                Ok(Err(failure)) => {
+                    tracing::debug!(replica = %replica.address, cause = %failure.cause, "call failed");
+                    replicas.is_gone(&replica);
+                    alive |= !failure.connecting;
+                    unknown |= !failure.connecting;
+                    refusal = Status::unavailable("cannot be reached");
+                }
+                Err(_) => {
+                    replicas.is_slow(&replica);
+                    alive = true;
+                    unknown = true;
+                }
+            }
+        }
+        if !unknown {
+            return refusal.into_http();
+        }
+        if !alive {
+            return Status::deadline_exceeded("nobody is left to say what became of it").into_http();
+        }
+        // Ask again until somebody knows or time is up; not in a tight loop when all fail at once.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A call whose request is a stream: to the first replica that reads of it, both bodies as they come.
+async fn pass(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = Loan::new(body);
+    replicas.found(PATIENCE).await;
+
+    let mut refusal = Status::unavailable("no replica is known");
+    for replica in replicas.candidates(call.key) {
+        match send(&replica.streams, &parts, body.lend()).await {
+            Ok(answer) => match unavailable(&answer) {
+                Some(status) if body.is_untouched() => {
+                    replicas.refuses(&replica);
+                    refusal = status;
+                }
+                _ => {
+                    replicas.works(&replica);
+                    return answer;
+                }
+            },
+            Err(failure) => {
+                tracing::debug!(replica = %replica.address, cause = %failure.cause, "stream failed");
+                replicas.is_gone(&replica);
+                if !body.is_untouched() {
+                    return Status::unknown("the connection broke").into_http();
+                }
+                refusal = Status::unavailable("cannot be reached");
+            }
+        }
+    }
+    refusal.into_http()
+}
+
+/// One attempt, until the head of its answer.
+async fn send(channel: &Channel, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
+    let mut request = Request::from_parts(parts.clone(), body);
+    *request.version_mut() = http::Version::HTTP_2;
+    channel.clone().oneshot(request).await.map_err(Failure::of)
+}
+
+/// An answer with all of its body: a connection that breaks in the middle of it is a failed attempt too.
+async fn whole(answer: Response<Body>) -> Result<Response<Body>, Failure> {
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.map_err(Failure::of)?;
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// The status of an answer which says that nothing was done and another replica may be asked.
+fn unavailable(answer: &Response<Body>) -> Option<Status> {
+    Status::from_header_map(answer.headers()).filter(|status| status.code() == tonic::Code::Unavailable)
+}
+
+/// Why an attempt got no answer.
+struct Failure {
+    cause: String,
+    /// It never reached the replica.
+    connecting: bool,
+}
+
+impl Failure {
+    fn of(error: impl std::error::Error + 'static) -> Self {
+        let mut connecting = false;
+        let mut cause = error.to_string();
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = source {
+            connecting |= error.is::<tonic::ConnectError>();
+            cause = error.to_string();
+            source = error.source();
+        }
+        Self { cause, connecting }
+    }
+}
+
+/// A body that can be lent again as long as nobody has read of it.
+// A std lock: held to take the body, never across an await.
+struct Loan(Arc<Mutex<Option<Body>>>);
+
+impl Loan {
+    fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The body, for the first of its borrowers to read.
+    fn lend(&self) -> Body {
+        let lender = self.0.clone();
+        let mut taken = None;
+        Body::new(StreamBody::new(poll_fn(move |context| {
+            let take = || lender.lock().unwrap_or_else(PoisonError::into_inner).take().map(BodyStream::new);
+            match taken.get_or_insert_with(take) {
+                Some(frames) => frames.poll_next_unpin(context),
+                None => Poll::Ready(Some(Err(Status::cancelled("another reads it")))),
+            }
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn only_urls_of_the_form_asked_for() {
+        assert_eq!(target("http://message:50051").unwrap(), "message:50051");
+        for bad in ["message:50051", "https://message:1", "http://message", ""] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+        assert_eq!(urls("http://a:1, http://b:2"), Ok("http://a:1, http://b:2".into()));
+        assert!(urls("http://a:1,b").is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unavailable_at_once() {
+        let transport = connect("http://127.0.0.1:1").unwrap();
+        for call in [Call::within(Duration::from_secs(60)), Call::streaming()] {
+            let begun = Instant::now();
+            let mut request = Request::new(Body::empty());
+            request.extensions_mut().insert(call);
+            let answer = transport.clone().oneshot(request).await.unwrap();
+            assert_eq!(Status::from_header_map(answer.headers()).unwrap().code(), tonic::Code::Unavailable);
+            assert!(begun.elapsed() < Duration::from_secs(2));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_loan_is_read_by_one_borrower() {
+        let loan = Loan::new(Body::new(Full::new(Bytes::from_static(b"all of it"))));
+        let (late, first) = (loan.lend(), loan.lend());
+        assert!(loan.is_untouched());
+        assert_eq!(first.collect().await.unwrap().to_bytes(), "all of it");
+        assert!(!loan.is_untouched());
+        assert!(late.collect().await.is_err());
+    }
+}

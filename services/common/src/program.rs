@@ -1,0 +1,114 @@
+//! A service as a program of its own: what the programs of all services have in common.
+
+use crate::config::CommonConfig;
+use crate::process::Settings;
+use crate::store::StorageConfig;
+
+/// What a program has of its own: its name and the settings that others do not have.
+pub trait Own: clap::Args {
+    /// The program's name.
+    const NAME: &'static str;
+    /// What it is, in a line.
+    const ABOUT: &'static str;
+    /// Where it listens unless told otherwise.
+    const LISTEN: &'static str;
+
+    /// Finds out what is wrong with the settings, without touching anything.
+    ///
+    /// # Errors
+    /// When one of them is wrong.
+    fn check(&self, storage: &StorageConfig) -> anyhow::Result<()>;
+}
+
+/// The settings of a program that keeps something. Flags may stand before and behind a subcommand.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(
+    name = O::NAME,
+    version,
+    about = O::ABOUT,
+    long_about = None,
+    mut_arg("listen", |listen| listen.default_value(O::LISTEN)),
+    mut_args(|flag| flag.global(true)),
+)]
+pub struct Program<O: Own, C: clap::Subcommand = Command> {
+    /// Settings of every program.
+    #[command(flatten)]
+    pub common: CommonConfig,
+    /// Where things are kept.
+    #[command(flatten)]
+    pub storage: StorageConfig,
+    /// The program's own settings.
+    #[command(flatten)]
+    pub own: O,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<C>,
+}
+
+/// What most programs can do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Bring the database schema up to date and end
+    Migrate,
+}
+
+impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+
+    fn serves(&self) -> bool {
+        self.command.is_none()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        // A subcommand needs some of them alone, and looks at those first.
+        if self.serves() { self.own.check(&self.storage) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Clone, clap::Args)]
+    struct Tea {
+        #[arg(long, env = "CONFAB_TEST_TEA", default_value = "black")]
+        tea: String,
+    }
+
+    impl Own for Tea {
+        const NAME: &'static str = "confab-tea";
+        const ABOUT: &'static str = "Tea";
+        const LISTEN: &'static str = "127.0.0.1:50099";
+
+        fn check(&self, _: &StorageConfig) -> anyhow::Result<()> {
+            anyhow::ensure!(self.tea != "coffee", "that is not tea");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_common_and_the_own() {
+        Program::<Tea>::command().debug_assert();
+        let program = Program::<Tea>::parse_from(["confab-tea", "--tea=green", "--log=debug"]);
+        assert_eq!((program.own.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
+        assert_eq!(program.common.listen.port(), 50099);
+        assert!(program.serves() && program.check().is_ok());
+        assert!(Program::<Tea>::parse_from(["confab-tea", "--tea=coffee"]).check().is_err());
+        let help = Program::<Tea>::command().render_long_help().to_string();
+        assert!(help.starts_with("Tea\n"), "{help}");
+    }
+
+    #[test]
+    fn flags_before_and_behind_the_subcommand() {
+        for arguments in [["--data-dir=x", "--tea=green", "migrate"], ["migrate", "--data-dir=x", "--tea=green"]] {
+            let program = Program::<Tea>::parse_from(["confab-tea"].iter().chain(&arguments));
+            assert_eq!(program.command, Some(Command::Migrate));
+            assert_eq!((program.own.tea.as_str(), program.storage.data_dir.to_str()), ("green", Some("x")));
+            assert!(!program.serves());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! One suite for every way a service is reached, and what only a network can do to a call.
+
+mod calls;
+mod streams;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use confab_common::grpc::{self, Transport};
+use http::{Request, Response};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower::Service;
+
+/// Runs each test over both transports; it is told whether the service is in this process.
+macro_rules! both_ways {
+    ($($name:ident),+ $(,)?) => {
+        mod in_process { $(#[tokio::test] async fn $name() { super::$name(true).await; })+ }
+        mod over_the_network { $(#[tokio::test] async fn $name() { super::$name(false).await; })+ }
+    };
+}
+use both_ways;
+
+/// A service on a port of its own. Dropping it ends it as a crash would: its connections are gone too.
+struct Served {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn serve<S>(service: S) -> Served
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let server = Server::builder().add_service(service);
+    let (bound, address) = oneshot::channel();
+    runtime.spawn(async move {
+        let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let _ = bound.send(incoming.local_addr().expect("its address"));
+        server.serve_with_incoming(incoming).await
+    });
+    Served { address: address.await.expect("a bound server"), runtime: Some(runtime) }
+}
+
+fn connect(served: &[&Served]) -> Transport {
+    let urls = served.iter().map(|served| format!("http://{}", served.address)).collect::<Vec<_>>();
+    grpc::connect(&urls.join(",")).expect("valid URLs")
+}
+
+/// The transport to a service in this process or on a port, with what keeps it alive.
+async fn reach<S>(service: S, in_process: bool) -> (Transport, Option<Served>)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    if in_process {
+        return (grpc::in_process(service), None);
+    }
+    let served = serve(service).await;
+    (connect(&[&served]), Some(served))
+}
+
+async fn eventually(condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), met).await.expect("the condition to be met");
+}

@@ -1,0 +1,345 @@
+//! Streams: bodies of any length, passed on as they come.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use confab_common::grpc::{self, Call, Transport};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::NamedService;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tower::{Service, service_fn};
+
+use crate::{both_ways, connect, eventually, reach, serve};
+
+const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
+/// Chunks of a big stream.
+const MANY: usize = 512;
+/// Most bytes that may be on their way unread.
+const AHEAD: u64 = 2 * 1024 * 1024;
+const DOWNLOAD: Call = Call::within(Duration::from_secs(5)).attempt(Duration::from_millis(300)).streaming_answer();
+
+/// Does as it is told with streams of bytes.
+#[derive(Clone)]
+struct Streams {
+    behaviour: Behaviour,
+    /// Calls that began, and that ended in any way.
+    begun: Arc<AtomicU64>,
+    ended: Arc<AtomicU64>,
+    /// Bytes that came out of this side and that the other has taken.
+    sent: Arc<AtomicU64>,
+    taken: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Copy)]
+enum Behaviour {
+    /// Reads to the end, then says how many bytes that were.
+    Counts,
+    /// Sends so many chunks.
+    Sends(usize),
+    /// Sends many, watching how fast they are taken.
+    SendsWatching,
+    /// Reads one chunk and refuses.
+    Refuses,
+    /// Reads one chunk and then no more.
+    Stops,
+    /// Reads nothing and says nothing.
+    Hangs,
+}
+
+type Chunks = BoxStream<'static, Result<Bytes, Status>>;
+
+impl Streams {
+    fn new(behaviour: Behaviour) -> Self {
+        Self { behaviour, begun: Arc::default(), ended: Arc::default(), sent: Arc::default(), taken: Arc::default() }
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn ended(&self) -> u64 {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Many chunks; nobody may ask for them much faster than they are taken.
+    fn chunks(&self) -> impl Stream<Item = Bytes> + Send + 'static {
+        let (sent, taken) = (self.sent.clone(), self.taken.clone());
+        stream::repeat(CHUNK).take(MANY).inspect(move |_| {
+            let sent = sent.fetch_add(CHUNK.len() as u64, Ordering::SeqCst);
+            let ahead = sent.saturating_sub(taken.load(Ordering::SeqCst));
+            assert!(ahead <= AHEAD, "{ahead} bytes are on their way");
+        })
+    }
+
+    /// Takes a chunk, with some leisure, so that whoever does not wait gets ahead.
+    async fn take(&self, chunk: &Bytes) {
+        self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+
+    async fn handle(self, mut request: Streaming<Bytes>) -> Result<Response<Chunks>, Status> {
+        let call = Ongoing::new(&self);
+        match self.behaviour {
+            Behaviour::Counts => {
+                let mut count = 0;
+                while let Some(chunk) = request.message().await? {
+                    count += chunk.len();
+                    self.take(&chunk).await;
+                }
+                Ok(Response::new(stream::iter([Ok(Bytes::from(count.to_string()))]).boxed()))
+            }
+            Behaviour::Sends(count) => Ok(Response::new(call.lasting(stream::repeat(CHUNK).take(count)))),
+            Behaviour::SendsWatching => Ok(Response::new(call.lasting(self.chunks()))),
+            Behaviour::Refuses => {
+                request.message().await?;
+                Err(Status::out_of_range("as told"))
+            }
+            Behaviour::Stops => {
+                request.message().await?;
+                std::future::pending().await
+            }
+            Behaviour::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+/// Counts a call as ended when it is dropped, also in its middle.
+struct Ongoing(Arc<AtomicU64>);
+
+impl Ongoing {
+    fn new(streams: &Streams) -> Self {
+        streams.begun.fetch_add(1, Ordering::SeqCst);
+        Self(streams.ended.clone())
+    }
+
+    /// The call's answer; it lasts as long.
+    fn lasting(self, chunks: impl Stream<Item = Bytes> + Send + 'static) -> Chunks {
+        chunks
+            .map(move |chunk| {
+                let _call = &self;
+                Ok(chunk)
+            })
+            .boxed()
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl NamedService for Streams {
+    const NAME: &'static str = "test.Streams";
+}
+
+impl Service<http::Request<Body>> for Streams {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let streams = self.clone();
+        let handler = service_fn(move |request: Request<Streaming<Bytes>>| streams.clone().handle(request.into_inner()));
+        async move { Ok(tonic::server::Grpc::new(Raw).streaming(handler, request).await) }.boxed()
+    }
+}
+
+/// Messages are bytes as they are.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, target: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        target.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+}
+
+/// Calls with a stream and returns the answer's, within ten seconds.
+async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<Streaming<Bytes>, Status> {
+    let mut client = tonic::client::Grpc::new(transport.clone());
+    client.ready().await.expect("it is always ready");
+    let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
+    let answer = client.streaming(grpc::request(request, call), path, Raw);
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("no hang");
+    answer.map(Response::into_inner)
+}
+
+async fn upload(transport: &Transport, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<usize, Code> {
+    let mut answer = call(transport, Call::streaming(), request).await.map_err(|status| status.code())?;
+    let count = answer.message().await.map_err(|status| status.code())?.expect("a count");
+    Ok(std::str::from_utf8(&count).unwrap().parse().unwrap())
+}
+
+async fn download(transport: &Transport) -> Result<Streaming<Bytes>, Code> {
+    call(transport, DOWNLOAD, stream::iter([CHUNK])).await.map_err(|status| status.code())
+}
+
+async fn next(answer: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Code> {
+    let message = tokio::time::timeout(Duration::from_secs(10), answer.message()).await.expect("no hang");
+    message.map_err(|status| status.code())
+}
+
+async fn all(answer: &mut Streaming<Bytes>) -> Result<usize, Code> {
+    let mut count = 0;
+    while let Some(chunk) = next(answer).await? {
+        count += chunk.len();
+    }
+    Ok(count)
+}
+
+async fn a_big_stream_goes_up_no_faster_than_it_is_read(in_process: bool) {
+    let streams = Streams::new(Behaviour::Counts);
+    let (transport, _served) = reach(streams.clone(), in_process).await;
+    assert_eq!(upload(&transport, streams.chunks()).await, Ok(MANY * CHUNK.len()));
+}
+
+async fn a_big_stream_comes_down_no_faster_than_it_is_read(in_process: bool) {
+    let streams = Streams::new(Behaviour::SendsWatching);
+    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let mut answer = download(&transport).await.unwrap();
+    let mut count = 0;
+    while let Some(chunk) = next(&mut answer).await.unwrap() {
+        count += chunk.len();
+        streams.take(&chunk).await;
+    }
+    assert_eq!(count, MANY * CHUNK.len());
+}
+
+async fn a_refusal_in_the_middle_arrives_at_once(in_process: bool) {
+    let (transport, _served) = reach(Streams::new(Behaviour::Refuses), in_process).await;
+    // One sender waits for something else, the other never ends.
+    assert_eq!(upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await, Err(Code::OutOfRange));
+    assert_eq!(upload(&transport, stream::repeat(CHUNK)).await, Err(Code::OutOfRange));
+}
+
+async fn whoever_leaves_ends_the_work(in_process: bool) {
+    let streams = Streams::new(Behaviour::Stops);
+    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
+    eventually(|| streams.begun() == 1).await;
+    uploading.abort();
+    eventually(|| streams.ended() == 1).await;
+
+    let streams = Streams::new(Behaviour::Sends(MANY));
+    let (transport, _served) = reach(streams.clone(), in_process).await;
+    let mut answer = download(&transport).await.unwrap();
+    assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
+    assert_eq!(streams.ended(), 0);
+    drop(answer);
+    eventually(|| streams.ended() == 1).await;
+}
+
+async fn an_answer_begins_in_time_or_not_at_all(in_process: bool) {
+    let (transport, _served) = reach(Streams::new(Behaviour::Hangs), in_process).await;
+    let hasty = Call::within(Duration::from_millis(200)).streaming_answer();
+    assert_eq!(call(&transport, hasty, stream::iter([CHUNK])).await.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+both_ways!(
+    a_big_stream_goes_up_no_faster_than_it_is_read,
+    a_big_stream_comes_down_no_faster_than_it_is_read,
+    a_refusal_in_the_middle_arrives_at_once,
+    whoever_leaves_ends_the_work,
+    an_answer_begins_in_time_or_not_at_all,
+);
+
+#[tokio::test]
+async fn a_late_transport_passes_streams() {
+    let (transport, binder) = grpc::late();
+    assert_eq!(upload(&transport, stream::iter([CHUNK])).await, Err(Code::Unavailable));
+    binder.bind(grpc::in_process(Streams::new(Behaviour::Counts)));
+    assert_eq!(upload(&transport, stream::iter([CHUNK])).await, Ok(CHUNK.len()));
+}
+
+#[tokio::test]
+async fn a_dead_replica_is_left_before_anything_is_read() {
+    let (gone, well) = (serve(Streams::new(Behaviour::Counts)).await, serve(Streams::new(Behaviour::Counts)).await);
+    let (transport, address) = (connect(&[&gone, &well]), gone.address);
+    drop(gone);
+    eventually(|| std::net::TcpStream::connect(address).is_err()).await;
+    for _ in 0..10 {
+        assert_eq!(upload(&transport, stream::iter([CHUNK, CHUNK])).await, Ok(2 * CHUNK.len()));
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_costs_a_download_one_attempt() {
+    let (stuck, well) = (Streams::new(Behaviour::Hangs), Streams::new(Behaviour::Sends(3)));
+    let (serve_stuck, serve_well) = (serve(stuck.clone()).await, serve(well.clone()).await);
+    let transport = connect(&[&serve_stuck, &serve_well]);
+    for _ in 0..4 {
+        assert_eq!(all(&mut download(&transport).await.unwrap()).await, Ok(3 * CHUNK.len()));
+    }
+    assert_eq!((stuck.begun(), well.begun()), (1, 4));
+}
+
+#[tokio::test]
+async fn a_replica_that_dies_in_the_middle_is_an_error() {
+    let streams = Streams::new(Behaviour::Stops);
+    let served = serve(streams.clone()).await;
+    let transport = connect(&[&served]);
+    let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
+    eventually(|| streams.begun() == 1).await;
+    drop(served);
+    // It may have been done, for all that is known.
+    assert_eq!(uploading.await.unwrap(), Err(Code::Unknown));
+
+    let served = serve(Streams::new(Behaviour::Sends(MANY))).await;
+    let mut answer = download(&connect(&[&served])).await.unwrap();
+    assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
+    drop(served);
+    assert!(all(&mut answer).await.is_err());
+}
+
+#[tokio::test]
+async fn slow_readers_hold_up_nobody_else() {
+    let served = serve(Streams::new(Behaviour::Sends(16))).await;
+    let transport = connect(&[&served]);
+    let mut waiting = Vec::new();
+    for _ in 0..64 {
+        let mut answer = download(&transport).await.unwrap();
+        assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
+        waiting.push(answer);
+    }
+    assert_eq!(all(&mut download(&transport).await.unwrap()).await, Ok(16 * CHUNK.len()));
+}

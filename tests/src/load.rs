@@ -7,6 +7,7 @@ pub mod conversation;
 pub mod crowd;
 pub mod fanout;
 pub mod figures;
+pub mod files;
 pub mod histogram;
 pub mod idle;
 pub mod options;

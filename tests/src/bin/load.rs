@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{fanout, idle, send, start};
+use confab_tests::load::{fanout, files, idle, send, start};
 use confab_tests::plan::Role;
 
 /// Measures how fast and how small a chat server is, over plain Socket.IO and /proc
@@ -29,6 +29,8 @@ enum Scenario {
     Idle(idle::Idle),
     /// Messages as fast as they are durable: acknowledged a second, latency, processor time for each
     Send(send::Send),
+    /// A large file up and down beside a bare program on the same store, and many small ones while people chat
+    Files(files::Files),
     /// The program's start: time until it is ready, memory, size
     Start(start::Start),
     /// All of these, on a scratch cluster with one gateway and on a scratch embedded server
@@ -55,6 +57,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Fanout(fanout) => fanout::run(fanout).await,
         Scenario::Idle(idle) => idle::run(idle).await,
         Scenario::Send(send) => send::run(send).await,
+        Scenario::Files(files) => files::run(files).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),
     }
@@ -75,6 +78,7 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
         well &= line(&format!("{scenario} {server} --seconds {seconds}{json}")).await;
     }
     drop(embedded);
+    well &= line(&format!("files{json}")).await;
     well &= line(&format!("start{json}")).await;
     ensure!(well, "not all went well");
     Ok(())

@@ -18,3 +18,5 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same of a connection: room for all of its streams, so that slow readers never hold up the others.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// Largest HTTP/2 frame, in bytes: each costs system calls at both ends, which adds up for files.
+const FRAME: u32 = 256 * 1024;

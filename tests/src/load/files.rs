@@ -73,7 +73,8 @@ pub async fn run(files: Files) -> anyhow::Result<()> {
             figures.add(format!("{way}, the bare program"), "MiB/s", files.mib as f64 / bare);
             figures.add(format!("{way}, of the bare program's speed"), "%", bare / ours * 100.0);
         }
-        api.call(reqwest::Method::DELETE, &format!("/api/files/{id}"), Some(&account), None).await?;
+        // A new connection: the last one has idled too long meanwhile.
+        Api::new(&url).call(reqwest::Method::DELETE, &format!("/api/files/{id}"), Some(&account), None).await?;
     }
     let options = Options {
         url: vec![url.clone()],

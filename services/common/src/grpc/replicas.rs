@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
 /// How often names are resolved again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
@@ -127,7 +127,8 @@ impl Replica {
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME);
         // Both connect when they are first used.
         let (channel, streams) = (endpoint.connect_lazy(), endpoint.connect_lazy());
         Ok(Arc::new(Self { address, channel, streams, avoid_until: AtomicU64::new(0), absences: AtomicU64::new(0) }))

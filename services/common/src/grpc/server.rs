@@ -9,7 +9,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
-use super::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW};
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
@@ -38,6 +38,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .add_routes(routes)
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

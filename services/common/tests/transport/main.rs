@@ -1,4 +1,5 @@
 //! One suite for every way a service is reached, and what only a network can do to a call.
+#![allow(clippy::unwrap_used)]
 
 mod calls;
 mod streams;

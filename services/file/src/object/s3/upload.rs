@@ -37,14 +37,16 @@ pub(super) struct Upload {
     /// The store's id of the multipart upload, once there is one.
     id: Option<String>,
     begun: i32,
-    under_way: JoinSet<Result<CompletedPart>>,
+    under_way: JoinSet<Result<(CompletedPart, Bytes)>>,
     done: Vec<CompletedPart>,
+    /// The room of a part that has been sent, for the next.
+    spare: BytesMut,
 }
 
 impl Upload {
     pub(super) fn new(bucket: Arc<Bucket>, key: String) -> Self {
         let writer = Uuid::new_v4().to_string();
-        Self { bucket, key, writer, filling: BytesMut::new(), id: None, begun: 0, under_way: JoinSet::new(), done: vec![] }
+        Self { bucket, key, writer, filling: BytesMut::new(), id: None, begun: 0, under_way: JoinSet::new(), done: vec![], spare: BytesMut::new() }
     }
 
     async fn begin(&mut self) -> Result<String> {
@@ -69,13 +71,14 @@ impl Upload {
         let permit = self.permit().await?;
         self.begun += 1;
         let (bucket, key, number) = (self.bucket.clone(), self.key.clone(), self.begun);
-        let bytes = std::mem::take(&mut self.filling).freeze();
+        let bytes = std::mem::replace(&mut self.filling, std::mem::take(&mut self.spare)).freeze();
         self.under_way.spawn(async move {
             let _permit = permit;
             let patience = patience_for(bytes.len());
-            let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number).body(bytes.into());
-            let answer = request.customize().config_override(patience).send().await.map_err(|error| Failure::from(error).error())?;
-            Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
+            let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number);
+            let sent = request.body(bytes.clone().into()).customize().config_override(patience).send().await;
+            let e_tag = sent.map_err(|error| Failure::from(error).error())?.e_tag;
+            Ok((CompletedPart::builder().part_number(number).set_e_tag(e_tag).build(), bytes))
         });
         Ok(())
     }
@@ -83,7 +86,13 @@ impl Upload {
     /// Waits for a part that is under way.
     async fn collect(&mut self) -> Result<()> {
         if let Some(part) = self.under_way.join_next().await {
-            self.done.push(part.map_err(Error::internal)??);
+            let (part, bytes) = part.map_err(Error::internal)??;
+            self.done.push(part);
+            // A large upload works in the same few places from end to end.
+            if let Ok(mut room) = bytes.try_into_mut() {
+                room.clear();
+                self.spare = room;
+            }
         }
         Ok(())
     }

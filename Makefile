@@ -1,11 +1,12 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt cluster-up cluster-down cluster-status bench
+.PHONY: help run test lint fmt cluster-up cluster-down cluster-status cluster-test bench
 
-SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx
+PYTHON := python3:python3 venv:python3-venv
+SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
 FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
-CLIENTS := node:nodejs npm:npm python3:python3 venv:python3-venv
+CLIENTS := node:nodejs npm:npm $(PYTHON)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -15,6 +16,7 @@ run: ## everything in one process on http://127.0.0.1:8080
 
 test: ## every test; installs or starts what they need
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS)
+	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
 	cargo build --workspace
 	target/debug/with-servers cargo test --workspace
@@ -31,6 +33,7 @@ fmt: ## format all code
 
 cluster-up: ## the real cluster on this machine: GATEWAYS=2 REPLICAS=2; starts only what does not run
 	@scripts/ensure-packages.sh $(SERVERS)
+	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace
 	@target/release/cluster up
 
@@ -40,7 +43,14 @@ cluster-down: ## end it; data and logs stay in .run
 cluster-status: ## what of it runs where
 	@target/release/cluster status
 
+cluster-test: ## 20 stock clients speak 5,000 lines in 5 rooms through its load balancer
+	@scripts/ensure-packages.sh $(CLIENTS) $(TEXTS)
+	@scripts/ensure-clients.sh
+	cargo build --release --workspace
+	@target/release/conversation http://127.0.0.1:8080
+
 bench: ## how fast and how small it is: a scratch cluster, a scratch embedded server; ten minutes
 	@scripts/ensure-packages.sh $(SERVERS)
-	cargo build --release --workspace
+	@scripts/ensure-seaweed.sh
+	cargo build --release --workspace --bins --examples
 	@target/release/load all

@@ -36,9 +36,21 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The JSON body; null when it is none.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
+    /// An answer whose body may be JSON.
+    pub fn new(status: u16, headers: HeaderMap, bytes: Vec<u8>) -> Self {
+        Self { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+    }
+
+    /// A header's text; empty when there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// The `code` of a failure, as documented.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
@@ -76,8 +88,7 @@ impl Api {
     pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
-        Ok(Answer { status, headers, body })
+        Ok(Answer::new(status, headers, response.bytes().await?.to_vec()))
     }
 
     /// A call as somebody, or as nobody.

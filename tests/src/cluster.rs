@@ -5,14 +5,14 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::process::Signal;
 
 use crate::daemon::Daemon;
 use crate::guard::Guard;
 use crate::plan::{Member, Plan, Role, file};
 use crate::servers::postgres::Postgres;
-use crate::servers::{nginx, redis};
+use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
 use crate::{programs, secrets};
 
@@ -76,19 +76,19 @@ impl Cluster {
             self.stop(member).await?;
         }
         let mut started = Vec::new();
-        for member in self.plan.members() {
-            if !self.is_up(member)? {
-                self.spawn(member).await.with_context(|| format!("{}-{} does not start", member.0.name(), member.1))?;
-                started.push(member);
-            } else if member.0 == Role::Lb && self.configure_balancer()? {
-                self.daemon(member)?.signal(Signal::HUP);
+        let (servers, programs) = self.plan.members().into_iter().partition::<Vec<_>, _>(|member| Role::SERVERS.contains(&member.0));
+        for members in [servers, programs] {
+            for member in &members {
+                if !self.is_up(*member)? {
+                    self.spawn(*member).await.with_context(|| format!("{}-{} does not start", member.0.name(), member.1))?;
+                    started.push(*member);
+                } else if member.0 == Role::Lb && self.configure_balancer()? {
+                    self.daemon(*member)?.signal(Signal::HUP);
+                }
             }
-            if member.0 == Role::Postgres {
+            for member in members {
                 self.ready(member).await?;
             }
-        }
-        for member in self.plan.members() {
-            self.ready(member).await?;
         }
         Ok(started)
     }
@@ -164,18 +164,12 @@ impl Cluster {
         match member.0 {
             Role::Postgres => Ok(self.postgres.daemon(pid_file, log)),
             Role::Redis => redis::daemon(work, self.plan.port(member), pid_file, log),
+            Role::S3 => seaweed::daemon(work, self.plan.port(member), pid_file, log),
             Role::Lb => nginx::daemon(work, pid_file, log),
-            Role::Auth | Role::Room | Role::Message | Role::Gateway => Ok(Daemon {
-                program: programs().join(format!("confab-{}", member.0.name())),
-                arguments: vec![],
+            Role::Auth | Role::Room | Role::Message | Role::File | Role::Gateway => Ok(Daemon {
                 environment: self.settings(member),
                 inherits_settings: self.inherits_settings,
-                user: None,
-                work,
-                pid_file,
-                log,
-                lock_file: None,
-                stop: Signal::TERM,
+                ..Daemon::new(programs().join(format!("confab-{}", member.0.name())), work, pid_file, log)
             }),
         }
     }
@@ -188,6 +182,10 @@ impl Cluster {
             ("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", self.plan.port((Role::Redis, 1)))),
             ("CONFAB_SIGNING_KEY_FILE".into(), secret("signing-key.pem")),
             ("CONFAB_CLUSTER_KEY_FILE".into(), secret("cluster-key")),
+            ("CONFAB_OBJECTS".into(), "s3://confab".into()),
+            ("CONFAB_S3_ENDPOINT".into(), self.plan.url((Role::S3, 1))),
+            ("CONFAB_S3_ACCESS_KEY_ID".into(), seaweed::KEY.into()),
+            ("CONFAB_S3_SECRET_ACCESS_KEY_FILE".into(), secret("s3-secret-access-key")),
         ];
         for service in Role::SERVICES {
             let name = service.name().to_uppercase();
@@ -218,16 +216,21 @@ impl Cluster {
             }
             Role::Lb => _ = self.configure_balancer()?,
             Role::Redis => {}
-            Role::Auth | Role::Room | Role::Message | Role::Gateway => {
+            Role::S3 => {
+                seaweed::configure(&daemon, &self.s3_secret()?)?;
+                ports.extend(seaweed::inner_ports(self.plan.port(member)));
+            }
+            Role::Auth | Role::Room | Role::Message | Role::File | Role::Gateway => {
                 ports.push(self.plan.admin_port(member));
                 fs::create_dir_all(&daemon.work)?;
                 fs::write(daemon.work.join("settings"), text(&daemon))?;
             }
         }
         for port in ports {
-            if TcpListener::bind(("127.0.0.1", port)).is_err() {
-                bail!("port {port} is taken by another program");
-            }
+            // One who is dying may hold it a moment longer than he can be seen.
+            let free = async || TcpListener::bind(("127.0.0.1", port)).ok().map(drop);
+            let free = eventually("the port is free", Duration::from_secs(2), free).await;
+            free.with_context(|| format!("port {port} is taken by another program"))?;
         }
         daemon.spawn().await.map(drop)
     }
@@ -243,10 +246,22 @@ impl Cluster {
         let url = match member.0 {
             Role::Postgres => return self.postgres.is_ready(),
             Role::Redis => return redis::is_ready(port),
+            Role::S3 => return self.s3_ready(port).await,
             Role::Lb => format!("http://127.0.0.1:{port}/.well-known/jwks.json"),
             _ => format!("http://127.0.0.1:{}/readyz", self.plan.admin_port(member)),
         };
         self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn s3_ready(&self, port: u16) -> bool {
+        match self.s3_secret() {
+            Ok(secret) => seaweed::is_ready(&self.http, port, &secret).await,
+            Err(_) => false,
+        }
+    }
+
+    fn s3_secret(&self) -> std::io::Result<String> {
+        fs::read_to_string(self.plan.secrets().join("s3-secret-access-key"))
     }
 
     /// Processes with a pid file that are not in the plan: from a larger cluster before.

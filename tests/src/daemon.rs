@@ -40,6 +40,22 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// A program that is run as it is, hears nothing of the caller's settings, and leaves at SIGTERM.
+    pub fn new(program: PathBuf, work: PathBuf, pid_file: PathBuf, log: PathBuf) -> Self {
+        Self {
+            program,
+            arguments: vec![],
+            environment: vec![],
+            inherits_settings: false,
+            user: None,
+            work,
+            pid_file,
+            log,
+            lock_file: None,
+            stop: Signal::TERM,
+        }
+    }
+
     /// Its process id, while it runs.
     pub fn running(&self) -> Option<i32> {
         let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
@@ -161,9 +177,28 @@ fn is_within(path: &Path, directory: &Path) -> bool {
 
 /// A signal to a process that may be gone already, which is no error.
 fn signal(pid: i32, signal: Signal) {
+    // What is killed cannot clear up behind itself.
+    let sockets = if signal == Signal::KILL { sockets(pid) } else { vec![] };
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
+    sockets.iter().for_each(|socket| _ = fs::remove_file(socket));
+}
+
+/// The files of the sockets that a process listens on.
+fn sockets(pid: i32) -> Vec<PathBuf> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let open = files.filter_map(|file| fs::read_link(file.path()).ok()?.into_os_string().into_string().ok()).collect::<Vec<_>>();
+    let known = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let fields = known.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // … flags type state inode path; the flag is that it accepts connections.
+    let own = fields.filter_map(|fields| match fields[..] {
+        [_, _, _, "00010000", _, _, inode, path] if path.starts_with('/') => {
+            open.contains(&format!("socket:[{inode}]")).then(|| path.into())
+        }
+        _ => None,
+    });
+    own.collect()
 }
 
 fn processes() -> impl Iterator<Item = i32> {
@@ -190,16 +225,8 @@ mod tests {
     fn daemon(name: &str, program: &str, arguments: &[&str]) -> Daemon {
         let directory = std::env::temp_dir().join(format!("daemon-{name}-{}", std::process::id()));
         Daemon {
-            program: program.into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
-            environment: vec![],
-            inherits_settings: false,
-            user: None,
-            work: directory.join("work"),
-            pid_file: directory.join("it.pid"),
-            log: directory.join("it.log"),
-            lock_file: None,
-            stop: Signal::TERM,
+            ..Daemon::new(program.into(), directory.join("work"), directory.join("it.pid"), directory.join("it.log"))
         }
     }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::Signal;
 
 use crate::daemon::Daemon;
 use crate::guard::Guard;
@@ -29,17 +28,10 @@ impl Embedded {
         let port = free_ports(2)?;
         let own = [("CONFAB_LISTEN", format!("127.0.0.1:{port}")), ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1))];
         let given = settings.iter().map(|(name, value)| (*name, value.to_string()));
+        let (work, pid_file, log) = (directory.join("work"), directory.join("confab.pid"), directory.join("confab.log"));
         let daemon = Daemon {
-            program: programs().join("confab"),
-            arguments: vec![],
             environment: own.into_iter().chain(given).map(|(name, value)| (name.to_string(), value)).collect(),
-            inherits_settings: false,
-            user: None,
-            work: directory.join("work"),
-            pid_file: directory.join("confab.pid"),
-            log: directory.join("confab.log"),
-            lock_file: None,
-            stop: Signal::TERM,
+            ..Daemon::new(programs().join("confab"), work, pid_file, log)
         };
         let embedded = Self { daemon, port, _guard: guard };
         embedded.up().await?;

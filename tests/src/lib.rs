@@ -3,10 +3,13 @@
 
 pub mod api;
 pub mod cluster;
+pub mod conversation;
 pub mod daemon;
 pub mod embedded;
+pub mod form;
 pub mod guard;
 pub mod load;
+pub mod objects;
 pub mod plan;
 pub mod raw;
 pub mod secrets;

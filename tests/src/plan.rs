@@ -9,6 +9,8 @@ use anyhow::Context;
 /// A kind of process in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
+    /// The object store; it takes longest to start.
+    S3,
     /// The database server.
     Postgres,
     /// The bus.
@@ -19,6 +21,8 @@ pub enum Role {
     Room,
     /// `confab-message`.
     Message,
+    /// `confab-file`.
+    File,
     /// `confab-gateway`.
     Gateway,
     /// The load balancer.
@@ -27,18 +31,23 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order of starting.
-    pub const ALL: [Self; 7] = [Self::Postgres, Self::Redis, Self::Auth, Self::Room, Self::Message, Self::Gateway, Self::Lb];
+    pub const ALL: [Self; 9] =
+        [Self::S3, Self::Postgres, Self::Redis, Self::Auth, Self::Room, Self::Message, Self::File, Self::Gateway, Self::Lb];
+    /// What the services stand on.
+    pub const SERVERS: [Self; 3] = [Self::S3, Self::Postgres, Self::Redis];
     /// The services behind the gateways.
-    pub const SERVICES: [Self; 3] = [Self::Auth, Self::Room, Self::Message];
+    pub const SERVICES: [Self; 4] = [Self::Auth, Self::Room, Self::Message, Self::File];
 
     /// Its name in paths and listings.
     pub fn name(self) -> &'static str {
         match self {
+            Self::S3 => "s3",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Auth => "auth",
             Self::Room => "room",
             Self::Message => "message",
+            Self::File => "file",
             Self::Gateway => "gateway",
             Self::Lb => "lb",
         }
@@ -46,7 +55,7 @@ impl Role {
 
     /// Whether it is a program of this workspace, which has an admin port.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Auth | Self::Room | Self::Message | Self::Gateway)
+        self == Self::Gateway || Self::SERVICES.contains(&self)
     }
 }
 
@@ -70,8 +79,8 @@ pub struct Plan {
 
 #[derive(Debug, Clone, Copy)]
 enum Ports {
-    /// The documented ones: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131…, admin 7201… / 7211… / 7221… / 7231…,
-    /// Postgres 7432, Redis 7379.
+    /// The documented ones: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… / 7211… / 7221… /
+    /// 7231… / 7241…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
     Fixed,
     /// A block that was free, from this port on.
     Block(u16),
@@ -88,7 +97,7 @@ impl Plan {
     /// # Errors
     /// When no free block is found.
     pub fn free(directory: impl Into<PathBuf>, gateways: u16, replicas: u16) -> anyhow::Result<Self> {
-        Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(110)?) })
+        Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(150)?) })
     }
 
     /// Every process, in the order of starting.
@@ -99,9 +108,9 @@ impl Plan {
     /// How many processes of a role.
     pub fn count(&self, role: Role) -> u16 {
         match role {
-            Role::Postgres | Role::Redis | Role::Lb => 1,
+            Role::Postgres | Role::Redis | Role::S3 | Role::Lb => 1,
             Role::Gateway => self.gateways,
-            Role::Auth | Role::Room | Role::Message => self.replicas,
+            Role::Auth | Role::Room | Role::Message | Role::File => self.replicas,
         }
     }
 
@@ -112,9 +121,11 @@ impl Plan {
             Ports::Fixed => match role {
                 Role::Postgres => 7432,
                 Role::Redis => 7379,
+                Role::S3 => 7333,
                 Role::Auth => 7110 + n,
                 Role::Room => 7120 + n,
                 Role::Message => 7130 + n,
+                Role::File => 7140 + n,
                 Role::Gateway => 8080 + n,
                 Role::Lb => 8080,
             },
@@ -127,10 +138,11 @@ impl Plan {
             Role::Auth => 1,
             Role::Room => 2,
             Role::Message => 3,
+            Role::File => 4,
             _ => 0,
         };
         match self.ports {
-            Ports::Block(first) => first + 70 + row * 10 + n,
+            Ports::Block(first) => first + 100 + row * 10 + n,
             Ports::Fixed => 7200 + row * 10 + n,
         }
     }

@@ -1,10 +1,14 @@
-//! Raw Engine.IO and Socket.IO clients: they send what no library would, and see every packet.
+//! Raw Engine.IO, Socket.IO and HTTP clients: they send what no library would, and see every packet.
 
+mod client;
 mod frames;
+mod http;
 mod polling;
 mod websocket;
 
+pub use client::Client;
 pub use frames::{binary, frame, text};
+pub use http::Http;
 pub use polling::Polling;
 pub use websocket::{Refused, WebSocket};
 
@@ -19,7 +23,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What has been received and not been asked for yet.
 #[derive(Default)]
-struct Inbox {
+pub struct Inbox {
+    /// The number of the last event that asked for an acknowledgement.
+    last_ack: u64,
     acks: HashMap<u64, Value>,
     events: VecDeque<(String, Value)>,
     /// The answer to CONNECT.
@@ -49,6 +55,12 @@ impl Inbox {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The number under which the next event asks for its acknowledgement.
+    fn next_ack(&mut self) -> u64 {
+        self.last_ack += 1;
+        self.last_ack
     }
 
     fn event(&mut self, name: &str) -> Option<Value> {

@@ -22,7 +22,7 @@ pub fn prepare(directory: &Path) -> anyhow::Result<()> {
     if let Some(file) = missing("signing-key.pem") {
         keep(&file, &signing_key()?)?;
     }
-    for name in ["cluster-key", "postgres-password"] {
+    for name in ["cluster-key", "postgres-password", "s3-secret-access-key"] {
         if let Some(file) = missing(name) {
             keep(&file, &BASE64_URL_SAFE_NO_PAD.encode(random()?))?;
         }

@@ -1,8 +1,9 @@
-//! The servers that Confab runs on: from the system's packages, on ports and in directories of our own.
+//! The servers that Confab runs on: installed by `make`, on ports and in directories of our own.
 
 pub mod nginx;
 pub mod postgres;
 pub mod redis;
+pub mod seaweed;
 
 use std::path::{Path, PathBuf};
 

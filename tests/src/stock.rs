@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -57,6 +59,16 @@ pub enum Transports {
     Polling,
 }
 
+/// Bytes within an argument of an event: a `Buffer` in JavaScript, `bytes` in Python.
+pub fn bytes(data: &[u8]) -> Value {
+    json!({"base64": BASE64_STANDARD.encode(data)})
+}
+
+/// The same, as one of JavaScript's other kinds: `Blob`, `File`, `Uint8Array`.
+pub fn bytes_as(kind: &str, data: &[u8]) -> Value {
+    json!({"base64": BASE64_STANDARD.encode(data), "as": kind})
+}
+
 impl Stock {
     /// A process with JavaScript clients.
     ///
@@ -65,6 +77,15 @@ impl Stock {
     pub fn javascript() -> anyhow::Result<Self> {
         let directory = clients().join("js");
         Self::start(Command::new("node").arg("client.mjs").current_dir(directory))
+    }
+
+    /// A process with JavaScript clients of the build for browsers, which can send what only browsers have; over WebSocket alone.
+    ///
+    /// # Errors
+    /// When Node does not start.
+    pub fn browser() -> anyhow::Result<Self> {
+        let directory = clients().join("js");
+        Self::start(Command::new("node").args(["client.mjs", "browser"]).current_dir(directory))
     }
 
     /// A process with Python clients.

@@ -12,8 +12,12 @@ struct Wall {
 const WALLS: &[Wall] = &[
     Wall { files: "services/*/src/grpc", forbidden: &["tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"] },
     // `v1` is what every generated module is called.
-    Wall { files: "services/*/src/service", forbidden: &["tonic", "v1", "axum", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
-    Wall { files: "services/*/src/store", forbidden: &["tonic", "v1", "redis"] },
+    Wall {
+        files: "services/*/src/service",
+        forbidden: &["tonic", "v1", "axum", "tokio_postgres", "deadpool_postgres", "rusqlite", "aws_sdk_s3"],
+    },
+    Wall { files: "services/*/src/store", forbidden: &["tonic", "v1", "redis", "aws_sdk_s3"] },
+    Wall { files: "services/file/src/object", forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
     Wall { files: "services/common/src", forbidden: &["confab_proto"] },
     Wall { files: "gateway/src/rest", forbidden: &["redis", "hub"] },
     Wall { files: "gateway/src/realtime/hub", forbidden: &["redis", "axum", "tokio", "futures"] },
@@ -29,6 +33,7 @@ const WALLS: &[Wall] = &[
             "confab_auth",
             "confab_room",
             "confab_message",
+            "confab_file",
         ],
     },
 ];
@@ -56,6 +61,7 @@ fn a_breach_is_found() {
         violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
     assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);
     assert_eq!(violations("gateway/src/rest/rooms.rs", "    pub use crate::realtime::hub::Hub;").len(), 1);
+    assert_eq!(violations("services/file/src/service/upload.rs", "use aws_sdk_s3::Client;").len(), 1);
     assert_eq!(violations("services/room/src/grpc.rs", "use tonic::Status; // not redis\nlet redis = 1;"), [""; 0]);
     assert_eq!(
         violations("services/room/src/store/sqlite.rs", "use rusqlite::Row;\n#[cfg(test)]\nmod tests { use tonic::Code; }"),

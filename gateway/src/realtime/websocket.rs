@@ -45,9 +45,8 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     session.outbox.attach(connection.stream.clone());
     let end = connection.run(&session).await;
     session.finish();
-    session.outbox.detach();
     // In the middle of a frame nothing else can be said.
-    let whole = session.outbox.is_empty();
+    let whole = session.outbox.detach();
     drop(session);
     if let Err(End::Refused(code)) = end {
         connection.say_goodbye(whole.then_some(code)).await;

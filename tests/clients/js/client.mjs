@@ -1,7 +1,18 @@
 // Stock socket.io-client sockets, driven by one JSON command a line on standard input; what happens to them is told by one
-// JSON line each on standard output. Ends with its input.
+// JSON line each on standard output. Ends with its input. With `browser` as argument they are of the build that web pages load,
+// the only one that can send a Blob or a File.
+import { Blob, File } from "node:buffer";
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
-import { io } from "socket.io-client";
+
+const load = createRequire(import.meta.url);
+const { io } = process.argv[2] === "browser" ? browser() : load("socket.io-client");
+
+// What a browser has and it needs.
+function browser() {
+  globalThis.WebSocket ??= load("ws");
+  return load("socket.io-client/dist/socket.io.js");
+}
 
 const sockets = new Map();
 const tell = (report) => process.stdout.write(JSON.stringify(report) + "\n");
@@ -18,11 +29,15 @@ function connect({ id, url, options }) {
   socket.io.on("reconnect", (attempt) => tell({ id, kind: "reconnect", data: { attempt } }));
 }
 
-// Bytes are told as {base64}, and given so.
+// Bytes are told as {base64}, and given so, perhaps with what they are to be.
+const made = { Blob: (buffer) => new Blob([buffer]), File: (buffer) => new File([buffer], "file"), Uint8Array: (buffer) => new Uint8Array(buffer) };
 const plain = (value) => (Buffer.isBuffer(value) ? { base64: value.toString("base64") } : value);
 function bytes(value) {
   if (value === null || typeof value !== "object") return value;
-  if (typeof value.base64 === "string" && Object.keys(value).length === 1) return Buffer.from(value.base64, "base64");
+  if (typeof value.base64 === "string") {
+    const buffer = Buffer.from(value.base64, "base64");
+    return value.as ? made[value.as](buffer) : buffer;
+  }
   for (const key of Object.keys(value)) value[key] = bytes(value[key]);
   return value;
 }

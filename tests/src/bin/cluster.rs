@@ -9,13 +9,16 @@ use clap::Parser;
 use confab_tests::cluster::{Cluster, running};
 use confab_tests::plan::{MOST, Member, Plan, Role};
 
+/// Where `make cluster-up` and `make cluster-down` keep it.
+const USUAL: &str = ".run";
+
 /// The real cluster on this machine, without containers
 #[derive(Parser)]
 struct Arguments {
     #[arg(value_enum)]
     verb: Verb,
     /// Where everything of it is kept
-    #[arg(long, default_value = ".run")]
+    #[arg(long, default_value = USUAL)]
     directory: PathBuf,
     /// How many gateways; by default as many as there were, or 2
     #[arg(long, env = "GATEWAYS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST)))]
@@ -55,7 +58,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let replicas = arguments.replicas.or(Role::SERVICES.into_iter().filter_map(count).max()).unwrap_or(2);
     let cluster = Cluster::new(Plan::fixed(&directory, gateways, replicas))?;
     match arguments.verb {
-        Verb::Up => up(&cluster, &directory).await,
+        Verb::Up => {
+            up(&cluster, &directory).await?;
+            // `make` knows of the usual directory alone.
+            let end = match arguments.directory == Path::new(USUAL) {
+                true => "make cluster-down".to_string(),
+                false => format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display()),
+            };
+            println!("End: {end}");
+            Ok(())
+        }
         Verb::Down => {
             cluster.down().await?;
             println!("The cluster is down. Its data and logs are kept in {}; remove that directory to start afresh.", directory.display());
@@ -76,7 +88,7 @@ async fn up(cluster: &Cluster, directory: &Path) -> anyhow::Result<()> {
     }
     let lb = cluster.plan.url((Role::Lb, 1));
     println!("\nReady after {:.1} s: {lb}, over {} gateways.", begin.elapsed().as_secs_f32(), cluster.plan.gateways);
-    println!("Logs: {0}/logs. Database: psql \"$(cat {0}/secrets/postgres-url)\". End: make cluster-down.", directory.display());
+    println!("Logs: {0}/logs. Database: psql \"$(cat {0}/secrets/postgres-url)\".", directory.display());
     if !cluster.daemon((Role::Postgres, 1))?.work.starts_with(directory) {
         println!("Postgres may not enter this checkout, so its data is in {}.", cluster.daemon((Role::Postgres, 1))?.work.display());
     }

@@ -1,5 +1,5 @@
-//! `with-servers COMMAND…`: runs a command with a scratch Postgres and Redis, which it finds by `TEST_POSTGRES_URL` and
-//! `TEST_REDIS_URL`, and ends with its status. The servers are gone afterwards, however it ends.
+//! `with-servers COMMAND…`: runs a command with a scratch Postgres, Redis and SeaweedFS, which it finds by `TEST_POSTGRES_URL`,
+//! `TEST_REDIS_URL` and `TEST_S3_URL`, and ends with its status. The servers are gone afterwards, however it ends.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::Context;
 use confab_tests::guard::Guard;
 use confab_tests::plan::free_ports;
 use confab_tests::servers::postgres::Postgres;
-use confab_tests::servers::redis;
+use confab_tests::servers::{redis, seaweed};
 use confab_tests::wait::eventually;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,23 +18,35 @@ async fn main() -> anyhow::Result<ExitCode> {
     let program = words.next().context("usage: with-servers COMMAND…")?;
     let guard = Guard::new("servers")?;
     let directory = guard.directory();
-    let port = free_ports(2)?;
+    let port = free_ports(2 + seaweed::PORTS)?;
+    let (bus_port, s3_port) = (port + 1, port + 2);
+    let pid_file = |name: &str| directory.join(format!("{name}.pid"));
+    let log = |name: &str| directory.join(format!("{name}.log"));
 
+    // The slowest to start is the first.
+    let objects = seaweed::daemon(directory.join("s3"), s3_port, pid_file("s3"), log("s3"))?;
+    let secret = uuid::Uuid::new_v4().to_string();
+    seaweed::configure(&objects, &secret)?;
+    objects.spawn().await?;
+    let bus = redis::daemon(directory.join("redis"), bus_port, pid_file("redis"), log("redis"))?;
+    bus.spawn().await?;
     let postgres = Postgres::new(&directory.join("postgres"), port, false)?;
     postgres.prepare(None)?;
-    let database = postgres.daemon(directory.join("postgres.pid"), directory.join("postgres.log"));
+    let database = postgres.daemon(pid_file("postgres"), log("postgres"));
     database.spawn().await?;
-    let bus = redis::daemon(directory.join("redis"), port + 1, directory.join("redis.pid"), directory.join("redis.log"))?;
-    bus.spawn().await?;
-    let ready = async || (postgres.is_ready() && redis::is_ready(port + 1)).then_some(());
+    let ready = async || (postgres.is_ready() && redis::is_ready(bus_port)).then_some(());
     eventually("Postgres and Redis are ready", Duration::from_secs(30), ready).await.with_context(|| database.last_words())?;
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+    let ready = async || seaweed::is_ready(&http, s3_port, &secret).await.then_some(());
+    eventually("SeaweedFS is ready", Duration::from_secs(60), ready).await.with_context(|| objects.last_words())?;
 
     let temporary = directory.join("tmp");
     std::fs::create_dir(&temporary)?;
     let mut command = tokio::process::Command::new(&program);
     // What tests leave in temporary files goes with the rest.
     command.args(words).env("TMPDIR", temporary).env("TEST_POSTGRES_URL", postgres.url(None, "postgres"));
-    command.env("TEST_REDIS_URL", format!("redis://127.0.0.1:{}", port + 1)).kill_on_drop(true);
+    command.env("TEST_REDIS_URL", format!("redis://127.0.0.1:{bus_port}")).kill_on_drop(true);
+    command.env("TEST_S3_URL", format!("http://{}:{secret}@127.0.0.1:{s3_port}", seaweed::KEY));
     let mut running = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let status = tokio::select! {

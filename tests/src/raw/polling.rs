@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Inbox, PATIENCE, connect, event};
+use super::{Client, Inbox, PATIENCE, connect};
 
 /// Between the packets of a payload.
 const SEPARATOR: char = '\u{1e}';
@@ -15,7 +15,6 @@ pub struct Polling {
     http: reqwest::Client,
     base: String,
     inbox: Inbox,
-    next_ack: u64,
     /// The first packet's data.
     pub open: Value,
     /// The most packets that one payload held.
@@ -36,7 +35,7 @@ impl Polling {
         let open = body.strip_prefix('0').and_then(|packet| packet.split(SEPARATOR).next()).context("an open packet")?;
         let open: Value = serde_json::from_str(open)?;
         let base = format!("{base}&sid={}", open["sid"].as_str().context("a session id")?);
-        Ok(Self { http, base, inbox: Inbox::default(), next_ack: 0, open, largest_payload: 0, pings: 0 })
+        Ok(Self { http, base, inbox: Inbox::default(), open, largest_payload: 0, pings: 0 })
     }
 
     /// Opens a session and connects with a token.
@@ -45,7 +44,7 @@ impl Polling {
     /// When either is refused.
     pub async fn connect(url: &str, token: &str) -> anyhow::Result<Self> {
         let mut client = Self::open(url).await?;
-        client.send(&[connect(token)]).await?;
+        client.send_all(&[connect(token)]).await?;
         client.until("CONNECT is answered", |inbox| inbox.connected.take()).await?;
         Ok(client)
     }
@@ -79,16 +78,6 @@ impl Polling {
         Ok((status, serde_json::from_str(&body).unwrap_or(json!(body))))
     }
 
-    /// Sends packets in one payload.
-    ///
-    /// # Errors
-    /// When it is refused.
-    pub async fn send(&self, packets: &[String]) -> anyhow::Result<()> {
-        let answer = self.post(packets.join(&SEPARATOR.to_string())).await?;
-        ensure!(answer == (200, json!("ok")), "refused: {answer:?}");
-        Ok(())
-    }
-
     /// Polls once; the packets. A ping is answered.
     ///
     /// # Errors
@@ -103,7 +92,7 @@ impl Polling {
                 "1" => bail!("closed"),
                 "2" => {
                     self.pings += 1;
-                    self.send(&["3".into()]).await?;
+                    self.send_all(&["3".into()]).await?;
                 }
                 packet => _ = self.inbox.take(packet)?,
             }
@@ -111,71 +100,29 @@ impl Polling {
         Ok(packets)
     }
 
-    /// Emits several events in one payload; the numbers of their acknowledgements.
-    ///
-    /// # Errors
-    /// When it is refused.
-    pub async fn emit_all(&mut self, name: &str, arguments: &[Value]) -> anyhow::Result<Vec<u64>> {
-        let numbers = arguments.iter().map(|_| {
-            self.next_ack += 1;
-            self.next_ack
-        });
-        let numbers = numbers.collect::<Vec<_>>();
-        let packets = arguments.iter().zip(&numbers).map(|(argument, number)| event(name, argument, *number));
-        self.send(&packets.collect::<Vec<_>>()).await?;
-        Ok(numbers)
-    }
-
     /// Emits an event with one binary attachment, in one payload, and waits for its acknowledgement.
     ///
     /// # Errors
     /// When none comes.
     pub async fn emit_binary(&mut self, event: &str, data: &[u8]) -> anyhow::Result<Value> {
-        self.next_ack += 1;
-        let number = self.next_ack;
-        self.send(&[format!("451-{number}{event}"), format!("b{}", STANDARD.encode(data))]).await?;
+        let number = self.inbox.next_ack();
+        self.send_all(&[format!("451-{number}{event}"), format!("b{}", STANDARD.encode(data))]).await?;
         self.ack(number).await
     }
+}
 
-    /// Emits and waits for the acknowledgement's argument.
-    ///
-    /// # Errors
-    /// When none comes.
-    pub async fn emit(&mut self, name: &str, argument: Value) -> anyhow::Result<Value> {
-        let number = self.emit_all(name, &[argument]).await?[0];
-        self.ack(number).await
+impl Client for Polling {
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
     }
 
-    /// The acknowledgement of that number.
-    ///
-    /// # Errors
-    /// When it does not come.
-    pub async fn ack(&mut self, number: u64) -> anyhow::Result<Value> {
-        self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
+    async fn send_all(&mut self, packets: &[String]) -> anyhow::Result<()> {
+        let answer = self.post(packets.join(&SEPARATOR.to_string())).await?;
+        ensure!(answer == (200, json!("ok")), "refused: {answer:?}");
+        Ok(())
     }
 
-    /// The next event of that name that has not been taken yet.
-    ///
-    /// # Errors
-    /// When it does not come.
-    pub async fn event(&mut self, name: &str) -> anyhow::Result<Value> {
-        self.until(name, |inbox| inbox.event(name)).await
-    }
-
-    /// Every event that has been polled and not been taken yet.
-    pub fn taken_events(&mut self) -> Vec<(String, Value)> {
-        self.inbox.events.drain(..).collect()
-    }
-
-    async fn until<T>(&mut self, what: &str, condition: impl Fn(&mut Inbox) -> Option<T>) -> anyhow::Result<T> {
-        let polled = async {
-            loop {
-                if let Some(value) = condition(&mut self.inbox) {
-                    return anyhow::Ok(value);
-                }
-                self.poll().await?;
-            }
-        };
-        tokio::time::timeout(PATIENCE, polled).await.with_context(|| format!("waiting for {what}"))?
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        self.poll().await.map(drop)
     }
 }

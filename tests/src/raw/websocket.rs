@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::frames::text;
-use super::{Inbox, PATIENCE, connect, event};
+use super::{Client, Inbox, PATIENCE, connect};
 
 /// The headers of a proper upgrade.
 const UPGRADE: &[(&str, &str)] = &[
@@ -32,7 +32,6 @@ pub struct WebSocket {
     input: BufReader<OwnedReadHalf>,
     output: OwnedWriteHalf,
     inbox: Inbox,
-    next_ack: u64,
     /// The first packet's data.
     pub open: Value,
     /// Whether pings are answered.
@@ -140,7 +139,7 @@ impl WebSocket {
         // The answer to the one key that is ever sent, by RFC 6455 section 1.3.
         ensure!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "no proper upgrade: {head}");
         let inbox = Inbox::default();
-        Ok(Ok(Self { input, output, inbox, next_ack: 0, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 }))
+        Ok(Ok(Self { input, output, inbox, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 }))
     }
 
     async fn read_open(&mut self) -> anyhow::Result<()> {
@@ -195,46 +194,6 @@ impl WebSocket {
         Ok(timeout(PATIENCE, self.output.write_all(bytes)).await.context("the server does not read")??)
     }
 
-    /// Emits without waiting for the acknowledgement, whose number is returned.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub async fn emit_later(&mut self, name: &str, argument: &Value) -> anyhow::Result<u64> {
-        self.next_ack += 1;
-        self.send(&event(name, argument, self.next_ack)).await?;
-        Ok(self.next_ack)
-    }
-
-    /// Emits and waits for the acknowledgement's argument.
-    ///
-    /// # Errors
-    /// When none comes.
-    pub async fn emit(&mut self, name: &str, argument: Value) -> anyhow::Result<Value> {
-        let number = self.emit_later(name, &argument).await?;
-        self.ack(number).await
-    }
-
-    /// The acknowledgement of that number.
-    ///
-    /// # Errors
-    /// When it does not come.
-    pub async fn ack(&mut self, number: u64) -> anyhow::Result<Value> {
-        self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
-    }
-
-    /// The next event of that name that has not been taken yet.
-    ///
-    /// # Errors
-    /// When it does not come.
-    pub async fn event(&mut self, name: &str) -> anyhow::Result<Value> {
-        self.until(name, |inbox| inbox.event(name)).await
-    }
-
-    /// Every event that has been read and not been taken yet.
-    pub fn taken_events(&mut self) -> Vec<(String, Value)> {
-        self.inbox.events.drain(..).collect()
-    }
-
     /// Waits for DISCONNECT.
     ///
     /// # Errors
@@ -255,20 +214,6 @@ impl WebSocket {
         let row = of_server.find(|row| row[3] == ESTABLISHED).context("the connection is closed")?;
         let (to_send, _) = row[4].split_once(':').context("its queues")?;
         Ok(u64::from_str_radix(to_send, 16)?)
-    }
-
-    async fn until<T>(&mut self, what: &str, condition: impl Fn(&mut Inbox) -> Option<T>) -> anyhow::Result<T> {
-        let read = async {
-            loop {
-                if let Some(value) = condition(&mut self.inbox) {
-                    return Ok(value);
-                }
-                let packet = self.packet().await?;
-                self.inbox.take(&packet)?;
-            }
-        };
-        let read: Result<anyhow::Result<T>, _> = timeout(PATIENCE, read).await;
-        read.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
     }
 
     /// The next packet, whatever it is but a ping.
@@ -329,6 +274,21 @@ impl WebSocket {
             }
         };
         timeout(limit, end).await.with_context(|| format!("not closed within {limit:?}"))
+    }
+}
+
+impl Client for WebSocket {
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.inbox
+    }
+
+    async fn send_all(&mut self, packets: &[String]) -> anyhow::Result<()> {
+        self.write(&packets.iter().flat_map(|packet| text(packet)).collect::<Vec<_>>()).await
+    }
+
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        let packet = self.packet().await?;
+        self.inbox.take(&packet).map(drop)
     }
 }
 

@@ -54,17 +54,13 @@ impl Postgres {
             arguments.extend(["-c".into(), setting.to_string()]);
         }
         Daemon {
-            program: self.programs.join("postgres"),
             arguments,
             environment: vec![("LC_ALL".into(), "C.UTF-8".into())],
-            inherits_settings: false,
             user: self.user,
-            work: self.data(),
-            pid_file,
-            log,
             lock_file: Some(self.data().join("postmaster.pid")),
             // A "fast" shutdown: it does not wait for clients to leave.
             stop: Signal::INT,
+            ..Daemon::new(self.programs.join("postgres"), self.data(), pid_file, log)
         }
     }
 

@@ -5,8 +5,6 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::daemon::Daemon;
 
 /// How it is run.
@@ -16,18 +14,8 @@ use crate::daemon::Daemon;
 pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<Daemon> {
     let port = port.to_string();
     let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
-    Ok(Daemon {
-        program: super::program("redis-server")?,
-        arguments: arguments.map(String::from).to_vec(),
-        environment: vec![],
-        inherits_settings: false,
-        user: None,
-        work,
-        pid_file,
-        log,
-        lock_file: None,
-        stop: Signal::TERM,
-    })
+    let program = super::program("redis-server")?;
+    Ok(Daemon { arguments: arguments.map(String::from).to_vec(), ..Daemon::new(program, work, pid_file, log) })
 }
 
 /// Whether it answers.

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod conversation;
+#[cfg(test)] // Says to the linter that all of it is tests, what they share included.
+mod files;
 mod history;
 mod realtime;
 mod rest;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use confab_tests::api::{Account, Api};
 use confab_tests::embedded::Embedded;
-use confab_tests::raw::WebSocket;
+use confab_tests::raw::{Client, WebSocket};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 

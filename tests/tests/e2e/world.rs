@@ -21,7 +21,9 @@ pub async fn cluster() -> &'static Cluster {
 /// Another one, for tests that break something: one at a time, each leaves it whole.
 pub async fn breakable() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
-    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")));
+    // What a broken part leaves of an upload is to be swept up while a test waits for it.
+    let settings = [("CONFAB_SWEEP_EVERY", "1s"), ("CONFAB_ORPHAN_AGE", "6s")];
+    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &settings).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
     // The test before may have failed halfway.
     cluster.up().await.expect("the cluster is whole");

@@ -36,9 +36,11 @@ impl Outbox {
         self.queue().stream = Some(stream);
     }
 
-    /// From now on nothing is written any more.
-    pub fn detach(&self) {
-        self.queue().stream = None;
+    /// From now on nothing is written any more. `false` when that is in the middle of a frame.
+    pub fn detach(&self) -> bool {
+        let mut queue = self.queue();
+        queue.stream = None;
+        queue.written == 0 && queue.writer != Writer::Flushing
     }
 
     /// Writes everything queued, as far as the stream takes it, and leaves the rest to the client's task. Never waits.

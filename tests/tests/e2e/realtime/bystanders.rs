@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use confab_tests::embedded::Embedded;
-use confab_tests::raw::WebSocket;
+use confab_tests::raw::{Client, WebSocket};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use confab_tests::api::Api;
 use confab_tests::embedded::Embedded;
-use confab_tests::raw::{Polling, WebSocket, connect, event, text};
+use confab_tests::raw::{Client, Polling, WebSocket, connect, event, text};
 use confab_tests::stock::{Report, Stock, Transports};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ async fn what_comes_in_one_flight_with_connect_is_handled_after_it_in_order() {
     }
     let polling = async |packets: &[String]| {
         let mut client = Polling::open(&scene.url).await?;
-        client.send(packets).await?;
+        client.send_all(packets).await?;
         anyhow::Ok((client.ack(1).await?, client.ack(2).await?, client.event("message").await?))
     };
     let packets = [connect(&scene.account.token), event("joinRoom", &json!(scene.room), 1), event("message", &scene.message("p"), 2)];

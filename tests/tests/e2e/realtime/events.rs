@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use confab_tests::api::unique;
-use confab_tests::raw::{Polling, connect};
+use confab_tests::raw::{Client, Polling, connect};
 use serde_json::{Value, json};
 
 use super::{Scene, fails};
@@ -148,6 +148,6 @@ async fn events_of_one_socket_in_many_rooms_do_not_wait_for_one_another_and_all_
 async fn a_polling_client_sends_its_first_event_with_its_connect() {
     let scene = Scene::new().await.unwrap();
     let mut client = Polling::open(&scene.url).await.unwrap();
-    client.send(&[connect(&scene.account.token)]).await.unwrap();
+    client.send_all(&[connect(&scene.account.token)]).await.unwrap();
     assert_eq!(client.emit("message", scene.message("first")).await.unwrap()["message"]["seq"], 1);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_tests::api::Api;
-use confab_tests::raw::{Polling, Refused, WebSocket};
+use confab_tests::raw::{Client, Polling, Refused, WebSocket};
 use reqwest::Method;
 use serde_json::{Value, json};
 

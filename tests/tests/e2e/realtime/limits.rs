@@ -1,6 +1,6 @@
 //! Limits that are settings: each small, and each off.
 
-use confab_tests::raw::{Polling, WebSocket, connect, text};
+use confab_tests::raw::{Client, Polling, WebSocket, connect, text};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

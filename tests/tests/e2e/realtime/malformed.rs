@@ -1,7 +1,7 @@
 //! Packets and frames that no conforming client sends, over WebSocket.
 
 use confab_tests::embedded::Embedded;
-use confab_tests::raw::{WebSocket, binary, frame, text};
+use confab_tests::raw::{Client, WebSocket, binary, frame, text};
 use serde_json::json;
 
 use super::bystanders::Bystanders;

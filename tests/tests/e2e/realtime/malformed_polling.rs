@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_tests::raw::{Polling, Refused, WebSocket, connect};
+use confab_tests::raw::{Client, Polling, Refused, WebSocket, connect};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -125,7 +125,8 @@ async fn a_probe_that_comes_to_nothing_leaves_the_session_polling() {
     stalled.closed(Duration::from_secs(15)).await.unwrap();
     // And then the way is free for one that does.
     let mut socket = upgrade(&scene, &client).await.unwrap();
-    assert_eq!(socket.emit("message", scene.message("upgraded")).await.unwrap()["ok"], true);
+    let ack = socket.emit("message", scene.message("upgraded")).await.unwrap();
+    assert_eq!(ack["ok"], true, "{ack}");
     bystanders.noticed_nothing().await;
 }
 
@@ -136,8 +137,8 @@ async fn a_session_that_says_close_is_closed() {
         let mut socket = scene.socket().await.unwrap();
         socket.send(packet).await.unwrap();
         socket.closed(SOON).await.unwrap();
-        let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
-        client.send(&[packet.to_string()]).await.unwrap();
+        let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
+        client.send_all(&[packet.to_string()]).await.unwrap();
         assert_eq!(client.get().await.unwrap(), (200, "1".into()));
         assert_eq!(client.get().await.unwrap().0, 400);
     }

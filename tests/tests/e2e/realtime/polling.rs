@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_tests::raw::{Polling, WebSocket};
+use confab_tests::raw::{Client, Polling, WebSocket};
 use confab_tests::stock::{Socket, Stock, Transports};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};

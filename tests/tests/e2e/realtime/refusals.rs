@@ -1,7 +1,7 @@
 //! The events that are wrong: each gets the documented error, and its socket goes on.
 
 use confab_tests::api::unique;
-use confab_tests::raw::{Polling, binary, text};
+use confab_tests::raw::{Client, Polling, binary, text};
 use confab_tests::stock::{Report, Stock, Transports};
 use serde_json::{Value, json};
 use uuid::Uuid;

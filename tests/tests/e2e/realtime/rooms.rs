@@ -1,7 +1,7 @@
 //! Joining and leaving: what `joinRoom` returned and what followed it live are exactly history.
 
 use confab_tests::api::Api;
-use confab_tests::raw::WebSocket;
+use confab_tests::raw::{Client, WebSocket};
 use confab_tests::stock::{Stock, Transports};
 use reqwest::Method;
 use serde_json::{Value, json};

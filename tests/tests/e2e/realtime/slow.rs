@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_tests::raw::WebSocket;
+use confab_tests::raw::{Client, WebSocket};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};
 

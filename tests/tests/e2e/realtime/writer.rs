@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use confab_tests::raw::Client;
 use confab_tests::wait::eventually;
 use serde_json::Value;
 use tokio::task::JoinHandle;

@@ -46,7 +46,17 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) fn new(bucket: Arc<Bucket>, key: String) -> Self {
         let writer = Uuid::new_v4().to_string();
-        Self { bucket, key, writer, filling: BytesMut::new(), id: None, begun: 0, under_way: JoinSet::new(), done: vec![], spare: BytesMut::new() }
+        Self {
+            bucket,
+            key,
+            writer,
+            filling: BytesMut::new(),
+            id: None,
+            begun: 0,
+            under_way: JoinSet::new(),
+            done: vec![],
+            spare: BytesMut::new(),
+        }
     }
 
     async fn begin(&mut self) -> Result<String> {

@@ -1,0 +1,24 @@
+//! `conversation [URL]`: has the conversation of the end-to-end tests at a server that runs, by WebSocket alone.
+
+use std::time::Instant;
+
+use clap::Parser;
+use confab_tests::conversation::{CLIENTS, LINES, ROOMS, converse};
+
+/// Twenty stock clients speak in new rooms, and each must hear exactly what history says
+#[derive(Parser)]
+struct Arguments {
+    /// The balancer, or any gateway
+    #[arg(default_value = "http://127.0.0.1:8080")]
+    url: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { url } = Arguments::parse();
+    let begin = Instant::now();
+    converse(&[], &url).await?;
+    let seconds = begin.elapsed().as_secs_f32();
+    println!("{CLIENTS} stock clients spoke {LINES} lines in {ROOMS} rooms in {seconds:.1} s; each heard exactly what history says.");
+    Ok(())
+}

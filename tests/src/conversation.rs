@@ -1,0 +1,143 @@
+//! Twenty stock clients speak real text in five rooms, and each hears exactly what history says.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::api::{Account, Api, unique};
+use crate::stock::{Report, Socket, Stock, Transports};
+use crate::wait::eventually;
+use crate::words;
+
+/// How many clients speak, half of them JavaScript, half Python.
+pub const CLIENTS: usize = 20;
+/// In how many rooms.
+pub const ROOMS: usize = 5;
+/// How many lines, all together.
+pub const LINES: usize = 5000;
+/// How many sends of one client wait for their acknowledgement at once.
+const WINDOW: usize = 10;
+
+/// Has the conversation at a server: half of the clients begin by polling at one of `gateways` each, the others, or all when
+/// none is named, go to `balancer` by WebSocket alone. Every send must be taken at its first try: nothing is broken here.
+///
+/// # Errors
+/// When a send is refused, or anybody hears anything but the rooms' histories.
+pub async fn converse(gateways: &[String], balancer: &str) -> anyhow::Result<()> {
+    let api = Api::new(balancer);
+    let accounts = signups(&api).await?;
+    let mut rooms = Vec::new();
+    for _ in 0..ROOMS {
+        rooms.push(api.room(&accounts[0]).await?);
+    }
+    let sockets = connect(gateways, balancer, &accounts).await?;
+    for (n, socket) in sockets.iter().enumerate() {
+        for room in rooms_of(n) {
+            let ack = socket.emit("joinRoom", json!(rooms[room])).await?;
+            ensure!(ack["ok"] == true && ack["lastSeq"] == 0, "joinRoom: {ack}");
+        }
+    }
+
+    let lines = words::lines(LINES)?;
+    let mut speaking = JoinSet::new();
+    for (n, socket) in sockets.into_iter().enumerate() {
+        // Each speaks in its rooms in turn.
+        let own = lines.iter().skip(n).step_by(CLIENTS).cloned();
+        let own = own.zip(rooms_of(n).into_iter().map(|room| rooms[room].clone()).collect::<Vec<_>>().into_iter().cycle());
+        let own = own.collect::<Vec<_>>();
+        speaking.spawn(async move {
+            speak(&socket, &own).await?;
+            anyhow::Ok((n, socket, own))
+        });
+    }
+    let mut sockets = Vec::new();
+    while let Some(spoken) = speaking.join_next().await {
+        sockets.push(spoken??);
+    }
+
+    // What comes twice may come late, but not after a last message.
+    let mut histories = HashMap::new();
+    for room in &rooms {
+        api.post("/api/messages", &accounts[0], json!({"roomId": room, "content": "the end"})).await?.expect(201)?;
+        histories.insert(room.clone(), api.history(room, &accounts[0], 200).await?);
+    }
+    ensure!(histories.values().map(Vec::len).sum::<usize>() == LINES + ROOMS);
+    for (n, socket, spoken) in &sockets {
+        for room in rooms_of(*n) {
+            let history = &histories[&rooms[room]];
+            check(socket, &rooms[room], history).await?;
+            check_speech(&rooms[room], history, &accounts[*n], spoken)?;
+        }
+        let gone = socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect"));
+        ensure!(!gone, "client {n} lost its connection");
+    }
+    Ok(())
+}
+
+/// The rooms that a client is in: two, so that each room has eight.
+fn rooms_of(client: usize) -> [usize; 2] {
+    [client % ROOMS, (client + 2) % ROOMS]
+}
+
+async fn signups(api: &Api) -> anyhow::Result<Vec<Account>> {
+    let mut accounts = Vec::new();
+    for _ in 0..CLIENTS {
+        accounts.push(api.signup().await?);
+    }
+    Ok(accounts)
+}
+
+async fn connect(gateways: &[String], balancer: &str, accounts: &[Account]) -> anyhow::Result<Vec<Socket>> {
+    let stock = [Stock::javascript()?, Stock::python()?];
+    let mut sockets = Vec::new();
+    for (n, account) in accounts.iter().enumerate() {
+        let by_polling = gateways.get(n / 4 % gateways.len().max(1)).filter(|_| n / 2 % 2 == 0);
+        let (url, transports) = by_polling.map_or((balancer, Transports::WebSocket), |url| (url, Transports::Upgrade));
+        sockets.push(stock[n % 2].connect(url, &account.token, transports).await?);
+    }
+    Ok(sockets)
+}
+
+/// Speaks the lines, each to its room.
+async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()> {
+    for lines in lines.chunks(WINDOW) {
+        let sends = lines.iter().map(|(line, room)| {
+            let message = json!({"roomId": room, "content": line, "clientMessageId": unique("line")});
+            socket.emit_later("message", vec![message])
+        });
+        for (ack, (line, _)) in sends.collect::<Vec<_>>().into_iter().zip(lines) {
+            let ack = ack.await?.swap_remove(0);
+            let taken = ack["ok"] == true && ack["duplicate"] == false && ack["message"]["content"] == **line;
+            ensure!(taken, "{line}: {ack}");
+        }
+    }
+    Ok(())
+}
+
+/// What the client heard in the room is its history.
+async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result<()> {
+    let heard = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
+    let last = history.last().map(|message| message["id"].clone());
+    let complete = async || (heard().last().map(|message| message["id"].clone()) == last).then_some(());
+    let waited = eventually("the last message is heard", Duration::from_secs(20), complete).await;
+    let heard = heard();
+    let differs = heard.iter().zip(history).find(|(heard, stands)| heard != stands);
+    ensure!(differs.is_none(), "heard and history differ: {differs:?}");
+    ensure!(heard.len() == history.len(), "heard {} of {}; {waited:?}", heard.len(), history.len());
+    let dense = history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1);
+    ensure!(dense, "seq is not 1, 2, 3 …");
+    Ok(())
+}
+
+/// What somebody said stands there once, byte for byte, and in the order in which it was said.
+fn check_speech(room: &str, history: &[Value], speaker: &Account, spoken: &[(String, String)]) -> anyhow::Result<()> {
+    let own = history.iter().filter(|message| message["sender"]["id"] == *speaker.id && message["content"] != "the end");
+    let own = own.map(|message| message["content"].as_str().unwrap_or_default()).collect::<Vec<_>>();
+    let spoken = spoken.iter().filter(|(_, to)| to == room).map(|(line, _)| line.as_str()).collect::<Vec<_>>();
+    let differs = own.iter().zip(&spoken).find(|(stands, said)| stands != said);
+    ensure!(own == spoken, "what {} said does not stand there as it was said: {differs:?}", speaker.username);
+    Ok(())
+}

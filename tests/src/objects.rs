@@ -1,0 +1,149 @@
+//! What lies in a file service's object store, seen past the service: in its directory, or over S3.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use aws_lc_rs::{digest, hmac};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+
+/// An object store.
+pub enum Objects {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket.
+    Bucket(Bucket),
+}
+
+/// A bucket, and who may look into it.
+pub struct Bucket {
+    /// `host:port`.
+    host: String,
+    name: String,
+    region: String,
+    key: String,
+    secret: String,
+}
+
+impl Objects {
+    /// The store that a program uses by its settings.
+    ///
+    /// # Errors
+    /// When the settings are not whole.
+    pub fn of(daemon: &Daemon) -> anyhow::Result<Self> {
+        let Some(url) = setting(daemon, "CONFAB_OBJECTS") else {
+            return Ok(Self::Directory(daemon.work.join("data/objects")));
+        };
+        let Some(name) = url.strip_prefix("s3://") else {
+            return Ok(Self::Directory(daemon.work.join(url.trim_start_matches("file:"))));
+        };
+        let given = |name: &str| setting(daemon, name).with_context(|| format!("{name} is not set"));
+        let endpoint = given("CONFAB_S3_ENDPOINT")?;
+        Ok(Self::Bucket(Bucket {
+            host: endpoint.strip_prefix("http://").context("an http endpoint")?.into(),
+            name: name.into(),
+            region: setting(daemon, "CONFAB_S3_REGION").unwrap_or_else(|| "us-east-1".into()),
+            key: given("CONFAB_S3_ACCESS_KEY_ID")?,
+            secret: given("CONFAB_S3_SECRET_ACCESS_KEY")?,
+        }))
+    }
+
+    /// Whether the bytes of a File are there.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn has(&self, file: &Value) -> anyhow::Result<bool> {
+        let id = file["id"].as_str().context("a File has an id")?;
+        Ok(self.all().await?.iter().any(|name| name.ends_with(id)))
+    }
+
+    /// Everything that is there, whole or not: names of files, or keys and unfinished uploads.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn all(&self) -> anyhow::Result<Vec<String>> {
+        let mut all = match self {
+            Self::Directory(directory) => files(directory)?,
+            Self::Bucket(bucket) => {
+                let (listed, begun) = (bucket.get("list-type=2&max-keys=1000").await?, bucket.get("uploads=").await?);
+                ensure!(!listed.contains("<IsTruncated>true"), "too many objects for a test");
+                let unfinished = texts(&begun, "UploadId").into_iter().map(|id| format!("unfinished {id}"));
+                texts(&listed, "Key").into_iter().chain(unfinished).collect()
+            }
+        };
+        all.sort();
+        Ok(all)
+    }
+}
+
+impl Bucket {
+    /// What the store answers to a question about the bucket, asked with a signature (AWS Signature Version 4); nothing when
+    /// there is no bucket yet.
+    async fn get(&self, query: &str) -> anyhow::Result<String> {
+        let Self { host, name, region, key, secret } = self;
+        let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let (scope, empty) = (format!("{}/{region}/s3/aws4_request", &now[..8]), sha256(b""));
+        let signed = "host;x-amz-content-sha256;x-amz-date";
+        let request = format!("GET\n/{name}\n{query}\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{now}\n\n{signed}\n{empty}");
+        let to_sign = format!("AWS4-HMAC-SHA256\n{now}\n{scope}\n{}", sha256(request.as_bytes()));
+        let steps = scope.split('/').chain([to_sign.as_str()]);
+        let signature = steps.fold(format!("AWS4{secret}").into_bytes(), |key, text| {
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes()).as_ref().to_vec()
+        });
+        let signature = hex(&signature);
+        let authorization = format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}");
+        let asked = reqwest::Client::new().get(format!("http://{host}/{name}?{query}")).header("authorization", authorization);
+        let answer = asked.header("x-amz-content-sha256", empty).header("x-amz-date", now).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success() || text.contains("NoSuchBucket"), "{status}: {text}");
+        Ok(text)
+    }
+}
+
+/// The SHA-256 of bytes in lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The texts of all elements of that name.
+fn texts(xml: &str, element: &str) -> Vec<String> {
+    let text = |rest: &str| rest.split('<').next().unwrap_or_default().to_owned();
+    xml.split(&format!("<{element}>")).skip(1).map(text).collect()
+}
+
+/// A setting of a program, given by value or by file.
+fn setting(daemon: &Daemon, name: &str) -> Option<String> {
+    let given = |name: &str| daemon.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+    let by_file = || std::fs::read_to_string(given(&format!("{name}_FILE"))?).ok().map(|text| text.trim().to_owned());
+    given(name).or_else(by_file)
+}
+
+fn files(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let Ok(entries) = directory.read_dir() else { return Ok(vec![]) };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => found.append(&mut files(&path)?),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_and_texts() {
+        assert_eq!(sha256(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(texts("<a><Key>x</Key><Key>y z</Key></a>", "Key"), ["x", "y z"]);
+    }
+}

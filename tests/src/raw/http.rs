@@ -1,0 +1,70 @@
+//! A request over HTTP/1.1 that no library would send.
+
+use anyhow::Context;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use crate::api::Answer;
+
+/// One request on a connection of its own.
+pub struct Http(TcpStream);
+
+impl Http {
+    /// Sends the head of a request: its first line without the version, and header lines, each with its CR LF.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn begin(url: &str, line: &str, headers: &str) -> anyhow::Result<Self> {
+        let host = url.strip_prefix("http://").context("an http URL")?;
+        let mut stream = timeout(PATIENCE, TcpStream::connect(host)).await??;
+        stream.set_nodelay(true)?;
+        let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        Ok(Self(stream))
+    }
+
+    /// Sends bytes of the body as they are.
+    ///
+    /// # Errors
+    /// When the connection is gone, or takes nothing for too long.
+    pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(timeout(PATIENCE, self.0.write_all(bytes)).await.context("the server does not read")??)
+    }
+
+    /// Sends nothing more, and says so.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn finish(&mut self) -> anyhow::Result<()> {
+        Ok(self.0.shutdown().await?)
+    }
+
+    /// Waits, for as long as it takes, until the server begins to answer or ends the connection.
+    ///
+    /// # Errors
+    /// When the connection is reset.
+    pub async fn answered(&self) -> anyhow::Result<()> {
+        self.0.peek(&mut [0]).await?;
+        Ok(())
+    }
+
+    /// The answer, to the end of the connection.
+    ///
+    /// # Errors
+    /// When none comes, or the connection is reset before its end.
+    pub async fn answer(mut self) -> anyhow::Result<Answer> {
+        let mut answer = Vec::new();
+        timeout(PATIENCE, self.0.read_to_end(&mut answer)).await.context("no answer")??;
+        let split = answer.windows(4).position(|window| window == b"\r\n\r\n").context("an answer has a head")?;
+        let head = std::str::from_utf8(&answer[..split])?;
+        let status = head.split(' ').nth(1).context("a status")?.parse()?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
+            headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
+        Ok(Answer::new(status, headers, answer[split + 4..].to_vec()))
+    }
+}

@@ -1,0 +1,142 @@
+//! Messages that name files.
+
+use confab_tests::api::{Answer, unique};
+use confab_tests::stock::{Report, Stock, Transports};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::{Scene, fails, url};
+
+everywhere!(roomless_files_go_to_the_room, by_socket_as_well, what_cannot_be_attached, refused_together, a_repeat_names_the_first);
+
+impl Scene {
+    async fn say(&self, content: &str, files: &[&Value]) -> Answer {
+        let ids = files.iter().map(|file| &file["id"]).collect::<Vec<_>>();
+        self.say_ids(content, json!(ids)).await
+    }
+
+    async fn say_ids(&self, content: &str, ids: Value) -> Answer {
+        let message = json!({"roomId": self.room, "content": content, "fileIds": ids});
+        self.one.post("/api/messages", &self.account, message).await.unwrap()
+    }
+
+    /// The file as it is once it belongs to the room.
+    fn in_room(&self, file: &Value) -> Value {
+        let mut file = file.clone();
+        file["roomId"] = json!(self.room);
+        file
+    }
+}
+
+async fn roomless_files_go_to_the_room(scene: Scene) {
+    let guest = scene.one.signup().await.unwrap();
+    let (first, second) = (scene.file(None).await, scene.file(None).await);
+    fails(&scene.other.get(url(&first), &guest).await.unwrap(), 404, "not_found");
+    // In the order named, whatever the order of their making.
+    let message = scene.say("see", &[&second, &first]).await.expect(201).unwrap();
+    assert_eq!((&message["type"], &message["content"]), (&json!("message"), &json!("see")));
+    assert_eq!(message["files"], json!([scene.in_room(&second), scene.in_room(&first)]));
+    assert_eq!(scene.history().await, [message]);
+    for file in [&first, &second] {
+        assert_eq!(scene.other.get(url(file), &guest).await.unwrap().bytes, scene.get(url(file)).await.bytes);
+    }
+    let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &guest).await.unwrap().expect(200).unwrap();
+    assert_eq!(listed["items"], json!([scene.in_room(&second), scene.in_room(&first)]));
+    // What is in the room may be named again there, and a message may consist of files alone: ten at most.
+    scene.say("", &[&first]).await.expect(201).unwrap();
+    let mut ten = Vec::new();
+    for _ in 0..10 {
+        ten.push(scene.file(None).await);
+    }
+    let message = scene.say("", &ten.iter().collect::<Vec<_>>()).await.expect(201).unwrap();
+    assert_eq!(message["files"].as_array().unwrap().len(), 10);
+}
+
+async fn by_socket_as_well(scene: Scene) {
+    let stock = Stock::javascript().unwrap();
+    let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
+    assert_eq!(socket.emit("joinRoom", json!(scene.room)).await.unwrap()["ok"], true);
+    let files = [scene.file(None).await, scene.file(Some(&scene.room)).await];
+    // Sends before and after keep their order, though this one asks the file service first.
+    let message = |content: &str, ids: Value| json!({"roomId": scene.room, "content": content, "fileIds": ids});
+    let sends = [("before", json!([])), ("", json!([files[0]["id"], files[1]["id"]])), ("after", json!(null))];
+    let sends = sends.map(|(content, ids)| socket.emit_later("message", vec![message(content, ids)]));
+    let mut acks = Vec::new();
+    for send in sends {
+        acks.push(send.await.unwrap().swap_remove(0));
+    }
+    assert!(acks.iter().all(|ack| ack["ok"] == true), "{acks:?}");
+    assert_eq!(acks[1]["message"]["files"], json!([scene.in_room(&files[0]), files[1]]));
+    let history = scene.history().await;
+    assert_eq!(acks.iter().map(|ack| ack["message"].clone()).collect::<Vec<_>>(), history[1..]);
+    let heard = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
+    socket.until("the messages", Duration::from_secs(5), heard).await.unwrap();
+
+    let unknown = socket.emit("message", message("x", json!([uuid::Uuid::now_v7()]))).await.unwrap();
+    assert_eq!((&unknown["ok"], &unknown["error"]["code"]), (&json!(false), &json!("not_found")));
+}
+
+async fn what_cannot_be_attached(scene: Scene) {
+    let stranger = scene.one.signup().await.unwrap();
+    let theirs = scene.one.share(&stranger, None, "theirs.txt", b"theirs").await.unwrap();
+    let elsewhere = scene.one.room(&scene.account).await.unwrap();
+    let elsewhere = scene.file(Some(&elsewhere)).await;
+    let [gone, gone_here] = [scene.file(None).await, scene.file(Some(&scene.room)).await];
+    for file in [&gone, &gone_here] {
+        assert_eq!(scene.delete(url(file), &scene.account).await.status, 204);
+    }
+    let before = scene.history().await.len();
+    for (file, status, code) in
+        [(&theirs, 404, "not_found"), (&gone, 404, "not_found"), (&gone_here, 404, "not_found"), (&elsewhere, 409, "conflict")]
+    {
+        fails(&scene.say("x", &[file]).await, status, code);
+    }
+    fails(&scene.say_ids("x", json!([uuid::Uuid::now_v7()])).await, 404, "not_found");
+
+    let own = scene.file(None).await;
+    let eleven = (0..11).map(|_| uuid::Uuid::now_v7()).collect::<Vec<_>>();
+    for ids in
+        [json!(eleven), json!(["nonsense"]), json!([7]), json!("x"), json!({}), json!([""]), json!([null]), json!([own["id"], own["id"]])]
+    {
+        fails(&scene.say_ids("x", ids).await, 400, "invalid_request");
+    }
+    for empty in [json!([]), json!(null)] {
+        fails(&scene.say_ids("", empty).await, 400, "invalid_request");
+    }
+    assert_eq!(scene.history().await.len(), before);
+    // Somebody else may name what is in the room, though it is not theirs.
+    let shared = scene.file(Some(&scene.room)).await;
+    let message = json!({"roomId": scene.room, "content": "nice", "fileIds": [shared["id"]]});
+    let said = scene.other.post("/api/messages", &stranger, message).await.unwrap().expect(201).unwrap();
+    assert_eq!(said["files"], json!([shared]));
+    assert_eq!(scene.get(url(&own)).await.status, 200);
+}
+
+async fn refused_together(scene: Scene) {
+    let (own, gone) = (scene.file(None).await, scene.file(None).await);
+    assert_eq!(scene.delete(url(&gone), &scene.account).await.status, 204);
+    fails(&scene.say("x", &[&own, &gone]).await, 404, "not_found");
+    // The one that could have been is as it was.
+    let listed = scene.get("/api/files").await.expect(200).unwrap();
+    assert_eq!(listed["items"], json!([own]));
+    let stranger = scene.one.signup().await.unwrap();
+    fails(&scene.other.get(url(&own), &stranger).await.unwrap(), 404, "not_found");
+    // In a room that is not there it is refused for that.
+    let message = json!({"roomId": uuid::Uuid::now_v7(), "content": "x", "fileIds": [own["id"]]});
+    fails(&scene.one.post("/api/messages", &scene.account, message).await.unwrap(), 404, "not_found");
+    assert_eq!(scene.get("/api/files").await.expect(200).unwrap()["items"], json!([own]));
+}
+
+async fn a_repeat_names_the_first(scene: Scene) {
+    let (file, another, id) = (scene.file(None).await, scene.file(None).await, unique("attach"));
+    let message = |file: &Value| json!({"roomId": scene.room, "content": "", "fileIds": [file["id"]], "clientMessageId": id});
+    let post = async |file: &Value| scene.other.post("/api/messages", &scene.account, message(file)).await.unwrap();
+    let first = post(&file).await.expect(201).unwrap();
+    assert_eq!(post(&file).await.expect(200).unwrap(), first);
+    assert_eq!(post(&another).await.expect(200).unwrap(), first);
+    assert_eq!(scene.history().await, std::slice::from_ref(&first));
+    // Also when the file is gone by then.
+    assert_eq!(scene.delete(url(&file), &scene.account).await.status, 204);
+    let again = post(&file).await.expect(200).unwrap();
+    assert_eq!((&again["id"], &again["seq"]), (&first["id"], &first["seq"]));
+}

@@ -1,0 +1,113 @@
+//! The largest file, and the slowest client.
+
+use std::sync::{Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use confab_tests::api::{Answer, Api};
+use confab_tests::embedded::Embedded;
+use confab_tests::form::{Form, content_type, file_headers};
+use confab_tests::objects::Objects;
+use confab_tests::raw::Http;
+use confab_tests::stock::{Stock, Transports, bytes};
+use serde_json::json;
+
+use super::{Scene, fails};
+
+/// The limit of this file's server.
+const LIMIT: usize = 200_000;
+
+async fn small() -> (Embedded, Scene) {
+    let server = Embedded::start(&[("CONFAB_MAX_FILE_SIZE", &LIMIT.to_string())]).await.unwrap();
+    let api = Api::new(server.url());
+    let scene = Scene::at(api.clone(), api).await.unwrap();
+    (server, scene)
+}
+
+fn form(scene: &Scene, length: usize) -> Form {
+    Form::new().field("roomId", &scene.room).file("a.txt", "text/plain", &vec![b'x'; length])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
+    let (server, scene) = small().await;
+    let largest = || form(&scene, LIMIT).field("clientMessageId", "largest");
+    let file = scene.one.upload(&scene.account, largest()).await.unwrap().expect(201).unwrap();
+    assert_eq!(file["size"], LIMIT);
+    assert_eq!(scene.one.upload(&scene.account, largest()).await.unwrap().expect(200).unwrap(), file);
+    for over in [1, 100_000, 5_000_000] {
+        let answer = scene.one.upload(&scene.account, form(&scene, LIMIT + over)).await.unwrap();
+        fails(&answer, 413, "too_large");
+    }
+
+    // What is promised is refused before it is sent.
+    let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
+    let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"").into_open_body();
+    let begin = async |more: &str| Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}{more}")).await.unwrap();
+    let mut promised = begin("Content-Length: 100000000000\r\n").await;
+    promised.write(&head[..head.len() - 2]).await.unwrap();
+    fails(&promised.answer().await.unwrap(), 413, "too_large");
+
+    // What is not is refused at the limit, and without end there is none to wait for.
+    let mut endless = begin("Transfer-Encoding: chunked\r\n").await;
+    let piece = [b"2710\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat();
+    endless.write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat()).await.unwrap();
+    for _ in 0..LIMIT / 10_000 + 1 {
+        endless.write(&piece).await.unwrap();
+    }
+    fails(&endless.answer().await.unwrap(), 413, "too_large");
+
+    // By socket it is the same limit.
+    let stock = Stock::javascript().unwrap();
+    let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
+    let upload = |length: usize| json!({"roomId": scene.room, "name": "b.txt", "data": bytes(&vec![b'y'; length])});
+    let refused = socket.emit("fileUpload", upload(LIMIT + 1)).await.unwrap();
+    assert_eq!((&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]), (&json!(false), &json!("too_large"), &json!(413)));
+    assert_eq!(socket.emit("fileUpload", upload(LIMIT)).await.unwrap()["ok"], true);
+
+    // Two files, and nothing of what was refused or repeated.
+    assert_eq!(scene.history().await.len(), 2);
+    assert_eq!(Objects::of(server.daemon()).unwrap().all().await.unwrap().len(), 2);
+}
+
+/// What four clients were answered that send next to nothing, and after how long. Their half minute passes beside other tests.
+static GIVEN_UP: OnceLock<anyhow::Result<Vec<(Answer, Duration)>>> = OnceLock::new();
+
+/// Lets these clients begin, unless they have.
+pub fn begin_to_trickle() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || GIVEN_UP.set(runtime.block_on(trickle())));
+    });
+}
+
+async fn trickle() -> anyhow::Result<Vec<(Answer, Duration)>> {
+    let server = Embedded::start(&[]).await?;
+    let scene = Scene::at(Api::new(server.url()), Api::new(server.url())).await?;
+    let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"some text").into_open_body();
+    let client = async |sent: usize, every: Duration| {
+        let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
+        let mut slow = Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}Content-Length: 100000\r\n")).await?;
+        slow.write(&head[..sent]).await?;
+        let begin = Instant::now();
+        while let Err(_elapsed) = tokio::time::timeout(every, slow.answered()).await {
+            slow.write(b"x").await?;
+        }
+        let waited = begin.elapsed();
+        anyhow::Ok((slow.answer().await?, waited))
+    };
+    let (second, never) = (Duration::from_secs(1), Duration::from_secs(60));
+    let answers = tokio::try_join!(client(head.len(), second), client(head.len(), never), client(10, second), client(0, never))?;
+    let left = Objects::of(server.daemon())?.all().await?;
+    anyhow::ensure!(left.is_empty() && scene.history().await.is_empty(), "something is left: {left:?}");
+    Ok(vec![answers.0, answers.1, answers.2, answers.3])
+}
+
+#[test]
+fn a_client_that_sends_next_to_nothing_is_given_up() {
+    begin_to_trickle();
+    for (answer, waited) in GIVEN_UP.wait().as_ref().unwrap() {
+        fails(answer, 400, "invalid_request");
+        assert!((25.0..35.0).contains(&waited.as_secs_f32()), "{waited:?}");
+    }
+}

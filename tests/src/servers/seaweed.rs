@@ -48,7 +48,7 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
         // When it starts again it waits so long for masters besides itself.
         "master.electionTimeout=500ms",
         // Files on the disk grow up to this, as many as the disk has room for.
-        "master.volumeSizeLimitMB=1024",
+        "master.volumeSizeLimitMB=256",
         "volume.max=0",
         "volume.preStopSeconds=0",
     ];

@@ -129,10 +129,12 @@ async fn an_object_is_never_replaced(objects: Arc<dyn Objects>) {
 }
 
 async fn objects_are_written_side_by_side(objects: Arc<dyn Objects>) {
-    let written = (1..=12_usize).map(|n| {
-        let objects = objects.clone();
+    // Made beforehand: meanwhile no answer of the store would be seen.
+    let longest = bytes(12 * 700_001);
+    let written = (1..=12).map(|n| {
+        let (objects, content) = (objects.clone(), longest.slice(..n * 700_001));
         tokio::spawn(async move {
-            let (key, content) = (Uuid::now_v7(), bytes(n * 700_001));
+            let key = Uuid::now_v7();
             put(&objects, key, &content).await;
             (key, content)
         })

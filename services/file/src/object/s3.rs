@@ -7,7 +7,7 @@ mod failure;
 mod tests;
 mod upload;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::Client;
@@ -16,9 +16,10 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Config, Credentials, Region};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
-use confab_common::{Result, Secret};
+use confab_common::{Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{Content, Objects, Stored, Writer};
@@ -33,6 +34,8 @@ const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
 /// By when the store answers a request that is small; then it is asked once more.
 const ANSWER: Duration = Duration::from_secs(1);
+/// By when it has made the bucket, which may take preparations.
+const MAKE: Duration = Duration::from_secs(10);
 /// By when it answers a question of the sweep.
 const SWEEP: Duration = Duration::from_secs(30);
 /// A store that answered so recently is not asked whether it is there.
@@ -57,9 +60,8 @@ struct Bucket {
     name: String,
     region: String,
     parts: Arc<Semaphore>,
-    /// When it was last known to be there.
-    // A std lock: held to read or write the one value.
-    seen: Mutex<Option<Instant>>,
+    /// When it was last looked for, and what came of it. Whoever looks holds the lock, so that one question serves all.
+    seen: Mutex<Option<(Instant, Result<()>)>>,
 }
 
 impl S3 {
@@ -81,7 +83,7 @@ impl S3 {
         config.set_endpoint_url(account.endpoint);
         let client = Client::from_conf(config.build());
         let parts = Arc::new(Semaphore::new(PARTS));
-        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, parts, seen: Mutex::new(None) }))
+        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, parts, seen: Mutex::default() }))
     }
 }
 
@@ -126,26 +128,49 @@ impl Objects for S3 {
 impl Bucket {
     /// Sees to it that the store answers and the bucket is there, before anybody goes to any length.
     async fn ready(&self) -> Result<()> {
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some_and(|seen| seen.elapsed() < TRUSTED) {
+        let asked = Instant::now();
+        let mut seen = self.seen.lock().await;
+        match &*seen {
+            Some((when, Ok(()))) if when.elapsed() < TRUSTED => return Ok(()),
+            // It failed while we waited, and would keep all who wait as long, one after the other.
+            Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
+            _ => {}
+        }
+        let found = self.find().await;
+        *seen = Some((Instant::now(), found.clone()));
+        found
+    }
+
+    async fn find(&self) -> Result<()> {
+        if self.is_there().await? {
             return Ok(());
         }
-        match self.client.head_bucket().bucket(&self.name).send().await.map_err(Failure::from) {
-            Ok(_) => {}
-            Err(failure) if failure.is_absent() => self.make().await?,
-            // Who may read and write objects need not be allowed to ask about the bucket.
-            Err(failure) if failure.is_forbidden() => {}
-            Err(failure) => return Err(failure.error()),
+        self.make().await?;
+        // Stores remember for a moment that there was none; who writes now would be told so.
+        for pause in [5, 10, 20, 50, 100, 200, 400] {
+            if self.is_there().await? {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(pause)).await;
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Ok(())
+        Err(Error::unavailable("file storage"))
+    }
+
+    async fn is_there(&self) -> Result<bool> {
+        match self.client.head_bucket().bucket(&self.name).send().await.map_err(Failure::from) {
+            // Who may read and write objects need not be allowed to ask about the bucket.
+            Err(failure) if failure.is_forbidden() => Ok(true),
+            Err(failure) if failure.is_absent() => Ok(false),
+            answer => answer.map(|_| true).map_err(Failure::error),
+        }
     }
 
     async fn make(&self) -> Result<()> {
         let elsewhere = (self.region != "us-east-1").then(|| {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(self.region.as_str())).build()
         });
-        let made = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere).send().await;
+        let make = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere);
+        let made = make.customize().config_override(patience(MAKE, MAKE)).send().await;
         match made.map_err(Failure::from) {
             Ok(_) => tracing::info!(bucket = self.name, "made the bucket"),
             // Another replica was faster.

@@ -48,7 +48,6 @@ impl Failure {
 
     /// The error for who asked, when it is known that nothing of it can be seen.
     pub fn error(self) -> Error {
-        eprintln!("DEBUG {self:?}");
         match self.status {
             Some(400 | 405 | 416) => Error::internal(format!("the S3 store refuses a request of ours: {}", self.text)),
             Some(409 | 412) => Error::new(Code::Conflict, "there is such an object already"),

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use confab_common::{Result, Secret};
+use confab_common::{Error, Result, Secret};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use uuid::Uuid;
@@ -45,6 +45,9 @@ pub trait Objects: Send + Sync + 'static {
 pub trait Writer: Send {
     /// Takes more bytes, waiting while too many are under way.
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<()>>;
+
+    /// Waits until something under way has failed, for ever when nothing does: who is slow to send more hears of it at once.
+    fn failed(&mut self) -> BoxFuture<'_, Error>;
 
     /// Makes the object durable and visible. An object that is there already stays as it is: `conflict`.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>>;

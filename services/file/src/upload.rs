@@ -94,7 +94,11 @@ impl Files {
         let mut writer = patiently(self.objects.create(id)).await?;
         let mut intake = Intake::default();
         let (late, timeout) = loop {
-            match intake.next(&mut parts).await? {
+            let part = tokio::select! {
+                part = intake.next(&mut parts) => part?,
+                error = writer.failed() => return Err(error),
+            };
+            match part {
                 Part::Chunk(chunk) => {
                     intake.take(&chunk);
                     self.check_size(intake.size())?;

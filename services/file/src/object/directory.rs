@@ -1,6 +1,7 @@
 //! Objects as files in a directory: written under another name, made durable, then renamed to where they are found.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::future::pending;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -236,6 +237,11 @@ impl Writer for FileWriter {
             Ok(())
         };
         write.boxed()
+    }
+
+    /// The next write says it: a disk fails at once.
+    fn failed(&mut self) -> BoxFuture<'_, Error> {
+        pending().boxed()
     }
 
     fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<()>> {

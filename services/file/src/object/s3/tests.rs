@@ -169,10 +169,17 @@ async fn an_upload_that_fails_in_the_middle_is_ended() {
         }
         _ => answer(500, "", "<Error><Code>InternalError</Code></Error>"),
     };
-    let mut writer = store(failing).await.create(Uuid::now_v7()).await.unwrap();
-    writer.write(vec![0; PART + 1].into()).await.unwrap();
-    assert_eq!(writer.finish().await.unwrap_err().code, Code::Unavailable);
+    let store = store(failing).await;
+    let begun = async || {
+        let mut writer = store.create(Uuid::now_v7()).await.unwrap();
+        writer.write(vec![0; PART + 1].into()).await.unwrap();
+        writer
+    };
+    assert_eq!(begun().await.finish().await.unwrap_err().code, Code::Unavailable);
     eventually(async || ended.load(Ordering::Relaxed) == 1).await;
+    // It is heard before more is written, too.
+    assert_eq!(begun().await.failed().await.code, Code::Unavailable);
+    eventually(async || ended.load(Ordering::Relaxed) == 2).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! An object on its way into the bucket: at once when it fits into one part, else in parts.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,6 +157,18 @@ impl Writer for Upload {
             Ok(())
         };
         write.boxed()
+    }
+
+    fn failed(&mut self) -> BoxFuture<'_, Error> {
+        let failed = async move {
+            while !self.under_way.is_empty() {
+                if let Err(error) = self.collect().await {
+                    return error;
+                }
+            }
+            pending().await
+        };
+        failed.boxed()
     }
 
     fn finish(mut self: Box<Self>) -> BoxFuture<'static, Result<()>> {

@@ -12,6 +12,7 @@ mod outbox;
 mod packet;
 mod partition;
 mod polling;
+mod recovery;
 mod registry;
 mod session;
 mod socket;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use axum::Router;
 use confab_common::bus::Bus;
 use confab_common::process::Process;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -39,6 +41,9 @@ use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::tokens::Tokens;
 
+/// How many clients are brought back at once.
+const RESTORES: usize = 64;
+
 /// What all sessions of this gateway share.
 pub struct Realtime {
     config: RealtimeConfig,
@@ -51,6 +56,8 @@ pub struct Realtime {
     follower: Arc<Follower>,
     registry: Registry,
     leaving: AtomicBool,
+    /// Few clients are brought back at once: what each has missed is held meanwhile.
+    restores: Semaphore,
     /// Tasks that carry sessions, or take leave of them.
     connections: TaskTracker,
 }
@@ -87,6 +94,7 @@ impl Realtime {
             follower,
             registry: Registry::default(),
             leaving: AtomicBool::new(false),
+            restores: Semaphore::new(RESTORES),
             connections: TaskTracker::new(),
         });
         // Subscribed before anything can be revoked that matters here.

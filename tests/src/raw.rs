@@ -28,6 +28,8 @@ pub struct Inbox {
     last_ack: u64,
     acks: HashMap<u64, Value>,
     events: VecDeque<(String, Value)>,
+    /// The last arguments of events that ended in a text, as stock clients keep the newest for their recovery.
+    offsets: Vec<String>,
     /// The answer to CONNECT.
     connected: Option<Value>,
     /// CONNECT_ERROR.
@@ -46,6 +48,8 @@ impl Inbox {
             Some("42") => {
                 let mut event = json(&packet[2..])?;
                 let name = event[0].as_str().context("an event has a name")?.to_string();
+                let last = event.as_array().filter(|parts| parts.len() > 1).and_then(|parts| parts.last());
+                self.offsets.extend(last.and_then(Value::as_str).map(str::to_owned));
                 self.events.push_back((name, event[1].take()));
             }
             Some("43") => {

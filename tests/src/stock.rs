@@ -44,6 +44,8 @@ struct Record {
 pub enum Report {
     /// An event from the server, with its arguments.
     Event(String, Vec<Value>),
+    /// The acknowledgement of [`Socket::emit_noted`], with its arguments.
+    Ack(u64, Vec<Value>),
     /// Anything else: `connect`, `connect_error`, `disconnect`, `upgrade`, `reconnect`, with its details.
     State(String, Value),
 }
@@ -168,8 +170,12 @@ impl Inner {
             "crash" => return eprintln!("a stock client crashed: {}", report["data"]),
             "ack" => {
                 let arguments = arguments();
-                let waiting = report["ref"].as_u64().and_then(|number| lock(&self.acks).remove(&number));
-                return waiting.map_or((), |waiting| _ = waiting.send(arguments));
+                let number = report["ref"].as_u64().unwrap_or_default();
+                if let Some(waiting) = lock(&self.acks).remove(&number) {
+                    let _ = waiting.send(arguments);
+                    return;
+                }
+                (&report["id"], Report::Ack(number, arguments))
             }
             "event" => {
                 let arguments = arguments();
@@ -217,6 +223,13 @@ impl Socket {
         }
     }
 
+    /// Emits with a callback whose acknowledgement is reported, in its order among the events, under the number returned.
+    pub fn emit_noted(&self, event: &str, arguments: Vec<Value>) -> u64 {
+        let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
+        self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
+        number
+    }
+
     /// Emits without a callback.
     pub fn tell(&self, event: &str, arguments: Vec<Value>) {
         self.command(json!({"op": "emit", "ref": 0, "event": event, "args": arguments, "ack": false}));
@@ -225,6 +238,19 @@ impl Socket {
     /// Everything reported so far.
     pub fn reports(&self) -> Arc<Vec<Report>> {
         lock(&self.record.reports).clone()
+    }
+
+    /// Waits for reports and takes them all: nobody else will see them.
+    pub async fn next_reports(&self) -> Vec<Report> {
+        loop {
+            let mut news = std::pin::pin!(self.record.news.notified());
+            news.as_mut().enable();
+            let reports = std::mem::take(&mut *lock(&self.record.reports));
+            if !reports.is_empty() {
+                return Arc::unwrap_or_clone(reports);
+            }
+            news.await;
+        }
     }
 
     /// The first argument of every event of that name so far, in order of arrival.
@@ -276,6 +302,11 @@ impl Socket {
             _ => None,
         };
         self.until(&format!("{kind}, {count} times"), PATIENCE, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
+    }
+
+    /// Connects again, after it has left or was told not to come back by itself.
+    pub fn reconnect(&self) {
+        self.command(json!({"op": "reconnect"}));
     }
 
     /// Leaves for good.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -139,7 +139,8 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
         match (outcome, ack) {
             (Ok(sent), Some(id)) => answers.push(Frame::ack(id, &Accepted::from(&sent))),
             (Ok(_), None) => {}
-            (Err(error), ack) => answers.push(refusal(ack, &error)),
+            (Err(error), Some(id)) => answers.push(refusal(id, &error)),
+            (Err(error), None) => refuse(session, None, &error),
         }
     }
     session.outbox.answer(&answers);
@@ -153,7 +154,7 @@ fn begin_send(session: &Session, message: Draft, deadline: Instant) -> Result<Se
 
 fn leave(session: &Session, room: Uuid, ack: Option<u64>) {
     session.edge.hub.leave(room, session.id());
-    session.socket.forget_room(room);
+    session.left(room);
     answer(session, ack, &json!({ "ok": true }));
 }
 
@@ -178,15 +179,18 @@ fn answer(session: &Session, ack: Option<u64>, answer: &impl Serialize) {
 
 /// Answers an event that was refused or failed; who asked for no acknowledgement gets it as `error`.
 pub fn refuse(session: &Session, ack: Option<u64>, error: &Error) {
-    session.outbox.push(refusal(ack, error));
+    match ack {
+        Some(id) => session.outbox.push(refusal(id, error)),
+        None => session.tell("error", &fault(error)),
+    }
 }
 
-fn refusal(ack: Option<u64>, error: &Error) -> Frame {
-    let error = json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail });
-    match ack {
-        Some(id) => Frame::ack(id, &json!({ "ok": false, "error": error })),
-        None => Frame::event("error", &error),
-    }
+fn refusal(ack: u64, error: &Error) -> Frame {
+    Frame::ack(ack, &json!({ "ok": false, "error": fault(error) }))
+}
+
+fn fault(error: &Error) -> Value {
+    json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail })
 }
 
 #[cfg(test)]

@@ -21,15 +21,31 @@ const JOINING: u64 = u64::MAX;
 pub trait Listener: Send + Sync {
     /// Distinguishes clients.
     fn id(&self) -> u64;
-    /// Queues frames for it, either one by one or as the one piece that they are joined to; never waits. `true` asks the
-    /// caller to have it write them soon.
-    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool;
-    /// Queues the answer to its join and what belongs to it; never waits.
-    fn answer(&self, frames: &[Frame]);
+    /// Queues events of a room, numbered from `first`, either one by one or as the one piece that they are joined to; never
+    /// waits. `true` asks the caller to have it write them soon.
+    fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
+    /// Queues what its arrival in a room brings, then the events that follow `last_seq`; never waits.
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]);
     /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
     fn evicted(&self, room: Uuid);
-    /// Has it closed at the transport, so that it comes back and asks for what it missed.
-    fn resync(&self);
+    /// Has it closed at the transport, so that it comes back and asks for what it missed of a room, in which it is no longer.
+    /// Called under the hub's lock.
+    fn resync(&self, room: Uuid);
+}
+
+/// How a client gets to hear a room.
+pub enum Arrival {
+    /// Its join is answered, if it wants an answer; `last_seq` is of this epoch of the log.
+    Joined {
+        /// The answer.
+        answer: Option<Frame>,
+        /// The epoch.
+        epoch: Uuid,
+    },
+    /// It is brought back: these events, up to `last_seq`, it has missed.
+    Restored(Vec<Frame>),
+    /// It goes on where it was.
+    Stayed,
 }
 
 /// Who listens to which room on this gateway.
@@ -126,11 +142,11 @@ impl<L: Listener> Hub<L> {
         Joining { room, generation, rejoined_at }
     }
 
-    /// Ends a join: queues `answer`, then what was fanned out above `last_seq` meanwhile, and delivers from then on.
+    /// Ends a join: queues what the arrival brings, then what was fanned out above `last_seq` meanwhile, and delivers from then on.
     ///
     /// # Errors
     /// When the join was cancelled or history must be read again; the membership is as before.
-    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, answer: Option<Frame>) -> Result<(), NotLive> {
+    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, arrival: &Arrival) -> Result<(), NotLive> {
         let mut shard = self.shard(joining.room);
         let room = shard.rooms.get_mut(&joining.room).ok_or(NotLive::Cancelled)?;
         let member = room.members.get_mut(&listener.id()).filter(|m| m.generation == joining.generation).ok_or(NotLive::Cancelled)?;
@@ -138,28 +154,29 @@ impl<L: Listener> Hub<L> {
             return Err(NotLive::Behind);
         }
         member.floor = last_seq;
-        let missed = room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone());
-        let frames = answer.into_iter().chain(missed).collect::<Vec<_>>();
-        listener.answer(&frames);
+        let missed = room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+        listener.arrive(joining.room, last_seq, arrival, &missed);
         room.joined();
         Ok(())
     }
 
-    /// Gives a join up; `true` when the client stays in the room, where it was before, without a hole.
+    /// Gives a join up; `true` when the client stays in the room, where it was before, or is closed to come back to it.
     pub fn cancel_join(&self, joining: &Joining, listener: &Arc<L>) -> bool {
-        if let Some(seq) = joining.rejoined_at {
-            match self.go_live(joining, listener, seq, None) {
-                Ok(()) => return true,
-                Err(NotLive::Behind) => listener.resync(),
-                Err(NotLive::Cancelled) => {}
-            }
+        let stayed = joining.rejoined_at.map(|seq| self.go_live(joining, listener, seq, &Arrival::Stayed));
+        if stayed == Some(Ok(())) {
+            return true;
         }
         let mut shard = self.shard(joining.room);
         let Some(room) = shard.rooms.get(&joining.room) else { return false };
-        if room.members.get(&listener.id()).is_some_and(|m| m.generation == joining.generation) {
+        let ours = room.members.get(&listener.id()).is_some_and(|m| m.generation == joining.generation);
+        if ours {
             shard.remove(joining.room, listener.id());
         }
-        false
+        let comes_back = ours && stayed == Some(Err(NotLive::Behind));
+        if comes_back {
+            listener.resync(joining.room);
+        }
+        comes_back
     }
 
     /// Takes a client out of a room; `false` when it was not in it. When this returns, nothing more of the room is queued for it.
@@ -186,10 +203,10 @@ impl<L: Listener> Hub<L> {
             let joined = Frame::join(&frames);
             for member in room.members.values() {
                 let to_write = match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
-                    0 => member.listener.deliver(&frames, &joined),
+                    0 => member.listener.deliver(run[0].room, first, &frames, &joined),
                     skip if skip == frames.len() => continue,
                     // A floor inside the run is rare.
-                    skip => member.listener.deliver(&frames[skip..], &Frame::join(&frames[skip..])),
+                    skip => member.listener.deliver(run[0].room, member.floor + 1, &frames[skip..], &Frame::join(&frames[skip..])),
                 };
                 writers.extend(to_write.then(|| member.listener.clone()));
                 delivered += last.saturating_sub(member.floor).min(frames.len() as u64) as usize;
@@ -208,10 +225,7 @@ impl<L: Listener> Hub<L> {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, room) in shard.rooms.extract_if(|_, room| room.partition == partition) {
-                for member in room.members.values() {
-                    member.listener.evicted(id);
-                    member.listener.resync();
-                }
+                room.members.values().for_each(|member| member.listener.resync(id));
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::events::{RoomOr, read_room};
-use super::hub::{Joining, Listener, NotLive};
+use super::hub::{Arrival, Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
 use crate::json::{MessageJson, RoomJson};
@@ -23,7 +23,7 @@ const MAX_MESSAGES: u32 = 200;
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Pause before history is read again.
-const BEHIND: Duration = Duration::from_millis(20);
+pub(super) const BEHIND: Duration = Duration::from_millis(20);
 
 /// A valid `joinRoom`.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,24 +101,35 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline
     let edge = &session.edge;
     let prepared = timeout_at(deadline, async { (session.socket.join_turn(session).await, edge.follower.partition_of(join.room).await) });
     let (_turn, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
-    if !session.socket.remember_room(join.room, edge.config.max_rooms_per_socket) {
-        return Err(Error::new(Code::RateLimited, "in too many rooms; leave some first"));
-    }
-    let joining = edge.hub.begin_join(join.room, partition, session);
-    let joined = match session.socket.is_in(join.room) {
-        true => timeout_at(deadline, go_live(session, ack, &join, &joining, partition)).await.unwrap_or_else(|_| Err(Error::timeout())),
-        // It went between the two.
-        false => Err(Error::not_found("socket")),
-    };
+    let joining = begin(session, join.room, partition)?;
+    let joined = timeout_at(deadline, go_live(session, ack, &join, &joining, partition)).await.unwrap_or_else(|_| Err(Error::timeout()));
     if let Err(error) = &joined {
         // Who was in the room stays in it, unless it may not be there.
         let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
         if !(may_stay && edge.hub.cancel_join(&joining, session)) {
             edge.hub.leave(join.room, session.id());
-            session.socket.forget_room(join.room);
+            session.left(join.room);
         }
     }
     joined
+}
+
+/// Registers the client as joining.
+///
+/// # Errors
+/// When it is in too many rooms, or has gone.
+pub(super) fn begin(session: &Arc<Session>, room: Uuid, partition: u32) -> Result<Joining> {
+    let edge = &session.edge;
+    if !session.socket.remember_room(room, edge.config.max_rooms_per_socket) {
+        return Err(Error::new(Code::RateLimited, "in too many rooms; leave some first"));
+    }
+    let joining = edge.hub.begin_join(room, partition, session);
+    if !session.socket.is_in(room) {
+        // It went between the two.
+        edge.hub.leave(room, session.id());
+        return Err(Error::not_found("socket"));
+    }
+    Ok(joining)
 }
 
 async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining: &Joining, partition: u32) -> Result<()> {
@@ -130,7 +141,8 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
     loop {
         let page = messages.list_events(grpc::request(join.request(), edge.clients.read)).await?.into_inner();
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
-        match edge.hub.go_live(joining, session, page.last_seq, answer) {
+        let arrival = Arrival::Joined { answer, epoch: page.epoch.parse().unwrap_or_default() };
+        match edge.hub.go_live(joining, session, page.last_seq, &arrival) {
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),

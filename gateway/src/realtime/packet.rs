@@ -198,11 +198,17 @@ impl Frame {
         })
     }
 
-    /// The answer to CONNECT.
-    pub fn connected(sid: &str) -> Self {
+    /// The answer to CONNECT; with a `pid` for a client that can be brought back.
+    pub fn connected(sid: &str, pid: Option<&str>) -> Self {
+        #[derive(Serialize)]
+        struct Connected<'a> {
+            sid: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pid: Option<&'a str>,
+        }
         Self::build(|buffer| {
             buffer.extend_from_slice(b"40");
-            json(buffer, &serde_json::json!({ "sid": sid }));
+            json(buffer, &Connected { sid, pid });
         })
     }
 
@@ -237,6 +243,17 @@ impl Frame {
             buffer.push(b'[');
             json(buffer, argument);
             buffer.push(b']');
+        })
+    }
+
+    /// The event again with one more argument, a text that needs no escapes in JSON.
+    pub fn with_last_argument(&self, text: &str) -> Self {
+        let event = self.packet();
+        Self::build(|buffer| {
+            buffer.extend_from_slice(event.strip_suffix(b"]").unwrap_or(event));
+            for part in [",\"", text, "\"]"] {
+                buffer.extend_from_slice(part.as_bytes());
+            }
         })
     }
 
@@ -330,6 +347,9 @@ mod tests {
             assert_eq!(client.read(&mut stream).unwrap().into_text().unwrap().as_str(), text);
         }
         assert_eq!(Frame::event("m", &1).packet(), br#"42["m",1]"#);
+        assert_eq!(Frame::event("m", &[1]).with_last_argument("x").packet(), br#"42["m",[1],"x"]"#);
+        assert_eq!(Frame::connected("s", None).packet(), br#"40{"sid":"s"}"#);
+        assert_eq!(Frame::connected("s", Some("p")).packet(), br#"40{"sid":"s","pid":"p"}"#);
         assert_eq!(Frame::ack(7, &1).packet(), b"437[1]");
         assert_eq!(Frame::connect_error("/x", &1).packet(), b"44/x,1");
     }

@@ -250,7 +250,8 @@ impl PartitionTask {
     }
 }
 
-fn encode(event: &Event) -> Frame {
+/// An event of the log as clients are sent it.
+pub(super) fn encode(event: &Event) -> Frame {
     let name = match event.kind() {
         Kind::System => &event.event,
         Kind::File => "fileUpload",

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::Realtime;
-use super::hub::Listener;
+use super::hub::{Arrival, Listener};
 use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::socket::Socket;
@@ -174,6 +174,33 @@ impl Session {
         self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Queues an event of no room.
+    pub fn tell(&self, name: &str, argument: &impl Serialize) {
+        let event = Frame::event(name, argument);
+        match self.socket.recovery.get() {
+            Some(recovery) => recovery.tell(&event, |frames| self.outbox.push_all(frames)),
+            None => self.outbox.push(event),
+        }
+    }
+
+    /// Notes that the client is no longer in a room.
+    pub fn left(&self, room: Uuid) {
+        self.socket.forget_room(room);
+        if let Some(recovery) = self.socket.recovery.get() {
+            recovery.left(room, |frames| self.outbox.push_all(frames));
+        }
+    }
+
+    /// Queues frames; `true` asks the caller to flush them soon.
+    fn queue(&self, frames: &[Frame], joined: &Frame) -> bool {
+        if self.on_websocket.load(Ordering::Relaxed) {
+            self.outbox.push_to_flush(std::slice::from_ref(joined))
+        } else {
+            self.outbox.push_all(frames);
+            false
+        }
+    }
+
     /// Ends the session for good reason: the client is told and does not reconnect by itself.
     pub fn end(&self, code: &'static str) {
         self.socket.leave_all(self);
@@ -183,7 +210,7 @@ impl Session {
 
     /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.
     pub async fn go_away(&self, within: Duration) {
-        self.outbox.push(Frame::event("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 })));
+        self.tell("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 }));
         let _ = timeout(within, self.socket.finish_events()).await;
         self.outbox.close(Close::Flushed);
     }
@@ -204,24 +231,29 @@ impl Listener for Session {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool {
-        if self.on_websocket.load(Ordering::Relaxed) {
-            self.outbox.push_to_flush(std::slice::from_ref(joined))
-        } else {
-            self.outbox.push_all(frames);
-            false
+    fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {
+        match self.socket.recovery.get() {
+            None => self.queue(frames, joined),
+            Some(recovery) => recovery.deliver(room, first, frames, |frames| self.queue(frames, &Frame::join(frames))),
         }
     }
 
-    fn answer(&self, frames: &[Frame]) {
-        self.outbox.answer(frames);
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+        let queue = |frames: &[Frame]| self.outbox.answer(frames);
+        match (self.socket.recovery.get(), arrival) {
+            (Some(recovery), _) => recovery.arrive(room, last_seq, arrival, missed, queue),
+            (None, Arrival::Joined { answer: Some(answer), .. }) => queue(&[std::slice::from_ref(answer), missed].concat()),
+            (None, _) => queue(missed),
+        }
     }
 
     fn evicted(&self, room: Uuid) {
-        self.socket.forget_room(room);
+        self.left(room);
     }
 
-    fn resync(&self) {
+    fn resync(&self, room: Uuid) {
+        // Its offset stays as it is: the client can be brought back to just there.
+        self.socket.forget_room(room);
         self.outbox.close(Close::Now);
     }
 }

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use confab_common::{Code, Error};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::connect::Auth;
 use super::allowance::Allowance;
 use super::events::{self, Request};
 use super::outbox::Close;
 use super::packet::{EventData, Frame, Kind, Malformed, Packet};
+use super::recovery::Recovery;
 use super::session::Session;
 use crate::config::RealtimeConfig;
 use crate::tokens::Identity;
@@ -34,6 +35,8 @@ const EVENT_OVERHEAD: usize = 512;
 /// A Socket.IO client in the namespace `/`.
 pub struct Socket {
     identity: OnceLock<Identity>,
+    /// What it has been sent, if it asked for recovery when it connected.
+    pub(super) recovery: OnceLock<Box<Recovery>>,
     // A std lock: held for one packet's bookkeeping, never across an await.
     state: Mutex<State>,
     /// Bytes of events that wait or are under way.
@@ -85,11 +88,6 @@ pub struct Event {
     size: usize,
 }
 
-#[derive(Deserialize)]
-struct Auth {
-    token: Option<String>,
-}
-
 impl Socket {
     /// A client that has not connected yet.
     pub fn new(config: &RealtimeConfig) -> Self {
@@ -104,6 +102,7 @@ impl Socket {
         };
         Self {
             identity: OnceLock::new(),
+            recovery: OnceLock::new(),
             state: Mutex::new(state),
             queued: AtomicUsize::new(0),
             drained: Notify::new(),
@@ -218,10 +217,7 @@ impl Socket {
         match (packet.kind, state.phase) {
             (Kind::Connect, Phase::New) => {
                 state.phase = Phase::Connecting;
-                // A payload of another shape holds no token.
-                let auth = serde_json::from_str::<Auth>(packet.data).ok().and_then(|auth| auth.token);
-                let token = auth.or_else(|| session.bearer.as_deref().map(str::to_owned));
-                tokio::spawn(connect::connect(session.clone(), token));
+                tokio::spawn(connect::connect(session.clone(), Auth::read(packet.data)));
                 Ok(())
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
@@ -298,7 +294,7 @@ impl Socket {
     pub fn remember_room(&self, room: Uuid, max: usize) -> bool {
         let mut state = self.state();
         let within = max == 0 || state.rooms.len() < max || state.rooms.contains(&room);
-        let admitted = within && state.phase == Phase::Connected;
+        let admitted = within && matches!(state.phase, Phase::Connecting | Phase::Connected);
         if admitted {
             state.rooms.insert(room);
         }

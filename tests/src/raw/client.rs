@@ -76,12 +76,22 @@ pub trait Client {
         self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
     }
 
+    /// The acknowledgement of that number, if it has been received.
+    fn taken_ack(&mut self, number: u64) -> Option<Value> {
+        self.inbox().acks.remove(&number)
+    }
+
     /// The next event of that name that has not been taken yet.
     ///
     /// # Errors
     /// When it does not come.
     async fn event(&mut self, name: &str) -> anyhow::Result<Value> {
         self.until(name, |inbox| inbox.event(name)).await
+    }
+
+    /// Every offset that a stock client would have kept for its recovery, one after another.
+    fn offsets(&mut self) -> &[String] {
+        &self.inbox().offsets
     }
 
     /// Every event that has been received and not been taken yet.

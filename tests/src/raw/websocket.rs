@@ -158,6 +158,15 @@ impl WebSocket {
         self.entered().await
     }
 
+    /// CONNECT with any authentication data.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn enter_with(&mut self, auth: &Value) -> anyhow::Result<Value> {
+        self.send(&format!("40{auth}")).await?;
+        self.entered().await
+    }
+
     /// The answer to CONNECT.
     ///
     /// # Errors

@@ -6,5 +6,6 @@ mod conversation;
 mod files;
 mod history;
 mod realtime;
+mod recovery;
 mod rest;
 mod world;

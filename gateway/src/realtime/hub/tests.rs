@@ -14,21 +14,26 @@ impl Listener for Client {
         self.id
     }
 
-    fn deliver(&self, frames: &[Frame], joined: &Frame) -> bool {
+    fn deliver(&self, _: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {
         assert_eq!(joined.websocket(), frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat());
-        self.answer(frames);
+        self.hear_from(first, frames);
         true
     }
 
-    fn answer(&self, frames: &[Frame]) {
-        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    fn arrive(&self, _: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+        match arrival {
+            Arrival::Joined { answer, .. } => self.hear(answer.as_slice()),
+            Arrival::Restored(events) => self.hear_from(last_seq + 1 - events.len() as u64, events),
+            Arrival::Stayed => {}
+        }
+        self.hear_from(last_seq + 1, missed);
     }
 
     fn evicted(&self, room: Uuid) {
         self.evicted.lock().unwrap().push(room);
     }
 
-    fn resync(&self) {
+    fn resync(&self, _: Uuid) {
         *self.resynced.lock().unwrap() += 1;
     }
 }
@@ -36,6 +41,19 @@ impl Listener for Client {
 impl Client {
     fn new(id: u64) -> Arc<Self> {
         Arc::new(Self { id, ..Self::default() })
+    }
+
+    fn hear(&self, frames: &[Frame]) {
+        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    }
+
+    /// Here events hold nothing but their number.
+    fn hear_from(&self, first: u64, frames: &[Frame]) {
+        for (seq, frame) in (first..).zip(frames) {
+            let text = std::str::from_utf8(frame.packet()).unwrap().trim_matches('x');
+            assert!(text.parse::<u64>().is_ok_and(|number| number == seq) || text == "deleted", "{seq}: {text}");
+        }
+        self.hear(frames);
     }
 
     fn heard(&self) -> Vec<String> {
@@ -54,9 +72,17 @@ fn say(hub: &Hub<Client>, room: Uuid, seqs: std::ops::RangeInclusive<u64>) -> us
     delivered
 }
 
+fn plain() -> Arrival {
+    Arrival::Joined { answer: None, epoch: Uuid::nil() }
+}
+
+fn answered(answer: &str) -> Arrival {
+    Arrival::Joined { answer: Some(Frame::engine(answer)), epoch: Uuid::nil() }
+}
+
 fn join(hub: &Hub<Client>, client: &Arc<Client>, last_seq: u64) {
     let joining = hub.begin_join(ROOM, 0, client);
-    hub.go_live(&joining, client, last_seq, None).unwrap();
+    hub.go_live(&joining, client, last_seq, &plain()).unwrap();
     hub.check_invariants();
 }
 
@@ -78,7 +104,7 @@ fn what_came_while_joining_follows_the_answer() {
     let joining = hub.begin_join(ROOM, 0, &client);
     say(&hub, ROOM, 3..=6);
     assert!(client.heard().is_empty());
-    hub.go_live(&joining, &client, 4, Some(Frame::engine("answer"))).unwrap();
+    hub.go_live(&joining, &client, 4, &answered("answer")).unwrap();
     hub.check_invariants();
     say(&hub, ROOM, 7..=7);
     assert_eq!(client.heard(), ["answer", "5", "6", "7"]);
@@ -93,8 +119,8 @@ fn a_join_that_the_tail_cannot_serve_reads_history_again() {
     let events = (1..=9).map(|seq| Delivery { room: ROOM, seq, closes_room: false, event: seq }).collect::<Vec<_>>();
     hub.fan_out(&events, large, &mut Vec::new());
     hub.check_invariants();
-    assert_eq!(hub.go_live(&joining, &client, 8, None), Err(NotLive::Behind));
-    assert_eq!(hub.go_live(&joining, &client, 9, None), Ok(()));
+    assert_eq!(hub.go_live(&joining, &client, 8, &plain()), Err(NotLive::Behind));
+    assert_eq!(hub.go_live(&joining, &client, 9, &plain()), Ok(()));
     hub.check_invariants();
     say(&hub, ROOM, 10..=10);
     assert_eq!(client.heard(), ["10"]);
@@ -106,7 +132,7 @@ fn leaving_ends_delivery_and_a_join_under_way() {
     let joining = hub.begin_join(ROOM, 0, &client);
     assert!(hub.leave(ROOM, 1));
     assert!(!hub.leave(ROOM, 1));
-    assert_eq!(hub.go_live(&joining, &client, 0, None), Err(NotLive::Cancelled));
+    assert_eq!(hub.go_live(&joining, &client, 0, &plain()), Err(NotLive::Cancelled));
     assert!(!hub.cancel_join(&joining, &client));
     assert_eq!(say(&hub, ROOM, 1..=1), 0);
     assert!(hub.partitions().is_empty());
@@ -118,9 +144,9 @@ fn a_newer_join_takes_the_place_of_an_older_one() {
     let first = hub.begin_join(ROOM, 0, &client);
     let second = hub.begin_join(ROOM, 0, &client);
     hub.check_invariants();
-    assert_eq!(hub.go_live(&first, &client, 0, None), Err(NotLive::Cancelled));
+    assert_eq!(hub.go_live(&first, &client, 0, &plain()), Err(NotLive::Cancelled));
     assert!(!hub.cancel_join(&first, &client));
-    hub.go_live(&second, &client, 0, None).unwrap();
+    hub.go_live(&second, &client, 0, &plain()).unwrap();
     say(&hub, ROOM, 1..=1);
     assert_eq!(client.heard(), ["1"]);
 }
@@ -132,7 +158,7 @@ fn joining_again_goes_on_from_the_new_answer() {
     say(&hub, ROOM, 1..=2);
     let again = hub.begin_join(ROOM, 0, &client);
     say(&hub, ROOM, 3..=4);
-    hub.go_live(&again, &client, 3, Some(Frame::engine("answer"))).unwrap();
+    hub.go_live(&again, &client, 3, &answered("answer")).unwrap();
     assert_eq!(client.heard(), ["1", "2", "answer", "4"]);
 }
 
@@ -158,7 +184,7 @@ fn a_deleted_room_evicts_after_its_last_event() {
     hub.check_invariants();
     assert_eq!(client.heard(), ["deleted"]);
     assert_eq!((&*client.evicted.lock().unwrap(), &*late.evicted.lock().unwrap()), (&vec![ROOM], &vec![ROOM]));
-    assert_eq!(hub.go_live(&joining, &late, 1, None), Err(NotLive::Cancelled));
+    assert_eq!(hub.go_live(&joining, &late, 1, &plain()), Err(NotLive::Cancelled));
 }
 
 #[test]
@@ -168,6 +194,7 @@ fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
     hub.begin_join(Uuid::from_u128(8), 4, &there);
     assert_eq!(hub.partitions(), [3, 4].into());
     hub.resync(3);
+    hub.check_invariants();
     assert_eq!((*here.resynced.lock().unwrap(), *there.resynced.lock().unwrap()), (1, 0));
     assert_eq!(hub.partitions(), [4].into());
 }
@@ -198,8 +225,7 @@ fn random_joins_and_leaves_never_tear_a_hole() {
             4 if joins[who].is_none() => joins[who] = Some(hub.begin_join(ROOM, 0, &clients[who])),
             4 => {
                 if let Some(joining) = joins[who].take() {
-                    let answer = Frame::engine(&format!("answer {committed}"));
-                    hub.go_live(&joining, &clients[who], committed, Some(answer)).unwrap();
+                    hub.go_live(&joining, &clients[who], committed, &answered(&format!("answer {committed}"))).unwrap();
                 }
             }
             _ if random(4) == 0 => {

@@ -1,19 +1,44 @@
-//! CONNECT: who the client is, and whether it may come in.
+//! CONNECT: who the client is, and whether it may come in, or come back.
 
 use std::sync::Arc;
 
 use confab_common::{Code, Error};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{Phase, dispatch};
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
+use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
 use crate::realtime::session::{Session, Transport, secret};
 
+/// What comes with CONNECT. What is of another type than expected counts as missing.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Auth {
+    token: Value,
+    /// Whether the client wants to be brought back after its connection broke.
+    recovery: Value,
+    /// What it has kept of the last one.
+    pid: Value,
+    offset: Value,
+}
+
+impl Auth {
+    /// Reads the packet's data.
+    pub(super) fn read(data: &str) -> Self {
+        serde_json::from_str(data).unwrap_or_default()
+    }
+
+    fn offset(&self, user: &str) -> Option<Offset> {
+        Offset::decode(self.offset.as_str()?, self.pid.as_str()?, user)
+    }
+}
+
 /// Answers CONNECT. Events that came meanwhile are handled after it.
-pub(super) async fn connect(session: Arc<Session>, token: Option<String>) {
+pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let edge = &session.edge;
-    let verified = match &token {
+    let verified = match auth.token.as_str().or(session.bearer.as_deref()) {
         Some(token) => edge.tokens.verify(token).await,
         None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
     };
@@ -32,6 +57,7 @@ pub(super) async fn connect(session: Arc<Session>, token: Option<String>) {
     }
     // Registered first, then asked: a logout in between is seen by one of the two.
     let revoked = edge.revocations.is_revoked(&identity.session_id);
+    let user = identity.user.id.clone();
     let _ = session.socket.identity.set(identity);
     if *session.transport() == Transport::Closed {
         // It went while its token was looked at, without knowing whom to sign out.
@@ -40,17 +66,49 @@ pub(super) async fn connect(session: Arc<Session>, token: Option<String>) {
     if revoked {
         return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
     }
-    let mut state = session.socket.state();
-    if state.phase != Phase::Connecting {
+    let restored = match auth.recovery == true {
+        true => recover(&session, auth.offset(&user), &user).await,
+        false => None,
+    };
+    if !admit(&session, restored.is_some()) {
         return;
     }
+    if let Some(restored) = restored
+        && !restored.go_live(&session).await
+    {
+        return session.outbox.close(Close::Now);
+    }
+    session.socket.start_lanes(&session);
+}
+
+/// Brings the client back, if its offset allows; from now on it is told offsets.
+async fn recover(session: &Arc<Session>, offset: Option<Offset>, user: &str) -> Option<Restored> {
+    let restored = match &offset {
+        Some(offset) => restore(session, offset).await,
+        None => None,
+    };
+    let offset = offset.filter(|_| restored.is_some()).unwrap_or_else(|| Offset::new(user));
+    let _ = session.socket.recovery.set(Box::new(Recovery::new(offset)));
+    restored
+}
+
+/// Tells the client that it is in; `false` when it has gone.
+fn admit(session: &Session, is_back: bool) -> bool {
+    let mut state = session.socket.state();
+    if state.phase != Phase::Connecting {
+        return false;
+    }
     state.phase = Phase::Connected;
-    session.outbox.push(Frame::connected(&secret()));
+    let recovery = session.socket.recovery.get();
+    // First of all: what came before it, stock clients would keep for the next connection if this one broke now.
+    session.outbox.push(Frame::connected(&secret(), recovery.map(|recovery| recovery.pid()).as_deref()));
+    if let Some(recovery) = recovery.filter(|_| !is_back) {
+        recovery.begin(|frames| session.outbox.push_all(frames));
+    }
     for (room, event) in std::mem::take(&mut state.held) {
         dispatch(&mut state, room, event);
     }
-    drop(state);
-    session.socket.start_lanes(&session);
+    true
 }
 
 fn refuse_connect(session: &Session, error: &Error) {

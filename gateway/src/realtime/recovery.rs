@@ -1,0 +1,117 @@
+//! Socket.IO's connection state recovery without a store of sessions: every event to a client that asked for it carries, as its
+//! last argument, the offset from which any gateway can bring the client back.
+//! <https://socket.io/docs/v4/connection-state-recovery>
+
+mod offset;
+mod restore;
+
+use std::sync::{Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use super::hub::Arrival;
+use super::packet::Frame;
+
+pub use offset::Offset;
+pub use restore::{Restored, restore};
+
+/// What a client has been sent, noted as it is queued.
+pub struct Recovery {
+    // A std lock, held while frames are stamped and queued, so that the offsets rise in the order in which they are sent. Taken
+    // within the hub's locks, and around the outbox's.
+    offset: Mutex<Offset>,
+}
+
+impl Recovery {
+    /// Goes on from an offset.
+    pub fn new(offset: Offset) -> Self {
+        Self { offset: Mutex::new(offset) }
+    }
+
+    /// The id under which the client comes back.
+    pub fn pid(&self) -> String {
+        self.with(|offset| offset.pid())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Offset) -> T) -> T {
+        act(&mut self.offset.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Queues an event of no room.
+    pub fn tell(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
+        self.with(|offset| queue(&[stamp(offset, event)]));
+    }
+
+    /// Queues the event that only carries the offset, so that the client has one from the beginning.
+    pub fn begin(&self, queue: impl FnOnce(&[Frame])) {
+        self.with(|offset| queue(&[session(offset)]));
+    }
+
+    /// Queues events of a room, numbered from `first`, each with the offset of a client that has got it.
+    pub fn deliver<T>(&self, room: Uuid, first: u64, frames: &[Frame], queue: impl FnOnce(&[Frame]) -> T) -> T {
+        self.with(|offset| {
+            let mut stamped = Vec::with_capacity(frames.len());
+            stamp_all(offset, room, first, frames, &mut stamped);
+            queue(&stamped)
+        })
+    }
+
+    /// Queues what a client's arrival in a room brings and what it has missed meanwhile.
+    ///
+    /// The answer to a join carries no offset. So the room is marked before it, because a client that lost the connection just
+    /// after it could not be brought back to where it is, and has its number after it.
+    pub fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame], queue: impl FnOnce(&[Frame])) {
+        self.with(|offset| {
+            let mut frames = Vec::with_capacity(missed.len() + 3);
+            match arrival {
+                Arrival::Joined { answer, epoch } => {
+                    offset.rooms.insert(room, None);
+                    frames.push(session(offset));
+                    frames.extend(answer.clone());
+                    if offset.epoch != *epoch {
+                        // What was sent before belongs to a log that is no more.
+                        offset.rooms.values_mut().for_each(|sent| *sent = None);
+                        offset.epoch = *epoch;
+                    }
+                    offset.rooms.insert(room, Some(last_seq));
+                    frames.push(session(offset));
+                }
+                Arrival::Restored(events) => stamp_all(offset, room, last_seq + 1 - events.len() as u64, events, &mut frames),
+                Arrival::Stayed => {}
+            }
+            stamp_all(offset, room, last_seq + 1, missed, &mut frames);
+            queue(&frames);
+        });
+    }
+
+    /// The client is no longer in a room.
+    pub fn left(&self, room: Uuid, queue: impl FnOnce(&[Frame])) {
+        self.with(|offset| {
+            if offset.rooms.shift_remove(&room).is_some() {
+                queue(&[session(offset)]);
+            }
+        });
+    }
+}
+
+/// The event that only carries the offset.
+fn session(offset: &Offset) -> Frame {
+    stamp(offset, &Frame::event("session", &serde_json::Map::new()))
+}
+
+fn stamp(offset: &Offset, event: &Frame) -> Frame {
+    event.with_last_argument(&offset.encode())
+}
+
+fn stamp_all(offset: &mut Offset, room: Uuid, first: u64, events: &[Frame], stamped: &mut Vec<Frame>) {
+    for (seq, event) in (first..).zip(events) {
+        if let Some(sent) = offset.rooms.get_mut(&room) {
+            *sent = Some(seq);
+        }
+        stamped.push(stamp(offset, event));
+    }
+}
+
+#[cfg(test)]
+#[path = "recovery/tests.rs"]
+mod tests;

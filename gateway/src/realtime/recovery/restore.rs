@@ -1,0 +1,167 @@
+//! Bringing a client back to where its offset says it was: it joins its rooms like anybody, what it has missed of each is read
+//! from the log, and only when all of it is there the client is told that it is back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use confab_common::{Result, grpc};
+use confab_proto::message::v1::ListEventsRequest;
+use confab_proto::room::v1::GetRoomRequest;
+use futures::future::{join_all, try_join_all};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::Offset;
+use crate::realtime::hub::{Arrival, Joining, Listener, NotLive};
+use crate::realtime::join::{BEHIND, begin};
+use crate::realtime::packet::Frame;
+use crate::realtime::partition::encode;
+use crate::realtime::session::Session;
+
+/// Most events that a client is brought, and what they may cost; who has missed more reads history.
+const MAX_EVENTS: usize = 2_000;
+const MAX_COST: usize = 1024 * 1024;
+/// Events and bytes of one read.
+const PAGE_EVENTS: u32 = 200;
+const PAGE_BYTES: u32 = 256 * 1024;
+/// How long it may take; the client waits for its CONNECT to be answered.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// A client that can be told that it is back.
+pub struct Restored {
+    rooms: Vec<Room>,
+    epoch: Uuid,
+    budget: Budget,
+}
+
+/// A room that it is back in.
+struct Room {
+    joining: Joining,
+    /// Everything up to here has been sent to it before, or is among the events.
+    seq: u64,
+    missed: Vec<Frame>,
+}
+
+/// What is left of the bounds.
+struct Budget {
+    events: AtomicUsize,
+    cost: AtomicUsize,
+}
+
+/// It cannot be shown that nothing is lost or repeated.
+struct Inexact;
+
+impl<E: Into<confab_common::Error>> From<E> for Inexact {
+    fn from(_: E) -> Self {
+        Self
+    }
+}
+
+/// Joins the client to the rooms of its offset, and reads what it has missed. `None` when it cannot be brought back exactly; then
+/// it is in no room.
+pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored> {
+    let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into() };
+    let bring_back = async {
+        let _turn = session.edge.restores.acquire().await.map_err(|_| Inexact)?;
+        let rooms = offset.rooms.iter().map(|(room, sent)| bring_back(session, *room, *sent, offset.epoch, &budget));
+        try_join_all(rooms).await
+    };
+    let rooms = timeout(WITHIN, bring_back).await.unwrap_or(Err(Inexact));
+    metrics::counter!("confab_recoveries_total", "exact" => if rooms.is_ok() { "yes" } else { "no" }).increment(1);
+    match rooms {
+        Ok(rooms) => Some(Restored { rooms, epoch: offset.epoch, budget }),
+        Err(Inexact) => {
+            for room in offset.rooms.keys() {
+                session.edge.hub.leave(*room, session.id());
+                session.socket.forget_room(*room);
+            }
+            None
+        }
+    }
+}
+
+async fn bring_back(session: &Arc<Session>, id: Uuid, sent: Option<u64>, epoch: Uuid, budget: &Budget) -> Result<Room, Inexact> {
+    let edge = &session.edge;
+    let seq = sent.ok_or(Inexact)?;
+    let partition = edge.follower.partition_of(id).await;
+    let joining = begin(session, id, partition)?;
+    edge.follower.follow(partition).await;
+    // Whether it may still be there is asked anew.
+    let caller = session.socket.identity().map(|identity| identity.user.clone());
+    edge.clients.room.clone().get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, edge.clients.read)).await?;
+    let mut room = Room { joining, seq, missed: Vec::new() };
+    room.read_on(session, epoch, budget).await?;
+    Ok(room)
+}
+
+impl Room {
+    /// Reads up to the room's newest event.
+    async fn read_on(&mut self, session: &Session, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
+        let clients = &session.edge.clients;
+        loop {
+            let request = ListEventsRequest {
+                room_id: self.joining.room.to_string(),
+                before: None,
+                after: Some(self.seq),
+                limit: PAGE_EVENTS,
+                max_bytes: PAGE_BYTES,
+            };
+            let page = clients.message.clone().list_events(grpc::request(request, clients.read)).await?.into_inner();
+            if page.epoch.parse() != Ok(epoch) || page.last_seq < self.seq {
+                return Err(Inexact);
+            }
+            for event in &page.events {
+                if event.seq != self.seq + 1 {
+                    return Err(Inexact);
+                }
+                let frame = encode(event);
+                budget.take(frame.cost())?;
+                self.missed.push(frame);
+                self.seq = event.seq;
+            }
+            if self.seq >= page.last_seq {
+                return Ok(());
+            }
+            if page.events.is_empty() {
+                return Err(Inexact);
+            }
+        }
+    }
+
+    async fn go_live(mut self, session: &Arc<Session>, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
+        loop {
+            match session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(std::mem::take(&mut self.missed))) {
+                Ok(()) => return Ok(()),
+                // It has left or joined again by itself since it was told that it is back.
+                Err(NotLive::Cancelled) if session.socket.is_in(self.joining.room) => return Ok(()),
+                Err(NotLive::Cancelled) => return Err(Inexact),
+                Err(NotLive::Behind) => {
+                    sleep(BEHIND).await;
+                    self.read_on(session, epoch, budget).await?;
+                }
+            }
+        }
+    }
+}
+
+impl Restored {
+    /// Has the client sent what it has missed, and from then on what is new. It has been told that it is back. `false` when that
+    /// has failed: it must be closed, and comes back with the offset that it has got to.
+    pub async fn go_live(self, session: &Arc<Session>) -> bool {
+        let Self { rooms, epoch, budget } = self;
+        let live = join_all(rooms.into_iter().map(|room| room.go_live(session, epoch, &budget)));
+        timeout(WITHIN, live).await.is_ok_and(|rooms| rooms.iter().all(Result::is_ok))
+    }
+}
+
+impl Budget {
+    fn take(&self, cost: usize) -> Result<(), Inexact> {
+        let take = |left: &AtomicUsize, some: usize| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(some)).map_err(|_| Inexact)
+        };
+        take(&self.events, 1)?;
+        take(&self.cost, cost)?;
+        Ok(())
+    }
+}

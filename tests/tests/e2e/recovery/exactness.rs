@@ -1,0 +1,176 @@
+//! When it cannot be shown that nothing is lost or repeated, a client is not brought back, and told so by another `pid`.
+
+use anyhow::ensure;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use confab_tests::api::{Account, Api};
+use confab_tests::raw::{Client, WebSocket};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world;
+
+/// What a client that lost its connection has kept.
+#[derive(Clone)]
+struct Kept {
+    pid: Value,
+    offset: Value,
+}
+
+impl Kept {
+    fn of(connected: &Value, socket: &mut WebSocket) -> Self {
+        Self { pid: connected["pid"].clone(), offset: json!(socket.offsets().last()) }
+    }
+
+    fn auth(&self, account: &Account) -> Value {
+        json!({"token": account.token, "recovery": true, "pid": self.pid, "offset": self.offset})
+    }
+}
+
+/// A client with recovery in these rooms; what it has kept when it goes.
+async fn leave_behind(api: &Api, account: &Account, rooms: &[String]) -> anyhow::Result<Kept> {
+    let mut socket = WebSocket::open(&api.url).await?;
+    let connected = socket.enter_with(&json!({"token": account.token, "recovery": true})).await?;
+    socket.event("session").await?;
+    for room in rooms {
+        let ack = socket.emit("joinRoom", json!(room)).await?;
+        ensure!(ack["ok"] == true, "{ack}");
+        for _ in 0..2 {
+            // Before the answer and after it.
+            socket.event("session").await?;
+        }
+    }
+    Ok(Kept::of(&connected, &mut socket))
+}
+
+/// Whether the client is told that it is back.
+async fn is_back(api: &Api, account: &Account, kept: &Kept) -> anyhow::Result<bool> {
+    let mut socket = WebSocket::open(&api.url).await?;
+    let connected = socket.enter_with(&kept.auth(account)).await?;
+    let back = connected["pid"] == kept.pid;
+    if !back {
+        ensure!(connected["pid"].is_string(), "{connected}");
+        // It is in no room, and its first offset says so: it replaces the old one.
+        socket.event("session").await?;
+        ensure!(socket.offsets().last().is_some_and(|offset| kept.offset != *offset), "the old offset lives on");
+    }
+    Ok(back)
+}
+
+async fn stage() -> anyhow::Result<(Api, Account)> {
+    let api = Api::new(world::embedded().await.url());
+    let account = api.signup().await?;
+    Ok((api, account))
+}
+
+#[tokio::test]
+async fn an_offset_that_is_not_its_own_brings_nobody_back() {
+    let (api, account) = stage().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
+    assert!(is_back(&api, &account, &kept).await.unwrap());
+    assert!(!is_back(&api, &api.signup().await.unwrap(), &kept).await.unwrap(), "another user");
+    let with = |pid: &Value, offset: Value| Kept { pid: pid.clone(), offset };
+    let text = kept.offset.as_str().unwrap();
+    let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    // The last byte is the room's `seq` plus one.
+    *bytes.last_mut().unwrap() += 1;
+    let ahead = BASE64_URL_SAFE_NO_PAD.encode(&bytes);
+    let another_epoch = {
+        bytes[20] ^= 1;
+        *bytes.last_mut().unwrap() -= 1;
+        BASE64_URL_SAFE_NO_PAD.encode(&bytes)
+    };
+    let bad = [
+        with(&json!("another"), kept.offset.clone()),
+        with(&json!(7), kept.offset.clone()),
+        with(&Value::Null, kept.offset.clone()),
+        with(&kept.pid, json!("nonsense")),
+        with(&kept.pid, json!({"deep": [[[[]]]]})),
+        with(&kept.pid, Value::Null),
+        with(&kept.pid, json!("A".repeat(100_000))),
+        with(&kept.pid, json!(text[..text.len() - 4])),
+        with(&kept.pid, json!(ahead)),
+        with(&kept.pid, json!(another_epoch)),
+    ];
+    for kept in bad {
+        assert!(!is_back(&api, &account, &kept).await.unwrap(), "{} {}", kept.pid, kept.offset);
+    }
+}
+
+#[tokio::test]
+async fn who_lost_the_connection_between_the_answer_to_a_join_and_its_offset_is_not_brought_back() {
+    let (api, account) = stage().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let mut socket = WebSocket::open(&api.url).await.unwrap();
+    let connected = socket.enter_with(&json!({"token": account.token, "recovery": true})).await.unwrap();
+    socket.event("session").await.unwrap();
+    let before = Kept::of(&connected, &mut socket);
+    let join = socket.emit_later("joinRoom", &json!(room)).await.unwrap();
+    // Everything comes in one write; what a client holds that has read no more than the answer, is what came before it.
+    socket.ack(join).await.unwrap();
+    for _ in 0..2 {
+        socket.event("session").await.unwrap();
+    }
+    let marked = Kept { offset: json!(socket.offsets().iter().nth_back(1)), ..before.clone() };
+    assert!(!is_back(&api, &account, &marked).await.unwrap());
+    assert!(is_back(&api, &account, &before).await.unwrap(), "who never heard of the answer is in no room");
+}
+
+#[tokio::test]
+async fn too_many_rooms_and_too_much_missed_are_not_brought_back() {
+    let (api, account) = stage().await.unwrap();
+    let mut rooms = Vec::new();
+    for _ in 0..17 {
+        rooms.push(api.room(&account).await.unwrap());
+    }
+    assert!(is_back(&api, &account, &leave_behind(&api, &account, &rooms[..16]).await.unwrap()).await.unwrap());
+    assert!(!is_back(&api, &account, &leave_behind(&api, &account, &rooms).await.unwrap()).await.unwrap());
+
+    let kept = leave_behind(&api, &account, &rooms[..1]).await.unwrap();
+    let mut writer = WebSocket::connect(&api.url, &account.token).await.unwrap();
+    for (batches, back) in [(5, true), (6, false)] {
+        for _ in 0..batches {
+            let messages = (0..200).map(|n| json!({"roomId": rooms[0], "content": n.to_string()})).collect::<Vec<_>>();
+            for number in writer.emit_all("message", &messages).await.unwrap() {
+                assert_eq!(writer.ack(number).await.unwrap()["ok"], true);
+            }
+        }
+        assert_eq!(is_back(&api, &account, &kept).await.unwrap(), back);
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_is_gone_is_not_come_back_to() {
+    let (api, account) = stage().await.unwrap();
+    let rooms = [api.room(&account).await.unwrap(), api.room(&account).await.unwrap()];
+    let kept = leave_behind(&api, &account, &rooms).await.unwrap();
+    api.call(Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&account), None).await.unwrap().expect(204).unwrap();
+    assert!(!is_back(&api, &account, &kept).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_missed_comes_after_connect_and_before_what_is_new() {
+    let (api, account) = stage().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let mut kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
+    let mut writer = WebSocket::connect(&api.url, &account.token).await.unwrap();
+    let mut heard = Vec::new();
+    // While somebody writes without a pause.
+    for _ in 0..30 {
+        let messages = (0..20).map(|n| json!({"roomId": room, "content": n.to_string()})).collect::<Vec<_>>();
+        let numbers = writer.emit_all("message", &messages).await.unwrap();
+        let mut socket = WebSocket::open(&api.url).await.unwrap();
+        let connected = socket.enter_with(&kept.auth(&account)).await.unwrap();
+        assert_eq!(connected["pid"], kept.pid);
+        for number in numbers {
+            assert_eq!(writer.ack(number).await.unwrap()["ok"], true);
+        }
+        heard.push(socket.event("message").await.unwrap());
+        let rest = socket.taken_events().into_iter().filter(|(name, _)| name == "message");
+        heard.extend(rest.map(|(_, message)| message));
+        kept = Kept::of(&connected, &mut socket);
+    }
+    let seqs = heard.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+}

@@ -1,8 +1,10 @@
 //! The gateway's settings.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use confab_common::config::duration;
+use confab_common::grpc;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,6 +24,23 @@ pub struct GatewayConfig {
     /// Limits of real time.
     #[command(flatten)]
     pub realtime: RealtimeConfig,
+    /// The way between gateways.
+    #[command(flatten)]
+    pub forward: ForwardConfig,
+}
+
+/// Settings of the way between gateways, so that any of them takes what comes for a session of another.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ForwardConfig {
+    /// Where gateways reach one another, this one included: http://host:port, or several separated by commas
+    #[arg(long, env = "CONFAB_GATEWAY_URL", value_name = "URL", value_parser = grpc::urls, requires = "forward_listen")]
+    pub gateway_url: Option<String>,
+    /// Address on which other gateways reach this one; not for clients
+    #[arg(long, env = "CONFAB_FORWARD_LISTEN", value_name = "ADDRESS", requires = "gateway_url")]
+    pub forward_listen: Option<SocketAddr>,
+    /// The same address as other gateways see it [default: the one it listens on]
+    #[arg(long, env = "CONFAB_FORWARD_ADDRESS", value_name = "ADDRESS", requires = "forward_listen")]
+    pub forward_address: Option<SocketAddr>,
 }
 
 /// Settings of real time.

@@ -23,19 +23,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use confab_common::Secret;
 use confab_common::bus::Bus;
 use confab_common::config::CommonConfig;
 use confab_common::grpc::{self, Transport};
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use clients::Clients;
 use config::GatewayConfig;
 use edge::cors::Origins;
+use realtime::forward::{self, Forward};
 use realtime::{Parts, Realtime};
 use revocations::Revocations;
 use send::Sender;
+use server::Ending;
 use tokens::Tokens;
 
 /// What the handlers share.
@@ -83,12 +87,18 @@ impl Settings for Program {
     fn common(&self) -> &CommonConfig {
         &self.common
     }
+
+    fn check(&self) -> anyhow::Result<()> {
+        forward::check(&self.gateway.forward, self.bus.cluster_key.as_ref())
+    }
 }
 
 /// A gateway that has been started and is not served yet.
 pub struct Gateway {
     routes: Router,
     realtime: Arc<Realtime>,
+    /// Where other gateways come in.
+    forward: Option<TcpListener>,
 }
 
 impl Gateway {
@@ -99,11 +109,25 @@ impl Gateway {
             // The rest of the time is for what is under way.
             self.realtime.drain(drain / 2).await;
         };
-        tokio::join!(server::serve(listener, self.routes, process, config), leave);
+        let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone() };
+        // What other gateways have in hand for sessions of this one goes on to the end.
+        let left = CancellationToken::new();
+        let clients = async {
+            tokio::join!(server::serve(listener, self.routes, &ending, config), leave);
+            left.cancel();
+        };
+        let gateways = async {
+            if let Some(listener) = self.forward {
+                let ending = Ending { leaving: left.clone(), shutdown: left.clone() };
+                server::serve(listener, self.realtime.forward_router(), &ending, config).await;
+            }
+        };
+        tokio::join!(clients, gateways);
     }
 }
 
-/// Starts the gateway over these transports; `listen` is where it will be served. Its tasks end with the process.
+/// Starts the gateway over these transports; `listen` is where it will be served, `key` the cluster's. Its tasks end with the
+/// process.
 ///
 /// # Errors
 /// When a part cannot start. Services that are away are no error: readiness waits for them.
@@ -116,12 +140,21 @@ pub async fn start(
     message: Transport,
     file: Transport,
     bus: Bus,
+    key: Option<&Secret>,
     process: &Process,
 ) -> anyhow::Result<Gateway> {
     let clients = Clients::new(auth, room, message, file, config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
+    let forward = Forward::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout)?;
+    let listener = match config.forward.forward_listen {
+        Some(listen) => {
+            let listener = TcpListener::bind(listen).await;
+            Some(listener.with_context(|| format!("cannot listen on {listen} for other gateways; set CONFAB_FORWARD_LISTEN"))?)
+        }
+        None => None,
+    };
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
     let parts = Parts {
         config: config.realtime.clone(),
@@ -130,11 +163,12 @@ pub async fn start(
         tokens: tokens.clone(),
         revocations: revocations.clone(),
         origins: origins.clone(),
+        forward,
     };
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
     let routes = rest::routes(app);
-    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime })
+    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, forward: listener })
 }
 
 /// Runs the program until shutdown.
@@ -148,7 +182,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
     let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
     let file = grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?;
-    let gateway = start(&program.gateway, listen, auth, room, message, file, program.bus.open()?, &process).await?;
+    let (bus, key) = (program.bus.open()?, program.bus.cluster_key.as_ref());
+    let gateway = start(&program.gateway, listen, auth, room, message, file, bus, key, &process).await?;
     process.readiness.started();
     tracing::info!(%listen, "serving HTTP");
     gateway.serve(listener, &program.gateway, program.common.drain, &process).await;

@@ -4,6 +4,7 @@ mod allowance;
 mod events;
 mod file_upload;
 mod follower;
+pub mod forward;
 mod handshake;
 mod hub;
 mod inbound;
@@ -19,18 +20,18 @@ mod socket;
 mod websocket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use confab_common::bus::Bus;
 use confab_common::process::Process;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use self::follower::Follower;
+use self::forward::Forward;
 use self::hub::Hub;
 use self::registry::Registry;
 use self::session::Session;
@@ -52,10 +53,12 @@ pub struct Realtime {
     tokens: Tokens,
     revocations: Revocations,
     origins: Origins,
+    forward: Option<Forward>,
     hub: Arc<Hub<Session>>,
     follower: Arc<Follower>,
     registry: Registry,
-    leaving: AtomicBool,
+    /// From when on new sessions are refused: how long the old ones have to go.
+    leaving: watch::Sender<Option<Duration>>,
     /// Few clients are brought back at once: what each has missed is held meanwhile.
     restores: Semaphore,
     /// Tasks that carry sessions, or take leave of them.
@@ -76,6 +79,8 @@ pub struct Parts {
     pub revocations: Revocations,
     /// Which pages may connect.
     pub origins: Origins,
+    /// The way to other gateways, if there are any.
+    pub forward: Option<Forward>,
 }
 
 impl Realtime {
@@ -90,10 +95,11 @@ impl Realtime {
             tokens: parts.tokens,
             revocations: parts.revocations,
             origins: parts.origins,
+            forward: parts.forward,
             hub,
             follower,
             registry: Registry::default(),
-            leaving: AtomicBool::new(false),
+            leaving: watch::channel(None).0,
             restores: Semaphore::new(RESTORES),
             connections: TaskTracker::new(),
         });
@@ -107,6 +113,11 @@ impl Realtime {
         handshake::router(self.clone())
     }
 
+    /// The same for other gateways.
+    pub fn forward_router(self: &Arc<Self>) -> Router {
+        forward::router(self.clone())
+    }
+
     async fn close_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<String>) {
         while let Some(token) = revoked.recv().await {
             for session in self.registry.of_token(&token) {
@@ -118,7 +129,7 @@ impl Realtime {
     /// Takes no new sessions and closes those there are at the transport, one after another within `window`, so that the
     /// clients come back to another gateway, and not all at once. Returns when none is left or the window is over.
     pub async fn drain(&self, window: Duration) {
-        self.leaving.store(true, Ordering::SeqCst);
+        self.leaving.send_replace(Some(window / 2));
         let deadline = Instant::now() + window;
         let sessions = self.registry.all();
         let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
@@ -132,6 +143,15 @@ impl Realtime {
 
     /// Whether new sessions are refused.
     fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::SeqCst)
+        self.leaving.borrow().is_some()
+    }
+
+    /// Completes when the gateway leaves; within what time it is to take leave of what it has.
+    async fn leaving(&self) -> Duration {
+        let mut leaving = self.leaving.subscribe();
+        match leaving.wait_for(Option::is_some).await.map(|window| *window) {
+            Ok(Some(window)) => window,
+            _ => std::future::pending().await,
+        }
     }
 }

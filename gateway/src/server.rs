@@ -2,11 +2,14 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use confab_common::process::Process;
+use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -27,6 +31,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 32 * 1024;
 /// How long what still comes is discarded after the last answer, so that the client gets to read it.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection that has brought nothing yet may still bring its first request after shutdown.
+const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -45,12 +51,26 @@ impl Place {
     }
 }
 
+/// When a server is to end.
+#[derive(Clone)]
+pub struct Ending {
+    /// From then on connections end with their next answer, so that whoever keeps them for further requests goes elsewhere.
+    pub leaving: CancellationToken,
+    /// From then on none is accepted.
+    pub shutdown: CancellationToken,
+}
+
 /// Serves until shutdown, then ends idle connections and finishes the requests under way.
-pub async fn serve(listener: TcpListener, app: Router, process: &Process, config: &GatewayConfig) {
+pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: &GatewayConfig) {
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
-    while let Some((stream, place)) = process.shutdown.run_until_cancelled(accept(&listener, &places)).await {
-        connections.spawn(serve_connection(stream, app.clone(), place, process.shutdown.clone()));
+    let serve = |(stream, place)| _ = connections.spawn(serve_connection(stream, app.clone(), place, ending.clone()));
+    while let Some(accepted) = ending.shutdown.run_until_cancelled(accept(&listener, &places)).await {
+        serve(accepted);
+    }
+    // Who is in the system's queue has perhaps sent a request already.
+    while let Some(accepted) = accept(&listener, &places).now_or_never() {
+        serve(accepted);
     }
     drop(listener);
     connections.close();
@@ -72,12 +92,17 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
 }
 
 /// One connection, until it ends or is upgraded: what takes the upgrade has a task of its own.
-async fn serve_connection(stream: TcpStream, app: Router, place: Place, shutdown: CancellationToken) {
+async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: Ending) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let hung_up = place.ended.clone();
-    let service = service_fn(move |request| answer(app.clone(), place.clone(), request));
+    let (leaving, asked) = (ending.leaving, Arc::<AtomicBool>::default());
+    let used = asked.clone();
+    let service = service_fn(move |request| {
+        used.store(true, Ordering::Relaxed);
+        answer(app.clone(), place.clone(), leaving.clone(), request)
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -87,7 +112,11 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, shutdown
     let served = async {
         tokio::select! {
             ended = &mut connection => ended,
-            () = shutdown.cancelled() => {
+            () = ending.shutdown.cancelled() => {
+                // Asked to end, hyper would drop a request that is just arriving on a new connection.
+                if !asked.load(Ordering::Relaxed) && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                    return ended;
+                }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 (&mut connection).await
             }
@@ -102,9 +131,13 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, shutdown
     }
 }
 
-async fn answer(mut app: Router, place: Place, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+async fn answer(mut app: Router, place: Place, leaving: CancellationToken, mut request: Request<Incoming>) -> Result<Response, Infallible> {
     request.extensions_mut().insert(place);
-    app.call(request).await
+    let mut answer = app.call(request).await?;
+    if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+    }
+    Ok(answer)
 }
 
 /// Ends our side and discards what still comes: closing with bytes unread would reset the connection, and the client
@@ -112,7 +145,7 @@ async fn answer(mut app: Router, place: Place, mut request: Request<Incoming>) -
 async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let mut discarded = [0; 1024];
-    let _ = tokio::time::timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {} }).await;
+    let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {} }).await;
 }
 
 #[cfg(test)]

@@ -54,14 +54,28 @@ impl Cluster {
     /// # Errors
     /// When it does not become ready.
     pub async fn scratch(gateways: u16, replicas: u16, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut cluster = Self::planned(gateways, replicas)?;
+        cluster.set(settings.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        cluster.up().await?;
+        Ok(cluster)
+    }
+
+    /// The same, with settings that may depend on the plan, and not started yet.
+    ///
+    /// # Errors
+    /// When there is no place for it.
+    pub fn planned(gateways: u16, replicas: u16) -> anyhow::Result<Self> {
         let guard = Guard::new("cluster")?;
         // Machines that run tests are busy, and a commit that waits seconds for the disk is not what is tested.
         let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, false)?;
-        cluster.settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         cluster.inherits_settings = false;
         cluster._guard = Some(guard);
-        cluster.up().await?;
         Ok(cluster)
+    }
+
+    /// Adds settings, which programs hear when they start.
+    pub fn set(&mut self, settings: impl IntoIterator<Item = (String, String)>) {
+        self.settings.extend(settings);
     }
 
     /// Starts what does not run, leaves the rest alone, ends what is not in the plan, and waits until all is ready.
@@ -131,6 +145,14 @@ impl Cluster {
         self.daemon(member)?.stop(LEAVE).await
     }
 
+    /// Ends one process as an operator does; it must leave in good order.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn leave(&self, member: Member) -> anyhow::Result<()> {
+        self.daemon(member)?.leave(LEAVE).await.with_context(|| format!("{}-{}", member.0.name(), member.1))
+    }
+
     /// `kill -9` of one process and its children.
     ///
     /// # Errors
@@ -193,6 +215,13 @@ impl Cluster {
             settings.push((format!("CONFAB_{name}_URL"), replicas.join(",")));
             settings.push((format!("CONFAB_{name}_STORE_FILE"), secret("postgres-url")));
         }
+        if let (Role::Gateway, n) = member {
+            let url = |n| format!("http://127.0.0.1:{}", self.plan.forward_port(n));
+            // The balancer keeps idle connections for a second.
+            settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
+            settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
+            settings.push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
+        }
         settings.extend(self.settings.iter().cloned());
         settings
     }
@@ -222,6 +251,7 @@ impl Cluster {
             }
             Role::Auth | Role::Room | Role::Message | Role::File | Role::Gateway => {
                 ports.push(self.plan.admin_port(member));
+                ports.extend((member.0 == Role::Gateway).then(|| self.plan.forward_port(member.1)));
                 fs::create_dir_all(&daemon.work)?;
                 fs::write(daemon.work.join("settings"), text(&daemon))?;
             }

@@ -21,19 +21,19 @@ pub const LINES: usize = 5000;
 /// How many sends of one client wait for their acknowledgement at once.
 const WINDOW: usize = 10;
 
-/// Has the conversation at a server: half of the clients begin by polling at one of `gateways` each, the others, or all when
-/// none is named, go to `balancer` by WebSocket alone. Every send must be taken at its first try: nothing is broken here.
+/// Has the conversation at a server or a balancer: half of the clients begin by polling, the others use WebSocket alone. Every
+/// send must be taken at its first try: nothing is broken here.
 ///
 /// # Errors
 /// When a send is refused, or anybody hears anything but the rooms' histories.
-pub async fn converse(gateways: &[String], balancer: &str) -> anyhow::Result<()> {
-    let api = Api::new(balancer);
+pub async fn converse(url: &str) -> anyhow::Result<()> {
+    let api = Api::new(url);
     let accounts = signups(&api).await?;
     let mut rooms = Vec::new();
     for _ in 0..ROOMS {
         rooms.push(api.room(&accounts[0]).await?);
     }
-    let sockets = connect(gateways, balancer, &accounts).await?;
+    let sockets = connect(url, &accounts).await?;
     for (n, socket) in sockets.iter().enumerate() {
         for room in rooms_of(n) {
             let ack = socket.emit("joinRoom", json!(rooms[room])).await?;
@@ -90,12 +90,11 @@ async fn signups(api: &Api) -> anyhow::Result<Vec<Account>> {
     Ok(accounts)
 }
 
-async fn connect(gateways: &[String], balancer: &str, accounts: &[Account]) -> anyhow::Result<Vec<Socket>> {
+async fn connect(url: &str, accounts: &[Account]) -> anyhow::Result<Vec<Socket>> {
     let stock = [Stock::javascript()?, Stock::python()?];
     let mut sockets = Vec::new();
     for (n, account) in accounts.iter().enumerate() {
-        let by_polling = gateways.get(n / 4 % gateways.len().max(1)).filter(|_| n / 2 % 2 == 0);
-        let (url, transports) = by_polling.map_or((balancer, Transports::WebSocket), |url| (url, Transports::Upgrade));
+        let transports = if n / 2 % 2 == 0 { Transports::Upgrade } else { Transports::WebSocket };
         sockets.push(stock[n % 2].connect(url, &account.token, transports).await?);
     }
     Ok(sockets)

@@ -92,10 +92,25 @@ impl Daemon {
         }
         let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
         fs::write(&self.pid_file, format!("{}\n", child.id()))?;
-        let pid = child.id().try_into()?;
+        let pid: i32 = child.id().try_into()?;
         // Somebody has to take note of its end, or it stays behind as a zombie for as long as the caller lives.
-        std::thread::spawn(move || { child }.wait());
+        let (mut child, end) = (child, self.work.join(format!("end-of-{pid}")));
+        std::thread::spawn(move || child.wait().map(|status| fs::write(end, status.to_string())));
         Ok(pid)
+    }
+
+    /// Ends it in order: SIGTERM, and it must be gone within `limit` and say that all went well.
+    ///
+    /// # Errors
+    /// When it does not run, is still there, or ended in another way.
+    pub async fn leave(&self, limit: Duration) -> anyhow::Result<()> {
+        let pid = self.running().context("it does not run")?;
+        signal(pid, Signal::TERM);
+        let end = self.work.join(format!("end-of-{pid}"));
+        let status = async || fs::read_to_string(&end).ok().filter(|status| !status.is_empty());
+        let status = eventually("its end", limit, status).await.with_context(|| self.last_words())?;
+        anyhow::ensure!(status == "exit status: 0", "{status}: {}", self.last_words());
+        self.kill().await
     }
 
     /// Ends it in order, or by force when it has not ended within `limit`; then whatever it left over.

@@ -80,7 +80,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy)]
 enum Ports {
     /// The documented ones: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… / 7211… / 7221… /
-    /// 7231… / 7241…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
+    /// 7231… / 7241…, between gateways 7251…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
     Fixed,
     /// A block that was free, from this port on.
     Block(u16),
@@ -97,7 +97,7 @@ impl Plan {
     /// # Errors
     /// When no free block is found.
     pub fn free(directory: impl Into<PathBuf>, gateways: u16, replicas: u16) -> anyhow::Result<Self> {
-        Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(150)?) })
+        Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(160)?) })
     }
 
     /// Every process, in the order of starting.
@@ -144,6 +144,14 @@ impl Plan {
         match self.ports {
             Ports::Block(first) => first + 100 + row * 10 + n,
             Ports::Fixed => 7200 + row * 10 + n,
+        }
+    }
+
+    /// The port on which other gateways reach a gateway.
+    pub fn forward_port(&self, n: u16) -> u16 {
+        match self.ports {
+            Ports::Block(first) => first + 150 + n,
+            Ports::Fixed => 7250 + n,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -18,10 +19,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Realtime;
-use super::packet::Malformed;
-use super::polling;
+use super::packet::{Frame, Malformed};
 use super::session::{Session, Transport};
 use super::websocket;
+use super::{forward, polling};
 use crate::server::Place;
 
 /// How long a payload may take to arrive.
@@ -70,12 +71,31 @@ impl IntoResponse for Refusal {
     }
 }
 
+type Asked = Result<Query<Parameters>, QueryRejection>;
+
 #[derive(Deserialize)]
-struct Parameters {
+pub(super) struct Parameters {
     #[serde(rename = "EIO")]
     version: Option<String>,
     transport: Option<String>,
     sid: Option<String>,
+    /// Different for each poll of a client.
+    t: Option<String>,
+}
+
+impl Parameters {
+    /// Whether a WebSocket is meant.
+    fn websocket(&self) -> Result<bool, Refusal> {
+        let websocket = match self.transport.as_deref() {
+            Some("polling") => false,
+            Some("websocket") => true,
+            _ => return Err(Refusal::UnknownTransport),
+        };
+        match self.version.as_deref() {
+            Some("4") => Ok(websocket),
+            _ => Err(Refusal::UnsupportedVersion),
+        }
+    }
 }
 
 /// The routes of real time.
@@ -83,39 +103,59 @@ pub fn router(edge: Arc<Realtime>) -> Router {
     Router::new().route("/socket.io/", any(handle)).route("/socket.io", any(handle)).with_state(edge)
 }
 
-async fn handle(
-    State(edge): State<Arc<Realtime>>,
-    query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let Ok(Query(parameters)) = query else { return Err(Refusal::BadRequest) };
+async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
+    let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
     if !allowed(&edge, request.headers()) {
         return Err(Refusal::Forbidden);
     }
-    let websocket = match parameters.transport.as_deref() {
-        Some("polling") => false,
-        Some("websocket") => true,
-        _ => return Err(Refusal::UnknownTransport),
-    };
-    if parameters.version.as_deref() != Some("4") {
-        return Err(Refusal::UnsupportedVersion);
-    }
-    let Some(sid) = parameters.sid else {
-        if edge.is_leaving() {
-            return Err(Refusal::GoingAway);
+    let websocket = parameters.websocket()?;
+    let Some(sid) = &parameters.sid else { return open(&edge, websocket, request) };
+    match (edge.registry.get(sid), &edge.forward) {
+        (Some(session), _) => carry(session, websocket, parameters.t, request).await,
+        (None, Some(forward)) => {
+            let node = forward.elsewhere(sid).ok_or(Refusal::UnknownSession)?;
+            forward::pass(&edge, forward, node, sid, request).await
         }
-        let bearer = bearer(request.headers());
-        return match (websocket, request.method()) {
-            (_, method) if method != Method::GET => Err(Refusal::BadMethod),
-            (false, _) => Ok(polling::open(&edge, bearer)),
-            (true, _) => {
-                let accept = accept(request.headers())?;
-                let session = Session::open(&edge, Transport::WebSocket, bearer);
-                Ok(upgrade(request, accept, session, false))
-            }
-        };
-    };
-    let session = edge.registry.get(&sid).ok_or(Refusal::UnknownSession)?;
+        (None, None) => Err(Refusal::UnknownSession),
+    }
+}
+
+/// What another gateway passes on, and DELETE, by which it says that it leaves: what it passes on now is to end soon.
+pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
+    let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
+    let session = parameters.sid.as_deref().and_then(|sid| edge.registry.get(sid)).ok_or(Refusal::UnknownSession)?;
+    if request.method() == Method::DELETE {
+        if *session.transport() == Transport::WebSocket {
+            let within = edge.clients.call.deadline;
+            edge.connections.spawn(async move { session.go_away(within).await });
+        } else {
+            // The next poll takes another way.
+            session.outbox.push(Frame::engine("6"));
+        }
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    carry(session, parameters.websocket()?, parameters.t, request).await
+}
+
+/// A new session.
+fn open(edge: &Arc<Realtime>, websocket: bool, request: Request) -> Result<Response, Refusal> {
+    if edge.is_leaving() {
+        return Err(Refusal::GoingAway);
+    }
+    if request.method() != Method::GET {
+        return Err(Refusal::BadMethod);
+    }
+    let bearer = bearer(request.headers());
+    if !websocket {
+        return Ok(polling::open(edge, bearer));
+    }
+    let accept = accept(request.headers())?;
+    let session = Session::open(edge, Transport::WebSocket, bearer);
+    Ok(upgrade(request, accept, session, false))
+}
+
+/// A request for a session of this gateway.
+async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, request: Request) -> Result<Response, Refusal> {
     match (websocket, request.method()) {
         (true, &Method::GET) => {
             let accept = accept(request.headers())?;
@@ -124,13 +164,14 @@ async fn handle(
                 false => Err(Refusal::BadRequest),
             }
         }
-        (false, &Method::GET) => polling::poll(session).await,
+        (false, &Method::GET) => polling::poll(session, t.as_deref()).await,
         (false, &Method::POST) => {
             let polled = matches!(*session.transport(), Transport::Polling { .. } | Transport::Probing { .. });
             if !polled {
                 return Err(Refusal::BadRequest);
             }
-            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), polling::max_payload(edge.config.max_packet))).await {
+            let most = polling::max_payload(session.edge.config.max_packet);
+            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), most)).await {
                 Ok(Ok(body)) => polling::receive(session, body).await,
                 Ok(Err(_)) => {
                     session.finish();

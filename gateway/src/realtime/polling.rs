@@ -1,7 +1,7 @@
 //! A session over HTTP long-polling, until it is upgraded.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
@@ -22,47 +22,107 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
+/// How often it is looked whether the first try of a GET that came again has ended.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Longest `t` that is remembered.
+const MAX_T: usize = 64;
+/// Nothing to say.
+const NOOP: Bytes = Bytes::from_static(b"6");
+/// The session is over.
+const CLOSE: Bytes = Bytes::from_static(b"1");
 
 /// Opens a session and answers its first packet.
 pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
     let session = Session::open(edge, Transport::Polling { reading: false }, bearer);
     tokio::spawn(watch(session.clone()));
-    payload(&session)
+    text(queued(&session).unwrap_or(NOOP))
 }
 
-/// A GET: answers what is queued, as soon as there is something.
+/// A GET: answers what is queued, as soon as there is something. One that bears the same `t` as the last is the same GET, sent
+/// again on its way here because its answer was lost, and gets the same bytes.
 ///
 /// # Errors
 /// When another GET is waiting already, which ends the session; or when it does not poll any more.
-pub async fn poll(session: Arc<Session>) -> Result<Response, Refusal> {
-    let Some(_turn) = Turn::take(&session) else {
-        if *session.transport() != Transport::WebSocket {
-            session.finish();
+pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Refusal> {
+    let turn = loop {
+        if let Some(payload) = session.last_poll.payload(t) {
+            return Ok(text(payload));
         }
-        return Err(Refusal::BadRequest);
+        match Turn::take(&session) {
+            Some(turn) => break turn,
+            // That the first try is lost may not be known yet.
+            None if session.last_poll.is(t) => sleep(AGAIN).await,
+            None => {
+                if *session.transport() != Transport::WebSocket {
+                    session.finish();
+                }
+                return Err(Refusal::BadRequest);
+            }
+        }
     };
+    session.last_poll.begin(t);
+    let payload = next_payload(&session).await;
+    session.last_poll.answered(&payload);
+    drop(turn);
+    Ok(text(payload))
+}
+
+async fn next_payload(session: &Session) -> Bytes {
     loop {
         // What is asked after this, of the session or of the outbox, wakes the wait below.
-        let response = payload_of(&session);
+        let payload = queued(session);
         let probing = matches!(*session.transport(), Transport::Probing { .. });
         let closing = session.outbox.closing();
-        if let Some(response) = response {
+        if let Some(payload) = payload {
             if closing == Some(Close::Flushed) && session.outbox.is_empty() {
                 session.finish();
             }
-            return Ok(response);
+            return payload;
         }
         if closing.is_some() {
             session.finish();
-            return Ok(text("1"));
+            return CLOSE;
         }
         let queued = poll_fn(|context| session.outbox.poll(context));
         if !probing {
             queued.await;
         } else if timeout(PROBE_HOLD, queued).await.is_err() {
             // The client waits for this GET to end before it changes over.
-            return Ok(text("6"));
+            return NOOP;
         }
+    }
+}
+
+/// The last GET of a session and, once it is answered, its payload.
+#[derive(Default)]
+pub struct LastPoll(Mutex<Option<(Box<str>, Option<Bytes>)>>);
+
+impl LastPoll {
+    fn last(&self) -> MutexGuard<'_, Option<(Box<str>, Option<Bytes>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is(&self, t: Option<&str>) -> bool {
+        self.last().as_ref().is_some_and(|(last, _)| Some(&**last) == t)
+    }
+
+    fn payload(&self, t: Option<&str>) -> Option<Bytes> {
+        self.last().as_ref().filter(|(last, _)| Some(&**last) == t).and_then(|(_, payload)| payload.clone())
+    }
+
+    fn begin(&self, t: Option<&str>) {
+        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| (t.into(), None));
+    }
+
+    fn answered(&self, payload: &Bytes) {
+        if let Some((_, answer)) = &mut *self.last() {
+            *answer = Some(payload.clone());
+        }
+    }
+
+    /// No GET of the session comes any more.
+    pub fn forget(&self) {
+        *self.last() = None;
     }
 }
 
@@ -131,15 +191,11 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn payload(session: &Session) -> Response {
-    payload_of(session).unwrap_or_else(|| text("6"))
-}
-
 /// What is queued, as one payload.
-fn payload_of(session: &Session) -> Option<Response> {
+fn queued(session: &Session) -> Option<Bytes> {
     let frames = session.outbox.take_some(MAX_PACKETS, session.edge.config.max_packet);
     let packets = frames.iter().map(|frame| frame.packet()).collect::<Vec<_>>();
-    (!packets.is_empty()).then(|| text(packets.join(&SEPARATOR)))
+    (!packets.is_empty()).then(|| packets.join(&SEPARATOR).into())
 }
 
 fn text(body: impl Into<Body>) -> Response {

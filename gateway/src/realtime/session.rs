@@ -13,6 +13,7 @@ use super::Realtime;
 use super::hub::{Arrival, Listener};
 use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
+use super::polling::LastPoll;
 use super::socket::Socket;
 use crate::tokens::Identity;
 
@@ -32,6 +33,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// The `Authorization` header's token of the first request, if it had one.
     pub bearer: Option<Box<str>>,
+    /// So that a poll that is sent again gets the same answer.
+    pub last_poll: LastPoll,
     /// The Socket.IO client within.
     pub socket: Socket,
     /// How many packets the client has sent, its signs of life.
@@ -75,10 +78,11 @@ impl Session {
     pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Arc<Self> {
         let session = Arc::new(Self {
             id: edge.registry.next_id(),
-            sid: secret().into(),
+            sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
             edge: edge.clone(),
             outbox: Outbox::default(),
             bearer,
+            last_poll: LastPoll::default(),
             socket: Socket::new(&edge.config),
             seen: AtomicU64::new(0),
             transport: Mutex::new(transport),
@@ -128,6 +132,7 @@ impl Session {
         if upgraded {
             *transport = Transport::WebSocket;
             self.on_websocket.store(true, Ordering::Relaxed);
+            self.last_poll.forget();
         }
         upgraded
     }

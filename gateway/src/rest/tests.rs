@@ -32,7 +32,7 @@ pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let process = Process::new();
     let listen = ([127, 0, 0, 1], 0).into();
     let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
-    let routes = crate::start(&config, listen, auth, room, message, file, bus(), &process).await.unwrap().routes;
+    let routes = crate::start(&config, listen, auth, room, message, file, bus(), None, &process).await.unwrap().routes;
     process.readiness.started();
     eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))).await;
     routes

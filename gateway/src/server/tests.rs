@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use super::*;
 use axum::routing::{get, post};
 use clap::Parser;
+use confab_common::process::Process;
 use tokio::sync::Notify;
 
 #[derive(clap::Parser)]
@@ -16,8 +17,8 @@ pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Proc
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
-    let serving = process.clone();
-    (address, process, tokio::spawn(async move { serve(listener, app, &serving, &config).await }))
+    let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone() };
+    (address, process, tokio::spawn(async move { serve(listener, app, &ending, &config).await }))
 }
 
 async fn sent(address: SocketAddr, text: &str) -> TcpStream {

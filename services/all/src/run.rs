@@ -47,7 +47,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     };
     file_binder.bind(to_file.clone());
 
-    let edge = confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus, &process).await?;
+    let key = parts.bus.cluster_key.as_ref();
+    let edge = confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus, key, &process).await?;
     process.readiness.started();
     tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
     if parts.keeps_here(&storage)? {

@@ -5,7 +5,7 @@ mod replicas;
 mod server;
 mod transport;
 
-pub use network::{connect, urls};
+pub use network::{connect, targets, urls};
 pub use server::serve;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 

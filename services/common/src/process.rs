@@ -14,7 +14,9 @@ use crate::{admin, telemetry};
 /// What a program's `main` gets.
 #[derive(Clone)]
 pub struct Process {
-    /// Cancelled on SIGTERM or Ctrl-C.
+    /// Cancelled on SIGTERM or Ctrl-C: it still takes what comes, so that nothing fails that is on its way.
+    pub leaving: CancellationToken,
+    /// Cancelled when nothing more is to be taken.
     pub shutdown: CancellationToken,
     /// What `/readyz` says.
     pub readiness: Readiness,
@@ -23,7 +25,7 @@ pub struct Process {
 impl Process {
     /// A context of its own, for tests and for programs that are part of another.
     pub fn new() -> Self {
-        Self { shutdown: CancellationToken::new(), readiness: Readiness::default() }
+        Self { leaving: CancellationToken::new(), shutdown: CancellationToken::new(), readiness: Readiness::default() }
     }
 }
 
@@ -103,6 +105,7 @@ where
     }
     tracing::info!("leaving; a second signal ends at once");
     process.readiness.drain();
+    process.leaving.cancel();
     let accepting = async {
         tokio::time::sleep(common.accept_drain).await;
         process.shutdown.cancel();

@@ -1,4 +1,4 @@
-//! `conversation [URL]`: has the conversation of the end-to-end tests at a server that runs, by WebSocket alone.
+//! `conversation [URL]`: has the conversation of the end-to-end tests at a server that runs.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let Arguments { url } = Arguments::parse();
     let begin = Instant::now();
-    converse(&[], &url).await?;
+    converse(&url).await?;
     let seconds = begin.elapsed().as_secs_f32();
     println!("{CLIENTS} stock clients spoke {LINES} lines in {ROOMS} rooms in {seconds:.1} s; each heard exactly what history says.");
     Ok(())

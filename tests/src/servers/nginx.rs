@@ -57,8 +57,8 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
 
-    # Gateways end what idles for 10 s: a connection is never reused as late as that.
-    upstream gateways {{ {servers}keepalive 64; keepalive_timeout 5s; }}
+    # A gateway that leaves takes requests for two more seconds: until then every idle connection to it is ended or used.
+    upstream gateways {{ {servers}keepalive 64; keepalive_timeout 1s; }}
     map $http_upgrade $connection_header {{ default upgrade; '' ''; }}
     # When the last gateway that was tried had been reached, it may have done what was asked; else one may come back at once.
     map $upstream_connect_time $retry_after {{ default 1; '~[0-9]$' ''; }}

@@ -8,4 +8,6 @@ mod history;
 mod realtime;
 mod recovery;
 mod rest;
+mod rolling;
+mod stickiness;
 mod world;

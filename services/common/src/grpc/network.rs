@@ -53,7 +53,11 @@ pub fn urls(text: &str) -> Result<String, String> {
     targets(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
+/// The `host:port`s of a setting that is for [`connect`].
+///
+/// # Errors
+/// When it is not of the form that is asked for.
+pub fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
     urls.split(',').map(|url| target(url.trim())).collect()
 }
 

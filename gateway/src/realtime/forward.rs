@@ -1,0 +1,210 @@
+//! Sessions of other gateways: what comes for one is passed on to the gateway that has it, in one hop and never twice.
+
+mod node;
+mod seal;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_lc_rs::hmac;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::{Method, Response, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::any;
+use confab_common::{Secret, grpc};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use self::node::Nodes;
+use self::seal::{SEAL, Sealer};
+use super::Realtime;
+use super::handshake::{self, Refusal};
+use crate::config::ForwardConfig;
+use crate::edge::REQUEST_ID;
+use crate::server::Place;
+
+use node::NodeId;
+
+/// How long a gateway may take to be connected.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a connection is kept for the next request: less than its server keeps it.
+const KEEP: Duration = Duration::from_secs(5);
+/// Who forwarded a request before it came to us.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The headers of a client's request that matter to the gateway that has its session.
+const PASSED_ON: [HeaderName; 7] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_TYPE, REQUEST_ID, FORWARDED_FOR];
+/// And of its answer.
+const PASSED_BACK: [HeaderName; 4] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, CONTENT_TYPE];
+
+/// What is needed to forward, checked.
+struct Settings {
+    targets: Vec<String>,
+    own: SocketAddr,
+    key: hmac::Key,
+}
+
+impl Settings {
+    fn of(config: &ForwardConfig, key: Option<&Secret>) -> anyhow::Result<Option<Self>> {
+        let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
+        let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways know one another by it")?;
+        let own = config.forward_address.or((!listen.ip().is_unspecified()).then_some(listen));
+        let own = own.context("CONFAB_FORWARD_ADDRESS: say by which address other gateways reach this one")?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
+        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, own, key }))
+    }
+}
+
+/// Finds out what is wrong with the settings.
+///
+/// # Errors
+/// When something is.
+pub fn check(config: &ForwardConfig, key: Option<&Secret>) -> anyhow::Result<()> {
+    Settings::of(config, key).map(drop)
+}
+
+/// The way to the other gateways.
+pub struct Forward {
+    own: NodeId,
+    nodes: Arc<Nodes>,
+    sealer: Sealer,
+    http: Client<HttpConnector, Body>,
+    /// How long an answer may take: a GET waits until its session is pinged.
+    patience: Duration,
+}
+
+impl Forward {
+    /// The way to the gateways that the settings name; `None` when they name none.
+    ///
+    /// # Errors
+    /// When something is wrong with them.
+    pub fn open(config: &ForwardConfig, key: Option<&Secret>, patience: Duration) -> anyhow::Result<Option<Self>> {
+        let Some(Settings { targets, own, key }) = Settings::of(config, key)? else { return Ok(None) };
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP).build(connector);
+        let nodes = Nodes::find(targets, key.clone());
+        Ok(Some(Self { own: nodes.id_of(own), nodes, sealer: Sealer::new(key), http, patience }))
+    }
+
+    /// The node that the ids of this gateway's sessions name.
+    pub fn own(&self) -> &str {
+        self.own.as_str()
+    }
+
+    /// The other gateway that has given out a session id.
+    pub fn elsewhere(&self, sid: &str) -> Option<NodeId> {
+        NodeId::of_session(sid).filter(|node| *node != self.own)
+    }
+
+    /// A request to another gateway, known there as ours.
+    fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Body) -> Option<Request> {
+        let uri = Uri::builder().scheme("http").authority(to.1.to_string()).path_and_query(target).build().ok()?;
+        let seal = self.sealer.seal(to.0.as_str(), &method, &uri);
+        Request::builder().method(method).uri(uri).header(SEAL, seal).body(body).ok()
+    }
+
+    /// The answer, whole; `None` when there is none in time.
+    async fn send(&self, request: Request) -> Option<(Response<Body>, hyper::upgrade::OnUpgrade)> {
+        let exchange = async {
+            let mut answer = self.http.request(request).await.inspect_err(|error| tracing::debug!(%error, "cannot forward")).ok()?;
+            let upgrade = hyper::upgrade::on(&mut answer);
+            let (head, body) = answer.into_parts();
+            let mut back = Response::new(Body::from(body.collect().await.ok()?.to_bytes()));
+            *back.status_mut() = head.status;
+            for name in PASSED_BACK {
+                if let Some(value) = head.headers.get(&name) {
+                    back.headers_mut().insert(name, value.clone());
+                }
+            }
+            Some((back, upgrade))
+        };
+        timeout(self.patience, exchange).await.ok().flatten()
+    }
+}
+
+/// Passes a request on to the gateway that has its session. A gateway that is gone has taken its sessions with it.
+pub async fn pass(
+    edge: &Arc<Realtime>,
+    forward: &Forward,
+    node: NodeId,
+    sid: &str,
+    mut request: Request,
+) -> Result<Response<Body>, Refusal> {
+    let address = forward.nodes.address_of(node).await.ok_or(Refusal::UnknownSession)?;
+    let client = hyper::upgrade::on(&mut request);
+    let (head, body) = request.into_parts();
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut onward = forward.request((node, address), head.method, target, body).ok_or(Refusal::BadRequest)?;
+    for name in PASSED_ON {
+        if let Some(value) = head.headers.get(&name) {
+            onward.headers_mut().insert(name, value.clone());
+        }
+    }
+    let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
+    let (answer, owner) = answered.ok_or(Refusal::UnknownSession)?;
+    metrics::counter!("confab_forwarded_total").increment(1);
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (edge, sid, place) = (edge.clone(), Box::<str>::from(sid), head.extensions.get::<Place>().cloned());
+        edge.connections.clone().spawn(async move {
+            let _place = place;
+            let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
+            metrics::gauge!("confab_tunnels").increment(1);
+            // On the heap and gone with the tunnel's end; the rest of this task is small.
+            until_leaving(&edge, (node, address), &sid, tunnel::run(client, owner)).await;
+            metrics::gauge!("confab_tunnels").decrement(1);
+        });
+    }
+    Ok(answer)
+}
+
+/// Waits for what passes through this gateway; when it leaves meanwhile, the session's own gateway is told, once, and sees to
+/// it that the wait is over soon.
+async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, passing: impl Future<Output = T>) -> T {
+    let mut passing = std::pin::pin!(passing);
+    let leaving = async {
+        let spread = edge.leaving().await;
+        sleep(spread.mul_f64(f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))).await;
+    };
+    tokio::select! {
+        passed = &mut passing => return passed,
+        () = leaving => {}
+    }
+    let target = format!("/socket.io/?sid={sid}");
+    if let Some(forward) = &edge.forward
+        && let Some(request) = forward.request(to, Method::DELETE, &target, Body::empty())
+    {
+        let (_, passed) = tokio::join!(forward.send(request), &mut passing);
+        return passed;
+    }
+    passing.await
+}
+
+/// What other gateways ask of this one; it answers nobody else.
+pub fn router(edge: Arc<Realtime>) -> Router {
+    let ours = from_fn_with_state(edge.clone(), only_gateways);
+    let handler = any(handshake::forwarded);
+    Router::new().route("/socket.io/", handler.clone()).route("/socket.io", handler).with_state(edge).layer(ours)
+}
+
+async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next: Next) -> Response<Body> {
+    let seal = request.headers().get(SEAL);
+    let known = |forward: &Forward| forward.sealer.knows(seal, forward.own.as_str(), request.method(), request.uri());
+    if !edge.forward.as_ref().is_some_and(known) {
+        metrics::counter!("confab_forward_refused_total").increment(1);
+        return (StatusCode::FORBIDDEN, [(CONNECTION, "close")]).into_response();
+    }
+    next.run(request).await
+}

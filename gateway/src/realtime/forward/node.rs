@@ -1,0 +1,180 @@
+//! The gateways of a cluster and their ids. An id is a keyed hash of an address, so that a node is found among the addresses
+//! that the configured names resolve to: nobody registers anywhere, and nothing that a client says is ever dialled.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+/// Length of an id in a session id.
+const LENGTH: usize = 8;
+/// Length of what follows it, see [`secret`](crate::realtime::session::secret).
+const SECRET: usize = 22;
+/// How often names are resolved again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+/// A name server is not asked more often than this, however many unknown nodes are named.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
+/// How long a request waits for names to be resolved again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Which gateway a session lives at: the beginning of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeId([u8; LENGTH]);
+
+impl NodeId {
+    fn of_address(key: &hmac::Key, address: SocketAddr) -> Self {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let tag = hmac::sign(key, format!("confab node {address}").as_bytes());
+        let mut id = [0; LENGTH];
+        // Six bytes are eight characters.
+        let _ = URL_SAFE_NO_PAD.encode_slice(&tag.as_ref()[..LENGTH / 4 * 3], &mut id);
+        Self(id)
+    }
+
+    /// The node that a session id names; `None` when no node of a cluster has given it out.
+    pub fn of_session(sid: &str) -> Option<Self> {
+        let well_formed = sid.len() == LENGTH + SECRET && sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        Some(Self(*sid.as_bytes().first_chunk().filter(|_| well_formed)?))
+    }
+
+    /// The text of it.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// The nodes at the configured names, looked for again every few seconds.
+pub struct Nodes {
+    key: hmac::Key,
+    targets: Vec<String>,
+    // A std lock: held for a look or a change, never across an await.
+    known: Mutex<Vec<Node>>,
+    resolve: Notify,
+    resolved: Notify,
+}
+
+struct Node {
+    id: NodeId,
+    address: SocketAddr,
+    /// Resolutions in a row in which it was missing.
+    absences: u8,
+}
+
+impl Nodes {
+    /// The nodes at these `host:port`s; ids are made with the cluster's key.
+    pub fn find(targets: Vec<String>, key: hmac::Key) -> Arc<Self> {
+        let nodes = Arc::new(Self { key, targets, known: Mutex::default(), resolve: Notify::new(), resolved: Notify::new() });
+        tokio::spawn(keep_resolving(Arc::downgrade(&nodes)));
+        nodes
+    }
+
+    /// The id of the node at an address.
+    pub fn id_of(&self, address: SocketAddr) -> NodeId {
+        NodeId::of_address(&self.key, address)
+    }
+
+    /// Where a node is. One that is not known may have come just now: names are resolved once more.
+    pub async fn address_of(&self, id: NodeId) -> Option<SocketAddr> {
+        let resolved = self.resolved.notified();
+        if let Some(address) = self.known(id) {
+            return Some(address);
+        }
+        self.resolve.notify_one();
+        let _ = timeout(PATIENCE, resolved).await;
+        self.known(id)
+    }
+
+    fn known(&self, id: NodeId) -> Option<SocketAddr> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|node| node.id == id).map(|node| node.address)
+    }
+
+    /// Adds new addresses, removes those missing twice; keeps the last set when nothing was found at all.
+    fn update(&self, addresses: &[SocketAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain_mut(|node| {
+            node.absences = if addresses.contains(&node.address) { 0 } else { node.absences + 1 };
+            node.absences < 2
+        });
+        for address in addresses {
+            if !known.iter().any(|node| node.address == *address) {
+                known.push(Node { id: self.id_of(*address), address: *address, absences: 0 });
+            }
+        }
+    }
+}
+
+async fn keep_resolving(nodes: Weak<Nodes>) {
+    while let Some(nodes) = nodes.upgrade() {
+        let mut addresses = Vec::new();
+        for target in &nodes.targets {
+            match tokio::net::lookup_host(target).await {
+                Ok(found) => addresses.extend(found),
+                Err(error) => tracing::debug!(%target, %error, "cannot resolve"),
+            }
+        }
+        nodes.update(&addresses);
+        nodes.resolved.notify_waiters();
+        let asked = nodes.clone();
+        drop(nodes);
+        sleep(RESOLVE_PAUSE).await;
+        let _ = timeout(RESOLVE_EVERY, asked.resolve.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes())
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_is_found_by_the_id_in_its_sessions() {
+        let nodes = Nodes::find(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], key("k"));
+        let id = nodes.id_of(address("127.0.0.1:2"));
+        let sid = format!("{}{}", id.as_str(), crate::realtime::session::secret());
+        assert_eq!(NodeId::of_session(&sid), Some(id));
+        assert_eq!(nodes.address_of(id).await, Some(address("127.0.0.1:2")));
+        assert_eq!(nodes.address_of(nodes.id_of(address("127.0.0.1:3"))).await, None);
+        assert_eq!(id, nodes.id_of(address("[::ffff:127.0.0.1]:2")));
+        assert_ne!(id, NodeId::of_address(&key("another"), address("127.0.0.1:2")));
+    }
+
+    #[test]
+    fn what_no_node_gives_out_names_none() {
+        let good = "x".repeat(LENGTH + SECRET);
+        assert!(NodeId::of_session(&good).is_some());
+        for bad in ["", "x", &good[1..], &format!("{good}x"), &good.replacen('x', "/", 1), &format!("ä{}", &good[2..])] {
+            assert_eq!(NodeId::of_session(bad), None, "{bad}");
+        }
+        assert_eq!(crate::realtime::session::secret().len(), SECRET);
+    }
+
+    #[tokio::test]
+    async fn a_node_leaves_after_two_absences_and_never_the_last_ones() {
+        let nodes = Nodes::find(vec![], key("k"));
+        let (a, b) = (address("127.0.0.1:1"), address("127.0.0.1:2"));
+        let both = || (nodes.known(nodes.id_of(a)).is_some(), nodes.known(nodes.id_of(b)).is_some());
+        nodes.update(&[a, b]);
+        nodes.update(&[b]);
+        assert_eq!(both(), (true, true));
+        nodes.update(&[b]);
+        nodes.update(&[]);
+        nodes.update(&[]);
+        assert_eq!(both(), (false, true));
+    }
+}

@@ -1,0 +1,113 @@
+//! A forwarded WebSocket: bytes from the client to the gateway that has its session, and back.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::{Either, poll_fn, select};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Most bytes that are read at once.
+const TURN: usize = 16 * 1024;
+/// An end that takes nothing for so long is given up; a session's own gateway gives up a little earlier.
+const STUCK: Duration = Duration::from_secs(15);
+/// How long one direction goes on after the other has ended.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Carries bytes both ways until one end closes.
+pub async fn run(client: Upgraded, owner: Upgraded) {
+    // Both sides are plain TCP, ours by the accept loop, the other by the connector.
+    let (Ok(client), Ok(owner)) = (client.downcast::<TokioIo<TcpStream>>(), owner.downcast::<TokioIo<TcpStream>>()) else { return };
+    let (mut client_io, mut owner_io) = (client.io.into_inner(), owner.io.into_inner());
+    let (from_client, to_client) = client_io.split();
+    let (from_owner, to_owner) = owner_io.split();
+    let up = pin!(pump(&client.read_buf, from_client, to_owner));
+    let down = pin!(pump(&owner.read_buf, from_owner, to_client));
+    let _ = match select(up, down).await {
+        Either::Left((_, down)) => timeout(LINGER, down).await,
+        Either::Right((_, up)) => timeout(LINGER, up).await,
+    };
+}
+
+/// One direction, to its end, which is passed on.
+async fn pump(first: &[u8], mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    write(&mut to, first).await?;
+    while let Some(rest) = poll_fn(|context| turn(context, &mut from, &mut to)).await? {
+        write(&mut to, &rest).await?;
+    }
+    to.shutdown().await
+}
+
+/// Passes on what there is, until there is nothing (pending), the other side takes no more (the rest), or the end (`None`).
+/// The buffer is on the stack of the turn: a tunnel that is idle has none.
+fn turn<R, W>(context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Option<Box<[u8]>>>>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let mut space = [MaybeUninit::uninit(); TURN];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *from).poll_read(context, &mut buffer))?;
+        let read = buffer.filled();
+        if read.is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let written = match Pin::new(&mut *to).poll_write(context, read) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        if written < read.len() {
+            return Poll::Ready(Ok(Some(read[written..].into())));
+        }
+    }
+}
+
+/// Writes all, as long as some of it is taken now and then.
+async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(STUCK, to.write(bytes)).await??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    #[tokio::test]
+    async fn all_bytes_in_order_through_a_narrow_pipe() {
+        let sent = (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>();
+        let ((mut source, from), (to, mut sink)) = (duplex(1 << 20), duplex(777));
+        let (first, rest) = sent.split_at(1000);
+        let mut received = Vec::new();
+        let reading = async {
+            sink.read_to_end(&mut received).await.unwrap();
+        };
+        let writing = async {
+            source.write_all(rest).await.unwrap();
+            drop(source);
+        };
+        let (pumped, ..) = tokio::join!(pump(first, from, to), writing, reading);
+        pumped.unwrap();
+        assert!(received == sent, "{} of {}", received.len(), sent.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_given_up() {
+        let ((mut source, from), (to, _sink)) = (duplex(1 << 20), duplex(16));
+        source.write_all(&[1; 1000]).await.unwrap();
+        assert_eq!(pump(&[], from, to).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,217 @@
+//! No stickiness: whichever gateway a request of a session comes to, it is as if it had come to its own.
+
+use std::time::Duration;
+
+use confab_tests::api::{Account, Api};
+use confab_tests::cluster::Cluster;
+use confab_tests::plan::Role;
+use confab_tests::raw::{Client, Polling};
+use confab_tests::stock::{Report, Socket, Stock, Transports};
+use confab_tests::wait::eventually;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::task::JoinSet;
+
+/// Stock clients of the large test, how many share a process, a room, and connect at once.
+const CLIENTS: usize = 1000;
+const PROCESS: usize = 250;
+const ROOM: usize = 20;
+const AT_ONCE: usize = 50;
+
+/// Three gateways behind a balancer that goes round.
+async fn three() -> MutexGuard<'static, Cluster> {
+    static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
+    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(3, 1, &[]).await.expect("the cluster starts")));
+    let cluster = shared.await.lock().await;
+    cluster.up().await.expect("the cluster is whole");
+    cluster
+}
+
+fn balancer(cluster: &Cluster) -> Api {
+    Api::new(cluster.plan.url((Role::Lb, 1)))
+}
+
+fn states(socket: &Socket, kind: &str) -> usize {
+    socket.reports().iter().filter(|report| matches!(report, Report::State(name, _) if name == kind)).count()
+}
+
+/// The contents heard, in order.
+fn heard(socket: &Socket) -> Vec<Value> {
+    socket.events("message")
+}
+
+async fn joined(stock: &Stock, url: &str, account: &Account, transports: Transports, room: &str) -> anyhow::Result<Socket> {
+    let socket = stock.connect(url, &account.token, transports).await?;
+    let ack = socket.emit("joinRoom", json!({"roomId": room, "after": 0})).await?;
+    anyhow::ensure!(ack["ok"] == true, "joinRoom: {ack}");
+    Ok(socket)
+}
+
+async fn hears(socket: &Socket, history: &[Value]) -> anyhow::Result<()> {
+    let all = |_: &[Report]| (heard(socket).len() >= history.len()).then_some(());
+    socket.until("all of the room", Duration::from_secs(60), all).await?;
+    anyhow::ensure!(heard(socket) == history, "heard {:?} instead of {history:?}", heard(socket));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_stock_clients_upgrade_through_round_robin_and_none_fails() {
+    let cluster = three().await;
+    let api = balancer(&cluster);
+    let account = api.signup().await.unwrap();
+    let mut rooms = Vec::new();
+    for _ in 0..CLIENTS / ROOM {
+        rooms.push(api.room(&account).await.unwrap());
+    }
+    let processes = (0..CLIENTS / PROCESS).map(|_| Stock::javascript().unwrap()).collect::<Vec<_>>();
+    let mut sockets = Vec::new();
+    let mut connecting = JoinSet::new();
+    for n in 0..CLIENTS {
+        let (stock, url, account, room) =
+            (processes[n % processes.len()].clone(), api.url.clone(), account.clone(), rooms[n / ROOM].clone());
+        connecting.spawn(async move {
+            let socket = joined(&stock, &url, &account, Transports::Upgrade, &room).await?;
+            socket.state("upgrade").await?;
+            anyhow::Ok((room, socket))
+        });
+        if connecting.len() >= AT_ONCE {
+            sockets.push(connecting.join_next().await.unwrap().unwrap().unwrap());
+        }
+    }
+    while let Some(connected) = connecting.join_next().await {
+        sockets.push(connected.unwrap().unwrap());
+    }
+    let say = |(room, socket): &(String, Socket)| socket.emit_later("message", vec![json!({"roomId": room, "content": "here"})]);
+    let sends = sockets.iter().map(say).collect::<Vec<_>>();
+    for ack in sends {
+        assert_eq!(ack.await.unwrap()[0]["ok"], true);
+    }
+    for room in &rooms {
+        let history = api.history(room, &account, 200).await.unwrap();
+        assert_eq!(history.len(), ROOM);
+        for (_, socket) in sockets.iter().filter(|(of, _)| of == room) {
+            hears(socket, &history).await.unwrap();
+        }
+    }
+    for (_, socket) in &sockets {
+        let seen = ["connect", "upgrade", "connect_error", "disconnect", "reconnect"].map(|kind| states(socket, kind));
+        assert_eq!(seen, [1, 1, 0, 0, 0], "{:?}", socket.reports());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_polls_goes_round_as_well() {
+    let cluster = three().await;
+    let api = balancer(&cluster);
+    let account = api.signup().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let mut sockets = Vec::new();
+    for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {
+        for transports in [Transports::Polling, Transports::Polling, Transports::Upgrade] {
+            sockets.push(joined(&stock, &api.url, &account, transports, &room).await.unwrap());
+        }
+    }
+    for round in 0..10 {
+        for socket in &sockets {
+            let ack = socket.emit("message", json!({"roomId": room, "content": format!("round {round}")})).await.unwrap();
+            assert_eq!(ack["ok"], true, "{ack}");
+        }
+    }
+    let history = api.history(&room, &account, 200).await.unwrap();
+    assert_eq!(history.len(), sockets.len() * 10);
+    for socket in &sockets {
+        hears(socket, &history).await.unwrap();
+        assert_eq!(states(socket, "disconnect"), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
+    let cluster = three().await;
+    let api = balancer(&cluster);
+    let account = api.signup().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let stock = Stock::javascript().unwrap();
+    let mut sockets = Vec::new();
+    for n in 0..12 {
+        let transports = if n % 2 == 0 { Transports::Polling } else { Transports::Upgrade };
+        sockets.push(joined(&stock, &api.url, &account, transports, &room).await.unwrap());
+    }
+    cluster.kill((Role::Gateway, 2)).await.unwrap();
+    for socket in &sockets {
+        // At the dead one, or, with a WebSocket, behind it; the others notice nothing.
+        let again = async || {
+            let (connected, left) = (states(socket, "connect"), states(socket, "disconnect"));
+            if connected <= left {
+                return None;
+            }
+            let ack = socket.emit("joinRoom", json!({"roomId": room})).await.ok()?;
+            (ack["ok"] == true && states(socket, "disconnect") == left).then_some(())
+        };
+        eventually("it is back in its room", Duration::from_secs(30), again).await.unwrap();
+    }
+    let returned = sockets.iter().filter(|socket| states(socket, "connect") > 1).count();
+    assert!((1..sockets.len()).contains(&returned), "{returned}");
+    let said = api.post("/api/messages", &account, json!({"roomId": room, "content": "still here"})).await.unwrap().expect(201).unwrap();
+    for socket in &sockets {
+        let all = |_: &[Report]| heard(socket).contains(&said).then_some(());
+        socket.until("a message", Duration::from_secs(10), all).await.unwrap();
+    }
+}
+
+/// A session at gateway 1, seen from each gateway.
+async fn poll(cluster: &Cluster, n: u16, method: Method, sid: &str, more: &str) -> anyhow::Result<(u16, String)> {
+    let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={sid}{more}", cluster.plan.url((Role::Gateway, n)));
+    let answer = reqwest::Client::new().request(method, url).body("6").send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_that_is_sent_again_gets_the_same_bytes_by_any_way() {
+    let cluster = three().await;
+    let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
+    let account = api.signup().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let mut client = Polling::connect(&api.url, &account.token).await.unwrap();
+    assert_eq!(client.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
+    let sid = client.sid().to_owned();
+    let get = async |n, t: &str| poll(&cluster, n, Method::GET, &sid, t).await.unwrap();
+    for round in 0..3 {
+        let message = json!({"roomId": room, "content": format!("round {round}")});
+        api.post("/api/messages", &account, message).await.unwrap().expect(201).unwrap();
+        let t = format!("&t={round}");
+        let first = get(2, &t).await;
+        assert!(first.0 == 200 && first.1.contains(&format!("round {round}")), "{first:?}");
+        assert_eq!(get(1, &t).await, first);
+        assert_eq!(get(3, &t).await, first);
+    }
+    // While the first try waits, too.
+    let message = json!({"roomId": room, "content": "at last"});
+    let (first, again, sent) = tokio::join!(get(2, "&t=last"), get(3, "&t=last"), api.post("/api/messages", &account, message));
+    sent.unwrap().expect(201).unwrap();
+    assert!(first.1.contains("at last"), "{first:?}");
+    assert_eq!(first, again);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_comes_in_between_gateways() {
+    let cluster = three().await;
+    let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
+    let account = api.signup().await.unwrap();
+    let client = Polling::connect(&api.url, &account.token).await.unwrap();
+    let url = format!("http://127.0.0.1:{}/socket.io/?EIO=4&transport=polling&sid={}", cluster.plan.forward_port(1), client.sid());
+    let http = reqwest::Client::new();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let forged = format!("{now}.{}", "A".repeat(43));
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        assert_eq!(http.request(method.clone(), &url).send().await.unwrap().status(), 403);
+        assert_eq!(http.request(method, &url).header("confab-forward", &forged).send().await.unwrap().status(), 403);
+    }
+    // A session id that names no node, or one that there is not, is the protocol's own error.
+    let unknown = ["x".repeat(30), "x".repeat(22), format!("{}x", &client.sid()[1..])];
+    for sid in &unknown {
+        let (status, body) = poll(&cluster, 2, Method::GET, sid, "").await.unwrap();
+        assert_eq!((status, body), (400, r#"{"code":1,"message":"Session ID unknown"}"#.into()), "{sid}");
+    }
+}

@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt cluster-up cluster-down cluster-status cluster-test bench
+.PHONY: help run test chaos lint fmt cluster-up cluster-down cluster-status cluster-test bench
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
@@ -18,13 +18,26 @@ test: ## every test; installs or starts what they need
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS)
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
-	cargo build --workspace
+	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
+# The judge must notice what is broken on purpose, and find nothing else to complain of.
+	target/debug/chaos --breakage publish-before-commit
+	target/debug/chaos --breakage no-hints-no-heads
+	target/debug/chaos --breakage skip-repeat-check
+	target/debug/chaos
+
+chaos: ## everything that can break does, for MINUTES=10, by SEED=; proves that nothing is lost, repeated or reordered
+	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS)
+	@scripts/ensure-seaweed.sh
+	@scripts/ensure-clients.sh
+	@scripts/build-failpoints.sh release
+	target/release/chaos --profile long --minutes $(or $(MINUTES),10) $(and $(SEED),--seed $(SEED))
 
 lint: ## format, clippy, and the rules for dependencies
 	@scripts/ensure-deny.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings
 # Advisories need the network and change by themselves; whoever releases asks for them with `cargo deny check advisories`.
 	.tools/bin/cargo-deny check bans licenses sources
 

@@ -67,6 +67,9 @@ pub struct RealtimeConfig {
     /// Most bytes of one packet from a client, attachments included; 0 = any number
     #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
+    /// Most bytes that may wait for all sockets together; beyond, those that leave most unread are closed; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
+    pub max_outbox_bytes: usize,
 }
 
 /// A duration; none at all means longer than any process lives.

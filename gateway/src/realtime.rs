@@ -6,12 +6,15 @@ mod file_upload;
 mod follower;
 pub mod forward;
 mod handshake;
+mod history;
 mod hub;
 mod inbound;
 mod join;
+mod lag;
 mod outbox;
 mod packet;
 mod partition;
+mod pause;
 mod polling;
 mod recovery;
 mod registry;
@@ -32,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use self::follower::Follower;
 use self::forward::Forward;
+use self::history::History;
 use self::hub::Hub;
 use self::registry::Registry;
 use self::session::Session;
@@ -45,6 +49,9 @@ use crate::tokens::Tokens;
 /// How many clients are brought back at once.
 const RESTORES: usize = 64;
 
+/// How soon the largest outboxes are looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// What all sessions of this gateway share.
 pub struct Realtime {
     config: RealtimeConfig,
@@ -56,6 +63,8 @@ pub struct Realtime {
     forward: Option<Forward>,
     hub: Arc<Hub<Session>>,
     follower: Arc<Follower>,
+    history: Arc<History>,
+    outboxes: Arc<outbox::Shared>,
     registry: Registry,
     /// From when on new sessions are refused: how long the old ones have to go.
     leaving: watch::Sender<Option<Duration>>,
@@ -89,6 +98,8 @@ impl Realtime {
         let hub = Arc::new(Hub::new());
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
         let realtime = Arc::new(Self {
+            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes)),
+            history: History::new(parts.clients.clone()),
             config: parts.config,
             clients: parts.clients,
             sender: parts.sender,
@@ -105,6 +116,8 @@ impl Realtime {
         });
         // Subscribed before anything can be revoked that matters here.
         tokio::spawn(realtime.clone().close_revoked(realtime.revocations.subscribe()));
+        tokio::spawn(realtime.clone().close_largest());
+        tokio::spawn(pause::watch(realtime.clone()));
         realtime
     }
 
@@ -123,6 +136,23 @@ impl Realtime {
             for session in self.registry.of_token(&token) {
                 session.end("logged_out");
             }
+        }
+    }
+
+    /// Whenever too much waits for all clients together, closes those for whom most does: they come back and ask for it.
+    async fn close_largest(self: Arc<Self>) {
+        loop {
+            self.outboxes.over().await;
+            let sessions = self.registry.all().into_iter().map(|session| (session.outbox.unasked(), session));
+            let mut waiting = sessions.filter(|(bytes, _)| *bytes > 0).collect::<Vec<_>>();
+            waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+            for (_, session) in waiting {
+                if !self.outboxes.is_over() {
+                    break;
+                }
+                session.outbox.give_up();
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +25,8 @@ const LEAVE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     /// Where everything is.
     pub plan: Plan,
+    /// Where our programs are.
+    programs: PathBuf,
     settings: Vec<(String, String)>,
     inherits_settings: bool,
     postgres: Postgres,
@@ -46,7 +48,7 @@ impl Cluster {
         let postgres = (Role::Postgres, 1);
         let postgres = Postgres::new(&plan.work(postgres), plan.port(postgres), durable)?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).pool_max_idle_per_host(0).build()?;
-        Ok(Self { plan, settings: vec![], inherits_settings: true, postgres, http, _guard: None })
+        Ok(Self { plan, programs: programs(), settings: vec![], inherits_settings: true, postgres, http, _guard: None })
     }
 
     /// A running cluster for tests: on free ports, with these settings, gone when the test run ends.
@@ -71,6 +73,11 @@ impl Cluster {
         cluster.inherits_settings = false;
         cluster._guard = Some(guard);
         Ok(cluster)
+    }
+
+    /// Runs programs of a directory that has another build of them.
+    pub fn run_from(&mut self, directory: &Path) {
+        self.programs = directory.to_path_buf();
     }
 
     /// Adds settings, which programs hear when they start.
@@ -191,7 +198,7 @@ impl Cluster {
             Role::Auth | Role::Room | Role::Message | Role::File | Role::Gateway => Ok(Daemon {
                 environment: self.settings(member),
                 inherits_settings: self.inherits_settings,
-                ..Daemon::new(programs().join(format!("confab-{}", member.0.name())), work, pid_file, log)
+                ..Daemon::new(self.programs.join(format!("confab-{}", member.0.name())), work, pid_file, log)
             }),
         }
     }

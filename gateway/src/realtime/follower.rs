@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{self, Call};
-use confab_common::process::Process;
+use confab_common::process::{Condition, Process};
 use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse};
 use confab_proto::{channel, partition};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::hub::Hub;
+use super::lag::Lag;
 use super::partition::{Input, PartitionTask};
 use super::session::Session;
 use crate::clients::Clients;
@@ -46,11 +47,18 @@ pub struct Follower {
     start: Instant,
     /// Milliseconds from `start` to the last miss.
     missed: AtomicU64,
+    /// The heads are to be asked for soon.
+    soon: Notify,
+    /// Nothing that the database has told of stays away for long.
+    keeping_up: Condition,
 }
 
 struct Followed {
     inputs: mpsc::Sender<Input>,
     ready: watch::Receiver<bool>,
+    /// Up to which position events were handed to the hub.
+    reached: Arc<AtomicU64>,
+    lag: Lag,
     /// Since when no room of it is here.
     unused: Option<Instant>,
 }
@@ -68,14 +76,17 @@ impl Follower {
             bus_up: AtomicBool::new(false),
             start: Instant::now(),
             missed: AtomicU64::new(0),
+            soon: Notify::new(),
+            keeping_up: process.readiness.condition("the log to be followed"),
         });
+        follower.keeping_up.set(true);
         tokio::spawn(follower.clone().listen(notices));
         let known = process.readiness.condition("the message service");
         let polling = follower.clone();
         let shutdown = process.shutdown.clone();
         tokio::spawn(async move {
             let learn = async {
-                while !polling.poll(&[]).await {
+                while polling.poll(&[]).await.is_none() {
                     sleep(POLL_DEGRADED).await;
                 }
                 known.set(true);
@@ -107,8 +118,9 @@ impl Follower {
             let followed = followed.entry(partition).or_insert_with(|| {
                 let (inputs, queue) = mpsc::channel(INPUTS);
                 let (ready, followed) = watch::channel(false);
-                tokio::spawn(PartitionTask::new(self.clone(), partition, queue).run(ready));
-                Followed { inputs, ready: followed, unused: None }
+                let reached = Arc::<AtomicU64>::default();
+                tokio::spawn(PartitionTask::new(self.clone(), partition, queue, reached.clone()).run(ready));
+                Followed { inputs, ready: followed, reached, lag: Lag::default(), unused: None }
             });
             followed.unused = None;
             followed.ready.clone()
@@ -126,6 +138,12 @@ impl Follower {
     pub(super) fn note_miss(&self) {
         metrics::counter!("confab_follower_misses_total").increment(1);
         self.missed.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.ask_soon();
+    }
+
+    /// Has the heads asked for without waiting for the next time.
+    pub(super) fn ask_soon(&self) {
+        self.soon.notify_one();
     }
 
     async fn listen(self: Arc<Self>, mut notices: Notices) {
@@ -133,6 +151,10 @@ impl Follower {
             match notice {
                 Notice::Message { channel, payload } => {
                     let Some(partition) = channel::log_partition(&channel) else { continue };
+                    #[cfg(feature = "failpoints")]
+                    if confab_common::failpoint::hit("drop-hints") {
+                        continue;
+                    }
                     let inputs = self.followed().get(&partition).map(|followed| followed.inputs.clone());
                     if inputs.is_some_and(|inputs| inputs.try_send(Input::Hint(payload)).is_err()) {
                         metrics::counter!("confab_bus_dropped_total", "reason" => "slow_partition").increment(1);
@@ -143,48 +165,73 @@ impl Follower {
                     // Whatever was published meanwhile was missed.
                     self.note_miss();
                 }
-                Notice::Down => self.bus_up.store(false, Ordering::Relaxed),
+                Notice::Down => {
+                    self.bus_up.store(false, Ordering::Relaxed);
+                    self.ask_soon();
+                }
             }
         }
     }
 
     async fn keep_polling(self: Arc<Self>) {
-        let mut next = Instant::now();
         loop {
-            tokio::time::sleep_until(next).await;
-            let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
-            let relied_on = self.is_bus_up() && since_miss > CLEAN;
-            next = Instant::now() + if relied_on { POLL } else { POLL_DEGRADED };
+            let begin = Instant::now();
+            #[cfg(feature = "failpoints")]
+            if confab_common::failpoint::hit("skip-heads") {
+                sleep(POLL).await;
+                continue;
+            }
             self.drop_unused();
             self.drop_ended();
             let partitions = self.followed().keys().copied().collect::<Vec<_>>();
-            if !partitions.is_empty() {
-                self.poll(&partitions).await;
+            #[cfg(feature = "failpoints")]
+            let partitions = if confab_common::failpoint::hit("skip-heads") { Vec::new() } else { partitions };
+            // While nobody answers it is not the following that is broken.
+            let keeping_up = partitions.is_empty() || self.poll(&partitions).await.unwrap_or(true);
+            self.keeping_up.set(keeping_up);
+            let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
+            let relied_on = self.is_bus_up() && since_miss > CLEAN;
+            let asked = timeout_at(begin + if relied_on { POLL } else { POLL_DEGRADED }, self.soon.notified());
+            if asked.await.is_ok() {
+                sleep_until(begin + POLL_DEGRADED).await;
             }
         }
     }
 
-    /// Asks for heads and tells the partitions' tasks; `false` when nobody answered.
-    async fn poll(&self, partitions: &[u32]) -> bool {
-        let Some(heads) = self.heads(partitions).await else { return false };
+    /// Asks for the heads of all that is followed; `false` when nobody answered.
+    pub async fn catch_up(&self) -> bool {
+        let partitions = self.followed().keys().copied().collect::<Vec<_>>();
+        partitions.is_empty() || self.poll(&partitions).await.is_some()
+    }
+
+    /// Asks for heads and tells the partitions' tasks. Whether these keep up; `None` when nobody answered.
+    async fn poll(&self, partitions: &[u32]) -> Option<bool> {
+        let heads = self.heads(partitions).await?;
         self.count.send_if_modified(|count| {
             *count == 0 && {
                 *count = heads.partition_count;
                 true
             }
         });
+        let mut keeping_up = true;
+        let mut followed = self.followed();
         for head in heads.heads {
-            let inputs = self.followed().get(&head.partition).map(|followed| followed.inputs.clone());
-            if let Some(inputs) = inputs {
-                // A full queue means that the task has hints to work on: the next poll is early enough.
-                let _ = inputs.try_send(Input::Head { epoch: heads.epoch.clone(), position: head.position });
-            }
+            let Some(followed) = followed.get_mut(&head.partition) else { continue };
+            keeping_up &= followed.lag.see(followed.reached.load(Ordering::Relaxed), head.position, Instant::now());
+            // A full queue means that the task has hints to work on: the next poll is early enough.
+            let _ = followed.inputs.try_send(Input::Head { epoch: heads.epoch.clone(), position: head.position });
         }
-        true
+        Some(keeping_up)
     }
 
-    /// The heads of partitions now, as the primary database has them.
-    pub(super) async fn heads(&self, partitions: &[u32]) -> Option<GetHeadsResponse> {
+    /// The epoch and head of a partition, as the primary database has them; `None` when nobody answered.
+    pub(super) async fn head(&self, partition: u32) -> Option<(String, u64)> {
+        let heads = self.heads(&[partition]).await?;
+        let position = heads.heads.first()?.position;
+        Some((heads.epoch, position))
+    }
+
+    async fn heads(&self, partitions: &[u32]) -> Option<GetHeadsResponse> {
         let request = grpc::request(GetHeadsRequest { partitions: partitions.to_vec() }, HEADS);
         match self.clients.message.clone().get_heads(request).await {
             Ok(heads) => Some(heads.into_inner()),
@@ -226,3 +273,6 @@ impl Follower {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,10 @@ pub trait Listener: Send + Sync {
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]);
     /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
     fn evicted(&self, room: Uuid);
-    /// Has it closed at the transport, so that it comes back and asks for what it missed of a room, in which it is no longer.
+    /// Has it closed at the transport, soon and not at the same time as others, so that it comes back and asks for what it missed
+    /// of a room, in which it is no longer.
     /// Called under the hub's lock.
-    fn resync(&self, room: Uuid);
+    fn resync(self: &Arc<Self>, room: Uuid);
 }
 
 /// How a client gets to hear a room.
@@ -228,6 +229,13 @@ impl<L: Listener> Hub<L> {
                 room.members.values().for_each(|member| member.listener.resync(id));
             }
         }
+    }
+
+    /// Who is in a room, or joining it.
+    pub fn members(&self, room: Uuid) -> Vec<Arc<L>> {
+        let shard = self.shard(room);
+        let members = shard.rooms.get(&room).map(|room| room.members.values().map(|member| member.listener.clone()));
+        members.into_iter().flatten().collect()
     }
 
     /// The partitions of which somebody is in a room, or joining one.

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result, grpc, text};
-use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use confab_proto::room::v1::{GetRoomRequest, Room};
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::events::{RoomOr, read_room};
+use super::history::{MAX_BYTES, MAX_MESSAGES, Page, Wanted};
 use super::hub::{Arrival, Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
-use crate::json::{MessageJson, RoomJson};
-
-/// Most messages and encoded bytes in the answer.
-const MAX_MESSAGES: u32 = 200;
-const MAX_BYTES: usize = 256 * 1024;
+use crate::json::RoomJson;
 
 /// Pause before history is read again.
 pub(super) const BEHIND: Duration = Duration::from_millis(20);
@@ -30,15 +26,8 @@ pub(super) const BEHIND: Duration = Duration::from_millis(20);
 pub struct Join {
     /// The room.
     pub room: Uuid,
-    history: History,
+    history: Wanted,
     epoch: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum History {
-    None,
-    After(u64),
-    Last(u32),
 }
 
 #[derive(Deserialize)]
@@ -61,23 +50,13 @@ impl Join {
             RoomOr::Object(Argument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
         };
         let history = match (after, last) {
-            (None, None) => History::None,
-            (Some(after), None) => History::After(after),
-            (None, Some(last @ 1..=MAX_MESSAGES)) => History::Last(last),
+            (None, None) => Wanted::End,
+            (Some(after), None) => Wanted::After(after),
+            (None, Some(last @ 1..=MAX_MESSAGES)) => Wanted::Last(last),
             (None, Some(_)) => return Err(Error::field("last", "must be from 1 to 200")),
             (Some(_), Some(_)) => return Err(Error::field("last", "cannot go together with after")),
         };
         Ok(Self { room: text::id("roomId", &room)?, history, epoch })
-    }
-
-    fn request(&self) -> ListEventsRequest {
-        let (after, limit) = match self.history {
-            History::None => (None, 0),
-            // What the database holds is no number above this.
-            History::After(after) => (Some(after.min(i64::MAX as u64)), MAX_MESSAGES),
-            History::Last(last) => (None, last),
-        };
-        ListEventsRequest { room_id: self.room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 }
     }
 }
 
@@ -88,7 +67,7 @@ struct Answer<'a> {
     room: RoomJson<'a>,
     last_seq: u64,
     epoch: &'a str,
-    messages: Vec<Box<RawValue>>,
+    messages: Vec<&'a RawValue>,
     complete: bool,
     reset: bool,
 }
@@ -134,15 +113,15 @@ pub(super) fn begin(session: &Arc<Session>, room: Uuid, partition: u32) -> Resul
 
 async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining: &Joining, partition: u32) -> Result<()> {
     let edge = &session.edge;
-    let (mut rooms, mut messages) = (edge.clients.room.clone(), edge.clients.message.clone());
+    let mut rooms = edge.clients.room.clone();
     edge.follower.follow(partition).await;
     let caller = session.socket.identity().map(|identity| identity.user.clone());
     let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, edge.clients.read)).await?.into_inner();
     loop {
-        let page = messages.list_events(grpc::request(join.request(), edge.clients.read)).await?.into_inner();
+        let page = edge.history.read(join.room, join.history).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
-        let arrival = Arrival::Joined { answer, epoch: page.epoch.parse().unwrap_or_default() };
-        match edge.hub.go_live(joining, session, page.last_seq, &arrival) {
+        let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
+        match edge.hub.go_live(joining, session, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
@@ -150,38 +129,39 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
     }
 }
 
-fn answer<'a>(join: &Join, room: &'a Room, page: &'a ListEventsResponse) -> Answer<'a> {
+fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
+    let (epoch, last_seq) = (page.epoch(), page.last_seq());
     let reset = match join.history {
-        History::After(after) if after > page.last_seq => true,
-        _ => join.epoch.as_ref().is_some_and(|epoch| *epoch != page.epoch),
+        Wanted::After(after) if after > last_seq => true,
+        _ => join.epoch.as_ref().is_some_and(|named| named != epoch),
     };
     let mut bytes = 0;
-    let within = |json: &RawValue| {
+    let mut within = |json: &RawValue| {
         bytes += json.get().len() + 1;
         bytes <= MAX_BYTES
     };
-    let encode = |event: &Event| to_raw_value(&MessageJson::from(event)).ok();
+    let messages = page.messages();
     let (messages, complete) = match join.history {
-        _ if reset => (Vec::new(), page.last_seq == 0),
-        History::None => (Vec::new(), true),
-        History::After(after) => {
-            let mut within = within;
-            let messages = page.events.iter().filter_map(encode).take_while(|json| within(json)).collect::<Vec<_>>();
-            let read_to = messages.len().checked_sub(1).map_or(after, |last| page.events[last].seq);
-            (messages, read_to == page.last_seq)
+        _ if reset => (Vec::new(), last_seq == 0),
+        Wanted::End => (Vec::new(), true),
+        Wanted::After(after) => {
+            let taken = messages.iter().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let read_to = taken.len().checked_sub(1).map_or(after, |last| messages[last].0);
+            (taken, read_to == last_seq)
         }
-        History::Last(_) => {
-            let mut within = within;
-            let mut messages = page.events.iter().rev().filter_map(encode).take_while(|json| within(json)).collect::<Vec<_>>();
-            messages.reverse();
-            (messages, true)
+        Wanted::Last(_) => {
+            let mut taken = messages.iter().rev().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
+            taken.reverse();
+            (taken, true)
         }
     };
-    Answer { ok: true, room: RoomJson::new(room, page.last_seq), last_seq: page.last_seq, epoch: &page.epoch, messages, complete, reset }
+    Answer { ok: true, room: RoomJson::new(room, last_seq), last_seq, epoch, messages, complete, reset }
 }
 
 #[cfg(test)]
 mod tests {
+    use confab_proto::message::v1::{Event, ListEventsResponse};
+
     use super::*;
 
     const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
@@ -192,9 +172,9 @@ mod tests {
 
     #[test]
     fn payloads() {
-        assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, History::None);
-        assert_eq!(parse(r#","after":0,"epoch":"e""#).unwrap().history, History::After(0));
-        assert_eq!(parse(r#","last":200,"unknown":1"#).unwrap().history, History::Last(200));
+        assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, Wanted::End);
+        assert_eq!(parse(r#","after":0,"epoch":"e""#).unwrap().history, Wanted::After(0));
+        assert_eq!(parse(r#","last":200,"unknown":1"#).unwrap().history, Wanted::Last(200));
         for bad in [
             r#","last":0"#,
             r#","last":201"#,
@@ -208,15 +188,15 @@ mod tests {
         }
     }
 
-    fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> ListEventsResponse {
+    fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> Page {
         let events = events.map(|seq| Event { seq, content: content.into(), ..Event::default() }).collect();
-        ListEventsResponse { epoch: "e1".into(), last_seq, events, more: false }
+        ListEventsResponse { epoch: "e1".into(), last_seq, events, more: false }.into()
     }
 
     #[test]
     fn what_the_answer_says() {
         let room = Room::default();
-        let say = |rest: &str, page: &ListEventsResponse| {
+        let say = |rest: &str, page: &Page| {
             let answer = answer(&parse(rest).unwrap(), &room, page);
             (answer.messages.len(), answer.complete, answer.reset)
         };

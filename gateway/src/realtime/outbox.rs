@@ -2,6 +2,7 @@
 //! queued and writes it at once: after a fan-out a task that does so for many clients in a row, otherwise the client's own.
 
 mod flush;
+mod shared;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use super::packet::Frame;
 
 pub use flush::Flushed;
+pub use shared::{Shared, now};
 
 /// Most bytes that may wait for one client. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -30,12 +32,12 @@ pub enum Close {
 }
 
 /// The queue of one client.
-#[derive(Default)]
 pub struct Outbox {
     // A std lock: held for a few pushes, never across an await.
     queue: Mutex<Queue>,
     task: AtomicWaker,
     roomy: Notify,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
@@ -45,6 +47,8 @@ struct Queue {
     written: usize,
     /// What the frames cost that are queued or being written.
     bytes: usize,
+    /// So many of these bytes are counted among those of all outboxes.
+    counted: usize,
     /// Where to write; none while the client polls.
     stream: Option<Arc<TcpStream>>,
     writer: Writer,
@@ -70,6 +74,11 @@ enum Writer {
 }
 
 impl Outbox {
+    /// An empty outbox among others.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { queue: Mutex::default(), task: AtomicWaker::new(), roomy: Notify::new(), shared }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,7 +92,7 @@ impl Outbox {
     /// missed, whereas a frame left out would never be noticed.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue();
-        if queue.admit(frames) {
+        if queue.admit(frames, &self.shared) {
             self.wake(queue);
         }
     }
@@ -92,7 +101,7 @@ impl Outbox {
     /// task can sleep on.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
         let mut queue = self.queue();
-        if !queue.admit(frames) {
+        if !queue.admit(frames, &self.shared) {
             return false;
         }
         let promised = queue.writer == Writer::Nobody && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
@@ -115,6 +124,7 @@ impl Outbox {
                 queue.owed += frame.cost();
                 queue.add(frame);
             }
+            queue.count(&self.shared);
             self.wake(queue);
         }
     }
@@ -123,12 +133,10 @@ impl Outbox {
     pub fn end(&self, last: &[Frame]) {
         let mut queue = self.queue();
         if queue.close.is_none() {
-            // What has begun must be finished: the client could not read on otherwise.
-            let begun = usize::from(queue.written > 0);
-            let dropped = queue.frames.drain(begun..).map(|frame| frame.cost()).sum::<usize>();
-            queue.bytes -= dropped;
+            queue.drop_frames();
             last.iter().for_each(|frame| queue.add(frame));
             queue.close = Some(Close::Flushed);
+            queue.count(&self.shared);
         }
         self.wake(queue);
     }
@@ -137,6 +145,19 @@ impl Outbox {
     pub fn close(&self, close: Close) {
         let mut queue = self.queue();
         queue.close = queue.close.max(Some(close));
+        self.wake(queue);
+    }
+
+    /// How much waits that the client has not asked for itself.
+    pub fn unasked(&self) -> usize {
+        let queue = self.queue();
+        queue.bytes.saturating_sub(queue.owed)
+    }
+
+    /// Drops what waits and has the transport closed, because all outboxes together hold too much.
+    pub fn give_up(&self) {
+        let mut queue = self.queue();
+        queue.overflow("total", &self.shared);
         self.wake(queue);
     }
 
@@ -207,6 +228,11 @@ impl Outbox {
         let mut queue = self.queue();
         let mut taken = Vec::new();
         let mut total = 0;
+        if self.shared.is_paused() {
+            // When it is over, everybody is told.
+            queue.woken = false;
+            return taken;
+        }
         while taken.len() < packets
             && let Some(frame) = queue.frames.front()
         {
@@ -217,7 +243,7 @@ impl Outbox {
             taken.extend(queue.frames.pop_front());
         }
         queue.woken = !queue.frames.is_empty();
-        queue.subtract(taken.iter().map(Frame::cost).sum(), &self.roomy);
+        queue.subtract(taken.iter().map(Frame::cost).sum(), &self.roomy, &self.shared);
         taken
     }
 
@@ -231,20 +257,26 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.shared.count(self.queue().counted, 0);
+    }
+}
+
 impl Queue {
     /// Queues frames as far as the bound allows; `false` when it was closed before.
-    fn admit(&mut self, frames: &[Frame]) -> bool {
+    fn admit(&mut self, frames: &[Frame], shared: &Shared) -> bool {
         if self.close.is_some() {
             return false;
         }
         for frame in frames {
             if self.bytes > 0 && self.bytes + frame.cost() > MAX_BYTES + self.owed {
-                metrics::counter!("confab_outbox_closes_total", "reason" => "overflow").increment(1);
-                self.close = Some(Close::Now);
+                self.overflow("overflow", shared);
                 break;
             }
             self.add(frame);
         }
+        self.count(shared);
         true
     }
 
@@ -253,9 +285,24 @@ impl Queue {
         self.frames.push_back(frame.clone());
     }
 
-    fn subtract(&mut self, cost: usize, roomy: &Notify) {
+    fn overflow(&mut self, reason: &'static str, shared: &Shared) {
+        metrics::counter!("confab_outbox_closes_total", "reason" => reason).increment(1);
+        self.close = Some(Close::Now);
+        self.drop_frames();
+        self.count(shared);
+    }
+
+    /// Drops what waits. What has begun must be finished: the client could not read on otherwise.
+    fn drop_frames(&mut self) {
+        let begun = usize::from(self.written > 0);
+        let dropped = self.frames.drain(begun.min(self.frames.len())..).map(|frame| frame.cost()).sum::<usize>();
+        self.bytes -= dropped;
+    }
+
+    fn subtract(&mut self, cost: usize, roomy: &Notify, shared: &Shared) {
         let before = self.bytes;
         self.bytes -= cost;
+        self.count(shared);
         if self.bytes <= ROOMY {
             self.owed = 0;
             // Nobody waits for room while there is some.
@@ -264,64 +311,11 @@ impl Queue {
             }
         }
     }
+
+    fn count(&mut self, shared: &Shared) {
+        self.counted = shared.count(self.counted, self.bytes);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
-        let outbox = Outbox::default();
-        outbox.push(Frame::engine(&"x".repeat(MAX_BYTES * 2)));
-        assert_eq!(outbox.closing(), None);
-        outbox.push(Frame::engine("y"));
-        assert_eq!(outbox.closing(), Some(Close::Now));
-        outbox.close(Close::Flushed);
-        assert_eq!(outbox.closing(), Some(Close::Now));
-    }
-
-    #[test]
-    fn small_frames_cost_what_they_take_in_memory() {
-        let outbox = Outbox::default();
-        let ping = Frame::engine("2");
-        (0..MAX_BYTES / 100).for_each(|_| outbox.push(ping.clone()));
-        assert_eq!(outbox.closing(), Some(Close::Now));
-    }
-
-    #[tokio::test]
-    async fn answers_never_close_and_are_paced() {
-        let outbox = Outbox::default();
-        let large = Frame::engine(&"x".repeat(MAX_BYTES * 2));
-        outbox.answer(&[large.clone(), large.clone()]);
-        outbox.push(Frame::engine("live"));
-        assert_eq!(outbox.closing(), None);
-        let mut roomy = std::pin::pin!(outbox.roomy());
-        assert!(futures::poll!(&mut roomy).is_pending());
-        assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
-        roomy.await;
-        assert_eq!(outbox.queue().owed, 0);
-    }
-
-    #[test]
-    fn the_end_takes_the_place_of_what_waits() {
-        let outbox = Outbox::default();
-        outbox.push(Frame::engine("never read"));
-        outbox.end(&[Frame::engine("ended")]);
-        outbox.push(Frame::engine("too late"));
-        assert_eq!(outbox.look(), Some(Close::Flushed));
-        assert_eq!(outbox.take_some(9, 999).iter().map(Frame::packet).collect::<Vec<_>>(), [b"ended"]);
-    }
-
-    #[test]
-    fn a_polling_payload_is_bounded() {
-        let outbox = Outbox::default();
-        (0..40).for_each(|n| outbox.push(Frame::engine(&format!("{n:02}"))));
-        assert_eq!(outbox.take_some(16, 1000).len(), 16);
-        assert_eq!(outbox.take_some(16, 7).len(), 2);
-        outbox.take_some(100, 1000);
-        assert_eq!(outbox.queue().bytes, 0);
-        outbox.push(Frame::engine("large"));
-        assert_eq!(outbox.take_some(16, 2).len(), 1);
-    }
-}
+mod tests;

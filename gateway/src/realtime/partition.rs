@@ -1,7 +1,8 @@
 //! One followed partition: puts hints in order, repairs holes from the log, hands events to the hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,11 @@ const MAX_PARKED: usize = 64;
 const MAX_PARKED_BYTES: usize = 256 * 1024;
 /// A larger hole is not replayed: the clients concerned come back and ask for what they missed.
 const MAX_HOLE: u64 = 10_000;
-const PAGE_BYTES: u32 = 256 * 1024;
+/// Of the log read at once. Encoded with everything beside the content it takes up to six times as much, which still fits an
+/// outbox that has room.
+const PAGE_BYTES: u32 = 128 * 1024;
+/// How long the next page waits for clients that have not taken what they were sent of the last.
+const PACE: Duration = Duration::from_secs(1);
 /// Clients whose outboxes one task flushes in a row: enough to be cheap, few enough to share the work among threads.
 const FLUSHED: usize = 32;
 const SUBSCRIBE: Duration = Duration::from_secs(1);
@@ -54,6 +59,8 @@ pub struct PartitionTask {
     /// Hints beyond a hole, by first position.
     parked: BTreeMap<u64, Vec<Event>>,
     parked_bytes: usize,
+    /// `position`, for whoever watches.
+    reached: Arc<AtomicU64>,
     /// The newest position known to exist beyond `position`, and when to read the log if it has not come by then.
     hole: Option<(u64, Instant)>,
     /// The position at which a head was last seen that is below it.
@@ -62,11 +69,12 @@ pub struct PartitionTask {
 
 impl PartitionTask {
     /// A task that has not begun.
-    pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>) -> Self {
+    pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
         Self {
             follower,
             partition,
             inputs,
+            reached,
             epoch: String::new(),
             position: 0,
             parked: BTreeMap::new(),
@@ -81,11 +89,9 @@ impl PartitionTask {
         // Without the bus the heads are enough.
         let _ = timeout(SUBSCRIBE, self.follower.subscriptions.subscribe(channel::log(self.partition))).await;
         loop {
-            let heads = self.follower.heads(&[self.partition]).await;
-            if let Some(heads) = heads
-                && let Some(head) = heads.heads.first()
-            {
-                (self.epoch, self.position) = (heads.epoch, head.position);
+            if let Some((epoch, position)) = self.follower.head(self.partition).await {
+                self.epoch = epoch;
+                self.move_to(position);
                 break;
             }
             if self.inputs.is_closed() {
@@ -108,13 +114,13 @@ impl PartitionTask {
     }
 
     fn hint(&mut self, payload: &Bytes) {
-        let Ok(hint) = Hint::decode(payload.clone()) else {
-            metrics::counter!("confab_bus_dropped_total", "reason" => "garbage").increment(1);
-            return;
+        let hint = match Hint::decode(payload.clone()) {
+            Ok(hint) if is_sound(&hint, self.partition) => hint,
+            _ => return metrics::counter!("confab_bus_dropped_total", "reason" => "garbage").increment(1),
         };
-        if hint.epoch != self.epoch || hint.partition != self.partition || hint.events.is_empty() {
-            // The next poll of the heads tells which epoch holds.
-            return;
+        if hint.epoch != self.epoch {
+            // The heads tell which epoch holds.
+            return self.follower.ask_soon();
         }
         let last = hint.first_position + hint.events.len() as u64 - 1;
         if hint.first_position <= self.position + 1 {
@@ -177,11 +183,33 @@ impl PartitionTask {
     /// Goes on at another place of the log: whoever is in one of the rooms comes back and reads what it missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
         tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
-        (self.epoch, self.position) = (epoch, position);
+        self.epoch = epoch;
+        self.move_to(position);
+        self.forget_hole();
+        self.follower.hub.resync(self.partition);
+    }
+
+    fn move_to(&mut self, position: u64) {
+        self.position = position;
+        self.reached.store(position, Ordering::Relaxed);
+    }
+
+    fn forget_hole(&mut self) {
         self.parked.clear();
         self.parked_bytes = 0;
         self.hole = None;
-        self.follower.hub.resync(self.partition);
+    }
+
+    /// Gives up a hole that is too large to be replayed, if the database says so, too: a hint may say anything.
+    async fn give_up(&mut self, target: u64) {
+        match self.follower.head(self.partition).await {
+            Some((epoch, position)) if epoch == self.epoch && position.saturating_sub(self.position) <= MAX_HOLE => {
+                self.forget_hole();
+                self.head(epoch, position);
+            }
+            Some((epoch, position)) if epoch >= self.epoch => self.skip_to(epoch, position),
+            _ => self.hole = Some((target, Instant::now() + RETRY)),
+        }
     }
 
     /// Reads what is missing from the log.
@@ -189,7 +217,7 @@ impl PartitionTask {
         let Some((target, _)) = self.hole else { return };
         self.follower.note_miss();
         if target - self.position > MAX_HOLE {
-            return self.skip_to(self.epoch.clone(), target);
+            return self.give_up(target).await;
         }
         let request = ReadLogRequest { partition: self.partition, after: self.position, limit: 0, max_bytes: PAGE_BYTES };
         let call = self.follower.clients.read;
@@ -214,15 +242,14 @@ impl PartitionTask {
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
                 self.deliver_parked();
+                if self.hole.is_some() {
+                    self.pace(&page.events).await;
+                }
             }
             // What the log does not hold never was: a forged or mistaken hint.
-            None => {
-                self.parked.clear();
-                self.parked_bytes = 0;
-                self.hole = None;
-            }
+            None => self.forget_hole(),
         }
-        if !self.follower.is_bus_up() {
+        if self.hole.is_some() || !self.follower.is_bus_up() {
             return;
         }
         // A channel that missed something may be deaf.
@@ -230,8 +257,21 @@ impl PartitionTask {
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
+    /// Waits until those who were sent these events have taken most of what waits for them. Who does not for long is not
+    /// waited for, and closed once its outbox is full.
+    async fn pace(&self, events: &[Event]) {
+        let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
+        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room)).collect::<Vec<_>>();
+        let taken = async {
+            for session in hearers {
+                session.outbox.roomy().await;
+            }
+        };
+        let _ = timeout(PACE, taken).await;
+    }
+
     fn deliver(&mut self, events: &[Event], last: u64) {
-        self.position = last;
+        self.move_to(last);
         let mut deliveries = events
             .iter()
             .filter_map(|event| {
@@ -248,6 +288,15 @@ impl PartitionTask {
             tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });
         }
     }
+}
+
+/// Whether a hint can be what it says. Its author may be anybody who reaches the bus while there is no cluster key.
+fn is_sound(hint: &Hint, partition: u32) -> bool {
+    // What the database holds is no number above this.
+    let bounded = (1..i64::MAX as u64).contains(&hint.first_position);
+    let mut positions = (hint.first_position..).zip(&hint.events);
+    let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0;
+    bounded && hint.partition == partition && !hint.events.is_empty() && positions.all(sound)
 }
 
 /// An event of the log as clients are sent it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::Realtime;
@@ -19,6 +19,8 @@ use crate::tokens::Identity;
 
 /// How often a session that has not connected is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Clients that are to come back and ask for what they missed are closed within so long, one after another.
+const RESYNC_SPREAD_MS: u64 = 1000;
 /// Later than anything that matters soon.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -39,6 +41,8 @@ pub struct Session {
     pub socket: Socket,
     /// How many packets the client has sent, its signs of life.
     seen: AtomicU64,
+    /// It is about to be closed, to come back.
+    returning: AtomicBool,
     transport: Mutex<Transport>,
     /// Its transport is a WebSocket, now and to the end.
     on_websocket: AtomicBool,
@@ -80,11 +84,12 @@ impl Session {
             id: edge.registry.next_id(),
             sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
             edge: edge.clone(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(edge.outboxes.clone()),
             bearer,
             last_poll: LastPoll::default(),
             socket: Socket::new(&edge.config),
             seen: AtomicU64::new(0),
+            returning: AtomicBool::new(false),
             transport: Mutex::new(transport),
             on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         });
@@ -256,10 +261,16 @@ impl Listener for Session {
         self.left(room);
     }
 
-    fn resync(&self, room: Uuid) {
+    fn resync(self: &Arc<Self>, room: Uuid) {
         // Its offset stays as it is: the client can be brought back to just there.
         self.socket.forget_room(room);
-        self.outbox.close(Close::Now);
+        if !self.returning.swap(true, Ordering::Relaxed) {
+            let session = self.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(session.id % RESYNC_SPREAD_MS)).await;
+                session.outbox.close(Close::Now);
+            });
+        }
     }
 }
 

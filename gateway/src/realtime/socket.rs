@@ -133,6 +133,7 @@ impl Socket {
     pub async fn join_turn(&self, session: &Session) -> Option<SemaphorePermit<'_>> {
         let turn = self.joins.acquire().await.ok()?;
         session.outbox.roomy().await;
+        session.edge.outboxes.roomy().await;
         Some(turn)
     }
 

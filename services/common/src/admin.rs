@@ -24,6 +24,8 @@ pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<(
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(move || std::future::ready(readyz(&readiness))))
         .route("/metrics", get(|| async { telemetry::render_metrics() }));
+    #[cfg(feature = "failpoints")]
+    let router = router.merge(crate::failpoint::routes());
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }

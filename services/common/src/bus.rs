@@ -77,9 +77,14 @@ impl Bus {
         client(url).map(drop)
     }
 
-    /// Publishes without waiting; when the bus is away or its queue is full, the payload is dropped and counted.
+    /// Publishes without waiting; when the bus is away or its queue is full, or the payload too large, it is dropped and
+    /// counted.
     pub fn publish(&self, channel: impl Into<String>, payload: impl Into<Bytes>) {
-        self.0.publish(channel.into(), payload.into());
+        let payload = payload.into();
+        if payload.len() > MAX_PAYLOAD {
+            return dropped("too_large", 1);
+        }
+        self.0.publish(channel.into(), payload);
     }
 
     /// A new listener without channels; it ends when both halves are dropped.
@@ -128,6 +133,10 @@ impl Notices {
 /// Hands a message to a listener, or drops it when the listener is too slow.
 fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
     if notices.try_send(Notice::Message { channel, payload }).is_err() {
-        metrics::counter!("confab_bus_dropped_total", "reason" => "slow_listener").increment(1);
+        dropped("slow_listener", 1);
     }
+}
+
+fn dropped(reason: &'static str, count: u64) {
+    metrics::counter!("confab_bus_dropped_total", "reason" => reason).increment(count);
 }

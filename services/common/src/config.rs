@@ -32,6 +32,7 @@ pub const KNOWN: &[&str] = &[
     "MAX_CONNECTIONS",
     "MAX_EVENTS_PER_SECOND",
     "MAX_FILE_SIZE",
+    "MAX_OUTBOX_BYTES",
     "MAX_PACKET",
     "MAX_ROOMS_PER_SOCKET",
     "MAX_SOCKETS_PER_USER",

@@ -5,6 +5,8 @@ pub mod bus;
 pub mod config;
 pub mod cursor;
 pub mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 pub mod grpc;
 pub mod pg;
 pub mod process;

@@ -95,6 +95,6 @@ async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) 
     }
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
 }

@@ -156,10 +156,14 @@ impl Lane {
             let alive = |row: &&Pending| row.deadline > now;
             let rows = || groups.iter().flat_map(|group| &group.rows).filter(alive);
             let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
+            #[cfg(feature = "failpoints")]
+            let drafts = crate::sabotage::before_append(&*store, &hints, drafts).await;
             let until = rows().map(|row| row.deadline).max().unwrap_or(now);
             let answers = if drafts.is_empty() { Vec::new() } else { batch::append(&*store, &drafts, until).await };
             metrics::histogram!("confab_message_append_rows").record(drafts.len() as f64);
             metrics::histogram!("confab_message_append_seconds").record(now.elapsed().as_secs_f64());
+            #[cfg(feature = "failpoints")]
+            crate::sabotage::after_append(&answers);
             hints.publish(&answers);
             let mut answers = answers.into_iter();
             for group in groups {

@@ -8,6 +8,8 @@ mod grpc;
 mod lanes;
 mod publish;
 mod rights;
+#[cfg(feature = "failpoints")]
+mod sabotage;
 mod service;
 mod store;
 #[cfg(test)]
@@ -40,6 +42,8 @@ use store::sqlite::Sqlite;
 
 /// Pause before the log is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(250);
+/// How often it is looked whether the database is still the same.
+const WATCH: Duration = Duration::from_secs(1);
 /// Lanes into Postgres: enough to keep it busy while others wait for its disk.
 const LANES: usize = 4;
 
@@ -107,9 +111,22 @@ pub async fn start(
             opened => break opened.context("opening the log")?,
         }
     };
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch(store.clone(), config.partitions)));
     let lanes = Lanes::start(lanes, config.partitions, &store, &Hints::new(bus));
     opened.set(true);
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
+}
+
+/// Renews the epoch when another database has taken the place of the one that was opened.
+async fn watch(store: Arc<dyn Store>, partitions: u32) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if let Ok(false) = store.is_as_opened().await
+            && let Err(error) = store.open_log(partitions).await
+        {
+            tracing::warn!(%error, "this is not the database that was opened");
+        }
+    }
 }
 
 /// Brings the store's schema up to date.

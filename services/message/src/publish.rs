@@ -22,18 +22,21 @@ impl Hints {
         Self(bus)
     }
 
-    /// Tells of the newly appended events of one batch: for each partition one hint, its positions dense, or several when
-    /// they would be too large for one.
+    /// Tells of the events of one batch: for each partition one hint, its positions dense, or several when they would be too
+    /// large for one. Repeats are told again: perhaps the replica that had them first is dead, and did not come to it.
     pub fn publish(&self, answers: &[Answer]) {
         let mut events: Vec<_> = answers
             .iter()
             .filter_map(|answer| match answer {
-                Ok((epoch, Outcome::Appended(event))) => Some((*epoch, event)),
+                Ok((epoch, Outcome::Appended(event) | Outcome::Repeated(event))) => Some((*epoch, event)),
                 _ => None,
             })
             .collect();
-        metrics::counter!("confab_message_appended_total").increment(events.len() as u64);
+        let appended = answers.iter().filter(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
+        metrics::counter!("confab_message_appended_total").increment(appended as u64);
         events.sort_by_key(|(_, event)| (event.draft.partition, event.position));
+        // Repeats within the batch.
+        events.dedup_by_key(|(_, event)| (event.draft.partition, event.position));
         let mut bytes = 0;
         let runs = events.chunk_by(|(epoch, event), (next_epoch, next)| {
             bytes += event.draft.size();

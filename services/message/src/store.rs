@@ -139,6 +139,12 @@ pub trait Store: Send + Sync + 'static {
     /// `conflict` when the log has another number of partitions; when the database fails.
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>>;
 
+    /// Whether the database is still the one that the log was last opened on: a failover may put another in its place.
+    ///
+    /// # Errors
+    /// When the database fails.
+    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>>;
+
     /// Renews the epoch of an existing log, because its database was restored to an older state.
     ///
     /// # Errors

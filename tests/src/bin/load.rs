@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{fanout, files, idle, send, start};
+use confab_tests::load::{fanout, files, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
 /// Measures how fast and how small a chat server is, over plain Socket.IO and /proc
@@ -31,6 +31,10 @@ enum Scenario {
     Send(send::Send),
     /// A large file up and down beside a bare program on the same store, and many small ones while people chat
     Files(files::Files),
+    /// All sockets are dropped at once and come back: how long until they have everything
+    Storm(storm::Storm),
+    /// Some read nothing of a busy room: what that costs those who speak, and the gateway's memory
+    Stalled(stalled::Stalled),
     /// The program's start: time until it is ready, memory, size
     Start(start::Start),
     /// All of these, on a scratch cluster with one gateway and on a scratch embedded server
@@ -58,6 +62,8 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Idle(idle) => idle::run(idle).await,
         Scenario::Send(send) => send::run(send).await,
         Scenario::Files(files) => files::run(files).await,
+        Scenario::Storm(storm) => storm::run(storm).await,
+        Scenario::Stalled(stalled) => stalled::run(stalled).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),
     }
@@ -78,7 +84,9 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
         well &= line(&format!("{scenario} {server} --seconds {seconds}{json}")).await;
     }
     drop(embedded);
-    well &= line(&format!("files{json}")).await;
+    for scenario in ["storm", "stalled", "files"] {
+        well &= line(&format!("{scenario}{json}")).await;
+    }
     well &= line(&format!("start{json}")).await;
     ensure!(well, "not all went well");
     Ok(())

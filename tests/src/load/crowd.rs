@@ -123,6 +123,19 @@ impl Crowd {
         self.sockets.is_empty()
     }
 
+    /// Whether no socket is open.
+    pub fn is_over(&self) -> bool {
+        self.sockets.iter().all(Option::is_none)
+    }
+
+    /// Resets all connections, as when a network fails. Nobody is told.
+    pub fn reset(&mut self) {
+        for socket in self.sockets.iter_mut().filter_map(Option::take) {
+            // Closed in any case, if perhaps more politely.
+            let _ = sockopt::set_socket_linger(&socket.stream, Some(Duration::ZERO));
+        }
+    }
+
     /// Sends something without having been asked.
     pub fn send(&mut self, number: usize, handler: &mut impl Handler, what: Outgoing) {
         let Some(socket) = &mut self.sockets[number] else { return };

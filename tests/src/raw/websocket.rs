@@ -233,22 +233,41 @@ impl WebSocket {
         timeout(PATIENCE, self.packet()).await.context("nothing comes")?
     }
 
+    /// Waits for a sign of life, be it a ping; a message goes into the inbox.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn listen(&mut self) -> anyhow::Result<()> {
+        match self.frame().await? {
+            Some(packet) => self.inbox.take(&packet).map(drop),
+            None => Ok(()),
+        }
+    }
+
     async fn packet(&mut self) -> anyhow::Result<String> {
         loop {
-            let (first, payload) = self.read_frame().await.context("the connection broke")?;
-            match first {
-                0x81 if payload == b"2" => {
-                    self.pings += 1;
-                    if self.pongs {
-                        self.write(&text("3")).await?;
-                    }
-                }
-                0x81 => return Ok(String::from_utf8(payload)?),
-                0x8a => self.protocol_pongs += 1,
-                0x88 => bail!("closed with {:?}", code(&payload)),
-                _ => bail!("an unexpected frame: {first:#x}"),
+            if let Some(packet) = self.frame().await? {
+                return Ok(packet);
             }
         }
+    }
+
+    /// The next frame's packet; none for a ping or pong.
+    async fn frame(&mut self) -> anyhow::Result<Option<String>> {
+        let (first, payload) = self.read_frame().await.context("the connection broke")?;
+        match first {
+            0x81 if payload == b"2" => {
+                self.pings += 1;
+                if self.pongs {
+                    self.write(&text("3")).await?;
+                }
+            }
+            0x81 => return Ok(Some(String::from_utf8(payload)?)),
+            0x8a => self.protocol_pongs += 1,
+            0x88 => bail!("closed with {:?}", code(&payload)),
+            _ => bail!("an unexpected frame: {first:#x}"),
+        }
+        Ok(None)
     }
 
     async fn read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {

@@ -33,7 +33,7 @@ impl Listener for Client {
         self.evicted.lock().unwrap().push(room);
     }
 
-    fn resync(&self, _: Uuid) {
+    fn resync(self: &Arc<Self>, _: Uuid) {
         *self.resynced.lock().unwrap() += 1;
     }
 }

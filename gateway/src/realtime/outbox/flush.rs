@@ -59,7 +59,7 @@ impl Outbox {
     /// When the stream is broken.
     pub fn write(&self) -> io::Result<Flushed> {
         let mut queue = self.queue();
-        if queue.writer == Writer::Flushing {
+        if queue.writer == Writer::Flushing || self.shared.is_paused() {
             return Ok(Flushed::Elsewhere);
         }
         let stream = match &queue.stream {
@@ -82,7 +82,7 @@ impl Outbox {
         queue.frames = batch.frames;
         queue.writer = if blocked { Writer::Blocked } else { Writer::Nobody };
         if batch.sent > 0 {
-            queue.subtract(batch.sent, &self.roomy);
+            queue.subtract(batch.sent, &self.roomy, &self.shared);
         }
         if more && !blocked {
             // Whoever queued it relied on this flush. One write is enough at a time: others wait for theirs.
@@ -159,7 +159,7 @@ mod tests {
     async fn pair() -> (Outbox, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let outbox = Outbox::default();
+        let outbox = Outbox::new(Arc::default());
         outbox.attach(Arc::new(listener.accept().await.unwrap().0));
         (outbox, client)
     }
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_stream_the_task_is_woken() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::new(Arc::default());
         assert!(!outbox.push_to_flush(&[Frame::engine("a")]));
         woken(&outbox).await;
     }

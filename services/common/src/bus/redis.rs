@@ -13,7 +13,7 @@ use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::{Command, Implementation, MAX_PAYLOAD, Notice, offer};
+use super::{Command, Implementation, MAX_PAYLOAD, Notice, dropped, offer};
 use crate::Secret;
 
 /// Publications that may wait for Redis; beyond that they are dropped and counted.
@@ -54,10 +54,6 @@ impl Implementation for Redis {
         let listener = Listener { client: self.client.clone(), signer: self.signer.clone(), notices, channels: HashMap::new() };
         tokio::spawn(listener.run(commands));
     }
-}
-
-fn dropped(reason: &'static str, count: u64) {
-    metrics::counter!("confab_bus_dropped_total", "reason" => reason).increment(count);
 }
 
 /// Publishes everything queued in one pipeline after another. While Redis is away publications are dropped, not kept:
@@ -190,6 +186,9 @@ impl Listener {
     fn take(&self, message: &redis::Msg) {
         let name = message.get_channel_name();
         let Some((channel, _)) = self.channels.get_key_value(name) else { return };
+        if message.get_payload_bytes().len() > MAX_PAYLOAD + TAG {
+            return dropped("too_large", 1);
+        }
         match self.signer.verify(name, message.get_payload_bytes()) {
             Some(payload) => offer(&self.notices, channel.clone(), payload),
             None => dropped("forged", 1),
@@ -238,9 +237,6 @@ impl Signer {
     }
 
     fn verify(&self, channel: &str, signed: &[u8]) -> Option<Bytes> {
-        if signed.len() > MAX_PAYLOAD {
-            return None;
-        }
         let Some(key) = &self.0 else { return Some(Bytes::copy_from_slice(signed)) };
         let (tag, payload) = signed.split_at_checked(TAG)?;
         let expected = Self::tag(key, channel, payload);

@@ -64,6 +64,9 @@ impl Store for HeldStore {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
         self.store.open_log(partitions)
     }
+    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
+        self.store.is_as_opened()
+    }
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
         self.store.renew_epoch()
     }

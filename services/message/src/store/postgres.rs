@@ -24,6 +24,10 @@ const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
+/// Which database this is. The timeline comes from the write position, because the control file learns of a promotion late.
+const FINGERPRINT: &str =
+    "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
+
 const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false)
     FROM log l
     LEFT JOIN unnest($1::integer[], $2::uuid[]) WITH ORDINALITY AS r (partition, room_id, n) ON true
@@ -81,10 +85,7 @@ impl Postgres {
         let transaction = client.transaction().await?;
         // Replicas that start together take turns; appends go on.
         transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
-        // The timeline comes from the write position, because the control file learns of a promotion late.
-        let fingerprint =
-            "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
-        let fingerprint: String = transaction.query_one(fingerprint, &[]).await?.get(0);
+        let fingerprint: String = transaction.query_one(FINGERPRINT, &[]).await?.get(0);
         let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
         let epoch = match (row, wanted) {
             (None, None) => return Err(Error::not_found("log")),
@@ -238,6 +239,16 @@ fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
 impl Store for Postgres {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
         self.settle(Some(partitions)).boxed()
+    }
+
+    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
+        async {
+            let client = self.0.get().await?;
+            let fingerprint: String = client.query_one(FINGERPRINT, &[]).await?.get(0);
+            let opened = client.query_opt("/* is_as_opened */ SELECT fingerprint FROM log", &[]).await?;
+            Ok(opened.is_some_and(|row| row.get::<_, &str>(0) == fingerprint))
+        }
+        .boxed()
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {

@@ -237,6 +237,11 @@ impl Store for Sqlite {
         self.settle(Some(partitions)).boxed()
     }
 
+    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
+        // Its directory is locked: nobody puts another in its place while this one is open.
+        std::future::ready(Ok(true)).boxed()
+    }
+
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
         self.settle(None).boxed()
     }

@@ -76,6 +76,18 @@ async fn replicas_that_open_at_once_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_database_in_the_place_of_the_one_that_was_opened_is_noticed() {
+    let fixture = Fixture::postgres().await;
+    let store = fixture.open().await;
+    assert!(store.is_as_opened().await.unwrap());
+    fixture.execute("UPDATE log SET fingerprint = 'another database'").await;
+    assert!(!store.is_as_opened().await.unwrap());
+    let epoch = store.heads().await.unwrap().epoch;
+    assert!(store.open_log(PARTITIONS).await.unwrap() > epoch);
+    assert!(store.is_as_opened().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_locked_head_does_not_stop_the_others() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;

@@ -1,0 +1,189 @@
+//! Reading the history of rooms for those who join them: when many come at once, as after a gateway's end, one read serves all
+//! who came before it began.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use confab_common::{Error, Result, grpc};
+use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::clients::Clients;
+use crate::json::MessageJson;
+
+/// Most messages and encoded bytes that one client is answered with.
+pub const MAX_MESSAGES: u32 = 200;
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// What of a room's history somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Where it ends, and nothing of it.
+    End,
+    /// What follows this `seq`.
+    After(u64),
+    /// So many of the newest messages.
+    Last(u32),
+}
+
+/// A part of a room's history, read after it was asked for.
+#[derive(Debug, Clone)]
+pub struct Page {
+    read: Arc<Read>,
+    part: Range<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    epoch: String,
+    last_seq: u64,
+    /// Each with its `seq`, as clients get it: encoded once for all.
+    messages: Vec<(u64, Box<RawValue>)>,
+}
+
+impl Page {
+    /// The epoch of the log.
+    pub fn epoch(&self) -> &str {
+        &self.read.epoch
+    }
+
+    /// The room's newest `seq`.
+    pub fn last_seq(&self) -> u64 {
+        self.read.last_seq
+    }
+
+    /// The messages in rising `seq`.
+    pub fn messages(&self) -> &[(u64, Box<RawValue>)] {
+        &self.read.messages[self.part.clone()]
+    }
+}
+
+/// Readers that share what is read.
+pub struct History {
+    clients: Clients,
+    // A std lock: held for a look-up or a change, never across an await.
+    waiting: Mutex<HashMap<Key, Vec<Reader>>>,
+}
+
+/// A room, and whether its newest messages are read. What follows a `seq` is read in a line of its own.
+type Key = (Uuid, bool);
+
+struct Reader {
+    wanted: Wanted,
+    answer: oneshot::Sender<Result<Page>>,
+}
+
+impl History {
+    /// Reads over these clients.
+    pub fn new(clients: Clients) -> Arc<Self> {
+        Arc::new(Self { clients, waiting: Mutex::default() })
+    }
+
+    /// A page that was read after this was called; it may be shared with others who called before it was read. Of what follows
+    /// a `seq` it holds the beginning.
+    ///
+    /// # Errors
+    /// When the message service does not answer.
+    pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted) -> Result<Page> {
+        let (answer, answered) = oneshot::channel();
+        let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer });
+        match self.waiting().entry(key) {
+            // Whoever reads for those before will read for this one next.
+            Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
+            Entry::Vacant(nobody) => {
+                nobody.insert(vec![reader]);
+                // A task of its own: whoever was the first may give up.
+                tokio::spawn(self.clone().serve(key));
+            }
+        }
+        answered.await.unwrap_or_else(|_| Err(Error::unavailable("the room's history")))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Key, Vec<Reader>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads for all who wait, until nobody does.
+    async fn serve(self: Arc<Self>, key: Key) {
+        loop {
+            let readers = {
+                let mut waiting = self.waiting();
+                let Some(readers) = waiting.get_mut(&key) else { return };
+                readers.retain(|reader| !reader.answer.is_closed());
+                if readers.is_empty() {
+                    waiting.remove(&key);
+                    return;
+                }
+                std::mem::take(readers)
+            };
+            match self.list(key.0, &readers).await {
+                Ok((from, read)) => {
+                    let read = Arc::new(read);
+                    let mut others = Vec::new();
+                    for reader in readers {
+                        match read.part(from, reader.wanted) {
+                            Some(part) => _ = reader.answer.send(Ok(Page { read: read.clone(), part })),
+                            None => others.push(reader),
+                        }
+                    }
+                    if let Some(waiting) = self.waiting().get_mut(&key) {
+                        waiting.append(&mut others);
+                    }
+                }
+                Err(error) => readers.into_iter().for_each(|reader| _ = reader.answer.send(Err(error.clone()))),
+            }
+        }
+    }
+
+    /// Reads what the first of the readers wants, and thereby as much as possible of what the others want. The `seq` after which
+    /// that begins, if they want what follows one.
+    async fn list(&self, room: Uuid, readers: &[Reader]) -> Result<(u64, Read)> {
+        let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
+        let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
+        let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
+        let request = ListEventsRequest { room_id: room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 };
+        let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await?.into_inner();
+        metrics::counter!("confab_history_reads_total").increment(1);
+        Ok((after.unwrap_or_default(), page.into()))
+    }
+}
+
+impl Wanted {
+    /// After what, as the database can be asked: it holds no number above this.
+    fn after(self) -> Option<u64> {
+        match self {
+            Self::After(after) => Some(after.min(i64::MAX as u64)),
+            Self::End | Self::Last(_) => None,
+        }
+    }
+}
+
+impl Read {
+    /// Where it holds what somebody wants. `None` when it ends so soon that a read of its own holds much more.
+    fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
+        let all = self.messages.len();
+        match wanted {
+            Wanted::End => Some(all..all),
+            Wanted::Last(count) => Some(all.saturating_sub(count as usize)..all),
+            Wanted::After(after) => {
+                let begin = self.messages.partition_point(|(seq, _)| *seq <= after);
+                let complete = self.messages.last().map_or(from, |(seq, _)| *seq) >= self.last_seq || after >= self.last_seq;
+                (complete || begin <= all / 2).then_some(begin..all)
+            }
+        }
+    }
+}
+
+impl From<ListEventsResponse> for Read {
+    fn from(page: ListEventsResponse) -> Self {
+        let encode = |event: &Event| Some((event.seq, to_raw_value(&MessageJson::from(event)).ok()?));
+        Self { messages: page.events.iter().filter_map(encode).collect(), epoch: page.epoch, last_seq: page.last_seq }
+    }
+}
+
+#[cfg(test)]
+mod tests;

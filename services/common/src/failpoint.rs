@@ -1,0 +1,56 @@
+//! Places where a test build can be made to fail, switched at run time by the admin port: `POST /failpoints/NAME` with `on`,
+//! `abort` or `off`, `GET` for how often it was hit since. Builds without the feature `failpoints` hold nothing of it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+#[derive(Default)]
+struct Point {
+    action: Action,
+    hits: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Action {
+    #[default]
+    Off,
+    On,
+    Abort,
+}
+
+fn points() -> MutexGuard<'static, HashMap<String, Point>> {
+    static POINTS: OnceLock<Mutex<HashMap<String, Point>>> = OnceLock::new();
+    POINTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Passes a fail point: ends the process at once, or says whether to fail otherwise.
+pub fn hit(name: &str) -> bool {
+    let mut points = points();
+    let Some(point) = points.get_mut(name).filter(|point| point.action != Action::Off) else { return false };
+    point.hits += 1;
+    if point.action == Action::Abort {
+        std::process::abort();
+    }
+    true
+}
+
+/// The routes of the admin port.
+pub(crate) fn routes() -> Router {
+    let read = async |Path(name): Path<String>| points().get(&name).map_or(0, |point| point.hits).to_string();
+    let write = async |Path(name): Path<String>, body: String| {
+        let action = match body.trim() {
+            "on" => Action::On,
+            "abort" => Action::Abort,
+            "off" => Action::Off,
+            _ => return StatusCode::BAD_REQUEST,
+        };
+        points().insert(name, Point { action, hits: 0 });
+        StatusCode::NO_CONTENT
+    };
+    Router::new().route("/failpoints/{name}", get(read).post(write))
+}

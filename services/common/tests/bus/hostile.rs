@@ -1,0 +1,77 @@
+//! Whatever else is published on the same Redis: it is dropped and counted, and the next good message is heard.
+
+use std::sync::OnceLock;
+
+use confab_common::bus::{Bus, MAX_PAYLOAD};
+use confab_common::{Secret, testing};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use redis::AsyncCommands;
+
+use super::{channel, eventually, listen, payload, redis};
+
+/// How many payloads were dropped for that reason, by anybody in this process.
+fn dropped(reason: &str) -> u64 {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || PrometheusBuilder::new().install_recorder().expect("the only recorder");
+    let text = METRICS.get_or_init(install).render();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("confab_bus_dropped_total{{reason=\"{reason}\"}} ")));
+    line.map_or(0, |count| count.parse().expect("a number"))
+}
+
+async fn publish_raw(channel: &str, payloads: &[Vec<u8>]) {
+    let client = ::redis::Client::open(testing::redis().expose()).expect("a valid URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("the test run's Redis");
+    for payload in payloads {
+        let _: u64 = connection.publish(channel, payload).await.expect("published");
+    }
+}
+
+#[tokio::test]
+async fn with_a_key_only_what_is_signed_is_heard() {
+    let (before, a) = (dropped("forged"), channel("a"));
+    let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
+    let hostile = [vec![], b"short".to_vec(), vec![0xff; 16], vec![0xff; 1000], vec![0; 5_000_000]];
+    publish_raw(&a, &hostile).await;
+    redis().publish(&*a, "good");
+    assert_eq!(payload(&mut notices).await, "good");
+    eventually("they are counted", async || dropped("forged") + dropped("too_large") >= before + hostile.len() as u64).await;
+}
+
+#[tokio::test]
+async fn without_a_key_what_is_too_large_is_not_heard() {
+    let (before, a) = (dropped("too_large"), channel("a"));
+    let open = Bus::open(&testing::redis(), None).expect("a valid URL");
+    let (_subscriptions, mut notices) = listen(&open, &[&a]).await;
+    publish_raw(&a, &[vec![0; 5_000_000], b"\xff\0garbage".to_vec()]).await;
+    open.publish(&*a, "good");
+    assert_eq!(payload(&mut notices).await, &b"\xff\0garbage"[..], "what it means is not the bus's business");
+    assert_eq!(payload(&mut notices).await, "good");
+    eventually("it is counted", async || dropped("too_large") > before).await;
+}
+
+pub async fn the_largest_payload_passes_and_a_larger_one_does_not(bus: Bus) {
+    let (before, a) = (dropped("too_large"), channel("a"));
+    let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
+    bus.publish(&*a, vec![1; MAX_PAYLOAD + 1]);
+    bus.publish(&*a, vec![2; MAX_PAYLOAD]);
+    assert_eq!(payload(&mut notices).await, vec![2; MAX_PAYLOAD]);
+    assert!(dropped("too_large") > before);
+}
+
+/// Forgers know no key, or another.
+#[tokio::test]
+async fn what_is_signed_with_another_key_is_not_heard() {
+    let a = channel("a");
+    let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
+    let forger = Bus::open(&testing::redis(), Some(&Secret::from("another key"))).expect("a valid URL");
+    let plain = Bus::open(&testing::redis(), None).expect("a valid URL");
+    // The forgers' messages are certain to be published before the good one when they hear them themselves.
+    let (_f, mut forged) = listen(&forger, &[&a]).await;
+    forger.publish(&*a, "forged");
+    assert_eq!(payload(&mut forged).await, "forged");
+    let (_p, mut unsigned) = listen(&plain, &[&a]).await;
+    plain.publish(&*a, "unsigned");
+    assert_eq!(payload(&mut unsigned).await, "unsigned");
+    redis().publish(&*a, "good");
+    assert_eq!(payload(&mut notices).await, "good");
+}

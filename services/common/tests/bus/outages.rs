@@ -1,0 +1,126 @@
+//! A Redis that comes and goes: listeners are told, and hear again what they want to hear, also what they asked for meanwhile.
+
+use confab_common::Secret;
+use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+
+use super::redis_server::RedisServer;
+use super::{PATIENCE, channel, listen, next};
+
+/// A listener with a channel, and a publisher.
+struct Pair {
+    publisher: Bus,
+    subscriptions: Subscriptions,
+    notices: Notices,
+    channel: String,
+}
+
+impl Pair {
+    async fn at(url: &Secret) -> Self {
+        let open = || Bus::open(url, Some(&Secret::from("a key"))).expect("a valid URL");
+        let channel = channel("outage");
+        let (subscriptions, notices) = listen(&open(), &[&channel]).await;
+        let mut pair = Self { publisher: open(), subscriptions, notices, channel };
+        pair.talk("before").await;
+        pair
+    }
+
+    /// Publishes until it is heard. The publisher comes back by itself, too, and nothing says when it has.
+    async fn hear(&mut self, channel: &str, said: &str) {
+        let hearing = async {
+            loop {
+                self.publisher.publish(channel, said.to_owned());
+                let soon = tokio::time::timeout(std::time::Duration::from_millis(50), self.notices.next());
+                match soon.await {
+                    Ok(Some(Notice::Message { channel: at, payload })) if *at == *channel && payload == said => return,
+                    // Said before, and heard more than once.
+                    Ok(Some(Notice::Message { .. })) | Err(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, hearing).await.expect("to be heard");
+    }
+
+    async fn talk(&mut self, said: &str) {
+        let channel = self.channel.clone();
+        self.hear(&channel, said).await;
+    }
+
+    /// Waits for a change of the bus, while perhaps something is still heard.
+    async fn told(&mut self, change: Notice) {
+        loop {
+            match next(&mut self.notices).await {
+                Notice::Message { .. } => {}
+                other => return assert_eq!(other, change),
+            }
+        }
+    }
+
+    /// Asks for another channel while the bus is down, and hears it when it is back.
+    async fn survives(mut self, back: impl AsyncFnOnce()) {
+        self.told(Notice::Down).await;
+        let asked_meanwhile = channel("meanwhile");
+        let (subscriptions, wanted) = (self.subscriptions.clone(), asked_meanwhile.clone());
+        let confirmed = tokio::spawn(async move { subscriptions.subscribe(wanted).await });
+        self.publisher.publish(&*self.channel, "nobody hears this");
+        assert!(!confirmed.is_finished());
+        back().await;
+        self.told(Notice::Up).await;
+        tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+        self.talk("back").await;
+        self.hear(&asked_meanwhile, "also").await;
+    }
+}
+
+#[tokio::test]
+async fn killed_and_back_empty() {
+    let mut redis = RedisServer::start().await;
+    let pair = Pair::at(&redis.url()).await;
+    redis.kill();
+    pair.survives(async || redis.restart().await).await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again() {
+    let mut redis = RedisServer::start().await;
+    let mut pair = Pair::at(&redis.url()).await;
+    for _ in 0..5 {
+        redis.kill();
+        pair.told(Notice::Down).await;
+        redis.restart().await;
+        pair.told(Notice::Up).await;
+    }
+    pair.talk("still here").await;
+}
+
+#[tokio::test]
+async fn stopped_and_continued() {
+    let redis = RedisServer::start().await;
+    let pair = Pair::at(&redis.url()).await;
+    redis.signal("STOP");
+    pair.survives(async || redis.signal("CONT")).await;
+}
+
+#[tokio::test]
+async fn behind_a_wire_that_carries_nothing() {
+    let redis = RedisServer::start().await;
+    let (url, switch) = redis.wire().await;
+    let pair = Pair::at(&url).await;
+    switch.send_replace(false);
+    pair.survives(async || _ = switch.send_replace(true)).await;
+}
+
+#[tokio::test]
+async fn not_there_at_the_start() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let bus = Bus::open(&redis.url(), None).expect("a valid URL");
+    let ((subscriptions, mut notices), channel) = (bus.listen(), channel("early"));
+    let (early, wanted) = (subscriptions.clone(), channel.clone());
+    let confirmed = tokio::spawn(async move { early.subscribe(wanted).await });
+    redis.restart().await;
+    assert_eq!(next(&mut notices).await, Notice::Up);
+    tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+    let mut pair = Pair { publisher: bus, subscriptions, notices, channel };
+    pair.talk("at last").await;
+}

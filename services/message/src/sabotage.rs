@@ -1,0 +1,49 @@
+//! What only test builds can do: die at the worst moment, and break promises on purpose, so that the checker can be seen to notice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use confab_common::failpoint::hit;
+use uuid::Uuid;
+
+use crate::batch::{self, Answer};
+use crate::publish::Hints;
+use crate::store::{Draft, Event, Outcome, Store};
+
+/// Before a batch goes to the store.
+pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc<Draft>>) -> Vec<Arc<Draft>> {
+    if !drafts.is_empty() && hit("skip-repeat-check") {
+        // Nothing has the identity of anything before.
+        let other = |draft: &mut Arc<Draft>| Arc::make_mut(draft).client_id.push_str(&format!("-{}", Uuid::new_v4().simple()));
+        drafts.iter_mut().for_each(other);
+    }
+    if !drafts.is_empty() && hit("publish-before-commit") {
+        hints.publish(&foretold(store, &drafts).await);
+        hit("before-commit");
+    }
+    drafts
+}
+
+/// Between COMMIT and publish.
+pub fn after_append(answers: &[Answer]) {
+    if answers.iter().any(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))) {
+        hit("after-commit");
+    }
+}
+
+/// What the answers will be, if nothing comes in between.
+async fn foretold(store: &dyn Store, drafts: &[Arc<Draft>]) -> Vec<Answer> {
+    let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
+    let (Ok(heads), Ok(room_heads)) = (store.heads().await, store.room_heads(rooms).await) else { return Vec::new() };
+    let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
+    let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
+    let created_at_ms = batch::now_ms();
+    let mut next = |draft: &Arc<Draft>| {
+        let (position, seq) = (positions.entry(draft.partition).or_default(), seqs.entry(draft.room).or_default());
+        *position += 1;
+        *seq += 1;
+        let event = Event { draft: draft.clone(), position: *position, seq: *seq, created_at_ms };
+        Ok((heads.epoch, Outcome::Appended(event)))
+    };
+    drafts.iter().map(&mut next).collect()
+}

@@ -1,0 +1,253 @@
+//! The proof of the promise of delivery: a whole cluster, stock and raw clients, every fault of the table, and a judge who reads
+//! what all of them saw.
+
+mod checker;
+mod clients;
+mod faults;
+mod history;
+mod proxy;
+mod report;
+mod schedule;
+mod world;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+pub use checker::{Verdict, Violation};
+pub use faults::{CASES, Case, named};
+pub use report::print;
+pub use schedule::Profile;
+
+use self::clients::{listener, sender, stock};
+use self::history::{Records, Seen, Stored, Use};
+use self::schedule::{Dice, Schedule};
+use self::world::World;
+use crate::plan::Role;
+use crate::stock::{Socket, Stock};
+use crate::wait::eventually;
+
+/// How long one sender waits between messages.
+const PACE: Duration = Duration::from_millis(40);
+/// How long the world may take to be whole at the beginning, or again after a fault, before the next one.
+const WHOLE: Duration = Duration::from_secs(60);
+/// So long without any trouble means that it is.
+const QUIET: Duration = Duration::from_millis(1500);
+/// How long the last acknowledgements and deliveries may take.
+const LAST: Duration = Duration::from_secs(60);
+/// How often processes are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What is to be tried.
+pub struct Options {
+    /// What all chance comes from.
+    pub seed: u64,
+    /// How much is broken.
+    pub profile: Profile,
+    /// For how long, in the long profile.
+    pub minutes: u64,
+    /// These cases instead of all.
+    pub cases: Vec<&'static Case>,
+    /// Something to break on purpose, for the whole run, so that the judge must find fault.
+    pub breakage: Option<Breakage>,
+    /// Where the programs are that have fail points.
+    pub programs: std::path::PathBuf,
+}
+
+/// A way to break the promise on purpose, in programs that have fail points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Breakage {
+    /// What is not yet committed is told, and then perhaps never is
+    PublishBeforeCommit,
+    /// Hints are dropped, and nobody looks at the heads
+    NoHintsNoHeads,
+    /// What was sent twice is taken twice
+    SkipRepeatCheck,
+}
+
+impl Breakage {
+    /// What has to happen for it to do harm.
+    fn cases(self) -> &'static [&'static str] {
+        match self {
+            Self::PublishBeforeCommit => &["message-killed"],
+            Self::NoHintsNoHeads | Self::SkipRepeatCheck => &["sent-thrice"],
+        }
+    }
+
+    fn points(self) -> (Role, &'static [&'static str]) {
+        match self {
+            Self::PublishBeforeCommit => (Role::Message, &["publish-before-commit"]),
+            Self::NoHintsNoHeads => (Role::Gateway, &["drop-hints", "skip-heads"]),
+            Self::SkipRepeatCheck => (Role::Message, &["skip-repeat-check"]),
+        }
+    }
+}
+
+/// Starts a cluster, breaks it, and judges what was seen.
+///
+/// # Errors
+/// When the run itself fails; what the cluster did wrong is in the verdict.
+pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
+    let world = Arc::new(World::start(&options.programs).await?);
+    let mut dice = Dice::new(options.seed);
+    let mut population = Population::settle(&world, &mut dice).await?;
+    whole(&world, WHOLE).await.context("the cluster never worked")?;
+    if let Some(breakage) = options.breakage {
+        let (role, points) = breakage.points();
+        for n in 1..=world.cluster.plan.count(role) {
+            for point in points {
+                world.arm((role, n), point, "on").await?;
+            }
+        }
+    }
+    let watching = tokio::spawn(watch(world.clone()));
+    let mut schedule = match options.breakage {
+        Some(breakage) if options.cases.is_empty() => {
+            Schedule::of(&breakage.cases().iter().filter_map(|name| named(name)).collect::<Vec<_>>(), dice.split())
+        }
+        _ if options.cases.is_empty() => Schedule::new(options.profile, dice.split()),
+        _ => Schedule::of(&options.cases, dice.split()),
+    };
+    let (begin, limit) = (Instant::now(), Duration::from_secs(options.minutes * 60));
+    loop {
+        let step = schedule.next(begin.elapsed(), limit);
+        if step.is_empty() {
+            break;
+        }
+        let (first, second) = (dice.split(), dice.split());
+        let together = async {
+            match step.get(1) {
+                Some(case) => faults::run(case, &world, second, options.profile).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(faults::run(step[0], &world, first, options.profile), together)?;
+        report::progress(&world.recorder.records());
+        if options.breakage.is_none() {
+            // Whoever is late is found by the judge; the next fault waits no longer.
+            let _ = whole(&world, WHOLE).await;
+        }
+    }
+    watching.abort();
+    population.end(&world).await?;
+    let records = world.recorder.records();
+    let verdict = checker::check(&records);
+    Ok((records, verdict))
+}
+
+/// Waits until everybody listens and nothing has failed or been late for a while.
+async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
+    let begun = world.recorder.now();
+    let whole = async || {
+        let (pulse, now) = (world.recorder.pulse(), world.recorder.now());
+        let listening = pulse.listeners > 0 && pulse.listening == pulse.listeners;
+        (listening && pulse.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
+    };
+    eventually("everything works", limit, whole).await
+}
+
+/// Who chats.
+struct Population {
+    senders: JoinSet<anyhow::Result<()>>,
+    listeners: Vec<JoinHandle<()>>,
+    _processes: Vec<Stock>,
+}
+
+impl Population {
+    async fn settle(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
+        let (javascript, python) = (Stock::javascript()?, Stock::python()?);
+        let (mut senders, mut listeners) = (JoinSet::new(), Vec::new());
+        for _ in 0..2 {
+            senders.spawn(sender::by_rest(world.clone(), world.api.signup().await?, dice.split(), PACE));
+            senders.spawn(sender::by_socket(world.clone(), world.api.signup().await?, dice.split(), PACE));
+        }
+        for process in [&javascript, &python] {
+            let account = world.api.signup().await?;
+            let socket = stock::open(process, world, &account, stock::UPGRADE);
+            senders.spawn(stock::send(world.clone(), account, socket, dice.split(), PACE));
+        }
+        for n in 0..4 {
+            let (account, receiver) = (world.api.signup().await?, world.recorder.receiver(format!("raw listener {n}")));
+            listeners.push(tokio::spawn(listener::listen(world.clone(), account, receiver, n, false)));
+        }
+        let mut stock_listener = |name: &str, socket: Socket| {
+            let receiver = world.recorder.receiver(name);
+            listeners.push(tokio::spawn(stock::listen(world.clone(), socket, receiver)));
+        };
+        let account = world.api.signup().await?;
+        stock_listener("JavaScript listener", stock::open(&javascript, world, &account, stock::UPGRADE));
+        stock_listener("JavaScript listener over WebSocket", stock::open(&javascript, world, &account, stock::WEBSOCKET));
+        stock_listener("JavaScript listener with recovery", stock::open_with_recovery(&javascript, world, &account));
+        stock_listener("Python listener", stock::open(&python, world, &account, stock::UPGRADE));
+        Ok(Self { senders, listeners, _processes: vec![javascript, python] })
+    }
+
+    /// Nobody begins anything; what has begun is finished, and what was said is heard by all.
+    async fn end(&mut self, world: &Arc<World>) -> anyhow::Result<()> {
+        world.ending.store(true, Ordering::Relaxed);
+        let finished = async {
+            while let Some(sender) = self.senders.join_next().await {
+                sender??;
+            }
+            anyhow::Ok(())
+        };
+        let finished = tokio::time::timeout(LAST, finished).await;
+        if let Ok(finished) = finished {
+            finished?;
+        }
+        let histories = histories(world).await?;
+        let heads = histories.iter().map(|(room, history)| (*room, history.len() as u64)).collect::<HashMap<_, _>>();
+        let complete = async || world.recorder.with(|records| records.all_hold(&heads)).then_some(());
+        // Who does not is found by the judge.
+        let _ = eventually("everything is heard", Duration::from_secs(15), complete).await;
+        self.listeners.iter().for_each(JoinHandle::abort);
+        look(world);
+        world.recorder.note(|records| records.history = histories);
+        Ok(())
+    }
+}
+
+async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> {
+    let mut histories = HashMap::new();
+    for room in &world.rooms {
+        let path = room.to_string();
+        let read = async || world.api.history(&path, &world.owner, 200).await.ok();
+        let history = eventually("history is read", LAST, read).await?;
+        histories.insert(*room, history.iter().filter_map(stored).collect());
+    }
+    Ok(histories)
+}
+
+fn stored(message: &Value) -> Option<Stored> {
+    let key = message["clientMessageId"].as_str().unwrap_or_default().to_owned();
+    Some(Stored { seen: Seen::of(message)?, sender: message["sender"]["id"].as_str()?.parse().ok()?, key })
+}
+
+/// Notes now and then what each process uses.
+async fn watch(world: Arc<World>) {
+    loop {
+        look(&world);
+        sleep(LOOK).await;
+    }
+}
+
+fn look(world: &World) {
+    let at = world.recorder.now();
+    let ours = world.members().into_iter().filter(|member| member.0.is_ours());
+    let uses = ours.filter_map(|member| {
+        let pid = world.cluster.daemon(member).ok()?.running()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+        Some(Use { name: format!("{}-{}", member.0.name(), member.1), at, rss, descriptors })
+    });
+    let uses = uses.collect::<Vec<_>>();
+    world.recorder.note(|records| records.uses.extend(uses));
+}

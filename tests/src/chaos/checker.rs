@@ -1,0 +1,232 @@
+//! The judge: a pure function from what was recorded to what was not kept of the promise of delivery (I1 to I9).
+
+mod receivers;
+mod recovery;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::history::{At, Records, Sent, Stored};
+
+/// Most memory that one process may ever use.
+const MOST_MEMORY: u64 = 1 << 30;
+
+/// Something that was promised and not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which invariant: `I1` to `I9`; `case` for a bound of one case, `proof` when the run itself proves nothing.
+    pub promise: &'static str,
+    /// What was seen.
+    pub evidence: String,
+}
+
+/// How often what happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that were sent.
+    pub sent: usize,
+    /// Of these, acknowledged.
+    pub acknowledged: usize,
+    /// Tries that failed and were repeated.
+    pub retried: usize,
+    /// Messages that receivers hold.
+    pub delivered: usize,
+    /// Of these, those that came with `joinRoom {after}` and not live.
+    pub repaired: usize,
+    /// How often a receiver went on with `after`.
+    pub resumed: usize,
+    /// Acknowledged and not in history, or in history and skipped at a receiver.
+    pub lost: usize,
+    /// In history or at a receiver more than once.
+    pub repeated: usize,
+    /// In another order than history's.
+    pub reordered: usize,
+}
+
+/// What the judge has found.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// None, if all is well.
+    pub violations: Vec<Violation>,
+    /// How often what happened.
+    pub counts: Counts,
+    /// After each fault, in order: how long until all was as before.
+    pub recoveries: Vec<(&'static str, Duration)>,
+    /// From acknowledgement to live delivery: the median, and all but one in a hundred.
+    pub lag: (Duration, Duration),
+}
+
+/// Judges a run.
+pub fn check(records: &Records) -> Verdict {
+    let mut judge = Judge { records, verdict: Verdict::default(), stored: HashMap::new(), acked: HashMap::new(), lags: Vec::new() };
+    judge.history();
+    judge.sends();
+    judge.order_of_sends();
+    judge.receivers();
+    judge.recovery();
+    judge.requests();
+    judge.bounds();
+    judge.proof();
+    judge.verdict
+}
+
+struct Judge<'a> {
+    records: &'a Records,
+    verdict: Verdict,
+    /// What stands in history, by room, sender and `clientMessageId`.
+    stored: HashMap<(Uuid, Uuid, &'a str), Vec<&'a Stored>>,
+    /// When what has that number in a room was acknowledged.
+    acked: HashMap<(Uuid, u64), At>,
+    /// When something was delivered live, and how long after its acknowledgement.
+    lags: Vec<(At, At)>,
+}
+
+impl<'a> Judge<'a> {
+    fn violated(&mut self, promise: &'static str, evidence: impl Into<String>) {
+        self.verdict.violations.push(Violation { promise, evidence: evidence.into() });
+    }
+
+    /// I3: numbers without a hole. I1: nothing twice.
+    fn history(&mut self) {
+        for (room, history) in &self.records.history {
+            for (index, stored) in history.iter().enumerate() {
+                if stored.seen.seq != index as u64 + 1 {
+                    self.violated("I3", format!("room {room}: number {} stands in place {}", stored.seen.seq, index + 1));
+                    break;
+                }
+            }
+            for stored in history.iter().filter(|stored| !stored.key.is_empty()) {
+                self.stored.entry((*room, stored.sender, &stored.key)).or_default().push(stored);
+            }
+        }
+    }
+
+    /// I1 and I2: what was acknowledged stands once, as every answer said; what was not stands at most once.
+    fn sends(&mut self) {
+        self.verdict.counts.sent = self.records.sends.len();
+        for send in &self.records.sends {
+            let stored = self.stored_of(send);
+            let acks = send.acks().collect::<Vec<_>>();
+            self.verdict.counts.retried += send.attempts.len().saturating_sub(1);
+            if stored.len() > 1 {
+                self.verdict.counts.repeated += stored.len() - 1;
+                let numbers = stored.iter().map(|stored| stored.seen.seq).collect::<Vec<_>>();
+                self.violated("I2", format!("{} stands in history {} times: {numbers:?} of room {}", send.key, numbers.len(), send.room));
+            }
+            let Some((first, _)) = acks.first() else {
+                self.violated("I7", format!("{} was never acknowledged; its last tries: {}", send.key, last_tries(send)));
+                continue;
+            };
+            self.verdict.counts.acknowledged += 1;
+            let Some(stored) = stored.first() else {
+                if !self.is_undone(*first) {
+                    self.verdict.counts.lost += 1;
+                    self.violated("I1", format!("{} was acknowledged at {first:?} and is not in history", send.key));
+                }
+                continue;
+            };
+            self.acked.insert((send.room, stored.seen.seq), *first);
+            for (at, ack) in acks {
+                if ack != stored.seen {
+                    self.violated("I2", format!("{} was answered at {at:?} with {ack:?}, and {:?} is in history", send.key, stored.seen));
+                }
+            }
+        }
+    }
+
+    /// I3: numbers are in the order of commits, so what began after an acknowledgement comes after it; and what one socket
+    /// sent one after another to a room stands so.
+    fn order_of_sends(&mut self) {
+        let mut rooms = BTreeMap::<Uuid, Vec<(u64, At, At, &str)>>::new();
+        let mut sockets = BTreeMap::<(u64, Uuid), Vec<(u64, u64)>>::new();
+        for send in &self.records.sends {
+            let (Some(stored), Some((acked, _))) = (self.stored_of(send).first().copied(), send.acks().next()) else { continue };
+            rooms.entry(send.room).or_default().push((stored.seen.seq, send.begun(), acked, &send.key));
+            // What was tried again may have overtaken, or been overtaken.
+            if let [attempt] = &send.attempts[..]
+                && let Some((socket, number)) = attempt.socket
+            {
+                sockets.entry((socket, send.room)).or_default().push((number, stored.seen.seq));
+            }
+        }
+        for (room, mut sends) in rooms {
+            sends.sort_unstable();
+            let mut latest = (At::ZERO, "");
+            for (seq, begun, acked, key) in sends {
+                if latest.0 > acked {
+                    self.verdict.counts.reordered += 1;
+                    let (at, before) = latest;
+                    self.violated(
+                        "I3",
+                        format!("room {room}: {before}, begun at {at:?}, stands before {key} ({seq}), acknowledged at {acked:?}"),
+                    );
+                }
+                latest = latest.max((begun, key));
+            }
+        }
+        for ((socket, room), mut sends) in sockets {
+            sends.sort_unstable();
+            for pair in sends.windows(2).filter(|pair| pair[0].1 > pair[1].1) {
+                self.verdict.counts.reordered += 1;
+                self.violated("I3", format!("socket {socket} sent {pair:?} (emit, number) to room {room} in another order"));
+            }
+        }
+    }
+
+    /// I8: memory and descriptors are bounded and return.
+    fn bounds(&mut self) {
+        let mut processes = BTreeMap::<&str, Vec<(u64, u64)>>::new();
+        for used in &self.records.uses {
+            processes.entry(&used.name).or_default().push((used.rss, used.descriptors));
+        }
+        for (name, uses) in processes {
+            let most = uses.iter().map(|used| used.0).max().unwrap_or_default();
+            if most > MOST_MEMORY {
+                self.violated("I8", format!("{name} used {} MiB", most >> 20));
+            }
+            if let [(_, first), .., (_, last)] = uses[..]
+                && last > 2 * first + 200
+            {
+                self.violated("I8", format!("{name} has {last} descriptors at the end and had {first} at first"));
+            }
+        }
+    }
+
+    /// A run in which nothing was sent, heard or broken proves nothing.
+    fn proof(&mut self) {
+        for broken in &self.records.broken {
+            self.violated("case", broken);
+        }
+        for fault in self.records.faults.iter().filter(|fault| fault.bit.is_empty()) {
+            self.violated("proof", format!("{} did not bite", fault.name));
+        }
+        if self.verdict.counts.acknowledged == 0 || self.verdict.counts.delivered == 0 {
+            self.violated("proof", "nothing was sent, or nothing was heard");
+        }
+    }
+
+    fn stored_of(&self, send: &'a Sent) -> Vec<&'a Stored> {
+        self.stored.get(&(send.room, send.sender, send.key.as_str())).cloned().unwrap_or_default()
+    }
+
+    /// Whether what was done then was undone when the database went back to an older state.
+    fn is_undone(&self, at: At) -> bool {
+        self.records.restored.is_some_and(|(copied, back)| (copied..=back).contains(&at))
+    }
+
+    /// When the last fault that may keep anybody silent between two moments was healed.
+    fn silent_until(&self, from: At, to: At) -> Option<At> {
+        let faults = self.records.faults.iter().filter(|fault| fault.terms.silences && fault.from <= to && fault.healed >= from);
+        faults.map(|fault| fault.healed).max()
+    }
+}
+
+fn last_tries(send: &Sent) -> String {
+    let last = &send.attempts[send.attempts.len().saturating_sub(3)..];
+    format!("{:?}", last.iter().map(|attempt| (attempt.ended, &attempt.outcome)).collect::<Vec<_>>())
+}

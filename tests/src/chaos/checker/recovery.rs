@@ -1,0 +1,49 @@
+//! I7: how long after a fault was healed all was as before; and the bounds of single faults while they last.
+
+use super::super::history::{At, Entry, Fault, Outcome, SLOW};
+use super::Judge;
+
+impl Judge<'_> {
+    pub(super) fn recovery(&mut self) {
+        for fault in &self.records.faults {
+            self.live_delivery(fault);
+            // Whose traces they are cannot be said while something else is broken.
+            let others = || self.records.faults.iter().filter(|other| !std::ptr::eq(*other, fault));
+            if others().any(|other| other.from <= fault.healed && other.healed > fault.healed) {
+                continue;
+            }
+            let next = others().map(|other| other.from).filter(|from| *from > fault.healed).min();
+            let recovered = self.last_trouble(fault.healed, next.unwrap_or(self.records.ended));
+            let took = recovered.saturating_sub(fault.healed);
+            self.verdict.recoveries.push((fault.name, took));
+            if took > fault.terms.recovers {
+                self.violated("I7", format!("{}: healed at {:?}, and all was well {took:?} later", fault.name, fault.healed));
+            }
+        }
+    }
+
+    /// The last moment at which a request begun in that time turned out to fail or be slow, an event was late, or a receiver
+    /// came back.
+    fn last_trouble(&self, from: At, to: At) -> At {
+        let window = from..to;
+        let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
+        let failed = tries.filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_)) || attempt.ended - attempt.begun > SLOW);
+        let late = self.lags.iter().filter(|(at, lag)| window.contains(at) && (*lag).min(at.saturating_sub(from)) > SLOW);
+        let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
+        let returns = entries.filter(|(at, entry)| window.contains(at) && matches!(entry, Entry::Joined { .. }));
+        let moments = failed.map(|attempt| attempt.ended).chain(late.map(|(at, _)| *at)).chain(returns.map(|(at, _)| *at));
+        moments.max().unwrap_or(from)
+    }
+
+    fn live_delivery(&mut self, fault: &Fault) {
+        let Some(bound) = fault.terms.live else { return };
+        let window = fault.from..fault.healed;
+        let mut lags = self.lags.iter().filter(|(at, _)| window.contains(at)).map(|(_, lag)| *lag).collect::<Vec<_>>();
+        lags.sort_unstable();
+        match lags.get(lags.len() * 99 / 100) {
+            None => self.violated("I7", format!("{}: nothing was delivered meanwhile", fault.name)),
+            Some(lag) if *lag > bound => self.violated("I7", format!("{}: delivery took {lag:?} meanwhile", fault.name)),
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,250 @@
+use super::super::history::{Attempt, Entry, Fault, Outcome, Receiver, Seen, Sent, Stored, Terms, Use};
+use super::*;
+
+const ROOM: Uuid = Uuid::from_u128(1);
+const SENDER: Uuid = Uuid::from_u128(2);
+
+fn s(seconds: f64) -> At {
+    At::from_secs_f64(seconds)
+}
+
+fn seen(seq: u64) -> Seen {
+    Seen { room: ROOM, seq, id: Uuid::from_u128(100 + u128::from(seq)), digest: seq }
+}
+
+fn attempt(begun: f64, ended: f64, outcome: Outcome) -> Attempt {
+    Attempt { begun: s(begun), ended: s(ended), socket: None, outcome }
+}
+
+fn sent(seq: u64, attempts: Vec<Attempt>) -> Sent {
+    Sent { sender: SENDER, room: ROOM, key: format!("k{seq}"), attempts }
+}
+
+fn stored(seq: u64) -> Stored {
+    Stored { seen: seen(seq), sender: SENDER, key: format!("k{seq}") }
+}
+
+fn joined(at: f64, after: Option<u64>, last_seq: u64, messages: Vec<Seen>) -> (At, Entry) {
+    (s(at), Entry::Joined { room: ROOM, after, last_seq, reset: false, messages })
+}
+
+fn live(at: f64, seq: u64) -> (At, Entry) {
+    (s(at), Entry::Live(seen(seq)))
+}
+
+const TERMS: Terms = Terms { recovers: Duration::from_secs(15), silences: false, spares_rest: false, live: None };
+
+fn fault(from: f64, healed: f64, terms: Terms) -> Fault {
+    Fault { name: "a fault", from: s(from), healed: s(healed), terms, bit: "it bit".into() }
+}
+
+/// Ten messages, one a second, acknowledged at once and heard by somebody who lost the connection once.
+fn good() -> Records {
+    let sends = (1..=10).map(|n| sent(n, vec![attempt(n as f64, n as f64 + 0.1, Outcome::Acked(seen(n)))])).collect();
+    let mut entries = vec![(s(0.0), Entry::Opened), joined(0.1, None, 0, vec![])];
+    entries.extend((1..=4).map(|n| live(n as f64 + 0.2, n)));
+    entries.extend([(s(4.5), Entry::Closed), (s(7.5), Entry::Opened), joined(7.6, Some(4), 7, vec![seen(5), seen(6), seen(7)])]);
+    entries.extend((8..=10).map(|n| live(n as f64 + 0.2, n)));
+    Records {
+        sends,
+        receivers: vec![Receiver { name: "somebody".into(), entries, ..Receiver::default() }],
+        history: [(ROOM, (1..=10).map(stored).collect())].into(),
+        ended: s(12.0),
+        ..Records::default()
+    }
+}
+
+fn entries(records: &mut Records) -> &mut Vec<(At, Entry)> {
+    &mut records.receivers[0].entries
+}
+
+/// Spoils a good run, and expects fault to be found with the promise alone that was broken.
+#[track_caller]
+fn breaks(promise: &str, spoil: impl FnOnce(&mut Records)) -> Counts {
+    let mut records = good();
+    spoil(&mut records);
+    let verdict = check(&records);
+    assert!(!verdict.violations.is_empty(), "nothing was noticed");
+    assert!(verdict.violations.iter().any(|violation| violation.promise == promise), "{:?}", verdict.violations);
+    verdict.counts
+}
+
+#[track_caller]
+fn keeps(change: impl FnOnce(&mut Records)) -> Verdict {
+    let mut records = good();
+    change(&mut records);
+    let verdict = check(&records);
+    assert_eq!(verdict.violations, []);
+    verdict
+}
+
+#[test]
+fn a_good_run_keeps_everything() {
+    let counts = keeps(|_| ()).counts;
+    let expected = Counts { sent: 10, acknowledged: 10, delivered: 10, repaired: 3, resumed: 1, ..Counts::default() };
+    assert_eq!(counts, expected);
+}
+
+#[test]
+fn what_was_acknowledged_and_is_not_there_is_lost() {
+    let gone = |records: &mut Records| {
+        let history = records.history.get_mut(&ROOM).unwrap();
+        history.remove(9);
+        entries(records).pop();
+    };
+    assert_eq!(breaks("I1", gone).lost, 1);
+}
+
+#[test]
+fn what_stands_twice_is_repeated() {
+    let twice = |records: &mut Records| {
+        let history = records.history.get_mut(&ROOM).unwrap();
+        history.push(Stored { key: "k3".into(), ..stored(11) });
+        entries(records).push(live(11.0, 11));
+    };
+    assert_eq!(breaks("I2", twice).repeated, 1);
+    breaks("I2", |records| {
+        let other = Seen { digest: 77, ..seen(3) };
+        records.sends[2].attempts.push(attempt(4.0, 4.1, Outcome::Acked(other)));
+    });
+}
+
+#[test]
+fn numbers_have_no_hole_and_follow_commits() {
+    breaks("I3", |records| drop(records.history.get_mut(&ROOM).unwrap().remove(3)));
+    let overtaken = |records: &mut Records| {
+        // Began when the next one had been acknowledged, and stands before it.
+        records.sends[4].attempts[0] = attempt(6.5, 6.6, Outcome::Acked(seen(5)));
+    };
+    assert_eq!(breaks("I3", overtaken).reordered, 1);
+    let socket = |records: &mut Records| {
+        records.sends[1].attempts[0].socket = Some((1, 2));
+        records.sends[1].attempts[0].begun = s(0.9);
+        records.sends[2].attempts[0].socket = Some((1, 1));
+        records.sends[2].attempts[0].begun = s(0.9);
+    };
+    assert_eq!(breaks("I3", socket).reordered, 1);
+}
+
+#[test]
+fn what_is_heard_twice_or_late_or_not_at_all() {
+    assert_eq!(breaks("I3", |records| entries(records).insert(3, live(1.3, 1))).repeated, 1);
+    assert_eq!(breaks("I3", |records| entries(records).insert(4, live(2.3, 1))).reordered, 1);
+    assert_eq!(breaks("I4", |records| drop(entries(records).remove(3))).lost, 1);
+    // The last one of a quiet room.
+    assert_eq!(breaks("I4", |records| drop(entries(records).pop())).lost, 1);
+    breaks("I4", |records| {
+        entries(records).pop();
+        entries(records).push(live(13.5, 10));
+    });
+    breaks("I4", |records| entries(records)[8] = joined(7.6, Some(4), 7, vec![seen(5), seen(7)]));
+    breaks("I4", |records| entries(records)[8] = joined(7.6, Some(4), 7, vec![seen(4), seen(5), seen(6), seen(7)]));
+    breaks("I4", |records| entries(records).insert(7, live(4.8, 5)));
+}
+
+#[test]
+fn who_was_brought_back_hears_what_it_missed_live() {
+    let back = |records: &mut Records| {
+        entries(records).splice(7..9, [(s(7.5), Entry::Recovered), live(7.6, 5), live(7.6, 6), live(7.6, 7)]);
+    };
+    assert_eq!(keeps(back).counts.resumed, 1);
+    let hole = |records: &mut Records| {
+        back(records);
+        entries(records).remove(8);
+    };
+    assert_eq!(breaks("I4", hole).lost, 1);
+}
+
+#[test]
+fn nothing_is_shown_that_is_not_there() {
+    breaks("I5", |records| entries(records)[2].1 = Entry::Live(Seen { digest: 9, ..seen(1) }));
+    breaks("I5", |records| entries(records).push(live(11.0, 11)));
+}
+
+#[test]
+fn nothing_comes_after_a_logout() {
+    let logged_out = |at: f64| move |records: &mut Records| records.receivers[0].logged_out = Some(s(at));
+    keeps(logged_out(5.5));
+    breaks("I6", logged_out(5.0));
+}
+
+#[test]
+fn after_a_fault_everything_is_as_before_in_time() {
+    let trouble = |at: f64| {
+        move |records: &mut Records| {
+            records.faults.push(fault(1.0, 2.0, Terms { recovers: Duration::from_secs(5), ..TERMS }));
+            entries(records).truncate(7);
+            entries(records).extend((5..=10).map(|n| live(n as f64 + 0.2, n)));
+            entries(records).remove(6);
+            let failed = attempt(at, at + 0.1, Outcome::Refused(503, "unavailable".into()));
+            records.sends[9].attempts.insert(0, failed);
+        }
+    };
+    assert_eq!(keeps(trouble(3.0)).recoveries[0].1, s(1.1));
+    breaks("I7", trouble(7.5));
+    breaks("I7", |records| records.sends[3].attempts.clear());
+    breaks("I7", |records| entries(records).push((s(11.0), Entry::Closed)));
+    let lively = Terms { live: Some(Duration::from_millis(150)), ..TERMS };
+    keeps(move |records| records.faults.push(fault(0.5, 3.5, lively)));
+    breaks("I7", move |records| records.faults.push(fault(0.5, 3.5, Terms { live: Some(Duration::from_millis(50)), ..lively })));
+    breaks("I7", move |records| records.faults.push(fault(4.9, 6.0, lively)));
+}
+
+#[test]
+fn resources_are_bounded_and_return() {
+    let used = |rss, descriptors| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors };
+    keeps(|records| records.uses = vec![used(1 << 20, 50), used(900 << 20, 5000), used(1 << 20, 60)]);
+    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(2 << 30, 50)]);
+    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(1 << 20, 5000)]);
+}
+
+#[test]
+fn refusals_are_documented_and_in_time() {
+    let call = |begun: f64, ended: f64, outcome: Outcome| {
+        move |records: &mut Records| {
+            records.faults.push(fault(0.0, 10.0, TERMS));
+            records.calls.push(("a request".into(), attempt(begun, ended, outcome)));
+        }
+    };
+    keeps(call(1.0, 3.0, Outcome::Refused(503, "unavailable".into())));
+    breaks("I9", call(1.0, 1.1, Outcome::Refused(500, "internal".into())));
+    breaks("I9", call(1.0, 8.0, Outcome::Refused(503, "unavailable".into())));
+    breaks("I9", call(1.0, 7.0, Outcome::Silent));
+    let frozen = |records: &mut Records| {
+        call(1.0, 7.0, Outcome::Silent)(records);
+        records.faults.push(fault(0.0, 10.0, Terms { silences: true, ..TERMS }));
+    };
+    keeps(frozen);
+    breaks("I9", |records| {
+        records.faults.push(fault(0.0, 10.0, Terms { spares_rest: true, ..TERMS }));
+        records.calls.push(("a request".into(), attempt(1.0, 1.1, Outcome::Broken)));
+    });
+}
+
+#[test]
+fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
+    let restored = |reset: bool| {
+        move |records: &mut Records| {
+            // 9 and 10 are gone; everybody forgets and reads again.
+            records.restored = Some((s(8.5), s(11.0)));
+            records.history.get_mut(&ROOM).unwrap().truncate(8);
+            let all = (1..=8).map(seen).collect();
+            let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 8, reset, messages: if reset { all } else { vec![] } };
+            entries(records).extend([(s(11.1), Entry::Closed), (s(11.2), Entry::Opened), (s(11.3), again)]);
+        }
+    };
+    keeps(restored(true));
+    breaks("I4", restored(false));
+    breaks("I4", |records| {
+        let all = (1..=10).map(seen).collect();
+        let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 10, reset: true, messages: all };
+        entries(records).push((s(11.3), again));
+    });
+}
+
+#[test]
+fn a_run_that_shows_nothing_is_no_proof() {
+    breaks("proof", |records| records.receivers.clear());
+    breaks("proof", |records| records.faults.push(Fault { bit: String::new(), ..fault(1.0, 2.0, TERMS) }));
+    breaks("case", |records| records.broken.push("not closed".into()));
+}

@@ -1,0 +1,129 @@
+//! Senders over REST and over a bare WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use uuid::Uuid;
+
+use super::super::history::Outcome;
+use super::super::schedule::Dice;
+use super::super::world::World;
+use super::{PATIENCE, PAUSE, ack_outcome, id, rest_outcome};
+use crate::api::{Account, unique};
+use crate::raw::{Client, WebSocket};
+
+/// How many messages a socket has under way at once.
+const WINDOW: usize = 4;
+
+/// A message that is to be sent: its number in the records, and what is sent.
+pub struct Letter {
+    /// Its number.
+    pub number: usize,
+    /// The payload of `message`, and of `POST /api/messages`.
+    pub payload: Value,
+}
+
+impl Letter {
+    /// A new one to some room.
+    pub fn new(world: &World, sender: Uuid, dice: &mut Dice) -> Self {
+        let room = world.rooms[dice.below(world.rooms.len() as u64) as usize];
+        let key = unique("chaos");
+        let number = world.recorder.sending(sender, room, key.clone());
+        let content = format!("number {number} {}", "x".repeat(dice.below(200) as usize));
+        Self { number, payload: json!({"roomId": room, "content": content, "clientMessageId": key}) }
+    }
+}
+
+/// Sends one message after another through the balancer, until the run ends.
+///
+/// # Errors
+/// When the account is none.
+pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
+    let sender = id(&account)?;
+    while !world.is_ending() {
+        let letter = Letter::new(&world, sender, &mut dice);
+        while !matches!(post(&world, &account, &letter).await, Outcome::Acked(_)) {
+            sleep(PAUSE).await;
+        }
+        sleep(pace).await;
+    }
+    Ok(())
+}
+
+/// One try through the balancer.
+pub async fn post(world: &World, account: &Account, letter: &Letter) -> Outcome {
+    let begun = world.recorder.now();
+    let answer = timeout(PATIENCE, world.api.post("/api/messages", account, letter.payload.clone())).await;
+    let outcome = rest_outcome(answer.ok());
+    world.recorder.tried(letter.number, begun, None, outcome.clone());
+    outcome
+}
+
+/// Sends several messages at a time through one gateway after another, until the run ends.
+///
+/// # Errors
+/// When the account is none.
+pub async fn by_socket(world: Arc<World>, account: Account, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
+    let sender = id(&account)?;
+    let mut letters = Vec::new();
+    let mut gateway = dice.below(2) as usize;
+    loop {
+        // Whoever breaks it, the client turns to the next one.
+        let _ = one_socket(&world, &account, gateway, sender, &mut letters, &mut dice, pace).await;
+        if letters.is_empty() && world.is_ending() {
+            return Ok(());
+        }
+        gateway += 1;
+        sleep(PAUSE).await;
+    }
+}
+
+async fn one_socket(
+    world: &World,
+    account: &Account,
+    gateway: usize,
+    sender: Uuid,
+    letters: &mut Vec<Letter>,
+    dice: &mut Dice,
+    pace: Duration,
+) -> anyhow::Result<()> {
+    let mut socket = timeout(PATIENCE, WebSocket::connect(&world.gateway(gateway), &account.token)).await??;
+    let number = world.next_socket();
+    while !letters.is_empty() || !world.is_ending() {
+        while letters.len() < WINDOW && !world.is_ending() {
+            letters.push(Letter::new(world, sender, dice));
+        }
+        let begun = world.recorder.now();
+        let deadline = Instant::now() + PATIENCE;
+        let payloads = letters.iter().map(|letter| letter.payload.clone()).collect::<Vec<_>>();
+        let emits = timeout_at(deadline, socket.emit_all("message", &payloads)).await??;
+        let mut failed = None;
+        let mut unanswered = Vec::new();
+        for (letter, emit) in letters.drain(..).zip(emits) {
+            let ack = match failed.clone() {
+                None => match timeout_at(deadline, socket.ack(emit)).await {
+                    Ok(Ok(ack)) => Ok(ack),
+                    Ok(Err(_)) => Err(Outcome::Broken),
+                    Err(_) => Err(Outcome::Silent),
+                },
+                Some(failed) => Err(failed),
+            };
+            let outcome = match ack {
+                Ok(ack) => ack_outcome(&ack),
+                Err(outcome) => failed.insert(outcome).clone(),
+            };
+            world.recorder.tried(letter.number, begun, Some((number, emit)), outcome.clone());
+            if !matches!(outcome, Outcome::Acked(_)) {
+                unanswered.push(letter);
+            }
+        }
+        *letters = unanswered;
+        if failed.is_some() {
+            break;
+        }
+        sleep(if letters.is_empty() { pace } else { PAUSE }).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Clients that do what clients do: read nothing, read slowly, vanish, come all at once, send everything thrice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::super::clients::sender::Letter;
+use super::super::clients::{PATIENCE, id, rest_outcome};
+use super::super::history::Outcome;
+use super::super::proxy::{Mode, Proxy};
+use super::super::schedule::{Dice, Profile};
+use super::super::world::World;
+use crate::api::Api;
+use crate::plan::Role;
+use crate::raw::{Client, WebSocket};
+use crate::wait::eventually;
+
+/// What a stalled client's system takes on its behalf.
+const WINDOW: u32 = 4096;
+/// Messages of 16 KiB that are more than an outbox and all buffers on the way hold, and how many are under way at once.
+const FLOOD: usize = 700;
+const WAVE: usize = 10;
+/// By when a client that does not keep up, or is not there, is closed.
+const CLOSED: Duration = Duration::from_secs(30);
+/// A slow reader's bytes a second.
+const SLOW: u32 = 1024;
+/// How many sockets drop at once, and by when they must be back.
+const CROWD: usize = 300;
+const LARGE_CROWD: usize = 5000;
+const BACK: Duration = Duration::from_secs(30);
+/// How many of them come at once.
+const AT_ONCE: usize = 200;
+/// Messages that are sent thrice.
+const THRICE: usize = 20;
+
+/// Clients that stop reading.
+pub(super) async fn stalled(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
+    let url = world.cluster.plan.url((Role::Gateway, n));
+    overwhelmed(world, n, &url, "that read nothing").await
+}
+
+/// Clients that read a kilobyte a second.
+pub(super) async fn slow(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
+    let proxy = Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?;
+    proxy.set(Mode::Slow(SLOW));
+    let bit = overwhelmed(world, n, &format!("http://127.0.0.1:{}", proxy.port()), "that read a kilobyte a second").await?;
+    ensure!(proxy.harm() > 0, "nothing went through the proxy");
+    Ok(bit)
+}
+
+/// Three clients in a room of their own are sent more than they take, until the gateway has closed them.
+async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyhow::Result<String> {
+    let room = world.api.room(&world.owner).await?;
+    let closes = async || world.metric((Role::Gateway, n), "confab_outbox_closes_total").await;
+    let before = closes().await?;
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut reader = WebSocket::open_narrow(url, WINDOW).await?;
+        reader.enter(&world.owner.token).await?;
+        let ack = reader.emit("joinRoom", json!(room)).await?;
+        ensure!(ack["ok"] == true, "joinRoom: {ack}");
+        readers.push(reader);
+    }
+    let mut writer = WebSocket::connect(&world.cluster.plan.url((Role::Gateway, 3 - n)), &world.owner.token).await?;
+    let waves = vec![json!({"roomId": room, "content": "x".repeat(16_384)}); WAVE];
+    let all_closed = async || Ok::<_, anyhow::Error>(closes().await? >= before + readers.len() as f64);
+    for _ in 0..FLOOD / WAVE {
+        for number in writer.emit_all("message", &waves).await? {
+            let ack = timeout(PATIENCE, writer.ack(number)).await.context("an acknowledgement")??;
+            ensure!(ack["ok"] == true, "message: {ack}");
+        }
+        if all_closed().await? {
+            break;
+        }
+    }
+    let closed = async || all_closed().await.ok()?.then_some(());
+    eventually("they are closed", CLOSED, closed).await?;
+    Ok(format!("{} clients {which} were closed", readers.len()))
+}
+
+/// Clients that are gone without a farewell.
+pub(super) async fn vanished(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
+    const COUNT: usize = 20;
+    let gateway = (Role::Gateway, n);
+    let proxy = Proxy::to(world.cluster.plan.port(gateway)).await?;
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let room = world.rooms[0].to_string();
+    let mut sockets = Vec::new();
+    for _ in 0..COUNT {
+        let mut socket = WebSocket::connect(&url, &world.owner.token).await?;
+        socket.emit("joinRoom", json!(room)).await?;
+        sockets.push(socket);
+    }
+    let with_them = world.metric(gateway, "confab_sessions").await?;
+    proxy.set(Mode::Blackhole);
+    // Others come and go, so it need not be all of them.
+    let noticed = async || (world.metric(gateway, "confab_sessions").await.ok()? <= with_them - COUNT as f64 / 2.0).then_some(());
+    eventually("the gateway notices that they are gone", CLOSED, noticed).await?;
+    Ok(format!("{COUNT} clients vanished without a farewell"))
+}
+
+/// Many sockets drop at once; all come back and are complete.
+pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyhow::Result<String> {
+    let count = if profile == Profile::Long { LARGE_CROWD } else { CROWD };
+    let mut proxies = Vec::new();
+    for n in 1..=world.cluster.plan.gateways {
+        proxies.push(Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?);
+    }
+    let urls = proxies.iter().map(|proxy| format!("http://127.0.0.1:{}", proxy.port())).collect::<Vec<_>>();
+    let mut crowd =
+        (0..count).map(|n| Visitor { room: world.rooms[n % world.rooms.len()].to_string(), last_seq: None, socket: None }).collect();
+    crowd = arrive(world, &urls, crowd).await?;
+    proxies.iter().for_each(Proxy::cut);
+    let begin = Instant::now();
+    for visitor in &mut crowd {
+        visitor.socket = None;
+    }
+    timeout(BACK, arrive(world, &urls, crowd)).await.context("not all are back in time")??;
+    Ok(format!("{count} sockets dropped at once and were back after {:.1} s", begin.elapsed().as_secs_f32()))
+}
+
+/// One of many.
+struct Visitor {
+    room: String,
+    last_seq: Option<u64>,
+    socket: Option<WebSocket>,
+}
+
+async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> anyhow::Result<Vec<Visitor>> {
+    let (mut arriving, mut arrived) = (JoinSet::new(), Vec::new());
+    for (n, mut visitor) in crowd.into_iter().enumerate() {
+        let (url, token) = (urls[n % urls.len()].clone(), world.owner.token.clone());
+        arriving.spawn(async move {
+            loop {
+                // Whoever is refused or forgotten tries again, as a client does.
+                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &token)).await {
+                    return visitor;
+                }
+            }
+        });
+        if arriving.len() >= AT_ONCE {
+            arrived.extend(arriving.join_next().await.transpose()?);
+        }
+    }
+    while let Some(visitor) = arriving.join_next().await {
+        arrived.push(visitor?);
+    }
+    Ok(arrived)
+}
+
+impl Visitor {
+    async fn arrive(&mut self, url: &str, token: &str) -> anyhow::Result<()> {
+        let mut socket = WebSocket::connect(url, token).await?;
+        let argument = match self.last_seq {
+            None => json!({"roomId": self.room}),
+            Some(after) => json!({"roomId": self.room, "after": after}),
+        };
+        let ack = socket.emit("joinRoom", argument).await?;
+        ensure!(ack["ok"] == true, "joinRoom: {ack}");
+        let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
+        if let Some(after) = self.last_seq.filter(|_| ack["complete"] == true) {
+            let seqs = ack["messages"].as_array().context("messages")?.iter().map(|message| &message["seq"]);
+            let complete = seqs.cloned().eq((after + 1..=last_seq).map(Value::from));
+            assert!(complete, "after {after} of {last_seq}: {ack}");
+        }
+        self.last_seq = Some(last_seq);
+        self.socket = Some(socket);
+        Ok(())
+    }
+}
+
+/// Each send is made three times at once, through different gateways.
+pub(super) async fn sent_thrice(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<String> {
+    let account = world.api.signup().await?;
+    let sender = id(&account)?;
+    let gateways = [world.gateway(0), world.gateway(1), world.api.url.clone()];
+    for _ in 0..THRICE {
+        let letter = Letter::new(world, sender, dice);
+        let send = async |url: &String| {
+            let (api, begun) = (Api::new(url.clone()), world.recorder.now());
+            let answer = timeout(PATIENCE, api.post("/api/messages", &account, letter.payload.clone())).await;
+            let outcome = rest_outcome(answer.ok());
+            world.recorder.tried(letter.number, begun, None, outcome.clone());
+            outcome
+        };
+        let (first, second, third) = tokio::join!(send(&gateways[0]), send(&gateways[1]), send(&gateways[2]));
+        let one = matches!(first, Outcome::Acked(_)) && first == second && second == third;
+        ensure!(one, "three answers: {first:?} {second:?} {third:?}");
+    }
+    Ok(format!("{THRICE} messages were sent three times at once"))
+}

@@ -1,0 +1,203 @@
+//! Programs that are killed, frozen, or told to leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::super::clients::{PATIENCE, listener, rest_outcome};
+use super::super::history::Outcome;
+use super::super::world::World;
+use crate::api::{Account, Api, unique};
+use crate::form::Form;
+use crate::plan::{Member, Role};
+use crate::wait::eventually;
+
+/// How long something that is killed is away.
+const AWAY: Duration = Duration::from_secs(3);
+/// Fewer acknowledgements in that time mean that chat is not unaffected.
+const CHAT: usize = 20;
+
+/// `kill -9`, and started again.
+pub(super) async fn killed(world: &World, members: &[Member]) -> anyhow::Result<String> {
+    kill(world, members).await?;
+    sleep(AWAY).await;
+    start(world, members).await?;
+    Ok(format!("killed {}", names(members)))
+}
+
+/// The moment that matters most: committed, and nobody was told.
+pub(super) async fn killed_after_commit(world: &World) -> anyhow::Result<String> {
+    let replicas = (1..=world.cluster.plan.replicas).map(|n| (Role::Message, n)).collect::<Vec<_>>();
+    // Whichever has something to commit.
+    for member in &replicas {
+        world.arm(*member, "after-commit", "abort").await?;
+    }
+    let dead = || replicas.iter().copied().filter(|member| world.cluster.daemon(*member).is_ok_and(|daemon| daemon.running().is_none()));
+    let died = async || dead().next();
+    eventually("a replica dies between COMMIT and publish", Duration::from_secs(20), died).await?;
+    for member in &replicas {
+        // The one that is dead does not answer.
+        let _ = world.arm(*member, "after-commit", "off").await;
+    }
+    sleep(AWAY).await;
+    let dead = dead().collect::<Vec<_>>();
+    start(world, &dead).await?;
+    Ok(format!("{} died between COMMIT and publish", names(&dead)))
+}
+
+/// All replicas of a service: open sockets chat on, and what needs it is refused in time.
+pub(super) async fn service_killed(world: &World, role: Role) -> anyhow::Result<String> {
+    let members = [(role, 1), (role, 2)];
+    kill(world, &members).await?;
+    let before = world.recorder.acknowledged();
+    let refused = refused(world, role).await;
+    sleep(AWAY).await;
+    let chatted = world.recorder.acknowledged() - before;
+    start(world, &members).await?;
+    refused?;
+    ensure!(chatted >= CHAT, "only {chatted} messages were acknowledged meanwhile");
+    Ok(format!("killed {}; meanwhile {chatted} were acknowledged", names(&members)))
+}
+
+/// Something that needs the service answers 503.
+async fn refused(world: &World, role: Role) -> anyhow::Result<()> {
+    let begun = world.recorder.now();
+    let answer = async {
+        let owner = &world.owner;
+        match role {
+            Role::Auth => {
+                let credentials = json!({"username": owner.username, "password": "correct horse battery"});
+                world.api.call(Method::POST, "/api/auth/login", None, Some(credentials)).await
+            }
+            Role::Room => world.api.post("/api/rooms", owner, json!({"name": unique("room")})).await,
+            _ => world.api.upload(owner, Form::new().file("x", "text/plain", b"x")).await,
+        }
+    };
+    let outcome = rest_outcome(tokio::time::timeout(PATIENCE, answer).await.ok());
+    world.recorder.called(format!("a request that needs {}", role.name()), begun, outcome.clone());
+    ensure!(outcome == Outcome::Refused(503, "unavailable".into()), "what needs it was answered {outcome:?}");
+    Ok(())
+}
+
+/// SIGSTOP, and SIGCONT after a while.
+pub(super) async fn stopped(world: &World, member: Member, hold: Duration) -> anyhow::Result<String> {
+    let frozen = freeze(world, member).await?;
+    sleep(hold).await;
+    thaw(&frozen);
+    Ok(format!("{} processes of {}-{} stood still for {hold:?}", frozen.len(), member.0.name(), member.1))
+}
+
+/// The same with a gateway, and meanwhile somebody who is connected to it logs out elsewhere.
+pub(super) async fn gateway_stopped(world: &Arc<World>, n: u16, hold: Duration) -> anyhow::Result<String> {
+    let leaver = Leaver::arrive(world, n).await?;
+    let frozen = freeze(world, (Role::Gateway, n)).await?;
+    sleep(Duration::from_secs(1)).await;
+    let left = leaver.leave(world, 3 - n).await;
+    sleep(hold).await;
+    thaw(&frozen);
+    left?;
+    Ok(format!("gateway-{n} stood still for {hold:?}, and somebody logged out meanwhile"))
+}
+
+/// Each program is told to leave and started again, one after another.
+pub(super) async fn rolling_restart(world: &World) -> anyhow::Result<String> {
+    let members = world.cluster.plan.members().into_iter().filter(|member| member.0.is_ours()).collect::<Vec<_>>();
+    for member in &members {
+        let daemon = world.cluster.daemon(*member)?;
+        ensure!(daemon.signal(Signal::TERM), "{} does not run", names(&[*member]));
+        let gone = async || daemon.running().is_none().then_some(());
+        eventually("it leaves in order", Duration::from_secs(20), gone).await.with_context(|| names(&[*member]))?;
+        world.cluster.start(*member).await?;
+    }
+    Ok(format!("{} programs left and came back", members.len()))
+}
+
+/// Somebody who listens at one gateway, to log out at another.
+pub(super) struct Leaver {
+    account: Account,
+    receiver: usize,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+impl Leaver {
+    pub(super) async fn arrive(world: &Arc<World>, gateway: u16) -> anyhow::Result<Self> {
+        let account = world.api.signup().await?;
+        let receiver = world.recorder.receiver(format!("somebody who logs out, at gateway {gateway}"));
+        let listening = tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
+        let heard = async || world.recorder.has_joined(receiver).then_some(());
+        eventually("it listens", Duration::from_secs(20), heard).await?;
+        Ok(Self { account, receiver, listening })
+    }
+
+    /// Logs out through another gateway, past its proxy.
+    pub(super) async fn leave(self, world: &World, gateway: u16) -> anyhow::Result<()> {
+        let api = Api::new(world.cluster.plan.url((Role::Gateway, gateway)));
+        let begun = world.recorder.now();
+        let answer = tokio::time::timeout(PATIENCE, api.post("/api/auth/logout", &self.account, Value::Null)).await;
+        let outcome = rest_outcome(answer.ok());
+        world.recorder.called("logout", begun, outcome.clone());
+        let at = world.recorder.now();
+        world.recorder.note(|records| records.receivers[self.receiver].logged_out = Some(at));
+        ensure!(outcome == Outcome::Done, "logout: {outcome:?}");
+        // It goes on listening for as long as anything may come; the run ends it.
+        drop(self.listening);
+        let refused = async || (api.get("/api/auth/me", &self.account).await.ok()?.status == 401).then_some(());
+        eventually("the token is refused", Duration::from_secs(5), refused).await
+    }
+}
+
+async fn kill(world: &World, members: &[Member]) -> anyhow::Result<()> {
+    for member in members {
+        ensure!(world.cluster.daemon(*member)?.running().is_some(), "{} does not run", names(&[*member]));
+        world.cluster.kill(*member).await?;
+    }
+    Ok(())
+}
+
+async fn start(world: &World, members: &[Member]) -> anyhow::Result<()> {
+    for member in members {
+        world.cluster.start(*member).await?;
+    }
+    Ok(())
+}
+
+/// Stops a process and its children; their ids.
+pub(super) async fn freeze(world: &World, member: Member) -> anyhow::Result<Vec<i32>> {
+    let root = world.cluster.daemon(member)?.running().context("it does not run")?;
+    let mut family = vec![root];
+    // The parent first: then no child is added.
+    send(root, Signal::STOP);
+    family.extend(children(root));
+    family[1..].iter().for_each(|pid| send(*pid, Signal::STOP));
+    Ok(family)
+}
+
+/// Lets them go on.
+pub(super) fn thaw(family: &[i32]) {
+    family.iter().rev().for_each(|pid| send(*pid, Signal::CONT));
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let parent_of = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok()
+    };
+    pids.filter(|pid| parent_of(pid) == Some(parent)).collect()
+}
+
+fn send(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn names(members: &[Member]) -> String {
+    members.iter().map(|(role, n)| format!("{}-{n}", role.name())).collect::<Vec<_>>().join(" and ")
+}

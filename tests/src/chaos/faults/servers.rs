@@ -1,0 +1,198 @@
+//! What the services stand on: Postgres and Redis, that go, stand still, come back empty, or say what is not true.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::super::proxy::Mode;
+use super::super::world::World;
+use super::processes::Leaver;
+use crate::plan::Role;
+use crate::wait::eventually;
+
+/// How long a network that loses everything does so.
+const BLACKHOLED: Duration = Duration::from_secs(6);
+/// How long the log goes on whose last moments are then lost with its database.
+const LOST: Duration = Duration::from_secs(2);
+/// Something that must happen soon.
+const SOON: Duration = Duration::from_secs(20);
+
+/// `kill -9`, and started again after a while.
+pub(super) async fn away(world: &World, role: Role, hold: Duration) -> anyhow::Result<String> {
+    world.cluster.kill((role, 1)).await?;
+    sleep(hold).await;
+    world.cluster.start((role, 1)).await?;
+    Ok(format!("{} was away for {hold:?}", role.name()))
+}
+
+/// The same with Redis, which comes back empty, and meanwhile somebody logs out.
+pub(super) async fn redis_away(world: &Arc<World>, hold: Duration) -> anyhow::Result<String> {
+    let leaver = Leaver::arrive(world, 1).await?;
+    world.cluster.kill((Role::Redis, 1)).await?;
+    let left = leaver.leave(world, 2).await;
+    sleep(hold).await;
+    world.cluster.start((Role::Redis, 1)).await?;
+    left?;
+    Ok(format!("redis was away for {hold:?}, and somebody logged out meanwhile"))
+}
+
+/// Nothing comes through to Redis or from it, and nobody is told.
+pub(super) async fn redis_blackholed(world: &World) -> anyhow::Result<String> {
+    let before = world.bus.harm();
+    world.bus.set(Mode::Blackhole);
+    sleep(BLACKHOLED).await;
+    world.bus.set(Mode::Pass);
+    let swallowed = world.bus.harm() - before;
+    ensure!(swallowed > 0, "nothing was on its way");
+    Ok(format!("{swallowed} pieces were swallowed within {BLACKHOLED:?}"))
+}
+
+/// Shut down in order, and started again.
+pub(super) async fn postgres_restarted(world: &World) -> anyhow::Result<String> {
+    world.cluster.stop((Role::Postgres, 1)).await?;
+    world.cluster.start((Role::Postgres, 1)).await?;
+    Ok("postgres was restarted".into())
+}
+
+/// The database is put back to an older copy of its files, and an operator says so.
+pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
+    let postgres = (Role::Postgres, 1);
+    let data = world.cluster.daemon(postgres)?.work;
+    let copy = data.with_extension("copy");
+    world.cluster.stop(postgres).await?;
+    let copied = world.recorder.now();
+    copy_files(&data, &copy)?;
+    world.cluster.start(postgres).await?;
+    let acknowledged = world.recorder.acknowledged();
+    let goes_on = async || (world.recorder.acknowledged() > acknowledged).then_some(());
+    eventually("something is acknowledged that will be lost", SOON, goes_on).await?;
+    sleep(LOST).await;
+    world.cluster.kill(postgres).await?;
+    let lost = world.recorder.acknowledged() - acknowledged;
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&copy, &data)?;
+    world.cluster.start(postgres).await?;
+    let back = world.recorder.now();
+    world.recorder.note(|records| records.restored = Some((copied, back)));
+    let message = world.cluster.daemon((Role::Message, 1))?;
+    let mut renew = Command::new(&message.program);
+    renew.arg("renew-epoch").current_dir(&message.work).envs(message.environment);
+    let renewed = tokio::task::spawn_blocking(move || renew.output()).await??;
+    ensure!(renewed.status.success(), "renew-epoch: {}", String::from_utf8_lossy(&renewed.stderr));
+    // What comes after this is of the new log.
+    let now = world.recorder.now();
+    world.recorder.note(|records| records.restored = Some((copied, now)));
+    Ok(format!("postgres was put back by {:?}; {lost} acknowledged messages are gone", back - copied))
+}
+
+/// Copies with owners and modes, which Postgres insists on.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) -> anyhow::Result<()> {
+    let status = Command::new("cp").arg("-a").args([from, to]).status()?;
+    ensure!(status.success(), "cp: {status}");
+    Ok(())
+}
+
+/// Garbage, truncated, forged, repeated and huge publications on the channels of the log.
+pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
+    let dropped = async || {
+        let mut sum = 0.0;
+        for n in 1..=world.cluster.plan.gateways {
+            sum += world.metric((Role::Gateway, n), "confab_bus_dropped_total").await?;
+        }
+        anyhow::Ok(sum)
+    };
+    let before = dropped().await?;
+    let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
+    let (channel, genuine) = timeout(SOON, redis.overhear("confab.log.*")).await.context("nothing is on the bus")??;
+    let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
+    let mut forged = genuine.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    let huge = vec![0x5a; 5_000_000];
+    let payloads: [&[u8]; 6] = [b"", b"garbage", &genuine[..genuine.len() / 2], &forged, &genuine, &huge];
+    for payload in payloads {
+        let heard = redis.publish(&channel, payload).await?;
+        ensure!(heard > 0, "nobody hears {channel}");
+    }
+    let noticed = async || (dropped().await.ok()? > before + 3.0).then_some(());
+    eventually("the gateways drop it", SOON, noticed).await?;
+    Ok(format!("{} bad publications on {channel}; {} were dropped", payloads.len(), dropped().await? - before))
+}
+
+/// A connection that speaks RESP 2 (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+struct Redis {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Redis {
+    async fn connect(port: u16) -> anyhow::Result<Self> {
+        Ok(Self { stream: TcpStream::connect(("127.0.0.1", port)).await?, read: Vec::new() })
+    }
+
+    async fn send(&mut self, parts: &[&[u8]]) -> anyhow::Result<()> {
+        let mut command = format!("*{}\r\n", parts.len()).into_bytes();
+        for part in parts {
+            command.extend(format!("${}\r\n", part.len()).into_bytes());
+            command.extend_from_slice(part);
+            command.extend_from_slice(b"\r\n");
+        }
+        Ok(self.stream.write_all(&command).await?)
+    }
+
+    /// Publishes; how many heard it.
+    async fn publish(&mut self, channel: &str, payload: &[u8]) -> anyhow::Result<u64> {
+        self.send(&[b"PUBLISH", channel.as_bytes(), payload]).await?;
+        let line = self.line().await?;
+        line.strip_prefix(':').context(line.clone())?.parse().map_err(Into::into)
+    }
+
+    /// The next publication on a channel of that pattern.
+    async fn overhear(&mut self, pattern: &str) -> anyhow::Result<(String, Vec<u8>)> {
+        self.send(&[b"PSUBSCRIBE", pattern.as_bytes()]).await?;
+        loop {
+            let count = self.line().await?.strip_prefix('*').context("an array")?.parse::<usize>()?;
+            let mut parts = Vec::new();
+            for _ in 0..count {
+                let line = self.line().await?;
+                if let Some(length) = line.strip_prefix('$') {
+                    parts.push(self.bytes(length.parse()?).await?);
+                }
+            }
+            if let [kind, _, channel, payload] = &parts[..]
+                && kind == b"pmessage"
+            {
+                return Ok((String::from_utf8(channel.clone())?, payload.clone()));
+            }
+        }
+    }
+
+    async fn line(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(end) = self.read.windows(2).position(|pair| pair == b"\r\n") {
+                let line = self.read.drain(..end + 2).collect::<Vec<_>>();
+                return Ok(String::from_utf8(line[..end].to_vec())?);
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn bytes(&mut self, length: usize) -> anyhow::Result<Vec<u8>> {
+        while self.read.len() < length + 2 {
+            self.fill().await?;
+        }
+        let mut bytes = self.read.drain(..length + 2).collect::<Vec<_>>();
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        ensure!(timeout(SOON, self.stream.read_buf(&mut self.read)).await?? > 0, "Redis has closed the connection");
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The object store: away, slow, or breaking off in the middle of a body. Chat must not notice, and nothing may be left over.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tokio::time::timeout;
+
+use super::super::clients::rest_outcome;
+use super::super::history::Outcome;
+use super::super::proxy::Mode;
+use super::super::world::World;
+use crate::api::unique;
+use crate::form::Form;
+use crate::objects::Objects;
+use crate::plan::Role;
+use crate::wait::eventually;
+
+/// Larger than what passes before the store breaks off, and than what a slow one takes in time.
+const SIZE: usize = 3 * 1024 * 1024;
+/// How many uploads are tried while it is broken.
+const TRIES: usize = 3;
+/// How long one may take to be refused: uploads wait longer for their store than messages do.
+const REFUSED_WITHIN: Duration = Duration::from_secs(45);
+/// How long until everything is swept up.
+const SWEPT: Duration = Duration::from_secs(45);
+
+/// Nobody answers.
+pub(super) async fn down(world: &World) -> anyhow::Result<String> {
+    world.cluster.kill((Role::S3, 1)).await?;
+    let refused = refused(world).await;
+    world.cluster.start((Role::S3, 1)).await?;
+    refused?;
+    well_again(world).await?;
+    Ok(format!("{TRIES} uploads were refused without a store"))
+}
+
+/// A few kilobytes a second.
+pub(super) async fn slow(world: &World) -> anyhow::Result<String> {
+    broken(world, Mode::Slow(4 * 1024), "of a slow store").await
+}
+
+/// Every connection ends in mid-body.
+pub(super) async fn reset(world: &World) -> anyhow::Result<String> {
+    broken(world, Mode::CutAfter(600_000), "of a store that breaks off").await
+}
+
+async fn broken(world: &World, mode: Mode, of: &str) -> anyhow::Result<String> {
+    let before = world.objects.harm();
+    world.objects.set(mode);
+    let refused = refused(world).await;
+    world.objects.set(Mode::Pass);
+    world.objects.cut();
+    let harm = world.objects.harm() - before;
+    refused?;
+    ensure!(harm > 0, "nothing went through the proxy");
+    well_again(world).await?;
+    Ok(format!("{TRIES} uploads were refused because {of}"))
+}
+
+/// Uploads while it is broken are refused with a typed error, in time.
+async fn refused(world: &World) -> anyhow::Result<()> {
+    for _ in 0..TRIES {
+        let begun = world.recorder.now();
+        let outcome = timeout(REFUSED_WITHIN, upload(world, "lost")).await.unwrap_or(Outcome::Silent);
+        let unavailable = matches!(&outcome, Outcome::Refused(503 | 504, _));
+        ensure!(unavailable, "an upload begun at {begun:?} ended with {outcome:?}");
+    }
+    Ok(())
+}
+
+/// An upload is taken again, and of the others nothing is left.
+async fn well_again(world: &World) -> anyhow::Result<()> {
+    let taken = async || (upload(world, "kept").await == Outcome::Done).then_some(());
+    eventually("an upload is taken", Duration::from_secs(20), taken).await?;
+    let objects = Objects::of(&world.cluster.daemon((Role::File, 1))?)?;
+    let swept = async || {
+        let stored = objects.all().await.ok()?.len();
+        (stored == files(world).await?).then_some(())
+    };
+    eventually("what was left over is swept up", SWEPT, swept).await
+}
+
+async fn upload(world: &World, name: &str) -> Outcome {
+    let bytes = vec![7; SIZE];
+    let form = Form::new().file(&unique(name), "application/octet-stream", &bytes);
+    rest_outcome(Some(world.api.upload(&world.owner, form).await))
+}
+
+/// How many files there are.
+async fn files(world: &World) -> Option<usize> {
+    let (mut count, mut path) = (0, "/api/files?limit=200".to_owned());
+    loop {
+        let page = world.api.get(&path, &world.owner).await.ok()?.expect(200).ok()?;
+        count += page["items"].as_array()?.len();
+        match page["nextCursor"].as_str() {
+            Some(cursor) => path = format!("/api/files?limit=200&cursor={cursor}"),
+            None => return Some(count),
+        }
+    }
+}

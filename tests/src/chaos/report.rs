@@ -1,0 +1,44 @@
+//! What a run has shown, for people.
+
+use std::time::Duration;
+
+use super::checker::Verdict;
+use super::history::Records;
+
+/// Most violations that are printed in full.
+const SHOWN: usize = 20;
+
+/// What has just happened.
+pub(super) fn progress(records: &Records) {
+    if let Some(fault) = records.faults.last() {
+        let lasted = fault.healed.saturating_sub(fault.from);
+        println!("{:>7.1} s  {:<28} {:>5.1} s  {}", fault.from.as_secs_f32(), fault.name, lasted.as_secs_f32(), fault.bit);
+    }
+}
+
+/// Prints the verdict.
+pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
+    let counts = &verdict.counts;
+    println!("\nseed {seed}, {:.0} s, {} faults; back to normal after each:", records.ended.as_secs_f32(), records.faults.len());
+    for (name, took) in &verdict.recoveries {
+        println!("  {name:<28} {:>5.1} s", took.as_secs_f32());
+    }
+    println!(
+        "\nsent {}, acknowledged {}, tried again {}; delivered {}, of these repaired {}, resumed {} times",
+        counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed
+    );
+    println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
+    let most = records.uses.iter().map(|used| used.rss).max().unwrap_or_default();
+    println!("largest process {} MiB", most >> 20);
+    println!("lost {}, repeated {}, reordered {}", counts.lost, counts.repeated, counts.reordered);
+    for violation in verdict.violations.iter().take(SHOWN) {
+        println!("  NOT KEPT {}: {}", violation.promise, violation.evidence);
+    }
+    if verdict.violations.len() > SHOWN {
+        println!("  and {} more", verdict.violations.len() - SHOWN);
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}

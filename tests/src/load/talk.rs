@@ -1,0 +1,130 @@
+//! People who speak at an even pace, whatever happens to others.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::histogram::Histogram;
+use crate::raw::{Client, WebSocket};
+
+/// How they speak.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// How many there are.
+    pub speakers: u32,
+    /// Messages a second of all together.
+    pub rate: u32,
+    /// Length of a message.
+    pub bytes: usize,
+}
+
+/// A conversation under way, on a thread of its own.
+pub struct Talk {
+    shared: Arc<Shared>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    said: Mutex<Said>,
+}
+
+/// What was said since it was last taken.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The newest `seq` of each room.
+    pub heads: HashMap<String, u64>,
+    /// From when a message was due until it was acknowledged.
+    pub ack_time: Histogram,
+    /// Messages acknowledged.
+    pub acks: u64,
+    /// Messages refused.
+    pub refusals: u64,
+    /// The first refusal in words.
+    pub fault: Option<String>,
+}
+
+impl Shared {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Talk {
+    /// Begins to speak in these rooms in turn, without listening.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn begin(url: &str, token: &str, rooms: &[Arc<str>], pace: &Pace) -> anyhow::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let (url, token, rooms, pace, theirs) = (url.to_owned(), token.to_owned(), rooms.to_vec(), pace.clone(), shared.clone());
+        let talk = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut speakers = JoinSet::new();
+                for number in 0..pace.speakers {
+                    let socket = WebSocket::connect(&url, &token).await?;
+                    speakers.spawn(speak(socket, number, rooms.clone(), pace.clone(), theirs.clone()));
+                }
+                while let Some(ended) = speakers.join_next().await {
+                    ended??;
+                }
+                Ok(())
+            })
+        };
+        Ok(Self { shared, thread: thread::Builder::new().name("talk".into()).spawn(talk)? })
+    }
+
+    /// What was said since the last time; the heads are those of all time.
+    pub fn take(&self) -> Said {
+        let mut said = self.shared.said();
+        let heads = said.heads.clone();
+        std::mem::replace(&mut *said, Said { heads, ..Said::default() })
+    }
+
+    /// Ends it, and says what was said since the last time.
+    ///
+    /// # Errors
+    /// When somebody could not go on.
+    pub fn end(self) -> anyhow::Result<Said> {
+        self.shared.over.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("a speaker panicked")??;
+        Ok(std::mem::take(&mut *self.shared.said()))
+    }
+}
+
+async fn speak(mut socket: WebSocket, number: u32, rooms: Vec<Arc<str>>, pace: Pace, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let gap = Duration::from_secs(1) * pace.speakers / pace.rate;
+    let content = "x".repeat(pace.bytes);
+    let mut due = Instant::now() + gap * number / pace.speakers;
+    for room in rooms.iter().cycle().skip(number as usize) {
+        sleep_until(due).await;
+        if shared.over.load(Ordering::Relaxed) {
+            break;
+        }
+        let ack = socket.emit("message", json!({"roomId": **room, "content": content})).await?;
+        let mut said = shared.said();
+        match ack["message"]["seq"].as_u64() {
+            Some(seq) => {
+                said.acks += 1;
+                said.ack_time.record(due.elapsed());
+                let head = said.heads.entry(room.to_string()).or_default();
+                *head = seq.max(*head);
+            }
+            None => {
+                said.refusals += 1;
+                said.fault.get_or_insert_with(|| ack.to_string());
+            }
+        }
+        due += gap;
+    }
+    Ok(())
+}

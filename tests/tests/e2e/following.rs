@@ -1,0 +1,146 @@
+//! What gateways do about what they have missed, and about clients that take too little.
+
+use std::time::{Duration, Instant};
+
+use confab_tests::api::{Account, Api};
+use confab_tests::daemon::Daemon;
+use confab_tests::embedded::Embedded;
+use confab_tests::plan::Role;
+use confab_tests::raw::{Client, WebSocket};
+use confab_tests::wait::eventually;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::world;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A process that stands still until this is dropped.
+struct StandingStill(Daemon);
+
+impl StandingStill {
+    fn new(daemon: Daemon) -> Self {
+        assert!(daemon.signal(Signal::STOP));
+        Self(daemon)
+    }
+}
+
+impl Drop for StandingStill {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
+async fn member(gateway: &Api, account: &Account, room: &str) -> anyhow::Result<WebSocket> {
+    let mut socket = WebSocket::connect(&gateway.url, &account.token).await?;
+    let ack = socket.emit("joinRoom", json!(room)).await?;
+    anyhow::ensure!(ack["ok"] == true, "joinRoom: {ack}");
+    Ok(socket)
+}
+
+fn message(room: &str, content: &str) -> Value {
+    json!({"roomId": room, "content": content})
+}
+
+/// How often a gateway has noticed that it stood still.
+async fn pauses(metrics: &str) -> anyhow::Result<u64> {
+    let text = reqwest::get(metrics).await?.text().await?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("confab_pauses_total ")).map_or(Ok(0), str::parse)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
+    let cluster = world::breakable().await;
+    let gateways = world::gateways(&cluster);
+    let (owner, leaver) = (gateways[0].signup().await.unwrap(), gateways[0].signup().await.unwrap());
+    let room = gateways[0].room(&owner).await.unwrap();
+    let mut stays = member(&gateways[1], &owner, &room).await.unwrap();
+    let mut leaves = Vec::new();
+    for _ in 0..20 {
+        leaves.push(member(&gateways[1], &leaver, &room).await.unwrap());
+    }
+    let metrics = format!("http://127.0.0.1:{}/metrics", cluster.plan.admin_port((Role::Gateway, 2)));
+    let before = pauses(&metrics).await.unwrap();
+    // Nothing is to tell it of the logout but auth itself, and that will not answer at once.
+    cluster.kill((Role::Redis, 1)).await.unwrap();
+    let stopped = StandingStill::new(cluster.daemon((Role::Gateway, 2)).unwrap());
+    gateways[0].get("/api/auth/logout", &leaver).await.unwrap().expect(200).unwrap();
+    let (begin, mut sent) = (Instant::now(), Vec::new());
+    while begin.elapsed() < Duration::from_secs(4) {
+        sent.push(gateways[0].post("/api/messages", &owner, message(&room, "meanwhile")).await.unwrap().expect(201).unwrap());
+    }
+    for n in [1, 2] {
+        cluster.kill((Role::Auth, n)).await.unwrap();
+    }
+    drop(stopped);
+    let noticed = async || (pauses(&metrics).await.ok()? > before).then_some(());
+    eventually("it has noticed", SOON, noticed).await.unwrap();
+    for n in [1, 2] {
+        cluster.start((Role::Auth, n)).await.unwrap();
+    }
+    cluster.start((Role::Redis, 1)).await.unwrap();
+    for said in sent {
+        assert_eq!(stays.event("message").await.unwrap(), said);
+    }
+    for mut socket in leaves {
+        socket.closed(SOON).await.unwrap();
+        assert_eq!(socket.taken_events().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["sessionEnded"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_gets_a_large_hole_whole() {
+    const COUNT: u64 = 9000;
+    let cluster = world::breakable().await;
+    let gateways = world::gateways(&cluster);
+    let owner = gateways[0].signup().await.unwrap();
+    let room = gateways[0].room(&owner).await.unwrap();
+    let mut reader = member(&gateways[1], &owner, &room).await.unwrap();
+    // One alone may not send so much so fast.
+    let mut writers = Vec::new();
+    for _ in 0..5 {
+        writers.push(WebSocket::connect(&gateways[0].url, &owner.token).await.unwrap());
+    }
+    cluster.kill((Role::Redis, 1)).await.unwrap();
+    let stopped = StandingStill::new(cluster.daemon((Role::Gateway, 2)).unwrap());
+    let lines = vec![message(&room, &"x".repeat(300)); 100];
+    for batch in 0..COUNT / 100 {
+        let writer = &mut writers[batch as usize % 5];
+        for number in writer.emit_all("message", &lines).await.unwrap() {
+            let ack = writer.ack(number).await.unwrap();
+            assert_eq!(ack["ok"], true, "{ack}");
+        }
+    }
+    drop(stopped);
+    for seq in 1..=COUNT {
+        assert_eq!(reader.event("message").await.unwrap()["seq"], seq);
+    }
+    cluster.start((Role::Redis, 1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outboxes_are_bounded_all_together() {
+    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "600000")]).await.unwrap();
+    let api = Api::new(server.url());
+    let owner = api.signup().await.unwrap();
+    let room = api.room(&owner).await.unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut socket = WebSocket::open_narrow(&api.url, 4096).await.unwrap();
+        socket.enter(&owner.token).await.unwrap();
+        assert_eq!(socket.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
+        stalled.push(socket);
+    }
+    let mut listener = member(&api, &owner, &room).await.unwrap();
+    // Each could hold a megabyte if it were alone.
+    let large = message(&room, &"x".repeat(16_000));
+    let closed = async || {
+        let ack = listener.emit("message", large.clone()).await.ok()?;
+        assert_eq!(listener.event("message").await.ok()?, ack["message"]);
+        (stalled.iter().filter(|socket| socket.unread().is_err()).count() >= 2).then_some(())
+    };
+    eventually("two are closed", Duration::from_secs(60), closed).await.unwrap();
+    let admin = api.url.rsplit_once(':').map(|(host, port)| format!("{host}:{}/metrics", port.parse::<u16>().unwrap() + 1)).unwrap();
+    let metrics = reqwest::get(admin).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"confab_outbox_closes_total{reason="total"}"#) && !metrics.contains(r#"reason="overflow""#), "{metrics}");
+}

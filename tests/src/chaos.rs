@@ -121,6 +121,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
         if step.is_empty() {
             break;
         }
+        let before = world.recorder.with(|records| records.faults.len());
         let (first, second) = (dice.split(), dice.split());
         let together = async {
             match step.get(1) {
@@ -129,7 +130,9 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             }
         };
         tokio::try_join!(faults::run(step[0], &world, first, options.profile), together)?;
-        report::progress(&world.recorder.records());
+        // Whatever became of them, the next ones find all that there is.
+        world.cluster.up().await?;
+        world.recorder.with(|records| report::progress(records, before));
         if options.breakage.is_none() {
             // Whoever is late is found by the judge; the next fault waits no longer.
             let _ = whole(&world, WHOLE).await;

@@ -122,8 +122,6 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
         records.faults.push(Fault { name: case.name, from, healed, terms: case.terms, bit });
         records.broken.extend(broken);
     });
-    // Whatever became of it, the next one finds all that there is.
-    world.cluster.up().await?;
     Ok(healed - from)
 }
 

@@ -8,9 +8,9 @@ use super::history::Records;
 /// Most violations that are printed in full.
 const SHOWN: usize = 20;
 
-/// What has just happened.
-pub(super) fn progress(records: &Records) {
-    if let Some(fault) = records.faults.last() {
+/// What has just happened, after so many faults.
+pub(super) fn progress(records: &Records, before: usize) {
+    for fault in &records.faults[before..] {
         let lasted = fault.healed.saturating_sub(fault.from);
         println!("{:>7.1} s  {:<28} {:>5.1} s  {}", fault.from.as_secs_f32(), fault.name, lasted.as_secs_f32(), fault.bit);
     }

@@ -134,7 +134,8 @@ impl Stall {
             let mut sockets = Vec::new();
             while !self.over.load(Ordering::Relaxed) {
                 let before = sockets.len();
-                sockets.retain(|socket: &WebSocket| socket.unread().is_ok());
+                let open = WebSocket::open_ports()?;
+                sockets.retain(|socket: &WebSocket| socket.port().is_ok_and(|port| open.contains(&port)));
                 self.closes.fetch_add((before - sockets.len()) as u64, Ordering::Relaxed);
                 while sockets.len() < count {
                     sockets.push(self.socket().await?);

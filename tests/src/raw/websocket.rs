@@ -1,5 +1,6 @@
 //! A session over WebSocket alone, down to its frames.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -223,6 +224,25 @@ impl WebSocket {
         let row = of_server.find(|row| row[3] == ESTABLISHED).context("the connection is closed")?;
         let (to_send, _) = row[4].split_once(':').context("its queues")?;
         Ok(u64::from_str_radix(to_send, 16)?)
+    }
+
+    /// This end's port.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn port(&self) -> std::io::Result<u16> {
+        Ok(self.output.local_addr()?.port())
+    }
+
+    /// The ports of peers whose connections the other end has not closed. To read the system's table is slow.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn open_ports() -> std::io::Result<HashSet<u16>> {
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let peers = rows.filter(|row| row.get(3) == Some(&ESTABLISHED)).filter_map(|row| row[2].rsplit_once(':'));
+        Ok(peers.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok()).collect())
     }
 
     /// The next packet, whatever it is but a ping.

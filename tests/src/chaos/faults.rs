@@ -37,6 +37,10 @@ const BUS: Terms = Terms { recovers: Duration::from_secs(5), live: Some(Duration
 const SPARES_CHAT: Terms = Terms { live: Some(Duration::from_secs(1)), ..TERMS };
 const GENTLE: Terms = Terms { spares_rest: true, ..TERMS };
 
+/// What must be whole for a message to be sent, and for a request to be answered as it is without a fault.
+const SENDING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
+const ASKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File, Role::S3, Role::Postgres];
+
 const fn case(name: &'static str, touches: &'static [Role], terms: Terms) -> Case {
     Case { name, touches, terms }
 }
@@ -45,12 +49,12 @@ const fn case(name: &'static str, touches: &'static [Role], terms: Terms) -> Cas
 pub const CASES: &[Case] = &[
     case("message-killed", &[Role::Message], TERMS),
     case("message-killed-after-commit", &[Role::Message], TERMS),
-    case("auth-killed", &[Role::Auth], SPARES_CHAT),
-    case("room-killed", &[Role::Room], SPARES_CHAT),
-    case("file-killed", &[Role::File, Role::S3], SPARES_CHAT),
+    case("auth-killed", SENDING, SPARES_CHAT),
+    case("room-killed", SENDING, SPARES_CHAT),
+    case("file-killed", ASKING, SPARES_CHAT),
     case("gateway-killed", &[Role::Gateway], GATEWAY),
     case("redis-killed", &[Role::Redis], BUS),
-    case("redis-away", &[Role::Redis, Role::Auth], BUS),
+    case("redis-away", &[Role::Redis, Role::Auth, Role::Gateway], BUS),
     case("redis-stopped", &[Role::Redis], BUS),
     case("redis-blackholed", &[Role::Redis], BUS),
     case("bus-garbage", &[Role::Redis, Role::Gateway], SPARES_CHAT),
@@ -59,15 +63,15 @@ pub const CASES: &[Case] = &[
     case("postgres-stopped", &[Role::Postgres, Role::Message], DATABASE),
     case("message-stopped", &[Role::Message], FREEZES),
     case("gateway-stopped", &[Role::Gateway, Role::Auth], FREEZES),
-    case("s3-down", &[Role::S3, Role::File, Role::Postgres], SPARES_CHAT),
-    case("s3-slow", &[Role::S3, Role::File, Role::Postgres], SPARES_CHAT),
-    case("s3-reset", &[Role::S3, Role::File, Role::Postgres], SPARES_CHAT),
-    case("client-stalled", &[Role::Gateway], SPARES_CHAT),
-    case("client-slow", &[Role::Gateway], SPARES_CHAT),
-    case("client-vanished", &[Role::Gateway], SPARES_CHAT),
-    case("crowd-dropped", &[Role::Gateway, Role::Message, Role::Postgres], TERMS),
+    case("s3-down", ASKING, SPARES_CHAT),
+    case("s3-slow", ASKING, SPARES_CHAT),
+    case("s3-reset", ASKING, SPARES_CHAT),
+    case("client-stalled", SENDING, SPARES_CHAT),
+    case("client-slow", SENDING, SPARES_CHAT),
+    case("client-vanished", SENDING, SPARES_CHAT),
+    case("crowd-dropped", SENDING, TERMS),
     case("rolling-restart", &Role::ALL, GENTLE),
-    case("sent-thrice", &[Role::Gateway, Role::Lb], TERMS),
+    case("sent-thrice", SENDING, TERMS),
     case(LAST, &Role::ALL, FREEZES),
 ];
 

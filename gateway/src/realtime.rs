@@ -49,8 +49,14 @@ use crate::tokens::Tokens;
 /// How many clients are brought back at once.
 const RESTORES: usize = 64;
 
-/// How soon the largest outboxes are looked for again.
+/// How soon is looked again for what nobody tells of.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// When the gateway leaves, from one client to the next.
+const PACE: Duration = Duration::from_millis(2);
+
+/// How long a client that polls may take to fetch the end of its session by way of another gateway.
+const FETCHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What all sessions of this gateway share.
 pub struct Realtime {
@@ -66,7 +72,7 @@ pub struct Realtime {
     history: Arc<History>,
     outboxes: Arc<outbox::Shared>,
     registry: Registry,
-    /// From when on new sessions are refused: how long the old ones have to go.
+    /// From when on new sessions are refused: within what time other gateways are told of what passes through this one.
     leaving: watch::Sender<Option<Duration>>,
     /// Few clients are brought back at once: what each has missed is held meanwhile.
     restores: Semaphore,
@@ -159,16 +165,23 @@ impl Realtime {
     /// Takes no new sessions and closes those there are at the transport, one after another within `window`, so that the
     /// clients come back to another gateway, and not all at once. Returns when none is left or the window is over.
     pub async fn drain(&self, window: Duration) {
-        self.leaving.send_replace(Some(window / 2));
         let deadline = Instant::now() + window;
+        let carried = self.connections.len().max(self.registry.len()) as u32;
+        self.leaving.send_replace(Some((PACE * carried).min(window / 2)));
         let sessions = self.registry.all();
-        let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
+        let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(PACE);
         for session in sessions {
             self.connections.spawn(async move { session.go_away(window / 2).await });
             sleep(pause).await;
         }
         self.connections.close();
         let _ = timeout_at(deadline, self.connections.wait()).await;
+        let fetched = async {
+            while self.forward.is_some() && self.registry.len() > 0 {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout_at(deadline.min(Instant::now() + FETCHED_WITHIN), fetched).await;
     }
 
     /// Whether new sessions are refused.
@@ -176,7 +189,7 @@ impl Realtime {
         self.leaving.borrow().is_some()
     }
 
-    /// Completes when the gateway leaves; within what time it is to take leave of what it has.
+    /// Completes when the gateway leaves; within what time it is to take leave of what passes through it.
     async fn leaving(&self) -> Duration {
         let mut leaving = self.leaving.subscribe();
         match leaving.wait_for(Option::is_some).await.map(|window| *window) {

@@ -36,10 +36,12 @@ use crate::server::Place;
 
 use node::NodeId;
 
-/// How long a gateway may take to be connected.
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long a gateway may take to be connected: a lost SYN is repeated after a second.
+const CONNECT: Duration = Duration::from_millis(2500);
 /// How long a connection is kept for the next request: less than its server keeps it.
 const KEEP: Duration = Duration::from_secs(5);
+/// How long what passes through a gateway that leaves may still take once the session's own gateway has been told.
+const AFTER_TOLD: Duration = Duration::from_secs(5);
 /// Who forwarded a request before it came to us.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -94,8 +96,9 @@ impl Forward {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
+        // Nothing that was sent is sent again: only a request that a dead connection had not taken yet goes over another one.
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP).build(connector);
-        let nodes = Nodes::find(targets, key.clone());
+        let nodes = Nodes::find(targets, own, key.clone());
         Ok(Some(Self { own: nodes.id_of(own), nodes, sealer: Sealer::new(key), http, patience }))
     }
 
@@ -154,7 +157,7 @@ pub async fn pass(
         }
     }
     let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
-    let (answer, owner) = answered.ok_or(Refusal::UnknownSession)?;
+    let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
     metrics::counter!("confab_forwarded_total").increment(1);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (edge, sid, place) = (edge.clone(), Box::<str>::from(sid), head.extensions.get::<Place>().cloned());
@@ -171,25 +174,24 @@ pub async fn pass(
 }
 
 /// Waits for what passes through this gateway; when it leaves meanwhile, the session's own gateway is told, once, and sees to
-/// it that the wait is over soon.
-async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, passing: impl Future<Output = T>) -> T {
+/// it that the wait is over soon. `None`: it was not.
+async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, passing: impl Future<Output = T>) -> Option<T> {
     let mut passing = std::pin::pin!(passing);
     let leaving = async {
         let spread = edge.leaving().await;
         sleep(spread.mul_f64(f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX))).await;
     };
     tokio::select! {
-        passed = &mut passing => return passed,
+        passed = &mut passing => return Some(passed),
         () = leaving => {}
     }
     let target = format!("/socket.io/?sid={sid}");
-    if let Some(forward) = &edge.forward
-        && let Some(request) = forward.request(to, Method::DELETE, &target, Body::empty())
-    {
-        let (_, passed) = tokio::join!(forward.send(request), &mut passing);
-        return passed;
-    }
-    passing.await
+    let tell = async {
+        let forward = edge.forward.as_ref()?;
+        forward.send(forward.request(to, Method::DELETE, &target, Body::empty())?).await.map(drop)
+    };
+    let told = async { tokio::join!(tell, passing).1 };
+    timeout(AFTER_TOLD, told).await.ok()
 }
 
 /// What other gateways ask of this one; it answers nobody else.
@@ -208,3 +210,7 @@ async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next
     }
     next.run(request).await
 }
+
+#[cfg(test)]
+#[path = "forward/tests.rs"]
+mod tests;

@@ -112,6 +112,8 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Reques
     let Some(sid) = &parameters.sid else { return open(&edge, websocket, request) };
     match (edge.registry.get(sid), &edge.forward) {
         (Some(session), _) => carry(session, websocket, parameters.t, request).await,
+        // The client goes on polling, by another way.
+        (None, Some(_)) if websocket && edge.is_leaving() => Err(Refusal::GoingAway),
         (None, Some(forward)) => {
             let node = forward.elsewhere(sid).ok_or(Refusal::UnknownSession)?;
             forward::pass(&edge, forward, node, sid, request).await

@@ -9,7 +9,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
@@ -22,8 +23,6 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
-/// How often it is looked whether the first try of a GET that came again has ended.
-const AGAIN: Duration = Duration::from_millis(10);
 /// Longest `t` that is remembered.
 const MAX_T: usize = 64;
 /// Nothing to say.
@@ -45,22 +44,22 @@ pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
 /// When another GET is waiting already, which ends the session; or when it does not poll any more.
 pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Refusal> {
     let turn = loop {
+        let over = session.last_poll.over.notified();
         if let Some(payload) = session.last_poll.payload(t) {
             return Ok(text(payload));
         }
-        match Turn::take(&session) {
-            Some(turn) => break turn,
+        match Turn::take(&session, t) {
+            Ok(turn) => break turn,
             // That the first try is lost may not be known yet.
-            None if session.last_poll.is(t) => sleep(AGAIN).await,
-            None => {
-                if *session.transport() != Transport::WebSocket {
+            Err(Transport::Polling { .. } | Transport::Probing { .. }) if session.last_poll.is(t) => over.await,
+            Err(transport) => {
+                if transport != Transport::WebSocket {
                     session.finish();
                 }
                 return Err(Refusal::BadRequest);
             }
         }
     };
-    session.last_poll.begin(t);
     let payload = next_payload(&session).await;
     session.last_poll.answered(&payload);
     drop(turn);
@@ -95,11 +94,15 @@ async fn next_payload(session: &Session) -> Bytes {
 
 /// The last GET of a session and, once it is answered, its payload.
 #[derive(Default)]
-pub struct LastPoll(Mutex<Option<(Box<str>, Option<Bytes>)>>);
+pub struct LastPoll {
+    last: Mutex<Option<(Box<str>, Option<Bytes>)>>,
+    /// It waits no longer.
+    over: Notify,
+}
 
 impl LastPoll {
     fn last(&self) -> MutexGuard<'_, Option<(Box<str>, Option<Bytes>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is(&self, t: Option<&str>) -> bool {
@@ -174,12 +177,15 @@ async fn watch(session: Arc<Session>) {
 struct Turn<'a>(&'a Session);
 
 impl<'a> Turn<'a> {
-    fn take(session: &'a Session) -> Option<Self> {
-        match &mut *session.transport() {
+    /// The turn of the GET that bears `t`; what carries the session when there is none to be had.
+    fn take(session: &'a Session, t: Option<&str>) -> Result<Self, Transport> {
+        let mut transport = session.transport();
+        match &mut *transport {
             Transport::Polling { reading } | Transport::Probing { reading } if !*reading => *reading = true,
-            _ => return None,
+            other => return Err(*other),
         }
-        Some(Self(session))
+        session.last_poll.begin(t);
+        Ok(Self(session))
     }
 }
 
@@ -188,6 +194,7 @@ impl Drop for Turn<'_> {
         if let Transport::Polling { reading } | Transport::Probing { reading } = &mut *self.0.transport() {
             *reading = false;
         }
+        self.0.last_poll.over.notify_waiters();
     }
 }
 

@@ -45,6 +45,11 @@ impl Registry {
         self.lock().by_sid.get(sid).cloned()
     }
 
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.lock().by_sid.len()
+    }
+
     /// All sessions there are now.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.lock().by_sid.values().cloned().collect()

@@ -6,6 +6,7 @@ mod conversation;
 mod files;
 mod following;
 mod history;
+mod leaving;
 mod realtime;
 mod recovery;
 mod rest;

@@ -19,6 +19,8 @@ const SECRET: usize = 22;
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 /// A name server is not asked more often than this, however many unknown nodes are named.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
+/// A gateway that finds itself at none of the names for so many resolutions says so.
+const STRANGE: u32 = 12;
 /// How long a request waits for names to be resolved again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -66,10 +68,10 @@ struct Node {
 }
 
 impl Nodes {
-    /// The nodes at these `host:port`s; ids are made with the cluster's key.
-    pub fn find(targets: Vec<String>, key: hmac::Key) -> Arc<Self> {
+    /// The nodes at these `host:port`s, among them the one at `own`; ids are made with the cluster's key.
+    pub fn find(targets: Vec<String>, own: SocketAddr, key: hmac::Key) -> Arc<Self> {
         let nodes = Arc::new(Self { key, targets, known: Mutex::default(), resolve: Notify::new(), resolved: Notify::new() });
-        tokio::spawn(keep_resolving(Arc::downgrade(&nodes)));
+        tokio::spawn(keep_resolving(Arc::downgrade(&nodes), own));
         nodes
     }
 
@@ -112,7 +114,8 @@ impl Nodes {
     }
 }
 
-async fn keep_resolving(nodes: Weak<Nodes>) {
+async fn keep_resolving(nodes: Weak<Nodes>, own: SocketAddr) {
+    let mut unseen = 0_u32;
     while let Some(nodes) = nodes.upgrade() {
         let mut addresses = Vec::new();
         for target in &nodes.targets {
@@ -123,6 +126,10 @@ async fn keep_resolving(nodes: Weak<Nodes>) {
         }
         nodes.update(&addresses);
         nodes.resolved.notify_waiters();
+        unseen = if nodes.known(nodes.id_of(own)).is_some() { 0 } else { unseen.saturating_add(1) };
+        if unseen == STRANGE {
+            tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways do not find this one's sessions");
+        }
         let asked = nodes.clone();
         drop(nodes);
         sleep(RESOLVE_PAUSE).await;
@@ -144,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_is_found_by_the_id_in_its_sessions() {
-        let nodes = Nodes::find(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], key("k"));
+        let nodes = Nodes::find(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], address("127.0.0.1:1"), key("k"));
         let id = nodes.id_of(address("127.0.0.1:2"));
         let sid = format!("{}{}", id.as_str(), crate::realtime::session::secret());
         assert_eq!(NodeId::of_session(&sid), Some(id));
@@ -166,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_leaves_after_two_absences_and_never_the_last_ones() {
-        let nodes = Nodes::find(vec![], key("k"));
+        let nodes = Nodes::find(vec![], address("127.0.0.1:1"), key("k"));
         let (a, b) = (address("127.0.0.1:1"), address("127.0.0.1:2"));
         let both = || (nodes.known(nodes.id_of(a)).is_some(), nodes.known(nodes.id_of(b)).is_some());
         nodes.update(&[a, b]);

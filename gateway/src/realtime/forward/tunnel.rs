@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{Either, poll_fn, select};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -27,17 +28,21 @@ pub async fn run(client: Upgraded, owner: Upgraded) {
     let (mut client_io, mut owner_io) = (client.io.into_inner(), owner.io.into_inner());
     let (from_client, to_client) = client_io.split();
     let (from_owner, to_owner) = owner_io.split();
-    let up = pin!(pump(&client.read_buf, from_client, to_owner));
-    let down = pin!(pump(&owner.read_buf, from_owner, to_client));
+    let up = pin!(pump(client.read_buf, from_client, to_owner));
+    let down = pin!(pump(owner.read_buf, from_owner, to_client));
+    // After an end the other direction goes on for a moment, after a failure there is nothing to wait for.
     let _ = match select(up, down).await {
-        Either::Left((_, down)) => timeout(LINGER, down).await,
-        Either::Right((_, up)) => timeout(LINGER, up).await,
+        Either::Left((Ok(()), down)) => timeout(LINGER, down).await,
+        Either::Right((Ok(()), up)) => timeout(LINGER, up).await,
+        Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => return,
     };
 }
 
 /// One direction, to its end, which is passed on.
-async fn pump(first: &[u8], mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    write(&mut to, first).await?;
+async fn pump(first: Bytes, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    write(&mut to, &first).await?;
+    // However short, it is a part of all that the HTTP connection had room for.
+    drop(first);
     while let Some(rest) = poll_fn(|context| turn(context, &mut from, &mut to)).await? {
         write(&mut to, &rest).await?;
     }
@@ -99,7 +104,7 @@ mod tests {
             source.write_all(rest).await.unwrap();
             drop(source);
         };
-        let (pumped, ..) = tokio::join!(pump(first, from, to), writing, reading);
+        let (pumped, ..) = tokio::join!(pump(Bytes::copy_from_slice(first), from, to), writing, reading);
         pumped.unwrap();
         assert!(received == sent, "{} of {}", received.len(), sent.len());
     }
@@ -108,6 +113,6 @@ mod tests {
     async fn who_takes_nothing_is_given_up() {
         let ((mut source, from), (to, _sink)) = (duplex(1 << 20), duplex(16));
         source.write_all(&[1; 1000]).await.unwrap();
-        assert_eq!(pump(&[], from, to).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(pump(Bytes::new(), from, to).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

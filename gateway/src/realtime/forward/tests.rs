@@ -1,0 +1,67 @@
+use axum::body::to_bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A gateway that is reached at an address, seen from another one, and the other's way to it.
+fn between(own: SocketAddr, other: SocketAddr) -> (Forward, (NodeId, SocketAddr)) {
+    let config =
+        ForwardConfig { gateway_url: Some(format!("http://{own},http://{other}")), forward_listen: Some(own), forward_address: None };
+    let forward = Forward::open(&config, Some(&"a key".into()), Duration::from_secs(10)).unwrap().unwrap();
+    let node = forward.nodes.id_of(other);
+    (forward, (node, other))
+}
+
+/// The head of the next request; nothing when the connection ends instead.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_sent_is_not_sent_again() {
+    let owner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (forward, to) = between("127.0.0.1:1".parse().unwrap(), owner.local_addr().unwrap());
+    let owner = tokio::spawn(async move {
+        let (mut stream, _) = owner.accept().await.unwrap();
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=x HTTP/1.1\r\n"));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        // Dies with the second request in hand, on a connection that had been good.
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=y HTTP/1.1\r\n"));
+        drop(stream);
+        // What comes next is the third.
+        let (mut stream, _) = owner.accept().await.unwrap();
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=z HTTP/1.1\r\n"));
+    });
+    let send = async |sid: &str| {
+        let request = forward.request(to, Method::POST, &format!("/socket.io/?sid={sid}"), Body::empty()).unwrap();
+        forward.send(request).await
+    };
+    let (answer, _) = send("x").await.unwrap();
+    assert!(answer.headers().get("set-cookie").is_none());
+    assert_eq!(to_bytes(answer.into_body(), 10).await.unwrap(), "ok");
+    assert!(send("y").await.is_none());
+    assert!(send("z").await.is_none());
+    owner.await.unwrap();
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let config = |listen: &str, address: Option<&str>| ForwardConfig {
+        gateway_url: Some("http://gateways:7250".into()),
+        forward_listen: Some(listen.parse().unwrap()),
+        forward_address: address.map(|address| address.parse().unwrap()),
+    };
+    let (key, everywhere) = (Secret::from("a key"), "0.0.0.0:7250");
+    assert!(check(&config("10.0.0.1:7250", None), Some(&key)).is_ok());
+    assert!(check(&config(everywhere, Some("10.0.0.1:7250")), Some(&key)).is_ok());
+    assert!(check(&config(everywhere, None), Some(&key)).unwrap_err().to_string().contains("CONFAB_FORWARD_ADDRESS"));
+    assert!(check(&config("10.0.0.1:7250", None), None).unwrap_err().to_string().contains("CONFAB_CLUSTER_KEY"));
+}

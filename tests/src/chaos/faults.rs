@@ -39,6 +39,7 @@ const GENTLE: Terms = Terms { spares_rest: true, ..TERMS };
 
 /// What must be whole for a message to be sent, and for a request to be answered as it is without a fault.
 const SENDING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
+const LOGGING_OUT: &[Role] = &[Role::Redis, Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
 const ASKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File, Role::S3, Role::Postgres];
 
 const fn case(name: &'static str, touches: &'static [Role], terms: Terms) -> Case {
@@ -54,7 +55,7 @@ pub const CASES: &[Case] = &[
     case("file-killed", ASKING, SPARES_CHAT),
     case("gateway-killed", &[Role::Gateway], GATEWAY),
     case("redis-killed", &[Role::Redis], BUS),
-    case("redis-away", &[Role::Redis, Role::Auth, Role::Gateway], BUS),
+    case("redis-away", LOGGING_OUT, BUS),
     case("redis-stopped", &[Role::Redis], BUS),
     case("redis-blackholed", &[Role::Redis], BUS),
     case("bus-garbage", &[Role::Redis, Role::Gateway], SPARES_CHAT),
@@ -62,7 +63,7 @@ pub const CASES: &[Case] = &[
     case("postgres-restarted", &[Role::Postgres, Role::Message], DATABASE),
     case("postgres-stopped", &[Role::Postgres, Role::Message], DATABASE),
     case("message-stopped", &[Role::Message], FREEZES),
-    case("gateway-stopped", &[Role::Gateway, Role::Auth], FREEZES),
+    case("gateway-stopped", LOGGING_OUT, FREEZES),
     case("s3-down", ASKING, SPARES_CHAT),
     case("s3-slow", ASKING, SPARES_CHAT),
     case("s3-reset", ASKING, SPARES_CHAT),

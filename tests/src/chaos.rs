@@ -8,6 +8,7 @@ mod history;
 mod proxy;
 mod report;
 mod schedule;
+mod terms;
 mod world;
 
 use std::collections::HashMap;
@@ -76,7 +77,7 @@ impl Breakage {
     /// What has to happen for it to do harm.
     fn cases(self) -> &'static [&'static str] {
         match self {
-            Self::PublishBeforeCommit => &["message-killed"],
+            Self::PublishBeforeCommit => &["message-killed-before-commit"],
             Self::NoHintsNoHeads | Self::SkipRepeatCheck => &["sent-thrice"],
         }
     }
@@ -86,6 +87,16 @@ impl Breakage {
             Self::PublishBeforeCommit => (Role::Message, &["publish-before-commit"]),
             Self::NoHintsNoHeads => (Role::Gateway, &["drop-hints", "skip-heads"]),
             Self::SkipRepeatCheck => (Role::Message, &["skip-repeat-check"]),
+        }
+    }
+
+    /// Whether the judge found what it does, and not only what goes along with that.
+    pub fn is_noticed(self, verdict: &Verdict) -> bool {
+        let counts = &verdict.counts;
+        match self {
+            Self::PublishBeforeCommit => counts.invented > 0,
+            Self::NoHintsNoHeads => counts.lost > 0,
+            Self::SkipRepeatCheck => counts.repeated > 0,
         }
     }
 }
@@ -122,14 +133,14 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             break;
         }
         let before = world.recorder.with(|records| records.faults.len());
-        let (first, second) = (dice.split(), dice.split());
-        let together = async {
-            match step.get(1) {
-                Some(case) => faults::run(case, &world, second, options.profile).await.map(drop),
-                None => Ok(()),
+        let (first, mut others) = (dice.split(), dice.split());
+        let meanwhile = async {
+            for case in &step[1..] {
+                faults::run(case, &world, others.split(), options.profile).await?;
             }
+            anyhow::Ok(())
         };
-        tokio::try_join!(faults::run(step[0], &world, first, options.profile), together)?;
+        tokio::try_join!(faults::run(step[0], &world, first, options.profile), meanwhile)?;
         // Whatever became of them, the next ones find all that there is.
         world.cluster.up().await?;
         world.recorder.with(|records| report::progress(records, before));

@@ -8,6 +8,7 @@ pub mod crowd;
 pub mod fanout;
 pub mod figures;
 pub mod files;
+pub mod hintless;
 pub mod histogram;
 pub mod idle;
 pub mod options;

@@ -10,15 +10,20 @@ use crate::batch::{self, Answer};
 use crate::publish::Hints;
 use crate::store::{Draft, Event, Outcome, Store};
 
+/// What follows it in the identity of an event is not shown.
+pub const UNSEEN: char = '\u{1f}';
+
 /// Before a batch goes to the store.
 pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc<Draft>>) -> Vec<Arc<Draft>> {
     if !drafts.is_empty() && hit("skip-repeat-check") {
-        // Nothing has the identity of anything before.
-        let other = |draft: &mut Arc<Draft>| Arc::make_mut(draft).client_id.push_str(&format!("-{}", Uuid::new_v4().simple()));
+        // Nothing has the identity of anything before, and looks as if it had.
+        let other = |draft: &mut Arc<Draft>| Arc::make_mut(draft).client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
         drafts.iter_mut().for_each(other);
     }
     if !drafts.is_empty() && hit("publish-before-commit") {
         hints.publish(&foretold(store, &drafts).await);
+    }
+    if !drafts.is_empty() {
         hit("before-commit");
     }
     drafts

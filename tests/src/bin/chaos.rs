@@ -45,7 +45,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let programs = given.unwrap_or_else(|| programs().join("failpoints"));
     let (records, verdict) = chaos::run(Options { seed, profile, minutes, cases, breakage, programs }).await?;
     chaos::print(seed, &records, &verdict);
-    let good = verdict.violations.is_empty() == breakage.is_none();
+    let good = match breakage {
+        None => verdict.violations.is_empty(),
+        Some(breakage) => breakage.is_noticed(&verdict),
+    };
     match (good, breakage) {
         (true, None) => println!("\nThe promise was kept."),
         (true, Some(breakage)) => println!("\nThe judge noticed {breakage:?}."),

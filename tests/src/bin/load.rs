@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{fanout, files, idle, send, stalled, start, storm};
+use confab_tests::load::{fanout, files, hintless, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
 /// Measures how fast and how small a chat server is, over plain Socket.IO and /proc
@@ -35,6 +35,8 @@ enum Scenario {
     Storm(storm::Storm),
     /// Some read nothing of a busy room: what that costs those who speak, and the gateway's memory
     Stalled(stalled::Stalled),
+    /// Redis is killed while people chat: how soon they are heard without it
+    Hintless(hintless::Hintless),
     /// The program's start: time until it is ready, memory, size
     Start(start::Start),
     /// All of these, on a scratch cluster with one gateway and on a scratch embedded server
@@ -64,6 +66,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Files(files) => files::run(files).await,
         Scenario::Storm(storm) => storm::run(storm).await,
         Scenario::Stalled(stalled) => stalled::run(stalled).await,
+        Scenario::Hintless(hintless) => hintless::run(hintless).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),
     }
@@ -84,7 +87,7 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
         well &= line(&format!("{scenario} {server} --seconds {seconds}{json}")).await;
     }
     drop(embedded);
-    for scenario in ["storm", "stalled", "files"] {
+    for scenario in ["storm", "stalled", "hintless", "files"] {
         well &= line(&format!("{scenario}{json}")).await;
     }
     well &= line(&format!("start{json}")).await;

@@ -1,6 +1,7 @@
 //! Clients as an application would write them: senders that try again with the same `clientMessageId` until acknowledged,
 //! receivers that come back with `after` and `epoch`.
 
+pub mod bystander;
 pub mod listener;
 pub mod sender;
 pub mod stock;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::history::{Entry, Outcome, Seen};
+use super::history::{At, Entry, Outcome, Seen};
 use super::world::World;
 use crate::api::{Account, Answer};
 
@@ -29,11 +30,11 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// The argument of `joinRoom` that asks for the rest, and what it says of `after`.
-    pub fn join(&self, room: Uuid) -> (Value, Option<u64>) {
+    /// The argument of a `joinRoom` that asks for the rest, and what is to be remembered of it.
+    pub fn join(&self, room: Uuid, begun: At) -> (Value, Join) {
         match &self.upto {
-            None => (json!({"roomId": room}), None),
-            Some((seq, epoch)) => (json!({"roomId": room, "after": seq, "epoch": epoch}), Some(*seq)),
+            None => (json!({"roomId": room}), Join { room, after: None, begun }),
+            Some((seq, epoch)) => (json!({"roomId": room, "after": seq, "epoch": epoch}), Join { room, after: Some(*seq), begun }),
         }
     }
 
@@ -48,33 +49,55 @@ impl Holding {
     ///
     /// # Errors
     /// When joining is refused.
-    pub async fn joined(&mut self, world: &World, receiver: usize, room: Uuid, after: Option<u64>, ack: &Value) -> anyhow::Result<()> {
-        if ack["ok"] != true {
-            let outcome = refused(&ack["error"]);
-            world.recorder.called("joinRoom", world.recorder.now(), outcome.clone());
+    pub async fn joined(&mut self, world: &World, receiver: usize, join: &Join, ack: &Value) -> anyhow::Result<()> {
+        let refusal = (ack["ok"] != true).then(|| refused(&ack["error"]));
+        world.recorder.called("joinRoom", join.begun, refusal.clone().unwrap_or(Outcome::Done));
+        if let Some(outcome) = refusal {
             anyhow::bail!("joinRoom: {outcome:?}");
         }
         let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
         let epoch = ack["epoch"].as_str().context("epoch")?.to_owned();
         let reset = ack["reset"] == true;
-        let mut messages = match reset {
-            true => vec![],
-            false => ack["messages"].as_array().context("messages")?.iter().filter_map(Seen::of).collect::<Vec<_>>(),
+        let messages = match join.after {
+            // Who has to forget begins like somebody new.
+            Some(after) if !reset => missed(world, join.room, after, ack).await?,
+            _ => Vec::new(),
         };
-        // Who has to forget begins like somebody new.
-        if let Some(from) = after.filter(|_| !reset && ack["complete"] != true) {
-            let mut upto = messages.last().map_or(from, |seen| seen.seq);
-            while upto < last_seq {
-                let page = page(world, room, upto).await;
-                anyhow::ensure!(!page.is_empty(), "room {room} ends at {upto}, before {last_seq}");
-                messages.extend(page.iter().filter(|seen| seen.seq <= last_seq));
-                upto = page.last().map_or(upto, |seen| seen.seq);
-            }
-        }
         self.upto = Some((last_seq, epoch));
-        world.recorder.happened(receiver, Entry::Joined { room, after, last_seq, reset, messages });
+        world.recorder.happened(receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
         Ok(())
     }
+}
+
+/// A `joinRoom` on its way.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// Which room.
+    pub room: Uuid,
+    /// What it says of `after`.
+    pub after: Option<u64>,
+    /// When it was emitted.
+    pub begun: At,
+}
+
+/// What an acknowledged `joinRoom` with `after` gave, and what it left to be paged by REST.
+///
+/// # Errors
+/// When the pages end before the acknowledged head.
+pub async fn missed(world: &World, room: Uuid, after: u64, ack: &Value) -> anyhow::Result<Vec<Seen>> {
+    let mut messages = ack["messages"].as_array().context("messages")?.iter().filter_map(Seen::of).collect::<Vec<_>>();
+    if ack["complete"] == true {
+        return Ok(messages);
+    }
+    let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
+    let mut upto = messages.last().map_or(after, |seen| seen.seq);
+    while upto < last_seq {
+        let page = page(world, room, upto).await;
+        anyhow::ensure!(!page.is_empty(), "room {room} ends at {upto}, before {last_seq}");
+        messages.extend(page.iter().filter(|seen| seen.seq <= last_seq));
+        upto = page.last().map_or(upto, |seen| seen.seq);
+    }
+    Ok(messages)
 }
 
 /// A page of history above a number, however often it takes.

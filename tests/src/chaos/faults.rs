@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::history::{Fault, Terms};
+use super::history::Fault;
 use super::schedule::{Dice, Profile};
+use super::terms::{BUS, CARRIES_ON, DATABASE, DATABASE_REFUSES, FREEZES, GATEWAY, GENTLE, SPARES_CHAT, TERMS, Terms};
 use super::world::World;
 use crate::plan::Role;
 
@@ -19,62 +20,67 @@ use crate::plan::Role;
 pub struct Case {
     /// Its name.
     pub name: &'static str,
-    /// Whom it needs for itself.
-    pub touches: &'static [Role],
+    /// Whom it breaks.
+    pub breaks: &'static [Role],
+    /// Who must be whole meanwhile besides.
+    pub needs: &'static [Role],
     /// What it may do.
     pub terms: Terms,
 }
 
+/// The case that lasts longest: Redis is away for minutes.
+pub const LONGEST: &str = "redis-away";
 /// The case after which nothing else comes: it puts the database back to an older state.
 pub const LAST: &str = "postgres-restored";
 
-/// Within this everything is as before, of itself (I7).
-const TERMS: Terms = Terms { recovers: Duration::from_secs(15), silences: false, spares_rest: false, live: None };
-const FREEZES: Terms = Terms { silences: true, ..TERMS };
-const GATEWAY: Terms = Terms { recovers: Duration::from_secs(10), ..TERMS };
-const DATABASE: Terms = Terms { recovers: Duration::from_secs(10), silences: true, ..TERMS };
-const BUS: Terms = Terms { recovers: Duration::from_secs(5), live: Some(Duration::from_secs(1)), ..TERMS };
-const SPARES_CHAT: Terms = Terms { live: Some(Duration::from_secs(1)), ..TERMS };
-const GENTLE: Terms = Terms { spares_rest: true, ..TERMS };
-
 /// What must be whole for a message to be sent, and for a request to be answered as it is without a fault.
 const SENDING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
-const LOGGING_OUT: &[Role] = &[Role::Redis, Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
 const ASKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File, Role::S3, Role::Postgres];
+/// What others of its kind must be whole besides.
+const HEARING: &[Role] = &[Role::Gateway, Role::Redis];
 
-const fn case(name: &'static str, touches: &'static [Role], terms: Terms) -> Case {
-    Case { name, touches, terms }
+const fn case(name: &'static str, breaks: &'static [Role], needs: &'static [Role], terms: Terms) -> Case {
+    Case { name, breaks, needs, terms }
 }
 
 /// All of them.
 pub const CASES: &[Case] = &[
-    case("message-killed", &[Role::Message], TERMS),
-    case("message-killed-after-commit", &[Role::Message], TERMS),
-    case("auth-killed", SENDING, SPARES_CHAT),
-    case("room-killed", SENDING, SPARES_CHAT),
-    case("file-killed", ASKING, SPARES_CHAT),
-    case("gateway-killed", &[Role::Gateway], GATEWAY),
-    case("redis-killed", &[Role::Redis], BUS),
-    case("redis-away", LOGGING_OUT, BUS),
-    case("redis-stopped", &[Role::Redis], BUS),
-    case("redis-blackholed", &[Role::Redis], BUS),
-    case("bus-garbage", &[Role::Redis, Role::Gateway], SPARES_CHAT),
-    case("postgres-killed", &[Role::Postgres, Role::Message], DATABASE),
-    case("postgres-restarted", &[Role::Postgres, Role::Message], DATABASE),
-    case("postgres-stopped", &[Role::Postgres, Role::Message], DATABASE),
-    case("message-stopped", &[Role::Message], FREEZES),
-    case("gateway-stopped", LOGGING_OUT, FREEZES),
-    case("s3-down", ASKING, SPARES_CHAT),
-    case("s3-slow", ASKING, SPARES_CHAT),
-    case("s3-reset", ASKING, SPARES_CHAT),
-    case("client-stalled", SENDING, SPARES_CHAT),
-    case("client-slow", SENDING, SPARES_CHAT),
-    case("client-vanished", SENDING, SPARES_CHAT),
-    case("crowd-dropped", SENDING, TERMS),
-    case("rolling-restart", &Role::ALL, GENTLE),
-    case("sent-thrice", SENDING, TERMS),
-    case(LAST, &Role::ALL, FREEZES),
+    case("message-killed", &[Role::Message], &[], CARRIES_ON),
+    case("message-killed-before-commit", &[Role::Message], &[], CARRIES_ON),
+    case("message-killed-after-commit", &[Role::Message], &[], CARRIES_ON),
+    case("message-stopped", &[Role::Message], &[], CARRIES_ON),
+    case("auth-killed", &[Role::Auth], SENDING, SPARES_CHAT),
+    case("room-killed", &[Role::Room], SENDING, SPARES_CHAT),
+    case("file-killed", &[Role::File], ASKING, SPARES_CHAT),
+    case("gateway-killed", &[Role::Gateway], SENDING, GATEWAY),
+    case("gateway-stopped", &[Role::Gateway], SENDING, FREEZES),
+    case("redis-killed", &[Role::Redis], &[], BUS),
+    case(LONGEST, &[Role::Redis], &[], BUS),
+    case("redis-stopped", &[Role::Redis], SENDING, BUS),
+    case("redis-blackholed", &[Role::Redis], &[], BUS),
+    case("bus-garbage", &[], HEARING, BUS),
+    case("postgres-killed", &[Role::Postgres, Role::Message], &[], DATABASE),
+    case("postgres-restarted", &[Role::Postgres, Role::Message], &[], DATABASE),
+    case("postgres-stopped", &[Role::Postgres, Role::Message], &[], DATABASE_REFUSES),
+    case("s3-down", &[Role::S3], ASKING, SPARES_CHAT),
+    case("s3-slow", &[Role::S3], ASKING, SPARES_CHAT),
+    case("s3-reset", &[Role::S3], ASKING, SPARES_CHAT),
+    case("client-stalled", &[], SENDING, SPARES_CHAT),
+    case("client-slow", &[], SENDING, SPARES_CHAT),
+    case("client-vanished", &[], SENDING, SPARES_CHAT),
+    case("crowd-dropped", &[], SENDING, TERMS),
+    case("rolling-restart", &Role::ALL, &[], GENTLE),
+    case("sent-thrice", &[], SENDING, TERMS),
+    case(LAST, &Role::ALL, &[], FREEZES),
 ];
+
+impl Case {
+    /// Whether both can happen at once: neither breaks what the other breaks or needs.
+    pub fn goes_with(&self, other: &Case) -> bool {
+        let spares = |one: &Case, other: &Case| !one.breaks.iter().any(|role| other.breaks.contains(role) || other.needs.contains(role));
+        spares(self, other) && spares(other, self)
+    }
+}
 
 /// The case of that name.
 pub fn named(name: &str) -> Option<&'static Case> {
@@ -90,17 +96,18 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
     let n = dice.below(world.gateways.len() as u64) as u16 + 1;
     let bit = match case.name {
         "message-killed" => processes::killed(world, &[(Role::Message, n)]).await,
-        "message-killed-after-commit" => processes::killed_after_commit(world).await,
+        "message-killed-before-commit" => processes::killed_at(world, "before-commit").await,
+        "message-killed-after-commit" => processes::killed_at(world, "after-commit").await,
         "auth-killed" => processes::service_killed(world, Role::Auth).await,
         "room-killed" => processes::service_killed(world, Role::Room).await,
         "file-killed" => processes::service_killed(world, Role::File).await,
-        "gateway-killed" => processes::killed(world, &[(Role::Gateway, n)]).await,
+        "gateway-killed" => processes::gateway_killed(world, n).await,
         "message-stopped" => processes::stopped(world, (Role::Message, n), Duration::from_secs(20)).await,
         "gateway-stopped" => processes::gateway_stopped(world, n, Duration::from_secs(20)).await,
         "rolling-restart" => processes::rolling_restart(world).await,
         "redis-killed" => servers::away(world, Role::Redis, Duration::from_secs(3)).await,
-        "redis-away" => servers::redis_away(world, absence(&mut dice, profile)).await,
-        "redis-stopped" => processes::stopped(world, (Role::Redis, 1), Duration::from_secs(6)).await,
+        LONGEST => servers::away(world, Role::Redis, absence(world, profile)).await,
+        "redis-stopped" => servers::redis_stopped(world).await,
         "redis-blackholed" => servers::redis_blackholed(world).await,
         "bus-garbage" => servers::garbage(world).await,
         "postgres-killed" => servers::away(world, Role::Postgres, Duration::from_secs(2)).await,
@@ -113,11 +120,15 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
         "client-stalled" => people::stalled(world, n).await,
         "client-slow" => people::slow(world, n).await,
         "client-vanished" => people::vanished(world, n).await,
-        "crowd-dropped" => people::crowd_dropped(world, profile).await,
+        "crowd-dropped" => people::crowd_dropped(world).await,
         "sent-thrice" => people::sent_thrice(world, &mut dice).await,
         other => anyhow::bail!("no case is called {other}"),
     };
     let healed = world.recorder.now();
+    let bit = match (bit, case.terms.hints) {
+        (Ok(bit), true) => servers::hints_are_heard(world, case.terms.recovers).await.map(|()| bit),
+        (bit, _) => bit,
+    };
     let bit = bit.with_context(|| case.name);
     let (bit, broken) = match bit {
         Ok(bit) => (bit, None),
@@ -130,9 +141,11 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
     Ok(healed - from)
 }
 
-fn absence(dice: &mut Dice, profile: Profile) -> Duration {
+/// How long Redis is away: in the long profile a minute, then five, and so on.
+fn absence(world: &World, profile: Profile) -> Duration {
+    let before = world.recorder.with(|records| records.faults.iter().filter(|fault| fault.name == LONGEST).count());
     Duration::from_secs(match profile {
         Profile::Short => 20,
-        Profile::Long => [60, 60, 300][dice.below(3) as usize],
+        Profile::Long => [60, 300][before % 2],
     })
 }

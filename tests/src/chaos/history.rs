@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::terms::Terms;
+
 /// When something happened, from the beginning of the run.
 pub type At = Duration;
 
@@ -138,19 +140,6 @@ pub enum Entry {
     },
     /// An event.
     Live(Seen),
-}
-
-/// What a fault may do while it lasts, and how soon its traces must be gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// From healing to normal latency.
-    pub recovers: Duration,
-    /// A frozen process may answer nobody and deliver late until it is healed.
-    pub silences: bool,
-    /// No REST request may fail.
-    pub spares_rest: bool,
-    /// How soon events are delivered meanwhile, all but one in a hundred.
-    pub live: Option<Duration>,
 }
 
 /// A fault that was injected.

@@ -30,7 +30,7 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     let most = records.uses.iter().map(|used| used.rss).max().unwrap_or_default();
     println!("largest process {} MiB", most >> 20);
-    println!("lost {}, repeated {}, reordered {}", counts.lost, counts.repeated, counts.reordered);
+    println!("lost {}, repeated {}, reordered {}, invented {}", counts.lost, counts.repeated, counts.reordered, counts.invented);
     for violation in verdict.violations.iter().take(SHOWN) {
         println!("  NOT KEPT {}: {}", violation.promise, violation.evidence);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::{CASES, Case, LAST};
+use super::faults::{CASES, Case, LAST, LONGEST};
 
 /// Random numbers that are the same for the same seed (SplitMix64).
 #[derive(Debug, Clone)]
@@ -48,7 +48,10 @@ pub enum Profile {
     Long,
 }
 
-/// What is broken, step by step; what is in one step overlaps.
+/// How many cases may happen, one after another, while the bus is away for long.
+const MEANWHILE: usize = 6;
+
+/// What is broken, step by step; the first case of a step overlaps with the others, which come one after another.
 pub struct Schedule {
     profile: Profile,
     dice: Dice,
@@ -79,10 +82,16 @@ impl Schedule {
         }
         let Some(case) = self.left.pop() else { return vec![] };
         let mut step = vec![case];
-        if self.profile == Profile::Long && self.dice.below(2) == 0 && case.name != LAST {
-            let apart = |other: &&Case| other.name != LAST && !other.touches.iter().any(|role| case.touches.contains(role));
-            if let Some(index) = self.left.iter().rposition(apart) {
-                step.push(self.left.remove(index));
+        let most = match self.profile {
+            Profile::Long if case.name == LONGEST => MEANWHILE,
+            Profile::Long if self.dice.below(2) == 0 => 1,
+            _ => 0,
+        };
+        for _ in 0..most {
+            let apart = |other: &&Case| other.name != LAST && other.goes_with(case);
+            match self.left.iter().rposition(apart) {
+                Some(index) => step.push(self.left.remove(index)),
+                None => break,
             }
         }
         step
@@ -131,6 +140,8 @@ mod tests {
         let steps = names(&mut Schedule::new(Profile::Long, Dice::new(1)), Duration::from_secs(3600));
         assert!(steps.len() >= 180, "{}", steps.len());
         assert!(steps.iter().any(|step| step.len() == 2));
+        let longest = steps.iter().filter(|step| step[0] == LONGEST).collect::<Vec<_>>();
+        assert!(longest.len() > 2 && longest.iter().any(|step| step.len() > 4 && step.iter().any(|name| name.starts_with("message-"))));
         assert_eq!(steps.concat().iter().filter(|name| **name == LAST).count(), 1);
         assert_eq!(steps.last().unwrap(), &[LAST]);
     }

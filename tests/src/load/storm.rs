@@ -16,7 +16,9 @@ use crate::api::{Account, Api};
 use crate::cluster::Cluster;
 use crate::plan::Role;
 
-/// How long all may take to be back.
+/// How long all may take to be back and complete.
+const BACK: f64 = 30.0;
+/// How long they are waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the storm is waited for, so that there is something to miss.
 const CALM: Duration = Duration::from_secs(3);
@@ -45,7 +47,7 @@ pub struct Storm {
 /// Runs it: first the network fails, then the gateway is killed and all come to the other one.
 ///
 /// # Errors
-/// When somebody does not come back, or misses something.
+/// When somebody does not come back in time, or misses something.
 pub async fn run(storm: Storm) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let cluster = Cluster::scratch(2, 2, &[]).await?;
@@ -91,6 +93,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
     }
     show(storm.json, &format!("storm: {} sockets in {} rooms, {} messages a second", storm.sockets, storm.rooms, storm.rate), &figures);
     ensure!(complete(&people), "not everybody has everything");
+    ensure!(people.slowest <= BACK, "they took longer than {BACK} s to be back");
     ensure!(people.violations == 0 && said.refusals == 0, "{:?} {:?}", people.fault, said.fault);
     Ok(())
 }
@@ -113,6 +116,8 @@ struct People {
     /// Who has none.
     lost: Vec<usize>,
     connecting: usize,
+    /// The longest that all took to be back, in seconds.
+    slowest: f64,
     replayed: u64,
     repeated: u64,
     violations: u64,
@@ -130,6 +135,7 @@ impl People {
             sockets: Vec::new(),
             lost: (0..count).collect(),
             connecting: 0,
+            slowest: 0.0,
             replayed: 0,
             repeated: 0,
             violations: 0,
@@ -189,7 +195,9 @@ impl People {
         let (reads, cpu, begin) = (reads(&metrics).await?, Cpu::now(&watched)?, Instant::now());
         self.replayed = 0;
         self.come(crowd, &Target::new(url)?, connecting)?;
-        figures.add(format!("{name}: all back and complete after"), "s", begin.elapsed().as_secs_f64());
+        let back = begin.elapsed().as_secs_f64();
+        self.slowest = self.slowest.max(back);
+        figures.add(format!("{name}: all back and complete after"), "s", back);
         figures.add(format!("{name}: messages replayed"), "", self.replayed as f64);
         figures.add(format!("{name}: reads of history"), "", self::reads(&metrics).await? - reads);
         figures.add(format!("{name}: gateway cpu"), "s", Cpu::now(&watched)?.since(&cpu).watched.iter().sum::<Duration>().as_secs_f64());

@@ -117,7 +117,10 @@ pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
 impl Draft {
     /// What the client chose, if it chose.
     pub fn client_message_id(&self) -> Option<&str> {
-        self.client_id.strip_prefix("c:")
+        let chosen = self.client_id.strip_prefix("c:");
+        #[cfg(feature = "failpoints")]
+        let chosen = chosen.and_then(|chosen| chosen.split(crate::sabotage::UNSEEN).next());
+        chosen
     }
 
     /// About how many bytes it takes on the wire; never fewer.

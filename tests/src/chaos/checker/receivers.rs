@@ -20,6 +20,8 @@ struct Held {
     upto: u64,
     /// Whether the socket is in the room.
     joined: bool,
+    /// It was told to forget what it had, because the database was put back. What came before that is of a log that is no more.
+    forgotten: bool,
 }
 
 impl Judge<'_> {
@@ -39,8 +41,6 @@ impl Judge<'_> {
         let mut rooms = HashMap::<Uuid, Held>::new();
         // What is older than the last join or recovery may come after it.
         let mut back = At::ZERO;
-        // What came between the copy of the database and the word to forget is of a log that is no more.
-        let mut forgotten = self.records.restored.is_none();
         for (at, entry) in &receiver.entries {
             let heard = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
             if heard && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
@@ -61,15 +61,17 @@ impl Judge<'_> {
                     if *reset && !restored {
                         self.violated("I4", format!("{name} was told at {at:?} to forget room {room}, whose log was never restored"));
                     }
-                    forgotten |= *reset;
+                    held.forgotten |= *reset;
                     let first = after.filter(|_| !*reset);
-                    self.joined(name, *at, *room, (first, *last_seq), messages, !forgotten);
+                    let excused = !held.forgotten;
+                    self.joined(name, *at, *room, (first, *last_seq), messages, excused);
                     back = *at;
                 }
                 Entry::Live(seen) => {
                     let held = rooms.entry(seen.room).or_default();
+                    let excused = !held.forgotten;
                     self.live(name, *at, seen, held, back);
-                    self.holds(name, *at, seen, !forgotten);
+                    self.holds(name, *at, seen, excused);
                 }
             }
         }
@@ -87,9 +89,9 @@ impl Judge<'_> {
                 self.verdict.counts.lost += (head - held.upto) as usize;
                 self.violated("I4", format!("{name} has room {room} up to {}, and history goes to {head}", held.upto));
             }
-        }
-        if let Some((_, back)) = self.records.restored.filter(|_| !forgotten) {
-            self.violated("I4", format!("{name} was not told that the log was restored at {back:?}"));
+            if let Some((_, back)) = self.records.restored.filter(|_| !held.forgotten) {
+                self.violated("I4", format!("{name} was not told that room {room} was restored at {back:?}"));
+            }
         }
     }
 
@@ -100,7 +102,7 @@ impl Judge<'_> {
         self.verdict.counts.resumed += 1;
         self.verdict.counts.repaired += messages.len();
         let numbers = messages.iter().map(|seen| seen.seq).collect::<Vec<_>>();
-        if numbers.iter().copied().eq(after + 1..=head) || excused {
+        if numbers.iter().copied().eq(after + 1..=head) || excused && self.records.restored.is_some_and(|(copied, _)| at >= copied) {
             return;
         }
         let counts = &mut self.verdict.counts;
@@ -138,7 +140,7 @@ impl Judge<'_> {
         if acked >= back {
             self.lags.push((at, at.saturating_sub(acked)));
         }
-        let due = self.silent_until(acked, at).unwrap_or_default().max(acked).max(back) + LATEST;
+        let due = self.healed_after(acked, at, |terms| terms.late).unwrap_or_default().max(acked).max(back) + LATEST;
         if at > due {
             self.violated("I4", format!("{name} heard {seq} of room {room} at {at:?}, acknowledged at {acked:?}"));
         }
@@ -152,6 +154,7 @@ impl Judge<'_> {
         let undone = excused && self.records.restored.is_some_and(|(copied, _)| at >= copied);
         if !stands && !undone {
             let stored = stored.map(|stored| stored.seen);
+            self.verdict.counts.invented += 1;
             self.violated("I5", format!("{name} was shown {seen:?} at {at:?}, and history has {stored:?}"));
         }
     }

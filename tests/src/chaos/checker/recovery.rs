@@ -1,12 +1,11 @@
-//! I7: how long after a fault was healed all was as before; and the bounds of single faults while they last.
+//! I7: how long after a fault was healed all was as before.
 
-use super::super::history::{At, Entry, Fault, Outcome, SLOW};
+use super::super::history::{At, Entry, Outcome, SLOW};
 use super::Judge;
 
 impl Judge<'_> {
     pub(super) fn recovery(&mut self) {
         for fault in &self.records.faults {
-            self.live_delivery(fault);
             // Whose traces they are cannot be said while something else is broken.
             let others = || self.records.faults.iter().filter(|other| !std::ptr::eq(*other, fault));
             if others().any(|other| other.from <= fault.healed && other.healed > fault.healed) {
@@ -33,17 +32,5 @@ impl Judge<'_> {
         let returns = entries.filter(|(at, entry)| window.contains(at) && matches!(entry, Entry::Joined { .. }));
         let moments = failed.map(|attempt| attempt.ended).chain(late.map(|(at, _)| *at)).chain(returns.map(|(at, _)| *at));
         moments.max().unwrap_or(from)
-    }
-
-    fn live_delivery(&mut self, fault: &Fault) {
-        let Some(bound) = fault.terms.live else { return };
-        let window = fault.from..fault.healed;
-        let mut lags = self.lags.iter().filter(|(at, _)| window.contains(at)).map(|(_, lag)| *lag).collect::<Vec<_>>();
-        lags.sort_unstable();
-        match lags.get(lags.len() * 99 / 100) {
-            None => self.violated("I7", format!("{}: nothing was delivered meanwhile", fault.name)),
-            Some(lag) if *lag > bound => self.violated("I7", format!("{}: delivery took {lag:?} meanwhile", fault.name)),
-            Some(_) => {}
-        }
     }
 }

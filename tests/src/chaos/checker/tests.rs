@@ -1,4 +1,5 @@
-use super::super::history::{Attempt, Entry, Fault, Outcome, Receiver, Seen, Sent, Stored, Terms, Use};
+use super::super::history::{Attempt, Entry, Fault, Outcome, Receiver, Seen, Sent, Stored, Use};
+use super::super::terms::{CARRIES_ON, TERMS};
 use super::*;
 
 const ROOM: Uuid = Uuid::from_u128(1);
@@ -31,8 +32,6 @@ fn joined(at: f64, after: Option<u64>, last_seq: u64, messages: Vec<Seen>) -> (A
 fn live(at: f64, seq: u64) -> (At, Entry) {
     (s(at), Entry::Live(seen(seq)))
 }
-
-const TERMS: Terms = Terms { recovers: Duration::from_secs(15), silences: false, spares_rest: false, live: None };
 
 fn fault(from: f64, healed: f64, terms: Terms) -> Fault {
     Fault { name: "a fault", from: s(from), healed: s(healed), terms, bit: "it bit".into() }
@@ -157,7 +156,7 @@ fn who_was_brought_back_hears_what_it_missed_live() {
 
 #[test]
 fn nothing_is_shown_that_is_not_there() {
-    breaks("I5", |records| entries(records)[2].1 = Entry::Live(Seen { digest: 9, ..seen(1) }));
+    assert_eq!(breaks("I5", |records| entries(records)[2].1 = Entry::Live(Seen { digest: 9, ..seen(1) })).invented, 1);
     breaks("I5", |records| entries(records).push(live(11.0, 11)));
 }
 
@@ -184,10 +183,34 @@ fn after_a_fault_everything_is_as_before_in_time() {
     breaks("I7", trouble(7.5));
     breaks("I7", |records| records.sends[3].attempts.clear());
     breaks("I7", |records| entries(records).push((s(11.0), Entry::Closed)));
+}
+
+#[test]
+fn while_a_fault_lasts_what_carries_on_does() {
     let lively = Terms { live: Some(Duration::from_millis(150)), ..TERMS };
-    keeps(move |records| records.faults.push(fault(0.5, 3.5, lively)));
-    breaks("I7", move |records| records.faults.push(fault(0.5, 3.5, Terms { live: Some(Duration::from_millis(50)), ..lively })));
-    breaks("I7", move |records| records.faults.push(fault(4.9, 6.0, lively)));
+    let during = |from, healed, terms| move |records: &mut Records| records.faults.push(fault(from, healed, terms));
+    keeps(during(0.5, 3.5, lively));
+    breaks("case", during(0.5, 3.5, Terms { live: Some(Duration::from_millis(50)), ..lively }));
+    // Nobody hears anything between 4.2 and 8.2.
+    breaks("case", during(4.9, 6.0, lively));
+    keeps(during(0.5, 4.0, CARRIES_ON));
+    breaks("case", during(4.1, 8.0, CARRIES_ON));
+    let failing = |records: &mut Records| {
+        during(0.5, 3.0, CARRIES_ON)(records);
+        records.sends[1].attempts.insert(0, attempt(1.5, 1.6, Outcome::Refused(503, "unavailable".into())));
+    };
+    breaks("case", failing);
+    let because_of_another = |records: &mut Records| {
+        failing(records);
+        during(1.4, 1.7, Terms { recovers: Duration::ZERO, ..TERMS })(records);
+    };
+    keeps(because_of_another);
+    let refusing = Terms { refuses: true, ..TERMS };
+    breaks("case", during(0.5, 3.0, refusing));
+    keeps(|records| {
+        failing(records);
+        records.faults[0].terms = refusing;
+    });
 }
 
 #[test]
@@ -196,6 +219,7 @@ fn resources_are_bounded_and_return() {
     keeps(|records| records.uses = vec![used(1 << 20, 50), used(900 << 20, 5000), used(1 << 20, 60)]);
     breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(2 << 30, 50)]);
     breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(1 << 20, 5000)]);
+    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(300 << 20, 50)]);
 }
 
 #[test]
@@ -212,7 +236,7 @@ fn refusals_are_documented_and_in_time() {
     breaks("I9", call(1.0, 7.0, Outcome::Silent));
     let frozen = |records: &mut Records| {
         call(1.0, 7.0, Outcome::Silent)(records);
-        records.faults.push(fault(0.0, 10.0, Terms { silences: true, ..TERMS }));
+        records.faults.push(fault(0.0, 10.0, Terms { mute: true, ..TERMS }));
     };
     keeps(frozen);
     breaks("I9", |records| {
@@ -245,6 +269,5 @@ fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
 #[test]
 fn a_run_that_shows_nothing_is_no_proof() {
     breaks("proof", |records| records.receivers.clear());
-    breaks("proof", |records| records.faults.push(Fault { bit: String::new(), ..fault(1.0, 2.0, TERMS) }));
     breaks("case", |records| records.broken.push("not closed".into()));
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::super::history::{Entry, Seen};
+use super::super::history::{Entry, Outcome, Seen};
 use super::super::world::World;
 use super::{Holding, PATIENCE, PAUSE};
 use crate::api::Account;
@@ -21,7 +21,9 @@ pub async fn listen(world: Arc<World>, account: Account, receiver: usize, mut ga
     world.recorder.beat(|pulse| pulse.listeners += 1);
     loop {
         let mut all_joined = false;
-        let ended = one_socket(&world, &account, receiver, gateway, &mut rooms, &mut all_joined).await;
+        // Who knows no other gateway waits for what the one may still say after it stood still.
+        let patience = if stays { 6 * PATIENCE } else { PATIENCE };
+        let ended = one_socket(&world, &account, receiver, gateway, &mut rooms, &mut all_joined, patience).await;
         world.recorder.happened(receiver, Entry::Closed);
         world.recorder.beat(|pulse| pulse.listening -= usize::from(all_joined));
         if ended.is_ok() {
@@ -40,11 +42,12 @@ async fn one_socket(
     gateway: usize,
     rooms: &mut HashMap<Uuid, Holding>,
     all_joined: &mut bool,
+    patience: Duration,
 ) -> anyhow::Result<()> {
     let url = world.gateway(gateway);
     let mut socket = timeout(PATIENCE, WebSocket::open(&url)).await??;
-    let patience = |name: &str| socket.open[name].as_u64().map(Duration::from_millis).context("the open packet");
-    let silence = patience("pingInterval")? + patience("pingTimeout")?;
+    let promised = |name: &str| socket.open[name].as_u64().map(Duration::from_millis).context("the open packet");
+    let silence = (promised("pingInterval")? + promised("pingTimeout")?).max(patience);
     if let Err(error) = timeout(PATIENCE, socket.enter(&account.token)).await? {
         let refused = error.to_string().starts_with("refused");
         return if refused { Ok(()) } else { Err(error) };
@@ -52,8 +55,8 @@ async fn one_socket(
     world.recorder.happened(receiver, Entry::Opened);
     let mut joining = Vec::new();
     for (room, holding) in rooms.iter() {
-        let (argument, after) = holding.join(*room);
-        joining.push((socket.emit_later("joinRoom", &argument).await?, *room, after));
+        let (argument, join) = holding.join(*room, world.recorder.now());
+        joining.push((socket.emit_later("joinRoom", &argument).await?, join));
     }
     loop {
         timeout(silence, socket.listen()).await.context("no sign of life")??;
@@ -67,10 +70,14 @@ async fn one_socket(
             }
         }
         let mut waiting = Vec::new();
-        for (number, room, after) in joining.drain(..) {
+        for (number, join) in joining.drain(..) {
             match socket.taken_ack(number) {
-                Some(ack) => rooms.entry(room).or_default().joined(world, receiver, room, after, &ack).await?,
-                None => waiting.push((number, room, after)),
+                Some(ack) => rooms.entry(join.room).or_default().joined(world, receiver, &join, &ack).await?,
+                None if world.recorder.now() > join.begun + patience => {
+                    world.recorder.called("joinRoom", join.begun, Outcome::Silent);
+                    bail!("joinRoom was not answered");
+                }
+                None => waiting.push((number, join)),
             }
         }
         joining = waiting;

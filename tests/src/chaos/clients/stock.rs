@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 use super::super::history::{Entry, Outcome, Seen};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{Holding, PATIENCE, PAUSE, ack_outcome, id};
+use super::{Holding, Join, PATIENCE, PAUSE, ack_outcome, id};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
@@ -38,7 +37,7 @@ pub fn open_with_recovery(stock: &Stock, world: &World, account: &Account) -> So
 /// Listens in all rooms until the task is aborted.
 pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
     let mut rooms = world.rooms.iter().map(|room| (*room, Holding::default())).collect::<HashMap<_, _>>();
-    let mut joining = HashMap::<u64, (Uuid, Option<u64>)>::new();
+    let mut joining = HashMap::<u64, Join>::new();
     let mut joined = HashSet::new();
     let mut listening = false;
     world.recorder.beat(|pulse| pulse.listeners += 1);
@@ -74,9 +73,9 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                     }
                 }
                 Report::Ack(number, arguments) => {
-                    let Some((room, after)) = joining.remove(&number) else { continue };
-                    let ack = arguments.first().unwrap_or(&Value::Null);
-                    match rooms.entry(room).or_default().joined(&world, receiver, room, after, ack).await {
+                    let Some(sent) = joining.remove(&number) else { continue };
+                    let (room, ack) = (sent.room, arguments.first().unwrap_or(&Value::Null));
+                    match rooms.entry(room).or_default().joined(&world, receiver, &sent, ack).await {
                         Ok(()) => _ = joined.insert(room),
                         Err(_) => {
                             sleep(PAUSE).await;
@@ -87,8 +86,8 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                 Report::State(..) => {}
             }
             for room in join {
-                let (argument, after) = rooms[&room].join(room);
-                joining.insert(socket.emit_noted("joinRoom", vec![argument]), (room, after));
+                let (argument, join) = rooms[&room].join(room, world.recorder.now());
+                joining.insert(socket.emit_noted("joinRoom", vec![argument]), join);
             }
             if joined.len() == rooms.len() && !listening {
                 listening = true;

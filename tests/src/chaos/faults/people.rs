@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::super::clients::sender::Letter;
-use super::super::clients::{PATIENCE, id, rest_outcome};
+use super::super::clients::{PATIENCE, id, missed, rest_outcome};
 use super::super::history::Outcome;
 use super::super::proxy::{Mode, Proxy};
-use super::super::schedule::{Dice, Profile};
+use super::super::schedule::Dice;
 use super::super::world::World;
 use crate::api::Api;
 use crate::plan::Role;
@@ -29,8 +30,7 @@ const CLOSED: Duration = Duration::from_secs(30);
 /// A slow reader's bytes a second.
 const SLOW: u32 = 1024;
 /// How many sockets drop at once, and by when they must be back.
-const CROWD: usize = 300;
-const LARGE_CROWD: usize = 5000;
+const CROWD: usize = 5000;
 const BACK: Duration = Duration::from_secs(30);
 /// How many of them come at once.
 const AT_ONCE: usize = 200;
@@ -104,15 +104,13 @@ pub(super) async fn vanished(world: &Arc<World>, n: u16) -> anyhow::Result<Strin
 }
 
 /// Many sockets drop at once; all come back and are complete.
-pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyhow::Result<String> {
-    let count = if profile == Profile::Long { LARGE_CROWD } else { CROWD };
+pub(super) async fn crowd_dropped(world: &Arc<World>) -> anyhow::Result<String> {
     let mut proxies = Vec::new();
     for n in 1..=world.cluster.plan.gateways {
         proxies.push(Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?);
     }
     let urls = proxies.iter().map(|proxy| format!("http://127.0.0.1:{}", proxy.port())).collect::<Vec<_>>();
-    let mut crowd =
-        (0..count).map(|n| Visitor { room: world.rooms[n % world.rooms.len()].to_string(), last_seq: None, socket: None }).collect();
+    let mut crowd = (0..CROWD).map(|n| Visitor { room: world.rooms[n % world.rooms.len()], last_seq: None, socket: None }).collect();
     crowd = arrive(world, &urls, crowd).await?;
     proxies.iter().for_each(Proxy::cut);
     let begin = Instant::now();
@@ -120,12 +118,12 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
         visitor.socket = None;
     }
     timeout(BACK, arrive(world, &urls, crowd)).await.context("not all are back in time")??;
-    Ok(format!("{count} sockets dropped at once and were back after {:.1} s", begin.elapsed().as_secs_f32()))
+    Ok(format!("{CROWD} sockets dropped at once and were back after {:.1} s", begin.elapsed().as_secs_f32()))
 }
 
 /// One of many.
 struct Visitor {
-    room: String,
+    room: Uuid,
     last_seq: Option<u64>,
     socket: Option<WebSocket>,
 }
@@ -133,11 +131,11 @@ struct Visitor {
 async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> anyhow::Result<Vec<Visitor>> {
     let (mut arriving, mut arrived) = (JoinSet::new(), Vec::new());
     for (n, mut visitor) in crowd.into_iter().enumerate() {
-        let (url, token) = (urls[n % urls.len()].clone(), world.owner.token.clone());
+        let (url, world) = (urls[n % urls.len()].clone(), world.clone());
         arriving.spawn(async move {
             loop {
                 // Whoever is refused or forgotten tries again, as a client does.
-                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &token)).await {
+                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &world)).await {
                     return visitor;
                 }
             }
@@ -153,8 +151,8 @@ async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> any
 }
 
 impl Visitor {
-    async fn arrive(&mut self, url: &str, token: &str) -> anyhow::Result<()> {
-        let mut socket = WebSocket::connect(url, token).await?;
+    async fn arrive(&mut self, url: &str, world: &World) -> anyhow::Result<()> {
+        let mut socket = WebSocket::connect(url, &world.owner.token).await?;
         let argument = match self.last_seq {
             None => json!({"roomId": self.room}),
             Some(after) => json!({"roomId": self.room, "after": after}),
@@ -162,10 +160,9 @@ impl Visitor {
         let ack = socket.emit("joinRoom", argument).await?;
         ensure!(ack["ok"] == true, "joinRoom: {ack}");
         let last_seq = ack["lastSeq"].as_u64().context("lastSeq")?;
-        if let Some(after) = self.last_seq.filter(|_| ack["complete"] == true) {
-            let seqs = ack["messages"].as_array().context("messages")?.iter().map(|message| &message["seq"]);
-            let complete = seqs.cloned().eq((after + 1..=last_seq).map(Value::from));
-            assert!(complete, "after {after} of {last_seq}: {ack}");
+        if let Some(after) = self.last_seq {
+            let missed = missed(world, self.room, after, &ack).await?;
+            assert!(missed.iter().map(|seen| seen.seq).eq(after + 1..=last_seq), "after {after} of {last_seq}: {missed:?}");
         }
         self.last_seq = Some(last_seq);
         self.socket = Some(socket);

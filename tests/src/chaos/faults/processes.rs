@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::super::clients::bystander::Bystander;
 use super::super::clients::{PATIENCE, listener, rest_outcome};
 use super::super::history::Outcome;
 use super::super::world::World;
@@ -30,8 +31,8 @@ pub(super) async fn killed(world: &World, members: &[Member]) -> anyhow::Result<
     Ok(format!("killed {}", names(members)))
 }
 
-/// The moment that matters most: committed, and nobody was told. The other replica carries on.
-pub(super) async fn killed_after_commit(world: &World) -> anyhow::Result<String> {
+/// A replica dies just before it commits, or when it has committed and nobody was told. The other replica carries on.
+pub(super) async fn killed_at(world: &World, point: &'static str) -> anyhow::Result<String> {
     let replicas = (1..=world.cluster.plan.replicas).map(|n| (Role::Message, n)).collect::<Vec<_>>();
     let appended = async |member: &Member| world.metric(*member, "confab_message_appended_total").await;
     let mut before = Vec::new();
@@ -49,12 +50,12 @@ pub(super) async fn killed_after_commit(world: &World) -> anyhow::Result<String>
     };
     let member = eventually("a replica appends", Duration::from_secs(20), busy).await?;
     let daemon = world.cluster.daemon(member)?;
-    world.arm(member, "after-commit", "abort").await?;
+    world.arm(member, point, "abort").await?;
     let died = async || daemon.running().is_none().then_some(());
-    eventually("it dies between COMMIT and publish", Duration::from_secs(20), died).await?;
+    eventually("it dies", Duration::from_secs(20), died).await?;
     sleep(AWAY).await;
     start(world, &[member]).await?;
-    Ok(format!("{} died between COMMIT and publish", names(&[member])))
+    Ok(format!("{} died {}", names(&[member]), point.replace('-', " ")))
 }
 
 /// All replicas of a service: open sockets chat on, and what needs it is refused in time.
@@ -99,16 +100,29 @@ pub(super) async fn stopped(world: &World, member: Member, hold: Duration) -> an
     Ok(format!("{} processes of {}-{} stood still for {hold:?}", frozen.len(), member.0.name(), member.1))
 }
 
+/// `kill -9` of a gateway, and started again. Who speaks at another one does not notice.
+pub(super) async fn gateway_killed(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
+    let bystander = Bystander::arrive(world, other(n)).await?;
+    let killed = killed(world, &[(Role::Gateway, n)]).await;
+    Ok(format!("{}; {}", killed?, bystander.leave().await?))
+}
+
 /// The same with a gateway, and meanwhile somebody who is connected to it logs out elsewhere.
 pub(super) async fn gateway_stopped(world: &Arc<World>, n: u16, hold: Duration) -> anyhow::Result<String> {
     let leaver = Leaver::arrive(world, n).await?;
+    let bystander = Bystander::arrive(world, other(n)).await?;
     let frozen = freeze(world, (Role::Gateway, n)).await?;
     sleep(Duration::from_secs(1)).await;
-    let left = leaver.leave(world, 3 - n).await;
+    let left = leaver.leave(world, &[other(n)]).await;
     sleep(hold).await;
     thaw(&frozen);
     left?;
-    Ok(format!("gateway-{n} stood still for {hold:?}, and somebody logged out meanwhile"))
+    Ok(format!("gateway-{n} stood still for {hold:?}, and somebody logged out meanwhile; {}", bystander.leave().await?))
+}
+
+/// The other one of two gateways.
+fn other(gateway: u16) -> u16 {
+    3 - gateway
 }
 
 /// Each program is told to leave and started again, one after another.
@@ -141,11 +155,11 @@ impl Leaver {
         Ok(Self { account, receiver, listening })
     }
 
-    /// Logs out through another gateway, past its proxy.
-    pub(super) async fn leave(self, world: &World, gateway: u16) -> anyhow::Result<()> {
-        let api = Api::new(world.cluster.plan.url((Role::Gateway, gateway)));
+    /// Logs out through the first of these gateways, past its proxy; all of them refuse the token soon.
+    pub(super) async fn leave(self, world: &World, gateways: &[u16]) -> anyhow::Result<()> {
+        let apis = gateways.iter().map(|n| Api::new(world.cluster.plan.url((Role::Gateway, *n)))).collect::<Vec<_>>();
         let begun = world.recorder.now();
-        let answer = tokio::time::timeout(PATIENCE, api.post("/api/auth/logout", &self.account, Value::Null)).await;
+        let answer = tokio::time::timeout(PATIENCE, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
         let outcome = rest_outcome(answer.ok());
         world.recorder.called("logout", begun, outcome.clone());
         let at = world.recorder.now();
@@ -153,8 +167,11 @@ impl Leaver {
         ensure!(outcome == Outcome::Done, "logout: {outcome:?}");
         // It goes on listening for as long as anything may come; the run ends it.
         drop(self.listening);
-        let refused = async || (api.get("/api/auth/me", &self.account).await.ok()?.status == 401).then_some(());
-        eventually("the token is refused", Duration::from_secs(5), refused).await
+        for api in &apis {
+            let refused = async || (api.get("/api/auth/me", &self.account).await.ok()?.status == 401).then_some(());
+            eventually("the token is refused", Duration::from_secs(5), refused).await?;
+        }
+        Ok(())
     }
 }
 

@@ -7,16 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::proxy::Mode;
 use super::super::world::World;
-use super::processes::Leaver;
+use super::processes::{Leaver, freeze, thaw};
 use crate::plan::Role;
 use crate::wait::eventually;
 
 /// How long a network that loses everything does so.
 const BLACKHOLED: Duration = Duration::from_secs(6);
+/// How long Redis stands still after somebody has logged out.
+const STOPPED: Duration = Duration::from_secs(6);
 /// How long the log goes on whose last moments are then lost with its database.
 const LOST: Duration = Duration::from_secs(2);
 /// Something that must happen soon.
@@ -30,15 +32,43 @@ pub(super) async fn away(world: &World, role: Role, hold: Duration) -> anyhow::R
     Ok(format!("{} was away for {hold:?}", role.name()))
 }
 
-/// The same with Redis, which comes back empty, and meanwhile somebody logs out.
-pub(super) async fn redis_away(world: &Arc<World>, hold: Duration) -> anyhow::Result<String> {
+/// Redis stands still, and meanwhile somebody logs out.
+pub(super) async fn redis_stopped(world: &Arc<World>) -> anyhow::Result<String> {
     let leaver = Leaver::arrive(world, 1).await?;
-    world.cluster.kill((Role::Redis, 1)).await?;
-    let left = leaver.leave(world, 2).await;
-    sleep(hold).await;
-    world.cluster.start((Role::Redis, 1)).await?;
+    let frozen = freeze(world, (Role::Redis, 1)).await?;
+    let left = leaver.leave(world, &[2, 1]).await;
+    sleep(STOPPED).await;
+    thaw(&frozen);
     left?;
-    Ok(format!("redis was away for {hold:?}, and somebody logged out meanwhile"))
+    Ok(format!("redis stood still for more than {STOPPED:?}, and somebody logged out meanwhile"))
+}
+
+/// Most of what is said comes to the gateways as hints, and not because they read the log.
+pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::Result<()> {
+    let plan = &world.cluster.plan;
+    let sum = async |role: Role, name: &str| {
+        let mut values = Vec::new();
+        for n in 1..=plan.count(role) {
+            values.push(world.metric((role, n), name).await?);
+        }
+        anyhow::Ok(values)
+    };
+    let deadline = Instant::now() + within;
+    loop {
+        let in_time = Instant::now() <= deadline;
+        let look = async || {
+            let appended = sum(Role::Message, "confab_message_appended_total").await?.into_iter().sum::<f64>();
+            anyhow::Ok((appended, sum(Role::Gateway, "confab_follower_repaired_events_total").await?))
+        };
+        let (appended, repaired) = look().await?;
+        sleep(Duration::from_secs(1)).await;
+        let (appended_since, repaired_since) = look().await?;
+        let said = appended_since - appended;
+        if said > 0.0 && repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
+            return Ok(());
+        }
+        ensure!(in_time, "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints are not heard");
+    }
 }
 
 /// Nothing comes through to Redis or from it, and nobody is told.

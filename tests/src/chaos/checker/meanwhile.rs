@@ -1,0 +1,85 @@
+//! What must go on while a fault lasts: sends, deliveries, refusals in words.
+
+use std::time::Duration;
+
+use super::super::history::{At, Entry, Fault, Outcome};
+use super::super::terms::Terms;
+use super::Judge;
+
+impl Judge<'_> {
+    pub(super) fn meanwhile(&mut self) {
+        for fault in &self.records.faults {
+            self.live_delivery(fault);
+            self.tries(fault);
+            self.pauses(fault);
+        }
+    }
+
+    /// All but one in a hundred deliveries come in time.
+    fn live_delivery(&mut self, fault: &Fault) {
+        let Some(bound) = fault.terms.live else { return };
+        let excused = self.excuses(fault, |other| other.live.is_none_or(|live| live > bound));
+        let lags = self.lags.iter().filter(|(at, _)| lasts(fault, *at) && !touch(&excused, *at, *at));
+        let mut lags = lags.map(|(_, lag)| *lag).collect::<Vec<_>>();
+        lags.sort_unstable();
+        match lags.get(lags.len() * 99 / 100) {
+            None if excused.is_empty() => self.violated("case", format!("{}: nothing was delivered meanwhile", fault.name)),
+            Some(lag) if *lag > bound => self.violated("case", format!("{}: delivery took {lag:?} meanwhile", fault.name)),
+            _ => {}
+        }
+    }
+
+    /// No more tries to send fail than may, and where some must be refused, they are.
+    fn tries(&mut self, fault: &Fault) {
+        let excused = self.excuses(fault, |other| other.fails > fault.terms.fails);
+        let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
+        let tries = tries.filter(|attempt| !touch(&excused, attempt.begun, attempt.ended)).collect::<Vec<_>>();
+        let failed = tries.iter().filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_))).collect::<Vec<_>>();
+        if failed.len() * 100 > tries.len() * fault.terms.fails {
+            let (all, first) = (tries.len(), failed[0]);
+            self.violated("case", format!("{}: {} of {all} tries failed meanwhile, as this: {first:?}", fault.name, failed.len()));
+        }
+        let refused = failed.iter().any(|attempt| matches!(attempt.outcome, Outcome::Refused(503 | 504, _)));
+        if fault.terms.refuses && excused.is_empty() && !refused {
+            self.violated("case", format!("{}: nobody was refused meanwhile", fault.name));
+        }
+    }
+
+    /// Something is acknowledged, and something delivered, all the time.
+    fn pauses(&mut self, fault: &Fault) {
+        let Some(bound) = fault.terms.pause else { return };
+        let excused = self.excuses(fault, |other| other.pause.is_none_or(|pause| pause > bound));
+        let acks = self.records.sends.iter().flat_map(|send| send.acks()).map(|(at, _)| at).collect();
+        let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
+        let heard = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
+        for (what, moments) in [("acknowledged", acks), ("delivered", heard)] {
+            let pause = longest_pause(fault, moments, &excused);
+            if pause > bound {
+                self.violated("case", format!("{}: nothing was {what} for {pause:?} meanwhile", fault.name));
+            }
+        }
+    }
+
+    /// When other faults, or their traces, allowed more than this one does.
+    fn excuses(&self, fault: &Fault, lax: impl Fn(&Terms) -> bool) -> Vec<(At, At)> {
+        let others = self.records.faults.iter().filter(|other| !std::ptr::eq(*other, fault) && lax(&other.terms));
+        let spans = others.map(|other| (other.from, other.healed + other.terms.recovers));
+        spans.filter(|(from, to)| *from <= fault.healed && *to >= fault.from).collect()
+    }
+}
+
+fn lasts(fault: &Fault, at: At) -> bool {
+    (fault.from..fault.healed).contains(&at)
+}
+
+fn touch(spans: &[(At, At)], begin: At, end: At) -> bool {
+    spans.iter().any(|(from, to)| *from <= end && begin <= *to)
+}
+
+fn longest_pause(fault: &Fault, mut moments: Vec<At>, excused: &[(At, At)]) -> Duration {
+    moments.retain(|at| lasts(fault, *at));
+    moments.extend([fault.from, fault.healed]);
+    moments.sort_unstable();
+    let pauses = moments.windows(2).filter(|pair| !touch(excused, pair[0], pair[1])).map(|pair| pair[1] - pair[0]);
+    pauses.max().unwrap_or_default()
+}

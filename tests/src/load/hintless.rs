@@ -1,0 +1,109 @@
+//! `load hintless`: Redis is killed while people chat; what they say is still to be heard within a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use super::figures::Figures;
+use super::histogram::Histogram;
+use super::options::{say, show};
+use super::talk::{Pace, Talk};
+use crate::api::Api;
+use crate::cluster::Cluster;
+use crate::plan::Role;
+use crate::raw::{Client, WebSocket};
+
+/// All but one in a hundred are to be heard within this, in milliseconds.
+const LIMIT: f64 = 1000.0;
+/// How long a listener waits for a packet before it looks whether it is over.
+const TURN: Duration = Duration::from_millis(500);
+
+/// How many.
+#[derive(Debug, clap::Args)]
+pub struct Hintless {
+    /// Messages a second in all rooms together
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Rooms, each with a listener
+    #[arg(long, default_value_t = 10)]
+    rooms: usize,
+    /// How long it is measured, with Redis and without
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Results as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it: people speak at one gateway and are heard at the other.
+///
+/// # Errors
+/// When it takes too long, or a message is refused.
+pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
+    let cluster = Cluster::scratch(2, 2, &[]).await?;
+    let [first, second] = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
+    let api = Api::new(&first);
+    let account = api.signup().await?;
+    let mut rooms = Vec::<Arc<str>>::new();
+    for _ in 0..hintless.rooms {
+        rooms.push(api.room(&account).await?.into());
+    }
+    let pace = Pace { speakers: 10, rate: hintless.rate, bytes: 100 };
+    let talk = Talk::begin(&first, &account.token, &rooms, &pace)?;
+    let time = Duration::from_secs(hintless.seconds);
+    let mut figures = Figures::default();
+    let hear = async || heard(&second, &account.token, &rooms, time).await;
+    let with = hear().await?;
+    cluster.kill((Role::Redis, 1)).await?;
+    say("Redis is gone.");
+    let without = hear().await?;
+    for (name, times) in [("with Redis", &with), ("without", &without)] {
+        figures.add(format!("{name}: heard after, p50"), "ms", times.percentile(50.0));
+        figures.add(format!("{name}: heard after, p99"), "ms", times.percentile(99.0));
+    }
+    let said = talk.end()?;
+    figures.add("ack p99", "ms", said.ack_time.percentile(99.0));
+    show(hintless.json, &format!("hintless: {} messages a second", hintless.rate), &figures);
+    ensure!(said.refusals == 0, "{:?}", said.fault);
+    ensure!(without.percentile(99.0) <= LIMIT, "without Redis it takes too long");
+    Ok(())
+}
+
+/// From when a message was committed until it is heard, in all rooms.
+async fn heard(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
+    let over = Arc::<AtomicBool>::default();
+    let mut listening = Vec::new();
+    for room in rooms {
+        let mut socket = WebSocket::connect(url, token).await?;
+        let ack = socket.emit("joinRoom", json!(**room)).await?;
+        ensure!(ack["ok"] == true, "joinRoom: {ack}");
+        listening.push(tokio::spawn(listen(socket, over.clone())));
+    }
+    sleep(time).await;
+    over.store(true, Ordering::Relaxed);
+    let mut all = Histogram::default();
+    for listener in listening {
+        all.merge(&listener.await??);
+    }
+    Ok(all)
+}
+
+async fn listen(mut socket: WebSocket, over: Arc<AtomicBool>) -> anyhow::Result<Histogram> {
+    let mut times = Histogram::default();
+    while !over.load(Ordering::Relaxed) {
+        match timeout(TURN, socket.listen()).await {
+            Ok(heard) => heard?,
+            Err(_) => continue,
+        }
+        for (_, message) in socket.taken_events() {
+            let created = message["createdAt"].as_str().context("a time")?.parse::<Timestamp>()?;
+            times.record(Timestamp::now().duration_since(created).unsigned_abs());
+        }
+    }
+    Ok(times)
+}

@@ -84,7 +84,7 @@ pub struct Join {
 ///
 /// # Errors
 /// When the pages end before the acknowledged head.
-pub async fn missed(world: &World, room: Uuid, after: u64, ack: &Value) -> anyhow::Result<Vec<Seen>> {
+async fn missed(world: &World, room: Uuid, after: u64, ack: &Value) -> anyhow::Result<Vec<Seen>> {
     let mut messages = ack["messages"].as_array().context("messages")?.iter().filter_map(Seen::of).collect::<Vec<_>>();
     if ack["complete"] == true {
         return Ok(messages);

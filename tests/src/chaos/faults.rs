@@ -120,7 +120,7 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
         "client-stalled" => people::stalled(world, n).await,
         "client-slow" => people::slow(world, n).await,
         "client-vanished" => people::vanished(world, n).await,
-        "crowd-dropped" => people::crowd_dropped(world).await,
+        "crowd-dropped" => people::crowd_dropped(world, profile).await,
         "sent-thrice" => people::sent_thrice(world, &mut dice).await,
         other => anyhow::bail!("no case is called {other}"),
     };

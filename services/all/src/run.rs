@@ -59,6 +59,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if let Some(log) = log {
         log.finish().await;
     }
+    bus.flush().await;
     Ok(())
 }
 

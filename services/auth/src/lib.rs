@@ -66,9 +66,13 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if let Some(Command::Migrate) = command {
         return migrate(&auth, &storage).await;
     }
-    let server = start(&auth, &storage, bus.open()?, &process).await?;
+    let bus = bus.open()?;
+    let server = start(&auth, &storage, bus.clone(), &process).await?;
     process.readiness.started();
-    confab_common::grpc::serve(&process, common.listen, Routes::new(server)).await
+    confab_common::grpc::serve(&process, common.listen, Routes::new(server)).await?;
+    // The last revocations.
+    bus.flush().await;
+    Ok(())
 }
 
 /// Brings the store's schema up to date.

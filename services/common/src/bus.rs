@@ -7,10 +7,13 @@ mod local;
 mod redis;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::Secret;
 
@@ -20,6 +23,9 @@ pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 /// Notices that may wait for a listener; beyond that messages are dropped and counted.
 const LISTENER_QUEUE: usize = 4096;
 
+/// Longest that somebody who leaves waits for what was published.
+const FLUSH: Duration = Duration::from_secs(1);
+
 /// A handle to the bus; clones share it.
 #[derive(Clone)]
 pub struct Bus(Arc<dyn Implementation>);
@@ -27,6 +33,8 @@ pub struct Bus(Arc<dyn Implementation>);
 trait Implementation: Send + Sync {
     fn publish(&self, channel: String, payload: Bytes);
     fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>);
+    /// Completes when all that was published before is handed over or dropped.
+    fn flush(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What a listener is told.
@@ -85,6 +93,14 @@ impl Bus {
             return dropped("too_large", 1);
         }
         self.0.publish(channel.into(), payload);
+    }
+
+    /// Waits until what was published before has reached the bus, but no longer than a second: for those who leave, and whose
+    /// last publications would end with them.
+    pub async fn flush(&self) {
+        if timeout(FLUSH, self.0.flush()).await.is_err() {
+            tracing::warn!("the bus does not take what was published last");
+        }
     }
 
     /// A new listener without channels; it ends when both halves are dropped.

@@ -1,12 +1,15 @@
 //! A Postgres schema as a service's store: pool with bounded waits, TLS, migrations under a lock.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+pub use deadpool_postgres::ClientWrapper as Client;
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::Config;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Migrate;
@@ -14,6 +17,9 @@ use crate::{Error, Result, Secret};
 
 /// Connections that are opened at start.
 const WARM: usize = 4;
+/// Longest that one piece of work with a connection takes. The server ends a statement after three seconds and says so; one that
+/// says nothing for longer is frozen or gone, which TCP does not notice while its machine or a middlebox still acknowledges.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How a service's database is opened.
 #[derive(Debug, Clone, clap::Args)]
@@ -77,18 +83,50 @@ impl Pool {
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// A connection, within two seconds.
+    /// Does work with a connection, bounded in time. What its caller leaves behind unfinished is never lent to another.
     ///
     /// # Errors
-    /// `unavailable` when there is none.
-    pub async fn get(&self) -> Result<Object> {
-        self.0.get().await.map_err(|error| {
+    /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and what was asked of
+    /// it is perhaps done; whatever the work ends with.
+    pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
+        let connection = self.0.get().await.map_err(|error| {
             tracing::warn!(%error, "no database connection");
             Error::unavailable("the database")
+        })?;
+        let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
+        let done = timeout(ANSWER, work(lent.connection.insert(connection))).await;
+        let connection = lent.connection.take();
+        done.unwrap_or_else(|_| {
+            self.give_up(connection, lent.since);
+            Err(Error::timeout().into())
         })
     }
 
-    /// Brings the schema up to date. The inner error is one that passes: the server or the schema is not there yet.
+    /// The rows of a statement.
+    ///
+    /// # Errors
+    /// As [`Pool::run`]; when the database refuses.
+    pub async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        self.run(async |client| Ok(client.query(&client.prepare_cached(sql).await?, values).await?)).await
+    }
+
+    /// How many rows a statement changed.
+    ///
+    /// # Errors
+    /// As [`Pool::run`]; when the database refuses.
+    pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
+        self.run(async |client| Ok(client.execute(&client.prepare_cached(sql).await?, values).await?)).await
+    }
+
+    /// Closes a connection whose server is silent, and the idle ones that it has not answered on since.
+    fn give_up(&self, connection: Option<Object>, since: Instant) {
+        tracing::warn!("the database is silent; its connections are closed");
+        drop(connection.map(Object::take));
+        self.0.retain(|_, metrics| metrics.last_used() < since.elapsed());
+    }
+
+    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that passes: the server or the schema
+    /// is not there yet.
     async fn prepare(&self, schema: &str, migrations: &refinery::Runner, migrate: Migrate) -> anyhow::Result<Result<(), String>> {
         let mut client = match self.0.get().await {
             Ok(client) => client,
@@ -107,11 +145,37 @@ impl Pool {
                 drop(Object::take(client));
                 outcome.map(|_| Ok(()))
             }
-            Migrate::Off => match client.query_one("SELECT max(version) FROM refinery_schema_history", &[]).await {
-                Ok(row) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(Ok(())),
-                _ => Ok(Err(format!("the schema is older than version {newest}; run the migrate subcommand"))),
+            Migrate::Off => match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
+                Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(Ok(())),
+                Ok(_) => Ok(Err(format!("the schema is older than version {newest}; run the migrate subcommand"))),
+                Err(_) => {
+                    drop(Object::take(client));
+                    Ok(Err("the database is silent".into()))
+                }
             },
         }
+    }
+}
+
+/// A connection that is lent to somebody.
+struct Lent<'a> {
+    pool: &'a Pool,
+    since: Instant,
+    connection: Option<Object>,
+}
+
+impl Drop for Lent<'_> {
+    /// Its borrower has left in the middle, as a caller does whose deadline is over. It goes back once the server has answered
+    /// everything; until then it counts as lent, so that impatient callers do not multiply the server's work.
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(connection)) };
+        let (pool, since) = (self.pool.clone(), self.since);
+        runtime.spawn(async move {
+            if timeout(ANSWER, connection.batch_execute("")).await.is_err() {
+                pool.give_up(Some(connection), since);
+            }
+        });
     }
 }
 

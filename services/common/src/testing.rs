@@ -1,9 +1,13 @@
 //! Real servers for contract tests. `make test` starts them and says where they are.
 
+mod wire;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Secret;
+
+pub use wire::Wire;
 
 /// A fresh, empty directory.
 ///

@@ -1,6 +1,6 @@
 //! One batch into the store, whatever goes wrong with it: repeats folded, unknown outcomes asked again, bad drafts isolated.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,8 +16,9 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(
 /// What became of a draft, in which epoch.
 pub type Answer = Result<(Uuid, Outcome)>;
 
-/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting.
-pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Answer> {
+/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting. What has no answer
+/// was not done, because a head is locked: one of its partition or of another in the batch.
+pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Option<Answer>> {
     let first_of = first_of_each_identity(drafts);
     let mut answers: Vec<Option<Answer>> = vec![None; drafts.len()];
     let mut parts = vec![(0..drafts.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
@@ -34,13 +35,8 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
             }
             Err(AppendError::Locked) => {
                 metrics::counter!("confab_message_append_locked_total").increment(1);
-                let by_partition = split_by_partition(drafts, &part);
-                if by_partition.len() > 1 {
-                    // One locked head must not stall the others.
-                    parts.extend(by_partition);
-                    continue;
-                }
-                Error::unavailable("the log")
+                // What is left is left undone as well: nothing may overtake what came before it.
+                break;
             }
             Err(AppendError::Failed(error)) if error.code == Code::Internal && part.len() > 1 => {
                 let (front, back) = part.split_at(part.len() / 2);
@@ -53,9 +49,8 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
     }
     (0..drafts.len())
         .map(|i| match &answers[first_of[i]] {
-            Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Ok((*epoch, Outcome::Repeated(event.clone()))),
-            Some(answer) => answer.clone(),
-            None => Err(Error::internal("a draft without an answer")),
+            Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Some(Ok((*epoch, Outcome::Repeated(event.clone())))),
+            answer => answer.clone(),
         })
         .collect()
 }
@@ -65,14 +60,6 @@ fn first_of_each_identity(drafts: &[Arc<Draft>]) -> Vec<usize> {
     let mut seen = HashMap::with_capacity(drafts.len());
     let identities = drafts.iter().map(|draft| (draft.room, draft.sender, draft.client_id.as_str()));
     identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
-}
-
-fn split_by_partition(drafts: &[Arc<Draft>], part: &[usize]) -> Vec<Vec<usize>> {
-    let mut by_partition = BTreeMap::<u32, Vec<usize>>::new();
-    for i in part {
-        by_partition.entry(drafts[*i].partition).or_default().push(*i);
-    }
-    by_partition.into_values().collect()
 }
 
 /// Sends a batch again while its outcome is unknown, which its drafts' identities make safe.

@@ -62,10 +62,12 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         }
         None => {
             let (room, file) = (connect(&room_url)?, connect(&file_url)?);
-            let log = start(&message, &storage, bus.open()?, room, file, &process).await?;
+            let bus = bus.open()?;
+            let log = start(&message, &storage, bus.clone(), room, file, &process).await?;
             process.readiness.started();
             serve(&process, common.listen, Routes::new(log.server())).await?;
             log.finish().await;
+            bus.flush().await;
             Ok(())
         }
     }

@@ -24,15 +24,15 @@ impl Hints {
 
     /// Tells of the events of one batch: for each partition one hint, its positions dense, or several when they would be too
     /// large for one. Repeats are told again: perhaps the replica that had them first is dead, and did not come to it.
-    pub fn publish(&self, answers: &[Answer]) {
+    pub fn publish<'a>(&self, answers: impl Iterator<Item = &'a Answer> + Clone) {
         let mut events: Vec<_> = answers
-            .iter()
+            .clone()
             .filter_map(|answer| match answer {
                 Ok((epoch, Outcome::Appended(event) | Outcome::Repeated(event))) => Some((*epoch, event)),
                 _ => None,
             })
             .collect();
-        let appended = answers.iter().filter(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
+        let appended = answers.filter(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
         metrics::counter!("confab_message_appended_total").increment(appended as u64);
         events.sort_by_key(|(_, event)| (event.draft.partition, event.position));
         // Repeats within the batch.

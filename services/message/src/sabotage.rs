@@ -21,7 +21,7 @@ pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc
         drafts.iter_mut().for_each(other);
     }
     if !drafts.is_empty() && hit("publish-before-commit") {
-        hints.publish(&foretold(store, &drafts).await);
+        hints.publish(foretold(store, &drafts).await.iter());
     }
     if !drafts.is_empty() {
         hit("before-commit");
@@ -30,8 +30,8 @@ pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc
 }
 
 /// Between COMMIT and publish.
-pub fn after_append(answers: &[Answer]) {
-    if answers.iter().any(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))) {
+pub fn after_append(answers: &[Option<Answer>]) {
+    if answers.iter().flatten().any(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))) {
         hit("after-commit");
     }
 }

@@ -1,10 +1,9 @@
 //! The store on Postgres.
 
-use confab_common::pg::{Pool, PostgresConfig};
+use confab_common::pg::{Client, Pool, PostgresConfig};
 use confab_common::{Code, Error, Result, Secret};
 use futures::future::BoxFuture;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Revocation, Revocations, Store, User};
@@ -21,18 +20,6 @@ impl Postgres {
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
         Ok(Self(Pool::open(url, "auth", embedded::migrations::runner(), config).await?))
     }
-
-    async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.query(&statement, parameters).await?)
-    }
-
-    async fn execute(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.execute(&statement, parameters).await?)
-    }
 }
 
 impl Store for Postgres {
@@ -41,7 +28,7 @@ impl Store for Postgres {
             const SQL: &str = "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms)
                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
             let inserted =
-                self.execute(SQL, &[&user.id, &user.username, &user.username_folded, &user.password_hash, &user.created_at_ms]).await?;
+                self.0.execute(SQL, &[&user.id, &user.username, &user.username_folded, &user.password_hash, &user.created_at_ms]).await?;
             if inserted == 1 {
                 return Ok(user);
             }
@@ -52,7 +39,7 @@ impl Store for Postgres {
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>> {
         Box::pin(async move {
             const SQL: &str = "/* user */ SELECT id, username, username_folded, password_hash, created_at_ms FROM users WHERE id = $1";
-            Ok(self.query(SQL, &[&id]).await?.first().map(user))
+            Ok(self.0.query(SQL, &[&id]).await?.first().map(user))
         })
     }
 
@@ -60,32 +47,12 @@ impl Store for Postgres {
         Box::pin(async move {
             const SQL: &str = "/* user_by_name */ SELECT id, username, username_folded, password_hash, created_at_ms
                 FROM users WHERE username_folded = $1";
-            Ok(self.query(SQL, &[&folded]).await?.first().map(user))
+            Ok(self.0.query(SQL, &[&folded]).await?.first().map(user))
         })
     }
 
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>> {
-        Box::pin(async move {
-            let mut client = self.0.get().await?;
-            let transaction = client.transaction().await?;
-            let lock = transaction.prepare_cached("/* revoke */ SELECT number FROM revocation_head FOR UPDATE").await?;
-            let number = transaction.query_one(&lock, &[]).await?.get::<_, i64>(0) + 1;
-            // Statements after the lock have snapshots of their own and see what its last holder committed.
-            let find = transaction
-                .prepare_cached("/* revoke */ SELECT number, session_id, expires_at_ms FROM revocations WHERE session_id = $1")
-                .await?;
-            if let Some(row) = transaction.query_opt(&find, &[&session_id]).await? {
-                return Ok(revocation(&row));
-            }
-            let insert = transaction
-                .prepare_cached("/* revoke */ INSERT INTO revocations (number, session_id, user_id, expires_at_ms) VALUES ($1, $2, $3, $4)")
-                .await?;
-            transaction.execute(&insert, &[&number, &session_id, &user_id, &expires_at_ms]).await?;
-            let advance = transaction.prepare_cached("/* revoke */ UPDATE revocation_head SET number = $1").await?;
-            transaction.execute(&advance, &[&number]).await?;
-            transaction.commit().await?;
-            Ok(Revocation { number: number as u64, session_id, expires_at_ms })
-        })
+        Box::pin(async move { self.0.run(async |client| revoke(client, session_id, user_id, expires_at_ms).await).await })
     }
 
     fn revocations(&self, after: u64, limit: u32) -> BoxFuture<'_, Result<Revocations>> {
@@ -96,7 +63,7 @@ impl Store for Postgres {
                     SELECT number, session_id, expires_at_ms FROM revocations WHERE number > $1 ORDER BY number LIMIT $2
                 ) page ON TRUE ORDER BY page.number";
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let rows = self.query(SQL, &[&after, &i64::from(limit)]).await?;
+            let rows = self.0.query(SQL, &[&after, &i64::from(limit)]).await?;
             let head = rows.first().map_or(0, |row| row.get::<_, i64>(3) as u64);
             let items = rows.iter().filter(|row| row.get::<_, Option<i64>>(0).is_some()).map(revocation).collect();
             Ok(Revocations { items, head })
@@ -108,9 +75,29 @@ impl Store for Postgres {
             // Replicas purge at the same time: each skips what another is at.
             const SQL: &str = "/* purge */ DELETE FROM revocations WHERE number IN (
                     SELECT number FROM revocations WHERE expires_at_ms < $1 ORDER BY expires_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
-            self.execute(SQL, &[&expired_before_ms, &i64::from(limit)]).await
+            self.0.execute(SQL, &[&expired_before_ms, &i64::from(limit)]).await
         })
     }
+}
+
+async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> Result<Revocation> {
+    let transaction = client.transaction().await?;
+    let lock = transaction.prepare_cached("/* revoke */ SELECT number FROM revocation_head FOR UPDATE").await?;
+    let number = transaction.query_one(&lock, &[]).await?.get::<_, i64>(0) + 1;
+    // Statements after the lock have snapshots of their own and see what its last holder committed.
+    let find =
+        transaction.prepare_cached("/* revoke */ SELECT number, session_id, expires_at_ms FROM revocations WHERE session_id = $1").await?;
+    if let Some(row) = transaction.query_opt(&find, &[&session_id]).await? {
+        return Ok(revocation(&row));
+    }
+    let insert = transaction
+        .prepare_cached("/* revoke */ INSERT INTO revocations (number, session_id, user_id, expires_at_ms) VALUES ($1, $2, $3, $4)")
+        .await?;
+    transaction.execute(&insert, &[&number, &session_id, &user_id, &expires_at_ms]).await?;
+    let advance = transaction.prepare_cached("/* revoke */ UPDATE revocation_head SET number = $1").await?;
+    transaction.execute(&advance, &[&number]).await?;
+    transaction.commit().await?;
+    Ok(Revocation { number: number as u64, session_id, expires_at_ms })
 }
 
 fn user(row: &Row) -> User {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::mpsc;
 
 use super::{Command, Implementation, Notice, offer};
@@ -53,5 +54,10 @@ impl Implementation for Local {
                 }
             }
         });
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        // Publishing has handed it over.
+        ready(()).boxed()
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use redis::Client;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +30,15 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) struct Redis {
     client: Client,
     signer: Signer,
-    queue: mpsc::Sender<(String, Bytes)>,
+    queue: mpsc::Sender<Queued>,
+}
+
+enum Queued {
+    Publication(String, Bytes),
+    /// Dropped, and so answered, when all before it is published or dropped.
+    Flush {
+        _done: oneshot::Sender<()>,
+    },
 }
 
 impl Redis {
@@ -45,7 +54,7 @@ impl Redis {
 impl Implementation for Redis {
     fn publish(&self, channel: String, payload: Bytes) {
         let signed = self.signer.sign(&channel, payload);
-        if self.queue.try_send((channel, signed)).is_err() {
+        if self.queue.try_send(Queued::Publication(channel, signed)).is_err() {
             dropped("queue_full", 1);
         }
     }
@@ -54,31 +63,45 @@ impl Implementation for Redis {
         let listener = Listener { client: self.client.clone(), signer: self.signer.clone(), notices, channels: HashMap::new() };
         tokio::spawn(listener.run(commands));
     }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        async {
+            let (done, flushed) = oneshot::channel();
+            let _ = self.queue.send(Queued::Flush { _done: done }).await;
+            let _ = flushed.await;
+        }
+        .boxed()
+    }
 }
 
 /// Publishes everything queued in one pipeline after another. While Redis is away publications are dropped, not kept:
 /// late hints are worth nothing.
-async fn publish(client: Client, mut publications: mpsc::Receiver<(String, Bytes)>) {
+async fn publish(client: Client, mut publications: mpsc::Receiver<Queued>) {
     let mut connection = None;
     let mut batch = Vec::new();
     while publications.recv_many(&mut batch, PIPELINE).await > 0 {
-        if connection.is_none() {
+        let mut pipeline = redis::Pipeline::with_capacity(batch.len());
+        for queued in &batch {
+            if let Queued::Publication(channel, payload) = queued {
+                pipeline.publish(channel, &payload[..]).ignore();
+            }
+        }
+        if connection.is_none() && !pipeline.is_empty() {
             connection = timeout(CONNECT, client.get_multiplexed_async_connection()).await.ok().and_then(Result::ok);
         }
-        let mut pipeline = redis::Pipeline::with_capacity(batch.len());
-        for (channel, payload) in &batch {
-            pipeline.publish(channel, &payload[..]).ignore();
-        }
         let sent = match &mut connection {
+            _ if pipeline.is_empty() => true,
             Some(connection) => timeout(ANSWER, pipeline.query_async::<()>(connection)).await.is_ok_and(|answer| answer.is_ok()),
             None => false,
         };
         if !sent {
             connection = None;
-            dropped("bus_down", batch.len() as u64);
+            dropped("bus_down", pipeline.len() as u64);
             sleep(RETRY).await;
-            while publications.try_recv().is_ok() {
-                dropped("bus_down", 1);
+            while let Ok(queued) = publications.try_recv() {
+                if let Queued::Publication(..) = queued {
+                    dropped("bus_down", 1);
+                }
             }
         }
         batch.clear();

@@ -1,6 +1,7 @@
 //! One suite for every implementation of the bus.
 
 mod hostile;
+mod leaving;
 mod outages;
 mod redis_server;
 

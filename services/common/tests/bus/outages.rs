@@ -2,6 +2,7 @@
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::testing::Wire;
 
 use super::redis_server::RedisServer;
 use super::{PATIENCE, channel, listen, next};
@@ -104,10 +105,10 @@ async fn stopped_and_continued() {
 #[tokio::test]
 async fn behind_a_wire_that_carries_nothing() {
     let redis = RedisServer::start().await;
-    let (url, switch) = redis.wire().await;
-    let pair = Pair::at(&url).await;
-    switch.send_replace(false);
-    pair.survives(async || _ = switch.send_replace(true)).await;
+    let wire = Wire::to(&redis.url()).await;
+    let pair = Pair::at(&wire.url()).await;
+    wire.silence();
+    pair.survives(async || wire.carry()).await;
 }
 
 #[tokio::test]

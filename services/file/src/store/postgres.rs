@@ -23,22 +23,13 @@ impl PostgresStore {
         Ok(Self(Pool::open(url, "file", embedded::migrations::runner(), config).await?))
     }
 
-    /// Rows changed.
-    async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.execute(&statement, values).await?)
-    }
-
     async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.query(&statement, values).await?.iter().map(row).collect())
+        Ok(self.0.query(sql, values).await?.iter().map(row).collect())
     }
 
     /// Runs a statement for ids.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
-        async move { self.execute(sql, &[&ids]).await.map(drop) }.boxed()
+        async move { self.0.execute(sql, &[&ids]).await.map(drop) }.boxed()
     }
 
     /// A page of what goes by id.
@@ -173,7 +164,7 @@ impl Store for PostgresStore {
                 &upload_room,
             ];
             for _ in 0..TRIES {
-                if self.execute(ADD, &values).await? == 1 {
+                if self.0.execute(ADD, &values).await? == 1 {
                     return Ok(new);
                 }
                 let first = self.query(FIRST, &[&new.uploader.id, &upload_room, &new.client_message_id], file).await?.pop();
@@ -199,7 +190,7 @@ impl Store for PostgresStore {
     }
 
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>> {
-        async move { Ok(self.execute(ATTACH, &[&ids, &room, &uploader]).await? == ids.len() as u64) }.boxed()
+        async move { Ok(self.0.execute(ATTACH, &[&ids, &room, &uploader]).await? == ids.len() as u64) }.boxed()
     }
 
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>> {
@@ -211,11 +202,11 @@ impl Store for PostgresStore {
     }
 
     fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move { self.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
+        async move { self.0.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
     }
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
-        async move { Ok(self.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
+        async move { Ok(self.0.execute(DELETE, &[&vec![id], &false]).await? == 1) }.boxed()
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
@@ -223,7 +214,7 @@ impl Store for PostgresStore {
     }
 
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>> {
-        async move { self.execute(EMPTY, &[&room, &i64::from(limit)]).await }.boxed()
+        async move { self.0.execute(EMPTY, &[&room, &i64::from(limit)]).await }.boxed()
     }
 
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {

@@ -1,16 +1,19 @@
 //! Lanes over a store that can be held, told to fail, and asked what it was given.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use confab_common::bus::{Bus, Notice};
-use confab_common::{Code, Secret, testing};
+use confab_common::{Code, Result, Secret, testing};
 use confab_proto::{channel, message::v1::Hint};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prost::Message;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
+use super::queue::{QUEUE_AGE, QUEUE_BYTES};
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id};
@@ -257,6 +260,16 @@ async fn a_poisoned_row_stands_alone() {
     let fixture = Fixture::open().await;
     let answers = fixture.send(&["a", "b", "poison", "c", "d"], LONG).await.await.unwrap();
     assert_eq!(outcomes(answers), [Ok(1), Ok(2), Err(Code::Internal), Ok(3), Ok(4)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_what_meets_a_lock() {
+    let fixture = Fixture::open().await;
+    fixture.store.fail(&[Code::Internal]);
+    fixture.store.failures.lock().unwrap().push_back(AppendError::Locked);
+    let answers = fixture.send(&["a", "b", "c", "d"], LONG).await.await.unwrap();
+    assert_eq!(outcomes(answers), [Ok(1), Ok(2), Ok(3), Ok(4)]);
+    assert_eq!(fixture.store.batches(), [vec!["a", "b", "c", "d"], vec!["a", "b"], vec!["a", "b", "c", "d"]]);
 }
 
 #[tokio::test(start_paused = true)]

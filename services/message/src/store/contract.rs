@@ -117,7 +117,8 @@ fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
 async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
     let drafts: Vec<_> = drafts.iter().cloned().map(Arc::new).collect();
     let answers = batch::append(store, &drafts, Instant::now() + Duration::from_secs(20)).await;
-    answers.into_iter().map(|answer| answer.map(|(_, outcome)| outcome)).collect()
+    let locked = || Err(Error::unavailable("the log"));
+    answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
 /// As a gateway does it: what was refused because a head was locked for too long is sent again.

@@ -7,7 +7,7 @@ use confab_common::{Error, Result, Secret, pg};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
@@ -79,97 +79,97 @@ impl Postgres {
         Ok(Self(pg::Pool::open(url, "message", migrations::runner(), config).await?))
     }
 
-    /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; without it the epoch is renewed.
-    async fn settle(&self, wanted: Option<u32>) -> Result<Uuid> {
-        let mut client = self.0.get().await?;
-        let transaction = client.transaction().await?;
-        // Replicas that start together take turns; appends go on.
-        transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
-        let fingerprint: String = transaction.query_one(FINGERPRINT, &[]).await?.get(0);
-        let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
-        let epoch = match (row, wanted) {
-            (None, None) => return Err(Error::not_found("log")),
-            (None, Some(partitions)) => {
-                let epoch = super::next_epoch(None);
-                let partitions = partitions as i32;
-                let create = "/* open_log */ INSERT INTO log (epoch, fingerprint, partitions) VALUES ($1, $2, $3)";
-                transaction.execute(create, &[&epoch, &fingerprint, &partitions]).await?;
-                let fill = "/* open_log */ INSERT INTO partitions SELECT n, 0 FROM generate_series(0, $1 - 1) n";
-                transaction.execute(fill, &[&partitions]).await?;
-                epoch
-            }
-            (Some(row), wanted) => {
-                let epoch = row.get(0);
-                let renewed = match wanted {
-                    Some(wanted) => super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?,
-                    None => Some(super::next_epoch(Some(epoch))),
-                };
-                if let Some(epoch) = renewed {
-                    // Under every head's lock: an append belongs wholly to one epoch.
-                    let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
-                    transaction.query(lock, &[]).await?;
-                    transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
-                    tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
-                }
-                renewed.unwrap_or(epoch)
-            }
-        };
-        transaction.commit().await?;
-        Ok(epoch)
+    async fn page(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
+        self.0.run(async |client| page(client, statement, parameters, partition).await).await
     }
+}
 
-    async fn append(&self, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
-        let client = self.0.get().await?;
-        // Preparing changes nothing, so its failures are not unknown outcomes.
-        let statement = client.prepare_cached(APPEND).await.map_err(nothing_done)?;
-        let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
-        let column = Column(drafts);
-        let rows = client
-            .query(
-                &statement,
-                &[
-                    &column.of(|draft| draft.partition as i32),
-                    &column.of(|draft| draft.room),
-                    &column.of(|draft| draft.kind as i16),
-                    &column.of(|draft| draft.id),
-                    &column.of(|draft| draft.sender),
-                    &column.of(|draft| draft.client_id.as_str()),
-                    &bodies,
-                    &column.of(|draft| draft.closes_room),
-                    &created_at_ms,
-                ],
-            )
-            .await
-            .map_err(|error| match error.code() {
-                Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
-                _ => error.into(),
-            })?;
-        if rows.len() != drafts.len() {
-            return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
+/// Creates, checks or renews the row of the log. `wanted` is the number of partitions; without it the epoch is renewed.
+async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
+    let transaction = client.transaction().await?;
+    // Replicas that start together take turns; appends go on.
+    transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
+    let fingerprint: String = transaction.query_one(FINGERPRINT, &[]).await?.get(0);
+    let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
+    let epoch = match (row, wanted) {
+        (None, None) => return Err(Error::not_found("log")),
+        (None, Some(partitions)) => {
+            let epoch = super::next_epoch(None);
+            let partitions = partitions as i32;
+            let create = "/* open_log */ INSERT INTO log (epoch, fingerprint, partitions) VALUES ($1, $2, $3)";
+            transaction.execute(create, &[&epoch, &fingerprint, &partitions]).await?;
+            let fill = "/* open_log */ INSERT INTO partitions SELECT n, 0 FROM generate_series(0, $1 - 1) n";
+            transaction.execute(fill, &[&partitions]).await?;
+            epoch
         }
-        let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-        let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
-        // It is done, so a failure here leaves the caller not knowing and sending again.
-        mark_deleted(&client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
-        Ok(Appended { epoch, outcomes })
-    }
-
-    async fn page(&self, statement: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)], partition: u32) -> Result<Page> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(statement).await?;
-        let rows = client.query(&statement, parameters).await?;
-        let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
-        let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
-        let mut events = Vec::with_capacity(rows.len());
-        for row in &rows {
-            // A head without events comes as one row of nulls.
-            if let Some(position) = row.get::<_, Option<i64>>(2) {
-                events.push(event(row, partition, position)?);
+        (Some(row), wanted) => {
+            let epoch = row.get(0);
+            let renewed = match wanted {
+                Some(wanted) => super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?,
+                None => Some(super::next_epoch(Some(epoch))),
+            };
+            if let Some(epoch) = renewed {
+                // Under every head's lock: an append belongs wholly to one epoch.
+                let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
+                transaction.query(lock, &[]).await?;
+                transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
+                tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
             }
+            renewed.unwrap_or(epoch)
         }
-        mark_deleted(&client, events.iter_mut()).await?;
-        Ok(Page { epoch, head, events })
+    };
+    transaction.commit().await?;
+    Ok(epoch)
+}
+
+async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
+    // Preparing changes nothing, so its failures are not unknown outcomes.
+    let statement = client.prepare_cached(APPEND).await.map_err(nothing_done)?;
+    let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
+    let column = Column(drafts);
+    let rows = client
+        .query(
+            &statement,
+            &[
+                &column.of(|draft| draft.partition as i32),
+                &column.of(|draft| draft.room),
+                &column.of(|draft| draft.kind as i16),
+                &column.of(|draft| draft.id),
+                &column.of(|draft| draft.sender),
+                &column.of(|draft| draft.client_id.as_str()),
+                &bodies,
+                &column.of(|draft| draft.closes_room),
+                &created_at_ms,
+            ],
+        )
+        .await
+        .map_err(|error| match error.code() {
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
+            _ => error.into(),
+        })?;
+    if rows.len() != drafts.len() {
+        return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
     }
+    let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
+    let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
+    // It is done, so a failure here leaves the caller not knowing and sending again.
+    mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
+    Ok(Appended { epoch, outcomes })
+}
+
+async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
+    let rows = client.query(&client.prepare_cached(statement).await?, parameters).await?;
+    let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
+    let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
+    let mut events = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // A head without events comes as one row of nulls.
+        if let Some(position) = row.get::<_, Option<i64>>(2) {
+            events.push(event(row, partition, position)?);
+        }
+    }
+    mark_deleted(client, events.iter_mut()).await?;
+    Ok(Page { epoch, head, events })
 }
 
 /// Marks the files of events that are deleted by now.
@@ -238,25 +238,27 @@ fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
 
 impl Store for Postgres {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        self.settle(Some(partitions)).boxed()
+        async move { self.0.run(async |client| settle(client, Some(partitions)).await).await }.boxed()
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
         async {
-            let client = self.0.get().await?;
-            let fingerprint: String = client.query_one(FINGERPRINT, &[]).await?.get(0);
-            let opened = client.query_opt("/* is_as_opened */ SELECT fingerprint FROM log", &[]).await?;
-            Ok(opened.is_some_and(|row| row.get::<_, &str>(0) == fingerprint))
+            let opened = async |client: &mut pg::Client| {
+                let fingerprint: String = client.query_one(FINGERPRINT, &[]).await?.get(0);
+                let opened = client.query_opt("/* is_as_opened */ SELECT fingerprint FROM log", &[]).await?;
+                Ok(opened.is_some_and(|row| row.get::<_, &str>(0) == fingerprint))
+            };
+            self.0.run(opened).await
         }
         .boxed()
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.settle(None).boxed()
+        self.0.run(async |client| settle(client, None).await).boxed()
     }
 
     fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
-        self.append(drafts, created_at_ms).boxed()
+        async move { self.0.run(async |client| append(client, drafts, created_at_ms).await).await }.boxed()
     }
 
     fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
@@ -287,8 +289,7 @@ impl Store for Postgres {
 
     fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
         async move {
-            let client = self.0.get().await?;
-            let rows = client.query(&client.prepare_cached(HEADS).await?, &[]).await?;
+            let rows = self.0.query(HEADS, &[]).await?;
             let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
             Ok(Heads { epoch, heads: rows.iter().map(|row| (row.get::<_, i32>(1) as u32, row.get::<_, i64>(2) as u64)).collect() })
         }
@@ -298,8 +299,7 @@ impl Store for Postgres {
     fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         async move {
             let (partitions, ids): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
-            let client = self.0.get().await?;
-            let rows = client.query(&client.prepare_cached(ROOM_HEADS).await?, &[&partitions, &ids]).await?;
+            let rows = self.0.query(ROOM_HEADS, &[&partitions, &ids]).await?;
             let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
             let head =
                 |row: &Row| Some(RoomHead { room: row.get::<_, Option<_>>(1)?, seq: row.get::<_, i64>(2) as u64, closed: row.get(3) });
@@ -309,11 +309,6 @@ impl Store for Postgres {
     }
 
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move {
-            let client = self.0.get().await?;
-            client.execute(&client.prepare_cached(FORGET_FILES).await?, &[&(partition as i32), &room, &files]).await?;
-            Ok(())
-        }
-        .boxed()
+        async move { self.0.execute(FORGET_FILES, &[&(partition as i32), &room, &files]).await.map(drop) }.boxed()
     }
 }

@@ -24,15 +24,11 @@ impl PostgresStore {
 
     /// Rows changed.
     async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        client.execute(&statement, values).await.map_err(named)
+        self.0.run(async |client| client.execute(&client.prepare_cached(sql).await?, values).await.map_err(named)).await
     }
 
     async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {
-        let client = self.0.get().await?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.query(&statement, values).await?.iter().map(row).collect())
+        Ok(self.0.query(sql, values).await?.iter().map(row).collect())
     }
 }
 

@@ -88,23 +88,6 @@ async fn another_database_in_the_place_of_the_one_that_was_opened_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_head_does_not_stop_the_others() {
-    let fixture = Fixture::postgres().await;
-    let store = fixture.open().await;
-    let Fixture::Postgres(url) = &fixture else { unreachable!() };
-    let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let lock = client.transaction().await.unwrap();
-    lock.query("SELECT 1 FROM message.partitions WHERE partition = 1 FOR UPDATE", &[]).await.unwrap();
-    let batch: Vec<_> = (0..3).map(|partition| draft(rooms_in(partition).next().unwrap(), None, "x")).collect();
-    let outcomes = append_once(&*store, &batch).await;
-    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
-    assert_eq!(outcomes[1].as_ref().unwrap_err().code, Code::Unavailable);
-    lock.rollback().await.unwrap();
-    append_new(&*store, &batch[1..2]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_long_open_snapshot_stops_nobody() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;

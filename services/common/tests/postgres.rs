@@ -1,0 +1,80 @@
+//! A pool whose server falls silent: nobody waits for it for ever, and nobody gets the connection after it.
+
+use std::time::{Duration, Instant};
+
+use confab_common::config::Migrate;
+use confab_common::pg::{Pool, PostgresConfig};
+use confab_common::testing::{self, Wire};
+use confab_common::{Code, Error, Result};
+use tokio::time::{sleep, timeout};
+
+async fn pool(connections: usize) -> (Pool, Wire) {
+    let wire = Wire::to(&testing::database().await).await;
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: connections };
+    let pool = Pool::open(&wire.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
+    (pool, wire)
+}
+
+/// Which connection answers, after a while.
+async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
+    Ok(pool.query("SELECT pg_backend_pid() FROM pg_sleep($1)", &[&seconds]).await?[0].get(0))
+}
+
+#[tokio::test]
+async fn a_silent_server_is_a_timeout_and_all_its_connections_go() {
+    let (pool, wire) = pool(4).await;
+    let open = futures::future::join_all((0..4).map(|_| ask(&pool, 0.2))).await;
+    assert!(open.iter().all(Result::is_ok), "{open:?}");
+    wire.silence_old();
+    let asked = Instant::now();
+    let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("no waiting for ever");
+    assert_eq!(silent.expect_err("silence").code, Code::Timeout);
+    assert!((Duration::from_secs(4)..Duration::from_secs(7)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    let asked = Instant::now();
+    for _ in 0..4 {
+        ask(&pool, 0.0).await.expect("another connection");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_statement_that_the_server_ends_in_time_costs_no_connection() {
+    let (pool, _wire) = pool(1).await;
+    let first = ask(&pool, 0.0).await.expect("an answer");
+    assert_eq!(ask(&pool, 60.0).await.expect_err("a statement of a minute").code, Code::Timeout);
+    assert_eq!(ask(&pool, 0.0).await.expect("an answer"), first);
+}
+
+#[tokio::test]
+async fn a_connection_left_in_mid_statement_is_lent_when_that_is_answered() {
+    let (pool, wire) = pool(1).await;
+    let first = ask(&pool, 0.0).await.expect("an answer");
+    timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.expect_err("it takes longer");
+    assert_eq!(ask(&pool, 0.0).await.expect("once the server is done"), first);
+
+    wire.silence_old();
+    timeout(Duration::from_millis(50), ask(&pool, 0.0)).await.expect_err("silence");
+    let fresh = async {
+        loop {
+            match ask(&pool, 0.0).await {
+                Ok(answering) => return answering,
+                Err(error) => assert_eq!(error.code, Code::Unavailable),
+            }
+        }
+    };
+    assert_ne!(timeout(Duration::from_secs(15), fresh).await.expect("another connection"), first);
+}
+
+#[tokio::test]
+async fn a_transaction_left_in_the_middle_is_rolled_back() {
+    let (pool, _wire) = pool(1).await;
+    pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
+    let left = pool.run(async |client| {
+        let transaction = client.transaction().await?;
+        transaction.execute("INSERT INTO t VALUES (1)", &[]).await?;
+        sleep(Duration::from_secs(60)).await;
+        Ok::<_, Error>(transaction.commit().await?)
+    });
+    timeout(Duration::from_millis(500), left).await.expect_err("it is left");
+    assert_eq!(pool.query("SELECT count(*) FROM t", &[]).await.expect("an answer")[0].get::<_, i64>(0), 0);
+}

@@ -1,0 +1,146 @@
+//! One lane: what is queued goes into the log, batch after batch.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use confab_common::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::Pending;
+use super::queue::{Group, Queue};
+use crate::batch;
+use crate::publish::Hints;
+use crate::store::Store;
+
+/// How long a partition whose head was locked stays aside when nobody sends there: the next batch would meet the lock again.
+const ASIDE: Duration = Duration::from_secs(2);
+
+/// Where a lane leads.
+#[derive(Clone)]
+pub(super) struct Log {
+    pub store: Arc<dyn Store>,
+    pub hints: Hints,
+    pub tasks: TaskTracker,
+}
+
+impl Log {
+    /// Appends groups, publishes, answers. What comes back was not done, because a head is locked.
+    async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
+        let now = Instant::now();
+        // Whoever has left was told nothing, so nothing is owed to them.
+        groups.retain(|group| !group.is_orphan());
+        let alive = |row: &&Pending| row.deadline > now;
+        let rows = || groups.iter().flat_map(Group::rows).filter(alive);
+        let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
+        #[cfg(feature = "failpoints")]
+        let drafts = crate::sabotage::before_append(&*self.store, &self.hints, drafts).await;
+        let until = rows().map(|row| row.deadline).max().unwrap_or(now);
+        let answers = if drafts.is_empty() { Vec::new() } else { batch::append(&*self.store, &drafts, until).await };
+        metrics::histogram!("confab_message_append_rows").record(drafts.len() as f64);
+        metrics::histogram!("confab_message_append_seconds").record(now.elapsed().as_secs_f64());
+        #[cfg(feature = "failpoints")]
+        crate::sabotage::after_append(&answers);
+        self.hints.publish(answers.iter().flatten());
+        let mut answers = answers.into_iter();
+        let mut next = |row: &Pending| match alive(&row) {
+            true => answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))),
+            false => Some(Err(Error::timeout())),
+        };
+        groups.into_iter().filter_map(|group| group.settle(&mut next)).collect()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Lane {
+    // A std lock: held to add or take groups, never across an await.
+    queue: Mutex<Queue>,
+    wake: Notify,
+    wake_aside: Notify,
+}
+
+impl Lane {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues what one caller brings, or refuses it.
+    pub fn admit(&self, group: Group) {
+        self.change(|queue| queue.admit(group));
+    }
+
+    /// Takes nothing more; it ends when nothing is left.
+    pub fn close(&self) {
+        self.change(|queue| queue.closed = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue();
+        change(&mut queue);
+        let has_aside = queue.has_aside();
+        drop(queue);
+        self.wake.notify_one();
+        if has_aside {
+            self.wake_aside.notify_waiters();
+        }
+    }
+
+    pub async fn run(self: Arc<Self>, log: Log) {
+        while let Some(groups) = self.take().await {
+            let locked = log.append(groups).await;
+            if !locked.is_empty() {
+                // Which head it is nobody says, so each goes on by itself; those that are free are soon back.
+                let partitions = self.queue().set_aside(locked);
+                partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
+            }
+        }
+    }
+
+    /// Appends what is of one partition, until its head is free and nothing is left.
+    async fn run_aside(self: Arc<Self>, partition: u32, log: Log) {
+        let mut locked = false;
+        while let Some(groups) = self.take_aside(partition, locked).await {
+            let refused = log.append(groups).await;
+            locked = !refused.is_empty();
+            self.queue().put_back(partition, refused);
+        }
+    }
+
+    /// Everything queued, up to one batch; `None` at the end.
+    async fn take(&self) -> Option<Vec<Group>> {
+        loop {
+            {
+                let mut queue = self.queue();
+                let taken = queue.take();
+                if !taken.is_empty() {
+                    return Some(taken);
+                }
+                if queue.closed {
+                    return None;
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// The same of a partition aside; `None` when it is no longer aside.
+    async fn take_aside(&self, partition: u32, locked: bool) -> Option<Vec<Group>> {
+        let until = Instant::now() + if locked { ASIDE } else { Duration::ZERO };
+        loop {
+            let woken = self.wake_aside.notified();
+            {
+                let mut queue = self.queue();
+                let taken = queue.take_aside(partition);
+                if !taken.is_empty() {
+                    return Some(taken);
+                }
+                if queue.closed || Instant::now() >= until {
+                    queue.bring_back(partition);
+                    return None;
+                }
+            }
+            let _ = timeout_at(until, woken).await;
+        }
+    }
+}

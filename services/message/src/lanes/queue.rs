@@ -1,0 +1,180 @@
+//! What waits for a lane, and aside of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+use confab_common::Error;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Pending;
+use crate::batch::Answer;
+
+/// Most drafts in one append, unless a single caller brings more.
+const BATCH_ROWS: usize = 256;
+/// Most bytes in one append, likewise.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Most bytes that wait for one lane.
+pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+/// While something has waited for longer, nothing more is taken.
+pub(super) const QUEUE_AGE: Duration = Duration::from_millis(250);
+
+/// What one caller brings to one lane at once. What it has of one partition is never spread over two appends, so that a failure
+/// cannot reorder it.
+pub(super) struct Group {
+    /// Each with its number in the caller's request.
+    rows: Vec<(usize, Pending)>,
+    bytes: usize,
+    arrived: Instant,
+    answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>,
+}
+
+impl Group {
+    pub fn new(rows: Vec<(usize, Pending)>, answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>) -> Self {
+        let bytes = rows.iter().map(|(_, row)| row.draft.size()).sum();
+        Self { rows, bytes, arrived: Instant::now(), answers }
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Pending> {
+        self.rows.iter().map(|(_, row)| row)
+    }
+
+    /// Whether its caller has left.
+    pub fn is_orphan(&self) -> bool {
+        self.answers.is_closed()
+    }
+
+    /// Answers its rows in their order. What is left are those without an answer.
+    pub fn settle(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
+        let mut settled = Vec::with_capacity(self.rows.len());
+        self.rows.retain(|(index, row)| match answer(row) {
+            Some(answer) => {
+                settled.push((*index, answer));
+                self.bytes -= row.draft.size();
+                false
+            }
+            None => true,
+        });
+        if !settled.is_empty() {
+            let _ = self.answers.send(settled);
+        }
+        (!self.rows.is_empty()).then_some(self)
+    }
+
+    fn refuse(self) {
+        metrics::counter!("confab_message_refused_total").increment(1);
+        self.settle(|_| Some(Err(Error::unavailable("the log"))));
+    }
+
+    /// Its rows of partitions that are aside, each by itself, and the others together.
+    fn divide(self, aside: &BTreeMap<u32, VecDeque<Self>>) -> Vec<(Option<u32>, Self)> {
+        let mut parts = BTreeMap::<_, Vec<_>>::new();
+        for (index, row) in self.rows {
+            let partition = row.draft.partition;
+            parts.entry(aside.contains_key(&partition).then_some(partition)).or_default().push((index, row));
+        }
+        let (arrived, answers) = (self.arrived, self.answers);
+        parts.into_iter().map(|(aside, rows)| (aside, Self { arrived, ..Self::new(rows, answers.clone()) })).collect()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    groups: VecDeque<Group>,
+    /// By partition, those that wait by themselves.
+    aside: BTreeMap<u32, VecDeque<Group>>,
+    /// Of all of them.
+    bytes: usize,
+    pub closed: bool,
+}
+
+impl Queue {
+    /// Takes in a group, or refuses what of it cannot wait.
+    pub fn admit(&mut self, group: Group) {
+        if self.closed || (self.bytes > 0 && self.bytes + group.bytes > QUEUE_BYTES) {
+            return group.refuse();
+        }
+        if self.aside.is_empty() {
+            return self.push(None, group);
+        }
+        group.divide(&self.aside).into_iter().for_each(|(aside, part)| self.push(aside, part));
+    }
+
+    fn push(&mut self, aside: Option<u32>, group: Group) {
+        if self.place(aside).front().is_some_and(|oldest| oldest.arrived + QUEUE_AGE < group.arrived) {
+            return group.refuse();
+        }
+        self.bytes += group.bytes;
+        self.place(aside).push_back(group);
+    }
+
+    fn place(&mut self, aside: Option<u32>) -> &mut VecDeque<Group> {
+        match aside {
+            Some(partition) => self.aside.entry(partition).or_default(),
+            None => &mut self.groups,
+        }
+    }
+
+    /// Whether any partition is aside.
+    pub fn has_aside(&self) -> bool {
+        !self.aside.is_empty()
+    }
+
+    /// Everything that waits for the lane, up to one batch.
+    pub fn take(&mut self) -> Vec<Group> {
+        take(&mut self.groups, &mut self.bytes)
+    }
+
+    /// Everything that waits aside in a partition, up to one batch.
+    pub fn take_aside(&mut self, partition: u32) -> Vec<Group> {
+        self.aside.get_mut(&partition).map(|groups| take(groups, &mut self.bytes)).unwrap_or_default()
+    }
+
+    /// Puts the partitions of groups aside, what is queued of them behind these, and says which they are.
+    pub fn set_aside(&mut self, locked: Vec<Group>) -> BTreeSet<u32> {
+        let partitions = locked.iter().flat_map(Group::rows).map(|row| row.draft.partition).collect::<BTreeSet<_>>();
+        self.aside.extend(partitions.iter().map(|partition| (*partition, VecDeque::new())));
+        self.bytes += locked.iter().map(|group| group.bytes).sum::<usize>();
+        for group in locked.into_iter().chain(mem::take(&mut self.groups)) {
+            for (aside, part) in group.divide(&self.aside) {
+                self.place(aside).push_back(part);
+            }
+        }
+        partitions
+    }
+
+    /// Puts back what was taken aside, before everything else there, unless it has waited for too long: that is refused, as
+    /// nothing of it was done.
+    pub fn put_back(&mut self, partition: u32, locked: Vec<Group>) {
+        let now = Instant::now();
+        for group in locked.into_iter().rev() {
+            if group.arrived + QUEUE_AGE < now {
+                group.refuse();
+            } else {
+                self.bytes += group.bytes;
+                self.place(Some(partition)).push_front(group);
+            }
+        }
+    }
+
+    /// The partition goes the way of the others again.
+    pub fn bring_back(&mut self, partition: u32) {
+        self.aside.remove(&partition);
+    }
+}
+
+fn take(groups: &mut VecDeque<Group>, bytes_left: &mut usize) -> Vec<Group> {
+    let (mut taken, mut rows, mut bytes) = (Vec::new(), 0, 0);
+    while let Some(group) = groups.pop_front() {
+        rows += group.rows.len();
+        bytes += group.bytes;
+        if !taken.is_empty() && (rows > BATCH_ROWS || bytes > BATCH_BYTES) {
+            groups.push_front(group);
+            break;
+        }
+        *bytes_left -= group.bytes;
+        taken.push(group);
+    }
+    taken
+}

@@ -20,6 +20,8 @@ mod recovery;
 mod registry;
 mod session;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod websocket;
 
 use std::sync::Arc;

@@ -248,7 +248,7 @@ impl Listener for Session {
         }
     }
 
-    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         let queue = |frames: &[Frame]| self.outbox.answer(frames);
         match (self.socket.recovery.get(), arrival) {
             (Some(recovery), _) => recovery.arrive(room, last_seq, arrival, missed, queue),

@@ -131,7 +131,8 @@ impl Room {
 
     async fn go_live(mut self, session: &Arc<Session>, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            match session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(std::mem::take(&mut self.missed))) {
+            let live = session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(&self.missed));
+            match live {
                 Ok(()) => return Ok(()),
                 // It has left or joined again by itself since it was told that it is back.
                 Err(NotLive::Cancelled) if session.socket.is_in(self.joining.room) => return Ok(()),
@@ -165,3 +166,6 @@ impl Budget {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

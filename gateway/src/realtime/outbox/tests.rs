@@ -30,7 +30,21 @@ async fn answers_never_close_and_are_paced() {
     assert!(futures::poll!(&mut roomy).is_pending());
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     roomy.await;
-    assert_eq!(outbox.queue().owed, 0);
+}
+
+#[test]
+fn what_waits_unasked_is_bounded_however_much_is_owed() {
+    let outbox = Outbox::new(Arc::default());
+    let [answer, live] = [600_000, 300_000].map(|bytes| Frame::engine(&"x".repeat(bytes)));
+    outbox.answer(&[answer.clone(), answer.clone()]);
+    (0..3).for_each(|_| outbox.push(live.clone()));
+    assert_eq!(outbox.unasked(), 3 * live.cost());
+    // Answers that were sent raise no bound, though much still waits.
+    assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
+    assert_eq!(outbox.unasked(), 3 * live.cost());
+    outbox.push(live);
+    assert_eq!(outbox.closing(), Some(Close::Now));
+    assert_eq!((outbox.unasked(), outbox.queue().cost.all), (0, 0));
 }
 
 #[test]
@@ -81,7 +95,7 @@ fn a_polling_payload_is_bounded() {
     assert_eq!(outbox.take_some(16, 1000).len(), 16);
     assert_eq!(outbox.take_some(16, 7).len(), 2);
     outbox.take_some(100, 1000);
-    assert_eq!(outbox.queue().bytes, 0);
+    assert_eq!(outbox.queue().cost.all, 0);
     outbox.push(Frame::engine("large"));
     assert_eq!(outbox.take_some(16, 2).len(), 1);
 }

@@ -77,7 +77,7 @@ pub struct Realtime {
     /// From when on new sessions are refused: within what time other gateways are told of what passes through this one.
     leaving: watch::Sender<Option<Duration>>,
     /// Few clients are brought back at once: what each has missed is held meanwhile.
-    restores: Semaphore,
+    restores: Arc<Semaphore>,
     /// Tasks that carry sessions, or take leave of them.
     connections: TaskTracker,
 }
@@ -119,7 +119,7 @@ impl Realtime {
             follower,
             registry: Registry::default(),
             leaving: watch::channel(None).0,
-            restores: Semaphore::new(RESTORES),
+            restores: Arc::new(Semaphore::new(RESTORES)),
             connections: TaskTracker::new(),
         });
         // Subscribed before anything can be revoked that matters here.

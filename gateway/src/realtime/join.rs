@@ -140,17 +140,17 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
         bytes += json.get().len() + 1;
         bytes <= MAX_BYTES
     };
-    let messages = page.messages();
+    let events = page.events();
     let (messages, complete) = match join.history {
         _ if reset => (Vec::new(), last_seq == 0),
         Wanted::End => (Vec::new(), true),
         Wanted::After(after) => {
-            let taken = messages.iter().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
-            let read_to = taken.len().checked_sub(1).map_or(after, |last| messages[last].0);
+            let taken = events.iter().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let read_to = taken.len().checked_sub(1).map_or(after, |last| events[last].seq);
             (taken, read_to == last_seq)
         }
         Wanted::Last(_) => {
-            let mut taken = messages.iter().rev().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let mut taken = events.iter().rev().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
             taken.reverse();
             (taken, true)
         }

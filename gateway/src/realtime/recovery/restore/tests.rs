@@ -4,7 +4,7 @@ use confab_common::bus::Bus;
 use serde_json::json;
 
 use super::*;
-use crate::realtime::hub::Listener;
+use crate::realtime::RESTORES;
 use crate::realtime::recovery::Recovery;
 use crate::realtime::testing::{Client, EPOCH, World, connect, partition};
 use crate::testing::services::ROOM;
@@ -67,4 +67,55 @@ async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
         client.session.finish();
     }
     assert!(world.edge.hub.members(room()).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_brought_back_while_much_waits_for_others() {
+    let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 12_000).await;
+    let (mut member, stalled) = (world.member().await, world.member().await);
+    for _ in 0..3 {
+        let sent = world.say(10);
+        member.hears_up_to(sent).await;
+    }
+    let offset = at(37);
+    let client = returning(&world, &offset).await;
+    let mut restoring = Box::pin(restore(&client.session, &offset));
+    let early = timeout(Duration::from_millis(200), &mut restoring).await;
+    assert!(early.is_err(), "more than half of what may wait does so already");
+    stalled.session.finish();
+    drop(stalled);
+    assert!(restoring.await.unwrap().go_live(&client.session).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_brought_back_waits_for_its_turn_however_slow_the_storm() {
+    let world = world(bus()).await;
+    let offset = at(5);
+    let turns = world.edge.restores.clone().acquire_many_owned(RESTORES as u32).await.unwrap();
+    let client = returning(&world, &offset).await;
+    let mut restoring = Box::pin(restore(&client.session, &offset));
+    assert!(timeout(Duration::from_secs(15), &mut restoring).await.is_err());
+    drop(turns);
+    let restored = restoring.await.unwrap();
+    assert_eq!(world.edge.restores.available_permits(), RESTORES - 1, "what was read is held");
+    assert!(restored.go_live(&client.session).await);
+    assert_eq!(world.edge.restores.available_permits(), RESTORES);
+}
+
+#[tokio::test]
+async fn one_read_serves_many_who_return() {
+    let world = world(bus()).await;
+    let _member = world.member().await;
+    let (last, offset) = (world.append(9), at(7));
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(returning(&world, &offset).await);
+    }
+    let before = world.log.lists.load(Ordering::SeqCst);
+    let restored = join_all(clients.iter().map(|client| restore(&client.session, &offset))).await;
+    assert!(world.log.lists.load(Ordering::SeqCst) - before <= 3, "{}", world.log.lists.load(Ordering::SeqCst) - before);
+    for (restored, client) in restored.into_iter().zip(&mut clients) {
+        assert!(restored.unwrap().go_live(&client.session).await);
+        assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+    }
 }

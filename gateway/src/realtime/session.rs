@@ -225,6 +225,11 @@ impl Session {
         self.outbox.close(Close::Flushed);
     }
 
+    /// Whether it is about to be closed at the transport, to come back and ask for what it missed.
+    pub fn is_returning(&self) -> bool {
+        self.returning.load(Ordering::Relaxed)
+    }
+
     /// The transport is gone: nobody refers to the session any more.
     pub fn finish(&self) {
         if std::mem::replace(&mut *self.transport(), Transport::Closed) == Transport::Closed {

@@ -31,10 +31,13 @@ const NOOP: Bytes = Bytes::from_static(b"6");
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
 /// Opens a session and answers its first packet.
-pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
-    let session = Session::open(edge, Transport::Polling { reading: false }, bearer);
+///
+/// # Errors
+/// When this gateway leaves.
+pub async fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
+    let session = Session::open(edge, Transport::Polling { reading: false }, bearer).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(session.clone()));
-    text(queued(&session).unwrap_or(NOOP))
+    Ok(text(next_payload(&session).await))
 }
 
 /// A GET: answers what is queued, as soon as there is something. One that bears the same `t` as the last is the same GET, sent
@@ -208,3 +211,6 @@ fn queued(session: &Session) -> Option<Bytes> {
 fn text(body: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], body.into()).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,8 +78,8 @@ struct Open<'a> {
 }
 
 impl Session {
-    /// A new session, registered, its first packet queued.
-    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Arc<Self> {
+    /// A new session, registered, its first packet queued; `None` when this gateway leaves.
+    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Option<Arc<Self>> {
         let session = Arc::new(Self {
             id: edge.registry.next_id(),
             sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
@@ -95,8 +95,9 @@ impl Session {
         });
         edge.registry.insert(session.clone());
         if edge.is_leaving() {
-            // It came between the refusal of new sessions and the leave-taking of the old ones.
-            session.outbox.close(Close::Now);
+            // Registered first, then asked: who comes just then is either refused here or taken leave of.
+            session.finish();
+            return None;
         }
         session.outbox.push(Frame::open(&Open {
             sid: &session.sid,
@@ -106,7 +107,7 @@ impl Session {
             // No number that a client's own integers could not hold.
             max_payload: edge.config.max_packet.min(i32::MAX as usize),
         }));
-        session
+        Some(session)
     }
 
     /// The secret id.

@@ -171,7 +171,7 @@ impl World {
 
     /// A client that has not connected.
     pub fn client(&self) -> Client {
-        let session = Session::open(&self.edge, Transport::Polling { reading: false }, None);
+        let session = Session::open(&self.edge, Transport::Polling { reading: false }, None).unwrap();
         Client { session, heard: Vec::new(), seqs: Vec::new() }
     }
 

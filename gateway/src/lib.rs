@@ -7,6 +7,7 @@ pub mod edge;
 pub mod json;
 mod payload;
 pub mod problem;
+mod pulse;
 pub mod realtime;
 pub mod rest;
 pub mod revocations;

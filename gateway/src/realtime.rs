@@ -106,7 +106,7 @@ impl Realtime {
         let hub = Arc::new(Hub::new());
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
         let realtime = Arc::new(Self {
-            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes)),
+            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes, parts.revocations.pulse().clone())),
             history: History::new(parts.clients.clone()),
             config: parts.config,
             clients: parts.clients,

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::packet::Frame;
 
 pub use flush::Flushed;
-pub use shared::{Shared, now};
+pub use shared::Shared;
 
 /// Most bytes that may wait for one client. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;

@@ -116,7 +116,7 @@ async fn not_ready_while_the_log_is_not_followed_and_only_then() {
 async fn who_stood_still_writes_nothing_before_it_knows_what_it_missed() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    world.edge.outboxes.stand_still();
+    world.edge.revocations.pulse().stand_still();
     world.revoked.store(AWAY, Ordering::SeqCst);
     world.say(1);
     eventually(|| !client.session.outbox.is_empty()).await;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pulse::{self, Pulse};
 
 #[test]
 fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
@@ -59,7 +60,7 @@ fn the_end_takes_the_place_of_what_waits() {
 
 #[test]
 fn what_waits_is_counted_with_that_of_all_others() {
-    let shared = Arc::new(Shared::new(500_000));
+    let shared = Arc::new(Shared::new(500_000, Arc::default()));
     let [small, large] = [200_000, 400_000].map(|bytes| {
         let outbox = Outbox::new(shared.clone());
         outbox.push(Frame::engine(&"x".repeat(bytes)));
@@ -78,13 +79,12 @@ fn what_waits_is_counted_with_that_of_all_others() {
 
 #[test]
 fn nothing_is_taken_after_a_pause() {
-    let shared = Arc::<Shared>::default();
-    let outbox = Outbox::new(shared.clone());
-    shared.beat();
-    shared.stand_still();
+    let pulse = Arc::<Pulse>::default();
+    let outbox = Outbox::new(Arc::new(Shared::new(usize::MAX, pulse.clone())));
+    pulse.stand_still();
     outbox.push(Frame::engine("later"));
     assert_eq!(outbox.take_some(9, 999).len(), 0);
-    assert!(shared.resume(now()));
+    assert!(pulse.resume(pulse::now()));
     assert_eq!(outbox.take_some(9, 999).len(), 1);
 }
 

@@ -20,7 +20,7 @@ async fn who_comes_as_the_gateway_leaves_is_refused() {
 async fn a_session_begins_with_its_first_packet_also_after_a_pause() {
     let world = World::new(bus()).await;
     world.revoked.store(AWAY, std::sync::atomic::Ordering::SeqCst);
-    world.edge.outboxes.stand_still();
+    world.edge.revocations.pulse().stand_still();
     let mut opening = Box::pin(open(&world.edge, None));
     assert!(timeout(Duration::from_millis(100), &mut opening).await.is_err());
     world.revoked.store(0, std::sync::atomic::Ordering::SeqCst);

@@ -158,7 +158,7 @@ impl Realtime {
                 if !self.outboxes.is_over() {
                     break;
                 }
-                session.outbox.give_up();
+                session.give_up();
             }
             sleep(LOOK_AGAIN).await;
         }

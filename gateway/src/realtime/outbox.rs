@@ -47,7 +47,9 @@ struct Queue {
     written: usize,
     /// What the frames cost that are queued or being written.
     cost: Cost,
-    /// So many of these bytes are counted among those of all outboxes.
+    /// What was taken last and is kept in case it is asked for again, in bytes.
+    kept: usize,
+    /// So many of all these bytes are counted among those of all outboxes.
     counted: usize,
     /// Where to write; none while the client polls.
     stream: Option<Arc<TcpStream>>,
@@ -177,9 +179,17 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// How much waits that the client has not asked for itself.
+    /// How much waits or is kept that the client has not asked for itself.
     pub fn unasked(&self) -> usize {
-        self.queue().cost.unasked()
+        let queue = self.queue();
+        queue.cost.unasked() + queue.kept
+    }
+
+    /// Counts what was taken and is kept elsewhere, in bytes, in place of what was kept before.
+    pub fn keep(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.kept = bytes;
+        queue.count(&self.shared);
     }
 
     /// Drops what waits and has the transport closed, because all outboxes together hold too much.
@@ -338,7 +348,7 @@ impl Queue {
     }
 
     fn count(&mut self, shared: &Shared) {
-        self.counted = shared.count(self.counted, self.cost.all);
+        self.counted = shared.count(self.counted, self.cost.all + self.kept);
     }
 }
 

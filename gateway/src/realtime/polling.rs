@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
-use super::outbox::Close;
+use super::outbox::{Close, Outbox};
 use super::session::{Heartbeat, Session, Transport};
 
 /// Most packets of one payload: Python clients refuse more.
@@ -64,7 +64,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Re
         }
     };
     let payload = next_payload(&session).await;
-    session.last_poll.answered(&payload);
+    session.last_poll.answered(&payload, &session.outbox);
     drop(turn);
     Ok(text(payload))
 }
@@ -116,19 +116,22 @@ impl LastPoll {
         self.last().as_ref().filter(|(last, _)| Some(&**last) == t).and_then(|(_, payload)| payload.clone())
     }
 
-    fn begin(&self, t: Option<&str>) {
+    fn begin(&self, t: Option<&str>, outbox: &Outbox) {
         *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| (t.into(), None));
+        outbox.keep(0);
     }
 
-    fn answered(&self, payload: &Bytes) {
+    fn answered(&self, payload: &Bytes, outbox: &Outbox) {
         if let Some((_, answer)) = &mut *self.last() {
             *answer = Some(payload.clone());
+            outbox.keep(payload.len());
         }
     }
 
-    /// No GET of the session comes any more.
-    pub fn forget(&self) {
+    /// No GET of the session comes any more, or none that is to get the same bytes.
+    pub fn forget(&self, outbox: &Outbox) {
         *self.last() = None;
+        outbox.keep(0);
     }
 }
 
@@ -187,7 +190,7 @@ impl<'a> Turn<'a> {
             Transport::Polling { reading } | Transport::Probing { reading } if !*reading => *reading = true,
             other => return Err(*other),
         }
-        session.last_poll.begin(t);
+        session.last_poll.begin(t, &session.outbox);
         Ok(Self(session))
     }
 }

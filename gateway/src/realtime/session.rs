@@ -138,7 +138,7 @@ impl Session {
         if upgraded {
             *transport = Transport::WebSocket;
             self.on_websocket.store(true, Ordering::Relaxed);
-            self.last_poll.forget();
+            self.last_poll.forget(&self.outbox);
         }
         upgraded
     }
@@ -217,6 +217,12 @@ impl Session {
         self.socket.leave_all(self);
         self.socket.drop_events();
         self.outbox.end(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
+    }
+
+    /// Drops what waits and what is kept for the client, and has its transport closed: all clients together hold too much.
+    pub fn give_up(&self) {
+        self.last_poll.forget(&self.outbox);
+        self.outbox.give_up();
     }
 
     /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.

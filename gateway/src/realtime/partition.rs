@@ -312,3 +312,6 @@ pub(super) fn name(event: &Event) -> &str {
         Kind::Message | Kind::Unspecified => "message",
     }
 }
+
+#[cfg(test)]
+mod tests;

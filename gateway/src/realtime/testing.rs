@@ -43,6 +43,8 @@ pub struct Log {
     pub epoch: Mutex<&'static str>,
     pub head: AtomicU64,
     content: String,
+    /// Nobody answers.
+    pub away: AtomicBool,
     /// Whether the partition can be read.
     pub readable: AtomicBool,
     /// How often heads were asked for, the partition read, the room's history read.
@@ -72,6 +74,7 @@ impl Log {
     fn answer(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
         let (epoch, head) = (self.epoch.lock().unwrap().to_string(), self.head.load(Ordering::SeqCst));
         match method {
+            _ if self.away.load(Ordering::SeqCst) => Err(Error::new(Code::Unavailable, "not now")),
             "GetHeads" => {
                 self.heads.fetch_add(1, Ordering::SeqCst);
                 let partitions = GetHeadsRequest::decode(body).unwrap().partitions;
@@ -137,6 +140,7 @@ impl World {
             epoch: Mutex::new(EPOCH),
             head: AtomicU64::new(7),
             content: "x".repeat(content),
+            away: AtomicBool::new(false),
             readable: AtomicBool::new(true),
             heads: AtomicU64::new(0),
             reads: AtomicU64::new(0),

@@ -5,8 +5,10 @@ use confab_proto::message::v1::{Event, Hint};
 use prost::Message;
 
 use super::*;
+use crate::realtime::hub::Listener;
 use crate::realtime::outbox::Close;
 use crate::realtime::testing::{AWAY, EPOCH, NEXT_EPOCH, World, partition};
+use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,4 +130,57 @@ async fn who_stood_still_writes_nothing_before_it_knows_what_it_missed() {
     client.hears("41").await;
     assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
     assert!(!world.edge.outboxes.is_paused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_makes_no_gateway_unready() {
+    let world = World::new(bus()).await;
+    let mut client = world.member().await;
+    world.log.away.store(true, Ordering::SeqCst);
+    let last = world.append(1);
+    for _ in 0..30 {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.process.readiness.missing(), None);
+    }
+    world.log.away.store(false, Ordering::SeqCst);
+    assert_eq!(client.hears_up_to(last).await, [last]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_followed_a_while_longer_than_somebody_is_there() {
+    let world = World::new(bus()).await;
+    let client = world.member().await;
+    let (follower, hub, room) = (&world.edge.follower, &world.edge.hub, ROOM.parse().unwrap());
+    let follows = || follower.followed().contains_key(&partition());
+    for _ in 0..2 {
+        hub.leave(room, client.session.id());
+        sleep(LINGER - Duration::from_secs(2)).await;
+        assert!(follows());
+        hub.begin_join(room, partition(), &client.session);
+        sleep(2 * POLL).await;
+    }
+    hub.leave(room, client.session.id());
+    sleep(LINGER - Duration::from_secs(2)).await;
+    assert!(follows());
+    eventually(|| !follows()).await;
+    // Its channel is not heard any more, either.
+    let (inputs, mut heard) = mpsc::channel(INPUTS);
+    let followed = Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
+    follower.followed().insert(partition(), followed);
+    world.publish(world.hint(8, 1).encode_to_vec());
+    world.heads_asked(2).await;
+    let heard = std::iter::from_fn(|| heard.try_recv().ok()).collect::<Vec<_>>();
+    assert!(!heard.is_empty() && heard.iter().all(|input| matches!(input, Input::Head { .. })));
+}
+
+#[tokio::test]
+async fn who_is_in_a_partition_that_nobody_follows_any_more_comes_back() {
+    let world = World::new(bus()).await;
+    let client = world.member().await;
+    // As if its task had panicked.
+    world.edge.follower.followed().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
+    eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
+    let mut back = world.member().await;
+    let last = world.say(1);
+    assert_eq!(back.hears_up_to(last).await, [last]);
 }

@@ -127,7 +127,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     for member in gone {
         cluster.start(*member).await.unwrap();
     }
-    eventually("a message arrives", SOON, say).await.unwrap();
+    eventually("a message arrives", 3 * SOON, say).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ pub mod edge;
 pub mod json;
 mod payload;
 pub mod problem;
+mod pulse;
 pub mod realtime;
 pub mod rest;
 pub mod revocations;
@@ -109,7 +110,7 @@ impl Gateway {
             // The rest of the time is for what is under way.
             self.realtime.drain(drain / 2).await;
         };
-        let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone() };
+        let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // What other gateways have in hand for sessions of this one goes on to the end.
         let left = CancellationToken::new();
         let clients = async {
@@ -118,7 +119,7 @@ impl Gateway {
         };
         let gateways = async {
             if let Some(listener) = self.forward {
-                let ending = Ending { leaving: left.clone(), shutdown: left.clone() };
+                let ending = Ending { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
                 server::serve(listener, self.realtime.forward_router(), &ending, config).await;
             }
         };

@@ -20,6 +20,8 @@ mod recovery;
 mod registry;
 mod session;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod websocket;
 
 use std::sync::Arc;
@@ -75,7 +77,7 @@ pub struct Realtime {
     /// From when on new sessions are refused: within what time other gateways are told of what passes through this one.
     leaving: watch::Sender<Option<Duration>>,
     /// Few clients are brought back at once: what each has missed is held meanwhile.
-    restores: Semaphore,
+    restores: Arc<Semaphore>,
     /// Tasks that carry sessions, or take leave of them.
     connections: TaskTracker,
 }
@@ -104,7 +106,7 @@ impl Realtime {
         let hub = Arc::new(Hub::new());
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
         let realtime = Arc::new(Self {
-            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes)),
+            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes, parts.revocations.pulse().clone())),
             history: History::new(parts.clients.clone()),
             config: parts.config,
             clients: parts.clients,
@@ -117,7 +119,7 @@ impl Realtime {
             follower,
             registry: Registry::default(),
             leaving: watch::channel(None).0,
-            restores: Semaphore::new(RESTORES),
+            restores: Arc::new(Semaphore::new(RESTORES)),
             connections: TaskTracker::new(),
         });
         // Subscribed before anything can be revoked that matters here.
@@ -156,7 +158,7 @@ impl Realtime {
                 if !self.outboxes.is_over() {
                     break;
                 }
-                session.outbox.give_up();
+                session.give_up();
             }
             sleep(LOOK_AGAIN).await;
         }

@@ -6,20 +6,26 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use confab_common::Result;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::process::{Condition, Process};
+use confab_common::{Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{ListRevocationsRequest, Revocation};
 use confab_proto::channel::REVOCATIONS;
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::pulse::Pulse;
 
 /// How often auth is asked, whatever the bus does.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
+/// After a pause of the process: how long one may wait until it is known who was revoked meanwhile, and how often that is looked
+/// at.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 /// How often expired sessions are forgotten.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How long beyond its end a session is remembered; tokens are taken a little beyond theirs.
@@ -36,6 +42,7 @@ struct Inner {
     followers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
     /// The highest number read. Held while reading, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
+    pulse: Arc<Pulse>,
 }
 
 impl Revocations {
@@ -46,10 +53,32 @@ impl Revocations {
             sessions: RwLock::default(),
             followers: Mutex::default(),
             position: tokio::sync::Mutex::default(),
+            pulse: Arc::default(),
         }));
         let loaded = process.readiness.condition("revocations");
         tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.listen(), loaded));
         revocations
+    }
+
+    /// Says whether the process stood still and has not read what was revoked meanwhile.
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.0.pulse
+    }
+
+    /// Completes when it is known who is revoked: after a pause of the process not before auth was asked.
+    ///
+    /// # Errors
+    /// `unavailable` when auth does not answer.
+    pub async fn known(&self) -> Result<()> {
+        if !self.0.pulse.is_paused() {
+            return Ok(());
+        }
+        let known = async {
+            while self.0.pulse.is_paused() {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("who has logged out"))
     }
 
     /// Whether this session (a token's `jti`) was revoked.

@@ -1,5 +1,7 @@
 //! The HTTP/1.1 server: our own accept loop, because connections are to be bounded, timed and ended in good order.
 
+mod stream;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +27,8 @@ use tower::Service;
 
 use crate::config::GatewayConfig;
 
+pub use stream::Stream;
+
 /// How long a request's head may take to arrive, and a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
@@ -41,14 +45,6 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
-    ended: CancellationToken,
-}
-
-impl Place {
-    /// Ends the connection at once: its client takes nothing any more.
-    pub fn hang_up(&self) {
-        self.ended.cancel();
-    }
 }
 
 /// When a server is to end.
@@ -58,6 +54,8 @@ pub struct Ending {
     pub leaving: CancellationToken,
     /// From then on none is accepted.
     pub shutdown: CancellationToken,
+    /// How long those under way may then still take.
+    pub within: Duration,
 }
 
 /// Serves until shutdown, then ends idle connections and finishes the requests under way.
@@ -74,7 +72,9 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: 
     }
     drop(listener);
     connections.close();
-    connections.wait().await;
+    if timeout(ending.within, connections.wait()).await.is_err() {
+        tracing::warn!(left = connections.len(), "connections that take too long are cut");
+    }
 }
 
 /// The next connection, once there is a place for it; until then it waits in the system's queue.
@@ -82,7 +82,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     loop {
         let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit), ended: CancellationToken::new() }),
+            Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit) }),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -96,7 +96,6 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: 
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let hung_up = place.ended.clone();
     let (leaving, asked) = (ending.leaving, Arc::<AtomicBool>::default());
     let used = asked.clone();
     let service = service_fn(move |request| {
@@ -107,7 +106,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: 
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Stream::new(stream)), service)
         .with_upgrades();
     let served = async {
         tokio::select! {
@@ -122,12 +121,11 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: 
             }
         }
     };
-    let Some(ended) = hung_up.run_until_cancelled(served).await else { return };
-    if let Err(error) = ended {
+    if let Err(error) = served.await {
         tracing::debug!(%error, "connection ended");
     }
     if let Some(parts) = connection.into_parts() {
-        linger(parts.io.into_inner()).await;
+        linger(parts.io.into_inner().into_inner()).await;
     }
 }
 

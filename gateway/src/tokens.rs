@@ -109,6 +109,7 @@ impl Tokens {
         let keys = self.keys_with(&key_id).await?;
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.0.validation).map_err(|_| refused())?.claims;
+        self.0.revocations.known().await?;
         if claims.jti.is_empty() || self.0.revocations.is_revoked(&claims.jti) {
             return Err(refused());
         }

@@ -119,7 +119,7 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
                     refuse(session, event.ack, &error);
                 }
             }
-            Request::Leave => leave(session, room, event.ack),
+            Request::Leave => leave(session, room, event.ack).await,
             Request::Upload(file) => {
                 session.outbox.roomy().await;
                 match file.send(session).await {
@@ -152,9 +152,10 @@ fn begin_send(session: &Session, message: Draft, deadline: Instant) -> Result<Se
     session.edge.sender.begin(room, event, deadline.saturating_duration_since(Instant::now()))
 }
 
-fn leave(session: &Session, room: Uuid, ack: Option<u64>) {
+async fn leave(session: &Session, room: Uuid, ack: Option<u64>) {
     session.edge.hub.leave(room, session.id());
     session.left(room);
+    session.outbox.roomy().await;
     answer(session, ack, &json!({ "ok": true }));
 }
 

@@ -109,7 +109,7 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Reques
         return Err(Refusal::Forbidden);
     }
     let websocket = parameters.websocket()?;
-    let Some(sid) = &parameters.sid else { return open(&edge, websocket, request) };
+    let Some(sid) = &parameters.sid else { return open(&edge, websocket, request).await };
     match (edge.registry.get(sid), &edge.forward) {
         (Some(session), _) => carry(session, websocket, parameters.t, request).await,
         // The client goes on polling, by another way.
@@ -140,19 +140,16 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, r
 }
 
 /// A new session.
-fn open(edge: &Arc<Realtime>, websocket: bool, request: Request) -> Result<Response, Refusal> {
-    if edge.is_leaving() {
-        return Err(Refusal::GoingAway);
-    }
+async fn open(edge: &Arc<Realtime>, websocket: bool, request: Request) -> Result<Response, Refusal> {
     if request.method() != Method::GET {
         return Err(Refusal::BadMethod);
     }
     let bearer = bearer(request.headers());
     if !websocket {
-        return Ok(polling::open(edge, bearer));
+        return polling::open(edge, bearer).await;
     }
     let accept = accept(request.headers())?;
-    let session = Session::open(edge, Transport::WebSocket, bearer);
+    let session = Session::open(edge, Transport::WebSocket, bearer).ok_or(Refusal::GoingAway)?;
     Ok(upgrade(request, accept, session, false))
 }
 

@@ -1,8 +1,7 @@
-//! Reading the history of rooms for those who join them: when many come at once, as after a gateway's end, one read serves all
-//! who came before it began.
+//! Reading the history of rooms for those who join them or are brought back to them: when many come at once, as after a
+//! gateway's end, one read serves all who came before it began.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, hash_map};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +11,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::packet::Frame;
+use super::partition::name;
 use crate::clients::Clients;
 use crate::json::MessageJson;
 
@@ -41,8 +42,28 @@ pub struct Page {
 struct Read {
     epoch: String,
     last_seq: u64,
-    /// Each with its `seq`, as clients get it: encoded once for all.
-    messages: Vec<(u64, Box<RawValue>)>,
+    events: Vec<Entry>,
+}
+
+/// An event as clients get it: encoded once for all.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its place in the room.
+    pub seq: u64,
+    /// The message.
+    pub json: Box<RawValue>,
+    name: Box<str>,
+}
+
+impl Entry {
+    fn new(event: &Event) -> Option<Self> {
+        Some(Self { seq: event.seq, json: to_raw_value(&MessageJson::from(event)).ok()?, name: name(event).into() })
+    }
+
+    /// As it is delivered live.
+    pub fn frame(&self) -> Frame {
+        Frame::event(&self.name, &self.json)
+    }
 }
 
 impl Page {
@@ -56,9 +77,9 @@ impl Page {
         self.read.last_seq
     }
 
-    /// The messages in rising `seq`.
-    pub fn messages(&self) -> &[(u64, Box<RawValue>)] {
-        &self.read.messages[self.part.clone()]
+    /// The events in rising `seq`.
+    pub fn events(&self) -> &[Entry] {
+        &self.read.events[self.part.clone()]
     }
 }
 
@@ -93,8 +114,8 @@ impl History {
         let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer });
         match self.waiting().entry(key) {
             // Whoever reads for those before will read for this one next.
-            Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
-            Entry::Vacant(nobody) => {
+            hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
+            hash_map::Entry::Vacant(nobody) => {
                 nobody.insert(vec![reader]);
                 // A task of its own: whoever was the first may give up.
                 tokio::spawn(self.clone().serve(key));
@@ -165,13 +186,13 @@ impl Wanted {
 impl Read {
     /// Where it holds what somebody wants. `None` when it ends so soon that a read of its own holds much more.
     fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
-        let all = self.messages.len();
+        let all = self.events.len();
         match wanted {
             Wanted::End => Some(all..all),
             Wanted::Last(count) => Some(all.saturating_sub(count as usize)..all),
             Wanted::After(after) => {
-                let begin = self.messages.partition_point(|(seq, _)| *seq <= after);
-                let complete = self.messages.last().map_or(from, |(seq, _)| *seq) >= self.last_seq || after >= self.last_seq;
+                let begin = self.events.partition_point(|event| event.seq <= after);
+                let complete = self.events.last().map_or(from, |event| event.seq) >= self.last_seq || after >= self.last_seq;
                 (complete || begin <= all / 2).then_some(begin..all)
             }
         }
@@ -180,8 +201,7 @@ impl Read {
 
 impl From<ListEventsResponse> for Read {
     fn from(page: ListEventsResponse) -> Self {
-        let encode = |event: &Event| Some((event.seq, to_raw_value(&MessageJson::from(event)).ok()?));
-        Self { messages: page.events.iter().filter_map(encode).collect(), epoch: page.epoch, last_seq: page.last_seq }
+        Self { events: page.events.iter().filter_map(Entry::new).collect(), epoch: page.epoch, last_seq: page.last_seq }
     }
 }
 

@@ -25,7 +25,7 @@ pub trait Listener: Send + Sync {
     /// waits. `true` asks the caller to have it write them soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
     /// Queues what its arrival in a room brings, then the events that follow `last_seq`; never waits.
-    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]);
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]);
     /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
     fn evicted(&self, room: Uuid);
     /// Has it closed at the transport, soon and not at the same time as others, so that it comes back and asks for what it missed
@@ -35,7 +35,7 @@ pub trait Listener: Send + Sync {
 }
 
 /// How a client gets to hear a room.
-pub enum Arrival {
+pub enum Arrival<'a> {
     /// Its join is answered, if it wants an answer; `last_seq` is of this epoch of the log.
     Joined {
         /// The answer.
@@ -44,7 +44,7 @@ pub enum Arrival {
         epoch: Uuid,
     },
     /// It is brought back: these events, up to `last_seq`, it has missed.
-    Restored(Vec<Frame>),
+    Restored(&'a [Frame]),
     /// It goes on where it was.
     Stayed,
 }
@@ -147,7 +147,7 @@ impl<L: Listener> Hub<L> {
     ///
     /// # Errors
     /// When the join was cancelled or history must be read again; the membership is as before.
-    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, arrival: &Arrival) -> Result<(), NotLive> {
+    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, arrival: &Arrival<'_>) -> Result<(), NotLive> {
         let mut shard = self.shard(joining.room);
         let room = shard.rooms.get_mut(&joining.room).ok_or(NotLive::Cancelled)?;
         let member = room.members.get_mut(&listener.id()).filter(|m| m.generation == joining.generation).ok_or(NotLive::Cancelled)?;

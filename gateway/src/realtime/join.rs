@@ -75,7 +75,8 @@ struct Answer<'a> {
 /// Joins the client to a room and answers it.
 ///
 /// # Errors
-/// `not_found` for a room that the client may not know of; when a service does not answer, the client stays where it was.
+/// `not_found` for a room that the client may not know of; when a service does not answer, or the log cannot be followed from where
+/// it was, the client stays where it was.
 pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline: Instant) -> Result<()> {
     let edge = &session.edge;
     let prepared = timeout_at(deadline, async { (session.socket.join_turn(session).await, edge.follower.partition_of(join.room).await) });
@@ -83,9 +84,9 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline
     let joining = begin(session, join.room, partition)?;
     let joined = timeout_at(deadline, go_live(session, ack, &join, &joining, partition)).await.unwrap_or_else(|_| Err(Error::timeout()));
     if let Err(error) = &joined {
-        // Who was in the room stays in it, unless it may not be there.
+        // Who was in the room stays in it, or comes back to it, unless it may not be there.
         let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
-        if !(may_stay && edge.hub.cancel_join(&joining, session)) {
+        if !(may_stay && (edge.hub.cancel_join(&joining, session) || session.is_returning())) {
             edge.hub.leave(join.room, session.id());
             session.left(join.room);
         }
@@ -124,6 +125,8 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
         match edge.hub.go_live(joining, session, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
+            // The room is as it was; what is known of it here is not.
+            Err(NotLive::Cancelled) if session.is_returning() => return Err(Error::unavailable("the room's history")),
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
         }
     }
@@ -140,17 +143,17 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
         bytes += json.get().len() + 1;
         bytes <= MAX_BYTES
     };
-    let messages = page.messages();
+    let events = page.events();
     let (messages, complete) = match join.history {
         _ if reset => (Vec::new(), last_seq == 0),
         Wanted::End => (Vec::new(), true),
         Wanted::After(after) => {
-            let taken = messages.iter().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
-            let read_to = taken.len().checked_sub(1).map_or(after, |last| messages[last].0);
+            let taken = events.iter().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let read_to = taken.len().checked_sub(1).map_or(after, |last| events[last].seq);
             (taken, read_to == last_seq)
         }
         Wanted::Last(_) => {
-            let mut taken = messages.iter().rev().map(|(_, json)| &**json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let mut taken = events.iter().rev().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
             taken.reverse();
             (taken, true)
         }
@@ -163,6 +166,8 @@ mod tests {
     use confab_proto::message::v1::{Event, ListEventsResponse};
 
     use super::*;
+    use crate::realtime::testing::{World, connect, partition};
+    use crate::testing::{bus, eventually};
 
     const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
 
@@ -211,5 +216,34 @@ mod tests {
         let (count, complete, _) = say(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
         assert_eq!((count, complete), (2, false));
         assert_eq!(say(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
+    }
+
+    #[tokio::test]
+    async fn who_is_to_come_back_is_not_told_that_the_room_is_gone() {
+        let world = World::new(bus()).await;
+        let mut client = world.client();
+        client.emit(&connect(serde_json::json!({ "recovery": true })));
+        client.hears("42[\"session\"").await;
+        let session = &client.session;
+        let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
+            *world.log.meanwhile.lock().unwrap() = meanwhile;
+            join(session, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await.map_err(|error| error.code)
+        };
+        assert_eq!(again(None).await, Ok(()));
+        session.outbox.take_some(9, usize::MAX);
+        let hub = world.edge.hub.clone();
+        assert_eq!(again(Some(Box::new(move || hub.resync(partition())))).await, Err(Code::Unavailable));
+        eventually(|| session.outbox.closing().is_some()).await;
+        assert!(session.outbox.is_empty(), "it can be brought back to the room");
+    }
+
+    #[tokio::test]
+    async fn who_is_removed_meanwhile_is_told_of_no_room() {
+        let world = World::new(bus()).await;
+        let client = world.member().await;
+        let (hub, id) = (world.edge.hub.clone(), client.session.id());
+        *world.log.meanwhile.lock().unwrap() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
+        let joined = join(&client.session, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
+        assert_eq!(joined.unwrap_err().code, Code::NotFound);
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::packet::Frame;
 
 pub use flush::Flushed;
-pub use shared::{Shared, now};
+pub use shared::Shared;
 
 /// Most bytes that may wait for one client. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -46,17 +46,50 @@ struct Queue {
     /// So many bytes of the first frame are written.
     written: usize,
     /// What the frames cost that are queued or being written.
-    bytes: usize,
-    /// So many of these bytes are counted among those of all outboxes.
+    cost: Cost,
+    /// What was taken last and is kept in case it is asked for again, in bytes.
+    kept: usize,
+    /// So many of all these bytes are counted among those of all outboxes.
     counted: usize,
     /// Where to write; none while the client polls.
     stream: Option<Arc<TcpStream>>,
     writer: Writer,
-    /// By how much the bound is raised by answers that wait: the client asked for them, and their number is bounded where
-    /// they are made.
-    owed: usize,
     close: Option<Close>,
     woken: bool,
+}
+
+/// What frames cost, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    all: usize,
+    /// So much of it are answers. They trip no bound: the client asked for them, and no more are made while much waits.
+    answers: usize,
+}
+
+impl Cost {
+    fn add(&mut self, frame: &Frame) {
+        self.all += frame.cost();
+        if frame.is_answer() {
+            self.answers += frame.cost();
+        }
+    }
+
+    fn subtract(&mut self, gone: Self) {
+        self.all -= gone.all;
+        self.answers -= gone.answers;
+    }
+
+    fn unasked(self) -> usize {
+        self.all - self.answers
+    }
+}
+
+impl<'a> FromIterator<&'a Frame> for Cost {
+    fn from_iter<I: IntoIterator<Item = &'a Frame>>(frames: I) -> Self {
+        let mut cost = Self::default();
+        frames.into_iter().for_each(|frame| cost.add(frame));
+        cost
+    }
 }
 
 /// Who sees to it that what is queued is written.
@@ -113,17 +146,15 @@ impl Outbox {
         promised
     }
 
-    /// Queues what answers the client's own request, whatever waits already.
+    /// Queues what answers the client's own request, whatever waits already: whoever makes it waits for
+    /// [`roomy`](Self::roomy) before.
     pub fn answer(&self, frames: &[Frame]) {
         if frames.is_empty() {
             return;
         }
         let mut queue = self.queue();
         if queue.close.is_none() {
-            for frame in frames {
-                queue.owed += frame.cost();
-                queue.add(frame);
-            }
+            frames.iter().for_each(|frame| queue.add(frame.as_answer()));
             queue.count(&self.shared);
             self.wake(queue);
         }
@@ -134,7 +165,7 @@ impl Outbox {
         let mut queue = self.queue();
         if queue.close.is_none() {
             queue.drop_frames();
-            last.iter().for_each(|frame| queue.add(frame));
+            last.iter().for_each(|frame| queue.add(frame.clone()));
             queue.close = Some(Close::Flushed);
             queue.count(&self.shared);
         }
@@ -148,10 +179,17 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// How much waits that the client has not asked for itself.
+    /// How much waits or is kept that the client has not asked for itself.
     pub fn unasked(&self) -> usize {
         let queue = self.queue();
-        queue.bytes.saturating_sub(queue.owed)
+        queue.cost.unasked() + queue.kept
+    }
+
+    /// Counts what was taken and is kept elsewhere, in bytes, in place of what was kept before.
+    pub fn keep(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.kept = bytes;
+        queue.count(&self.shared);
     }
 
     /// Drops what waits and has the transport closed, because all outboxes together hold too much.
@@ -197,7 +235,7 @@ impl Outbox {
             let roomy = self.roomy.notified();
             {
                 let queue = self.queue();
-                if queue.bytes <= ROOMY || queue.close.is_some() {
+                if queue.cost.all <= ROOMY || queue.close.is_some() {
                     return;
                 }
             }
@@ -243,7 +281,7 @@ impl Outbox {
             taken.extend(queue.frames.pop_front());
         }
         queue.woken = !queue.frames.is_empty();
-        queue.subtract(taken.iter().map(Frame::cost).sum(), &self.roomy, &self.shared);
+        queue.subtract(taken.iter().collect(), &self.roomy, &self.shared);
         taken
     }
 
@@ -270,19 +308,19 @@ impl Queue {
             return false;
         }
         for frame in frames {
-            if self.bytes > 0 && self.bytes + frame.cost() > MAX_BYTES + self.owed {
+            if self.cost.all > 0 && self.cost.unasked() + frame.cost() > MAX_BYTES {
                 self.overflow("overflow", shared);
                 break;
             }
-            self.add(frame);
+            self.add(frame.clone());
         }
         self.count(shared);
         true
     }
 
-    fn add(&mut self, frame: &Frame) {
-        self.bytes += frame.cost();
-        self.frames.push_back(frame.clone());
+    fn add(&mut self, frame: Frame) {
+        self.cost.add(&frame);
+        self.frames.push_back(frame);
     }
 
     fn overflow(&mut self, reason: &'static str, shared: &Shared) {
@@ -295,25 +333,22 @@ impl Queue {
     /// Drops what waits. What has begun must be finished: the client could not read on otherwise.
     fn drop_frames(&mut self) {
         let begun = usize::from(self.written > 0);
-        let dropped = self.frames.drain(begun.min(self.frames.len())..).map(|frame| frame.cost()).sum::<usize>();
-        self.bytes -= dropped;
+        let rest = self.frames.split_off(begun.min(self.frames.len()));
+        self.cost.subtract(rest.iter().collect());
     }
 
-    fn subtract(&mut self, cost: usize, roomy: &Notify, shared: &Shared) {
-        let before = self.bytes;
-        self.bytes -= cost;
+    fn subtract(&mut self, gone: Cost, roomy: &Notify, shared: &Shared) {
+        let before = self.cost.all;
+        self.cost.subtract(gone);
         self.count(shared);
-        if self.bytes <= ROOMY {
-            self.owed = 0;
-            // Nobody waits for room while there is some.
-            if before > ROOMY {
-                roomy.notify_waiters();
-            }
+        // Nobody waits for room while there is some.
+        if before > ROOMY && self.cost.all <= ROOMY {
+            roomy.notify_waiters();
         }
     }
 
     fn count(&mut self, shared: &Shared) {
-        self.counted = shared.count(self.counted, self.bytes);
+        self.counted = shared.count(self.counted, self.cost.all + self.kept);
     }
 }
 

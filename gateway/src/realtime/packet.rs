@@ -144,6 +144,7 @@ pub struct Frame {
     /// A whole WebSocket text frame (RFC 6455 section 5.2; servers do not mask).
     bytes: Bytes,
     header: u8,
+    answer: bool,
 }
 
 impl Frame {
@@ -176,7 +177,7 @@ impl Frame {
             // Exactly as long as it must be: it may wait in many outboxes.
             let bytes = Bytes::copy_from_slice(&buffer[start..]);
             buffer.shrink_to(MAX_SCRATCH);
-            Self { bytes, header: header as u8 }
+            Self { bytes, header: header as u8, answer: false }
         })
     }
 
@@ -187,7 +188,7 @@ impl Frame {
 
     /// Bytes that are a WebSocket frame already.
     pub fn raw(frame: Vec<u8>) -> Self {
-        Self { bytes: frame.into(), header: 0 }
+        Self { bytes: frame.into(), header: 0, answer: false }
     }
 
     /// The first packet of a session.
@@ -264,6 +265,16 @@ impl Frame {
             [frame] => frame.clone(),
             _ => Self::raw(frames.iter().map(|frame| &*frame.bytes).collect::<Vec<_>>().concat()),
         }
+    }
+
+    /// The same, noted as something that the client has asked for.
+    pub fn as_answer(&self) -> Self {
+        Self { answer: true, ..self.clone() }
+    }
+
+    /// Whether the client has asked for it.
+    pub fn is_answer(&self) -> bool {
+        self.answer
     }
 
     /// The bytes for a WebSocket.

@@ -300,11 +300,18 @@ fn is_sound(hint: &Hint, partition: u32) -> bool {
 }
 
 /// An event of the log as clients are sent it.
-pub(super) fn encode(event: &Event) -> Frame {
-    let name = match event.kind() {
+fn encode(event: &Event) -> Frame {
+    Frame::event(name(event), &MessageJson::from(event))
+}
+
+/// What clients know an event of the log by.
+pub(super) fn name(event: &Event) -> &str {
+    match event.kind() {
         Kind::System => &event.event,
         Kind::File => "fileUpload",
         Kind::Message | Kind::Unspecified => "message",
-    };
-    Frame::event(name, &MessageJson::from(event))
+    }
 }
+
+#[cfg(test)]
+mod tests;

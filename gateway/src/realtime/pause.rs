@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Realtime;
-use super::outbox::now;
+use crate::pulse::now;
 
 /// How often it is looked whether the clock goes.
 const BEAT: Duration = Duration::from_millis(250);
@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Watches the clock.
 pub async fn watch(realtime: Arc<Realtime>) {
     loop {
-        if !realtime.outboxes.beat() {
+        if !realtime.revocations.pulse().beat() {
             tracing::warn!("this process stood still; it writes nothing before it has read what it missed");
             metrics::counter!("confab_pauses_total").increment(1);
             while !realtime.catch_up().await {
@@ -45,6 +45,6 @@ impl Realtime {
                 session.end("logged_out");
             }
         }
-        self.outboxes.resume(begin)
+        self.revocations.pulse().resume(begin)
     }
 }

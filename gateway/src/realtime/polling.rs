@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
-use super::outbox::Close;
+use super::outbox::{Close, Outbox};
 use super::session::{Heartbeat, Session, Transport};
 
 /// Most packets of one payload: Python clients refuse more.
@@ -31,10 +31,13 @@ const NOOP: Bytes = Bytes::from_static(b"6");
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
 /// Opens a session and answers its first packet.
-pub fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Response {
-    let session = Session::open(edge, Transport::Polling { reading: false }, bearer);
+///
+/// # Errors
+/// When this gateway leaves.
+pub async fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
+    let session = Session::open(edge, Transport::Polling { reading: false }, bearer).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(session.clone()));
-    text(queued(&session).unwrap_or(NOOP))
+    Ok(text(next_payload(&session).await))
 }
 
 /// A GET: answers what is queued, as soon as there is something. One that bears the same `t` as the last is the same GET, sent
@@ -61,7 +64,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Re
         }
     };
     let payload = next_payload(&session).await;
-    session.last_poll.answered(&payload);
+    session.last_poll.answered(&payload, &session.outbox);
     drop(turn);
     Ok(text(payload))
 }
@@ -113,19 +116,22 @@ impl LastPoll {
         self.last().as_ref().filter(|(last, _)| Some(&**last) == t).and_then(|(_, payload)| payload.clone())
     }
 
-    fn begin(&self, t: Option<&str>) {
+    fn begin(&self, t: Option<&str>, outbox: &Outbox) {
         *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| (t.into(), None));
+        outbox.keep(0);
     }
 
-    fn answered(&self, payload: &Bytes) {
+    fn answered(&self, payload: &Bytes, outbox: &Outbox) {
         if let Some((_, answer)) = &mut *self.last() {
             *answer = Some(payload.clone());
+            outbox.keep(payload.len());
         }
     }
 
-    /// No GET of the session comes any more.
-    pub fn forget(&self) {
+    /// No GET of the session comes any more, or none that is to get the same bytes.
+    pub fn forget(&self, outbox: &Outbox) {
         *self.last() = None;
+        outbox.keep(0);
     }
 }
 
@@ -184,7 +190,7 @@ impl<'a> Turn<'a> {
             Transport::Polling { reading } | Transport::Probing { reading } if !*reading => *reading = true,
             other => return Err(*other),
         }
-        session.last_poll.begin(t);
+        session.last_poll.begin(t, &session.outbox);
         Ok(Self(session))
     }
 }
@@ -208,3 +214,6 @@ fn queued(session: &Session) -> Option<Bytes> {
 fn text(body: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], body.into()).into_response()
 }
+
+#[cfg(test)]
+mod tests;

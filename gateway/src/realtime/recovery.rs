@@ -60,7 +60,7 @@ impl Recovery {
     ///
     /// The answer to a join carries no offset. So the room is marked before it, because a client that lost the connection just
     /// after it could not be brought back to where it is, and has its number after it.
-    pub fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame], queue: impl FnOnce(&[Frame])) {
+    pub fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame], queue: impl FnOnce(&[Frame])) {
         self.with(|offset| {
             let mut frames = Vec::with_capacity(missed.len() + 3);
             match arrival {

@@ -24,6 +24,15 @@ struct Sessions {
     per_user: HashMap<Uuid, usize>,
 }
 
+/// Why a session is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSignedIn {
+    /// Its user has too many.
+    TooMany,
+    /// Its token has been revoked.
+    Revoked,
+}
+
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -55,16 +64,28 @@ impl Registry {
         self.lock().by_sid.values().cloned().collect()
     }
 
-    /// Registers a session under its token and user; `false` when the user has `max` sockets already (0: no limit).
-    pub fn sign_in(&self, session: &Arc<Session>, identity: &Identity, max: usize) -> bool {
-        let mut sessions = self.lock();
-        let count = sessions.per_user.entry(identity.user_id).or_default();
-        if max != 0 && *count >= max {
-            return false;
+    /// Registers a session under its token and user (0: no limit to the sockets of one), and only then asks whether the token has
+    /// been revoked: a logout in between is seen here or by whoever ends the token's sessions.
+    ///
+    /// # Errors
+    /// When the user has `max` sockets already, and when the token has been revoked; in the latter case the session is registered.
+    pub fn sign_in(
+        &self,
+        session: &Arc<Session>,
+        identity: &Identity,
+        max: usize,
+        is_revoked: impl FnOnce() -> bool,
+    ) -> Result<(), NotSignedIn> {
+        {
+            let mut sessions = self.lock();
+            let count = sessions.per_user.entry(identity.user_id).or_default();
+            if max != 0 && *count >= max {
+                return Err(NotSignedIn::TooMany);
+            }
+            *count += 1;
+            sessions.by_token.entry(identity.session_id.clone()).or_default().push(session.clone());
         }
-        *count += 1;
-        sessions.by_token.entry(identity.session_id.clone()).or_default().push(session.clone());
-        true
+        if is_revoked() { Err(NotSignedIn::Revoked) } else { Ok(()) }
     }
 
     /// The sessions that connected with that token.
@@ -91,5 +112,29 @@ impl Registry {
                 sessions.per_user.remove(&identity.user_id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::realtime::testing::World;
+    use crate::testing::{bus, identity};
+
+    #[tokio::test]
+    async fn who_signs_in_can_be_found_before_it_is_asked_whether_it_has_logged_out() {
+        let (world, identity) = (World::new(bus()).await, identity());
+        let registry = &world.edge.registry;
+        let [session, other] = [(); 2].map(|()| world.client().session);
+        let found = || registry.of_token(&identity.session_id).len();
+        let is_revoked = || {
+            assert_eq!(found(), 1);
+            true
+        };
+        assert_eq!(registry.sign_in(&session, &identity, 1, is_revoked), Err(NotSignedIn::Revoked));
+        assert_eq!(registry.sign_in(&other, &identity, 1, || panic!("not asked")), Err(NotSignedIn::TooMany));
+        registry.remove(&session, Some(&identity));
+        assert_eq!(found(), 0);
+        assert_eq!(registry.sign_in(&other, &identity, 1, || false), Ok(()));
     }
 }

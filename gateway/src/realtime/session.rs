@@ -78,8 +78,8 @@ struct Open<'a> {
 }
 
 impl Session {
-    /// A new session, registered, its first packet queued.
-    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Arc<Self> {
+    /// A new session, registered, its first packet queued; `None` when this gateway leaves.
+    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Option<Arc<Self>> {
         let session = Arc::new(Self {
             id: edge.registry.next_id(),
             sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
@@ -95,8 +95,9 @@ impl Session {
         });
         edge.registry.insert(session.clone());
         if edge.is_leaving() {
-            // It came between the refusal of new sessions and the leave-taking of the old ones.
-            session.outbox.close(Close::Now);
+            // Registered first, then asked: who comes just then is either refused here or taken leave of.
+            session.finish();
+            return None;
         }
         session.outbox.push(Frame::open(&Open {
             sid: &session.sid,
@@ -106,7 +107,7 @@ impl Session {
             // No number that a client's own integers could not hold.
             max_payload: edge.config.max_packet.min(i32::MAX as usize),
         }));
-        session
+        Some(session)
     }
 
     /// The secret id.
@@ -137,7 +138,7 @@ impl Session {
         if upgraded {
             *transport = Transport::WebSocket;
             self.on_websocket.store(true, Ordering::Relaxed);
-            self.last_poll.forget();
+            self.last_poll.forget(&self.outbox);
         }
         upgraded
     }
@@ -218,11 +219,22 @@ impl Session {
         self.outbox.end(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
     }
 
+    /// Drops what waits and what is kept for the client, and has its transport closed: all clients together hold too much.
+    pub fn give_up(&self) {
+        self.last_poll.forget(&self.outbox);
+        self.outbox.give_up();
+    }
+
     /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.
     pub async fn go_away(&self, within: Duration) {
         self.tell("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 }));
         let _ = timeout(within, self.socket.finish_events()).await;
         self.outbox.close(Close::Flushed);
+    }
+
+    /// Whether it is about to be closed at the transport, to come back and ask for what it missed.
+    pub fn is_returning(&self) -> bool {
+        self.returning.load(Ordering::Relaxed)
     }
 
     /// The transport is gone: nobody refers to the session any more.
@@ -248,7 +260,7 @@ impl Listener for Session {
         }
     }
 
-    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         let queue = |frames: &[Frame]| self.outbox.answer(frames);
         match (self.socket.recovery.get(), arrival) {
             (Some(recovery), _) => recovery.arrive(room, last_seq, arrival, missed, queue),

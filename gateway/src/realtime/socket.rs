@@ -344,3 +344,6 @@ async fn work(session: Arc<Session>, room: Uuid) {
         session.socket.done(&session, size);
     }
 }
+
+#[cfg(test)]
+mod tests;

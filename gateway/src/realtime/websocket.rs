@@ -18,6 +18,7 @@ use super::inbound::{self, End, Inbound};
 use super::outbox::{Close, Flushed};
 use super::packet::{Frame, Malformed};
 use super::session::{Heartbeat, Session};
+use crate::server::Stream;
 
 /// A client that takes nothing for so long is closed.
 const STUCK: Duration = Duration::from_secs(10);
@@ -36,9 +37,9 @@ struct Connection {
 /// Carries a session over an upgraded connection until it ends.
 pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, probe: bool) {
     // The accept loop serves exactly this type.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return session.finish() };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return session.finish() };
     let inbound = Inbound::new(parts.read_buf, session.edge.config.max_packet);
-    let mut connection = Connection { stream: Arc::new(parts.io.into_inner()), inbound };
+    let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound };
     if probe && !connection.probe(&session).await {
         return;
     }

@@ -12,12 +12,15 @@ struct Settings {
     gateway: GatewayConfig,
 }
 
+/// How long what is under way may take after shutdown.
+const WITHIN: Duration = Duration::from_secs(20);
+
 /// A server of these routes, with its process; the handle ends when it has stopped.
 pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
-    let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone() };
+    let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: WITHIN };
     (address, process, tokio::spawn(async move { serve(listener, app, &ending, &config).await }))
 }
 
@@ -93,14 +96,32 @@ async fn a_place_is_kept_by_whoever_took_the_upgrade() {
     assert!(waiting.await.unwrap().contains("200 OK"));
 }
 
-#[tokio::test]
-async fn a_connection_can_be_given_up() {
-    let route = get(|axum::Extension(place): axum::Extension<Place>| async move {
-        place.hang_up();
-        std::future::pending::<()>().await;
-    });
-    let (address, ..) = serving(Router::new().route("/", route), &[]).await;
-    assert_eq!(read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await).await, "");
+/// A client that has begun to read an answer larger than any buffer, and reads no more.
+async fn stuck(address: SocketAddr) -> TcpStream {
+    let mut stream = sent(address, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    stream
+}
+
+fn large() -> Router {
+    let large = get(|| async { vec![b'x'; 64 * 1024 * 1024] });
+    Router::new().route("/large", large).route("/", get(|| async { "here" }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_of_an_answer_loses_its_place() {
+    let (address, ..) = serving(large(), &["--max-connections", "1"]).await;
+    let _stuck = stuck(address).await;
+    let next = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await);
+    assert!(timeout(Duration::from_secs(100), next).await.unwrap().ends_with("here"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_does_not_keep_the_server_from_ending() {
+    let (address, process, server) = serving(large(), &[]).await;
+    let _stuck = stuck(address).await;
+    process.shutdown.cancel();
+    timeout(WITHIN + Duration::from_secs(1), server).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -101,6 +101,20 @@ async fn claims_must_all_be_there_and_right() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_is_believed_before_it_is_known_who_logged_out_during_a_pause() {
+    let (_auth, tokens, _) = started(Some(&[1])).await;
+    let (good, pulse) = (signed(1, &claims(json!({}))), tokens.0.revocations.pulse().clone());
+    pulse.stand_still();
+    assert_eq!(code(&tokens, &good).await, Some(Code::Unavailable));
+    let (answer, ()) = tokio::join!(code(&tokens, &good), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokens.0.revocations.add("session", i64::MAX);
+        assert!(pulse.resume(crate::pulse::now()));
+    });
+    assert_eq!(answer, Some(Code::Unauthorized));
+}
+
 #[tokio::test]
 async fn forgeries_are_refused() {
     let (_, tokens, _) = started(Some(&[1])).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use confab_tests::api::{Account, Api};
 use confab_tests::daemon::Daemon;
 use confab_tests::embedded::Embedded;
-use confab_tests::plan::Role;
+use confab_tests::plan::{Member, Role};
 use confab_tests::raw::{Client, WebSocket};
 use confab_tests::wait::eventually;
 use rustix::process::Signal;
@@ -59,6 +59,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
     for _ in 0..20 {
         leaves.push(member(&gateways[1], &leaver, &room).await.unwrap());
     }
+    let history = format!("/api/messages/{room}");
     let metrics = format!("http://127.0.0.1:{}/metrics", cluster.plan.admin_port((Role::Gateway, 2)));
     let before = pauses(&metrics).await.unwrap();
     // Nothing is to tell it of the logout but auth itself, and that will not answer at once.
@@ -72,9 +73,15 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
     for n in [1, 2] {
         cluster.kill((Role::Auth, n)).await.unwrap();
     }
+    // What has arrived while it stood still is the first that it sees.
+    let late = gateways[1].get(&history, &leaver);
+    let mut late = std::pin::pin!(late);
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut late).await.is_err());
     drop(stopped);
     let noticed = async || (pauses(&metrics).await.ok()? > before).then_some(());
     eventually("it has noticed", SOON, noticed).await.unwrap();
+    let status = late.await.unwrap().status;
+    assert!([401, 503].contains(&status), "{status}");
     for n in [1, 2] {
         cluster.start((Role::Auth, n)).await.unwrap();
     }
@@ -86,6 +93,56 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
         socket.closed(SOON).await.unwrap();
         assert_eq!(socket.taken_events().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["sessionEnded"]);
     }
+}
+
+/// While these are away, what can be sent arrives, and no gateway leaves the balancer.
+async fn stay_ready_without(gone: &[Member], sends: bool) {
+    let cluster = world::breakable().await;
+    let gateways = world::gateways(&cluster);
+    let owner = gateways[0].signup().await.unwrap();
+    let room = gateways[0].room(&owner).await.unwrap();
+    let mut listener = member(&gateways[1], &owner, &room).await.unwrap();
+    let mut say = async || {
+        let sent = gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
+        assert_eq!(listener.event("message").await.unwrap(), sent);
+        Some(())
+    };
+    say().await.unwrap();
+    for member in gone {
+        cluster.kill(*member).await.unwrap();
+    }
+    // A gateway that does not follow the log is not ready after five seconds.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(7) {
+        for n in 1..=cluster.plan.gateways {
+            let readyz = format!("http://127.0.0.1:{}/readyz", cluster.plan.admin_port((Role::Gateway, n)));
+            let answer = reqwest::get(readyz).await.unwrap();
+            assert_eq!((n, answer.status().as_u16(), answer.text().await.unwrap()), (n, 200, "ready\n".to_owned()));
+        }
+        match sends {
+            true => say().await.unwrap(),
+            false => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+    for member in gone {
+        cluster.start(*member).await.unwrap();
+    }
+    eventually("a message arrives", 3 * SOON, say).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_stay_ready_without_redis() {
+    stay_ready_without(&[(Role::Redis, 1)], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_stay_ready_without_the_room_service() {
+    stay_ready_without(&[(Role::Room, 1), (Role::Room, 2)], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_stay_ready_without_the_message_service() {
+    stay_ready_without(&[(Role::Message, 1), (Role::Message, 2)], false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

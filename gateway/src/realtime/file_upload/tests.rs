@@ -73,7 +73,7 @@ impl Client {
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, forward: None };
         let edge = Realtime::start(parts, &bus, &process);
-        let session = Session::open(&edge, Transport::Polling { reading: false }, None);
+        let session = Session::open(&edge, Transport::Polling { reading: false }, None).unwrap();
         session.receive(&format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
         let mut client = Self { session, heard: Vec::new() };
         client.hears("40{").await;

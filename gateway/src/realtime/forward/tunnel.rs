@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::server::Stream;
+
 /// Most bytes that are read at once.
 const TURN: usize = 16 * 1024;
 /// An end that takes nothing for so long is given up; a session's own gateway gives up a little earlier.
@@ -23,9 +25,9 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Carries bytes both ways until one end closes.
 pub async fn run(client: Upgraded, owner: Upgraded) {
-    // Both sides are plain TCP, ours by the accept loop, the other by the connector.
-    let (Ok(client), Ok(owner)) = (client.downcast::<TokioIo<TcpStream>>(), owner.downcast::<TokioIo<TcpStream>>()) else { return };
-    let (mut client_io, mut owner_io) = (client.io.into_inner(), owner.io.into_inner());
+    // Both sides are TCP, ours by the accept loop, the other by the connector.
+    let (Ok(client), Ok(owner)) = (client.downcast::<TokioIo<Stream>>(), owner.downcast::<TokioIo<TcpStream>>()) else { return };
+    let (mut client_io, mut owner_io) = (client.io.into_inner().into_inner(), owner.io.into_inner());
     let (from_client, to_client) = client_io.split();
     let (from_owner, to_owner) = owner_io.split();
     let up = pin!(pump(client.read_buf, from_client, to_owner));

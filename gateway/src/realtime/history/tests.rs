@@ -14,7 +14,7 @@ use crate::testing::{eventually, fake};
 impl From<ListEventsResponse> for Page {
     fn from(page: ListEventsResponse) -> Self {
         let read = Read::from(page);
-        Self { part: 0..read.messages.len(), read: read.into() }
+        Self { part: 0..read.events.len(), read: read.into() }
     }
 }
 
@@ -56,7 +56,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
 }
 
 fn seqs(page: &Page) -> Vec<u64> {
-    page.messages().iter().map(|(seq, _)| *seq).collect()
+    page.events().iter().map(|event| event.seq).collect()
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn one_read_serves_all_who_came_before_it() {
         assert_eq!((page.last_seq(), page.epoch()), (900, "e"));
         match wanted {
             Wanted::After(after) => assert_eq!(seqs(&page), (after + 1..901).collect::<Vec<_>>()),
-            _ => assert!(page.messages().is_empty()),
+            _ => assert!(page.events().is_empty()),
         }
     }
     assert_eq!(log.reads.load(Ordering::SeqCst), 1);
@@ -77,7 +77,7 @@ async fn one_read_serves_all_who_came_before_it() {
     assert_eq!(newest.into_iter().map(|page| seqs(&page.unwrap()).len()).collect::<Vec<_>>(), [1, 50, 7]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
     // Whoever wants nothing of it costs no more than that.
-    assert!(history.read(ROOM, Wanted::End).await.unwrap().messages().is_empty());
+    assert!(history.read(ROOM, Wanted::End).await.unwrap().events().is_empty());
     assert!(history.waiting().is_empty());
 }
 

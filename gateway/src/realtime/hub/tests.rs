@@ -20,7 +20,7 @@ impl Listener for Client {
         true
     }
 
-    fn arrive(&self, _: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+    fn arrive(&self, _: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         match arrival {
             Arrival::Joined { answer, .. } => self.hear(answer.as_slice()),
             Arrival::Restored(events) => self.hear_from(last_seq + 1 - events.len() as u64, events),
@@ -72,11 +72,11 @@ fn say(hub: &Hub<Client>, room: Uuid, seqs: std::ops::RangeInclusive<u64>) -> us
     delivered
 }
 
-fn plain() -> Arrival {
+fn plain() -> Arrival<'static> {
     Arrival::Joined { answer: None, epoch: Uuid::nil() }
 }
 
-fn answered(answer: &str) -> Arrival {
+fn answered(answer: &str) -> Arrival<'static> {
     Arrival::Joined { answer: Some(Frame::engine(answer)), epoch: Uuid::nil() }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{Close, Outbox, Writer};
+use super::{Close, Cost, Outbox, Writer};
 use crate::realtime::packet::Frame;
 
 /// Small frames are copied together up to this size: one plain write of them costs less than a vectored one.
@@ -71,7 +71,7 @@ impl Outbox {
         };
         queue.writer = Writer::Flushing;
         let (frames, written) = (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.written));
-        let mut batch = Batch { frames, written, sent: 0, progress: false };
+        let mut batch = Batch { frames, written, sent: Cost::default(), progress: false };
         drop(queue);
         let result = batch.write(&stream);
         let mut queue = self.queue();
@@ -81,7 +81,7 @@ impl Outbox {
         let blocked = matches!(result, Ok(false));
         queue.frames = batch.frames;
         queue.writer = if blocked { Writer::Blocked } else { Writer::Nobody };
-        if batch.sent > 0 {
+        if batch.sent.all > 0 {
             queue.subtract(batch.sent, &self.roomy, &self.shared);
         }
         if more && !blocked {
@@ -102,7 +102,7 @@ struct Batch {
     /// So many bytes of the first frame are written.
     written: usize,
     /// What the frames cost that are written whole.
-    sent: usize,
+    sent: Cost,
     progress: bool,
 }
 
@@ -121,7 +121,7 @@ impl Batch {
                 && self.written >= first.websocket().len()
             {
                 self.written -= first.websocket().len();
-                self.sent += first.cost();
+                self.sent.add(first);
                 self.frames.pop_front();
             }
         }
@@ -179,7 +179,7 @@ mod tests {
         assert!(!outbox.queue().woken);
         outbox.flush();
         assert!(!outbox.queue().woken && outbox.is_empty());
-        assert_eq!(outbox.queue().bytes, 0);
+        assert_eq!(outbox.queue().cost.all, 0);
         let expected = frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat();
         let mut read = vec![0; expected.len()];
         client.read_exact(&mut read).await.unwrap();

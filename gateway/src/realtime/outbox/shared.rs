@@ -1,24 +1,18 @@
 //! What all outboxes of a gateway share: how much waits in them together, and whether anything may be written at all.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::pulse::Pulse;
+
 /// Changes of an outbox smaller than this are not counted: the counter is touched by few of those who read well.
 const STEP: usize = 16 * 1024;
-/// A clock that has not been seen going for so long says that the process stood still.
-const PAUSE_MS: u64 = 2000;
 /// How often it is looked whether little waits.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Read at every write: a few milliseconds coarse, and much cheaper than the exact one.
-#[cfg(target_os = "linux")]
-const CLOCK: ClockId = ClockId::MonotonicCoarse;
-#[cfg(not(target_os = "linux"))]
-const CLOCK: ClockId = ClockId::Monotonic;
 
 /// Shared by all outboxes.
 pub struct Shared {
@@ -26,14 +20,13 @@ pub struct Shared {
     limit: usize,
     total: AtomicUsize,
     over: Notify,
-    /// When the clock was last seen going, in milliseconds; the far future before anybody looks.
-    beat: AtomicU64,
+    pulse: Arc<Pulse>,
 }
 
 impl Shared {
-    /// Outboxes that hold at most so many bytes together.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, total: AtomicUsize::new(0), over: Notify::new(), beat: AtomicU64::new(u64::MAX) }
+    /// Outboxes that hold at most so many bytes together; nothing is written while the process does not know what it missed.
+    pub fn new(limit: usize, pulse: Arc<Pulse>) -> Self {
+        Self { limit, total: AtomicUsize::new(0), over: Notify::new(), pulse }
     }
 
     /// Takes note of an outbox that has changed from `counted` to `bytes`, and returns what is counted of it now.
@@ -68,51 +61,16 @@ impl Shared {
         }
     }
 
-    /// Says that the clock is going; `false` when it stood still before. Then nothing is written until [`resume`](Self::resume).
-    pub fn beat(&self) -> bool {
-        let now = now();
-        let goes = !stood_still(self.beat.load(Ordering::Relaxed), now);
-        if goes {
-            self.beat.store(now, Ordering::Relaxed);
-        }
-        goes
-    }
-
-    /// Has outboxes written again, unless the clock has stood still since `begin`.
-    pub fn resume(&self, begin: u64) -> bool {
-        let goes = !stood_still(begin, now());
-        if goes {
-            self.beat.store(begin, Ordering::Relaxed);
-        }
-        goes
-    }
-
-    /// As if the process had stood still.
-    #[cfg(test)]
-    pub fn stand_still(&self) {
-        self.beat.store(now() - PAUSE_MS - 1, Ordering::Relaxed);
-    }
-
-    /// Whether nothing may be written: the process stood still and does not know yet what has happened meanwhile.
+    /// Whether nothing may be written.
     pub fn is_paused(&self) -> bool {
-        stood_still(self.beat.load(Ordering::Relaxed), now())
+        self.pulse.is_paused()
     }
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self::new(usize::MAX)
+        Self::new(usize::MAX, Arc::default())
     }
-}
-
-/// The time in milliseconds, from some moment on.
-pub fn now() -> u64 {
-    let time = clock_gettime(CLOCK);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-fn stood_still(beat: u64, now: u64) -> bool {
-    now.saturating_sub(beat) > PAUSE_MS
 }
 
 #[cfg(test)]
@@ -121,7 +79,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_counted_follows_what_waits() {
-        let shared = Shared::new(3 * STEP);
+        let shared = Shared::new(3 * STEP, Arc::default());
         let mut counted = 0;
         for (bytes, expected) in [(STEP - 1, 0), (STEP, STEP), (2 * STEP - 1, STEP), (3 * STEP, 3 * STEP), (7, 7), (0, 0), (7, 0)] {
             counted = shared.count(counted, bytes);
@@ -135,17 +93,5 @@ mod tests {
         over.await;
         shared.count(other, 0);
         assert!(!shared.is_over());
-    }
-
-    #[test]
-    fn a_clock_that_stood_still_pauses_until_it_is_resumed() {
-        let shared = Shared::default();
-        assert!(!shared.is_paused() && shared.beat());
-        let long_ago = now() - PAUSE_MS - 100;
-        shared.beat.store(long_ago, Ordering::Relaxed);
-        assert!(shared.is_paused() && !shared.beat() && shared.is_paused());
-        assert!(!shared.resume(long_ago), "it stood still again meanwhile");
-        assert!(shared.is_paused());
-        assert!(shared.resume(now()) && !shared.is_paused() && shared.beat());
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pulse::{self, Pulse};
 
 #[test]
 fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
@@ -30,7 +31,21 @@ async fn answers_never_close_and_are_paced() {
     assert!(futures::poll!(&mut roomy).is_pending());
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     roomy.await;
-    assert_eq!(outbox.queue().owed, 0);
+}
+
+#[test]
+fn what_waits_unasked_is_bounded_however_much_is_owed() {
+    let outbox = Outbox::new(Arc::default());
+    let [answer, live] = [600_000, 300_000].map(|bytes| Frame::engine(&"x".repeat(bytes)));
+    outbox.answer(&[answer.clone(), answer.clone()]);
+    (0..3).for_each(|_| outbox.push(live.clone()));
+    assert_eq!(outbox.unasked(), 3 * live.cost());
+    // Answers that were sent raise no bound, though much still waits.
+    assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
+    assert_eq!(outbox.unasked(), 3 * live.cost());
+    outbox.push(live);
+    assert_eq!(outbox.closing(), Some(Close::Now));
+    assert_eq!((outbox.unasked(), outbox.queue().cost.all), (0, 0));
 }
 
 #[test]
@@ -45,7 +60,7 @@ fn the_end_takes_the_place_of_what_waits() {
 
 #[test]
 fn what_waits_is_counted_with_that_of_all_others() {
-    let shared = Arc::new(Shared::new(500_000));
+    let shared = Arc::new(Shared::new(500_000, Arc::default()));
     let [small, large] = [200_000, 400_000].map(|bytes| {
         let outbox = Outbox::new(shared.clone());
         outbox.push(Frame::engine(&"x".repeat(bytes)));
@@ -64,13 +79,12 @@ fn what_waits_is_counted_with_that_of_all_others() {
 
 #[test]
 fn nothing_is_taken_after_a_pause() {
-    let shared = Arc::<Shared>::default();
-    let outbox = Outbox::new(shared.clone());
-    shared.beat();
-    shared.stand_still();
+    let pulse = Arc::<Pulse>::default();
+    let outbox = Outbox::new(Arc::new(Shared::new(usize::MAX, pulse.clone())));
+    pulse.stand_still();
     outbox.push(Frame::engine("later"));
     assert_eq!(outbox.take_some(9, 999).len(), 0);
-    assert!(shared.resume(now()));
+    assert!(pulse.resume(pulse::now()));
     assert_eq!(outbox.take_some(9, 999).len(), 1);
 }
 
@@ -81,7 +95,7 @@ fn a_polling_payload_is_bounded() {
     assert_eq!(outbox.take_some(16, 1000).len(), 16);
     assert_eq!(outbox.take_some(16, 7).len(), 2);
     outbox.take_some(100, 1000);
-    assert_eq!(outbox.queue().bytes, 0);
+    assert_eq!(outbox.queue().cost.all, 0);
     outbox.push(Frame::engine("large"));
     assert_eq!(outbox.take_some(16, 2).len(), 1);
 }

@@ -6,26 +6,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use confab_common::{Result, grpc};
-use confab_proto::message::v1::ListEventsRequest;
 use confab_proto::room::v1::GetRoomRequest;
 use futures::future::{join_all, try_join_all};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::Offset;
+use crate::realtime::history::Wanted;
 use crate::realtime::hub::{Arrival, Joining, Listener, NotLive};
 use crate::realtime::join::{BEHIND, begin};
 use crate::realtime::packet::Frame;
-use crate::realtime::partition::encode;
 use crate::realtime::session::Session;
 
 /// Most events that a client is brought, and what they may cost; who has missed more reads history.
 const MAX_EVENTS: usize = 2_000;
 const MAX_COST: usize = 1024 * 1024;
-/// Events and bytes of one read.
-const PAGE_EVENTS: u32 = 200;
-const PAGE_BYTES: u32 = 256 * 1024;
-/// How long it may take; the client waits for its CONNECT to be answered.
+/// How long the client's turn may take to come when many return at once, and how long bringing it back may take then; the
+/// client waits for its CONNECT to be answered.
+const TURN: Duration = Duration::from_secs(20);
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that can be told that it is back.
@@ -33,6 +32,8 @@ pub struct Restored {
     rooms: Vec<Room>,
     epoch: Uuid,
     budget: Budget,
+    /// Held until what it has missed is counted among what waits for all clients.
+    _turn: OwnedSemaphorePermit,
 }
 
 /// A room that it is back in.
@@ -63,14 +64,15 @@ impl<E: Into<confab_common::Error>> From<E> for Inexact {
 pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored> {
     let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into() };
     let bring_back = async {
-        let _turn = session.edge.restores.acquire().await.map_err(|_| Inexact)?;
+        let turn = timeout(TURN, turn(session)).await.unwrap_or(Err(Inexact))?;
         let rooms = offset.rooms.iter().map(|(room, sent)| bring_back(session, *room, *sent, offset.epoch, &budget));
-        try_join_all(rooms).await
+        let rooms = timeout(WITHIN, try_join_all(rooms)).await.unwrap_or(Err(Inexact))?;
+        Ok((rooms, turn))
     };
-    let rooms = timeout(WITHIN, bring_back).await.unwrap_or(Err(Inexact));
-    metrics::counter!("confab_recoveries_total", "exact" => if rooms.is_ok() { "yes" } else { "no" }).increment(1);
-    match rooms {
-        Ok(rooms) => Some(Restored { rooms, epoch: offset.epoch, budget }),
+    let back = bring_back.await;
+    metrics::counter!("confab_recoveries_total", "exact" => if back.is_ok() { "yes" } else { "no" }).increment(1);
+    match back {
+        Ok((rooms, turn)) => Some(Restored { rooms, epoch: offset.epoch, budget, _turn: turn }),
         Err(Inexact) => {
             for room in offset.rooms.keys() {
                 session.edge.hub.leave(*room, session.id());
@@ -79,6 +81,13 @@ pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored
             None
         }
     }
+}
+
+/// The client's turn: few are brought back at once, and none while much waits for all clients together.
+async fn turn(session: &Session) -> Result<OwnedSemaphorePermit, Inexact> {
+    let turn = session.edge.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
+    session.edge.outboxes.roomy().await;
+    Ok(turn)
 }
 
 async fn bring_back(session: &Arc<Session>, id: Uuid, sent: Option<u64>, epoch: Uuid, budget: &Budget) -> Result<Room, Inexact> {
@@ -98,32 +107,24 @@ async fn bring_back(session: &Arc<Session>, id: Uuid, sent: Option<u64>, epoch: 
 impl Room {
     /// Reads up to the room's newest event.
     async fn read_on(&mut self, session: &Session, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
-        let clients = &session.edge.clients;
         loop {
-            let request = ListEventsRequest {
-                room_id: self.joining.room.to_string(),
-                before: None,
-                after: Some(self.seq),
-                limit: PAGE_EVENTS,
-                max_bytes: PAGE_BYTES,
-            };
-            let page = clients.message.clone().list_events(grpc::request(request, clients.read)).await?.into_inner();
-            if page.epoch.parse() != Ok(epoch) || page.last_seq < self.seq {
+            let page = session.edge.history.read(self.joining.room, Wanted::After(self.seq)).await?;
+            if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
                 return Err(Inexact);
             }
-            for event in &page.events {
+            for event in page.events() {
                 if event.seq != self.seq + 1 {
                     return Err(Inexact);
                 }
-                let frame = encode(event);
+                let frame = event.frame();
                 budget.take(frame.cost())?;
                 self.missed.push(frame);
                 self.seq = event.seq;
             }
-            if self.seq >= page.last_seq {
+            if self.seq >= page.last_seq() {
                 return Ok(());
             }
-            if page.events.is_empty() {
+            if page.events().is_empty() {
                 return Err(Inexact);
             }
         }
@@ -131,7 +132,8 @@ impl Room {
 
     async fn go_live(mut self, session: &Arc<Session>, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
         loop {
-            match session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(std::mem::take(&mut self.missed))) {
+            let live = session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(&self.missed));
+            match live {
                 Ok(()) => return Ok(()),
                 // It has left or joined again by itself since it was told that it is back.
                 Err(NotLive::Cancelled) if session.socket.is_in(self.joining.room) => return Ok(()),
@@ -149,7 +151,7 @@ impl Restored {
     /// Has the client sent what it has missed, and from then on what is new. It has been told that it is back. `false` when that
     /// has failed: it must be closed, and comes back with the offset that it has got to.
     pub async fn go_live(self, session: &Arc<Session>) -> bool {
-        let Self { rooms, epoch, budget } = self;
+        let Self { rooms, epoch, budget, _turn } = self;
         let live = join_all(rooms.into_iter().map(|room| room.go_live(session, epoch, &budget)));
         timeout(WITHIN, live).await.is_ok_and(|rooms| rooms.iter().all(Result::is_ok))
     }
@@ -165,3 +167,6 @@ impl Budget {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

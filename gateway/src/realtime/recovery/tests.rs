@@ -29,7 +29,7 @@ impl Client {
         self.sent.lock().unwrap().extend_from_slice(frames);
     }
 
-    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival, missed: &[Frame]) {
+    fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         self.recovery.arrive(room, last_seq, arrival, missed, |frames| self.queue(frames));
     }
 
@@ -94,8 +94,8 @@ fn every_event_says_how_far_the_client_has_got() {
 fn a_client_that_was_brought_back_goes_on_from_there() {
     let before = Offset { epoch: EPOCH, rooms: [(ROOM, Some(2)), (OTHER, Some(9))].into(), ..Offset::new(USER) };
     let client = Client { pid: before.pid(), recovery: Recovery::new(before), sent: Mutex::default() };
-    client.arrive(ROOM, 4, &Arrival::Restored(frames(&[3, 4])), &frames(&[5]));
-    client.arrive(OTHER, 9, &Arrival::Restored(Vec::new()), &[]);
+    client.arrive(ROOM, 4, &Arrival::Restored(&frames(&[3, 4])), &frames(&[5]));
+    client.arrive(OTHER, 9, &Arrival::Restored(&[]), &[]);
     let at = |seq| Some(vec![(ROOM, seq), (OTHER, 9)]);
     assert_eq!(client.sent(), [(json!(3), at(3)), (json!(4), at(4)), (json!(5), at(5))]);
     // A join that came to nothing leaves it where it was.

@@ -10,6 +10,7 @@ use super::{Phase, dispatch};
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
+use crate::realtime::registry::NotSignedIn;
 use crate::realtime::session::{Session, Transport, secret};
 
 /// What comes with CONNECT. What is of another type than expected counts as missing.
@@ -51,19 +52,19 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     if *session.transport() == Transport::Closed {
         return;
     }
-    if !edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user) {
+    let is_revoked = || edge.revocations.is_revoked(&identity.session_id);
+    let signed_in = edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user, is_revoked);
+    if signed_in == Err(NotSignedIn::TooMany) {
         metrics::counter!("confab_limits_total", "limit" => "sockets_per_user").increment(1);
         return session.outbox.close(Close::Now);
     }
-    // Registered first, then asked: a logout in between is seen by one of the two.
-    let revoked = edge.revocations.is_revoked(&identity.session_id);
     let user = identity.user.id.clone();
     let _ = session.socket.identity.set(identity);
     if *session.transport() == Transport::Closed {
         // It went while its token was looked at, without knowing whom to sign out.
         return edge.registry.remove(&session, session.socket.identity());
     }
-    if revoked {
+    if signed_in == Err(NotSignedIn::Revoked) {
         return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
     }
     let restored = match auth.recovery == true {

@@ -2,9 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
@@ -28,19 +26,16 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::FileId;
-use crate::server::Place;
 use crate::upload::PATIENCE;
 
-/// Handed to the client at once, in bytes, and how long it may take over that.
+/// Handed to the client at once, in bytes.
 const PIECE: usize = 64 * 1024;
-const STUCK: Duration = Duration::from_secs(60);
 
 pub(in crate::rest) async fn download(
     State(app): State<Arc<App>>,
     method: Method,
     reader: FileReader,
     FileId(id): FileId,
-    place: Option<Extension<Place>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
@@ -75,7 +70,7 @@ pub(in crate::rest) async fn download(
             let call = app.clients.read.streaming_answer();
             let bytes =
                 app.clients.file.clone().download(request(ask, call)).await.map_err(|status| refusal(&reader, status))?.into_inner();
-            body(bytes, length, place.map(|Extension(place)| place)).await?
+            body(bytes, length).await?
         }
     };
     Ok((status, known, range, description(&file), [(CONTENT_LENGTH, length)], body).into_response())
@@ -105,7 +100,7 @@ fn description(file: &File) -> impl axum::response::IntoResponseParts {
 }
 
 /// The answer's body. Before it begins, the first bytes are there: until then a failure is still an answer of its own.
-async fn body(mut bytes: Streaming<DownloadResponse>, length: u64, place: Option<Place>) -> Result<Body, Problem> {
+async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
     let first = next(&mut bytes).await?;
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -113,51 +108,39 @@ async fn body(mut bytes: Streaming<DownloadResponse>, length: u64, place: Option
             passed = pass(first, bytes, length, &sender) => passed,
             () = sender.closed() => return,
         };
-        match passed {
-            Ok(()) => {}
-            // The client sees a body that is too short, and no other request on this connection.
-            Err(Broken::Service(error)) => {
-                tracing::warn!(%error, "a download broke off");
-                let _ = timeout(STUCK, sender.send(Err(io::Error::other(error)))).await;
-            }
-            Err(Broken::Client) => {
-                if let Some(place) = place {
-                    place.hang_up();
-                }
-            }
+        // The client sees a body that is too short, and no other request on this connection.
+        if let Err(error) = passed {
+            tracing::warn!(%error, "a download broke off");
+            let _ = sender.send(Err(io::Error::other(error))).await;
         }
     });
     Ok(Body::from_stream(poll_fn(move |context| receiver.poll_recv(context))))
 }
 
-/// Why a download ends early.
-enum Broken {
-    Service(Error),
-    /// It takes nothing any more.
-    Client,
-}
-
+/// Passes the bytes on, as long as somebody takes them.
 async fn pass(
     mut chunk: Option<Bytes>,
     mut bytes: Streaming<DownloadResponse>,
     mut left: u64,
     client: &mpsc::Sender<io::Result<Bytes>>,
-) -> Result<(), Broken> {
+) -> Result<(), Error> {
     while let Some(mut rest) = chunk {
         if rest.len() as u64 > left {
-            return Err(Broken::Service(Error::internal("a file is longer than it says")));
+            return Err(Error::internal("a file is longer than it says"));
         }
         left -= rest.len() as u64;
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(PIECE));
-            timeout(STUCK, client.send(Ok(piece))).await.map_err(|_| Broken::Client)?.map_err(|_| Broken::Client)?;
+            if client.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
         }
         if left == 0 {
             return Ok(());
         }
-        chunk = next(&mut bytes).await.map_err(Broken::Service)?;
+        chunk = next(&mut bytes).await?;
     }
-    Err(Broken::Service(Error::internal("a file is shorter than it says")))
+    Err(Error::internal("a file is shorter than it says"))
 }
 
 async fn next(bytes: &mut Streaming<DownloadResponse>) -> Result<Option<Bytes>, Error> {

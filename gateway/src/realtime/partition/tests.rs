@@ -1,0 +1,103 @@
+//! Hints that come in another order, channels that have gone deaf, heads that fall.
+
+use std::ops::RangeInclusive;
+
+use super::*;
+use crate::realtime::outbox::Close;
+use crate::realtime::testing::{Client, World, partition};
+use crate::testing::{bus, eventually};
+
+/// A world whose log cannot be read, with a client: what it hears came by hints.
+async fn by_hints_alone(content: usize) -> (World, Client) {
+    let world = World::with(bus(), &[], content).await;
+    let client = world.member().await;
+    world.log.readable.store(false, Ordering::SeqCst);
+    (world, client)
+}
+
+fn tell_of_each(world: &World, positions: impl IntoIterator<Item = u64>) {
+    positions.into_iter().for_each(|position| world.publish(world.hint(position, 1).encode_to_vec()));
+}
+
+/// Of hints beyond a hole these are heard once the hole is closed, and the rest as soon as the log can be read.
+async fn parks(content: usize, beyond: RangeInclusive<u64>, parked: u64) {
+    let (world, mut client) = by_hints_alone(content).await;
+    world.append(beyond.end() - 7);
+    tell_of_each(&world, beyond.clone());
+    tell_of_each(&world, [8]);
+    assert_eq!(client.hears_up_to(parked).await, (8..=parked).collect::<Vec<_>>());
+    world.heads_asked(2).await;
+    client.listen();
+    assert_eq!(client.seqs().last(), Some(&parked));
+    world.log.readable.store(true, Ordering::SeqCst);
+    assert_eq!(client.hears_up_to(*beyond.end()).await, (8..=*beyond.end()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn hints_that_crossed_are_put_in_order_without_the_log() {
+    let (world, mut client) = by_hints_alone(300).await;
+    let last = world.append(6);
+    for first in [12, 10, 8] {
+        world.publish(world.hint(first, 2).encode_to_vec());
+    }
+    assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn no_more_hints_are_parked_than_may() {
+    parks(300, 9..=80, 8 + MAX_PARKED as u64).await;
+}
+
+#[tokio::test]
+async fn no_more_bytes_are_parked_than_may() {
+    parks(50_000, 9..=16, 8 + (MAX_PARKED_BYTES / 50_200) as u64).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_waits_a_moment_for_the_one_before_it() {
+    let world = World::new(bus()).await;
+    let mut client = world.member().await;
+    let last = world.append(2);
+    let begin = Instant::now();
+    tell_of_each(&world, [last]);
+    eventually(|| world.log.reads.load(Ordering::SeqCst) > 0).await;
+    assert!((REORDER..2 * REORDER).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(client.hears_up_to(last).await, [last - 1, last]);
+}
+
+#[tokio::test]
+async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
+    let world = World::new(bus()).await;
+    let mut client = world.member().await;
+    world.edge.follower.subscriptions.unsubscribe(channel::log(partition()));
+    let missed = world.append(1);
+    assert_eq!(client.hears_up_to(missed).await, [missed]);
+    // From now on hints are heard again.
+    world.log.readable.store(false, Ordering::SeqCst);
+    let last = world.append(1);
+    eventually(|| {
+        tell_of_each(&world, [last]);
+        client.listen();
+        client.seqs().last() == Some(&last)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_has_lost_what_it_had_is_a_new_one() {
+    let world = World::new(bus()).await;
+    let mut client = world.member().await;
+    let last = world.say(3);
+    client.hears_up_to(last).await;
+    // One answer may be old.
+    world.log.head.store(last - 2, Ordering::SeqCst);
+    world.heads_asked(1).await;
+    world.log.head.store(last, Ordering::SeqCst);
+    world.heads_asked(3).await;
+    assert_eq!(client.session.outbox.closing(), None);
+    world.log.head.store(last - 2, Ordering::SeqCst);
+    eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
+    let mut back = world.member().await;
+    let next = world.say(1);
+    assert_eq!(back.hears_up_to(next).await, [last - 1]);
+}

@@ -1,0 +1,121 @@
+//! Bringing clients back over a log that answers as told.
+
+use confab_common::bus::Bus;
+use serde_json::json;
+
+use super::*;
+use crate::realtime::RESTORES;
+use crate::realtime::recovery::Recovery;
+use crate::realtime::testing::{Client, EPOCH, World, connect, partition};
+use crate::testing::services::ROOM;
+use crate::testing::{bus, identity};
+
+/// A world in which a hundred events cost a client more than it can be brought.
+async fn world(bus: Bus) -> World {
+    World::with(bus, &[], 12_000).await
+}
+
+fn room() -> Uuid {
+    ROOM.parse().unwrap()
+}
+
+/// Where a client in the room is that was sent everything up to this number.
+fn at(sent: u64) -> Offset {
+    let epoch = EPOCH.parse().unwrap();
+    Offset { epoch, rooms: [(room(), Some(sent))].into(), ..Offset::new(&identity().user.id) }
+}
+
+/// A client that has connected to be brought back from there.
+async fn returning(world: &World, offset: &Offset) -> Client {
+    let mut client = world.client();
+    client.emit(&connect(json!({})));
+    client.hears("40{").await;
+    client.heard.clear();
+    let _ = client.session.socket.recovery.set(Box::new(Recovery::new(offset.clone())));
+    client
+}
+
+#[tokio::test]
+async fn what_was_read_is_not_lost_when_more_must_be_read() {
+    let world = world(bus()).await;
+    let (mut member, joining) = (world.member().await, world.member().await);
+    // Somebody's join takes long: meanwhile the room's tail is kept, as far as it goes.
+    world.edge.hub.begin_join(room(), partition(), &joining.session);
+    let sent = world.say(70);
+    member.hears_up_to(sent).await;
+    let offset = at(sent - 3);
+    let mut client = returning(&world, &offset).await;
+    let restored = restore(&client.session, &offset).await.unwrap();
+    // All three are read; now the tail overflows.
+    let last = world.say(20);
+    member.hears_up_to(last).await;
+    assert!(restored.go_live(&client.session).await);
+    assert_eq!(client.hears_up_to(last).await, (sent - 2..=last).collect::<Vec<_>>());
+    world.edge.hub.check_invariants();
+}
+
+#[tokio::test]
+async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
+    let world = world(bus()).await;
+    let offset = at(7);
+    for (missed, fits) in [(80, true), (10, false)] {
+        world.append(missed);
+        let client = returning(&world, &offset).await;
+        let restored = restore(&client.session, &offset).await;
+        assert_eq!(restored.is_some(), fits);
+        assert_eq!(client.session.socket.is_in(room()), fits);
+        client.session.finish();
+    }
+    assert!(world.edge.hub.members(room()).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_brought_back_while_much_waits_for_others() {
+    let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 12_000).await;
+    let (mut member, stalled) = (world.member().await, world.member().await);
+    for _ in 0..3 {
+        let sent = world.say(10);
+        member.hears_up_to(sent).await;
+    }
+    let offset = at(37);
+    let client = returning(&world, &offset).await;
+    let mut restoring = Box::pin(restore(&client.session, &offset));
+    let early = timeout(Duration::from_millis(200), &mut restoring).await;
+    assert!(early.is_err(), "more than half of what may wait does so already");
+    stalled.session.finish();
+    drop(stalled);
+    assert!(restoring.await.unwrap().go_live(&client.session).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_brought_back_waits_for_its_turn_however_slow_the_storm() {
+    let world = world(bus()).await;
+    let offset = at(5);
+    let turns = world.edge.restores.clone().acquire_many_owned(RESTORES as u32).await.unwrap();
+    let client = returning(&world, &offset).await;
+    let mut restoring = Box::pin(restore(&client.session, &offset));
+    assert!(timeout(Duration::from_secs(15), &mut restoring).await.is_err());
+    drop(turns);
+    let restored = restoring.await.unwrap();
+    assert_eq!(world.edge.restores.available_permits(), RESTORES - 1, "what was read is held");
+    assert!(restored.go_live(&client.session).await);
+    assert_eq!(world.edge.restores.available_permits(), RESTORES);
+}
+
+#[tokio::test]
+async fn one_read_serves_many_who_return() {
+    let world = world(bus()).await;
+    let _member = world.member().await;
+    let (last, offset) = (world.append(9), at(7));
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(returning(&world, &offset).await);
+    }
+    let before = world.log.lists.load(Ordering::SeqCst);
+    let restored = join_all(clients.iter().map(|client| restore(&client.session, &offset))).await;
+    assert!(world.log.lists.load(Ordering::SeqCst) - before <= 3, "{}", world.log.lists.load(Ordering::SeqCst) - before);
+    for (restored, client) in restored.into_iter().zip(&mut clients) {
+        assert!(restored.unwrap().go_live(&client.session).await);
+        assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+    }
+}

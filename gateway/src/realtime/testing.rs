@@ -1,0 +1,270 @@
+//! Real time over a log that answers as told, and clients of it without a network.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use confab_common::bus::Bus;
+use confab_common::process::Process;
+use confab_common::{Code, Error};
+use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
+use confab_proto::message::v1::{Event, GetHeadsRequest, GetHeadsResponse, Head, Hint};
+use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
+use confab_proto::{channel, partition};
+use prost::Message;
+use serde_json::{Value, json};
+
+use super::session::{Session, Transport};
+use super::{Parts, Realtime};
+use crate::clients::Clients;
+use crate::edge::cors::Origins;
+use crate::revocations::Revocations;
+use crate::send::Sender;
+use crate::testing::services::{self, ROOM};
+use crate::testing::{claims, eventually, fake};
+use crate::tokens::Tokens;
+use crate::tokens::tests::signed;
+
+pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
+pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";
+const PARTITIONS: u32 = 64;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(clap::Parser)]
+struct Settings {
+    #[command(flatten)]
+    gateway: crate::config::GatewayConfig,
+}
+
+/// The log of one room, whose events have the same number there and in their partition.
+pub struct Log {
+    pub epoch: Mutex<&'static str>,
+    pub head: AtomicU64,
+    content: String,
+    /// Nobody answers.
+    pub away: AtomicBool,
+    /// Whether the partition can be read.
+    pub readable: AtomicBool,
+    /// How often heads were asked for, the partition read, the room's history read.
+    pub heads: AtomicU64,
+    pub reads: AtomicU64,
+    pub lists: AtomicU64,
+    /// Done once, while the room's history is read.
+    pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Log {
+    pub fn event(&self, seq: u64) -> Event {
+        let (room_id, content) = (ROOM.into(), self.content.clone());
+        Event { partition: partition(), position: seq, room_id, seq, content, ..Event::default() }
+    }
+
+    /// What follows a number, within a bound of bytes.
+    fn events(&self, after: u64, head: u64, max_bytes: u32) -> Vec<Event> {
+        let mut bytes = 0;
+        let within = |event: &Event| {
+            bytes += event.encoded_len();
+            bytes <= max_bytes as usize
+        };
+        (after + 1..=head).map(|seq| self.event(seq)).take_while(within).collect()
+    }
+
+    fn answer(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
+        let (epoch, head) = (self.epoch.lock().unwrap().to_string(), self.head.load(Ordering::SeqCst));
+        match method {
+            _ if self.away.load(Ordering::SeqCst) => Err(Error::new(Code::Unavailable, "not now")),
+            "GetHeads" => {
+                self.heads.fetch_add(1, Ordering::SeqCst);
+                let partitions = GetHeadsRequest::decode(body).unwrap().partitions;
+                let position = |wanted| if wanted == partition() { head } else { 0 };
+                let heads = partitions.into_iter().map(|partition| Head { partition, position: position(partition) }).collect();
+                Ok(GetHeadsResponse { epoch, partition_count: PARTITIONS, heads }.encode_to_vec())
+            }
+            "ReadLog" => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+                if !self.readable.load(Ordering::SeqCst) {
+                    return Err(Error::new(Code::Unavailable, "not now"));
+                }
+                let request = ReadLogRequest::decode(body).unwrap();
+                Ok(ReadLogResponse { epoch, head, events: self.events(request.after, head, request.max_bytes) }.encode_to_vec())
+            }
+            "ListEvents" => {
+                self.lists.fetch_add(1, Ordering::SeqCst);
+                if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+                    meanwhile();
+                }
+                let request = ListEventsRequest::decode(body).unwrap();
+                let mut events = request.after.map_or_else(Vec::new, |after| self.events(after, head, request.max_bytes));
+                events.truncate(request.limit as usize);
+                Ok(ListEventsResponse { epoch, last_seq: head, events, more: false }.encode_to_vec())
+            }
+            _ => Err(Error::internal("not asked for here")),
+        }
+    }
+}
+
+/// That of the room.
+pub fn partition() -> u32 {
+    partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
+}
+
+/// CONNECT of the one user that there is, with more than a token.
+pub fn connect(mut auth: Value) -> String {
+    auth["token"] = signed(1, &claims(json!({}))).into();
+    format!("40{auth}")
+}
+
+pub struct World {
+    pub log: Arc<Log>,
+    /// How many have logged out: everybody here has the same sign-in.
+    pub revoked: Arc<AtomicU64>,
+    pub bus: Bus,
+    pub process: Process,
+    pub edge: Arc<Realtime>,
+}
+
+/// For [`World::revoked`]: auth is away.
+pub const AWAY: u64 = u64::MAX;
+
+impl World {
+    pub async fn new(bus: Bus) -> Self {
+        Self::with(bus, &[], 300).await
+    }
+
+    /// With these settings, and events whose content has so many bytes.
+    pub async fn with(bus: Bus, settings: &[&str], content: usize) -> Self {
+        let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
+        let log = Arc::new(Log {
+            epoch: Mutex::new(EPOCH),
+            head: AtomicU64::new(7),
+            content: "x".repeat(content),
+            away: AtomicBool::new(false),
+            readable: AtomicBool::new(true),
+            heads: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+            meanwhile: Mutex::default(),
+        });
+        let revoked = Arc::<AtomicU64>::default();
+        let (answering, revocations) = (log.clone(), revoked.clone());
+        let auth = fake(move |method, body: Bytes| match (method, revocations.load(Ordering::SeqCst)) {
+            ("ListRevocations", AWAY) => Err(Error::new(Code::Unavailable, "not now")),
+            ("ListRevocations", head) => {
+                let after = ListRevocationsRequest::decode(body).unwrap().after;
+                let revocation = |number| Revocation { number, session_id: "session".into(), expires_at_ms: i64::MAX };
+                Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }.encode_to_vec())
+            }
+            _ => services::auth(method, body),
+        });
+        let message = fake(move |method, body| answering.answer(method, body));
+        let other = || fake(services::room);
+        let clients = Clients::new(auth, other(), message, other(), config.request_timeout);
+        let process = Process::new();
+        let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
+        let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
+        let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, forward: None };
+        let edge = Realtime::start(parts, &bus, &process);
+        process.readiness.started();
+        let world = Self { log, revoked, bus, process, edge };
+        eventually(|| world.process.readiness.missing().is_none()).await;
+        world
+    }
+
+    /// A client that has not connected.
+    pub fn client(&self) -> Client {
+        let session = Session::open(&self.edge, Transport::Polling { reading: false }, None).unwrap();
+        Client { session, heard: Vec::new(), seqs: Vec::new() }
+    }
+
+    /// A client in the room.
+    pub async fn member(&self) -> Client {
+        let mut client = self.client();
+        client.emit(&connect(json!({})));
+        client.hears("40{").await;
+        client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
+        client.hears("430[{\"ok\":true").await;
+        client.heard.clear();
+        client
+    }
+
+    /// Appends events; the last one's number.
+    pub fn append(&self, count: u64) -> u64 {
+        self.log.head.fetch_add(count, Ordering::SeqCst) + count
+    }
+
+    /// Tells of events, as a replica does after a commit.
+    pub fn hint(&self, first: u64, count: u64) -> Hint {
+        let events = (first..first + count).map(|seq| self.log.event(seq)).collect();
+        Hint { epoch: EPOCH.into(), partition: partition(), first_position: first, events }
+    }
+
+    pub fn publish(&self, payload: impl Into<Bytes>) {
+        self.bus.publish(channel::log(partition()), payload);
+    }
+
+    /// Appends events and tells of them; the last one's number.
+    pub fn say(&self, count: u64) -> u64 {
+        let last = self.append(count);
+        self.publish(self.hint(last + 1 - count, count).encode_to_vec());
+        last
+    }
+
+    /// Waits until the heads have been asked for so many times more.
+    pub async fn heads_asked(&self, times: u64) {
+        let asked = self.log.heads.load(Ordering::SeqCst);
+        eventually(|| self.log.heads.load(Ordering::SeqCst) >= asked + times).await;
+    }
+}
+
+pub struct Client {
+    pub session: Arc<Session>,
+    pub heard: Vec<String>,
+    seqs: Vec<u64>,
+}
+
+impl Client {
+    pub fn emit(&self, text: &str) {
+        self.session.receive(text).unwrap();
+        self.session.socket.start_lanes(&self.session);
+    }
+
+    pub fn listen(&mut self) {
+        let frames = self.session.outbox.take_some(16, usize::MAX);
+        self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    }
+
+    /// Waits for what begins so.
+    pub async fn hears(&mut self, begin: &str) {
+        eventually(|| {
+            self.listen();
+            self.heard.iter().any(|heard| heard.starts_with(begin))
+        })
+        .await;
+    }
+
+    /// Reads on until it has heard the event of that number; the numbers of all that it heard.
+    pub async fn hears_up_to(&mut self, last: u64) -> Vec<u64> {
+        let reading = async {
+            loop {
+                self.listen();
+                let heard = self.seqs();
+                if heard.last() == Some(&last) {
+                    return heard;
+                }
+                assert_eq!(self.session.outbox.closing(), None, "after {:?}", heard.last());
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("all of it")
+    }
+
+    /// The numbers of the events that it has heard.
+    pub fn seqs(&mut self) -> Vec<u64> {
+        let number = |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
+        self.seqs.extend(self.heard.drain(..).filter_map(|packet| number(&packet)));
+        self.seqs.clone()
+    }
+}

@@ -4,6 +4,7 @@ mod cluster;
 mod conversation;
 #[cfg(test)] // Says to the linter that all of it is tests, what they share included.
 mod files;
+#[cfg(test)]
 mod following;
 mod history;
 mod leaving;

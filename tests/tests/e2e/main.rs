@@ -5,6 +5,7 @@ mod conversation;
 #[cfg(test)] // Says to the linter that all of it is tests, what they share included.
 mod files;
 mod following;
+mod healthcheck;
 mod history;
 mod leaving;
 mod realtime;

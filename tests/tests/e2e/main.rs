@@ -5,6 +5,7 @@ mod conversation;
 #[cfg(test)] // Says to the linter that all of it is tests, what they share included.
 mod files;
 mod following;
+#[cfg(test)] // Likewise.
 mod healthcheck;
 mod history;
 mod leaving;
@@ -13,4 +14,6 @@ mod recovery;
 mod rest;
 mod rolling;
 mod stickiness;
+#[cfg(test)] // Likewise.
+mod stores;
 mod world;

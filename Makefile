@@ -1,12 +1,14 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint fmt cluster-up cluster-down cluster-status cluster-test bench
+.PHONY: help run test images chaos lint fmt cluster-up cluster-down cluster-status cluster-test bench
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
 FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)
+# Where there is no newer one; it needs no engine to check docker-compose.yml.
+COMPOSE = $(shell docker compose version > /dev/null 2>&1 || echo docker-compose:docker-compose)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -15,7 +17,8 @@ run: ## everything in one process on http://127.0.0.1:8080
 	cargo run --release
 
 test: ## every test; installs or starts what they need
-	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS)
+	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS) $(COMPOSE)
+	@scripts/check-deploy.sh
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
 	@scripts/build-failpoints.sh
@@ -25,6 +28,9 @@ test: ## every test; installs or starts what they need
 	target/debug/chaos --breakage no-hints-no-heads
 	target/debug/chaos --breakage skip-repeat-check
 	target/debug/chaos
+
+images: ## the image of every program, built and tried; needs docker or podman
+	@scripts/build-images.sh
 
 chaos: ## everything that can break does, for MINUTES=10, by SEED=; proves that nothing is lost, repeated or reordered
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS)

@@ -38,7 +38,8 @@ pub struct ForwardConfig {
     /// Address on which other gateways reach this one; not for clients
     #[arg(long, env = "CONFAB_FORWARD_LISTEN", value_name = "ADDRESS", requires = "gateway_url")]
     pub forward_listen: Option<SocketAddr>,
-    /// The same address as other gateways see it [default: the one it listens on]
+    /// The same address as other gateways see it [default: the one it listens on; when it listens on all, the one at
+    /// CONFAB_GATEWAY_URL that is this machine's]
     #[arg(long, env = "CONFAB_FORWARD_ADDRESS", value_name = "ADDRESS", requires = "forward_listen")]
     pub forward_address: Option<SocketAddr>,
 }

@@ -59,7 +59,12 @@ pub struct App {
 
 /// The gateway as a program of its own.
 #[derive(Debug, clap::Parser)]
-#[command(name = "confab-gateway", version, about = "Confab's edge: REST and Socket.IO for clients, gRPC to the services")]
+#[command(
+    name = "confab-gateway",
+    version,
+    about = "Confab's edge: REST and Socket.IO for clients, gRPC to the services",
+    mut_args(|flag| flag.global(true)),
+)]
 pub struct Program {
     /// Settings of every program.
     #[command(flatten)]
@@ -148,7 +153,7 @@ pub async fn start(
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
-    let forward = Forward::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout)?;
+    let forward = Forward::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;
     let listener = match config.forward.forward_listen {
         Some(listen) => {
             let listener = TcpListener::bind(listen).await;

@@ -1,6 +1,7 @@
 //! Sessions of other gateways: what comes for one is passed on to the gateway that has it, in one hop and never twice.
 
 mod node;
+mod own;
 mod seal;
 mod tunnel;
 
@@ -53,7 +54,9 @@ const PASSED_BACK: [HeaderName; 4] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT,
 /// What is needed to forward, checked.
 struct Settings {
     targets: Vec<String>,
-    own: SocketAddr,
+    listen: SocketAddr,
+    /// As other gateways see it; `None`: to be found out.
+    own: Option<SocketAddr>,
     key: hmac::Key,
 }
 
@@ -62,9 +65,8 @@ impl Settings {
         let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
         let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways know one another by it")?;
         let own = config.forward_address.or((!listen.ip().is_unspecified()).then_some(listen));
-        let own = own.context("CONFAB_FORWARD_ADDRESS: say by which address other gateways reach this one")?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
-        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, own, key }))
+        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, key }))
     }
 }
 
@@ -90,9 +92,14 @@ impl Forward {
     /// The way to the gateways that the settings name; `None` when they name none.
     ///
     /// # Errors
-    /// When something is wrong with them.
-    pub fn open(config: &ForwardConfig, key: Option<&Secret>, patience: Duration) -> anyhow::Result<Option<Self>> {
-        let Some(Settings { targets, own, key }) = Settings::of(config, key)? else { return Ok(None) };
+    /// When something is wrong with them, or this gateway cannot find out its address.
+    pub async fn open(config: &ForwardConfig, key: Option<&Secret>, patience: Duration) -> anyhow::Result<Option<Self>> {
+        let Some(Settings { targets, listen, own, key }) = Settings::of(config, key)? else { return Ok(None) };
+        let own = match own {
+            Some(own) => own,
+            None => own::find(&targets, listen.port()).await?,
+        };
+        tracing::info!(%own, "other gateways reach this one");
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));

@@ -148,10 +148,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// An unknown `CONFAB_` variable, a file that cannot be read, a setting given twice.
-pub fn load<C: clap::Parser>() -> anyhow::Result<C> {
+pub fn read(command: clap::Command) -> anyhow::Result<clap::ArgMatches> {
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let arguments = arguments(&C::command(), std::env::args_os().collect(), environment)?;
-    Ok(C::parse_from(arguments))
+    let arguments = arguments(&command, std::env::args_os().collect(), environment)?;
+    Ok(command.get_matches_from(arguments))
 }
 
 /// The program's arguments, with those added that stand in files.

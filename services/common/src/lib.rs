@@ -8,6 +8,7 @@ pub mod error;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod grpc;
+mod healthcheck;
 pub mod pg;
 pub mod process;
 pub mod program;

@@ -136,8 +136,10 @@ impl Pool {
         match migrate {
             Migrate::Auto => {
                 // A session lock: replicas that start together take turns, and a crash frees it.
+                // One that was made for us needs no right to make any, which `IF NOT EXISTS` would ask for all the same.
                 let lock = format!(
-                    "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}')); CREATE SCHEMA IF NOT EXISTS {schema};"
+                    "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
+                     DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;"
                 );
                 client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"))?;
                 let outcome = migrations.run_async(&mut **client).await.with_context(|| format!("migrating schema {schema}"));

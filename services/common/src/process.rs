@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clap::FromArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
-use crate::{admin, telemetry};
+use crate::{admin, healthcheck, telemetry};
 
 /// What a program's `main` gets.
 #[derive(Clone)]
@@ -55,14 +56,20 @@ pub trait Settings: clap::Parser {
     }
 }
 
-/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns.
+/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns. Every program also
+/// has the subcommand `healthcheck`, which looks at no other settings than where the admin port is.
 /// After a signal `main` has the drain time to return; a second signal or the deadline ends the process.
 pub fn run<C, F>(main: impl FnOnce(C, Process) -> F) -> ExitCode
 where
     C: Settings,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let ended = config::load::<C>().and_then(|config| {
+    let ended = config::read(C::command().subcommand(healthcheck::command())).and_then(|given| {
+        if given.subcommand_name() == Some(healthcheck::NAME) {
+            let admin = CommonConfig::from_arg_matches(&given)?.admin_listen;
+            return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(healthcheck::ask(admin));
+        }
+        let config = C::from_arg_matches(&given)?;
         telemetry::init(config.common())?;
         config.check()?;
         raise_descriptor_limit();

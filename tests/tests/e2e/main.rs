@@ -6,6 +6,8 @@ mod conversation;
 mod files;
 #[cfg(test)]
 mod following;
+#[cfg(test)] // Likewise.
+mod healthcheck;
 mod history;
 mod leaving;
 mod realtime;
@@ -13,4 +15,6 @@ mod recovery;
 mod rest;
 mod rolling;
 mod stickiness;
+#[cfg(test)] // Likewise.
+mod stores;
 mod world;

@@ -1,0 +1,29 @@
+-- A schema for each service, and who may do what: `confab_migrate` alone makes and changes tables, a service reads and writes
+-- those of its own schema. psql runs it once, in an empty database, as its owner; the passwords are in its environment.
+\set ON_ERROR_STOP on
+\getenv migrate_password MIGRATE_DB_PASSWORD
+\getenv auth_password AUTH_DB_PASSWORD
+\getenv room_password ROOM_DB_PASSWORD
+\getenv message_password MESSAGE_DB_PASSWORD
+\getenv file_password FILE_DB_PASSWORD
+
+BEGIN;
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexec
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+
+CREATE ROLE confab_migrate LOGIN PASSWORD :'migrate_password';
+SELECT format('GRANT CONNECT ON DATABASE %I TO confab_migrate', current_database()) \gexec
+
+-- Each line is a statement, made for each service.
+SELECT format(statement, service, password, current_database())
+FROM (VALUES ('auth', :'auth_password'), ('room', :'room_password'), ('message', :'message_password'), ('file', :'file_password'))
+    AS services (service, password),
+    unnest(ARRAY[
+        'CREATE ROLE confab_%1$s LOGIN PASSWORD %2$L',
+        'GRANT CONNECT ON DATABASE %3$I TO confab_%1$s',
+        'CREATE SCHEMA %1$I AUTHORIZATION confab_migrate',
+        'GRANT USAGE ON SCHEMA %1$I TO confab_%1$s',
+        'ALTER DEFAULT PRIVILEGES FOR ROLE confab_migrate IN SCHEMA %1$I GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO confab_%1$s'
+    ]) WITH ORDINALITY AS statements (statement, number)
+ORDER BY service, number \gexec
+COMMIT;

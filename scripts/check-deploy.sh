@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Checks what no compiler sees of the images, docker-compose.yml and the scripts. What they mean to our programs is checked by
+# tests/tests/compose.rs; the balancer's settings are those that the end-to-end tests run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/ensure-checks.sh
+PATH=$PWD/.tools/checks/bin:$PATH
+
+hadolint deploy/Dockerfile
+checkov --file deploy/Dockerfile --framework dockerfile --skip-download --quiet --compact
+shellcheck scripts/*.sh
+check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+# With the secrets of a newcomer it is whole; without any one of them it is refused.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+scripts/compose-env.sh "$work/env"
+if docker compose version > /dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+config() {
+    env -i PATH="$PATH" HOME="$work" "${compose[@]}" --env-file "$1" config --quiet
+}
+config "$work/env"
+sed -n 's/=.*//p' "$work/env" > "$work/secrets"
+while read -r secret; do
+    grep -v "^$secret=" "$work/env" > "$work/without"
+    if config "$work/without" 2> "$work/said"; then
+        echo "docker-compose.yml does without $secret" >&2
+        exit 1
+    fi
+    grep -q 'scripts/compose-env.sh makes it' "$work/said" || { cat "$work/said"; exit 1; }
+done < "$work/secrets"
+echo "The images and docker-compose.yml are in order."

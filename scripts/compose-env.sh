@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Writes the secrets that docker-compose.yml asks for, fresh and random: compose-env.sh [FILE], .env unless told otherwise.
+# What is there stays, because the databases in the volumes know it.
+set -euo pipefail
+file=${1:-$(dirname "$0")/../.env}
+
+if [ -e "$file" ]; then
+    echo "$file is there; to begin anew remove it, and with it the volumes (docker compose down --volumes)" >&2
+    exit 1
+fi
+
+# Letters that mean nothing in a URL, to a shell, or to compose.
+random() {
+    od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+umask 077
+{
+    echo "# Secrets of docker-compose.yml, from scripts/compose-env.sh. Keep a copy: what is in the volumes needs them."
+    for name in CONFAB_CLUSTER_KEY POSTGRES_PASSWORD MIGRATE_DB_PASSWORD AUTH_DB_PASSWORD ROOM_DB_PASSWORD \
+        MESSAGE_DB_PASSWORD FILE_DB_PASSWORD REDIS_PASSWORD S3_SECRET_ACCESS_KEY GRAFANA_PASSWORD; do
+        echo "$name=$(random)"
+    done
+    # An Ed25519 key is 32 bytes; in base64 Confab takes them as they are.
+    echo "CONFAB_SIGNING_KEY=$(head -c 32 /dev/urandom | base64)"
+} > "$file.new"
+mv "$file.new" "$file"

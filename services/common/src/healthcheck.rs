@@ -1,0 +1,110 @@
+//! The `healthcheck` subcommand of every program: asks the program that runs beside it, with the same settings, whether it is
+//! ready. For containers, whose images have nothing else that could ask.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What it is called.
+pub const NAME: &str = "healthcheck";
+
+/// By when there must be an answer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// Most of an answer that is read.
+const ANSWER: u64 = 4096;
+
+/// The subcommand for the command line.
+pub fn command() -> clap::Command {
+    clap::Command::new(NAME).about("Ask the running program's /readyz whether it is ready, and end with 0 or 1")
+}
+
+/// Asks the program whose admin port is there.
+///
+/// # Errors
+/// Why it is not ready, when it is not.
+pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
+    let admin = within(admin);
+    let answer = timeout(PATIENCE, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {PATIENCE:?}"))?;
+    let answer = answer.with_context(|| format!("cannot ask {admin}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        Some("503") => bail!("{}", body.trim_end()),
+        _ => bail!("what answers at {admin} is no program of ours"),
+    }
+}
+
+/// As HTTP/1.0, so that the answer ends with the connection.
+async fn readyz(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Who listens on all addresses is asked on loopback.
+fn within(mut admin: SocketAddr) -> SocketAddr {
+    if admin.ip().is_unspecified() {
+        admin.set_ip(if admin.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
+    }
+    admin
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What is said about one who answers so; without an answer the connection stays open.
+    async fn asked(answer: Option<&'static str>) -> Result<(), String> {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 24];
+            stream.read_exact(&mut request).await.unwrap();
+            assert_eq!(&request, b"GET /readyz HTTP/1.0\r\n\r\n");
+            match answer {
+                Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        });
+        let said = ask(address).await.map_err(|error| format!("{error:#}"));
+        server.abort();
+        said
+    }
+
+    #[tokio::test]
+    async fn it_says_why_not() {
+        assert_eq!(asked(Some("HTTP/1.0 200 OK\r\n\r\nready\n")).await, Ok(()));
+        let waits = "HTTP/1.0 503 Service Unavailable\r\n\r\nnot ready: waiting for the log\n";
+        assert_eq!(asked(Some(waits)).await.unwrap_err(), "not ready: waiting for the log");
+        for stranger in ["", "SSH-2.0-x\r\n", "HTTP/1.0 404 Not Found\r\n\r\n"] {
+            assert!(asked(Some(stranger)).await.unwrap_err().ends_with("is no program of ours"), "{stranger}");
+        }
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert!(ask(nobody).await.unwrap_err().to_string().starts_with("cannot ask 127.0.0.1:"));
+    }
+
+    #[tokio::test]
+    async fn it_does_not_wait_for_long() {
+        let started = Instant::now();
+        assert!(asked(None).await.unwrap_err().starts_with("no answer from 127.0.0.1:"));
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn all_addresses_are_asked_on_loopback() {
+        for (listens, asked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.1.2.3:1", "10.1.2.3:1")] {
+            assert_eq!(within(listens.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The subcommand that containers ask: is the program beside me ready?
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use confab_tests::daemon::Daemon;
+use confab_tests::embedded::Embedded;
+use confab_tests::guard::Guard;
+use confab_tests::plan::free_ports;
+use confab_tests::programs;
+use confab_tests::wait::eventually;
+
+/// Asks with these arguments and no other setting, in a directory where nothing is.
+async fn ask(program: &str, directory: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(programs().join(program));
+    let Output { status, stdout, stderr } = command.args(arguments).env_clear().current_dir(directory).output().await.unwrap();
+    assert!(stdout.is_empty());
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "it leaves nothing behind");
+    (status.code() == Some(0), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn every_program_says_whether_it_is_ready_and_why_not() {
+    let (guard, empty) = (Guard::new("healthcheck").unwrap(), Guard::new("empty").unwrap());
+    // With services that are away it is never ready.
+    let (admin, listen) = (free_ports(2).unwrap(), "0.0.0.0:0");
+    let everywhere = format!("0.0.0.0:{admin}");
+    let work = guard.directory().join("work");
+    let gateway = Daemon {
+        arguments: vec!["--admin-listen".into(), everywhere.clone(), "--listen".into(), listen.into()],
+        ..Daemon::new(programs().join("confab-gateway"), work, guard.directory().join("pid"), guard.directory().join("log"))
+    };
+    gateway.spawn().await.unwrap();
+    for program in ["confab-gateway", "confab-auth", "confab-room", "confab-message", "confab-file", "confab"] {
+        // All programs of a version ask in the same way, also one another.
+        let flags = ["healthcheck", "--admin-listen", &everywhere];
+        let waits = async || Some(ask(program, empty.directory(), &flags).await).filter(|(_, why)| why.contains("not ready: waiting for"));
+        let (ready, why) = eventually("it says what it waits for", Duration::from_secs(30), waits).await.unwrap();
+        assert!(!ready && why.starts_with("error: not ready: waiting for "), "{program}: {why}");
+        let nobody = ["--admin-listen", &format!("127.0.0.1:{}", admin + 1), "healthcheck"];
+        let (ready, why) = ask(program, empty.directory(), &nobody).await;
+        assert!(!ready && why.contains("cannot ask"), "{program}: {why}");
+    }
+    let embedded = Embedded::start(&[]).await.unwrap();
+    let port = embedded.url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap() + 1;
+    let flags = ["healthcheck", "--admin-listen", &format!("127.0.0.1:{port}")];
+    assert_eq!(ask("confab", empty.directory(), &flags).await, (true, String::new()));
+}

@@ -88,7 +88,7 @@ impl Schedule {
             _ => 0,
         };
         for _ in 0..most {
-            let apart = |other: &&Case| other.name != LAST && other.goes_with(case);
+            let apart = |other: &&Case| ![LAST, LONGEST].contains(&other.name) && other.goes_with(case);
             match self.left.iter().rposition(apart) {
                 Some(index) => step.push(self.left.remove(index)),
                 None => break,

@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use uuid::Uuid;
 
 use super::super::clients::sender::Letter;
 use super::super::clients::{PATIENCE, id, rest_outcome};
@@ -32,6 +31,7 @@ const SLOW: u32 = 1024;
 /// How many sockets drop at once, and by when they must be back.
 const CROWD: usize = 2000;
 const LARGE_CROWD: usize = 5000;
+const CROWD_ROOMS: usize = 50;
 const BACK: Duration = Duration::from_secs(30);
 /// How many of them come at once.
 const AT_ONCE: usize = 200;
@@ -112,20 +112,30 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
         proxies.push(Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?);
     }
     let urls = proxies.iter().map(|proxy| format!("http://127.0.0.1:{}", proxy.port())).collect::<Vec<_>>();
-    let mut crowd = (0..count).map(|n| Visitor { room: world.rooms[n % world.rooms.len()], last_seq: None, socket: None }).collect();
+    let mut rooms = Vec::new();
+    for _ in 0..CROWD_ROOMS {
+        rooms.push(world.api.room(&world.owner).await?);
+    }
+    let mut crowd = (0..count).map(|n| Visitor { room: rooms[n % rooms.len()].clone(), last_seq: None, socket: None }).collect();
     crowd = arrive(world, &urls, crowd).await?;
     proxies.iter().for_each(Proxy::cut);
     let begin = Instant::now();
     for visitor in &mut crowd {
         visitor.socket = None;
     }
-    timeout(BACK, arrive(world, &urls, crowd)).await.context("not all are back in time")??;
+    // What they miss.
+    for room in &rooms {
+        let said = world.api.post("/api/messages", &world.owner, json!({"roomId": room, "content": "while you were away"})).await?;
+        ensure!(said.status == 201, "{}", said.body);
+    }
+    let crowd = timeout(BACK, arrive(world, &urls, crowd)).await.context("not all are back in time")??;
+    ensure!(crowd.iter().all(|visitor| visitor.last_seq == Some(1)), "not all are complete");
     Ok(format!("{count} sockets dropped at once and were back after {:.1} s", begin.elapsed().as_secs_f32()))
 }
 
 /// One of many.
 struct Visitor {
-    room: Uuid,
+    room: String,
     last_seq: Option<u64>,
     socket: Option<WebSocket>,
 }
@@ -133,11 +143,11 @@ struct Visitor {
 async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> anyhow::Result<Vec<Visitor>> {
     let (mut arriving, mut arrived) = (JoinSet::new(), Vec::new());
     for (n, mut visitor) in crowd.into_iter().enumerate() {
-        let (url, world) = (urls[n % urls.len()].clone(), world.clone());
+        let (url, token) = (urls[n % urls.len()].clone(), world.owner.token.clone());
         arriving.spawn(async move {
             loop {
                 // Whoever is refused or forgotten tries again, as a client does.
-                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &world)).await {
+                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &token)).await {
                     return visitor;
                 }
             }
@@ -153,8 +163,8 @@ async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> any
 }
 
 impl Visitor {
-    async fn arrive(&mut self, url: &str, world: &World) -> anyhow::Result<()> {
-        let mut socket = WebSocket::connect(url, &world.owner.token).await?;
+    async fn arrive(&mut self, url: &str, token: &str) -> anyhow::Result<()> {
+        let mut socket = WebSocket::connect(url, token).await?;
         let mut join = async |after: Option<u64>| {
             let argument = match after {
                 None => json!({"roomId": self.room}),

@@ -132,7 +132,7 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
     let bit = bit.with_context(|| case.name);
     let (bit, broken) = match bit {
         Ok(bit) => (bit, None),
-        Err(error) => ("it failed".to_owned(), Some(format!("{error:#}"))),
+        Err(error) => (format!("it failed: {error:#}"), Some(format!("{error:#}"))),
     };
     world.recorder.note(|records| {
         records.faults.push(Fault { name: case.name, from, healed, terms: case.terms, bit });

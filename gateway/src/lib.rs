@@ -173,7 +173,7 @@ pub async fn start(
     };
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
-    let routes = rest::routes(app);
+    let routes = rest::routes(app)?;
     Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, forward: listener })
 }
 

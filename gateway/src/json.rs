@@ -1,6 +1,5 @@
 //! The public JSON of what services return. REST and real time show the same thing in the same words.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use confab_proto::auth::v1::UserRef;
@@ -11,9 +10,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::{Array, Object, Schema, SchemaType, Type};
-use utoipa::openapi::{Ref, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 /// A user as other objects refer to one.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -258,35 +255,14 @@ impl<'a> RoomJson<'a> {
 }
 
 /// A page of a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
     /// What it holds.
     pub items: Vec<T>,
     /// Where the list goes on; nothing at its end.
+    #[schema(required)]
     pub next_cursor: Option<String>,
-}
-
-/// Refers to what it holds, where a derived one would repeat it.
-impl<T: ToSchema> PartialSchema for Page<T> {
-    fn schema() -> RefOr<Schema> {
-        let items = Array::new(Ref::from_schema_name(T::name()));
-        let cursor = SchemaType::from_iter([Type::String, Type::Null]);
-        let cursor = Object::builder().schema_type(cursor).description(Some("Where the list goes on; null at its end."));
-        let page = Object::builder().description(Some("A page of a list."));
-        page.property("items", items).required("items").property("nextCursor", cursor).required("nextCursor").into()
-    }
-}
-
-impl<T: ToSchema> ToSchema for Page<T> {
-    fn name() -> Cow<'static, str> {
-        format!("{}Page", T::name()).into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((T::name().into(), T::schema()));
-        T::schemas(schemas);
-    }
 }
 
 /// RFC 3339, UTC, with milliseconds.

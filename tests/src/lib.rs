@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod conversation;
 pub mod daemon;
 pub mod embedded;
+pub mod exposition;
 pub mod form;
 pub mod guard;
 pub mod load;

@@ -21,6 +21,7 @@ test: ## every test; installs or starts what they need
 	@scripts/check-deploy.sh
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
+	@scripts/check-alerts.sh
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
 	@scripts/check-api.sh

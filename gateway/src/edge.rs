@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::metrics;
 use crate::problem::{self, Problem};
 use cors::Origins;
 
@@ -61,6 +62,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let context = Context::of(&request);
     request.extensions_mut().insert(context.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let route = request.extensions().get::<MatchedPath>().cloned();
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
@@ -72,8 +74,10 @@ async fn observe(mut request: Request, next: Next) -> Response {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 
+    let took = started.elapsed();
+    metrics::request(route.as_ref(), &method, answer.status(), took);
     // The path alone: queries may hold what must not be logged.
-    let (path, status, ms) = (uri.path(), answer.status().as_u16(), started.elapsed().as_micros() as f64 / 1000.0);
+    let (path, status, ms) = (uri.path(), answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if path.starts_with("/socket.io/") {
         tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod conversation;
 pub mod daemon;
 pub mod embedded;
+pub mod exposition;
 pub mod form;
 pub mod guard;
 pub mod load;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::packet::Frame;
+use crate::metrics::METRICS;
 
 pub use flush::Flushed;
 pub use shared::Shared;
@@ -324,7 +325,7 @@ impl Queue {
     }
 
     fn overflow(&mut self, reason: &'static str, shared: &Shared) {
-        metrics::counter!("confab_outbox_closes_total", "reason" => reason).increment(1);
+        METRICS.outbox_closes.hit(reason);
         self.close = Some(Close::Now);
         self.drop_frames();
         self.count(shared);

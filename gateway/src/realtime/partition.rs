@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use confab_common::grpc;
+use confab_common::{bus, grpc};
 use confab_proto::channel;
 use confab_proto::message::v1::{Event, Hint, Kind, ReadLogRequest};
 use prost::Message;
@@ -17,6 +17,7 @@ use super::follower::Follower;
 use super::hub::Delivery;
 use super::packet::Frame;
 use crate::json::MessageJson;
+use crate::metrics::METRICS;
 
 /// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
 const REORDER: Duration = Duration::from_millis(20);
@@ -116,7 +117,7 @@ impl PartitionTask {
     fn hint(&mut self, payload: &Bytes) {
         let hint = match Hint::decode(payload.clone()) {
             Ok(hint) if is_sound(&hint, self.partition) => hint,
-            _ => return metrics::counter!("confab_bus_dropped_total", "reason" => "garbage").increment(1),
+            _ => return bus::dropped("malformed", 1),
         };
         if hint.epoch != self.epoch {
             // The heads tell which epoch holds.
@@ -183,6 +184,7 @@ impl PartitionTask {
     /// Goes on at another place of the log: whoever is in one of the rooms comes back and reads what it missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
         tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
+        METRICS.resyncs.increment(1);
         self.epoch = epoch;
         self.move_to(position);
         self.forget_hole();
@@ -236,7 +238,7 @@ impl PartitionTask {
             self.hole = Some((target, Instant::now() + RETRY));
             return;
         }
-        metrics::counter!("confab_follower_repaired_events_total").increment(page.events.len() as u64);
+        METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
                 self.deliver(&page.events, last);
@@ -282,7 +284,7 @@ impl PartitionTask {
         deliveries.sort_by_key(|delivery| delivery.room);
         let mut writers = Vec::new();
         let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
-        metrics::counter!("confab_deliveries_total").increment(delivered as u64);
+        METRICS.deliveries.increment(delivered as u64);
         while !writers.is_empty() {
             let some = writers.split_off(writers.len().saturating_sub(FLUSHED));
             tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });

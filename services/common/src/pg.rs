@@ -13,6 +13,7 @@ use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Migrate;
+use crate::metrics::Postgres;
 use crate::{Error, Result, Secret};
 
 /// Connections that are opened at start.
@@ -34,7 +35,7 @@ pub struct PostgresConfig {
 
 /// A pool of connections that see one schema; clones share it.
 #[derive(Clone)]
-pub struct Pool(deadpool_postgres::Pool);
+pub struct Pool(deadpool_postgres::Pool, Postgres);
 
 impl Pool {
     /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is not there yet.
@@ -64,7 +65,10 @@ impl Pool {
             })
             .runtime(Runtime::Tokio1)
             .build()?;
-        let pool = Self(pool);
+        let weak = pool.weak();
+        let status = move || weak.upgrade().map(|pool| pool.status());
+        let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
+        let pool = Self(pool, metrics);
         let mut waited = 0;
         while let Err(error) = pool.prepare(schema, &migrations, config.migrate).await? {
             if waited % 20 == 0 {
@@ -89,7 +93,11 @@ impl Pool {
     /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and what was asked of
     /// it is perhaps done; whatever the work ends with.
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
-        let connection = self.0.get().await.map_err(|error| {
+        let begun = Instant::now();
+        let connection = self.0.get().await;
+        self.1.wait.record(begun.elapsed());
+        let connection = connection.map_err(|error| {
+            self.1.refused.increment(1);
             tracing::warn!(%error, "no database connection");
             Error::unavailable("the database")
         })?;

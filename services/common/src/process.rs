@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
-use crate::{admin, healthcheck, telemetry};
+use crate::{admin, healthcheck, metrics, telemetry};
 
 /// What a program's `main` gets.
 #[derive(Clone)]
@@ -96,6 +96,7 @@ where
     let common = config.common().clone();
     let process = Process::new();
     if config.serves() {
+        metrics::start(C::command().get_name(), process.readiness.clone());
         admin::spawn(&common, &process).await?;
     }
     let mut terminate = signal(SignalKind::terminate())?;

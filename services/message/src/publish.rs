@@ -6,6 +6,7 @@ use confab_proto::message::v1::Hint;
 use prost::Message;
 
 use crate::batch::Answer;
+use crate::metrics::METRICS;
 use crate::store::{Event, Outcome};
 use crate::wire;
 
@@ -33,7 +34,7 @@ impl Hints {
             })
             .collect();
         let appended = answers.filter(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
-        metrics::counter!("confab_message_appended_total").increment(appended as u64);
+        METRICS.appended.increment(appended as u64);
         events.sort_by_key(|(_, event)| (event.draft.partition, event.position));
         // Repeats within the batch.
         events.dedup_by_key(|(_, event)| (event.draft.partition, event.position));

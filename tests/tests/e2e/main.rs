@@ -11,6 +11,7 @@ mod following;
 mod healthcheck;
 mod history;
 mod leaving;
+mod metrics;
 mod realtime;
 mod recovery;
 mod rest;

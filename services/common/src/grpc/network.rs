@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tower::service_fn;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 
+use super::measure::Measured;
 use super::replicas::Replicas;
 use super::transport::{Call, Streams, Transport};
 
@@ -36,11 +37,13 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     Ok(BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let replicas = replicas.clone();
         async move {
-            let call = Call::of(&request);
-            Ok(match call.streams {
+            let (call, measured) = (Call::of(&request), Measured::client(&request));
+            let answer = match call.streams {
                 Streams::Both => pass(&replicas, call, request).await,
                 Streams::Nothing | Streams::Answer => ask(&replicas, call, request).await,
-            })
+            };
+            measured.answered(&answer);
+            Ok(answer)
         }
     })))
 }

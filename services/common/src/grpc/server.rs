@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::middleware::from_fn;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
-use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, measure};
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
@@ -39,7 +40,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
-        .add_routes(routes)
+        .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await

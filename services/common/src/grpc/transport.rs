@@ -10,6 +10,8 @@ use tonic::body::Body;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
+use super::measure::Measured;
+
 /// What a generated client runs over.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -101,15 +103,17 @@ where
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let server = server.clone();
         async move {
-            let call = Call::of(&request);
+            let (call, measured) = (Call::of(&request), Measured::client(&request));
             let answer = server.oneshot(request);
-            if call.streams == Streams::Both {
-                return answer.await;
-            }
-            match tokio::time::timeout(call.deadline, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(Status::deadline_exceeded("no answer in time").into_http()),
-            }
+            let Ok(answer) = match call.streams {
+                Streams::Both => answer.await,
+                Streams::Nothing | Streams::Answer => match tokio::time::timeout(call.deadline, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => Ok(Status::deadline_exceeded("no answer in time").into_http()),
+                },
+            };
+            measured.answered(&answer);
+            Ok(answer)
         }
     }))
 }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Pending;
 use super::queue::{Group, Queue};
 use crate::batch;
+use crate::metrics::METRICS;
 use crate::publish::Hints;
 use crate::store::Store;
 
@@ -29,6 +30,9 @@ impl Log {
     /// Appends groups, publishes, answers. What comes back was not done, because a head is locked.
     async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
         let now = Instant::now();
+        if let Some(oldest) = groups.first() {
+            METRICS.queue.record(oldest.waited(now));
+        }
         // Whoever has left was told nothing, so nothing is owed to them.
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
@@ -38,8 +42,8 @@ impl Log {
         let drafts = crate::sabotage::before_append(&*self.store, &self.hints, drafts).await;
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
         let answers = if drafts.is_empty() { Vec::new() } else { batch::append(&*self.store, &drafts, until).await };
-        metrics::histogram!("confab_message_append_rows").record(drafts.len() as f64);
-        metrics::histogram!("confab_message_append_seconds").record(now.elapsed().as_secs_f64());
+        METRICS.append_rows.record(drafts.len() as f64);
+        METRICS.append.record(now.elapsed());
         #[cfg(feature = "failpoints")]
         crate::sabotage::after_append(&answers);
         self.hints.publish(answers.iter().flatten());

@@ -21,6 +21,7 @@ test: ## every test; installs or starts what they need
 	@scripts/check-deploy.sh
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
+	@scripts/check-k8s.sh
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
 # The judge must notice what is broken on purpose, and find nothing else to complain of.

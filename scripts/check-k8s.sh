@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Renders the Kubernetes manifests and checks them: each object against its schema, all of them against good practice.
-# What they mean to our programs is checked by tests/tests/manifests.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh

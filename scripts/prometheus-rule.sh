@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the alert rules once more, as the Prometheus operator wants them. tests/tests/manifests compares the two.
+# Writes the alert rules once more, as the Prometheus operator wants them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 {

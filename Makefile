@@ -22,6 +22,7 @@ test: ## every test; installs or starts what they need
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
 	@scripts/check-alerts.sh
+	@scripts/check-k8s.sh
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
 	@scripts/check-api.sh

@@ -234,14 +234,17 @@ impl Outbox {
     pub async fn roomy(&self) {
         loop {
             let roomy = self.roomy.notified();
-            {
-                let queue = self.queue();
-                if queue.cost.all <= ROOMY || queue.close.is_some() {
-                    return;
-                }
+            if self.is_roomy() {
+                return;
             }
             roomy.await;
         }
+    }
+
+    /// Whether [`roomy`](Self::roomy) would not wait.
+    pub fn is_roomy(&self) -> bool {
+        let queue = self.queue();
+        queue.cost.all <= ROOMY || queue.close.is_some()
     }
 
     /// Whether nothing is queued.

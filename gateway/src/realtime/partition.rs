@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::follower::Follower;
 use super::hub::Delivery;
 use super::packet::Frame;
+use super::session::Session;
 use crate::json::MessageJson;
 use crate::metrics::METRICS;
 
@@ -241,11 +242,12 @@ impl PartitionTask {
         METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
+                let keeping_up = self.keeping_up(&page.events);
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
                 self.deliver_parked();
                 if self.hole.is_some() {
-                    self.pace(&page.events).await;
+                    pace(&keeping_up).await;
                 }
             }
             // What the log does not hold never was: a forged or mistaken hint.
@@ -259,17 +261,11 @@ impl PartitionTask {
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
-    /// Waits until those who were sent these events have taken most of what waits for them. Who does not for long is not
-    /// waited for, and closed once its outbox is full.
-    async fn pace(&self, events: &[Event]) {
+    /// Who hears these events, and has taken most of what was sent before.
+    fn keeping_up(&self, events: &[Event]) -> Vec<Arc<Session>> {
         let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
-        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room)).collect::<Vec<_>>();
-        let taken = async {
-            for session in hearers {
-                session.outbox.roomy().await;
-            }
-        };
-        let _ = timeout(PACE, taken).await;
+        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room));
+        hearers.filter(|session| session.outbox.is_roomy()).collect()
     }
 
     fn deliver(&mut self, events: &[Event], last: u64) {
@@ -290,6 +286,17 @@ impl PartitionTask {
             tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });
         }
     }
+}
+
+/// Waits until clients have taken most of what waits for them. Who does not for long is not waited for the next time, and closed
+/// once its outbox is full: others of the partition must not wait for it again and again.
+async fn pace(clients: &[Arc<Session>]) {
+    let taken = async {
+        for session in clients {
+            session.outbox.roomy().await;
+        }
+    };
+    let _ = timeout(PACE, taken).await;
 }
 
 /// Whether a hint can be what it says. Its author may be anybody who reaches the bus while there is no cluster key.

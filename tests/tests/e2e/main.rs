@@ -1,6 +1,7 @@
 //! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
 
 mod cluster;
+#[cfg(test)]
 mod contract;
 mod conversation;
 #[cfg(test)] // Says to the linter that all of it is tests, what they share included.

@@ -19,6 +19,7 @@ run: ## everything in one process on http://127.0.0.1:8080
 test: ## every test; installs or starts what they need
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS) $(COMPOSE)
 	@scripts/check-deploy.sh
+	@scripts/check-proto.sh
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
 	@scripts/check-alerts.sh

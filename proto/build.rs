@@ -1,5 +1,9 @@
 //! Compiles the service definitions with a compiler written in Rust, so that no `protoc` is needed.
 
+use std::path::PathBuf;
+
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "confab/auth/v1/auth.proto",
@@ -11,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     println!("cargo:rerun-if-changed=confab");
     let descriptors = protox::compile(files, ["."])?;
+    // What `tonic::include_file_descriptor_set!` reads, for server reflection.
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("confab.bin"), descriptors.encode_to_vec())?;
     // The bytes of files are shared on their way, not copied.
     tonic_prost_build::configure().bytes(".confab.file.v1").compile_fds(descriptors)?;
     Ok(())

@@ -5,6 +5,9 @@ pub mod channel;
 pub mod limits;
 pub mod partition;
 
+/// The whole contract as a serialised `FileDescriptorSet`, comments included, for server reflection.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("confab");
+
 /// Accounts, tokens and their revocation.
 pub mod auth {
     /// Version 1.

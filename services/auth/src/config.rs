@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use confab_common::Secret;
 use confab_common::config::duration;
+use confab_common::grpc::Reflection;
 use confab_common::program;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 
@@ -76,6 +77,9 @@ pub type Program = program::Program<Own>;
 /// What the program has of its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
+    /// Whether tools may ask what can be called.
+    #[command(flatten)]
+    pub reflection: Reflection,
     /// Where revocations are announced.
     #[command(flatten)]
     pub bus: BusConfig,

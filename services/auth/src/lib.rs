@@ -19,7 +19,6 @@ use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::StorageConfig;
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
-use tonic::service::Routes;
 
 pub use config::{AuthConfig, Own, Program};
 pub use grpc::Service;
@@ -64,14 +63,14 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { bus, auth }, command } = program;
+    let Program { common, storage, own: Own { reflection, bus, auth }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&auth, &storage).await;
     }
     let bus = bus.open()?;
     let server = start(&auth, &storage, bus.clone(), &process).await?;
     process.readiness.started();
-    confab_common::grpc::serve(&process, common.listen, Routes::new(server)).await?;
+    confab_common::grpc::serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
     // The last revocations.
     bus.flush().await;
     Ok(())

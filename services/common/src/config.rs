@@ -26,6 +26,7 @@ pub const KNOWN: &[&str] = &[
     "FORWARD_ADDRESS",
     "FORWARD_LISTEN",
     "GATEWAY_URL",
+    "GRPC_REFLECTION",
     "LISTEN",
     "LOG",
     "LOG_FORMAT",

@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_the_documented_one() {
+        let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/grpc.md")).unwrap();
+        let rows = document.lines().skip_while(|line| !line.starts_with("| reason ")).skip(2).take_while(|line| line.starts_with('|'));
+        let documented = rows.map(|row| row.split('|').map(str::trim).skip(1).take(3).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let actual = CODES.map(|(_, name, http, grpc)| {
+            let camel = format!("{grpc:?}");
+            let begins_word = |at: usize, c: char| at > 0 && c.is_ascii_uppercase();
+            let upper = camel.char_indices().map(|(at, c)| if begins_word(at, c) { format!("_{c}") } else { c.to_uppercase().to_string() });
+            format!("`{name}` {} {http}", upper.collect::<String>())
+        });
+        assert_eq!(documented, actual);
+    }
+
+    #[test]
     fn survives_the_wire() {
         for (code, ..) in CODES {
             let error = Error { retry_after: Some(Duration::from_secs(3)), ..Error::new(code, "so it is") };

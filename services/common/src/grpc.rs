@@ -2,11 +2,13 @@
 
 mod measure;
 mod network;
+mod reflection;
 mod replicas;
 mod server;
 mod transport;
 
 pub use network::{connect, targets, urls};
+pub use reflection::Reflection;
 pub use server::serve;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 

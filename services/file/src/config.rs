@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use confab_common::config::duration;
+use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 
@@ -64,6 +65,9 @@ pub type Program = program::Program<Own>;
 /// What the program has of its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
+    /// Whether tools may ask what can be called.
+    #[command(flatten)]
+    pub reflection: Reflection,
     /// The service's own settings.
     #[command(flatten)]
     pub file: FileConfig,

@@ -26,7 +26,6 @@ use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
 use tokio::sync::Semaphore;
-use tonic::service::Routes;
 
 pub use config::{FileConfig, Own, Program};
 pub use grpc::FileApi;
@@ -87,7 +86,7 @@ async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { file, room_url, message_url }, command } = program;
+    let Program { common, storage, own: Own { reflection, file, room_url, message_url }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&file, &storage).await;
     }
@@ -95,7 +94,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
     let server = start(&file, &storage, room, message, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, Routes::new(server)).await
+    serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }
 
 /// Brings the store's schema up to date.

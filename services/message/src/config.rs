@@ -1,5 +1,6 @@
 //! The message service's settings.
 
+use confab_common::grpc::Reflection;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 use confab_proto::partition;
@@ -44,6 +45,9 @@ pub type Program = program::Program<Own, Command>;
 /// What the program has of its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
+    /// Whether tools may ask what can be called.
+    #[command(flatten)]
+    pub reflection: Reflection,
     /// The bus.
     #[command(flatten)]
     pub bus: BusConfig,

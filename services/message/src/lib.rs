@@ -27,7 +27,6 @@ use confab_common::grpc::{Transport, connect, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
-use tonic::service::Routes;
 
 pub use config::{Command, MessageConfig, Own, Program};
 pub use grpc::Grpc;
@@ -53,7 +52,7 @@ const LANES: usize = 4;
 /// # Errors
 /// When a setting is wrong, the database refuses, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { bus, message, room_url, file_url }, command } = program;
+    let Program { common, storage, own: Own { reflection, bus, message, room_url, file_url }, command } = program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => {
@@ -66,7 +65,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let bus = bus.open()?;
             let log = start(&message, &storage, bus.clone(), room, file, &process).await?;
             process.readiness.started();
-            serve(&process, common.listen, Routes::new(log.server())).await?;
+            serve(&process, common.listen, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?).await?;
             log.finish().await;
             bus.flush().await;
             Ok(())

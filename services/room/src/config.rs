@@ -1,5 +1,6 @@
 //! Settings of the room service.
 
+use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 
@@ -35,6 +36,9 @@ pub type Program = program::Program<Own>;
 /// What the program has of its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
+    /// Whether tools may ask what can be called.
+    #[command(flatten)]
+    pub reflection: Reflection,
     /// The service's own settings.
     #[command(flatten)]
     pub room: RoomConfig,

@@ -14,7 +14,6 @@ use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::room::v1::room_service_server::RoomServiceServer;
-use tonic::service::Routes;
 
 pub use config::{Own, Program, RoomConfig};
 pub use grpc::RoomApi;
@@ -54,13 +53,13 @@ async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { room, message_url }, command } = program;
+    let Program { common, storage, own: Own { reflection, room, message_url }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }
     let server = start(&room, &storage, connect(&message_url)?, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, Routes::new(server)).await
+    serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }
 
 /// Brings the store's schema up to date.

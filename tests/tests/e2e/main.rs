@@ -9,6 +9,8 @@ mod files;
 #[cfg(test)]
 mod following;
 #[cfg(test)] // Likewise.
+mod grpc;
+#[cfg(test)] // Likewise.
 mod healthcheck;
 mod history;
 mod leaving;

@@ -1,0 +1,132 @@
+//! The services as docs/grpc.md shows them: its commands are run as they stand, and what they answer is compared with what it says.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use confab_tests::cluster::Cluster;
+use confab_tests::guard::Guard;
+use confab_tests::plan::{Plan, Role};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::world;
+
+const DOCUMENT: &str = include_str!("../../../docs/grpc.md");
+
+/// A command of the document, and the answer that it shows, if it shows one.
+struct Step {
+    command: String,
+    answer: Option<Value>,
+}
+
+/// The commands below these headings, in their order.
+fn steps(headings: &[&str]) -> Vec<Step> {
+    let sections = DOCUMENT.split("\n## ").filter(|section| headings.contains(&section.lines().next().unwrap_or_default()));
+    let mut steps = Vec::<Step>::new();
+    for section in sections {
+        // Every second piece is a block; its first line says of what.
+        for block in section.split("```").skip(1).step_by(2) {
+            match block.split_once('\n').unwrap() {
+                ("sh", command) => steps.push(Step { command: command.into(), answer: None }),
+                ("json", answer) => steps.last_mut().unwrap().answer = Some(serde_json::from_str(answer).unwrap()),
+                _ => {}
+            }
+        }
+    }
+    steps
+}
+
+/// Whether an answer is the one shown, where `…` stands for anything.
+fn agrees(shown: &Value, said: &Value) -> bool {
+    match (shown, said) {
+        (Value::String(shown), Value::String(said)) => match shown.split_once('…') {
+            Some((begin, end)) => said.starts_with(begin) && said.ends_with(end),
+            None => shown == said,
+        },
+        (Value::Array(shown), Value::Array(said)) => {
+            shown.len() == said.len() && shown.iter().zip(said).all(|(shown, said)| agrees(shown, said))
+        }
+        (Value::Object(shown), Value::Object(said)) => {
+            shown.len() == said.len() && shown.iter().all(|(name, shown)| said.get(name).is_some_and(|said| agrees(shown, said)))
+        }
+        _ => shown == said,
+    }
+}
+
+fn checkout() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Runs the commands in one shell, at this cluster instead of the one of `make cluster-up`.
+async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
+    let guard = Guard::new("grpc")?;
+    let said = |step: usize, what: &str| guard.directory().join(format!("{step}.{what}"));
+    let mut script = String::new();
+    for (n, step) in steps.iter().enumerate() {
+        script += &format!("{{\n{}}} > '{}' 2>&1\necho $? > '{}'\n", step.command, said(n, "out").display(), said(n, "code").display());
+    }
+    for role in Role::SERVICES {
+        let documented = Plan::fixed(".run", 2, 2).url((role, 1));
+        ensure!(script.contains(&documented), "the document does not name {documented}");
+        script = script.replace(&documented, &cluster.plan.url((role, 1)));
+    }
+    let ended = Command::new("bash").arg("-c").arg(&script).current_dir(checkout()).kill_on_drop(true).status().await?;
+    ensure!(ended.success(), "bash ends with {ended}");
+    for (n, Step { command, answer }) in steps.iter().enumerate() {
+        let (out, code) = (std::fs::read_to_string(said(n, "out"))?, std::fs::read_to_string(said(n, "code"))?);
+        let is_error = answer.as_ref().is_some_and(|answer| answer.get("message").is_some() && answer.get("code").is_some());
+        ensure!((code.trim() == "0") != is_error, "{command}ends with {code}{out}");
+        if let Some(shown) = answer {
+            let said = serde_json::from_str(&out).with_context(|| format!("{command}answers {out}"))?;
+            ensure!(agrees(shown, &said), "{command}answers {said:#}, not {shown:#}");
+        }
+    }
+    Ok(())
+}
+
+/// The services that a server names when it is asked, or what it says instead.
+async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
+    let mut buf = Command::new(checkout().join(".tools/bin/buf"));
+    let asked = buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
+    let answer = asked.context("scripts/ensure-buf.sh installs buf")?;
+    Ok(match answer.status.success() {
+        true => Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect()),
+        false => Err(String::from_utf8(answer.stderr)?),
+    })
+}
+
+#[tokio::test]
+async fn the_documents_conversation_can_be_had_as_it_stands_and_repeated() {
+    let steps = steps(&["Try it"]);
+    assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 6, "the examples are not found");
+    let cluster = world::cluster().await;
+    for _ in 0..2 {
+        follow(&steps, cluster).await.unwrap();
+    }
+}
+
+#[test]
+fn an_answer_that_is_another_is_found() {
+    let shown = json!({"id": "…", "token": "eyJ…", "sender": {"name": "ada"}, "events": [1]});
+    let said = |token, name, events| json!({"id": "x", "token": token, "sender": {"name": name}, "events": events});
+    assert!(agrees(&shown, &said("eyJx", "ada", json!([1]))));
+    for another in [said("x", "ada", json!([1])), said("eyJx", "bob", json!([1])), said("eyJx", "ada", json!([1, 2])), json!({"id": "x"})] {
+        assert!(!agrees(&shown, &another), "{another}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_is_there_if_asked_for_and_names_what_is_there() {
+    let (without, with) = (world::cluster().await, Cluster::scratch(1, 1, &[("CONFAB_GRPC_REFLECTION", "true")]).await.unwrap());
+    for (role, service) in Role::SERVICES.into_iter().zip(["AuthService", "RoomService", "MessageService", "FileService"]) {
+        let refusal = listed(&without.plan.url((role, 1))).await.unwrap().unwrap_err();
+        assert!(refusal.contains("unimplemented"), "{refusal}");
+        let there = listed(&with.plan.url((role, 1))).await.unwrap().unwrap();
+        let own = format!("confab.{}.v1.{service}", role.name());
+        assert_eq!(there, [own.as_str(), "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]);
+    }
+    let mut steps = steps(&["Try it", "Reflection"]);
+    let (first, last) = (steps.remove(0), steps.pop().unwrap());
+    assert!(last.command.contains("Health/Check"));
+    follow(&[first, last], &with).await.unwrap();
+}

@@ -7,6 +7,7 @@ scripts/ensure-buf.sh
 buf=.tools/bin/buf
 released=proto/released.binpb
 
+"$buf" format --diff --exit-code proto
 "$buf" lint proto
 "$buf" breaking proto --against "$released"
 if [ "${1-}" = release ]; then

@@ -56,13 +56,14 @@ fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -
     for setting in settings {
         match texts.iter_mut().find(|(known, _)| *known == text(setting)) {
             Some((_, programs)) => programs.push(&setting.program),
-            None => texts.push((text(setting), vec![&setting.program])),
+            None => texts.push((text(setting), vec![setting.program.as_str()])),
         }
     }
     match &texts[..] {
         [(text, _)] => text.to_string(),
         _ => {
-            let of = |(text, programs): &(&str, Vec<&str>)| format!("{}: {}", named(programs), if text.is_empty() { "none" } else { text });
+            let of =
+                |(text, programs): &(&str, Vec<&str>)| format!("{}: {}", named(programs), if text.is_empty() { "none" } else { *text });
             texts.iter().map(of).collect::<Vec<_>>().join("; ")
         }
     }
@@ -84,7 +85,7 @@ fn document() -> String {
         confab_message::Program::command(),
         confab_file::Program::command(),
     ];
-    let settings = programs.iter().flat_map(|program| program.get_arguments().filter_map(|arg| Setting::of(program, arg)));
+    let settings = programs.iter().flat_map(|program| program.get_arguments().filter_map(move |arg| Setting::of(program, arg)));
     let settings = settings.collect::<Vec<_>>();
     let (mut themes, mut text) = (Vec::new(), HEAD.to_string());
     for theme in settings.iter().map(|setting| &setting.theme) {

@@ -8,14 +8,15 @@ use confab_common::grpc;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Gateway")]
 pub struct GatewayConfig {
     /// Whether public rooms can be read without a token
     #[arg(long, env = "CONFAB_ANONYMOUS_READ", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub anonymous_read: bool,
-    /// Origins whose web pages may call, separated by commas; `*` for all [default: localhost while listening on loopback]
+    /// Origins whose web pages may call, separated by commas; `*` for all [default: localhost while listening on loopback, else none]
     #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub allowed_origins: Option<Vec<String>>,
-    /// How long a request may take
+    /// How long a request may take before it is answered `timeout`; bodies of files are not bound by it
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
     /// Most connections at once; further ones wait
@@ -31,8 +32,10 @@ pub struct GatewayConfig {
 
 /// Settings of the way between gateways, so that any of them takes what comes for a session of another.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Between gateways")]
 pub struct ForwardConfig {
-    /// Where gateways reach one another, this one included: http://host:port, or several separated by commas
+    /// Where gateways reach one another, this one included: http://host:port, or several separated by commas; all
+    /// addresses of a name are used. Any gateway then takes what comes for a session of another, and a load balancer needs no stickiness
     #[arg(long, env = "CONFAB_GATEWAY_URL", value_name = "URL", value_parser = grpc::urls, requires = "forward_listen")]
     pub gateway_url: Option<String>,
     /// Address on which other gateways reach this one; not for clients
@@ -46,6 +49,7 @@ pub struct ForwardConfig {
 
 /// Settings of real time.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Real time")]
 pub struct RealtimeConfig {
     /// How often a socket is pinged
     #[arg(long, env = "CONFAB_PING_INTERVAL", default_value = "25s", value_name = "DURATION", value_parser = duration)]

@@ -76,17 +76,17 @@ pub struct Program {
     /// Settings of the edge.
     #[command(flatten)]
     pub gateway: GatewayConfig,
-    /// Where the auth service is: http://host:port, or several separated by commas
-    #[arg(long, env = "CONFAB_AUTH_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL")]
     pub auth_url: String,
-    /// Where the room service is
-    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL")]
     pub room_url: String,
-    /// Where the message service is
-    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL")]
     pub message_url: String,
-    /// Where the file service is
-    #[arg(long, env = "CONFAB_FILE_URL", default_value = "http://127.0.0.1:50054", value_name = "URL")]
+    /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL")]
     pub file_url: String,
 }
 

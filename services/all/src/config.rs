@@ -37,16 +37,16 @@ pub struct Parts {
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Use the auth service there instead of the one within: http://host:port
-    #[arg(long, env = "CONFAB_AUTH_URL", value_name = "URL", value_parser = grpc::urls)]
+    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: Option<String>,
     /// Use the room service there instead of the one within
-    #[arg(long, env = "CONFAB_ROOM_URL", value_name = "URL", value_parser = grpc::urls)]
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: Option<String>,
     /// Use the message service there instead of the one within
-    #[arg(long, env = "CONFAB_MESSAGE_URL", value_name = "URL", value_parser = grpc::urls)]
+    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: Option<String>,
     /// Use the file service there instead of the one within
-    #[arg(long, env = "CONFAB_FILE_URL", value_name = "URL", value_parser = grpc::urls)]
+    #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: Option<String>,
 }
 

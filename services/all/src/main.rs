@@ -2,6 +2,8 @@
 
 mod config;
 mod run;
+#[cfg(test)]
+mod settings;
 
 fn main() -> std::process::ExitCode {
     confab_common::process::run(run::run)

@@ -84,6 +84,7 @@ impl<T: Into<String>> From<T> for Secret {
 
 /// Settings of every program.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Every program")]
 pub struct CommonConfig {
     /// Address to serve on
     #[arg(long, env = "CONFAB_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -97,7 +98,7 @@ pub struct CommonConfig {
     /// `text` for people, `json` for machines
     #[arg(long, env = "CONFAB_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Longest that leaving may take after SIGTERM
+    /// Longest that leaving may take after SIGTERM: calls are finished, sockets sent elsewhere
     #[arg(long, env = "CONFAB_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = duration)]
     pub drain: Duration,
     /// How long to go on accepting after SIGTERM, until the load balancer has noticed

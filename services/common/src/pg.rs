@@ -24,8 +24,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// How a service's database is opened.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Stores")]
 pub struct PostgresConfig {
-    /// Whether to bring a Postgres schema up to date at start, or to wait for another process to do it
+    /// Whether to bring a Postgres schema up to date at start (`auto`), or to wait until the `migrate` subcommand has done it (`off`)
     #[arg(long, env = "CONFAB_MIGRATE", default_value = "auto", value_name = "auto|off")]
     pub migrate: Migrate,
     /// Most connections that one service's process opens to Postgres
@@ -69,6 +70,8 @@ impl Pool {
         let status = move || weak.upgrade().map(|pool| pool.status());
         let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
         let pool = Self(pool, metrics);
+        // A program lives on the schema of the next one, which has only been added to.
+        let migrations = migrations.set_abort_missing(false);
         let mut waited = 0;
         while let Err(error) = pool.prepare(schema, &migrations, config.migrate).await? {
             if waited % 20 == 0 {

@@ -70,11 +70,12 @@ where
 }
 
 impl Database {
-    /// Opens or creates the database of a `sqlite:PATH` URL's path, applying what is missing of `migrations`.
+    /// Opens or creates the database of a `sqlite:PATH` URL's path, applying what is missing of `migrations`. One that a newer
+    /// program has migrated is opened as well.
     ///
     /// # Errors
     /// When another process holds it, or it cannot be opened or migrated.
-    pub fn open(path: &Path, migrations: &refinery::Runner) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, migrations: refinery::Runner) -> anyhow::Result<Self> {
         if let Some(directory) = path.parent() {
             // What is inside is nobody else's business: password hashes among it.
             let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -82,7 +83,7 @@ impl Database {
         }
         let lock = lock(path)?;
         let mut connection = connect(path, OpenFlags::default())?;
-        migrations.run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
+        migrations.set_abort_missing(false).run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
         std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || write_all(connection, queue))?;
         let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) };
@@ -208,7 +209,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("confab-sqlite-{}-{name}", std::process::id())).join("test.db");
         let _ = std::fs::remove_dir_all(path.parent().unwrap());
         let migration = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
-        Database::open(&path, &refinery::Runner::new(&[migration])).unwrap()
+        Database::open(&path, refinery::Runner::new(&[migration])).unwrap()
     }
 
     #[tokio::test]
@@ -228,9 +229,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_lives_on_the_schema_of_a_newer_one() {
+        let database = open("newer");
+        let path = database.readers.path.clone();
+        drop(database);
+        if let Err(error) = Database::open(&path, refinery::Runner::new(&[])) {
+            panic!("{error:#}");
+        }
+    }
+
+    #[tokio::test]
     async fn it_is_held_alone() {
         let database = open("lock");
-        let error = Database::open(&database.readers.path, &refinery::Runner::new(&[])).err().unwrap().to_string();
+        let error = Database::open(&database.readers.path, refinery::Runner::new(&[])).err().unwrap().to_string();
         assert!(error.contains("in use by another"), "{error}");
     }
 }

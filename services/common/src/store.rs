@@ -11,8 +11,9 @@ use crate::pg::PostgresConfig;
 
 /// Settings of whoever has a store.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Stores")]
 pub struct StorageConfig {
-    /// Directory for what is kept in files
+    /// Directory for what is kept in files: SQLite, the bytes of files, the key
     #[arg(long, env = "CONFAB_DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Settings of stores on Postgres.
@@ -31,11 +32,13 @@ impl StorageConfig {
 
 /// Settings of whoever uses the bus.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Bus")]
 pub struct BusConfig {
-    /// The bus: `local:` or `redis://…`
+    /// The bus, which tells others at once of what is new: `local:`, or `redis://…` or `rediss://…` to join several processes
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
-    /// Signs what goes over the bus; the same for every program of a cluster
+    /// Signs what goes over the bus and from gateway to gateway; the same for every program of a cluster. Set it whenever the
+    /// bus is Redis: `openssl rand -base64 32`
     #[arg(long, env = "CONFAB_CLUSTER_KEY", hide_env_values = true, value_name = "SECRET")]
     pub cluster_key: Option<Secret>,
 }

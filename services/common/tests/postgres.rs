@@ -15,6 +15,19 @@ async fn pool(connections: usize) -> (Pool, Wire) {
     (pool, wire)
 }
 
+#[tokio::test]
+async fn a_program_starts_on_the_schema_of_a_newer_one() {
+    let url = testing::database().await;
+    let newer = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
+    for migrate in [Migrate::Auto, Migrate::Off] {
+        for migrations in [&[newer.clone()][..], &[]] {
+            let config = PostgresConfig { migrate, postgres_connections: 1 };
+            let pool = Pool::open(&url, "newer", refinery::Runner::new(migrations), &config).await.expect("a pool");
+            pool.query("SELECT FROM t", &[]).await.expect("the newer one's table");
+        }
+    }
+}
+
 /// Which connection answers, after a while.
 async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
     Ok(pool.query("SELECT pg_backend_pid() FROM pg_sleep($1)", &[&seconds]).await?[0].get(0))

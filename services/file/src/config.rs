@@ -15,6 +15,7 @@ const LARGEST: u64 = 64 << 30;
 
 /// The service's own settings.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Files")]
 pub struct FileConfig {
     /// Where it is kept what files there are: `sqlite:PATH` or `postgres://…` [default: file.db in the data directory]
     #[arg(long, env = "CONFAB_FILE_STORE", hide_env_values = true, value_name = "URL")]
@@ -25,10 +26,11 @@ pub struct FileConfig {
     /// Largest file, in bytes; at most 64 GiB
     #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=LARGEST))]
     pub max_file_size: u64,
-    /// Most uploads at once in one process
+    /// Most uploads at once in one process; further ones are answered 503
     #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value = "100", value_name = "N")]
     pub max_uploads: NonZero<u32>,
-    /// How old bytes that belong to no file must be to be removed: older than any upload that is under way
+    /// How old bytes that belong to no file must be to be removed: older than any upload that is under way. Longer while a
+    /// backup is restored
     #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
     pub orphan_age: Duration,
     /// How often such bytes are looked for
@@ -71,11 +73,11 @@ pub struct Own {
     /// The service's own settings.
     #[command(flatten)]
     pub file: FileConfig,
-    /// The room service, which knows who may do what: one URL, or several separated by commas
-    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
+    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// The message service, which keeps the log: one URL, or several separated by commas
-    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
+    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
 }
 

@@ -62,17 +62,18 @@ pub struct Stored {
 
 /// Settings of where the bytes of files are kept.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Files")]
 pub struct ObjectsConfig {
     /// Where the bytes of files are kept: `file:DIR` or `s3://bucket` [default: objects in the data directory]
     #[arg(long, env = "CONFAB_OBJECTS", hide_env_values = true, value_name = "URL")]
     pub objects: Option<Secret>,
-    /// Where the S3 store is, as in `http://127.0.0.1:8333` [default: Amazon's own for the region]
+    /// Where the S3 store is, `http://host:port` or `https://host:port` [default: Amazon's own for the region]
     #[arg(long, env = "CONFAB_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
     /// Region of the S3 store [default: us-east-1]
     #[arg(long, env = "CONFAB_S3_REGION", value_name = "NAME")]
     pub s3_region: Option<String>,
-    /// Who asks the S3 store
+    /// The account at the S3 store
     #[arg(long, env = "CONFAB_S3_ACCESS_KEY_ID", value_name = "ID")]
     pub s3_access_key_id: Option<String>,
     /// The secret that belongs to the access key

@@ -7,11 +7,12 @@ use confab_proto::partition;
 
 /// Settings of the message service itself.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Messages")]
 pub struct MessageConfig {
-    /// Where the log is kept: `sqlite:PATH` or `postgres://…`; without it `message.db` in the data directory
+    /// Where the log is kept: `sqlite:PATH` or `postgres://…` [default: message.db in the data directory]
     #[arg(long, env = "CONFAB_MESSAGE_STORE", hide_env_values = true, value_name = "URL")]
     pub message_store: Option<Secret>,
-    /// How many partitions the log has: a power of two, fixed when the log is created
+    /// How many partitions the log has: a power of two up to 4096, fixed when the log is created
     #[arg(long, env = "CONFAB_PARTITIONS", default_value_t = partition::DEFAULT_COUNT, value_name = "N", value_parser = partitions)]
     pub partitions: u32,
 }
@@ -54,11 +55,11 @@ pub struct Own {
     /// The service itself.
     #[command(flatten)]
     pub message: MessageConfig,
-    /// Where the room service is: http://host:port, or several separated by commas
-    #[arg(long, env = "CONFAB_ROOM_URL", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
+    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// Where the file service is, likewise
-    #[arg(long, env = "CONFAB_FILE_URL", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
+    /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
 

@@ -6,6 +6,7 @@ use confab_common::{Secret, grpc, program};
 
 /// The service's own settings.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Rooms")]
 pub struct RoomConfig {
     /// Where rooms are kept: `sqlite:PATH` or `postgres://…` [default: room.db in the data directory]
     #[arg(long, env = "CONFAB_ROOM_STORE", hide_env_values = true, value_name = "URL")]
@@ -42,8 +43,8 @@ pub struct Own {
     /// The service's own settings.
     #[command(flatten)]
     pub room: RoomConfig,
-    /// The message service, which keeps the log: one URL, or several separated by commas
-    #[arg(long, env = "CONFAB_MESSAGE_URL", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
+    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
 }
 

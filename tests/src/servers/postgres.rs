@@ -134,7 +134,10 @@ impl Postgres {
 }
 
 /// The newest installed server of version 15 or later, in Debian's place or beside the `initdb` on the PATH.
-fn programs() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When there is none.
+pub fn programs() -> anyhow::Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))

@@ -1,10 +1,12 @@
 //! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
 
+#[cfg(test)] // Says to the linter that all of it is tests, what they share included.
+mod backup;
 mod cluster;
 #[cfg(test)]
 mod contract;
 mod conversation;
-#[cfg(test)] // Says to the linter that all of it is tests, what they share included.
+#[cfg(test)] // Likewise.
 mod files;
 #[cfg(test)]
 mod following;

@@ -20,7 +20,7 @@ pub struct Sqlite(Database);
 impl Sqlite {
     /// Opens and migrates it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Database::open(path, &embedded::migrations::runner())?))
+        Ok(Self(Database::open(path, embedded::migrations::runner())?))
     }
 }
 

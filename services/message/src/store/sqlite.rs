@@ -55,7 +55,7 @@ impl Sqlite {
     /// # Errors
     /// When another process holds it, or it cannot be opened or migrated.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { database: Database::open(path, &migrations::runner())?, path: path.to_owned() })
+        Ok(Self { database: Database::open(path, migrations::runner())?, path: path.to_owned() })
     }
 
     /// Names the file, not its device, whose number may change when the machine starts anew.

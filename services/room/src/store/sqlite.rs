@@ -20,7 +20,7 @@ pub struct SqliteStore(Database);
 impl SqliteStore {
     /// Opens the file and brings its schema up to date.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Database::open(path, &embedded::migrations::runner())?))
+        Ok(Self(Database::open(path, embedded::migrations::runner())?))
     }
 }
 

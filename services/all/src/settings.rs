@@ -1,0 +1,124 @@
+//! docs/settings.md, written from what the programs themselves say of their settings.
+
+use clap::{Arg, Command, CommandFactory};
+use confab_common::config::KNOWN;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+const HEAD: &str = "\
+# Settings
+
+Written by a test from what the programs say of themselves (`--help`); change it there, then
+`RENEW=1 cargo test --workspace settings`.
+
+* Each setting is a variable and a `--flag`: `CONFAB_TOKEN_TTL` is `--token-ttl`. A flag counts more than a variable.
+* `CONFAB_X_FILE` names a file that holds the value of `CONFAB_X`, as secrets are mounted. That goes for every setting; those
+  marked **secret** are never printed, and a file is the better place for them.
+* An unknown `CONFAB_` variable is an error. One that another program knows is not, so all can share one environment.
+* Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `24h`. Sizes are in bytes.
+* *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is everything in one process.
+* Traces are set by the variables of OpenTelemetry, see [tracing.md](tracing.md).
+";
+const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];
+
+/// A setting as one program has it.
+struct Setting {
+    program: String,
+    theme: String,
+    name: String,
+    default: String,
+    what: String,
+    secret: bool,
+}
+
+impl Setting {
+    fn of(program: &Command, arg: &Arg) -> Option<Self> {
+        let help = arg.get_long_help().or_else(|| arg.get_help())?.to_string().replace('|', "\\|");
+        // A default that depends on something is a remark behind what it is.
+        let (what, told) = match help.split_once(" [default: ") {
+            Some((what, told)) => (what.to_string(), told.trim_end_matches(']').to_string()),
+            None => (help, String::new()),
+        };
+        let defaults = arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect::<Vec<_>>();
+        Some(Self {
+            program: program.get_name().trim_start_matches("confab-").to_string(),
+            theme: arg.get_help_heading()?.to_string(),
+            name: arg.get_env()?.to_str()?.to_string(),
+            default: if defaults.is_empty() { told } else { defaults.join(",") },
+            what,
+            secret: arg.is_hide_env_values_set(),
+        })
+    }
+}
+
+/// What several programs have in common, or each one's, with whose it is.
+fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -> String {
+    let mut texts: Vec<(&str, Vec<&str>)> = Vec::new();
+    for setting in settings {
+        match texts.iter_mut().find(|(known, _)| *known == text(setting)) {
+            Some((_, programs)) => programs.push(&setting.program),
+            None => texts.push((text(setting), vec![setting.program.as_str()])),
+        }
+    }
+    match &texts[..] {
+        [(text, _)] => text.to_string(),
+        _ => {
+            let of =
+                |(text, programs): &(&str, Vec<&str>)| format!("{}: {}", named(programs), if text.is_empty() { "none" } else { *text });
+            texts.iter().map(of).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+fn named(programs: &[&str]) -> String {
+    let services = SERVICES.iter().all(|service| programs.contains(service));
+    let others = programs.iter().filter(|program| !services || !SERVICES.contains(program)).copied();
+    let named = others.chain(services.then_some("services")).collect::<Vec<_>>();
+    if services && named.len() == 3 { "all".into() } else { named.join(", ") }
+}
+
+fn document() -> String {
+    let programs = [
+        crate::config::Program::command(),
+        confab_gateway::Program::command(),
+        confab_auth::Program::command(),
+        confab_room::Program::command(),
+        confab_message::Program::command(),
+        confab_file::Program::command(),
+    ];
+    let settings = programs.iter().flat_map(|program| program.get_arguments().filter_map(move |arg| Setting::of(program, arg)));
+    let settings = settings.collect::<Vec<_>>();
+    let (mut themes, mut text) = (Vec::new(), HEAD.to_string());
+    for theme in settings.iter().map(|setting| &setting.theme) {
+        if !themes.contains(&theme) {
+            themes.push(theme);
+        }
+    }
+    for theme in themes {
+        text += &format!("\n## {theme}\n\n| variable | default | of | what |\n|---|---|---|---|\n");
+        let mut names = Vec::new();
+        for setting in settings.iter().filter(|setting| &setting.theme == theme) {
+            if names.contains(&&setting.name) {
+                continue;
+            }
+            names.push(&setting.name);
+            let same = settings.iter().filter(|other| other.name == setting.name).collect::<Vec<_>>();
+            let programs = same.iter().map(|setting| setting.program.as_str()).collect::<Vec<_>>();
+            let secret = if setting.secret { " **secret**" } else { "" };
+            let (default, what) = (joined(&same, |setting| &setting.default), joined(&same, |setting| &setting.what));
+            text += &format!("| `{}`{secret} | {default} | {} | {what} |\n", setting.name, named(&programs));
+        }
+    }
+    text
+}
+
+#[test]
+fn settings_are_documented_as_they_are() {
+    let document = document();
+    let missing = KNOWN.iter().filter(|name| !document.contains(&format!("| `CONFAB_{name}`"))).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "no program's --help has {missing:?} under a heading");
+    if std::env::var_os("RENEW").is_some() {
+        std::fs::write(FILE, &document).unwrap();
+    }
+    let kept = std::fs::read_to_string(FILE).unwrap_or_default();
+    assert!(kept == document, "docs/settings.md is not what the programs say: RENEW=1 cargo test --workspace settings");
+}

@@ -1,0 +1,89 @@
+//! README.md and docs/: every link within the project leads somewhere, and every document can be found from the README.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// The documents by their path from the top, without what is fenced.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
+    let documents = docs.chain([PathBuf::from("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
+}
+
+/// A document without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut fenced = false;
+    let lines = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the links of a document lead, but for those out of the project.
+fn links(prose: &str) -> Vec<&str> {
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
+/// The names by which a document's headings can be linked to.
+fn anchors(prose: &str) -> BTreeSet<String> {
+    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    headings.map(|heading| heading.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// The path from the top that a link means.
+fn target(document: &Path, link: &str) -> PathBuf {
+    let mut path = document.parent().unwrap_or(Path::new("")).to_path_buf();
+    for part in Path::new(link).components() {
+        match part {
+            Component::ParentDir => _ = path.pop(),
+            part => path.push(part),
+        }
+    }
+    path
+}
+
+/// The links of one document that lead nowhere.
+fn broken(documents: &BTreeMap<PathBuf, String>, document: &Path, prose: &str) -> Vec<String> {
+    let leads = |link: &str| {
+        let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+        let target = if file.is_empty() { document.to_path_buf() } else { target(document, file) };
+        let exists = root().join(&target).exists();
+        exists && (heading.is_empty() || documents.get(&target).is_some_and(|prose| anchors(prose).contains(heading)))
+    };
+    links(prose).into_iter().filter(|link| !leads(link)).map(|link| format!("{}: {link}", document.display())).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let documents = documents();
+    let broken = documents.iter().flat_map(|(document, prose)| broken(&documents, document, prose)).collect::<Vec<_>>();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_document_is_linked_from_the_readme() {
+    let documents = documents();
+    let linked = links(&documents[Path::new("README.md")]).into_iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+    let lonely = documents.keys().filter(|path| path.starts_with("docs") && !linked.contains(*path)).collect::<Vec<_>>();
+    assert!(lonely.is_empty(), "README.md links none of {lonely:?}");
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let mut documents = documents();
+    let text =
+        "# Top & tail\n[a](docs/none.md) [b](README.md#nowhere) [c](#top--tail) [d](https://example.org)\n```\n[e](none)\n```\n[f](docs/)";
+    documents.insert("README.md".into(), prose(text));
+    let readme = Path::new("README.md");
+    assert_eq!(broken(&documents, readme, &documents[readme]), ["README.md: docs/none.md", "README.md: README.md#nowhere"]);
+    assert_eq!(target(Path::new("docs/a.md"), "../tests/b.rs"), Path::new("tests/b.rs"));
+}

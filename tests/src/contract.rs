@@ -1,10 +1,11 @@
 //! What a server says of itself at `/openapi.json`, and whether its answers are so: every answer that the tests see over REST is
 //! held against it.
 
+pub mod events;
 mod schema;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value};
@@ -26,6 +27,12 @@ pub struct Contract {
     document: Value,
     schemas: Schemas,
     seen: Mutex<BTreeSet<(String, Seen)>>,
+}
+
+/// Whether this is a test, and no program that measures.
+fn is_tested() -> bool {
+    static TESTED: OnceLock<bool> = OnceLock::new();
+    *TESTED.get_or_init(|| std::env::current_exe().is_ok_and(|own| own.parent().is_some_and(|directory| directory.ends_with("deps"))))
 }
 
 /// The document of the servers that these tests start; all are of one build.

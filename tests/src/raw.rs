@@ -18,14 +18,16 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use crate::contract::events as contract;
+
 /// How long a raw client waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What has been received and not been asked for yet.
 #[derive(Default)]
 pub struct Inbox {
-    /// The number of the last event that asked for an acknowledgement.
-    last_ack: u64,
+    /// The names of events that asked for an acknowledgement; the first one has number 1.
+    asked: Vec<String>,
     acks: HashMap<u64, Value>,
     events: VecDeque<(String, Value)>,
     /// The last arguments of events that ended in a text, as stock clients keep the newest for their recovery.
@@ -50,11 +52,17 @@ impl Inbox {
                 let name = event[0].as_str().context("an event has a name")?.to_string();
                 let last = event.as_array().filter(|parts| parts.len() > 1).and_then(|parts| parts.last());
                 self.offsets.extend(last.and_then(Value::as_str).map(str::to_owned));
-                self.events.push_back((name, event[1].take()));
+                let argument = event[1].take();
+                contract::event(&name, &argument)?;
+                self.events.push_back((name, argument));
             }
             Some("43") => {
                 let split = packet.find('[').context("an acknowledgement has arguments")?;
-                self.acks.insert(packet[2..split].parse()?, json(&packet[split..])?[0].take());
+                let (number, answer) = (packet[2..split].parse::<u64>()?, json(&packet[split..])?[0].take());
+                if let Some(asked) = number.checked_sub(1).and_then(|index| self.asked.get(index as usize)) {
+                    contract::answer(asked, &answer)?;
+                }
+                self.acks.insert(number, answer);
             }
             _ => return Ok(false),
         }
@@ -62,9 +70,9 @@ impl Inbox {
     }
 
     /// The number under which the next event asks for its acknowledgement.
-    fn next_ack(&mut self) -> u64 {
-        self.last_ack += 1;
-        self.last_ack
+    fn next_ack(&mut self, name: &str) -> u64 {
+        self.asked.push(name.to_owned());
+        self.asked.len() as u64
     }
 
     fn event(&mut self, name: &str) -> Option<Value> {

@@ -16,6 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::contract::events as contract;
+
 /// How long a client may take to connect, and a server to acknowledge.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,6 +29,8 @@ struct Inner {
     commands: mpsc::UnboundedSender<Value>,
     sockets: Mutex<HashMap<String, Arc<Record>>>,
     acks: Mutex<HashMap<u64, oneshot::Sender<Vec<Value>>>>,
+    /// The names of events that wait for their acknowledgement.
+    asked: Mutex<HashMap<u64, String>>,
     next: AtomicU64,
     _process: Child,
 }
@@ -116,8 +120,8 @@ impl Stock {
                 }
             }
         });
-        let (sockets, acks) = (Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { commands, sockets, acks, next: AtomicU64::new(0), _process: process });
+        let (sockets, acks, asked) = Default::default();
+        let inner = Arc::new(Inner { commands, sockets, acks, asked, next: AtomicU64::new(0), _process: process });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
             let mut lines = output.lines();
@@ -171,6 +175,9 @@ impl Inner {
             "ack" => {
                 let arguments = arguments();
                 let number = report["ref"].as_u64().unwrap_or_default();
+                if let Some(asked) = lock(&self.asked).remove(&number) {
+                    as_documented(contract::answer(&asked, arguments.first().unwrap_or(&Value::Null)));
+                }
                 if let Some(waiting) = lock(&self.acks).remove(&number) {
                     let _ = waiting.send(arguments);
                     return;
@@ -178,8 +185,9 @@ impl Inner {
                 (&report["id"], Report::Ack(number, arguments))
             }
             "event" => {
-                let arguments = arguments();
-                (&report["id"], Report::Event(report["event"].as_str().unwrap_or_default().into(), arguments))
+                let (name, arguments) = (report["event"].as_str().unwrap_or_default().to_owned(), arguments());
+                as_documented(contract::event(&name, arguments.first().unwrap_or(&Value::Null)));
+                (&report["id"], Report::Event(name, arguments))
             }
             _ => (&report["id"], Report::State(kind, report["data"].clone())),
         };
@@ -215,6 +223,7 @@ impl Socket {
         let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
         let (waiting, answer) = oneshot::channel();
         lock(&self.stock.0.acks).insert(number, waiting);
+        lock(&self.stock.0.asked).insert(number, event.to_owned());
         self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
         let event = event.to_string();
         async move {
@@ -226,6 +235,7 @@ impl Socket {
     /// Emits with a callback whose acknowledgement is reported, in its order among the events, under the number returned.
     pub fn emit_noted(&self, event: &str, arguments: Vec<Value>) -> u64 {
         let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.stock.0.asked).insert(number, event.to_owned());
         self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
         number
     }
@@ -322,6 +332,14 @@ impl Socket {
     fn command(&self, mut command: Value) {
         command["id"] = json!(self.id);
         let _ = self.stock.0.commands.send(command);
+    }
+}
+
+/// Ends the test run otherwise: here nobody listens who could fail.
+fn as_documented(judged: anyhow::Result<()>) {
+    if let Err(error) = judged {
+        eprintln!("not as docs/asyncapi.json says: {error:#}");
+        std::process::exit(1);
     }
 }
 

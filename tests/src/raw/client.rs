@@ -45,7 +45,7 @@ pub trait Client {
     /// # Errors
     /// When they cannot be sent.
     async fn emit_all(&mut self, name: &str, arguments: &[Value]) -> anyhow::Result<Vec<u64>> {
-        let numbers = arguments.iter().map(|_| self.inbox().next_ack()).collect::<Vec<_>>();
+        let numbers = arguments.iter().map(|_| self.inbox().next_ack(name)).collect::<Vec<_>>();
         let packets = arguments.iter().zip(&numbers).map(|(argument, number)| event(name, argument, *number));
         self.send_all(&packets.collect::<Vec<_>>()).await?;
         Ok(numbers)

@@ -105,7 +105,8 @@ impl Polling {
     /// # Errors
     /// When none comes.
     pub async fn emit_binary(&mut self, event: &str, data: &[u8]) -> anyhow::Result<Value> {
-        let number = self.inbox.next_ack();
+        let name = serde_json::from_str::<Value>(event).ok().and_then(|event| event[0].as_str().map(str::to_owned));
+        let number = self.inbox.next_ack(&name.unwrap_or_default());
         self.send_all(&[format!("451-{number}{event}"), format!("b{}", STANDARD.encode(data))]).await?;
         self.ack(number).await
     }

@@ -1,18 +1,14 @@
 //! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
+#![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
-#[cfg(test)] // Says to the linter that all of it is tests, what they share included.
 mod backup;
 mod cluster;
-#[cfg(test)]
 mod contract;
 mod conversation;
-#[cfg(test)] // Likewise.
+mod events;
 mod files;
-#[cfg(test)]
 mod following;
-#[cfg(test)] // Likewise.
 mod grpc;
-#[cfg(test)] // Likewise.
 mod healthcheck;
 mod history;
 mod leaving;
@@ -22,6 +18,5 @@ mod recovery;
 mod rest;
 mod rolling;
 mod stickiness;
-#[cfg(test)] // Likewise.
 mod stores;
 mod world;

@@ -1,0 +1,6 @@
+// Says what AsyncAPI's own parser finds wrong with the document that is named; nothing, if all is well.
+import { Parser, fromFile } from "@asyncapi/parser";
+
+const { document, diagnostics } = await fromFile(new Parser(), process.argv[2]).parse();
+for (const { path, message } of diagnostics) console.error(`${process.argv[2]}: ${path.join(".")}: ${message}`);
+process.exit(document && diagnostics.length === 0 ? 0 : 1);

@@ -1,0 +1,119 @@
+//! What `docs/asyncapi.json` says of events and their acknowledgements, and whether those that the tests see are so.
+
+use std::collections::BTreeSet;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::schema::Schemas;
+
+/// Where the document refers to that of the HTTP API, and where that stands once both are one.
+const HTTP: (&str, &str) = ("./openapi.json#/", "#/http/");
+
+static EVENTS: LazyLock<Events> = LazyLock::new(Events::of_the_repository);
+
+/// The document, and which of its messages were seen.
+pub struct Events {
+    document: Value,
+    schemas: Schemas,
+    seen: Mutex<BTreeSet<String>>,
+}
+
+/// Holds an event of the server against the document.
+///
+/// # Errors
+/// When it is another than the document says.
+pub fn event(name: &str, payload: &Value) -> anyhow::Result<()> {
+    if !super::is_tested() {
+        return Ok(());
+    }
+    EVENTS.judge("send", name, payload).with_context(|| format!("the event {name}: {payload}"))
+}
+
+/// Holds the acknowledgement of an event of that name against the document.
+///
+/// # Errors
+/// When it is another than the document says.
+pub fn answer(asked: &str, payload: &Value) -> anyhow::Result<()> {
+    // What the Python client says by itself when it has no connection.
+    if !super::is_tested() || payload["error"]["code"] == "disconnected" {
+        return Ok(());
+    }
+    EVENTS.judge("receive", asked, payload).with_context(|| format!("the answer to {asked}: {payload}"))
+}
+
+/// The messages of the document, and those of them that were seen; an answer that refuses is one of its own.
+pub fn all_and_seen() -> (BTreeSet<String>, BTreeSet<String>) {
+    let messages = EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
+    let seen = EVENTS.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (messages.collect(), seen)
+}
+
+impl Events {
+    fn of_the_repository() -> Self {
+        let parse = |text: &str| serde_json::from_str::<Value>(text).expect("a document is JSON");
+        let http = include_str!("../../../docs/openapi.json").replace("\"#/", &format!("\"{}", HTTP.1));
+        let mut document = parse(&include_str!("../../../docs/asyncapi.json").replace(HTTP.0, HTTP.1));
+        document["http"] = parse(&http);
+        Self { document, schemas: Schemas::default(), seen: Mutex::default() }
+    }
+
+    /// An event that the server sends, or the answer to one that it receives.
+    fn judge(&self, action: &str, name: &str, payload: &Value) -> anyhow::Result<()> {
+        let is_it = |operation: &&Value| operation["action"] == action && self.message(&operation["messages"][0])["name"] == name;
+        let operation = self.document["operations"].as_object().and_then(|operations| operations.values().find(is_it));
+        let (key, schema) = match operation {
+            Some(operation) => {
+                let message = if action == "send" { &operation["messages"][0] } else { &operation["reply"]["messages"][0] };
+                let key = message["$ref"].as_str().and_then(|path| path.rsplit('/').next()).context("a message has a name")?;
+                (key, &self.message(message)["payload"])
+            }
+            // An event that does not exist is refused.
+            None if action == "receive" => ("refusal", &json!({"$ref": "#/components/schemas/Refusal"})),
+            None => anyhow::bail!("there is no such event"),
+        };
+        self.schemas.check(&self.document, schema, payload)?;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        Ok(())
+    }
+
+    /// A message that a channel refers to.
+    fn message(&self, reference: &Value) -> &Value {
+        super::schema::resolve(&self.document, super::schema::resolve(&self.document, reference))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_what_it_is_an_example_of() {
+        let messages = EVENTS.document["components"]["messages"].as_object().unwrap();
+        for (key, message) in messages {
+            let examples = message["examples"].as_array().unwrap();
+            assert!(!examples.is_empty(), "{key}");
+            for example in examples {
+                EVENTS
+                    .schemas
+                    .check(&EVENTS.document, &message["payload"], &example["payload"])
+                    .unwrap_or_else(|error| panic!("{key}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_document_does_not_say_is_a_fault() {
+        event("sessionEnded", &json!({"code": "logged_out"})).unwrap();
+        event("sessionEnded", &json!({"code": "bored"})).unwrap_err();
+        event("sessionEnded", &json!({"code": "logged_out", "why": "x"})).unwrap_err();
+        event("somethingElse", &json!({})).unwrap_err();
+        answer("leaveRoom", &json!({"ok": true})).unwrap();
+        answer("leaveRoom", &json!({"ok": true, "room": null})).unwrap_err();
+        answer("message", &json!({"ok": true})).unwrap_err();
+        let refusal = json!({"ok": false, "error": {"code": "not_found", "status": 404, "detail": "no such event"}});
+        answer("no such event", &refusal).unwrap();
+        answer("no such event", &json!({"ok": true})).unwrap_err();
+    }
+}

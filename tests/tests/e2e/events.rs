@@ -1,0 +1,62 @@
+//! The document `docs/asyncapi.json`: everything that it names happens. That nothing else does is seen to by every other test, see
+//! `confab_tests::contract::events`.
+
+use std::time::Duration;
+
+use confab_tests::api::Api;
+use confab_tests::contract::events;
+use confab_tests::embedded::Embedded;
+use confab_tests::stock::{Socket, Stock, Transports, bytes};
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// How long something may take to be heard.
+const SOON: Duration = Duration::from_secs(20);
+
+async fn hears(socket: &Socket, name: &str) -> Value {
+    socket.until(name, SOON, |_| socket.events(name).first().cloned()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_in_the_document_happens() {
+    let server = Embedded::start(&[]).await.unwrap();
+    let api = Api::new(server.url());
+    let (ada, bob) = (api.signup().await.unwrap(), api.signup().await.unwrap());
+    let room = api.room(&ada).await.unwrap();
+    let stock = Stock::javascript().unwrap();
+    let socket = stock.open(&api.url, json!({"auth": {"token": ada.token, "recovery": true}, "transports": ["websocket"]}));
+    socket.state("connect").await.unwrap();
+
+    for argument in [json!(room), json!({"roomId": room, "after": 0}), json!({"roomId": room, "last": 5}), json!("nowhere")] {
+        socket.emit("joinRoom", argument).await.unwrap();
+    }
+    socket.emit("message", json!({"roomId": room, "content": "Milk first?"})).await.unwrap();
+    socket.emit("message", json!({"roomId": room, "content": ""})).await.unwrap();
+    let file = json!({"roomId": room, "name": "a.txt", "data": bytes(b"hello")});
+    socket.emit("fileUpload", file).await.unwrap();
+    socket.emit("fileUpload", json!({"roomId": room})).await.unwrap();
+    socket.emit("noSuchEvent", json!({})).await.unwrap();
+    socket.tell("message", vec![json!({"roomId": "nowhere", "content": "x"})]);
+    let path = format!("/api/rooms/{room}");
+    api.call(Method::PATCH, &path, Some(&ada), Some(json!({"description": "Green"}))).await.unwrap().expect(200).unwrap();
+    let other = api.room(&ada).await.unwrap();
+    socket.emit("joinRoom", json!(other)).await.unwrap();
+    socket.emit("leaveRoom", json!(other)).await.unwrap();
+    socket.emit("leaveRoom", json!(7)).await.unwrap();
+    api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
+    for name in ["session", "message", "fileUpload", "error", "roomUpdated", "roomDeleted"] {
+        hears(&socket, name).await;
+    }
+    let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();
+    api.post("/api/auth/logout", &bob, Value::Null).await.unwrap().expect(200).unwrap();
+    hears(&leaver, "sessionEnded").await;
+    assert!(server.daemon().signal(Signal::TERM));
+    hears(&socket, "serverGoingAway").await;
+
+    // What a client says is held against the document by no one but the server.
+    let said = ["joinRoom", "leaveRoom", "sendMessage", "shareFile"];
+    let (all, seen) = events::all_and_seen();
+    let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::history::{At, Records, Sent, Stored};
-use super::terms::Terms;
+use super::history::{At, Fault, Records, Sent, Stored};
 
 /// Most memory that one process may ever use, and how much more at the end than at first.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -224,10 +223,16 @@ impl<'a> Judge<'a> {
         self.records.restored.is_some_and(|(copied, back)| (copied..=back).contains(&at))
     }
 
-    /// When the last fault of some kind between two moments was healed.
-    fn healed_after(&self, from: At, to: At, kind: impl Fn(&Terms) -> bool) -> Option<At> {
-        let faults = self.records.faults.iter().filter(|fault| kind(&fault.terms) && fault.from <= to && fault.healed >= from);
-        faults.map(|fault| fault.healed).max()
+    /// Whether between two moments there was a fault that may keep anybody silent.
+    fn is_mute(&self, from: At, to: At) -> bool {
+        self.records.faults.iter().any(|fault| fault.terms.mute && fault.from <= to && fault.healed >= from)
+    }
+
+    /// Until when the faults between two moments may keep events back.
+    fn late_until(&self, from: At, to: At) -> Option<At> {
+        let until = |fault: &Fault| fault.healed + fault.terms.recovers;
+        let faults = self.records.faults.iter().filter(|fault| fault.terms.late && fault.from <= to && until(fault) >= from);
+        faults.map(until).max()
     }
 }
 

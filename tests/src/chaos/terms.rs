@@ -9,7 +9,7 @@ pub struct Terms {
     pub recovers: Duration,
     /// A frozen process may answer nobody until it is healed.
     pub mute: bool,
-    /// What was acknowledged may be delivered late until it is healed.
+    /// What was acknowledged may be delivered late until all is as before.
     pub late: bool,
     /// No REST request may fail.
     pub spares_rest: bool,

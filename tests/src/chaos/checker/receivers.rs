@@ -140,7 +140,7 @@ impl Judge<'_> {
         if acked >= back {
             self.lags.push((at, at.saturating_sub(acked)));
         }
-        let due = self.healed_after(acked, at, |terms| terms.late).unwrap_or_default().max(acked).max(back) + LATEST;
+        let due = self.late_until(acked, at).unwrap_or_default().max(acked).max(back) + LATEST;
         if at > due {
             self.violated("I4", format!("{name} heard {seq} of room {room} at {at:?}, acknowledged at {acked:?}"));
         }

@@ -41,7 +41,7 @@ impl Judge<'_> {
     }
 
     fn request(&mut self, what: &str, attempt: &Attempt) {
-        let silenced = self.healed_after(attempt.begun, attempt.ended, |terms| terms.mute).is_some();
+        let silenced = self.is_mute(attempt.begun, attempt.ended);
         match &attempt.outcome {
             Outcome::Refused(status, code) if !REFUSALS.contains(&(*status, code.as_str())) => {
                 self.violated("I9", format!("{what} was refused at {:?} with {status} {code}", attempt.ended));

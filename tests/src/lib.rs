@@ -12,6 +12,7 @@ pub mod exposition;
 pub mod form;
 pub mod guard;
 pub mod load;
+pub mod manifests;
 pub mod objects;
 pub mod plan;
 pub mod raw;

@@ -1,0 +1,164 @@
+//! Kubernetes manifests as kustomize renders them: objects, found by kind and name, and what they say to a pod.
+
+mod pod;
+
+pub use pod::{Mount, Pod};
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+
+/// The label that tells which program a pod runs.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// Objects, rendered.
+#[derive(Debug, Clone)]
+pub struct Manifests(Vec<Value>);
+
+impl Manifests {
+    /// What an overlay of `k8s/` with these components comes to, and the Secrets that are made beside it.
+    ///
+    /// # Errors
+    /// When kustomize is not installed or finds something wrong.
+    pub fn overlay(name: &str, components: &[&str], secrets: &str) -> anyhow::Result<Self> {
+        // Kustomize wants a directory for each combination, and paths that begin at it.
+        let directory = std::env::temp_dir().canonicalize()?.join(format!("kustomization-{}", uuid::Uuid::new_v4()));
+        let up = "../".repeat(directory.components().count() - 1);
+        let k8s = format!("{up}{}", root().canonicalize()?.join("k8s").display().to_string().trim_start_matches('/'));
+        let components = components.iter().map(|component| format!("{k8s}/components/{component}")).collect::<Vec<_>>();
+        let text = serde_json::json!({"resources": [format!("{k8s}/overlays/{name}")], "components": components});
+        fs::create_dir(&directory)?;
+        fs::write(directory.join("kustomization.yaml"), text.to_string())?;
+        let kubectl = root().join(".tools/checks/bin/kubectl");
+        let output = Command::new(&kubectl).arg("kustomize").arg(&directory).output();
+        fs::remove_dir_all(directory)?;
+        let output = output.with_context(|| format!("cannot run {}; scripts/ensure-checks.sh installs it", kubectl.display()))?;
+        ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut objects = documents(std::str::from_utf8(&output.stdout)?)?;
+        objects.extend(documents(secrets)?);
+        Ok(Self(objects))
+    }
+
+    /// All of a kind.
+    pub fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.0.iter().filter(move |object| object["kind"] == kind)
+    }
+
+    /// One of a kind.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, kind: &str, name: &str) -> anyhow::Result<&Value> {
+        let found = self.0.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.with_context(|| format!("there is no {kind} {name}"))
+    }
+
+    /// Everything that makes pods.
+    pub fn pods(&self) -> Vec<Pod<'_>> {
+        let makers = self.0.iter().filter(|object| ["Deployment", "StatefulSet", "Job"].iter().any(|kind| object["kind"] == *kind));
+        makers.map(Pod::of).collect()
+    }
+
+    /// The pods that a label selector picks.
+    pub fn selected(&self, selector: &Value) -> Vec<Pod<'_>> {
+        self.pods().into_iter().filter(|pod| selects(selector, pod.labels())).collect()
+    }
+
+    /// The Service of that name, and the pods behind it.
+    ///
+    /// # Errors
+    /// When there is no such Service.
+    pub fn service(&self, name: &str) -> anyhow::Result<(&Value, Vec<Pod<'_>>)> {
+        let service = self.get("Service", name)?;
+        let labels = serde_json::json!({"matchLabels": service["spec"]["selector"]});
+        Ok((service, self.selected(&labels)))
+    }
+
+    /// A value of a Secret.
+    ///
+    /// # Errors
+    /// When there is no such Secret or key.
+    pub fn secret(&self, name: &str, key: &str) -> anyhow::Result<String> {
+        let secret = self.get("Secret", name)?;
+        if let Some(plain) = secret["stringData"][key].as_str() {
+            return Ok(plain.into());
+        }
+        let encoded = secret["data"][key].as_str().with_context(|| format!("Secret {name} has no {key}"))?;
+        let encoded = encoded.split_whitespace().collect::<String>();
+        Ok(String::from_utf8(BASE64_STANDARD.decode(encoded)?)?)
+    }
+
+    /// A copy in which one value is another; `null` removes it.
+    ///
+    /// # Panics
+    /// When there is no such value.
+    #[must_use]
+    pub fn but(&self, kind: &str, name: &str, pointer: &str, value: Value) -> Self {
+        let mut copy = self.clone();
+        // Names that kustomize made end in a hash.
+        let named = |object: &&mut Value| {
+            let is = object["metadata"]["name"].as_str().unwrap_or_default();
+            object["kind"] == kind && (is == name || is.rsplit_once('-').is_some_and(|(stem, hash)| stem == name && hash.len() == 10))
+        };
+        let object = copy.0.iter_mut().find(named).unwrap_or_else(|| panic!("no {kind} {name}"));
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let key = key.replace("~1", "/");
+        let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("{kind} {name} has no {parent}"));
+        match parent {
+            Value::Array(items) => items[key.parse::<usize>().expect("an index")] = value,
+            parent if value.is_null() => _ = parent.as_object_mut().and_then(|object| object.remove(&key)).expect("a value to remove"),
+            parent => parent[key.as_str()] = value,
+        }
+        copy
+    }
+}
+
+/// Where the checkout is.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The documents of a YAML stream.
+///
+/// # Errors
+/// When it is none.
+pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
+    let documents = serde_saphyr::from_multiple::<Value>(yaml)?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+/// Whether a label selector picks these labels.
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    let exact = selector["matchLabels"].as_object().into_iter().flatten();
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    exact.into_iter().all(|(key, value)| labels[key] == *value)
+        && expressions.into_iter().all(|expression| {
+            assert_eq!(expression["operator"], "In", "the only operator that is understood here");
+            let key = expression["key"].as_str().unwrap_or_default();
+            expression["values"].as_array().is_some_and(|values| values.contains(&labels[key]))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn selectors() {
+        let labels = json!({"a": "1", "b": "2"});
+        assert!(selects(&json!({}), &labels));
+        assert!(selects(&json!({"matchLabels": {"a": "1"}}), &labels));
+        assert!(!selects(&json!({"matchLabels": {"a": "1", "c": "3"}}), &labels));
+        let one_of =
+            |values: Value| json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": values}]});
+        assert!(selects(&one_of(json!(["2", "3"])), &labels));
+        assert!(!selects(&one_of(json!(["3"])), &labels));
+    }
+}

@@ -1,0 +1,104 @@
+//! What the Kubernetes manifests say is so: every name leads somewhere, every setting is known to the program that gets it, there
+//! is time enough to leave, and the network lets through what is needed and nothing else. `scripts/check-k8s.sh` has looked at
+//! their form.
+
+mod broken;
+mod network;
+mod pods;
+mod scaling;
+mod settings;
+mod wiring;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use confab_tests::manifests::{Manifests, Pod, documents, root};
+
+/// The Secrets that an operator makes, as the script does that is documented.
+fn made_secrets() -> String {
+    let values = [
+        ("POSTGRES", "db.example.org:5432/confab?sslmode=require"),
+        ("REDIS_URL", "rediss://confab:it's@redis.example.org:6379"),
+        ("MIGRATE_DB_PASSWORD", "m"),
+        ("AUTH_DB_PASSWORD", "a"),
+        ("ROOM_DB_PASSWORD", "r"),
+        ("MESSAGE_DB_PASSWORD", "m"),
+        ("FILE_DB_PASSWORD", "f"),
+        ("CONFAB_CLUSTER_KEY", "c"),
+        ("CONFAB_SIGNING_KEY", "s"),
+        ("S3_ACCESS_KEY_ID", "i"),
+        ("S3_SECRET_ACCESS_KEY", "s"),
+    ];
+    let output = Command::new(root().join("scripts/k8s-secrets.sh")).envs(values).output().expect("a script of ours");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("YAML")
+}
+
+fn development() -> Manifests {
+    Manifests::overlay("dev", &[], "").expect("the overlay is rendered")
+}
+
+fn production() -> Manifests {
+    Manifests::overlay("prod", &[], &made_secrets()).expect("the overlay is rendered")
+}
+
+/// Finds what is wrong.
+type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
+
+/// Everything that is wrong with them.
+fn complaints(manifests: &Manifests) -> Vec<String> {
+    let checks: [Check; 5] = [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
+    checks.iter().flat_map(|check| check(manifests).unwrap_or_else(|error| vec![format!("{error:#}")])).collect()
+}
+
+#[test]
+fn development_is_in_order() {
+    assert_eq!(complaints(&development()), [""; 0]);
+}
+
+#[test]
+fn production_is_in_order() {
+    let manifests = production();
+    assert_eq!(complaints(&manifests), [""; 0]);
+    assert_eq!(manifests.secret("bus", "url").unwrap(), "rediss://confab:it's@redis.example.org:6379");
+}
+
+#[test]
+fn production_with_the_other_components_is_in_order() {
+    let manifests = Manifests::overlay("prod", &["ingress", "tracing"], &made_secrets()).unwrap();
+    assert_eq!(complaints(&manifests), [""; 0]);
+    assert_eq!(manifests.all("Ingress").count(), 1);
+    let traced = |pod: &Pod<'_>| pod.environment(&manifests, "").unwrap().contains_key("OTEL_EXPORTER_OTLP_ENDPOINT");
+    assert!(manifests.pods().iter().all(traced));
+}
+
+#[test]
+fn alerts_are_those_of_prometheus() {
+    let rules = documents(&std::fs::read_to_string(root().join("deploy/prometheus/rules.yml")).unwrap()).unwrap();
+    let manifests = production();
+    let copy = &manifests.get("PrometheusRule", "confab").unwrap()["spec"]["groups"];
+    assert_eq!(*copy, rules[0]["groups"], "scripts/prometheus-rule.sh copies them");
+}
+
+#[test]
+fn what_is_not_given_is_asked_for() {
+    let output = Command::new(root().join("scripts/k8s-secrets.sh")).env("POSTGRES", "db/confab").output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("MIGRATE_DB_PASSWORD"), "{said}");
+}
+
+/// How many of each program there are, so that none can go missing unnoticed.
+#[test]
+fn every_program_is_there() {
+    for manifests in [development(), production()] {
+        let mut count = BTreeMap::<_, (u32, u32)>::new();
+        for pod in manifests.pods() {
+            let Some(program) = pod.program() else { continue };
+            let (serving, migrating) = count.entry(program.to_owned()).or_default();
+            *(if pod.serves() { serving } else { migrating }) += 1;
+        }
+        let expected = [("auth", (1, 1)), ("file", (1, 1)), ("gateway", (1, 0)), ("message", (1, 1)), ("room", (1, 1))];
+        assert_eq!(count, expected.map(|(name, count)| (format!("confab-{name}"), count)).into());
+    }
+}

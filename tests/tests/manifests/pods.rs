@@ -1,0 +1,87 @@
+//! Pods: what they may do, how they are asked how they are, and how long they have to leave.
+
+use std::time::Duration;
+
+use confab_tests::manifests::{Manifests, Pod};
+use serde_json::json;
+
+/// What is left of the grace period when a program has used all its time.
+const MARGIN: Duration = Duration::from_secs(15);
+
+pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for pod in manifests.pods() {
+        let mut must = |what: &str, holds: bool| {
+            if !holds {
+                wrong.push(format!("{}: {what}", pod.name()));
+            }
+        };
+        restricted(&pod, &mut must);
+        let Some(program) = pod.program() else { continue };
+        let tag = format!("{program}:{}", env!("CARGO_PKG_VERSION"));
+        let image = pod.container["image"].as_str().unwrap_or_default();
+        must("its image is of another version", image == tag || image.ends_with(&format!("/{tag}")));
+        if pod.serves() {
+            probes(&pod, &mut must);
+            leaving(manifests, &pod, &mut must)?;
+            let strategy = &pod.object["spec"]["strategy"]["rollingUpdate"];
+            must("a rollout takes one away before another is there", strategy["maxUnavailable"] == 0);
+            let spread = pod.spec["topologySpreadConstraints"].as_array().into_iter().flatten();
+            let keys = spread.map(|constraint| &constraint["topologyKey"]).collect::<Vec<_>>();
+            must("it is not spread over zones and nodes", keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]);
+        }
+    }
+    let enforced =
+        manifests.all("Namespace").all(|namespace| namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted");
+    if !enforced {
+        wrong.push("the namespace takes pods that are not restricted".into());
+    }
+    Ok(wrong)
+}
+
+/// What PodSecurity calls restricted, and more.
+fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
+    let (of_pod, of_container) = (&pod.spec["securityContext"], &pod.container["securityContext"]);
+    must("it may run as root", of_pod["runAsNonRoot"] == true && of_pod["runAsUser"].as_u64().is_some_and(|user| user > 0));
+    must("every system call is open to it", of_pod["seccompProfile"]["type"] == "RuntimeDefault");
+    must("it may get more rights", of_container["allowPrivilegeEscalation"] == false);
+    must("its root file system is writable", of_container["readOnlyRootFilesystem"] == true);
+    must("it has capabilities", of_container["capabilities"] == json!({"drop": ["ALL"]}));
+    must("it gets a token of the cluster's API", pod.spec["automountServiceAccountToken"] == false);
+    must("variables named after Services are put beside its settings", pod.spec["enableServiceLinks"] == false);
+    must("there is more than one container", pod.spec["containers"].as_array().is_some_and(|all| all.len() == 1));
+    let resources = &pod.container["resources"];
+    let given = |of: &str| ["cpu", "memory"].iter().all(|what| resources[of][*what].is_string());
+    must("its resources are not given", given("requests") && given("limits"));
+}
+
+/// The gateway is asked at its admin port, a service by gRPC at the port that it serves.
+fn probes(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
+    for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let probe = &pod.container[kind];
+        let (http, grpc) = (&probe["httpGet"], &probe["grpc"]);
+        let path = if kind == "readinessProbe" { "/readyz" } else { "/livez" };
+        must(
+            &format!("{kind} asks nobody"),
+            match pod.component() {
+                "gateway" => http["path"] == path && pod.port(&http["port"]) == pod.ports().get("metrics").copied(),
+                _ => pod.port(&grpc["port"]).is_some_and(|port| Some(&port) == pod.ports().get("grpc")),
+            },
+        );
+    }
+}
+
+/// There is time for all that happens after the pod is told to go (`services/common/src/process.rs`).
+fn leaving(manifests: &Manifests, pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) -> anyhow::Result<()> {
+    let environment = pod.environment(manifests, "")?;
+    let seconds = |value: Option<u64>| value.map(Duration::from_secs);
+    let setting = |name: &str| seconds(environment.get(name)?.strip_suffix('s')?.parse().ok());
+    // Without a pause callers would still be led to who has left.
+    let pre_stop = seconds(pod.container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().filter(|pause| *pause > 0));
+    let grace = seconds(pod.spec["terminationGracePeriodSeconds"].as_u64());
+    let times = [pre_stop, setting("CONFAB_ACCEPT_DRAIN"), setting("CONFAB_DRAIN"), Some(MARGIN)];
+    let needed = times.into_iter().sum::<Option<Duration>>();
+    let enough = grace.zip(needed).is_some_and(|(grace, needed)| grace >= needed);
+    must(&format!("it needs {needed:?} to leave and has {grace:?}"), enough);
+    Ok(())
+}

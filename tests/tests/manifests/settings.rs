@@ -1,0 +1,127 @@
+//! Settings: what a program is given it knows, what it needs it is given, and what is given leads where it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::Context;
+use confab_tests::manifests::{Manifests, Pod};
+use confab_tests::programs;
+
+/// What has a default that is right on one machine alone, or must be the same for all, besides what is told by its ending.
+const NEEDED: &[&str] = &[
+    "CONFAB_LISTEN",
+    "CONFAB_ADMIN_LISTEN",
+    "CONFAB_FORWARD_LISTEN",
+    "CONFAB_FORWARD_ADDRESS",
+    "CONFAB_BUS",
+    "CONFAB_CLUSTER_KEY",
+    "CONFAB_SIGNING_KEY",
+    "CONFAB_OBJECTS",
+    "CONFAB_S3_ENDPOINT",
+    "CONFAB_S3_ACCESS_KEY_ID",
+    "CONFAB_S3_SECRET_ACCESS_KEY",
+    "CONFAB_ALLOWED_ORIGINS",
+    "CONFAB_MIGRATE",
+    "CONFAB_DRAIN",
+    "CONFAB_ACCEPT_DRAIN",
+];
+
+/// What `--help` says of a program.
+#[derive(Clone, Default)]
+pub struct Help {
+    /// Its settings.
+    pub settings: BTreeSet<String>,
+    /// All of it.
+    pub text: String,
+}
+
+/// A program's own word on its settings.
+pub fn help(program: &str) -> anyhow::Result<Help> {
+    static ASKED: LazyLock<Mutex<BTreeMap<String, Help>>> = LazyLock::new(Mutex::default);
+    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(help) = asked.get(program) {
+        return Ok(help.clone());
+    }
+    let file = programs().join(program);
+    let output = Command::new(&file).arg("--help").output().with_context(|| format!("cannot run {}", file.display()))?;
+    let text = String::from_utf8(output.stdout)?;
+    let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+    let settings = words.filter(|word| word.starts_with("CONFAB_")).map(str::to_owned).collect();
+    let help = Help { settings, text };
+    asked.insert(program.to_owned(), help.clone());
+    Ok(help)
+}
+
+pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for pod in manifests.pods() {
+        for mount in pod.mounts()? {
+            if let Err(error) = manifests.secret(&mount.secret, &mount.key) {
+                wrong.push(format!("{}: {error:#}", pod.name()));
+            }
+        }
+        let Some(program) = pod.program() else { continue };
+        let known = help(program)?;
+        let environment = pod.environment(manifests, "10.0.0.1")?;
+        let mut given = BTreeSet::new();
+        for (name, value) in environment.iter().filter(|(name, _)| name.starts_with("CONFAB_")) {
+            let setting = name.strip_suffix("_FILE").filter(|setting| known.settings.contains(*setting));
+            match setting {
+                _ if known.settings.contains(name) => _ = given.insert(name.as_str()),
+                Some(setting) if pod.mounts()?.iter().any(|mount| mount.path == *value) => _ = given.insert(setting),
+                Some(_) => wrong.push(format!("{}: {name} names {value}, where nothing is", pod.name())),
+                None => wrong.push(format!("{}: {program} does not know {name}", pod.name())),
+            }
+        }
+        let needed = |setting: &&String| match pod.serves() {
+            true => ["_URL", "_STORE"].iter().any(|end| setting.ends_with(end)) || NEEDED.contains(&setting.as_str()),
+            false => setting.ends_with("_STORE"),
+        };
+        for setting in known.settings.iter().filter(needed).filter(|setting| !given.contains(setting.as_str())) {
+            wrong.push(format!("{}: {setting} is missing", pod.name()));
+        }
+        if pod.serves() {
+            serving_complaints(manifests, &pod, &environment, &mut wrong);
+        } else if pod.arguments() != ["migrate"] || !known.text.contains("\n  migrate ") {
+            wrong.push(format!("{}: {program} has no subcommand {:?}", pod.name(), pod.arguments()));
+        }
+    }
+    Ok(wrong)
+}
+
+fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeMap<String, String>, wrong: &mut Vec<String>) {
+    // It listens where its ports are said to be, on all addresses.
+    let named = if pod.component() == "gateway" { "http" } else { "grpc" };
+    for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
+        let told = environment.get(setting).cloned();
+        let said = pod.ports().get(port).map(|port| format!("0.0.0.0:{port}"));
+        if told != said {
+            wrong.push(format!("{}: {setting} is {told:?}, and its port {port} {said:?}", pod.name()));
+        }
+    }
+    if let Some(address) = environment.get("CONFAB_FORWARD_ADDRESS")
+        && Some(address.replace("10.0.0.1", "0.0.0.0")) != environment.get("CONFAB_FORWARD_LISTEN").cloned()
+    {
+        wrong.push(format!("{}: others are told to reach it at {address}", pod.name()));
+    }
+    if environment.get("CONFAB_MIGRATE").is_some_and(|migrate| migrate != "off") {
+        wrong.push(format!("{}: a program with rights to read and write alone cannot migrate", pod.name()));
+    }
+    // `CONFAB_X_URL` leads to a Service of that port whose pods are of that kind.
+    for (name, url) in environment {
+        let Some(component) = name.strip_prefix("CONFAB_").and_then(|name| name.strip_suffix("_URL")) else { continue };
+        let Some((service, port)) = url.strip_prefix("http://").and_then(|to| to.rsplit_once(':')) else {
+            wrong.push(format!("{}: {name} is {url}", pod.name()));
+            continue;
+        };
+        let found = manifests.service(service).ok().filter(|(service, pods)| {
+            let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+            let has_port = ports.into_iter().any(|there| there["port"].as_u64() == port.parse().ok());
+            has_port && pods.iter().all(|pod| pod.component() == component.to_lowercase())
+        });
+        if found.is_none() {
+            wrong.push(format!("{}: {name} leads nowhere: {url}", pod.name()));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Names, labels and ports: whatever refers to something finds it.
+
+use confab_tests::manifests::{Manifests, selects};
+use serde_json::{Value, json};
+
+pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for pod in manifests.pods() {
+        let selector = &pod.object["spec"]["selector"];
+        if !selector.is_null() && manifests.selected(selector).iter().map(|pod| pod.name()).collect::<Vec<_>>() != [pod.name()] {
+            wrong.push(format!("{} does not select its own pods alone", pod.name()));
+        }
+    }
+    for service in manifests.all("Service") {
+        service_complaints(manifests, service, &mut wrong)?;
+    }
+    for budget in manifests.all("PodDisruptionBudget") {
+        let name = &budget["metadata"]["name"];
+        if manifests.selected(&budget["spec"]["selector"]).iter().map(|pod| &pod.object["metadata"]["name"]).collect::<Vec<_>>() != [name] {
+            wrong.push(format!("PodDisruptionBudget {name} is about other pods"));
+        }
+    }
+    // What leads in leads to a port of a Service.
+    let backend = |service: &Value, port: &Value| {
+        let found = manifests.get("Service", service.as_str().unwrap_or_default());
+        let mut ports = found.ok()?["spec"]["ports"].as_array()?.iter();
+        ports.find(|there| there["name"] == *port || there["port"] == *port).map(drop)
+    };
+    for ingress in manifests.all("Ingress") {
+        let to = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+        if backend(&to["name"], &to["port"]["name"]).is_none() {
+            wrong.push(format!("the Ingress leads nowhere: {to}"));
+        }
+    }
+    for route in manifests.all("HTTPRoute") {
+        let to = &route["spec"]["rules"][0]["backendRefs"][0];
+        if backend(&to["name"], &to["port"]).is_none() {
+            wrong.push(format!("the HTTPRoute leads nowhere: {to}"));
+        }
+    }
+    for monitor in manifests.all("ServiceMonitor") {
+        monitor_complaints(manifests, monitor, &mut wrong)?;
+    }
+    Ok(wrong)
+}
+
+fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let name = service["metadata"]["name"].as_str().unwrap_or_default();
+    let (_, pods) = manifests.service(name)?;
+    if pods.len() != 1 {
+        wrong.push(format!("Service {name} has {} kinds of pods behind it", pods.len()));
+    }
+    // Without an address of its own its name leads to the pods, which are then called at the port that callers name.
+    let headless = service["spec"]["clusterIP"] == "None";
+    for port in service["spec"]["ports"].as_array().into_iter().flatten() {
+        for pod in &pods {
+            match pod.port(&port["targetPort"]) {
+                None => wrong.push(format!("Service {name}: {} has no port {}", pod.name(), port["targetPort"])),
+                Some(number) if headless && port["port"] != number => {
+                    wrong.push(format!("Service {name}: {} is called at {} and listens on {number}", pod.name(), port["port"]));
+                }
+                Some(_) => {}
+            }
+        }
+        if port["name"] == "grpc" && (port["appProtocol"] != "kubernetes.io/h2c" || !headless) {
+            wrong.push(format!("Service {name}: gRPC is HTTP/2, and balanced by its callers"));
+        }
+    }
+    // Whoever leaves still has sessions, which the others must find.
+    if service["spec"]["ports"].as_array().is_some_and(|ports| ports.iter().any(|port| port["name"] == "forward"))
+        && service["spec"]["publishNotReadyAddresses"] != true
+    {
+        wrong.push(format!("Service {name}: a gateway that leaves cannot be found"));
+    }
+    Ok(())
+}
+
+/// Each program that serves is scraped, at the port where it has its metrics.
+fn monitor_complaints(manifests: &Manifests, monitor: &Value, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut scraped = Vec::new();
+    for service in manifests.all("Service").filter(|service| selects(&monitor["spec"]["selector"], &service["metadata"]["labels"])) {
+        for endpoint in monitor["spec"]["endpoints"].as_array().into_iter().flatten() {
+            let port = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == endpoint["port"]);
+            let Some(port) = port else { continue };
+            let pods = manifests.selected(&json!({"matchLabels": service["spec"]["selector"]}));
+            scraped.extend(pods.iter().filter(|pod| pod.port(&port["targetPort"]) == Some(9464)).map(|pod| pod.name()));
+        }
+    }
+    for pod in manifests.pods().iter().filter(|pod| pod.program().is_some() && pod.serves()) {
+        let times = scraped.iter().filter(|name| **name == pod.name()).count();
+        if times != 1 {
+            wrong.push(format!("{} is scraped {times} times", pod.name()));
+        }
+    }
+    Ok(())
+}

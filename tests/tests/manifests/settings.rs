@@ -46,8 +46,10 @@ pub fn help(program: &str) -> anyhow::Result<Help> {
     let file = programs().join(program);
     let output = Command::new(&file).arg("--help").output().with_context(|| format!("cannot run {}", file.display()))?;
     let text = String::from_utf8(output.stdout)?;
-    let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
-    let settings = words.filter(|word| word.starts_with("CONFAB_")).map(str::to_owned).collect();
+    // `[env: NAME=value]`, or of secrets `[env: NAME]`; other settings may be spoken of.
+    let words = text.split_whitespace();
+    let named = words.clone().zip(words.skip(1)).filter(|(before, _)| *before == "[env:");
+    let settings = named.filter_map(|(_, name)| name.split(['=', ']']).next()).map(str::to_owned).collect();
     let help = Help { settings, text };
     asked.insert(program.to_owned(), help.clone());
     Ok(help)

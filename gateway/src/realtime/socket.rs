@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -85,6 +86,8 @@ pub struct Event {
     pub request: Request,
     /// When it must be answered by.
     pub deadline: Instant,
+    /// Its trace, which begins here.
+    pub span: Span,
     size: usize,
 }
 
@@ -218,7 +221,9 @@ impl Socket {
         match (packet.kind, state.phase) {
             (Kind::Connect, Phase::New) => {
                 state.phase = Phase::Connecting;
-                tokio::spawn(connect::connect(session.clone(), Auth::read(packet.data)));
+                let (span, connecting) =
+                    (Span::root(trace::Kind::Server, "connect"), connect::connect(session.clone(), Auth::read(packet.data)));
+                tokio::spawn(async move { span.hold(connecting).await });
                 Ok(())
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
@@ -237,7 +242,9 @@ impl Socket {
                 };
                 let deadline = Instant::now() + session.edge.clients.call.deadline;
                 let size = packet.data.len() + attachments.iter().map(Bytes::len).sum::<usize>() + EVENT_OVERHEAD;
-                let event = Event { ack: packet.id, request, deadline, size };
+                let span = Span::root(trace::Kind::Server, request.name());
+                span.set("confab.room.id", || room.to_string());
+                let event = Event { ack: packet.id, request, deadline, span, size };
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),

@@ -3,6 +3,7 @@
 mod network;
 mod replicas;
 mod server;
+mod traced;
 mod transport;
 
 pub use network::{connect, targets, urls};

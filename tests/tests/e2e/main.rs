@@ -17,4 +17,6 @@ mod rolling;
 mod stickiness;
 #[cfg(test)] // Likewise.
 mod stores;
+#[cfg(test)] // Likewise.
+mod tracing;
 mod world;

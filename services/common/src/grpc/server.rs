@@ -8,7 +8,9 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use tower::layer::layer_fn;
 
+use super::traced::Traced;
 use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW};
 use crate::process::Process;
 
@@ -39,6 +41,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
+        .layer(layer_fn(Traced))
         .add_routes(routes)
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

@@ -10,6 +10,8 @@ use tonic::body::Body;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
+use super::traced::{self, Traced};
+
 /// What a generated client runs over.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -96,20 +98,25 @@ pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
 pub fn in_process<S>(server: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+    let server = Traced(server);
+    BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let server = server.clone();
         async move {
             let call = Call::of(&request);
-            let answer = server.oneshot(request);
-            if call.streams == Streams::Both {
-                return answer.await;
-            }
-            match tokio::time::timeout(call.deadline, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(Status::deadline_exceeded("no answer in time").into_http()),
-            }
+            let span = traced::call(&mut request);
+            let answer = span.hold(server.oneshot(request));
+            let answer = match call.streams {
+                Streams::Both => Ok(answer.await),
+                Streams::Nothing | Streams::Answer => tokio::time::timeout(call.deadline, answer).await,
+            };
+            let answer = match answer {
+                Ok(Ok(answer)) => answer,
+                Err(_) => Status::deadline_exceeded("no answer in time").into_http(),
+            };
+            traced::answered(&span, &answer);
+            Ok(answer)
         }
     }))
 }

@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test images chaos lint fmt cluster-up cluster-down cluster-status cluster-test bench
+.PHONY: help run test images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
@@ -21,8 +21,11 @@ test: ## every test; installs or starts what they need
 	@scripts/check-deploy.sh
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
+	@scripts/check-alerts.sh
+	@scripts/check-k8s.sh
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
+	@scripts/check-api.sh
 # The judge must notice what is broken on purpose, and find nothing else to complain of.
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads
@@ -49,6 +52,10 @@ lint: ## format, clippy, and the rules for dependencies
 
 fmt: ## format all code
 	cargo fmt --all
+
+api-docs: ## writes docs/openapi.json and the Postman collection anew, from the code
+	@scripts/ensure-packages.sh $(CLIENTS)
+	@scripts/renew-api.sh
 
 cluster-up: ## the real cluster on this machine: GATEWAYS=2 REPLICAS=2; starts only what does not run
 	@scripts/ensure-packages.sh $(SERVERS)

@@ -4,21 +4,27 @@ use confab_common::{Code, Error, Result, text};
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
 use confab_proto::message::v1::{Kind, NewEvent};
 use serde::Deserialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::tokens::Identity;
 
 /// What may be sent; fields that the server owns are ignored.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewMessage)]
 pub struct Draft {
     /// Where to.
+    #[schema(format = "uuid")]
     pub room_id: String,
-    /// What.
+    /// What: 1 to 16,384 bytes, or nothing beside files.
+    #[schema(max_length = 16_384)]
     pub content: String,
-    /// The client's own name for the message, by which a repeat is known.
+    /// The client's own name for the message, by which a repeat is known: 1 to 128 bytes.
+    #[schema(min_length = 1, max_length = 128)]
     pub client_message_id: Option<String>,
     /// Files to attach.
+    #[schema(max_items = 10)]
     pub file_ids: Option<Vec<String>>,
 }
 

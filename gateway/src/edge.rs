@@ -18,6 +18,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::metrics;
 use crate::problem::{self, Problem};
 use cors::Origins;
 
@@ -66,7 +67,8 @@ async fn observe(mut request: Request, next: Next) -> Response {
     let context = Context::of(&request);
     request.extensions_mut().insert(context.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let span = span(&request, &context.0.id);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = span(&request, route.as_ref(), &context.0.id);
 
     let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
@@ -78,8 +80,10 @@ async fn observe(mut request: Request, next: Next) -> Response {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 
+    let took = started.elapsed();
+    metrics::request(route.as_ref(), &method, answer.status(), took);
     // The path alone: queries may hold what must not be logged.
-    let (path, status, ms) = (uri.path(), answer.status().as_u16(), started.elapsed().as_micros() as f64 / 1000.0);
+    let (path, status, ms) = (uri.path(), answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if path.starts_with(REALTIME) {
         tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");
@@ -94,7 +98,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 }
 
 /// The span of a request, named after its route: what stands in its place may be anything. Real time has a span for each event.
-fn span(request: &Request, id: &str) -> Span {
+fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
     if request.uri().path().starts_with(REALTIME) {
         return Span::default();
     }
@@ -102,7 +106,7 @@ fn span(request: &Request, id: &str) -> Span {
     // A client may make one up.
     let is_known = |method: &Method| method.is_idempotent() || [Method::POST, Method::PATCH].contains(method);
     let method = Some(request.method()).filter(|method| is_known(method)).map_or("_OTHER", Method::as_str);
-    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
+    let route = route.map_or("unknown", MatchedPath::as_str);
     span.rename(|| format!("{method} {route}"));
     span.set("http.request.method", || method.to_owned());
     span.set("http.route", || route.to_owned());

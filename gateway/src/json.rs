@@ -10,11 +10,14 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// A user as other objects refer to one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = User)]
 pub struct UserJson<'a> {
     /// UUIDv7.
+    #[schema(format = "uuid")]
     pub id: &'a str,
     /// As the user wrote it.
     pub username: &'a str,
@@ -26,23 +29,47 @@ impl<'a> From<&'a UserRef> for UserJson<'a> {
     }
 }
 
-/// A Message of the public contract.
-#[derive(Debug, Clone, Serialize)]
+/// What stands in a room's log.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Message)]
 pub struct MessageJson<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
     id: &'a str,
+    #[schema(format = "uuid")]
     room_id: &'a str,
+    /// 1, 2, 3 … in each room, without a hole.
+    #[schema(minimum = 1)]
     seq: u64,
-    r#type: &'static str,
+    r#type: TypeJson,
+    #[schema(required)]
     sender: Option<UserJson<'a>>,
     content: &'a str,
+    #[schema(value_type = Vec<FileJson>)]
     files: Files<'a>,
+    /// The sender's own name for it.
+    #[schema(required)]
     client_message_id: Option<&'a str>,
     created_at: Time,
+    /// The name of a room event; only of type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     event: Option<&'a str>,
+    /// What the room event tells.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
     data: Option<&'a RawValue>,
+}
+
+/// Said by somebody, a file that was shared, or an event of the room.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = MessageType)]
+enum TypeJson {
+    Message,
+    File,
+    System,
 }
 
 impl<'a> From<&'a Event> for MessageJson<'a> {
@@ -53,9 +80,9 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
             room_id: &event.room_id,
             seq: event.seq,
             r#type: match event.kind() {
-                Kind::System => "system",
-                Kind::File => "file",
-                Kind::Message | Kind::Unspecified => "message",
+                Kind::System => TypeJson::System,
+                Kind::File => TypeJson::File,
+                Kind::Message | Kind::Unspecified => TypeJson::Message,
             },
             sender: event.sender.as_ref().map(UserJson::from),
             content: &event.content,
@@ -78,48 +105,60 @@ impl Serialize for Files<'_> {
     }
 }
 
-/// A File of the public contract.
-#[derive(Debug, Clone, Serialize)]
+/// A file of a message.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = MessageFile)]
 pub enum FileJson<'a> {
     /// One that can be had.
-    #[serde(rename_all = "camelCase")]
-    Present {
-        /// UUIDv7.
-        id: &'a str,
-        /// A last path component.
-        name: &'a str,
-        /// Bytes.
-        size: u64,
-        /// As far as it is known.
-        content_type: &'a str,
-        /// Lower-case hexadecimal.
-        sha256: &'a str,
-        /// Where its bytes are.
-        url: FileUrl<'a>,
-        /// The room it belongs to.
-        room_id: Option<&'a str>,
-        /// By whom.
-        uploaded_by: Option<UserJson<'a>>,
-        /// When.
-        created_at: Time,
-    },
+    Present(PresentFile<'a>),
     /// One that messages still name.
-    Deleted {
-        /// UUIDv7.
-        id: &'a str,
-        /// What it was called.
-        name: &'a str,
-        /// True.
-        deleted: bool,
-    },
+    Deleted(DeletedFile<'a>),
+}
+
+/// A file that can be had.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = File)]
+pub struct PresentFile<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
+    id: &'a str,
+    /// A last path component.
+    name: &'a str,
+    /// Bytes.
+    size: u64,
+    /// As far as it is known.
+    content_type: &'a str,
+    /// Lower-case hexadecimal.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    sha256: &'a str,
+    url: FileUrl<'a>,
+    /// The room it belongs to.
+    #[schema(format = "uuid", required)]
+    room_id: Option<&'a str>,
+    #[schema(required)]
+    uploaded_by: Option<UserJson<'a>>,
+    created_at: Time,
+}
+
+/// A file that is no more.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeletedFile<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
+    id: &'a str,
+    /// What it was called.
+    name: &'a str,
+    /// True.
+    deleted: bool,
 }
 
 impl<'a> From<&'a File> for FileJson<'a> {
     fn from(file: &'a File) -> Self {
         match file.deleted {
-            true => Self::Deleted { id: &file.id, name: &file.name, deleted: true },
-            false => Self::Present {
+            true => Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true }),
+            false => Self::Present(PresentFile {
                 id: &file.id,
                 name: &file.name,
                 size: file.size,
@@ -129,13 +168,14 @@ impl<'a> From<&'a File> for FileJson<'a> {
                 room_id: file.room_id.as_deref(),
                 uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
                 created_at: Time(file.created_at_ms),
-            },
+            }),
         }
     }
 }
 
 /// Where a file's bytes are, relative to this server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, ToSchema)]
+#[schema(value_type = String, format = "uri-reference")]
 pub struct FileUrl<'a>(pub &'a str);
 
 impl fmt::Display for FileUrl<'_> {
@@ -150,18 +190,44 @@ impl Serialize for FileUrl<'_> {
     }
 }
 
-/// A Room of the public contract.
-#[derive(Debug, Clone, Serialize)]
+/// A room.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Room)]
 pub struct RoomJson<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
     id: &'a str,
     name: &'a str,
     description: &'a str,
-    visibility: &'static str,
-    role: Option<&'static str>,
+    visibility: VisibilityJson,
+    /// The caller's; null for who is no member.
+    #[schema(required)]
+    role: Option<RoleJson>,
+    #[schema(required)]
     created_by: Option<UserJson<'a>>,
     created_at: Time,
+    /// The `seq` of its newest message; 0 while there is none.
     last_seq: u64,
+}
+
+/// Who may see a room.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Visibility)]
+enum VisibilityJson {
+    Public,
+    Private,
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Role)]
+enum RoleJson {
+    Owner,
+    Admin,
+    Member,
 }
 
 impl<'a> RoomJson<'a> {
@@ -172,13 +238,13 @@ impl<'a> RoomJson<'a> {
             name: &room.name,
             description: &room.description,
             visibility: match room.visibility() {
-                Visibility::Private => "private",
-                Visibility::Public | Visibility::Unspecified => "public",
+                Visibility::Private => VisibilityJson::Private,
+                Visibility::Public | Visibility::Unspecified => VisibilityJson::Public,
             },
             role: match room.role() {
-                Role::Owner => Some("owner"),
-                Role::Admin => Some("admin"),
-                Role::Member => Some("member"),
+                Role::Owner => Some(RoleJson::Owner),
+                Role::Admin => Some(RoleJson::Admin),
+                Role::Member => Some(RoleJson::Member),
                 Role::Unspecified => None,
             },
             created_by: room.created_by.as_ref().map(UserJson::from),
@@ -189,17 +255,20 @@ impl<'a> RoomJson<'a> {
 }
 
 /// A page of a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
     /// What it holds.
     pub items: Vec<T>,
     /// Where the list goes on; nothing at its end.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
-/// Milliseconds since the Unix epoch, written as RFC 3339 UTC with milliseconds.
-#[derive(Debug, Clone, Copy)]
+/// RFC 3339, UTC, with milliseconds.
+// Held as milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, ToSchema)]
+#[schema(value_type = String, format = "date-time", pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 pub struct Time(pub i64);
 
 impl Serialize for Time {
@@ -211,49 +280,4 @@ impl Serialize for Time {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_as_the_contract_shows_it() {
-        let mut event = Event {
-            id: "m".into(),
-            room_id: "r".into(),
-            seq: 7,
-            kind: Kind::Message.into(),
-            sender: Some(UserRef { id: "u".into(), username: "Zoë".into() }),
-            content: "hi\n".into(),
-            created_at_ms: 1_795_382_645_120,
-            ..Event::default()
-        };
-        let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-        assert_eq!(
-            json,
-            r#"{"id":"m","roomId":"r","seq":7,"type":"message","sender":{"id":"u","username":"Zoë"},"content":"hi\n","files":[],"clientMessageId":null,"createdAt":"2026-11-22T21:24:05.120Z"}"#
-        );
-        event.kind = Kind::File.into();
-        event.files = vec![
-            File {
-                id: "f".into(),
-                name: "a.png".into(),
-                size: 5,
-                content_type: "image/png".into(),
-                sha256: "00".into(),
-                uploaded_by: event.sender.clone(),
-                ..File::default()
-            },
-            File { id: "g".into(), name: "b".into(), size: 7, deleted: true, ..File::default() },
-        ];
-        let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-        let present = r#"{"id":"f","name":"a.png","size":5,"contentType":"image/png","sha256":"00","url":"/api/files/f","roomId":null,"uploadedBy":{"id":"u","username":"Zoë"},"createdAt":"1970-01-01T00:00:00.000Z"}"#;
-        let files = format!(
-            r#""type":"file","sender":{{"id":"u","username":"Zoë"}},"content":"hi\n","files":[{present},{{"id":"g","name":"b","deleted":true}}]"#
-        );
-        assert!(json.contains(&files), "{json}");
-        event.kind = Kind::System.into();
-        event.event = "roomUpdated".into();
-        event.data = r#"{"name":"Tea"}"#.into();
-        let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-        assert!(json.contains(r#""type":"system""#) && json.ends_with(r#""event":"roomUpdated","data":{"name":"Tea"}}"#), "{json}");
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod draft;
 pub mod edge;
 pub mod json;
+mod metrics;
 mod payload;
 pub mod problem;
 mod pulse;
@@ -19,7 +20,7 @@ pub mod tokens;
 mod upload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -149,6 +150,7 @@ pub async fn start(
     key: Option<&Secret>,
     process: &Process,
 ) -> anyhow::Result<Gateway> {
+    LazyLock::force(&metrics::METRICS);
     let clients = Clients::new(auth, room, message, file, config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
@@ -173,7 +175,7 @@ pub async fn start(
     };
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
-    let routes = rest::routes(app);
+    let routes = rest::routes(app)?;
     Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, forward: listener })
 }
 

@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use confab_common::{Code, Error};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// An error on its way to the client. A handler answers it; the edge writes the document, as it alone knows the
 /// request's id.
@@ -32,38 +33,55 @@ impl IntoResponse for Problem {
     }
 }
 
-#[derive(Serialize)]
+/// Any failure (RFC 9457).
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+#[schema(as = Problem)]
+pub struct Document<'a> {
     r#type: &'static str,
+    /// The status in words.
     title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What went wrong, for programs: see each answer for the codes it may have.
     code: &'static str,
+    /// What went wrong, for people.
     detail: &'a str,
+    /// The request's name in the server's logs, also in the header `X-Request-Id`.
     request_id: &'a str,
+    /// The fields that failed validation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldDocument<'a>>,
 }
 
-#[derive(Serialize)]
+/// What is wrong with one field.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FieldProblem)]
 struct FieldDocument<'a> {
     field: &'a str,
     detail: &'a str,
 }
 
+impl<'a> Document<'a> {
+    /// The document of an error.
+    pub fn new(error: &'a Error, request_id: &'a str) -> Self {
+        let status = error.code.http_status();
+        Self {
+            r#type: "about:blank",
+            title: StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default(),
+            status,
+            code: error.code.as_str(),
+            detail: &error.detail,
+            request_id,
+            errors: error.fields.iter().map(|error| FieldDocument { field: &error.field, detail: &error.detail }).collect(),
+        }
+    }
+}
+
 /// Writes the document of a response that is a [`Problem`]; leaves any other as it is.
 pub fn render(mut response: Response, request_id: &str) -> Response {
     let Some(Problem(error)) = response.extensions_mut().remove::<Problem>() else { return response };
-    let document = Document {
-        r#type: "about:blank",
-        title: response.status().canonical_reason().unwrap_or_default(),
-        status: response.status().as_u16(),
-        code: error.code.as_str(),
-        detail: &error.detail,
-        request_id,
-        errors: error.fields.iter().map(|error| FieldDocument { field: &error.field, detail: &error.detail }).collect(),
-    };
-    *response.body_mut() = Body::from(serde_json::to_vec(&document).unwrap_or_default());
+    *response.body_mut() = Body::from(serde_json::to_vec(&Document::new(&error, request_id)).unwrap_or_default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     match error.code {

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use axum::Router;
 use confab_common::bus::Bus;
+use confab_common::metrics::at_scrape;
 use confab_common::process::Process;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
@@ -44,6 +45,7 @@ use self::session::Session;
 use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
+use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::tokens::Tokens;
@@ -122,6 +124,8 @@ impl Realtime {
             restores: Arc::new(Semaphore::new(RESTORES)),
             connections: TaskTracker::new(),
         });
+        let outboxes = realtime.outboxes.clone();
+        at_scrape(move || METRICS.outbox_bytes.set(outboxes.bytes() as f64));
         // Subscribed before anything can be revoked that matters here.
         tokio::spawn(realtime.clone().close_revoked(realtime.revocations.subscribe()));
         tokio::spawn(realtime.clone().close_largest());

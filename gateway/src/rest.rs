@@ -1,40 +1,45 @@
 //! REST: JSON to gRPC and back, one file per resource.
 
 mod auth;
+mod docs;
 mod extract;
 mod files;
 mod messages;
+mod openapi;
 mod rooms;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 use confab_common::grpc::{Call, request};
 use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::App;
 use crate::problem;
 
-/// All routes of REST, with problems for what is none.
-pub fn routes(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/.well-known/jwks.json", get(auth::jwks))
-        .route("/api/auth/signup", post(auth::signup))
-        .route("/api/auth/login", post(auth::login))
-        .route("/api/auth/logout", get(auth::logout).post(auth::logout))
-        .route("/api/auth/me", get(auth::me))
-        .route("/api/rooms", get(rooms::list).post(rooms::create))
-        .route("/api/rooms/{room}", get(rooms::show).patch(rooms::change).delete(rooms::delete))
-        .route("/api/messages", post(messages::post))
-        .route("/api/messages/{room}", get(messages::list))
-        .route("/api/files", get(files::list))
-        .route("/api/files/upload", post(files::upload))
-        .route("/api/files/{file}", get(files::download).delete(files::delete))
-        .route("/api/files/{file}/link", get(files::link))
-        .method_not_allowed_fallback(problem::wrong_method)
-        .fallback(problem::unknown_route)
-        .with_state(app)
+/// All routes of REST, with problems for what is none, and the documents that show them.
+///
+/// # Errors
+/// When the document cannot be written.
+pub fn routes(app: Arc<App>) -> serde_json::Result<Router> {
+    let (operations, document) = operations().split_for_parts();
+    let routes = operations.merge(docs::routes(&document)?);
+    Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
+}
+
+/// The document of this API (OpenAPI 3.1), as it is served.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn document() -> serde_json::Result<String> {
+    docs::text(&operations().into_openapi())
+}
+
+/// Each operation with its description.
+fn operations() -> OpenApiRouter<Arc<App>> {
+    let resources = [auth::routes(), rooms::routes(), messages::routes(), files::routes()];
+    resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }
 
 /// The time that a request has for all its calls together.

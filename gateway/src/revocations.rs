@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{Call, Transport, request};
+use confab_common::metrics::at_scrape;
 use confab_common::process::{Condition, Process};
 use confab_common::{Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
@@ -17,6 +18,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::metrics::METRICS;
 use crate::pulse::Pulse;
 
 /// How often auth is asked, whatever the bus does.
@@ -40,6 +42,8 @@ struct Inner {
     // Std locks: held for one look-up or insertion, never across an await.
     sessions: RwLock<HashMap<String, i64>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
+    /// When everything that there was had been read; the start before that.
+    read: Mutex<Instant>,
     /// The highest number read. Held while reading, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
     pulse: Arc<Pulse>,
@@ -52,9 +56,12 @@ impl Revocations {
             auth,
             sessions: RwLock::default(),
             followers: Mutex::default(),
+            read: Mutex::new(Instant::now()),
             position: tokio::sync::Mutex::default(),
             pulse: Arc::default(),
         }));
+        let measured = Arc::downgrade(&revocations.0);
+        at_scrape(move || measured.upgrade().iter().for_each(|inner| inner.measure()));
         let loaded = process.readiness.condition("revocations");
         tokio::spawn(follow(Arc::downgrade(&revocations.0), bus.listen(), loaded));
         revocations
@@ -127,6 +134,7 @@ impl Revocations {
                 self.add(&revocation.session_id, revocation.expires_at_ms);
             }
             if page.revocations.is_empty() || *position >= page.head {
+                *self.0.read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 return Ok(());
             }
         }
@@ -136,7 +144,7 @@ impl Revocations {
     fn hear(&self, payload: &[u8]) {
         match Revocation::decode(payload) {
             Ok(revocation) if !revocation.session_id.is_empty() => self.add(&revocation.session_id, revocation.expires_at_ms),
-            _ => metrics::counter!("confab_bus_dropped_total", "reason" => "malformed").increment(1),
+            _ => bus::dropped("malformed", 1),
         }
     }
 
@@ -144,6 +152,13 @@ impl Revocations {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
+    }
+}
+
+impl Inner {
+    fn measure(&self) {
+        METRICS.revocations.set(self.sessions.read().unwrap_or_else(PoisonError::into_inner).len() as f64);
+        METRICS.revocations_age.set(self.read.lock().unwrap_or_else(PoisonError::into_inner).elapsed().as_secs_f64());
     }
 }
 

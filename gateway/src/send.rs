@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::clients::Clients;
+use crate::metrics::METRICS;
 
 /// A power of two, so that a lane holds a contiguous range of partitions and all gateways agree on it.
 const LANES: u32 = 8;
@@ -102,12 +103,12 @@ impl Sender {
         let lane = &self.lanes[partition::of_room(room, LANES) as usize];
         let size = size(&event);
         if lane.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES {
-            return Err(Error::unavailable("the message service"));
+            return Err(too_much_waits());
         }
         lane.bytes.fetch_add(size, Ordering::Relaxed);
         lane.jobs.try_send(Job { event, deadline, answer, span: Span::current() }).map_err(|_| {
             lane.bytes.fetch_sub(size, Ordering::Relaxed);
-            Error::unavailable("the message service")
+            too_much_waits()
         })?;
         Ok(Sending { answer: receiver, deadline })
     }
@@ -119,6 +120,11 @@ impl Sender {
     pub async fn send(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sent> {
         self.begin(room, event, timeout)?.outcome().await
     }
+}
+
+fn too_much_waits() -> Error {
+    METRICS.send_refused.increment(1);
+    Error::unavailable("the message service")
 }
 
 /// What an event is counted for.
@@ -174,7 +180,7 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     if events.is_empty() {
         return;
     }
-    metrics::histogram!("confab_send_batch_events").record(events.len() as f64);
+    METRICS.send_batch.record(events.len() as f64);
     let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
     match lead.hold(client.append(grpc::request(AppendRequest { events }, call))).await {
         Ok(response) => {

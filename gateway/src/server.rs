@@ -11,6 +11,7 @@ use axum::Router;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use confab_common::metrics::LIMITS;
 use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -80,6 +81,9 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: 
 /// The next connection, once there is a place for it; until then it waits in the system's queue.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Place) {
     loop {
+        if places.available_permits() == 0 {
+            LIMITS.hit("connections");
+        }
         let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
             Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit) }),

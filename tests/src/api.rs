@@ -8,6 +8,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::contract;
+
 /// A client of one address.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -85,10 +87,18 @@ impl Api {
     ///
     /// # Errors
     /// When there was no answer.
+    ///
+    /// # Panics
+    /// When the answer is another than the server's document says.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
-        let response = request.send().await?;
+        let (http, request) = request.build_split();
+        let request = request?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = http.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer::new(status, headers, response.bytes().await?.to_vec()))
+        let answer = Answer::new(status, headers, response.bytes().await?.to_vec());
+        contract::check(&self.url, method.as_str(), &path, &answer).await?;
+        Ok(answer)
     }
 
     /// A call as somebody, or as nobody.

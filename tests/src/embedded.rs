@@ -44,7 +44,7 @@ impl Embedded {
     /// When it does not become ready.
     pub async fn up(&self) -> anyhow::Result<()> {
         self.daemon.spawn().await?;
-        let readyz = format!("http://127.0.0.1:{}/readyz", self.port + 1);
+        let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
         let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
             true => Some(Ok(())),
             false => self.daemon.running().is_none().then(|| Err(anyhow::anyhow!("it has ended"))),
@@ -55,6 +55,11 @@ impl Embedded {
     /// Its process, to be signalled, stopped or killed.
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
+    }
+
+    /// The port of `/readyz` and `/metrics`.
+    pub fn admin_port(&self) -> u16 {
+        self.port + 1
     }
 
     /// Its base URL.

@@ -19,6 +19,7 @@ use super::session::Session;
 use super::socket::Event;
 use crate::draft::Draft;
 use crate::json::MessageJson;
+use crate::metrics::METRICS;
 use crate::payload;
 use crate::send::{Sending, Sent};
 
@@ -117,24 +118,34 @@ pub(super) fn read_room<T: DeserializeOwned>(argument: &str, shape: &str) -> Res
 
 /// Handles events of one room, in order: several sends, or one other.
 pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
+    let within = session.edge.clients.call.deadline;
+    // From its arrival on, which its deadline tells.
+    let took = |deadline: Instant| (Instant::now() + within).saturating_duration_since(deadline);
     let mut sends = Vec::with_capacity(events.len());
     for event in events {
         match event.request {
             Request::Send(message) => {
                 session.outbox.roomy().await;
                 let sending = event.span.within(|| begin_send(session, message, event.deadline));
-                sends.push((event.ack, event.span, sending));
+                sends.push((event.ack, event.span, sending, event.deadline));
             }
             Request::Join(join) => {
-                if let Err(error) = event.span.hold(join::join(session, event.ack, join, event.deadline)).await {
+                let joined = event.span.hold(join::join(session, event.ack, join, event.deadline)).await;
+                METRICS.joins.record(&joined, took(event.deadline));
+                if let Err(error) = joined {
                     event.span.fail(error.code.as_str());
                     refuse(session, event.ack, &error);
                 }
             }
-            Request::Leave => leave(session, room, event.ack).await,
+            Request::Leave => {
+                leave(session, room, event.ack).await;
+                METRICS.leaves.record(&Ok(()), took(event.deadline));
+            }
             Request::Upload(file) => {
                 session.outbox.roomy().await;
-                match event.span.hold(file.send(session)).await {
+                let uploaded = event.span.hold(file.send(session)).await;
+                METRICS.uploads.record(&uploaded, took(event.deadline));
+                match uploaded {
                     Ok(uploaded) => answer(session, event.ack, &uploaded.answer()),
                     Err(error) => {
                         event.span.fail(error.code.as_str());
@@ -146,11 +157,12 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     }
     // Answers that go together are written together.
     let mut answers = Vec::with_capacity(sends.len());
-    for (ack, span, sending) in sends {
+    for (ack, span, sending, deadline) in sends {
         let outcome = match sending {
             Ok(sending) => sending.outcome().await,
             Err(error) => Err(error),
         };
+        METRICS.messages.record(&outcome, took(deadline));
         if let Err(error) = &outcome {
             span.fail(error.code.as_str());
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
+use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{self, Call};
 use confab_common::process::{Condition, Process};
 use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse};
@@ -22,6 +22,7 @@ use super::lag::Lag;
 use super::partition::{Input, PartitionTask};
 use super::session::Session;
 use crate::clients::Clients;
+use crate::metrics::METRICS;
 
 /// How often heads are asked for, and how often when hints cannot be relied on.
 const POLL: Duration = Duration::from_secs(1);
@@ -136,7 +137,7 @@ impl Follower {
 
     /// Notes that something was missed: for a while heads are asked for more often.
     pub(super) fn note_miss(&self) {
-        metrics::counter!("confab_follower_misses_total").increment(1);
+        METRICS.misses.increment(1);
         self.missed.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.ask_soon();
     }
@@ -157,7 +158,7 @@ impl Follower {
                     }
                     let inputs = self.followed().get(&partition).map(|followed| followed.inputs.clone());
                     if inputs.is_some_and(|inputs| inputs.try_send(Input::Hint(payload)).is_err()) {
-                        metrics::counter!("confab_bus_dropped_total", "reason" => "slow_partition").increment(1);
+                        bus::dropped("slow_partition", 1);
                     }
                 }
                 Notice::Up => {
@@ -189,6 +190,8 @@ impl Follower {
             // While nobody answers it is not the following that is broken.
             let keeping_up = partitions.is_empty() || self.poll(&partitions).await.unwrap_or(true);
             self.keeping_up.set(keeping_up);
+            METRICS.keeping_up.set(f64::from(u8::from(keeping_up)));
+            METRICS.followed.set(partitions.len() as f64);
             let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
             let relied_on = self.is_bus_up() && since_miss > CLEAN;
             let asked = timeout_at(begin + if relied_on { POLL } else { POLL_DEGRADED }, self.soon.notified());
@@ -213,14 +216,17 @@ impl Follower {
                 true
             }
         });
-        let mut keeping_up = true;
+        let (mut keeping_up, mut lag) = (true, 0);
         let mut followed = self.followed();
         for head in heads.heads {
             let Some(followed) = followed.get_mut(&head.partition) else { continue };
-            keeping_up &= followed.lag.see(followed.reached.load(Ordering::Relaxed), head.position, Instant::now());
+            let reached = followed.reached.load(Ordering::Relaxed);
+            keeping_up &= followed.lag.see(reached, head.position, Instant::now());
+            lag = lag.max(head.position.saturating_sub(reached));
             // A full queue means that the task has hints to work on: the next poll is early enough.
             let _ = followed.inputs.try_send(Input::Head { epoch: heads.epoch.clone(), position: head.position });
         }
+        METRICS.lag.set(lag as f64);
         Some(keeping_up)
     }
 

@@ -33,6 +33,7 @@ use super::Realtime;
 use super::handshake::{self, Refusal};
 use crate::config::ForwardConfig;
 use crate::edge::REQUEST_ID;
+use crate::metrics::METRICS;
 use crate::server::Place;
 
 use node::NodeId;
@@ -165,16 +166,16 @@ pub async fn pass(
     }
     let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
     let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
-    metrics::counter!("confab_forwarded_total").increment(1);
+    METRICS.forwarded.increment(1);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (edge, sid, place) = (edge.clone(), Box::<str>::from(sid), head.extensions.get::<Place>().cloned());
         edge.connections.clone().spawn(async move {
             let _place = place;
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
-            metrics::gauge!("confab_tunnels").increment(1);
+            METRICS.tunnels.increment(1);
             // On the heap and gone with the tunnel's end; the rest of this task is small.
             until_leaving(&edge, (node, address), &sid, tunnel::run(client, owner)).await;
-            metrics::gauge!("confab_tunnels").decrement(1);
+            METRICS.tunnels.decrement(1);
         });
     }
     Ok(answer)
@@ -212,7 +213,7 @@ async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next
     let seal = request.headers().get(SEAL);
     let known = |forward: &Forward| forward.sealer.knows(seal, forward.own.as_str(), request.method(), request.uri());
     if !edge.forward.as_ref().is_some_and(known) {
-        metrics::counter!("confab_forward_refused_total").increment(1);
+        METRICS.forward_refused.increment(1);
         return (StatusCode::FORBIDDEN, [(CONNECTION, "close")]).into_response();
     }
     next.run(request).await

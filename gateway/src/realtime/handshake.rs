@@ -14,6 +14,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use confab_common::metrics::LIMITS;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -47,6 +48,14 @@ pub enum Refusal {
     TooLarge,
     /// Leaving; the client comes back to another gateway.
     GoingAway,
+}
+
+impl Refusal {
+    /// A packet over its limit.
+    pub fn too_large() -> Self {
+        LIMITS.hit("packet");
+        Self::TooLarge
+    }
 }
 
 impl From<Malformed> for Refusal {
@@ -174,7 +183,7 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, reques
                 Ok(Ok(body)) => polling::receive(session, body).await,
                 Ok(Err(_)) => {
                     session.finish();
-                    Err(Refusal::TooLarge)
+                    Err(Refusal::too_large())
                 }
                 Err(_) => {
                     session.finish();

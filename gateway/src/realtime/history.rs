@@ -16,6 +16,7 @@ use super::packet::Frame;
 use super::partition::name;
 use crate::clients::Clients;
 use crate::json::MessageJson;
+use crate::metrics::METRICS;
 
 /// Most messages and encoded bytes that one client is answered with.
 pub const MAX_MESSAGES: u32 = 200;
@@ -172,7 +173,7 @@ impl History {
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
         let request = ListEventsRequest { room_id: room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 };
         let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await?.into_inner();
-        metrics::counter!("confab_history_reads_total").increment(1);
+        METRICS.history_reads.increment(1);
         Ok((after.unwrap_or_default(), page.into()))
     }
 }

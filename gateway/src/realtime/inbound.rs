@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+use confab_common::metrics::LIMITS;
 use tokio::net::TcpStream;
 use tungstenite::error::{CapacityError, Error as WsError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
@@ -84,7 +85,10 @@ impl Inbound {
                     take(message).map_err(|_| End::Refused(1002))?;
                 }
                 Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => return Err(End::Refused(1009)),
+                Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => {
+                    LIMITS.hit("packet");
+                    return Err(End::Refused(1009));
+                }
                 Err(WsError::ConnectionClosed | WsError::Io(_)) => return Ok(()),
                 Err(WsError::Utf8(_)) => return Err(End::Refused(1007)),
                 Err(_) => return Err(End::Refused(1002)),

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::packet::Frame;
+use crate::metrics::METRICS;
 
 pub use flush::Flushed;
 pub use shared::Shared;
@@ -233,14 +234,17 @@ impl Outbox {
     pub async fn roomy(&self) {
         loop {
             let roomy = self.roomy.notified();
-            {
-                let queue = self.queue();
-                if queue.cost.all <= ROOMY || queue.close.is_some() {
-                    return;
-                }
+            if self.is_roomy() {
+                return;
             }
             roomy.await;
         }
+    }
+
+    /// Whether [`roomy`](Self::roomy) would not wait.
+    pub fn is_roomy(&self) -> bool {
+        let queue = self.queue();
+        queue.cost.all <= ROOMY || queue.close.is_some()
     }
 
     /// Whether nothing is queued.
@@ -324,7 +328,7 @@ impl Queue {
     }
 
     fn overflow(&mut self, reason: &'static str, shared: &Shared) {
-        metrics::counter!("confab_outbox_closes_total", "reason" => reason).increment(1);
+        METRICS.outbox_closes.hit(reason);
         self.close = Some(Close::Now);
         self.drop_frames();
         self.count(shared);

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use confab_common::grpc;
 use confab_common::telemetry::trace::{self, Span};
+use confab_common::{bus, grpc};
 use confab_proto::channel;
 use confab_proto::message::v1::{Event, Hint, Kind, ReadLogRequest};
 use prost::Message;
@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::follower::Follower;
 use super::hub::Delivery;
 use super::packet::Frame;
+use super::session::Session;
 use crate::json::MessageJson;
+use crate::metrics::METRICS;
 
 /// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
 const REORDER: Duration = Duration::from_millis(20);
@@ -117,7 +119,7 @@ impl PartitionTask {
     fn hint(&mut self, payload: &Bytes) {
         let hint = match Hint::decode(payload.clone()) {
             Ok(hint) if is_sound(&hint, self.partition) => hint,
-            _ => return metrics::counter!("confab_bus_dropped_total", "reason" => "garbage").increment(1),
+            _ => return bus::dropped("malformed", 1),
         };
         if hint.epoch != self.epoch {
             // The heads tell which epoch holds.
@@ -184,6 +186,7 @@ impl PartitionTask {
     /// Goes on at another place of the log: whoever is in one of the rooms comes back and reads what it missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
         tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
+        METRICS.resyncs.increment(1);
         self.epoch = epoch;
         self.move_to(position);
         self.forget_hole();
@@ -237,14 +240,15 @@ impl PartitionTask {
             self.hole = Some((target, Instant::now() + RETRY));
             return;
         }
-        metrics::counter!("confab_follower_repaired_events_total").increment(page.events.len() as u64);
+        METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
+                let keeping_up = self.keeping_up(&page.events);
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
                 self.deliver_parked();
                 if self.hole.is_some() {
-                    self.pace(&page.events).await;
+                    pace(&keeping_up).await;
                 }
             }
             // What the log does not hold never was: a forged or mistaken hint.
@@ -258,17 +262,11 @@ impl PartitionTask {
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
-    /// Waits until those who were sent these events have taken most of what waits for them. Who does not for long is not
-    /// waited for, and closed once its outbox is full.
-    async fn pace(&self, events: &[Event]) {
+    /// Who hears these events, and has taken most of what was sent before.
+    fn keeping_up(&self, events: &[Event]) -> Vec<Arc<Session>> {
         let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
-        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room)).collect::<Vec<_>>();
-        let taken = async {
-            for session in hearers {
-                session.outbox.roomy().await;
-            }
-        };
-        let _ = timeout(PACE, taken).await;
+        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room));
+        hearers.filter(|session| session.outbox.is_roomy()).collect()
     }
 
     fn deliver(&mut self, events: &[Event], last: u64) {
@@ -286,13 +284,24 @@ impl PartitionTask {
         deliveries.sort_by_key(|delivery| delivery.room);
         let mut writers = Vec::new();
         let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
-        metrics::counter!("confab_deliveries_total").increment(delivered as u64);
+        METRICS.deliveries.increment(delivered as u64);
         spans.iter().for_each(|span| span.set("confab.deliveries", || delivered as i64));
         while !writers.is_empty() {
             let some = writers.split_off(writers.len().saturating_sub(FLUSHED));
             tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });
         }
     }
+}
+
+/// Waits until clients have taken most of what waits for them. Who does not for long is not waited for the next time, and closed
+/// once its outbox is full: others of the partition must not wait for it again and again.
+async fn pace(clients: &[Arc<Session>]) {
+    let taken = async {
+        for session in clients {
+            session.outbox.roomy().await;
+        }
+    };
+    let _ = timeout(PACE, taken).await;
 }
 
 /// Whether a hint can be what it says. Its author may be anybody who reaches the bus while there is no cluster key.

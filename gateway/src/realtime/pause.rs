@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Realtime;
+use crate::metrics::METRICS;
 use crate::pulse::now;
 
 /// How often it is looked whether the clock goes.
@@ -19,7 +20,7 @@ pub async fn watch(realtime: Arc<Realtime>) {
     loop {
         if !realtime.revocations.pulse().beat() {
             tracing::warn!("this process stood still; it writes nothing before it has read what it missed");
-            metrics::counter!("confab_pauses_total").increment(1);
+            METRICS.pauses.increment(1);
             while !realtime.catch_up().await {
                 sleep(RETRY).await;
             }

@@ -157,7 +157,7 @@ fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Refusal> {
         let packet = std::str::from_utf8(packet).map_err(|_| Refusal::BadRequest)?;
         match packet.strip_prefix('b') {
             Some(binary) => session.receive_binary(STANDARD.decode(binary).map_err(|_| Refusal::BadRequest)?.into())?,
-            None if packet.len() > session.edge.config.max_packet => return Err(Refusal::TooLarge),
+            None if packet.len() > session.edge.config.max_packet => return Err(Refusal::too_large()),
             None => session.receive(packet)?,
         }
     }

@@ -46,7 +46,6 @@ impl Registry {
     /// Adds a session.
     pub fn insert(&self, session: Arc<Session>) {
         self.lock().by_sid.insert(session.sid().into(), session);
-        metrics::gauge!("confab_sessions").increment(1);
     }
 
     /// The session with that secret id.
@@ -96,9 +95,7 @@ impl Registry {
     /// Forgets a session, and its sign-in if it had one. Doing it again is harmless.
     pub fn remove(&self, session: &Session, identity: Option<&Identity>) {
         let mut sessions = self.lock();
-        if sessions.by_sid.remove(session.sid()).is_some() {
-            metrics::gauge!("confab_sessions").decrement(1);
-        }
+        sessions.by_sid.remove(session.sid());
         let Some(identity) = identity else { return };
         let Some(of_token) = sessions.by_token.get_mut(&identity.session_id) else { return };
         let Some(index) = of_token.iter().position(|other| std::ptr::eq(&raw const **other, session)) else { return };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::metrics::LIMITS;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::polling::LastPoll;
 use super::socket::Socket;
+use crate::metrics::METRICS;
 use crate::tokens::Identity;
 
 /// How often a session that has not connected is looked at.
@@ -67,6 +69,17 @@ pub enum Transport {
     Closed,
 }
 
+impl Transport {
+    /// Counts a session that is on it from now on, or is not any more.
+    fn count(self, by: f64) {
+        match self {
+            Self::Polling { .. } | Self::Probing { .. } => METRICS.polling.increment(by),
+            Self::WebSocket => METRICS.websocket.increment(by),
+            Self::Closed => {}
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Open<'a> {
@@ -93,6 +106,7 @@ impl Session {
             transport: Mutex::new(transport),
             on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         });
+        transport.count(1.0);
         edge.registry.insert(session.clone());
         if edge.is_leaving() {
             // Registered first, then asked: who comes just then is either refused here or taken leave of.
@@ -136,7 +150,9 @@ impl Session {
         let mut transport = self.transport();
         let upgraded = *transport == Transport::Probing { reading: false };
         if upgraded {
+            transport.count(-1.0);
             *transport = Transport::WebSocket;
+            transport.count(1.0);
             self.on_websocket.store(true, Ordering::Relaxed);
             self.last_poll.forget(&self.outbox);
         }
@@ -239,9 +255,11 @@ impl Session {
 
     /// The transport is gone: nobody refers to the session any more.
     pub fn finish(&self) {
-        if std::mem::replace(&mut *self.transport(), Transport::Closed) == Transport::Closed {
+        let transport = std::mem::replace(&mut *self.transport(), Transport::Closed);
+        if transport == Transport::Closed {
             return;
         }
+        transport.count(-1.0);
         self.outbox.close(Close::Now);
         self.edge.registry.remove(self, self.socket.identity());
         self.socket.leave_all(self);
@@ -324,7 +342,10 @@ impl Heartbeat {
         let now = Instant::now();
         let seen = session.seen.load(Ordering::Relaxed);
         match session.socket.identity() {
-            None if now >= self.connect_by => return false,
+            None if now >= self.connect_by => {
+                LIMITS.hit("connect_timeout");
+                return false;
+            }
             Some(identity) if self.expires.is_some_and(|at| now >= at) => {
                 let left = left(identity);
                 if left.is_zero() && session.outbox.closing().is_none() {

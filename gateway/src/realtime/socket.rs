@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use confab_common::metrics::LIMITS;
 use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
 use serde_json::json;
@@ -201,6 +202,7 @@ impl Socket {
         let partial = state.partial.as_mut().ok_or(Malformed("an attachment that none awaits"))?;
         partial.bytes += data.len();
         if partial.bytes > session.edge.config.max_packet {
+            LIMITS.hit("packet");
             return Err(Malformed("attachments over the limit"));
         }
         partial.attachments.push(data);
@@ -230,7 +232,10 @@ impl Socket {
                 let data = EventData::parse(packet.data)?;
                 let request = match state.allowance.admit() {
                     true => events::parse(&data.name, data.argument, attachments),
-                    false => Err(Error::new(Code::RateLimited, "too many events")),
+                    false => {
+                        LIMITS.hit("events_per_second");
+                        Err(Error::new(Code::RateLimited, "too many events"))
+                    }
                 };
                 let (room, request) = match request {
                     Ok(valid) => valid,
@@ -302,6 +307,9 @@ impl Socket {
     pub fn remember_room(&self, room: Uuid, max: usize) -> bool {
         let mut state = self.state();
         let within = max == 0 || state.rooms.len() < max || state.rooms.contains(&room);
+        if !within {
+            LIMITS.hit("rooms_per_socket");
+        }
         let admitted = within && matches!(state.phase, Phase::Connecting | Phase::Connected);
         if admitted {
             state.rooms.insert(room);

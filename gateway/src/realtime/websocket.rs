@@ -18,6 +18,7 @@ use super::inbound::{self, End, Inbound};
 use super::outbox::{Close, Flushed};
 use super::packet::{Frame, Malformed};
 use super::session::{Heartbeat, Session};
+use crate::metrics::METRICS;
 use crate::server::Stream;
 
 /// A client that takes nothing for so long is closed.
@@ -155,7 +156,7 @@ impl Connection {
                 Ready::Write | Ready::Outbox => {}
                 Ready::Time => {
                     if give_up.is_some_and(|at| at <= Instant::now()) {
-                        metrics::counter!("confab_outbox_closes_total", "reason" => "stuck").increment(1);
+                        METRICS.outbox_closes.hit("stuck");
                         return Err(End::Gone);
                     }
                     if !heartbeat.tick(session) {

@@ -12,10 +12,14 @@ use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
 use confab_proto::auth::v1::{GetUserRequest, LoginRequest, LogoutRequest, Session, SignupRequest, User};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Caller, Json};
+use super::openapi::examples;
+use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
 use crate::json::Time;
 use crate::problem::Problem;
@@ -23,9 +27,23 @@ use crate::problem::Problem;
 /// Signup and login may wait for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
 
-#[derive(Deserialize)]
-pub(super) struct Credentials {
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default()
+        .routes(routes!(signup))
+        .routes(routes!(login))
+        .routes(routes!(logout, logout_by_get))
+        .routes(routes!(me))
+        .routes(routes!(jwks))
+}
+
+/// Who somebody is.
+#[derive(Deserialize, ToSchema)]
+struct Credentials {
+    /// Letters, digits and `_ . -`; unique without regard to case.
+    #[schema(min_length = 3, max_length = 32)]
     username: String,
+    /// 8 to 256 bytes, and not one of the commonest.
+    #[schema(format = "password", min_length = 8, max_length = 256)]
     password: String,
 }
 
@@ -36,29 +54,82 @@ impl Credentials {
     }
 }
 
-pub(super) async fn signup(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+/// Sign up
+///
+/// A new account, and a first session of it.
+#[utoipa::path(
+    post,
+    path = "/api/auth/signup",
+    tag = "Auth",
+    request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
+    responses((status = 201, description = "The account is there", body = Opened, example = json!(examples::session())), Body, UsernameTaken, Called),
+    security(())
+)]
+async fn signup(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
     given.check()?;
     let signup = SignupRequest { user_id: Uuid::now_v7().to_string(), username: given.username, password: given.password };
     let session = app.clients.auth.clone().signup(request(signup, HASHING)).await?.into_inner();
-    Ok((StatusCode::CREATED, opened(session)?).into_response())
+    Ok((StatusCode::CREATED, Answer(Opened::try_from(&session)?)).into_response())
 }
 
-pub(super) async fn login(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+/// Log in
+///
+/// A new session of an account.
+#[utoipa::path(
+    post,
+    path = "/api/auth/login",
+    tag = "Auth",
+    request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
+    responses((status = 200, description = "A new token", body = Opened, example = json!(examples::session())), Body, InvalidCredentials, Called),
+    security(())
+)]
+async fn login(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
     given.check()?;
     let login = LoginRequest { username: given.username, password: given.password };
-    Ok(opened(app.clients.auth.clone().login(request(login, HASHING)).await?.into_inner())?)
+    let session = app.clients.auth.clone().login(request(login, HASHING)).await?.into_inner();
+    Ok(Answer(Opened::try_from(&session)?).into_response())
 }
 
-pub(super) async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
+/// Log out
+///
+/// Ends the session of this token: every replica refuses it from then on, and its sockets are closed everywhere.
+#[utoipa::path(
+    post,
+    path = "/api/auth/logout",
+    tag = "Auth",
+    responses((status = 200, description = "The session is over", body = Done, example = json!({"ok": true})), Unauthorized, Called),
+    security(("bearer" = []))
+)]
+async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
     let logout = LogoutRequest { session_id: caller.session_id.clone(), user_id: caller.user.id, expires_at_ms };
     app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
     // Here at once; the other gateways hear of it.
     app.revocations.add(&caller.session_id, expires_at_ms);
-    Ok(Answer(json!({ "ok": true })).into_response())
+    Ok(Answer(Done { ok: true }).into_response())
 }
 
-pub(super) async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
+/// Log out, for clients that can only GET
+#[utoipa::path(
+    get,
+    path = "/api/auth/logout",
+    tag = "Auth",
+    responses((status = 200, description = "The session is over", body = Done, example = json!({"ok": true})), Unauthorized, Called),
+    security(("bearer" = []))
+)]
+async fn logout_by_get(app: State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    logout(app, caller).await
+}
+
+/// Show the caller's account
+#[utoipa::path(
+    get,
+    path = "/api/auth/me",
+    tag = "Auth",
+    responses((status = 200, description = "Whose token this is", body = Account, example = json!(examples::account())), Unauthorized, Called),
+    security(("bearer" = []))
+)]
+async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let ask = GetUserRequest { id: caller.user.id };
     match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
@@ -67,14 +138,27 @@ pub(super) async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> R
     }
 }
 
-pub(super) async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+/// Show the public keys
+///
+/// A JSON Web Key Set (RFC 7517): what verifies tokens.
+#[utoipa::path(
+    get,
+    path = "/.well-known/jwks.json",
+    tag = "Auth",
+    responses((status = 200, description = "The keys", body = KeySet, example = json!(examples::keys())), Called),
+    security(())
+)]
+async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     Ok((headers, app.tokens.jwks().await?).into_response())
 }
 
-#[derive(Serialize)]
+/// An account.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Account<'a> {
+pub(super) struct Account<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
     id: &'a str,
     username: &'a str,
     created_at: Time,
@@ -86,17 +170,50 @@ impl<'a> From<&'a User> for Account<'a> {
     }
 }
 
-#[derive(Serialize)]
+/// A session that has been opened.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Opened<'a> {
+#[schema(as = Session)]
+pub(super) struct Opened<'a> {
+    /// To be sent as `Authorization: Bearer …`.
     token: &'a str,
+    /// `Bearer`.
     token_type: &'static str,
     expires_at: Time,
     user: Account<'a>,
 }
 
-fn opened(session: Session) -> Result<Response, Error> {
-    let user = session.user.as_ref().ok_or_else(|| Error::internal("a session without a user"))?;
-    let expires_at = Time(session.expires_at_ms);
-    Ok(Answer(Opened { token: &session.token, token_type: "Bearer", expires_at, user: user.into() }).into_response())
+impl<'a> TryFrom<&'a Session> for Opened<'a> {
+    type Error = Error;
+
+    fn try_from(session: &'a Session) -> Result<Self, Error> {
+        let user = session.user.as_ref().ok_or_else(|| Error::internal("a session without a user"))?;
+        Ok(Self { token: &session.token, token_type: "Bearer", expires_at: Time(session.expires_at_ms), user: user.into() })
+    }
+}
+
+/// It is done.
+#[derive(Serialize, ToSchema)]
+struct Done {
+    /// True.
+    ok: bool,
+}
+
+/// The auth service's own words, passed on.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "what the text looks like")]
+struct KeySet {
+    #[schema(inline)]
+    keys: Vec<Key>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "what the text looks like")]
+struct Key {
+    kty: String,
+    crv: String,
+    x: String,
+    kid: String,
+    alg: String,
+    r#use: String,
 }

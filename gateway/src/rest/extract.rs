@@ -75,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        path_id(parts, state, "room").await.map(Self)
+        path_id(parts, state, "roomId", "room").await.map(Self)
     }
 }
 
@@ -86,15 +86,15 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        path_id(parts, state, "file").await.map(Self)
+        path_id(parts, state, "fileId", "file").await.map(Self)
     }
 }
 
 /// A malformed id is as unknown as any other.
-async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<Uuid, Problem> {
+async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;
     let id = path.ok().and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
-    id.ok_or_else(|| Problem(Error::not_found(name)))
+    id.ok_or_else(|| Problem(Error::not_found(what)))
 }
 
 /// The query. Unknown parameters are ignored; one that is given twice is refused.

@@ -20,16 +20,41 @@ use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::extract::{Caller, FileId, Params, Reader, identify, unauthorized};
+use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::{examples, params};
 use crate::App;
-use crate::json::{FileJson, FileUrl, Page, Time};
+use crate::json::{FileJson, FileUrl, Page, PresentFile, Time};
 use crate::problem::Problem;
 
-pub(super) use self::download::download;
-pub(super) use self::upload::upload;
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(upload::upload))
+        .routes(routes!(download::download, download::head, delete))
+        .routes(routes!(link))
+}
 
-pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+/// List files
+///
+/// The newest first: the caller's uploads, or those of a room.
+#[utoipa::path(
+    get,
+    path = "/api/files",
+    operation_id = "list_files",
+    tag = "Files",
+    params(params::OfRoom, params::Limit, params::Cursor),
+    responses(
+        (status = 200, description = "A page of files", body = Page<PresentFile>, example = json!(examples::files())),
+        InvalidRequest, Unauthorized, NotFound, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
     if room.is_none() && reader.is_none() {
         return Err(Problem(unauthorized("a bearer token is needed to list one's own files")));
@@ -45,21 +70,49 @@ pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, pa
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
-#[derive(Serialize)]
+/// A link that needs no header.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct LinkJson {
-    url: String,
-    expires_at: Time,
+#[schema(as = Link)]
+pub(super) struct LinkJson {
+    /// Relative to this server.
+    #[schema(format = "uri-reference")]
+    pub url: String,
+    pub expires_at: Time,
 }
 
-pub(super) async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): FileId) -> Result<Response, Problem> {
+/// Make a link to a file
+///
+/// For `<img>` or a download manager: good for five minutes, for this file alone, and without a token.
+#[utoipa::path(
+    get,
+    path = "/api/files/{fileId}/link",
+    operation_id = "link_file",
+    tag = "Files",
+    params(params::File),
+    responses((status = 200, description = "The link", body = LinkJson, example = json!(examples::link())), Unauthorized, NotFound, Called),
+    security(("bearer" = []))
+)]
+async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): FileId) -> Result<Response, Problem> {
     let sign = SignLinkRequest { reader: Some(user(reader.map(|reader| reader.user))), id: id.to_string() };
     let link = app.clients.file.clone().sign_link(request(sign, app.clients.call)).await?.into_inner();
     let url = format!("{}?expires={}&signature={}", FileUrl(&id.to_string()), link.expires_at_ms, link.signature);
     Ok(Answer(LinkJson { url, expires_at: Time(link.expires_at_ms) }).into_response())
 }
 
-pub(super) async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, FileId(id): FileId) -> Result<StatusCode, Problem> {
+/// Delete a file
+///
+/// Its uploader or an admin of its room may. Messages go on naming it.
+#[utoipa::path(
+    delete,
+    path = "/api/files/{fileId}",
+    operation_id = "delete_file",
+    tag = "Files",
+    params(params::File),
+    responses((status = 204, description = "It is gone"), Unauthorized, Forbidden, NotFound, Called),
+    security(("bearer" = []))
+)]
+async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, FileId(id): FileId) -> Result<StatusCode, Problem> {
     let delete = DeleteFileRequest { caller: Some(caller.user), id: id.to_string() };
     app.clients.file.clone().delete_file(request(delete, app.clients.call)).await?;
     Ok(StatusCode::NO_CONTENT)

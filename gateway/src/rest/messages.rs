@@ -11,9 +11,13 @@ use confab_common::{Code, Error, cursor};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use confab_proto::room::v1::{GetRoomRequest, Room};
 use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Caller, Json, Params, Reader, RoomId};
+use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
+use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
@@ -21,7 +25,31 @@ use crate::json::{MessageJson, Page};
 use crate::problem::Problem;
 use crate::tokens::Identity;
 
-pub(super) async fn post(
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default().routes(routes!(post)).routes(routes!(list))
+}
+
+/// Send a message
+///
+/// Answered once it is committed. With a `clientMessageId` it can be repeated after any failure, and is sent once.
+#[utoipa::path(
+    post,
+    path = "/api/messages",
+    operation_id = "send_message",
+    tag = "Messages",
+    params(params::IdempotencyKey),
+    request_body(
+        content = Draft,
+        example = json!({"roomId": examples::ROOM, "content": "Milk first?", "clientMessageId": examples::CLIENT_ID})
+    ),
+    responses(
+        (status = 201, description = "It is sent", body = MessageJson, example = json!(examples::message())),
+        (status = 200, description = "It had been sent before: the first one", body = MessageJson, example = json!(examples::message())),
+        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn post(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     headers: HeaderMap,
@@ -46,12 +74,22 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
     Ok(Some(key.to_owned()))
 }
 
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    Reader(reader): Reader,
-    RoomId(room): RoomId,
-    params: Params,
-) -> Result<Response, Problem> {
+/// List the messages of a room
+///
+/// In rising `seq` on every page: the latest ones, or those beside a `seq`; `nextCursor` goes on in the same direction.
+#[utoipa::path(
+    get,
+    path = "/api/messages/{roomId}",
+    operation_id = "list_messages",
+    tag = "Messages",
+    params(params::Room, params::Limit, params::Before, params::After, params::Cursor),
+    responses(
+        (status = 200, description = "A page of messages", body = Page<MessageJson>, example = json!(examples::messages())),
+        InvalidRequest, Unauthorized, NotFound, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, RoomId(room): RoomId, params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let position = Position::wanted(room, &params)?;
     let (_, history) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), history(&app, room, position, limit))?;

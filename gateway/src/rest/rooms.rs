@@ -12,26 +12,44 @@ use confab_common::grpc::request;
 use confab_proto::message::v1::GetRoomHeadsRequest;
 use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
 use super::extract::{Caller, Json, Params, Reader, RoomId};
 use super::messages::{self, Position};
+use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
+use super::openapi::{examples, params};
 use crate::App;
 use crate::json::{MessageJson, Page, RoomJson};
 use crate::problem::Problem;
 
-#[derive(Deserialize)]
-pub(super) struct NewRoom {
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(show, change, delete))
+}
+
+/// A room to be made.
+#[derive(Deserialize, ToSchema)]
+struct NewRoom {
+    /// Trimmed; unique among public rooms without regard to case.
+    #[schema(min_length = 1, max_length = 80)]
     name: String,
+    #[schema(max_length = 500)]
     description: Option<String>,
+    /// `public` so far.
     visibility: Option<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct RoomChange {
+/// What is to change of a room; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+struct RoomChange {
+    #[schema(min_length = 1, max_length = 80)]
     name: Option<String>,
+    #[schema(max_length = 500)]
     description: Option<String>,
+    /// `public` so far.
     visibility: Option<String>,
 }
 
@@ -43,7 +61,23 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     }
 }
 
-pub(super) async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): Json<NewRoom>) -> Result<Response, Problem> {
+/// Create a room
+///
+/// The caller owns it.
+#[utoipa::path(
+    post,
+    path = "/api/rooms",
+    operation_id = "create_room",
+    tag = "Rooms",
+    request_body(content = NewRoom, example = json!({"name": "Tea", "description": "Green and black"})),
+    responses(
+        (status = 201, description = "The room is there", headers(("Location" = String, description = "Where it is")),
+            body = RoomJson, example = json!(examples::room(0))),
+        Body, Unauthorized, RoomNameTaken, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): Json<NewRoom>) -> Result<Response, Problem> {
     check_visibility(new.visibility.as_deref())?;
     let create = CreateRoomRequest {
         id: Uuid::now_v7().to_string(),
@@ -57,7 +91,22 @@ pub(super) async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, 
     Ok((StatusCode::CREATED, [(LOCATION, location)], Answer(RoomJson::new(&room, 0))).into_response())
 }
 
-pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+/// List rooms
+///
+/// The public ones, and those the caller is a member of.
+#[utoipa::path(
+    get,
+    path = "/api/rooms",
+    operation_id = "list_rooms",
+    tag = "Rooms",
+    params(params::Limit, params::Cursor, params::Search),
+    responses(
+        (status = 200, description = "A page of rooms", body = Page<RoomJson>, example = json!(examples::rooms())),
+        InvalidRequest, Unauthorized, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
@@ -72,19 +121,30 @@ pub(super) async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, pa
 }
 
 /// A room with its latest messages.
-#[derive(Serialize)]
-struct Details<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = RoomWithMessages)]
+pub(super) struct Details<'a> {
     #[serde(flatten)]
-    room: RoomJson<'a>,
-    messages: Page<MessageJson<'a>>,
+    pub room: RoomJson<'a>,
+    pub messages: Page<MessageJson<'a>>,
 }
 
-pub(super) async fn show(
-    State(app): State<Arc<App>>,
-    Reader(reader): Reader,
-    RoomId(id): RoomId,
-    params: Params,
-) -> Result<Response, Problem> {
+/// Show a room
+///
+/// With its latest messages.
+#[utoipa::path(
+    get,
+    path = "/api/rooms/{roomId}",
+    operation_id = "show_room",
+    tag = "Rooms",
+    params(params::Room, params::Limit),
+    responses(
+        (status = 200, description = "The room", body = Details, example = json!(examples::details())),
+        InvalidRequest, Unauthorized, NotFound, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn show(State(app): State<Arc<App>>, Reader(reader): Reader, RoomId(id): RoomId, params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let (room, history) = tokio::try_join!(
         messages::readable_room(&app, reader.as_ref(), id),
@@ -94,7 +154,23 @@ pub(super) async fn show(
     Ok(Answer(Details { room: RoomJson::new(&room, history.last_seq), messages }).into_response())
 }
 
-pub(super) async fn change(
+/// Change a room
+///
+/// Its owner or an admin may.
+#[utoipa::path(
+    patch,
+    path = "/api/rooms/{roomId}",
+    operation_id = "change_room",
+    tag = "Rooms",
+    params(params::Room),
+    request_body(content = RoomChange, example = json!({"description": "Green, black and white"})),
+    responses(
+        (status = 200, description = "The room as it is now", body = RoomJson, example = json!(examples::room(43))),
+        Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, Called
+    ),
+    security(("bearer" = []))
+)]
+async fn change(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     RoomId(id): RoomId,
@@ -108,7 +184,19 @@ pub(super) async fn change(
     Ok(Answer(RoomJson::new(&room, seq)).into_response())
 }
 
-pub(super) async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
+/// Delete a room
+///
+/// With its messages and files. Its owner or an admin may.
+#[utoipa::path(
+    delete,
+    path = "/api/rooms/{roomId}",
+    operation_id = "delete_room",
+    tag = "Rooms",
+    params(params::Room),
+    responses((status = 204, description = "It is gone"), Unauthorized, Forbidden, NotFound, Called),
+    security(("bearer" = []))
+)]
+async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
     let delete = DeleteRoomRequest { caller: Some(caller.user), id: id.to_string() };
     app.clients.room.clone().delete_room(request(delete, app.clients.call)).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::grpc::MAX_MESSAGE;
+use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::StorageConfig;
@@ -43,6 +44,7 @@ pub async fn start(
     bus: Bus,
     process: &Process,
 ) -> anyhow::Result<AuthServiceServer<Service>> {
+    LIMITS.exist(&["password_hashes"]);
     let url = config.store(storage)?;
     let given = config.key(&url)?;
     let store = store::open(&url, storage).await?;

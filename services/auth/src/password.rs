@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use confab_common::metrics::LIMITS;
 use confab_common::{Error, Result, text};
 use tokio::sync::Semaphore;
 
@@ -87,10 +88,10 @@ impl Passwords {
 
     /// Runs `work` on a blocking thread as soon as a core is free.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let _entry = self.entries.try_acquire().map_err(|_| Error::unavailable("password checking"))?;
+        let _entry = self.entries.try_acquire().map_err(|_| too_many_wait())?;
         let slot = tokio::time::timeout(self.wait, self.slots.clone().acquire_owned())
             .await
-            .map_err(|_| Error::unavailable("password checking"))?
+            .map_err(|_| too_many_wait())?
             .map_err(Error::internal)?;
         let task = tokio::task::spawn_blocking(move || {
             // Moved here: the core stays taken when the caller is gone.
@@ -99,6 +100,11 @@ impl Passwords {
         });
         task.await.map_err(Error::internal)
     }
+}
+
+fn too_many_wait() -> Error {
+    LIMITS.hit("password_hashes");
+    Error::unavailable("password checking")
 }
 
 /// Argon2id with the parameters that OWASP's cheat sheet puts first.

@@ -3,12 +3,14 @@
 use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::config::CommonConfig;
+use crate::metrics;
 use crate::process::{Process, Readiness};
-use crate::telemetry;
 
 /// Serves the admin port until the process ends, also while it drains.
 ///
@@ -23,11 +25,17 @@ pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<(
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(move || std::future::ready(readyz(&readiness))))
-        .route("/metrics", get(|| async { telemetry::render_metrics() }));
+        .route("/metrics", get(exposition));
     #[cfg(feature = "failpoints")]
     let router = router.merge(crate::failpoint::routes());
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
+}
+
+/// Looking at a process with many sockets takes a while.
+async fn exposition() -> impl IntoResponse {
+    let text = tokio::task::spawn_blocking(metrics::render).await.unwrap_or_default();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 fn readyz(readiness: &Readiness) -> (StatusCode, String) {

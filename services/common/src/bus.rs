@@ -6,16 +6,18 @@
 mod local;
 mod redis;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use metrics::Gauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::Secret;
+use crate::metrics::BUS;
 
 /// Largest payload that is published or taken, in bytes.
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
@@ -71,6 +73,7 @@ impl Bus {
     /// # Errors
     /// When the URL is none of these. A Redis that is not there yet is no error.
     pub fn open(url: &Secret, key: Option<&Secret>) -> anyhow::Result<Self> {
+        LazyLock::force(&BUS);
         Ok(match client(url)? {
             None => Self(Arc::new(local::Local::default())),
             Some(client) => Self(Arc::new(redis::Redis::open(client, key))),
@@ -92,6 +95,7 @@ impl Bus {
         if payload.len() > MAX_PAYLOAD {
             return dropped("too_large", 1);
         }
+        BUS.published.increment(1);
         self.0.publish(channel.into(), payload);
     }
 
@@ -148,11 +152,37 @@ impl Notices {
 
 /// Hands a message to a listener, or drops it when the listener is too slow.
 fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
+    BUS.heard.increment(1);
     if notices.try_send(Notice::Message { channel, payload }).is_err() {
         dropped("slow_listener", 1);
     }
 }
 
-fn dropped(reason: &'static str, count: u64) {
-    metrics::counter!("confab_bus_dropped_total", "reason" => reason).increment(count);
+/// Counts messages that are dropped, on whatever side of the bus.
+pub fn dropped(reason: &'static str, count: u64) {
+    BUS.dropped.add(reason, count);
+}
+
+/// A listener's place in the metrics: among those that hear the bus, or those that cannot.
+struct Hearing(bool);
+
+impl Hearing {
+    fn begin(up: bool) -> Self {
+        Self::gauge(up).increment(1);
+        Self(up)
+    }
+
+    fn set(&mut self, up: bool) {
+        *self = Self::begin(up);
+    }
+
+    fn gauge(up: bool) -> &'static Gauge {
+        if up { &BUS.up } else { &BUS.down }
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        Self::gauge(self.0).decrement(1);
+    }
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod failpoint;
 pub mod grpc;
 mod healthcheck;
+pub mod metrics;
 pub mod pg;
 pub mod process;
 pub mod program;

@@ -13,6 +13,7 @@ use tokio_postgres::{Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Migrate;
+use crate::metrics::Postgres;
 use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, Secret};
 
@@ -35,7 +36,7 @@ pub struct PostgresConfig {
 
 /// A pool of connections that see one schema; clones share it.
 #[derive(Clone)]
-pub struct Pool(deadpool_postgres::Pool);
+pub struct Pool(deadpool_postgres::Pool, Postgres);
 
 impl Pool {
     /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is not there yet.
@@ -65,7 +66,10 @@ impl Pool {
             })
             .runtime(Runtime::Tokio1)
             .build()?;
-        let pool = Self(pool);
+        let weak = pool.weak();
+        let status = move || weak.upgrade().map(|pool| pool.status());
+        let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
+        let pool = Self(pool, metrics);
         let mut waited = 0;
         while let Err(error) = pool.prepare(schema, &migrations, config.migrate).await? {
             if waited % 20 == 0 {
@@ -92,7 +96,11 @@ impl Pool {
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
-        let connection = self.0.get().await.map_err(|error| {
+        let begun = Instant::now();
+        let connection = self.0.get().await;
+        self.1.wait.record(begun.elapsed());
+        let connection = connection.map_err(|error| {
+            self.1.refused.increment(1);
             tracing::warn!(%error, "no database connection");
             span.fail("unavailable");
             Error::unavailable("the database")

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
 use crate::telemetry::{self, trace};
-use crate::{admin, healthcheck};
+use crate::{admin, healthcheck, metrics};
 
 /// What a program's `main` gets.
 #[derive(Clone)]
@@ -98,6 +98,7 @@ where
     let common = config.common().clone();
     let process = Process::new();
     if config.serves() {
+        metrics::start(C::command().get_name(), process.readiness.clone());
         trace::export::start(C::command().get_name())?;
         admin::spawn(&common, &process).await?;
     }

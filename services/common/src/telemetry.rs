@@ -4,16 +4,13 @@ mod json;
 pub mod trace;
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 
 use anyhow::Context;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use self::json::Json;
 use crate::config::{CommonConfig, LogFormat};
-
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+use crate::metrics;
 
 /// Starts logging to standard error and the metrics recorder. Called once, by [`process::run`](crate::process::run).
 ///
@@ -28,12 +25,5 @@ pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).map_event_format(Json).init(),
     }
-    let handle = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
-    METRICS.get_or_init(|| handle);
-    Ok(())
-}
-
-/// All metrics in the Prometheus text format.
-pub fn render_metrics() -> String {
-    METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
+    metrics::install()
 }

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 use wire::upload_request::{Begin, Finish, Part};
 
+use crate::metrics::METRICS;
 use crate::service::{Files, Link, Reader, no_token, unknown};
 use crate::store::User;
 use crate::{upload, wire as shown};
@@ -35,7 +36,7 @@ impl FileService for FileApi {
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_PART, stream.message()).await.map_err(|_| out_of_order())??;
         let Some(Part::Begin(first)) = first.and_then(|first| first.part) else { return Err(out_of_order().into()) };
-        let parts = stream.map(|part| following(part?)).boxed();
+        let parts = stream.map(|part| following(part.map_err(broken)?)).boxed();
         let upload::Uploaded { file, message, duplicate } = self.0.upload(begin(first)?, parts).await?;
         Ok(Response::new(wire::UploadResponse { file: Some(shown::file(&file)), message, duplicate }))
     }
@@ -51,7 +52,8 @@ impl FileService for FileApi {
     async fn download(&self, request: Request<wire::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
         let wire::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
         let bytes = self.0.download(file_id(&id)?, &reader(by)?, offset, length).await?;
-        Ok(Response::new(bytes.map_ok(|chunk| wire::DownloadResponse { chunk }).map_err(Status::from).boxed()))
+        let counted = bytes.inspect_ok(|chunk| METRICS.downloaded.increment(chunk.len() as u64));
+        Ok(Response::new(counted.map_ok(|chunk| wire::DownloadResponse { chunk }).map_err(Status::from).boxed()))
     }
 
     async fn list_files(&self, request: Request<wire::ListFilesRequest>) -> Result<Response<wire::ListFilesResponse>, Status> {
@@ -102,6 +104,14 @@ fn following(request: wire::UploadRequest) -> Result<upload::Part> {
             Ok(upload::Part::Finish(target(room_id, client_message_id)?, Duration::from_millis(timeout_ms.into())))
         }
         Some(Part::Begin(_)) | None => Err(out_of_order()),
+    }
+}
+
+/// Why the next part did not come. That the caller went away is no fault of ours.
+fn broken(status: Status) -> Error {
+    match Error::from(status) {
+        error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload is broken off"),
+        error => error,
     }
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod grpc;
 mod link;
 mod media;
+mod metrics;
 mod name;
 mod object;
 mod relay;
@@ -16,7 +17,7 @@ mod sweep;
 mod upload;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::Context;
 use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
@@ -52,6 +53,7 @@ pub async fn start(
     message: Transport,
     process: &Process,
 ) -> anyhow::Result<FileServiceServer<FileApi>> {
+    LazyLock::force(&metrics::METRICS);
     let objects = object::open(&config.objects, &storage.data_dir)?;
     let store = open(config, storage).await?;
     let relay = Arc::new(Relay::new(store.clone(), message.clone()));

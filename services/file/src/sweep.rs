@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use confab_common::Result;
 use uuid::Uuid;
 
+use crate::metrics::METRICS;
 use crate::object::{Objects, Stored};
 use crate::store::Store;
 
@@ -107,7 +108,7 @@ fn end<T>(page: &[T], limit: u32, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
 
 fn count(orphans: Orphans) {
     for (kind, count) in [("object", orphans.objects), ("file", orphans.files), ("upload", orphans.uploads)] {
-        metrics::counter!("confab_file_orphans_total", "kind" => kind).increment(count);
+        METRICS.orphans.add(kind, count);
     }
 }
 

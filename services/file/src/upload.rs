@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::link::LinkKey;
+use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
 use crate::relay::Event;
@@ -82,9 +84,19 @@ pub struct Uploaded {
 
 impl Files {
     /// Takes a file. Until the last part has come nothing of it is kept, whatever happens.
-    pub async fn upload(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
+    pub async fn upload(self: &Arc<Self>, begin: Begin, parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
+        let measured = UnderWay::begin();
+        let taken = self.take(begin, parts).await;
+        measured.end(&taken);
+        taken
+    }
+
+    async fn take(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
         let place = self.uploads.clone().try_acquire_owned();
-        let place = place.map_err(|_| Error::unavailable("a place for one more upload"))?;
+        let place = place.map_err(|_| {
+            LIMITS.hit("uploads");
+            Error::unavailable("a place for one more upload")
+        })?;
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
         if let Some(room) = target.room {
@@ -178,6 +190,7 @@ impl Files {
 
     fn check_size(&self, size: u64) -> Result<()> {
         if size > self.max_size {
+            LIMITS.hit("file_size");
             return Err(Error::new(Code::TooLarge, format!("a file must be at most {} bytes", self.max_size)));
         }
         Ok(())

@@ -8,6 +8,7 @@ use confab_common::{Code, Error, Result};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::metrics::METRICS;
 use crate::store::{AppendError, Appended, Draft, Outcome, Store};
 
 /// How long to wait before a batch of unknown outcome is sent again.
@@ -34,7 +35,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
                 continue;
             }
             Err(AppendError::Locked) => {
-                metrics::counter!("confab_message_append_locked_total").increment(1);
+                METRICS.locked.increment(1);
                 // What is left is left undone as well: nothing may overtake what came before it.
                 break;
             }
@@ -78,7 +79,7 @@ async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) 
             Some(pause) if Instant::now() + pause < until => sleep(pause).await,
             _ => return Err(Error::timeout().into()),
         }
-        metrics::counter!("confab_message_append_resent_total").increment(1);
+        METRICS.resent.increment(1);
     }
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod grpc;
 mod lanes;
+mod metrics;
 mod publish;
 mod rights;
 #[cfg(feature = "failpoints")]
@@ -16,7 +17,7 @@ mod store;
 mod testing;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -101,6 +102,7 @@ pub async fn start(
     file: Transport,
     process: &Process,
 ) -> anyhow::Result<Log> {
+    LazyLock::force(&metrics::METRICS);
     let opened = process.readiness.condition("the log");
     let (store, lanes) = open_store(config, storage).await?;
     let epoch = loop {

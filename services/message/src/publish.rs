@@ -7,6 +7,7 @@ use confab_proto::message::v1::{self as pb, Hint};
 use prost::Message;
 
 use crate::batch::Answer;
+use crate::metrics::METRICS;
 use crate::store::{Event, Outcome};
 use crate::wire;
 
@@ -35,7 +36,7 @@ impl Hints {
             })
             .collect();
         let appended = answers.filter(|(answer, _)| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
-        metrics::counter!("confab_message_appended_total").increment(appended as u64);
+        METRICS.appended.increment(appended as u64);
         events.sort_by_key(|(_, event, _)| (event.draft.partition, event.position));
         // Repeats within the batch.
         events.dedup_by_key(|(_, event, _)| (event.draft.partition, event.position));

@@ -8,9 +8,15 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 use crate::api::Answer;
+use crate::contract;
 
 /// One request on a connection of its own.
-pub struct Http(TcpStream);
+pub struct Http {
+    stream: TcpStream,
+    url: String,
+    /// Its method and path.
+    line: String,
+}
 
 impl Http {
     /// Sends the head of a request: its first line without the version, and header lines, each with its CR LF.
@@ -23,7 +29,7 @@ impl Http {
         stream.set_nodelay(true)?;
         let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await?;
-        Ok(Self(stream))
+        Ok(Self { stream, url: url.to_owned(), line: line.to_owned() })
     }
 
     /// Sends bytes of the body as they are.
@@ -31,7 +37,7 @@ impl Http {
     /// # Errors
     /// When the connection is gone, or takes nothing for too long.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(timeout(PATIENCE, self.0.write_all(bytes)).await.context("the server does not read")??)
+        Ok(timeout(PATIENCE, self.stream.write_all(bytes)).await.context("the server does not read")??)
     }
 
     /// Sends nothing more, and says so.
@@ -39,7 +45,7 @@ impl Http {
     /// # Errors
     /// When the connection is gone.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
-        Ok(self.0.shutdown().await?)
+        Ok(self.stream.shutdown().await?)
     }
 
     /// Waits, for as long as it takes, until the server begins to answer or ends the connection.
@@ -47,7 +53,7 @@ impl Http {
     /// # Errors
     /// When the connection is reset.
     pub async fn answered(&self) -> anyhow::Result<()> {
-        self.0.peek(&mut [0]).await?;
+        self.stream.peek(&mut [0]).await?;
         Ok(())
     }
 
@@ -55,9 +61,12 @@ impl Http {
     ///
     /// # Errors
     /// When none comes, or the connection is reset before its end.
+    ///
+    /// # Panics
+    /// When it is another than the server's document says.
     pub async fn answer(mut self) -> anyhow::Result<Answer> {
         let mut answer = Vec::new();
-        timeout(PATIENCE, self.0.read_to_end(&mut answer)).await.context("no answer")??;
+        timeout(PATIENCE, self.stream.read_to_end(&mut answer)).await.context("no answer")??;
         let split = answer.windows(4).position(|window| window == b"\r\n\r\n").context("an answer has a head")?;
         let head = std::str::from_utf8(&answer[..split])?;
         let status = head.split(' ').nth(1).context("a status")?.parse()?;
@@ -65,6 +74,9 @@ impl Http {
         for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
             headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
         }
-        Ok(Answer::new(status, headers, answer[split + 4..].to_vec()))
+        let answer = Answer::new(status, headers, answer[split + 4..].to_vec());
+        let (method, path) = self.line.split_once(' ').context("a method and a path")?;
+        contract::check(&self.url, method, path.split('?').next().unwrap_or(path), &answer).await?;
+        Ok(answer)
     }
 }

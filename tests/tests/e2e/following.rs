@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use confab_tests::api::{Account, Api};
 use confab_tests::daemon::Daemon;
 use confab_tests::embedded::Embedded;
+use confab_tests::exposition::Exposition;
 use confab_tests::plan::{Member, Role};
 use confab_tests::raw::{Client, WebSocket};
 use confab_tests::wait::eventually;
@@ -197,7 +198,8 @@ async fn outboxes_are_bounded_all_together() {
         (stalled.iter().filter(|socket| socket.unread().is_err()).count() >= 2).then_some(())
     };
     eventually("two are closed", Duration::from_secs(60), closed).await.unwrap();
-    let admin = api.url.rsplit_once(':').map(|(host, port)| format!("{host}:{}/metrics", port.parse::<u16>().unwrap() + 1)).unwrap();
-    let metrics = reqwest::get(admin).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains(r#"confab_outbox_closes_total{reason="total"}"#) && !metrics.contains(r#"reason="overflow""#), "{metrics}");
+    let seen = Exposition::scrape(server.admin_port()).await.unwrap();
+    let closes = |reason: &str| seen.value(&format!("confab_outbox_closes_total{{reason=\"{reason}\"}}"));
+    assert!(closes("total").is_some_and(|closes| closes > 0.0));
+    assert_eq!(closes("overflow"), Some(0.0));
 }

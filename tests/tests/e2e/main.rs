@@ -1,6 +1,8 @@
 //! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
 
 mod cluster;
+#[cfg(test)]
+mod contract;
 mod conversation;
 #[cfg(test)] // Says to the linter that all of it is tests, what they share included.
 mod files;
@@ -10,6 +12,7 @@ mod following;
 mod healthcheck;
 mod history;
 mod leaving;
+mod metrics;
 mod realtime;
 mod recovery;
 mod rest;

@@ -22,6 +22,17 @@ async fn a_large_hole_arrives_whole_at_who_reads() {
     assert_eq!(stalled.session.outbox.closing(), Some(Close::Now), "who reads nothing is not waited for");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_is_waited_for_once() {
+    let world = World::new(bus()).await;
+    let (mut reader, _stalled) = (world.member().await, world.member().await);
+    let begin = Instant::now();
+    let last = world.append(9000);
+    reader.hears_up_to(last).await;
+    // A second until the head is looked at, and one for who takes nothing.
+    assert!(begin.elapsed() < 3 * POLL, "{:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn a_hole_beyond_replay_sends_its_clients_back() {
     let world = World::new(bus()).await;

@@ -42,9 +42,14 @@ impl Shared {
         bytes
     }
 
+    /// How much waits in all of them.
+    pub fn bytes(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Whether more waits than may.
     pub fn is_over(&self) -> bool {
-        self.total.load(Ordering::Relaxed) > self.limit
+        self.bytes() > self.limit
     }
 
     /// Completes when more waits than may.
@@ -56,7 +61,7 @@ impl Shared {
 
     /// Completes when there is room for answers that nobody could bound later.
     pub async fn roomy(&self) {
-        while self.total.load(Ordering::Relaxed) > self.limit / 2 {
+        while self.bytes() > self.limit / 2 {
             sleep(LOOK).await;
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::Offset;
+use crate::metrics::METRICS;
 use crate::realtime::history::Wanted;
 use crate::realtime::hub::{Arrival, Joining, Listener, NotLive};
 use crate::realtime::join::{BEHIND, begin};
@@ -70,7 +71,7 @@ pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored
         Ok((rooms, turn))
     };
     let back = bring_back.await;
-    metrics::counter!("confab_recoveries_total", "exact" => if back.is_ok() { "yes" } else { "no" }).increment(1);
+    METRICS.recoveries.hit(if back.is_ok() { "yes" } else { "no" });
     match back {
         Ok((rooms, turn)) => Some(Restored { rooms, epoch: offset.epoch, budget, _turn: turn }),
         Err(Inexact) => {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Phase, dispatch};
+use crate::metrics::METRICS;
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
@@ -46,8 +48,11 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let identity = match verified {
         Ok(identity) => identity,
         Err(error) if error.code == Code::Unauthorized => return refuse_connect(&session, &error),
-        // Not the client's fault: it is to come back by itself.
-        Err(_) => return session.outbox.close(Close::Now),
+        Err(_) => {
+            METRICS.connects.hit("unavailable");
+            // Not the client's fault: it is to come back by itself.
+            return session.outbox.close(Close::Now);
+        }
     };
     if *session.transport() == Transport::Closed {
         return;
@@ -55,7 +60,8 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let is_revoked = || edge.revocations.is_revoked(&identity.session_id);
     let signed_in = edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user, is_revoked);
     if signed_in == Err(NotSignedIn::TooMany) {
-        metrics::counter!("confab_limits_total", "limit" => "sockets_per_user").increment(1);
+        METRICS.connects.hit("limited");
+        LIMITS.hit("sockets_per_user");
         return session.outbox.close(Close::Now);
     }
     let user = identity.user.id.clone();
@@ -100,6 +106,7 @@ fn admit(session: &Session, is_back: bool) -> bool {
         return false;
     }
     state.phase = Phase::Connected;
+    METRICS.connects.hit("accepted");
     let recovery = session.socket.recovery.get();
     // First of all: what came before it, stock clients would keep for the next connection if this one broke now.
     session.outbox.push(Frame::connected(&secret(), recovery.map(|recovery| recovery.pid()).as_deref()));
@@ -113,6 +120,7 @@ fn admit(session: &Session, is_back: bool) -> bool {
 }
 
 fn refuse_connect(session: &Session, error: &Error) {
+    METRICS.connects.hit("refused");
     let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
     session.socket.drop_events();
     session.outbox.push(Frame::connect_error("/", &json!({ "message": error.detail, "data": data })));

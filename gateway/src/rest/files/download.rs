@@ -26,12 +26,32 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::FileId;
+use crate::rest::openapi::problems::{Called, InvalidRequest, NotFound, RangeNotSatisfiable, Unauthorized};
+use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::PATIENCE;
 
 /// Handed to the client at once, in bytes.
 const PIECE: usize = 64 * 1024;
 
-pub(in crate::rest) async fn download(
+/// Download a file
+///
+/// With a token, or by a link.
+#[utoipa::path(
+    get,
+    path = "/api/files/{fileId}",
+    operation_id = "download_file",
+    tag = "Files",
+    params(
+        params::File, params::Expires, params::Signature,
+        params::Range, params::IfRange, params::IfNoneMatch, params::IfModifiedSince
+    ),
+    responses(
+        answers::Whole, answers::Part, answers::Known,
+        InvalidRequest, Unauthorized, NotFound, RangeNotSatisfiable, Called
+    ),
+    security((), ("bearer" = []))
+)]
+pub(super) async fn download(
     State(app): State<Arc<App>>,
     method: Method,
     reader: FileReader,
@@ -74,6 +94,22 @@ pub(in crate::rest) async fn download(
         }
     };
     Ok((status, known, range, description(&file), [(CONTENT_LENGTH, length)], body).into_response())
+}
+
+/// Describe a file
+///
+/// What a download would say of it, without the bytes.
+#[utoipa::path(
+    head,
+    path = "/api/files/{fileId}",
+    operation_id = "head_file",
+    tag = "Files",
+    params(params::File, params::Expires, params::Signature, params::IfNoneMatch, params::IfModifiedSince),
+    responses(answers::Head, answers::Known, InvalidRequest, Unauthorized, NotFound, Called),
+    security((), ("bearer" = []))
+)]
+pub(super) async fn head(app: State<Arc<App>>, reader: FileReader, file: FileId, headers: HeaderMap) -> Result<Response, Problem> {
+    download(app, Method::HEAD, reader, file, headers).await
 }
 
 /// What a link does not open is not told apart; anybody else hears what the service says.

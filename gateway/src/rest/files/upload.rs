@@ -11,21 +11,60 @@ use axum::response::{IntoResponse, Response};
 use confab_common::{Error, text};
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
+use utoipa::ToSchema;
 
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
 use crate::draft::check_client_message_id;
-use crate::json::FileJson;
+use crate::json::{FileJson, PresentFile};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
+use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, Unauthorized};
+use crate::rest::openapi::{examples, params};
 use crate::tokens::Identity;
 use crate::upload::Upload;
 
 /// How long the service may take to keep the file and tell its room, once it has all of it: an object store can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
-pub(in crate::rest) async fn upload(State(app): State<Arc<App>>, caller: Result<Caller, Problem>, request: Request) -> Response {
+/// What is uploaded; the fields may come in any order.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", as = Upload)]
+#[expect(dead_code, reason = "what the form looks like, which is read as it comes")]
+struct UploadForm {
+    #[schema(value_type = String, format = "binary")]
+    file: (),
+    /// The room to share it in.
+    #[schema(format = "uuid", nullable = false)]
+    room_id: Option<String>,
+    /// The client's own name for it, by which a repeat is known.
+    #[schema(min_length = 1, max_length = 128, nullable = false)]
+    client_message_id: Option<String>,
+}
+
+/// Upload a file
+///
+/// With a room, it is shared there by a message of type `file`.
+#[utoipa::path(
+    post,
+    path = "/api/files/upload",
+    operation_id = "upload_file",
+    tag = "Files",
+    params(params::IdempotencyKey),
+    request_body(
+        content = UploadForm,
+        content_type = "multipart/form-data",
+        example = json!({"file": examples::CONTENT, "roomId": examples::ROOM})
+    ),
+    responses(
+        (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),
+        (status = 200, description = "It had been uploaded before: the first one", body = PresentFile, example = json!(examples::file())),
+        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+    ),
+    security(("bearer" = []))
+)]
+pub(super) async fn upload(State(app): State<Arc<App>>, caller: Result<Caller, Problem>, request: Request) -> Response {
     let taken = match caller {
         Ok(Caller(caller)) => take(&app, caller, request).await.map_err(Problem),
         Err(problem) => Err(problem),

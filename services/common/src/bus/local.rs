@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::mpsc;
 
-use super::{Command, Implementation, Notice, offer};
+use super::{Command, Hearing, Implementation, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
@@ -34,6 +34,7 @@ impl Implementation for Local {
         let listeners = self.listeners.clone();
         listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Listener { channels: HashSet::new(), notices: notices.clone() });
         tokio::spawn(async move {
+            let _hearing = Hearing::begin(true);
             loop {
                 let command = tokio::select! {
                     command = commands.recv() => command,

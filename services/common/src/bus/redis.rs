@@ -14,7 +14,7 @@ use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::{Command, Implementation, MAX_PAYLOAD, Notice, dropped, offer};
+use super::{Command, Hearing, Implementation, MAX_PAYLOAD, Notice, dropped, offer};
 use crate::Secret;
 
 /// Publications that may wait for Redis; beyond that they are dropped and counted.
@@ -60,7 +60,8 @@ impl Implementation for Redis {
     }
 
     fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>) {
-        let listener = Listener { client: self.client.clone(), signer: self.signer.clone(), notices, channels: HashMap::new() };
+        let (client, signer) = (self.client.clone(), self.signer.clone());
+        let listener = Listener { client, signer, notices, channels: HashMap::new(), hearing: Hearing::begin(false) };
         tokio::spawn(listener.run(commands));
     }
 
@@ -114,6 +115,7 @@ struct Listener {
     notices: mpsc::Sender<Notice>,
     /// The channels wanted; those whose subscription is not confirmed yet keep who waits for it.
     channels: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
+    hearing: Hearing,
 }
 
 impl Listener {
@@ -122,10 +124,12 @@ impl Listener {
             if let Ok(Ok(connection)) = timeout(CONNECT, self.client.get_async_pubsub()).await {
                 let (mut sink, mut stream) = connection.split();
                 if self.resubscribe(&mut sink, &mut stream).await.is_some() {
+                    self.hearing.set(true);
                     if self.notices.send(Notice::Up).await.is_err() {
                         return;
                     }
                     let ended = self.listen(&mut sink, &mut stream, &mut commands).await;
+                    self.hearing.set(false);
                     tracing::warn!("the bus cannot be heard; messages now come by reading the log");
                     if ended == Ended::ForGood || self.notices.send(Notice::Down).await.is_err() {
                         return;

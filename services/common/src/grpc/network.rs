@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tower::service_fn;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 
+use super::measure::Measured;
 use super::replicas::Replicas;
 use super::traced;
 use super::transport::{Call, Streams, Transport};
@@ -37,12 +38,13 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     Ok(BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let replicas = replicas.clone();
         async move {
-            let call = Call::of(&request);
+            let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
             let answer = match call.streams {
                 Streams::Both => span.hold(pass(&replicas, call, request)).await,
                 Streams::Nothing | Streams::Answer => span.hold(ask(&replicas, call, request)).await,
             };
+            measured.answered(&answer);
             traced::answered(&span, &answer);
             Ok(answer)
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::middleware::from_fn;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -11,7 +12,7 @@ use tonic_health::ServingStatus;
 use tower::layer::layer_fn;
 
 use super::traced::Traced;
-use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, measure};
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
@@ -42,7 +43,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .layer(layer_fn(Traced))
-        .add_routes(routes)
+        .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await

@@ -10,6 +10,7 @@ use tonic::body::Body;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
+use super::measure::Measured;
 use super::traced::{self, Traced};
 
 /// What a generated client runs over.
@@ -104,17 +105,17 @@ where
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let server = server.clone();
         async move {
-            let call = Call::of(&request);
+            let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
             let answer = span.hold(server.oneshot(request));
-            let answer = match call.streams {
-                Streams::Both => Ok(answer.await),
-                Streams::Nothing | Streams::Answer => tokio::time::timeout(call.deadline, answer).await,
+            let Ok(answer) = match call.streams {
+                Streams::Both => answer.await,
+                Streams::Nothing | Streams::Answer => match tokio::time::timeout(call.deadline, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => Ok(Status::deadline_exceeded("no answer in time").into_http()),
+                },
             };
-            let answer = match answer {
-                Ok(Ok(answer)) => answer,
-                Err(_) => Status::deadline_exceeded("no answer in time").into_http(),
-            };
+            measured.answered(&answer);
             traced::answered(&span, &answer);
             Ok(answer)
         }

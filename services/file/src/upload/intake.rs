@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Part;
 use crate::media::{HEAD, Media};
+use crate::metrics::METRICS;
 
 /// Longest without a byte, and the time over which the pace is taken.
 const QUIET: Duration = Duration::from_secs(30);
@@ -62,6 +63,7 @@ impl Intake {
     /// Notes the next bytes.
     pub fn take(&mut self, chunk: &Bytes) {
         self.size += chunk.len() as u64;
+        METRICS.uploaded.increment(chunk.len() as u64);
         self.digest.update(chunk);
         let missing = HEAD - self.head.len();
         self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Pending;
 use super::queue::{Group, Queue};
 use crate::batch;
+use crate::metrics::METRICS;
 use crate::publish::Hints;
 use crate::store::Store;
 
@@ -30,6 +31,9 @@ impl Log {
     /// Appends groups, publishes, answers. What comes back was not done, because a head is locked.
     async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
         let now = Instant::now();
+        if let Some(oldest) = groups.first() {
+            METRICS.queue.record(oldest.waited(now));
+        }
         // Whoever has left was told nothing, so nothing is owed to them.
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
@@ -40,8 +44,8 @@ impl Log {
         let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
         let answers = if drafts.is_empty() { Vec::new() } else { spans.lead().hold(batch::append(&*self.store, &drafts, until)).await };
-        metrics::histogram!("confab_message_append_rows").record(drafts.len() as f64);
-        metrics::histogram!("confab_message_append_seconds").record(now.elapsed().as_secs_f64());
+        METRICS.append_rows.record(drafts.len() as f64);
+        METRICS.append.record(now.elapsed());
         #[cfg(feature = "failpoints")]
         crate::sabotage::after_append(&answers);
         self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));

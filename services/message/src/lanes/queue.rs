@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Pending;
 use crate::batch::Answer;
+use crate::metrics::METRICS;
 
 /// Most drafts in one append, unless a single caller brings more.
 const BATCH_ROWS: usize = 256;
@@ -40,6 +41,11 @@ impl Group {
         self.rows.iter().map(|(_, row)| row)
     }
 
+    /// How long it has waited.
+    pub fn waited(&self, now: Instant) -> Duration {
+        now - self.arrived
+    }
+
     /// Whether its caller has left.
     pub fn is_orphan(&self) -> bool {
         self.answers.is_closed()
@@ -62,8 +68,8 @@ impl Group {
         (!self.rows.is_empty()).then_some(self)
     }
 
-    fn refuse(self) {
-        metrics::counter!("confab_message_refused_total").increment(1);
+    fn refuse(self, reason: &'static str) {
+        METRICS.refused.hit(reason);
         self.settle(|_| Some(Err(Error::unavailable("the log"))));
     }
 
@@ -92,8 +98,11 @@ pub(super) struct Queue {
 impl Queue {
     /// Takes in a group, or refuses what of it cannot wait.
     pub fn admit(&mut self, group: Group) {
-        if self.closed || (self.bytes > 0 && self.bytes + group.bytes > QUEUE_BYTES) {
-            return group.refuse();
+        if self.closed {
+            return group.refuse("leaving");
+        }
+        if self.bytes > 0 && self.bytes + group.bytes > QUEUE_BYTES {
+            return group.refuse("bytes");
         }
         if self.aside.is_empty() {
             return self.push(None, group);
@@ -103,7 +112,7 @@ impl Queue {
 
     fn push(&mut self, aside: Option<u32>, group: Group) {
         if self.place(aside).front().is_some_and(|oldest| oldest.arrived + QUEUE_AGE < group.arrived) {
-            return group.refuse();
+            return group.refuse("age");
         }
         self.bytes += group.bytes;
         self.place(aside).push_back(group);
@@ -150,7 +159,7 @@ impl Queue {
         let now = Instant::now();
         for group in locked.into_iter().rev() {
             if group.arrived + QUEUE_AGE < now {
-                group.refuse();
+                group.refuse("age");
             } else {
                 self.bytes += group.bytes;
                 self.place(Some(partition)).push_front(group);

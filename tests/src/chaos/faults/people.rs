@@ -22,7 +22,7 @@ use crate::wait::eventually;
 /// What a stalled client's system takes on its behalf.
 const WINDOW: u32 = 4096;
 /// Messages of 16 KiB that are more than an outbox and all buffers on the way hold, and how many are under way at once.
-const FLOOD: usize = 700;
+const FLOOD: usize = 2000;
 const WAVE: usize = 10;
 /// By when a client that does not keep up, or is not there, is closed.
 const CLOSED: Duration = Duration::from_secs(30);

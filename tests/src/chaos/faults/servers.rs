@@ -17,6 +17,8 @@ use crate::wait::eventually;
 
 /// How long a network that loses everything does so.
 const BLACKHOLED: Duration = Duration::from_secs(6);
+/// How long it may take, when faults overlap, until people talk again.
+const TALKING_AGAIN: Duration = Duration::from_secs(60);
 /// How long Redis stands still after somebody has logged out.
 const STOPPED: Duration = Duration::from_secs(6);
 /// How long the log goes on whose last moments are then lost with its database.
@@ -53,18 +55,29 @@ pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::
         }
         anyhow::Ok(values)
     };
-    let deadline = Instant::now() + within;
+    let look = async || {
+        let appended = sum(Role::Message, "confab_message_appended_total").await?.into_iter().sum::<f64>();
+        anyhow::Ok((appended, sum(Role::Gateway, "confab_follower_repaired_events_total").await?))
+    };
+    let give_up = Instant::now() + TALKING_AGAIN;
+    let mut deadline = Instant::now() + within;
     loop {
         let in_time = Instant::now() <= deadline;
-        let look = async || {
-            let appended = sum(Role::Message, "confab_message_appended_total").await?.into_iter().sum::<f64>();
-            anyhow::Ok((appended, sum(Role::Gateway, "confab_follower_repaired_events_total").await?))
-        };
-        let (appended, repaired) = look().await?;
+        let before = look().await;
         sleep(Duration::from_secs(1)).await;
-        let (appended_since, repaired_since) = look().await?;
+        // While others who overlap keep a program away, or everybody silent, nothing can be heard.
+        let (Ok((appended, repaired)), Ok((appended_since, repaired_since))) = (before, look().await) else {
+            ensure!(Instant::now() < give_up, "the programs do not answer");
+            deadline = Instant::now() + within;
+            continue;
+        };
         let said = appended_since - appended;
-        if said > 0.0 && repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
+        if said <= 0.0 {
+            ensure!(Instant::now() < give_up, "nobody says anything");
+            deadline = Instant::now() + within;
+            continue;
+        }
+        if repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
             return Ok(());
         }
         ensure!(in_time, "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints are not heard");

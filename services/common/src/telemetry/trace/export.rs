@@ -53,7 +53,7 @@ fn resource(program: &str) -> Resource {
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("service.instance.id", Uuid::new_v4().to_string()),
     ];
-    let own = own.into_iter().filter(|(key, _)| named(*key).is_none()).map(|(key, value)| KeyValue::new(key, value));
+    let own = own.into_iter().filter(|(key, _)| named(key).is_none()).map(|(key, value)| KeyValue::new(key, value));
     Resource::builder().with_attributes(own.collect::<Vec<_>>()).build()
 }
 

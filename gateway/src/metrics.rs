@@ -1,0 +1,137 @@
+//! What the gateway measures.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::extract::MatchedPath;
+use axum::http::{Method, StatusCode};
+use confab_common::metrics::{Counters, LIMITS, Outcomes, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram};
+
+/// The gateway's metrics.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+const REQUESTS: &str = "confab_http_request_seconds";
+
+/// Handles of the metrics.
+pub struct Metrics {
+    /// Sessions that poll.
+    pub polling: Gauge,
+    /// Sessions on a WebSocket.
+    pub websocket: Gauge,
+    /// Sockets that asked to be let in.
+    pub connects: Counters,
+    /// `joinRoom`.
+    pub joins: Outcomes,
+    /// `leaveRoom`.
+    pub leaves: Outcomes,
+    /// `message`.
+    pub messages: Outcomes,
+    /// `fileUpload`.
+    pub uploads: Outcomes,
+    /// Sockets that came back with an offset.
+    pub recoveries: Counters,
+    /// Reads of history for those who join.
+    pub history_reads: Counter,
+    /// Events put into outboxes.
+    pub deliveries: Counter,
+    /// Bytes that wait in all outboxes.
+    pub outbox_bytes: Gauge,
+    /// Sockets closed for what they left unread.
+    pub outbox_closes: Counters,
+    /// Events of one append.
+    pub send_batch: Histogram,
+    /// Sends that found too much waiting.
+    pub send_refused: Counter,
+    /// Partitions followed.
+    pub followed: Gauge,
+    /// Positions of the partition that is furthest behind.
+    pub lag: Gauge,
+    /// Whether following keeps up.
+    pub keeping_up: Gauge,
+    /// Holes, by whatever was missing.
+    pub misses: Counter,
+    /// Events read from the log for holes.
+    pub repaired: Counter,
+    /// Partitions that were begun anew.
+    pub resyncs: Counter,
+    /// Sessions known to be revoked.
+    pub revocations: Gauge,
+    /// How long ago they were last read.
+    pub revocations_age: Gauge,
+    /// Times that the process stood still.
+    pub pauses: Counter,
+    /// Requests passed to other gateways.
+    pub forwarded: Counter,
+    /// What came to the port of gateways from somebody else.
+    pub forward_refused: Counter,
+    /// WebSockets that pass through to other gateways.
+    pub tunnels: Gauge,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        metrics::describe_histogram!(REQUESTS, "HTTP requests until the head of their answer, by route; those of unknown routes together");
+        LIMITS.exist(&["connect_timeout", "connections", "events_per_second", "packet", "rooms_per_socket", "sockets_per_user"]);
+        let [polling, websocket] = ["polling", "websocket"]
+            .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by what carries them", &[("transport", transport)]));
+        let [joins, leaves, messages, uploads] = ["joinRoom", "leaveRoom", "message", "fileUpload"].map(|event| {
+            let help = "Socket.IO events from their arrival to their acknowledgement; refused: the client's fault, failed: ours";
+            Outcomes::new("confab_event_seconds", help, &[("event", event)])
+        });
+        Self {
+            polling,
+            websocket,
+            connects: Counters::new("confab_connects_total", "Sockets that asked to be let in, by what became of them", "outcome")
+                .with(&["accepted", "refused", "limited", "unavailable"]),
+            joins,
+            leaves,
+            messages,
+            uploads,
+            recoveries: Counters::new(
+                "confab_recoveries_total",
+                "Sockets that came back with an offset; exact: they were brought back to where they were",
+                "exact",
+            )
+            .with(&["yes", "no"]),
+            history_reads: counter("confab_history_reads_total", "Reads of a room's history for those who join it", &[]),
+            deliveries: counter("confab_deliveries_total", "Events put into outboxes, one for each socket", &[]),
+            outbox_bytes: gauge("confab_outbox_bytes", "Bytes that wait for all sockets together; small amounts are not counted", &[]),
+            outbox_closes: Counters::new(
+                "confab_outbox_closes_total",
+                "Sockets closed because they left too much unread: their own bound (overflow), the common one (total), nothing taken for long (stuck)",
+                "reason",
+            )
+            .with(&["overflow", "stuck", "total"]),
+            send_batch: histogram("confab_send_batch_events", "Events that go to the message service in one append", &[]),
+            send_refused: counter("confab_send_refused_total", "Sends refused because too much waits for the message service", &[]),
+            followed: gauge("confab_follower_partitions", "Partitions of the log that are followed", &[]),
+            lag: gauge("confab_follower_lag_positions", "Positions by which the slowest followed partition was behind at the last look", &[]),
+            keeping_up: gauge("confab_follower_keeping_up", "1 while every followed partition gets where the log is within 5 s", &[]),
+            misses: counter("confab_follower_misses_total", "Times that the log was read, or is to be, because hints were missing", &[]),
+            repaired: counter("confab_follower_repaired_events_total", "Events read from the log because their hint was missing", &[]),
+            resyncs: counter("confab_follower_resyncs_total", "Times that a partition was begun anew and its clients sent to ask for what they missed", &[]),
+            revocations: gauge("confab_revocations", "Sessions known to be logged out", &[]),
+            revocations_age: gauge("confab_revocations_age_seconds", "How long ago auth last said who has logged out", &[]),
+            pauses: counter("confab_pauses_total", "Times that the process stood still for over 2 s", &[]),
+            forwarded: counter("confab_forwarded_total", "Requests passed to the gateway that has their session", &[]),
+            forward_refused: counter("confab_forward_refused_total", "Requests at the port between gateways without the cluster key's seal", &[]),
+            tunnels: gauge("confab_tunnels", "WebSockets that pass through this gateway to another", &[]),
+        }
+    }
+}
+
+/// Takes note of an HTTP request. Neither a path nor a method that somebody made up becomes a label.
+pub fn request(route: Option<&MatchedPath>, method: &Method, status: StatusCode, took: Duration) {
+    let route = route.map_or_else(|| "unknown".to_owned(), |route| route.as_str().to_owned());
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let method = known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
+    let status = match status.as_u16() {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500.. => "5xx",
+    };
+    metrics::histogram!(REQUESTS, "route" => route, "method" => method, "status" => status).record(took);
+}

@@ -1,0 +1,145 @@
+//! Examples, written by what writes the answers.
+
+use confab_common::{Code, Error};
+use confab_proto::auth::v1::{Session, User, UserRef};
+use confab_proto::file::v1::File;
+use confab_proto::message::v1::{Event, Kind, ListEventsResponse};
+use confab_proto::room::v1::{Role, Room, Visibility};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::json::{FileJson, FileUrl, MessageJson, Page, RoomJson, Time};
+use crate::rest::auth::{Account, Opened};
+use crate::rest::files::LinkJson;
+use crate::rest::messages::{self, Position};
+use crate::rest::rooms::Details;
+
+pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
+pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
+pub const REQUEST: &str = "01a20525-11a1-7a10-b2c3-d4e5f6a7b8c9";
+pub const CLIENT_ID: &str = "phone-7-1042";
+pub const CURSOR: &str = "WyIwMTlhYmQwNyIseyJiZWZvcmUiOjQyfV0";
+pub const CONTENT: &str = "hello\n";
+pub const MODIFIED: &str = "Sun, 22 Nov 2026 21:24:05 GMT";
+const USER: &str = "01a20524-8a2e-7d31-a1b2-c3d4e5f60718";
+const MESSAGE: &str = "01a20525-1197-7f60-8a9b-0c1d2e3f4a5b";
+const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+const CREATED: i64 = 1_795_382_645_123;
+
+pub fn etag() -> String {
+    format!("\"{SHA256}\"")
+}
+
+/// Names a field, as what failed validation does.
+pub fn with_fields(error: Error) -> Error {
+    match error.code {
+        Code::InvalidRequest => Error::field("content", "must not be empty"),
+        _ => error,
+    }
+}
+
+fn user() -> User {
+    User { id: USER.into(), username: "ada".into(), created_at_ms: CREATED }
+}
+
+fn ada() -> Option<UserRef> {
+    Some(UserRef { id: USER.into(), username: "ada".into() })
+}
+
+pub fn account() -> Value {
+    json!(Account::from(&user()))
+}
+
+pub fn session() -> Value {
+    let token = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.eyJuYW1lIjoiYWRhIn0.c2lnbmF0dXJl".into();
+    let session = Session { token, expires_at_ms: CREATED + 86_400_000, user: Some(user()) };
+    json!(Opened::try_from(&session).ok())
+}
+
+/// The key of RFC 8037, appendix A.
+pub fn keys() -> Value {
+    let (x, kid) = ("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "alg": "EdDSA", "use": "sig"}]})
+}
+
+fn tea() -> Room {
+    Room {
+        id: ROOM.into(),
+        name: "Tea".into(),
+        description: "Green and black".into(),
+        visibility: Visibility::Public.into(),
+        role: Role::Owner.into(),
+        created_by: ada(),
+        created_at_ms: CREATED,
+    }
+}
+
+pub fn room(last_seq: u64) -> Value {
+    json!(RoomJson::new(&tea(), last_seq))
+}
+
+pub fn rooms() -> Value {
+    page(vec![RoomJson::new(&tea(), 42)])
+}
+
+pub fn details() -> Value {
+    let (room, history) = (tea(), history());
+    json!(Details { room: RoomJson::new(&room, 42), messages: messages::page(uuid::Uuid::nil(), Position::Latest, &history) })
+}
+
+fn hello() -> Event {
+    Event {
+        id: MESSAGE.into(),
+        room_id: ROOM.into(),
+        seq: 42,
+        kind: Kind::Message.into(),
+        sender: ada(),
+        content: "Milk first?".into(),
+        client_message_id: Some(CLIENT_ID.into()),
+        created_at_ms: CREATED,
+        ..Event::default()
+    }
+}
+
+fn history() -> ListEventsResponse {
+    ListEventsResponse { events: vec![hello()], ..ListEventsResponse::default() }
+}
+
+pub fn message() -> Value {
+    json!(MessageJson::from(&hello()))
+}
+
+pub fn messages() -> Value {
+    json!(messages::page(uuid::Uuid::nil(), Position::Latest, &history()))
+}
+
+fn text() -> File {
+    File {
+        id: FILE.into(),
+        name: "hello.txt".into(),
+        size: CONTENT.len() as u64,
+        content_type: "text/plain".into(),
+        sha256: SHA256.into(),
+        room_id: Some(ROOM.into()),
+        uploaded_by: ada(),
+        created_at_ms: CREATED,
+        ..File::default()
+    }
+}
+
+pub fn file() -> Value {
+    json!(FileJson::from(&text()))
+}
+
+pub fn files() -> Value {
+    page(vec![FileJson::from(&text())])
+}
+
+pub fn link() -> Value {
+    let expires = CREATED + 300_000;
+    json!(LinkJson { url: format!("{}?expires={expires}&signature=q83vEjRWeJA", FileUrl(FILE)), expires_at: Time(expires) })
+}
+
+fn page<T: Serialize>(items: Vec<T>) -> Value {
+    json!(Page { items, next_cursor: None })
+}

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Has Prometheus' own tool check its configuration and rules, run the rules' tests, and parse what the dashboard asks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/ensure-packages.sh promtool:prometheus python3:python3
+# It looks for what a configuration names beside it.
+cd deploy/prometheus
+promtool check config prometheus.yml
+# A rule that stands twice is an error, too.
+promtool check rules --lint=all --lint-fatal rules.yml
+promtool test rules rules_test.yml
+
+python3 - ../grafana/dashboards/confab.json <<'PYTHON' | promtool check rules /dev/stdin
+import json, sys
+panels = json.load(open(sys.argv[1]))["panels"]
+asked = [target["expr"].replace("$__rate_interval", "5m") for panel in panels for target in panel.get("targets", [])]
+rules = [{"record": f"dashboard:{number}", "expr": expression} for number, expression in enumerate(asked)]
+# JSON is YAML.
+json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, sys.stdout)
+PYTHON

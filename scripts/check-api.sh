@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Checks the API documents: docs/openapi.json is valid, docs/postman_collection.json is made of it, and that runs green.
+# (That the document is the server's, and true, is tested end to end.)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/ensure-api-tools.sh
+tools=tests/postman/node_modules/.bin
+
+"$tools/validate-api" docs/openapi.json
+if ! node tests/postman/generate.mjs | cmp - docs/postman_collection.json; then
+    echo "docs/postman_collection.json is not made of docs/openapi.json; \`make api-docs\` renews it"
+    exit 1
+fi
+target/debug/with-embedded sh -c \
+    "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --bail failure --reporters cli"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Writes the alert rules once more, as the Prometheus operator wants them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+{
+    echo "# From deploy/prometheus/rules.yml, by scripts/prometheus-rule.sh."
+    printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: confab\nspec:\n'
+    sed -n '/^groups:/,$ s/^./  &/p; /^groups:/,$ {/^$/p}' deploy/prometheus/rules.yml
+} > k8s/components/monitoring/rules.yaml

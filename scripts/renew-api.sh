@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Writes docs/openapi.json from the code, and docs/postman_collection.json from it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/ensure-api-tools.sh
+new=$(mktemp)
+trap 'rm -f "$new"' EXIT
+cargo run --quiet --package confab-gateway --example openapi > "$new"
+cp "$new" docs/openapi.json
+node tests/postman/generate.mjs > "$new"
+cp "$new" docs/postman_collection.json

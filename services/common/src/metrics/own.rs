@@ -1,0 +1,137 @@
+//! The metrics of this crate.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use tonic::Code;
+
+use super::{Counters, at_scrape, counter, gauge, histogram};
+
+/// Requests over limits that can be set, by the limit. Each program says which it has.
+pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| Counters::new("confab_limits_total", "What met a limit, by the limit", "limit"));
+
+/// The bus.
+pub static BUS: LazyLock<Bus> = LazyLock::new(Bus::new);
+
+/// Metrics of whoever uses the bus.
+pub struct Bus {
+    /// Listeners that hear it.
+    pub up: Gauge,
+    /// Those that cannot.
+    pub down: Gauge,
+    /// Messages taken to be published.
+    pub published: Counter,
+    /// Messages heard.
+    pub heard: Counter,
+    /// Messages dropped.
+    pub dropped: Counters,
+}
+
+impl Bus {
+    fn new() -> Self {
+        let [up, down] = ["up", "down"]
+            .map(|state| gauge("confab_bus_listeners", "Listeners on the bus that hear it (up) or cannot (down)", &[("state", state)]));
+        Self {
+            up,
+            down,
+            published: counter("confab_bus_published_total", "Messages given to the bus", &[]),
+            heard: counter("confab_bus_heard_total", "Messages heard on the bus", &[]),
+            dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by the reason", "reason")
+                .with(&["bus_down", "forged", "malformed", "queue_full", "slow_listener", "slow_partition", "too_large"]),
+        }
+    }
+}
+
+/// The pool of connections to one schema.
+#[derive(Clone)]
+pub struct Postgres {
+    /// How long a connection was waited for.
+    pub wait: Histogram,
+    /// How often there was none.
+    pub refused: Counter,
+}
+
+impl Postgres {
+    /// Metrics of a pool, which says at each scrape how it is: most connections, open ones, idle ones, waiting callers; nothing
+    /// when it is closed.
+    pub fn new(schema: &'static str, status: impl Fn() -> Option<[usize; 4]> + Send + 'static) -> Self {
+        let labels = &[("schema", schema)];
+        let connections = ["idle", "used"].map(|state| {
+            let help = "Connections to Postgres that are open, idle or used";
+            gauge("confab_postgres_connections", help, &[("schema", schema), ("state", state)])
+        });
+        let max = gauge("confab_postgres_connections_max", "Most connections that the pool opens", labels);
+        let waiting = gauge("confab_postgres_waiters", "Callers that wait for a connection", labels);
+        at_scrape(move || {
+            let Some([most, open, idle, callers]) = status() else { return };
+            let [idle_now, used_now] = &connections;
+            idle_now.set(idle as f64);
+            used_now.set(open.saturating_sub(idle) as f64);
+            max.set(most as f64);
+            waiting.set(callers as f64);
+        });
+        Self {
+            wait: histogram("confab_postgres_wait_seconds", "How long a connection was waited for", labels),
+            refused: counter("confab_postgres_refused_total", "Times that no connection was to be had", labels),
+        }
+    }
+}
+
+/// Calls as their callers see them.
+pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
+    let help = "Calls to services until they are answered, however many replicas are asked; a stream: until it begins";
+    Calls::new("confab_rpc_client_seconds", help)
+});
+/// Calls as those see them who answer.
+pub static SERVER: LazyLock<Calls> =
+    LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Calls that a service answers; a stream: until it begins"));
+
+/// How long calls take, by service, method and code.
+pub struct Calls(&'static str);
+
+impl Calls {
+    fn new(name: &'static str, help: &'static str) -> Self {
+        metrics::describe_histogram!(name, help);
+        Self(name)
+    }
+
+    /// Takes note of one.
+    pub fn record(&self, path: &str, code: Code, took: Duration) {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        let code = CODES.get(code as usize).copied().unwrap_or("UNKNOWN");
+        metrics::histogram!(self.0, "service" => service.to_owned(), "method" => method.to_owned(), "code" => code).record(took);
+    }
+}
+
+/// The names of gRPC's codes, in their order.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// Which program this is.
+pub fn build_info(program: &str) -> Gauge {
+    metrics::describe_gauge!("confab_build_info", "1; its labels say which program this is");
+    metrics::gauge!("confab_build_info", "program" => program.to_owned(), "version" => env!("CARGO_PKG_VERSION"))
+}
+
+/// Whether the process is ready.
+pub fn ready() -> Gauge {
+    gauge("confab_ready", "1 while /readyz says that the process is ready, 0 otherwise", &[])
+}

@@ -1,0 +1,76 @@
+//! What the file service measures.
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use confab_common::Result;
+use confab_common::metrics::{Counters, LIMITS, Outcomes, counter, gauge};
+use metrics::{Counter, Gauge};
+
+/// The service's metrics.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// Handles of the metrics.
+pub struct Metrics {
+    /// Uploads under way.
+    pub uploads: Gauge,
+    /// How long they take.
+    pub upload: Outcomes,
+    /// Bytes taken.
+    pub uploaded: Counter,
+    /// Bytes given.
+    pub downloaded: Counter,
+    /// What sweeps found.
+    pub orphans: Counters,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        LIMITS.exist(&["file_size", "uploads"]);
+        Self {
+            uploads: gauge("confab_file_uploads", "Uploads under way", &[]),
+            upload: Outcomes::new(
+                "confab_file_upload_seconds",
+                "Uploads from their begin to their answer; refused: the client's fault or its leaving, failed: ours",
+                &[],
+            ),
+            uploaded: counter("confab_file_upload_bytes_total", "Bytes of files taken, those of failed uploads included", &[]),
+            downloaded: counter("confab_file_download_bytes_total", "Bytes of files given", &[]),
+            orphans: Counters::new(
+                "confab_file_orphans_total",
+                "What sweeps found: objects without a file (removed), files whose object is not there, uploads never ended (ended)",
+                "kind",
+            )
+            .with(&["object", "file", "upload"]),
+        }
+    }
+}
+
+/// An upload under way. One that is dropped before its end was left by its client.
+pub struct UnderWay {
+    begun: Instant,
+    left: bool,
+}
+
+impl UnderWay {
+    /// It begins.
+    pub fn begin() -> Self {
+        METRICS.uploads.increment(1);
+        Self { begun: Instant::now(), left: true }
+    }
+
+    /// It is answered.
+    pub fn end<T>(mut self, answer: &Result<T>) {
+        METRICS.upload.record(answer, self.begun.elapsed());
+        self.left = false;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        METRICS.uploads.decrement(1);
+        if self.left {
+            METRICS.upload.refused(self.begun.elapsed());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the message service measures.
+
+use std::sync::LazyLock;
+
+use confab_common::metrics::{Counters, counter, histogram};
+use metrics::{Counter, Histogram};
+
+/// The service's metrics.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// Handles of the metrics.
+pub struct Metrics {
+    /// Drafts of one append.
+    pub append_rows: Histogram,
+    /// How long an append takes.
+    pub append: Histogram,
+    /// How long the oldest draft of an append has waited.
+    pub queue: Histogram,
+    /// Events that are new in the log.
+    pub appended: Counter,
+    /// Appends sent again.
+    pub resent: Counter,
+    /// Appends that met a locked head.
+    pub locked: Counter,
+    /// Drafts that a lane did not take.
+    pub refused: Counters,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        Self {
+            append_rows: histogram("confab_message_append_rows", "Events that a lane puts into the log in one append", &[]),
+            append: histogram("confab_message_append_seconds", "How long an append takes, all its attempts together", &[]),
+            queue: histogram("confab_message_queue_seconds", "How long the oldest event of an append has waited in its lane", &[]),
+            appended: counter("confab_message_appended_total", "Events put into the log", &[]),
+            resent: counter("confab_message_append_resent_total", "Appends sent again because nobody said what became of them", &[]),
+            locked: counter("confab_message_append_locked_total", "Appends that found the head of a partition locked for too long", &[]),
+            refused: Counters::new(
+                "confab_message_refused_total",
+                "Groups of events that a lane did not take: something has waited for too long (age), too much waits (bytes), the service ends (leaving)",
+                "reason",
+            )
+            .with(&["age", "bytes", "leaving"]),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+// The order in which the collection goes through the operations, what each needs beyond its example, and what it gives.
+
+/** The collection's variables. */
+export const variables = {
+  baseUrl: "http://127.0.0.1:8080",
+  username: "",
+  password: "correct horse battery",
+  token: "",
+  otherToken: "",
+  roomId: "",
+  fileId: "",
+};
+
+const credentials = { username: "{{username}}", password: "{{password}}" };
+/** A name that nobody has. */
+const random = "${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}";
+
+export const folders = [
+  {
+    name: "Auth",
+    steps: {
+      signup: {
+        status: 201,
+        before: [`pm.collectionVariables.set("username", \`ada-${random}\`);`],
+        body: credentials,
+        keep: { otherToken: "token" },
+      },
+      login: { status: 200, body: credentials, keep: { token: "token" } },
+      me: { status: 200 },
+      jwks: { status: 200 },
+    },
+  },
+  {
+    name: "Rooms",
+    steps: {
+      create_room: { status: 201, body: { name: "Tea of {{username}}", description: "Green and black" }, keep: { roomId: "id" } },
+      list_rooms: { status: 200 },
+      show_room: { status: 200 },
+      change_room: { status: 200, body: { description: "Green, black and white" } },
+    },
+  },
+  {
+    name: "Messages",
+    steps: {
+      send_message: { status: 201, body: { roomId: "{{roomId}}", content: "Milk first?", clientMessageId: "{{$guid}}" } },
+      list_messages: { status: 200 },
+    },
+  },
+  {
+    name: "Files",
+    steps: {
+      upload_file: {
+        status: 201,
+        form: [
+          { key: "file", type: "file", src: "openapi.json" },
+          { key: "roomId", type: "text", value: "{{roomId}}" },
+        ],
+        keep: { fileId: "id" },
+      },
+      list_files: { status: 200 },
+      head_file: { status: 200 },
+      download_file: { status: 200 },
+      link_file: { status: 200 },
+    },
+  },
+  {
+    name: "Leaving",
+    steps: {
+      delete_file: { status: 204 },
+      delete_room: { status: 204 },
+      logout: { status: 200 },
+      logout_by_get: { status: 200, token: "{{otherToken}}" },
+    },
+  },
+];

@@ -1,0 +1,70 @@
+//! The schemas of a document, taken literally: what they do not name must not be there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{anyhow, ensure};
+use jsonschema::Validator;
+use serde_json::{Map, Value};
+
+/// Those that have been needed, compiled.
+#[derive(Default)]
+pub(super) struct Schemas(Mutex<HashMap<String, Arc<Validator>>>);
+
+impl Schemas {
+    /// Holds a value against a schema of the document.
+    pub fn check(&self, document: &Value, schema: &Value, value: &Value) -> anyhow::Result<()> {
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let validator = match compiled.get(&schema.to_string()) {
+            Some(validator) => validator.clone(),
+            None => {
+                let validator = Arc::new(compile(&closed(document, schema))?);
+                compiled.insert(schema.to_string(), validator.clone());
+                validator
+            }
+        };
+        drop(compiled);
+        let faults = validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect::<Vec<_>>();
+        ensure!(faults.is_empty(), "{}", faults.join("; "));
+        Ok(())
+    }
+}
+
+fn compile(schema: &Value) -> anyhow::Result<Validator> {
+    jsonschema::draft202012::options().should_validate_formats(true).build(schema).map_err(|error| anyhow!("a bad schema: {error}"))
+}
+
+/// A schema with all that it refers to written out, and with no place for anything else.
+pub fn closed(document: &Value, schema: &Value) -> Value {
+    let mut schema = written_out(document, schema);
+    if let Value::Object(object) = &mut schema
+        && (object.contains_key("properties") || object.contains_key("allOf"))
+    {
+        object.insert("unevaluatedProperties".into(), false.into());
+    }
+    schema
+}
+
+/// The same, itself open: a part of a whole leaves a place for the other parts.
+fn written_out(document: &Value, schema: &Value) -> Value {
+    let Value::Object(object) = resolve(document, schema) else { return schema.clone() };
+    let written = object.iter().map(|(key, value)| {
+        let value = match (key.as_str(), value) {
+            ("properties", Value::Object(properties)) => {
+                properties.iter().map(|(name, schema)| (name.clone(), closed(document, schema))).collect::<Map<_, _>>().into()
+            }
+            ("items", schema) => closed(document, schema),
+            ("oneOf" | "anyOf", Value::Array(schemas)) => schemas.iter().map(|schema| closed(document, schema)).collect(),
+            ("allOf", Value::Array(schemas)) => schemas.iter().map(|schema| written_out(document, schema)).collect(),
+            _ => value.clone(),
+        };
+        (key.clone(), value)
+    });
+    written.collect::<Map<_, _>>().into()
+}
+
+/// What a reference refers to; anything else is itself.
+pub(super) fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let target = value["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?));
+    target.unwrap_or(value)
+}

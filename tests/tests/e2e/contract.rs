@@ -1,0 +1,130 @@
+//! The document at `/openapi.json`: it is whole, it is the one in `docs`, and each of its operations does what it says. That no
+//! answer says anything else is seen to by every other test, see `confab_tests::contract`.
+
+use std::collections::BTreeSet;
+
+use confab_tests::api::{Account, Api};
+use confab_tests::contract;
+use confab_tests::embedded::Embedded;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world;
+
+const COMMITTED: &str = include_str!("../../../docs/openapi.json");
+
+fn document() -> Value {
+    serde_json::from_str(COMMITTED).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_server_has_the_document_of_the_repository() {
+    let mut servers = world::gateways(world::cluster().await);
+    servers.push(Api::new(world::embedded().await.url()));
+    for server in servers {
+        let served = reqwest::get(format!("{}/openapi.json", server.url)).await.unwrap().text().await.unwrap();
+        assert!(served == COMMITTED, "docs/openapi.json is not what {} serves; `make api-docs` renews it", server.url);
+    }
+}
+
+#[test]
+fn the_document_is_whole() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    for (method, path, operation) in contract::operations(&document) {
+        let at = format!("{method} {path}");
+        assert!(operation["summary"].is_string() && operation["security"].is_array() && operation["tags"][0].is_string(), "{at}");
+        assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{at}: a name that another has");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(parameter["description"].is_string() && !parameter["example"].is_null(), "{at}: {parameter}");
+        }
+        for (kind, media) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+            has_example(&document, &at, kind, media);
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let response = response["$ref"].as_str().map_or(response, |target| document.pointer(&target[1..]).unwrap());
+            let at = format!("{at} {status}");
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{at}");
+            let failure = status.as_str() >= "400";
+            assert_eq!(response["content"]["application/problem+json"].is_object(), failure, "{at}");
+            for (kind, media) in response["content"].as_object().into_iter().flatten() {
+                has_example(&document, &at, kind, media);
+            }
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
+}
+
+/// There is one, and it is what it is an example of.
+#[track_caller]
+fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
+    let named = media["examples"].as_object().into_iter().flat_map(|named| named.values().map(|example| &example["value"]));
+    let examples = named.chain(media.get("example")).collect::<Vec<_>>();
+    assert!(!examples.is_empty(), "{at}: no example as {kind}");
+    let schema = contract::closed(document, &media["schema"]);
+    let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap();
+    for example in examples {
+        let faults = validator.iter_errors(example).map(|fault| fault.to_string()).collect::<Vec<_>>();
+        assert!(faults.is_empty(), "{at}: {faults:?}: {example}");
+    }
+}
+
+/// Does something with a server of its own, so that nobody else's answers count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_succeeds_in_every_way_it_says() {
+    let server = Embedded::start(&[]).await.unwrap();
+    let api = Api::new(server.url());
+    everything(&api).await.unwrap();
+    let seen = contract::seen(&api.url).await.unwrap();
+    let success = |status: &&String| status.as_str() < "400";
+    let declared = contract::operations(&document()).into_iter().flat_map(|(_, _, operation)| {
+        let statuses = operation["responses"].as_object().unwrap().keys().filter(success).cloned().collect::<Vec<_>>();
+        statuses.into_iter().map(move |status| (operation["operationId"].as_str().unwrap().to_owned(), status.parse().unwrap()))
+    });
+    let missing = declared.filter(|answer| !seen.contains(answer)).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "not seen: {missing:?}");
+}
+
+async fn everything(api: &Api) -> anyhow::Result<()> {
+    let ada = api.signup().await?;
+    let login = json!({"username": ada.username, "password": "correct horse battery"});
+    let again = Account::of(&api.call(Method::POST, "/api/auth/login", None, Some(login)).await?.expect(200)?)?;
+    api.get("/api/auth/me", &ada).await?.expect(200)?;
+    api.call(Method::GET, "/.well-known/jwks.json", None, None).await?.expect(200)?;
+
+    let room = api.room(&ada).await?;
+    let path = format!("/api/rooms/{room}");
+    api.get("/api/rooms", &ada).await?.expect(200)?;
+    let change = json!({"description": "Green and black"});
+    api.call(Method::PATCH, &path, Some(&ada), Some(change)).await?.expect(200)?;
+
+    let message = json!({"roomId": room, "content": "Milk first?", "clientMessageId": "a"});
+    for status in [201, 200] {
+        api.post("/api/messages", &ada, message.clone()).await?.expect(status)?;
+    }
+    for status in [201, 200] {
+        let form =
+            confab_tests::form::Form::new().field("roomId", &room).field("clientMessageId", "b").file("a.txt", "text/plain", b"hello\n");
+        api.upload(&ada, form).await?.expect(status)?;
+    }
+    let files = api.get(&format!("/api/files?roomId={room}"), &ada).await?.expect(200)?;
+    let url = files["items"][0]["url"].as_str().unwrap_or_default();
+    for (method, header, value, status) in [
+        (Method::GET, "accept", "*/*".to_owned(), 200),
+        (Method::GET, "range", "bytes=0-2".to_owned(), 206),
+        (Method::GET, "if-none-match", "*".to_owned(), 304),
+        (Method::HEAD, "accept", "*/*".to_owned(), 200),
+        (Method::HEAD, "if-none-match", "*".to_owned(), 304),
+    ] {
+        api.send(api.request(method, url).bearer_auth(&ada.token).header(header, value)).await?.expect(status)?;
+    }
+    api.get(&format!("{url}/link"), &ada).await?.expect(200)?;
+    api.call(Method::DELETE, url, Some(&ada), None).await?.expect(204)?;
+    // A deleted file, a message and an event of the room are among these.
+    api.get(&path, &ada).await?.expect(200)?;
+    api.get(&format!("/api/messages/{room}"), &ada).await?.expect(200)?;
+    api.call(Method::DELETE, &path, Some(&ada), None).await?.expect(204)?;
+    api.get("/api/auth/logout", &ada).await?.expect(200)?;
+    api.post("/api/auth/logout", &again, Value::Null).await?.expect(200)?;
+    Ok(())
+}

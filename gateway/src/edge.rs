@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use confab_common::Error;
+use confab_common::telemetry::trace::{Kind, Span};
 use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -22,6 +24,9 @@ use cors::Origins;
 
 /// Names a request; a sane one from the client or a proxy is kept.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where real time is.
+const REALTIME: &str = "/socket.io/";
 
 /// Longest request id that is kept.
 const MAX_REQUEST_ID: usize = 64;
@@ -63,8 +68,9 @@ async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(context.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = span(&request, route.as_ref(), &context.0.id);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
     let mut answer = problem::render(answer, &context.0.id);
     let headers = answer.headers_mut();
@@ -79,12 +85,33 @@ async fn observe(mut request: Request, next: Next) -> Response {
     // The path alone: queries may hold what must not be logged.
     let (path, status, ms) = (uri.path(), answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
-    if path.starts_with("/socket.io/") {
+    if path.starts_with(REALTIME) {
         tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");
     } else {
-        tracing::info!(%method, path, status, ms, request_id = context.0.id, user, "request");
+        span.set("http.response.status_code", || i64::from(status));
+        if status >= 500 {
+            span.fail("server_error");
+        }
+        span.within(|| tracing::info!(%method, path, status, ms, request_id = context.0.id, user, "request"));
     }
     answer
+}
+
+/// The span of a request, named after its route: what stands in its place may be anything. Real time has a span for each event.
+fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+    if request.uri().path().starts_with(REALTIME) {
+        return Span::default();
+    }
+    let span = Span::entry(Kind::Server, "request", request.headers());
+    // A client may make one up.
+    let is_known = |method: &Method| method.is_idempotent() || [Method::POST, Method::PATCH].contains(method);
+    let method = Some(request.method()).filter(|method| is_known(method)).map_or("_OTHER", Method::as_str);
+    let route = route.map_or("unknown", MatchedPath::as_str);
+    span.rename(|| format!("{method} {route}"));
+    span.set("http.request.method", || method.to_owned());
+    span.set("http.route", || route.to_owned());
+    span.set("confab.request.id", || id.to_owned());
+    span
 }
 
 #[cfg(test)]

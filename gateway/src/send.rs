@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use confab_common::grpc::Transport;
 use confab_common::grpc::{self, Call};
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{AppendRequest, Event, NewEvent, Outcome, outcome};
@@ -57,6 +58,8 @@ struct Job {
     event: NewEvent,
     deadline: Instant,
     answer: oneshot::Sender<Result<Sent>>,
+    /// Who sends it.
+    span: Span,
 }
 
 /// A send under way.
@@ -103,7 +106,7 @@ impl Sender {
             return Err(too_much_waits());
         }
         lane.bytes.fetch_add(size, Ordering::Relaxed);
-        lane.jobs.try_send(Job { event, deadline, answer }).map_err(|_| {
+        lane.jobs.try_send(Job { event, deadline, answer, span: Span::current() }).map_err(|_| {
             lane.bytes.fetch_sub(size, Ordering::Relaxed);
             too_much_waits()
         })?;
@@ -159,6 +162,8 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
     let mut longest = Duration::ZERO;
+    // One call for events of many traces: it is seen in that of the first.
+    let mut lead = Span::default();
     for job in batch {
         let left = job.deadline.saturating_duration_since(now);
         // Who has gone has been told that the outcome is unknown; it is kinder not to begin.
@@ -166,7 +171,10 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
             continue;
         }
         longest = longest.max(left);
-        events.push(NewEvent { timeout_ms: left.as_millis() as u32, ..job.event });
+        events.push(NewEvent { timeout_ms: left.as_millis() as u32, traceparent: job.span.traceparent(), ..job.event });
+        if lead.is_none() {
+            lead = job.span;
+        }
         answers.push(job.answer);
     }
     if events.is_empty() {
@@ -174,7 +182,7 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     }
     METRICS.send_batch.record(events.len() as f64);
     let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
-    match client.append(grpc::request(AppendRequest { events }, call)).await {
+    match lead.hold(client.append(grpc::request(AppendRequest { events }, call))).await {
         Ok(response) => {
             for (answer, outcome) in answers.into_iter().zip(response.into_inner().outcomes) {
                 let _ = answer.send(sent(outcome));

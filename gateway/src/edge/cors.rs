@@ -18,6 +18,20 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// Another name of `clientMessageId`.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Headers of a request that pages may set.
+const TAKEN: [HeaderName; 10] = [
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    IDEMPOTENCY_KEY,
+    REQUEST_ID,
+    RANGE,
+    IF_RANGE,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
 /// The origins that may call; clones share them.
 #[derive(Debug, Clone)]
 pub struct Origins(Arc<Rule>);
@@ -56,7 +70,7 @@ impl Origins {
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE, IDEMPOTENCY_KEY, REQUEST_ID, RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE])
+            .allow_headers(TAKEN)
             .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID, CONTENT_DISPOSITION, CONTENT_RANGE, ACCEPT_RANGES, ETAG])
             .max_age(MAX_AGE)
     }

@@ -36,6 +36,16 @@ pub enum Request {
 }
 
 impl Request {
+    /// What clients call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Join(_) => "joinRoom",
+            Self::Leave => "leaveRoom",
+            Self::Send(_) => "message",
+            Self::Upload(_) => "fileUpload",
+        }
+    }
+
     /// Whether it may go to the log together with its like.
     pub fn is_send(&self) -> bool {
         matches!(self, Self::Send(_))
@@ -116,12 +126,14 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
         match event.request {
             Request::Send(message) => {
                 session.outbox.roomy().await;
-                sends.push((event.ack, begin_send(session, message, event.deadline), event.deadline));
+                let sending = event.span.within(|| begin_send(session, message, event.deadline));
+                sends.push((event.ack, event.span, sending, event.deadline));
             }
             Request::Join(join) => {
-                let joined = join::join(session, event.ack, join, event.deadline).await;
+                let joined = event.span.hold(join::join(session, event.ack, join, event.deadline)).await;
                 METRICS.joins.record(&joined, took(event.deadline));
                 if let Err(error) = joined {
+                    event.span.fail(error.code.as_str());
                     refuse(session, event.ack, &error);
                 }
             }
@@ -131,23 +143,29 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
             }
             Request::Upload(file) => {
                 session.outbox.roomy().await;
-                let uploaded = file.send(session).await;
+                let uploaded = event.span.hold(file.send(session)).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(session, event.ack, &uploaded.answer()),
-                    Err(error) => refuse(session, event.ack, &error),
+                    Err(error) => {
+                        event.span.fail(error.code.as_str());
+                        refuse(session, event.ack, &error);
+                    }
                 }
             }
         }
     }
     // Answers that go together are written together.
     let mut answers = Vec::with_capacity(sends.len());
-    for (ack, sending, deadline) in sends {
+    for (ack, span, sending, deadline) in sends {
         let outcome = match sending {
             Ok(sending) => sending.outcome().await,
             Err(error) => Err(error),
         };
         METRICS.messages.record(&outcome, took(deadline));
+        if let Err(error) = &outcome {
+            span.fail(error.code.as_str());
+        }
         match (outcome, ack) {
             (Ok(sent), Some(id)) => answers.push(Frame::ack(id, &Accepted::from(&sent))),
             (Ok(_), None) => {}

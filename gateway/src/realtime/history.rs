@@ -5,6 +5,7 @@ use std::collections::{HashMap, hash_map};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Error, Result, grpc};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use serde_json::value::{RawValue, to_raw_value};
@@ -97,6 +98,8 @@ type Key = (Uuid, bool);
 struct Reader {
     wanted: Wanted,
     answer: oneshot::Sender<Result<Page>>,
+    /// In whose trace the read is seen.
+    span: Span,
 }
 
 impl History {
@@ -112,7 +115,7 @@ impl History {
     /// When the message service does not answer.
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
-        let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer });
+        let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
         match self.waiting().entry(key) {
             // Whoever reads for those before will read for this one next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
@@ -142,7 +145,8 @@ impl History {
                 }
                 std::mem::take(readers)
             };
-            match self.list(key.0, &readers).await {
+            let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
+            match spans.lead().hold(self.list(key.0, &readers)).await {
                 Ok((from, read)) => {
                     let read = Arc::new(read);
                     let mut others = Vec::new();

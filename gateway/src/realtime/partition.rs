@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::telemetry::trace::{self, Span};
 use confab_common::{bus, grpc};
 use confab_proto::channel;
 use confab_proto::message::v1::{Event, Hint, Kind, ReadLogRequest};
@@ -270,6 +271,9 @@ impl PartitionTask {
 
     fn deliver(&mut self, events: &[Event], last: u64) {
         self.move_to(last);
+        let traced = events.iter().filter(|event| !event.traceparent.is_empty());
+        let spans =
+            traced.map(|event| Span::of_traceparent(&event.traceparent).child(trace::Kind::Consumer, "fan out")).collect::<Vec<_>>();
         let mut deliveries = events
             .iter()
             .filter_map(|event| {
@@ -281,6 +285,7 @@ impl PartitionTask {
         let mut writers = Vec::new();
         let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
         METRICS.deliveries.increment(delivered as u64);
+        spans.iter().for_each(|span| span.set("confab.deliveries", || delivered as i64));
         while !writers.is_empty() {
             let some = writers.split_off(writers.len().saturating_sub(FLUSHED));
             tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
+use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -86,6 +87,8 @@ pub struct Event {
     pub request: Request,
     /// When it must be answered by.
     pub deadline: Instant,
+    /// Its trace, which begins here.
+    pub span: Span,
     size: usize,
 }
 
@@ -220,7 +223,9 @@ impl Socket {
         match (packet.kind, state.phase) {
             (Kind::Connect, Phase::New) => {
                 state.phase = Phase::Connecting;
-                tokio::spawn(connect::connect(session.clone(), Auth::read(packet.data)));
+                let (span, connecting) =
+                    (Span::root(trace::Kind::Server, "connect"), connect::connect(session.clone(), Auth::read(packet.data)));
+                tokio::spawn(async move { span.hold(connecting).await });
                 Ok(())
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
@@ -242,7 +247,9 @@ impl Socket {
                 };
                 let deadline = Instant::now() + session.edge.clients.call.deadline;
                 let size = packet.data.len() + attachments.iter().map(Bytes::len).sum::<usize>() + EVENT_OVERHEAD;
-                let event = Event { ack: packet.id, request, deadline, size };
+                let span = Span::root(trace::Kind::Server, request.name());
+                span.set("confab.room.id", || room.to_string());
+                let event = Event { ack: packet.id, request, deadline, span, size };
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),

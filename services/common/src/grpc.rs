@@ -5,6 +5,7 @@ mod network;
 mod reflection;
 mod replicas;
 mod server;
+mod traced;
 mod transport;
 
 pub use network::{connect, targets, urls};

@@ -9,11 +9,12 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, Row};
+use tokio_postgres::{Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Migrate;
 use crate::metrics::Postgres;
+use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, Secret};
 
 /// Connections that are opened at start.
@@ -96,18 +97,22 @@ impl Pool {
     /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and what was asked of
     /// it is perhaps done; whatever the work ends with.
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
+        let span = Span::current().child(Kind::Client, "postgres");
+        span.set("db.system.name", || "postgresql");
         let begun = Instant::now();
         let connection = self.0.get().await;
         self.1.wait.record(begun.elapsed());
         let connection = connection.map_err(|error| {
             self.1.refused.increment(1);
             tracing::warn!(%error, "no database connection");
+            span.fail("unavailable");
             Error::unavailable("the database")
         })?;
         let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
-        let done = timeout(ANSWER, work(lent.connection.insert(connection))).await;
+        let done = timeout(ANSWER, span.hold(work(lent.connection.insert(connection)))).await;
         let connection = lent.connection.take();
         done.unwrap_or_else(|_| {
+            span.fail("timeout");
             self.give_up(connection, lent.since);
             Err(Error::timeout().into())
         })
@@ -118,7 +123,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::run`]; when the database refuses.
     pub async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
-        self.run(async |client| Ok(client.query(&client.prepare_cached(sql).await?, values).await?)).await
+        self.run(async |client| Ok(client.query(&prepare(client, sql).await?, values).await?)).await
     }
 
     /// How many rows a statement changed.
@@ -126,7 +131,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::run`]; when the database refuses.
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        self.run(async |client| Ok(client.execute(&client.prepare_cached(sql).await?, values).await?)).await
+        self.run(async |client| Ok(client.execute(&prepare(client, sql).await?, values).await?)).await
     }
 
     /// Closes a connection whose server is silent, and the idle ones that it has not answered on since.
@@ -168,6 +173,19 @@ impl Pool {
             },
         }
     }
+}
+
+/// Prepares a statement, or finds it prepared. In a trace, the work with the connection is called after it.
+///
+/// # Errors
+/// When the database refuses it or the connection breaks.
+pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+    let span = Span::current();
+    // Each begins with its name, in a comment.
+    let name = || sql.split_whitespace().nth(1).unwrap_or_default();
+    span.rename(|| format!("postgres {}", name()));
+    span.set("db.operation.name", || name().to_owned());
+    client.prepare_cached(sql).await
 }
 
 /// A connection that is lent to somebody.

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::FromArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
-use crate::{admin, healthcheck, metrics, telemetry};
+use crate::telemetry::{self, trace};
+use crate::{admin, healthcheck, metrics};
 
 /// What a program's `main` gets.
 #[derive(Clone)]
@@ -97,6 +99,7 @@ where
     let process = Process::new();
     if config.serves() {
         metrics::start(C::command().get_name(), process.readiness.clone());
+        trace::export::start(C::command().get_name())?;
         admin::spawn(&common, &process).await?;
     }
     let mut terminate = signal(SignalKind::terminate())?;
@@ -114,17 +117,24 @@ where
     tracing::info!("leaving; a second signal ends at once");
     process.readiness.drain();
     process.leaving.cancel();
+    let deadline = Instant::now() + common.accept_drain + common.drain;
+    let finished = async {
+        let ended = main.await;
+        // The last spans have half of what is left, so that they never make leaving fail.
+        trace::export::finish(deadline.saturating_duration_since(Instant::now()) / 2).await;
+        ended
+    };
     let accepting = async {
         tokio::time::sleep(common.accept_drain).await;
         process.shutdown.cancel();
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = &mut main => ended,
+        ended = finished => ended,
         _ = accepting => Ok(()),
         _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
         _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
-        _ = tokio::time::sleep(common.accept_drain + common.drain) => anyhow::bail!("not done within the drain time"),
+        _ = tokio::time::sleep_until(deadline) => anyhow::bail!("not done within the drain time"),
     }
 }
 

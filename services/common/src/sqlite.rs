@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result};
 
 /// Jobs that may wait for the writer.
@@ -96,6 +97,7 @@ impl Database {
     /// # Errors
     /// What `work` returns; `timeout` when the commit failed.
     pub async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let _span = span("sqlite write");
         let (answer, outcome) = oneshot::channel();
         let job = Write { work: Some(work), outcome: None, answer };
         self.writer.send(Box::new(job)).await.map_err(|_| Error::unavailable("the database"))?;
@@ -107,6 +109,7 @@ impl Database {
     /// # Errors
     /// What `work` returns.
     pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+        let _span = span("sqlite read");
         let readers = self.readers.clone();
         let _permit = self.readers.permits.acquire().await.map_err(Error::internal)?;
         let task = tokio::task::spawn_blocking(move || {
@@ -125,6 +128,13 @@ impl Database {
         });
         task.await.map_err(Error::internal)?
     }
+}
+
+/// A span for as long as it is kept.
+fn span(name: &'static str) -> Span {
+    let span = Span::current().child(Kind::Client, name);
+    span.set("db.system.name", || "sqlite");
+    span
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {

@@ -1,10 +1,14 @@
-//! Logs and metrics.
+//! Logs, metrics and traces.
+
+mod json;
+pub mod trace;
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
+use self::json::Json;
 use crate::config::{CommonConfig, LogFormat};
 use crate::metrics;
 
@@ -13,13 +17,13 @@ use crate::metrics;
 /// # Errors
 /// When the log filter cannot be parsed.
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
-    // Migrations at each start are not news; whoever wants them says so behind this.
-    let filter = EnvFilter::try_new(format!("refinery_core=warn,tokio_postgres=warn,{}", config.log))
+    // Migrations at each start are not news, and frames and statements hold what was said; whoever wants them names them.
+    let filter = EnvFilter::try_new(format!("refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log))
         .with_context(|| format!("CONFAB_LOG: {:?} is no filter", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => builder.json().flatten_event(true).map_event_format(Json).init(),
     }
     metrics::install()
 }

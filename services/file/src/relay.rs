@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::outcome;
@@ -149,6 +150,7 @@ fn new_event(file: &File) -> Option<NewEvent> {
         client_message_id: file.client_message_id.clone(),
         timeout_ms: TURN.as_millis() as u32,
         files: vec![wire::file(file)],
+        traceparent: Span::current().traceparent(),
         ..NewEvent::default()
     })
 }

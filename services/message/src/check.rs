@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, text};
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
 use confab_proto::partition;
@@ -41,6 +42,8 @@ pub struct NewEvent {
     /// [`Kind::File`]: what was shared.
     pub files: Vec<File>,
     pub closes_room: bool,
+    /// The span under which it is appended; empty for none.
+    pub traceparent: String,
     /// How long the caller waits; zero for the usual time.
     pub timeout: Duration,
 }
@@ -92,7 +95,10 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
         closes_room: new.closes_room && kind == Kind::System,
     };
-    Ok(Checked { pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout }, file_ids })
+    Ok(Checked {
+        pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) },
+        file_ids,
+    })
 }
 
 fn check_file(file: &File) -> Result<()> {

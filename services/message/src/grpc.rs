@@ -88,6 +88,7 @@ fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
         data: event.data,
         file_ids: event.file_ids,
         closes_room: event.closes_room,
+        traceparent: event.traceparent,
         timeout: Duration::from_millis(event.timeout_ms.into()),
     })
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use confab_common::Error;
+use confab_common::telemetry::trace::Span;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,8 @@ pub struct Pending {
     pub draft: Arc<Draft>,
     /// When to drop it if it has not been begun.
     pub deadline: Instant,
+    /// Whose trace it is in.
+    pub span: Span,
 }
 
 /// The lanes of one replica. A partition belongs to one lane.

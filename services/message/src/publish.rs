@@ -1,8 +1,9 @@
 //! Hints: what was just committed, told to whoever follows the partition. They may be lost; the log heals that.
 
 use confab_common::bus::Bus;
+use confab_common::telemetry::trace::{Kind, Span};
 use confab_proto::channel;
-use confab_proto::message::v1::Hint;
+use confab_proto::message::v1::{self as pb, Hint};
 use prost::Message;
 
 use crate::batch::Answer;
@@ -24,22 +25,23 @@ impl Hints {
     }
 
     /// Tells of the events of one batch: for each partition one hint, its positions dense, or several when they would be too
-    /// large for one. Repeats are told again: perhaps the replica that had them first is dead, and did not come to it.
-    pub fn publish<'a>(&self, answers: impl Iterator<Item = &'a Answer> + Clone) {
+    /// large for one. Each answer comes with the span under which it is told, if there is one. Repeats are told again: perhaps the
+    /// replica that had them first is dead, and did not come to it.
+    pub fn publish<'a>(&self, answers: impl Iterator<Item = (&'a Answer, Option<&'a Span>)> + Clone) {
         let mut events: Vec<_> = answers
             .clone()
-            .filter_map(|answer| match answer {
-                Ok((epoch, Outcome::Appended(event) | Outcome::Repeated(event))) => Some((*epoch, event)),
+            .filter_map(|(answer, span)| match answer {
+                Ok((epoch, Outcome::Appended(event) | Outcome::Repeated(event))) => Some((*epoch, event, span)),
                 _ => None,
             })
             .collect();
-        let appended = answers.filter(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
+        let appended = answers.filter(|(answer, _)| matches!(answer, Ok((_, Outcome::Appended(_))))).count();
         METRICS.appended.increment(appended as u64);
-        events.sort_by_key(|(_, event)| (event.draft.partition, event.position));
+        events.sort_by_key(|(_, event, _)| (event.draft.partition, event.position));
         // Repeats within the batch.
-        events.dedup_by_key(|(_, event)| (event.draft.partition, event.position));
+        events.dedup_by_key(|(_, event, _)| (event.draft.partition, event.position));
         let mut bytes = 0;
-        let runs = events.chunk_by(|(epoch, event), (next_epoch, next)| {
+        let runs = events.chunk_by(|(epoch, event, _), (next_epoch, next, _)| {
             bytes += event.draft.size();
             let goes_on = epoch == next_epoch && follows(event, next) && bytes + next.draft.size() <= HINT_BYTES;
             if !goes_on {
@@ -48,16 +50,25 @@ impl Hints {
             goes_on
         });
         for run in runs {
-            let (epoch, first) = run[0];
+            let (epoch, first, _) = run[0];
             let hint = Hint {
                 epoch: epoch.to_string(),
                 partition: first.draft.partition,
                 first_position: first.position,
-                events: run.iter().map(|(_, event)| wire::event(event)).collect(),
+                events: run.iter().map(|(_, event, span)| told(event, *span)).collect(),
             };
             self.0.publish(channel::log(first.draft.partition), hint.encode_to_vec());
         }
     }
+}
+
+/// An event as it is in a hint: those who deliver it continue its trace.
+fn told(event: &Event, span: Option<&Span>) -> pb::Event {
+    let Some(span) = span else { return wire::event(event) };
+    let publish = span.child(Kind::Producer, "publish");
+    publish.set("confab.partition", || i64::from(event.draft.partition));
+    publish.set("confab.position", || event.position as i64);
+    pb::Event { traceparent: publish.traceparent(), ..wire::event(event) }
 }
 
 fn follows(event: &Event, next: &Event) -> bool {

@@ -21,7 +21,7 @@ pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc
         drafts.iter_mut().for_each(other);
     }
     if !drafts.is_empty() && hit("publish-before-commit") {
-        hints.publish(foretold(store, &drafts).await.iter());
+        hints.publish(foretold(store, &drafts).await.iter().map(|answer| (answer, None)));
     }
     if !drafts.is_empty() {
         hit("before-commit");

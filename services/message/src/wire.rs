@@ -30,6 +30,7 @@ pub fn event(event: &Event) -> pb::Event {
         data: draft.body.data.clone(),
         created_at_ms: event.created_at_ms,
         files: draft.body.files.iter().map(|it| file(it, draft.room)).collect(),
+        traceparent: String::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Result};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
@@ -162,6 +163,7 @@ fn new_event(event: &RoomEvent) -> NewEvent {
         data: event.data.clone(),
         closes_room: event.closes_room,
         timeout_ms: TURN.as_millis() as u32,
+        traceparent: Span::current().traceparent(),
         ..NewEvent::default()
     }
 }

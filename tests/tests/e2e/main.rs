@@ -19,4 +19,6 @@ mod rest;
 mod rolling;
 mod stickiness;
 mod stores;
+#[cfg(test)] // Likewise.
+mod tracing;
 mod world;

@@ -22,6 +22,7 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 
 use super::measure::Measured;
 use super::replicas::Replicas;
+use super::traced;
 use super::transport::{Call, Streams, Transport};
 
 /// How long a stream waits for the first replica to be found.
@@ -34,15 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// When `urls` are not of that form. A name that does not resolve yet is no error.
 pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     let replicas = Replicas::find(targets(urls)?);
-    Ok(BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+    Ok(BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let replicas = replicas.clone();
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
+            let span = traced::call(&mut request);
             let answer = match call.streams {
-                Streams::Both => pass(&replicas, call, request).await,
-                Streams::Nothing | Streams::Answer => ask(&replicas, call, request).await,
+                Streams::Both => span.hold(pass(&replicas, call, request)).await,
+                Streams::Nothing | Streams::Answer => span.hold(ask(&replicas, call, request)).await,
             };
             measured.answered(&answer);
+            traced::answered(&span, &answer);
             Ok(answer)
         }
     })))

@@ -9,7 +9,9 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use tower::layer::layer_fn;
 
+use super::traced::Traced;
 use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, measure};
 use crate::process::Process;
 
@@ -40,6 +42,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
+        .layer(layer_fn(Traced))
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())

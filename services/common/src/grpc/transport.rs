@@ -11,6 +11,7 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
 use super::measure::Measured;
+use super::traced::{self, Traced};
 
 /// What a generated client runs over.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -98,13 +99,15 @@ pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
 pub fn in_process<S>(server: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+    let server = Traced(server);
+    BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let server = server.clone();
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
-            let answer = server.oneshot(request);
+            let span = traced::call(&mut request);
+            let answer = span.hold(server.oneshot(request));
             let Ok(answer) = match call.streams {
                 Streams::Both => answer.await,
                 Streams::Nothing | Streams::Answer => match tokio::time::timeout(call.deadline, answer).await {
@@ -113,6 +116,7 @@ where
                 },
             };
             measured.answered(&answer);
+            traced::answered(&span, &answer);
             Ok(answer)
         }
     }))

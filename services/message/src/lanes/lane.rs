@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use confab_common::Error;
+use confab_common::telemetry::trace::Batch;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -40,13 +41,14 @@ impl Log {
         let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
         #[cfg(feature = "failpoints")]
         let drafts = crate::sabotage::before_append(&*self.store, &self.hints, drafts).await;
+        let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
-        let answers = if drafts.is_empty() { Vec::new() } else { batch::append(&*self.store, &drafts, until).await };
+        let answers = if drafts.is_empty() { Vec::new() } else { spans.lead().hold(batch::append(&*self.store, &drafts, until)).await };
         METRICS.append_rows.record(drafts.len() as f64);
         METRICS.append.record(now.elapsed());
         #[cfg(feature = "failpoints")]
         crate::sabotage::after_append(&answers);
-        self.hints.publish(answers.iter().flatten());
+        self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
         let mut answers = answers.into_iter();
         let mut next = |row: &Pending| match alive(&row) {
             true => answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))),

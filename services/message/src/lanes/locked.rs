@@ -105,7 +105,7 @@ fn pending(partition: u32, content: &str) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + Duration::from_secs(15) }
+    Pending { draft: Arc::new(draft), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

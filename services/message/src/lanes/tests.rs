@@ -148,7 +148,7 @@ fn pending(content: &str, timeout: Duration) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + timeout }
+    Pending { draft: Arc::new(draft), deadline: Instant::now() + timeout, span: Span::default() }
 }
 
 /// The position of each answer, or the code of its refusal.

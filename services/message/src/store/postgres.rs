@@ -124,7 +124,7 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
 
 async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
     // Preparing changes nothing, so its failures are not unknown outcomes.
-    let statement = client.prepare_cached(APPEND).await.map_err(nothing_done)?;
+    let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
     let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
     let column = Column(drafts);
     let rows = client
@@ -158,7 +158,7 @@ async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) 
 }
 
 async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
-    let rows = client.query(&client.prepare_cached(statement).await?, parameters).await?;
+    let rows = client.query(&pg::prepare(client, statement).await?, parameters).await?;
     let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
     let mut events = Vec::with_capacity(rows.len());

@@ -1,6 +1,6 @@
 //! Rooms in Postgres. Every call is one statement, so each is a transaction of its own in one round trip.
 
-use confab_common::pg::{Pool, PostgresConfig, violates};
+use confab_common::pg::{Pool, PostgresConfig, prepare, violates};
 use confab_common::{Code, Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
 use tokio_postgres::Row;
@@ -24,7 +24,7 @@ impl PostgresStore {
 
     /// Rows changed.
     async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        self.0.run(async |client| client.execute(&client.prepare_cached(sql).await?, values).await.map_err(named)).await
+        self.0.run(async |client| client.execute(&prepare(client, sql).await?, values).await.map_err(named)).await
     }
 
     async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {

@@ -1,0 +1,70 @@
+//! To whom spans are sent.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{Key, KeyValue};
+use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithTonicConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use uuid::Uuid;
+
+use super::TRACER;
+use super::settings::Settings;
+
+/// Longest that leaving waits for the last spans to be taken.
+const FLUSH: Duration = Duration::from_secs(1);
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+/// Begins to export spans, if the environment names a collector. Called once, within the runtime.
+///
+/// # Errors
+/// When a variable asks for what there is not.
+pub(crate) fn start(program: &str) -> anyhow::Result<()> {
+    let Some(settings) = Settings::read(|name| std::env::var(name).ok())? else { return Ok(()) };
+    let channel = settings.endpoint.connect_lazy();
+    // A collector that is away is not waited for: its spans are dropped.
+    let exporter = SpanExporter::builder().with_tonic().with_channel(channel).with_retry_policy(RetryPolicy::disabled()).build()?;
+    let provider = SdkTracerProvider::builder().with_sampler(settings.sampler).with_resource(resource(program));
+    let provider = PROVIDER.get_or_init(|| provider.with_batch_exporter(exporter).build());
+    TRACER.get_or_init(|| provider.tracer("confab"));
+    Ok(())
+}
+
+/// Sends what has not been sent yet, and waits for that, but not for long.
+pub(crate) async fn finish(within: Duration) {
+    let Some(provider) = PROVIDER.get() else { return };
+    let within = within.min(FLUSH);
+    // It blocks its thread.
+    let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
+    if !matches!(tokio::time::timeout(within, flushed).await, Ok(Ok(Ok(())))) {
+        tracing::warn!("the collector has not taken the last spans");
+    }
+}
+
+/// Who this is: named by the environment, otherwise by its program, and told from its replicas by an id of its own.
+fn resource(program: &str) -> Resource {
+    let given = Resource::builder().build();
+    let named = |key: &'static str| given.get(&Key::new(key)).filter(|name| !name.as_str().starts_with("unknown_service"));
+    let own = [
+        ("service.name", program.to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", Uuid::new_v4().to_string()),
+    ];
+    let own = own.into_iter().filter(|(key, _)| named(key).is_none()).map(|(key, value)| KeyValue::new(key, value));
+    Resource::builder().with_attributes(own.collect::<Vec<_>>()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_by_its_program() {
+        let resource = resource("confab-tea");
+        assert_eq!(resource.get(&Key::new("service.name")), Some("confab-tea".into()));
+        assert!(resource.get(&Key::new("service.instance.id")).is_some_and(|id| id.as_str().parse::<Uuid>().is_ok()));
+    }
+}

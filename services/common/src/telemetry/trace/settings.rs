@@ -1,0 +1,135 @@
+//! Where traces go, and which: the standard `OTEL_…` variables.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use opentelemetry_sdk::trace::Sampler;
+use tonic::transport::Endpoint;
+
+/// Of the traces that begin here, one in a hundred is sampled unless told otherwise.
+const RATIO: f64 = 0.01;
+/// How long a collector may take to answer unless told otherwise.
+const ANSWER: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(2);
+/// A collector that says nothing is asked for a sign of life so often, and has so long to give it.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// What the environment asks for.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub endpoint: Endpoint,
+    pub sampler: Sampler,
+}
+
+impl Settings {
+    /// `None` while there is nobody to export to.
+    ///
+    /// # Errors
+    /// When a variable asks for what there is not.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
+        let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        // What is said of traces counts before what is said of all signals.
+        let either = |rest: &str| {
+            let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}")];
+            names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))
+        };
+        if variable("OTEL_SDK_DISABLED").is_some_and(|disabled| disabled.eq_ignore_ascii_case("true")) {
+            return Ok(None);
+        }
+        match variable("OTEL_TRACES_EXPORTER").as_deref() {
+            None | Some("otlp") => {}
+            Some("none") => return Ok(None),
+            Some(_) => bail!("OTEL_TRACES_EXPORTER must be otlp or none"),
+        }
+        let Some((name, url)) = either("ENDPOINT") else { return Ok(None) };
+        let endpoint = endpoint(&url).with_context(|| format!("{name} must be of the form http://host:port"))?;
+        if let Some((name, protocol)) = either("PROTOCOL")
+            && protocol != "grpc"
+        {
+            bail!("{name} must be grpc");
+        }
+        let timeout = match either("TIMEOUT") {
+            Some((name, text)) => Duration::from_millis(text.parse().ok().with_context(|| format!("{name} must be milliseconds"))?),
+            None => ANSWER,
+        };
+        let sampler = sampler(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
+        Ok(Some(Self { endpoint: endpoint.timeout(timeout), sampler }))
+    }
+}
+
+fn endpoint(url: &str) -> Option<Endpoint> {
+    let uri = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.port().is_some())?;
+    let endpoint = Endpoint::from(uri).connect_timeout(CONNECT).http2_keep_alive_interval(KEEPALIVE.0);
+    Some(endpoint.keep_alive_timeout(KEEPALIVE.1))
+}
+
+pub(super) fn sampler(name: Option<&str>, argument: Option<&str>) -> anyhow::Result<Sampler> {
+    let below_parent = |root| Sampler::ParentBased(Box::new(root));
+    let ratio = |usual| match argument {
+        None => Ok(Sampler::TraceIdRatioBased(usual)),
+        Some(text) => {
+            let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+            ratio.map(Sampler::TraceIdRatioBased).context("OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1")
+        }
+    };
+    Ok(match name {
+        None => below_parent(ratio(RATIO)?),
+        Some("always_on") => Sampler::AlwaysOn,
+        Some("always_off") => Sampler::AlwaysOff,
+        Some("traceidratio") => ratio(1.0)?,
+        Some("parentbased_always_on") => below_parent(Sampler::AlwaysOn),
+        Some("parentbased_always_off") => below_parent(Sampler::AlwaysOff),
+        Some("parentbased_traceidratio") => below_parent(ratio(1.0)?),
+        Some(other) => bail!("OTEL_TRACES_SAMPLER: {other} is not known here"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> anyhow::Result<Option<Settings>> {
+        Settings::read(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string()))
+    }
+
+    const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+
+    #[test]
+    fn off_unless_there_is_an_endpoint() {
+        assert!(with(&[]).unwrap().is_none());
+        assert!(with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]).unwrap().is_none());
+        assert!(with(&[ENDPOINT, ("OTEL_SDK_DISABLED", "True")]).unwrap().is_none());
+        assert!(with(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]).unwrap().is_none());
+        assert_eq!(with(&[ENDPOINT]).unwrap().unwrap().endpoint.uri(), "http://collector:4317/");
+        let both = with(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1")]).unwrap().unwrap();
+        assert_eq!(both.endpoint.uri(), "http://traces:1/");
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_that_names_its_variable() {
+        for (name, bad) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+            ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+        ] {
+            let error = with(&[(name, bad), ENDPOINT]).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn samplers() {
+        let of = |name, argument| format!("{:?}", sampler(name, argument).unwrap());
+        assert_eq!(of(None, None), "ParentBased(TraceIdRatioBased(0.01))");
+        assert_eq!(of(None, Some("0.5")), "ParentBased(TraceIdRatioBased(0.5))");
+        assert_eq!(of(Some("parentbased_traceidratio"), None), "ParentBased(TraceIdRatioBased(1.0))");
+        assert_eq!(of(Some("traceidratio"), Some("0.2")), "TraceIdRatioBased(0.2)");
+        assert_eq!(of(Some("always_on"), Some("0.2")), "AlwaysOn");
+    }
+}

@@ -1,0 +1,97 @@
+//! What the end-to-end tests do not show: links of a batch, and what comes from outside.
+
+use opentelemetry::trace::{SpanId, TracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+
+use super::*;
+
+/// The spans that have ended, of all tests of this process.
+fn exported() -> &'static InMemorySpanExporter {
+    static EXPORTED: OnceLock<InMemorySpanExporter> = OnceLock::new();
+    EXPORTED.get_or_init(|| {
+        let exporter = InMemorySpanExporter::default();
+        // As by default: who comes from outside decides, and of the others none is sampled here.
+        let provider =
+            SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).with_sampler(settings::sampler(None, Some("0")).unwrap());
+        let provider = provider.build();
+        TRACER.get_or_init(|| provider.tracer("test"));
+        std::mem::forget(provider);
+        exporter
+    })
+}
+
+fn ended(name: &str) -> Vec<SpanData> {
+    let spans = exported().get_finished_spans().unwrap();
+    spans.into_iter().filter(|span| span.name == name).collect()
+}
+
+fn traceparent(trace: u8, flags: &str) -> String {
+    format!("00-{}-00f067aa0ba902b7-{flags}", format!("{trace:02x}").repeat(16))
+}
+
+fn headers(traceparent: &str) -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), traceparent.parse().unwrap())])
+}
+
+#[test]
+fn a_callers_trace_is_continued_and_its_decision_holds() {
+    exported();
+    let entry = Span::entry(Kind::Server, "entry", &headers(&traceparent(0xa1, "01")));
+    assert!(entry.traceparent().starts_with("00-a1a1a1a1"));
+    let onward = entry.child(Kind::Client, "onward");
+    let mut carried = HeaderMap::new();
+    onward.write_to(&mut carried);
+    let there = Span::of_headers(&carried).child(Kind::Server, "there");
+    drop((there, onward, entry));
+    let ids = |name| ended(name).pop().map(|span| (span.span_context.span_id(), span.parent_span_id)).unwrap();
+    let (entry, onward, there) = (ids("entry"), ids("onward"), ids("there"));
+    assert_eq!((entry.1, onward.1, there.1), (SpanId::from_hex("00f067aa0ba902b7").unwrap(), entry.0, onward.0));
+
+    for unsampled in [traceparent(0xa2, "00"), "nonsense".into(), traceparent(0, "01"), "x".repeat(5000)] {
+        assert!(Span::entry(Kind::Server, "no", &headers(&unsampled)).is_none(), "{unsampled}");
+        assert!(Span::of_headers(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
+    }
+    assert!(Span::root(Kind::Server, "no").is_none());
+}
+
+#[test]
+fn what_is_not_sampled_leaves_nothing() {
+    exported();
+    let nothing = Span::default();
+    assert!(nothing.child(Kind::Client, "no").is_none());
+    let mut headers = HeaderMap::new();
+    nothing.write_to(&mut headers);
+    assert!(headers.is_empty() && nothing.traceparent().capacity() == 0);
+    nothing.set("never", || -> i64 { panic!("nobody wants to know") });
+    assert!(nothing.within(Span::current).is_none());
+    assert_eq!(Batch::begin("no", [&nothing; 3].into_iter()).0.capacity(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_is_seen_in_the_first_trace_and_linked_from_the_others() {
+    exported();
+    let members = [String::new(), traceparent(0xb1, "01"), String::new(), traceparent(0xb2, "01")].map(|text| Span::of_traceparent(&text));
+    let batch = Batch::begin("batch", members.iter());
+    let work = batch.lead().hold(async { Span::current().child(Kind::Client, "work") }).await;
+    assert!(batch.of(0).is_none() && batch.of(2).is_none() && batch.of(4).is_none());
+    assert!(batch.of(1).unwrap().traceparent().starts_with("00-b1b1") && batch.of(3).unwrap().traceparent().starts_with("00-b2b2"));
+    drop((work, batch));
+    let spans = ended("batch");
+    let of = |trace: &str| spans.iter().find(|span| span.span_context.trace_id().to_string().starts_with(trace)).unwrap();
+    let lead = of("b1b1").span_context.clone();
+    assert_eq!(ended("work").pop().unwrap().parent_span_id, lead.span_id());
+    assert!(of("b1b1").links.is_empty());
+    assert_eq!(of("b2b2").links.iter().map(|link| link.span_context.clone()).collect::<Vec<_>>(), [lead]);
+}
+
+#[test]
+fn what_came_with_a_call_is_below_it_if_that_is_of_its_trace() {
+    exported();
+    let call = Span::of_traceparent(&traceparent(0xc1, "01")).child(Kind::Server, "call");
+    let (own, other) = (traceparent(0xc1, "01"), traceparent(0xc2, "01"));
+    call.within(|| {
+        assert_eq!(Span::arrived(&own).traceparent(), call.traceparent());
+        assert_eq!(Span::arrived(&other).traceparent(), other);
+        assert!(Span::arrived("").is_none());
+    });
+}

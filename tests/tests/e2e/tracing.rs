@@ -1,0 +1,36 @@
+//! Traces: what a message sets going is seen whole, nothing secret is seen at all, and a collector that is away is not missed.
+
+mod away;
+mod journey;
+mod secrets;
+
+use confab_tests::cluster::Cluster;
+use confab_tests::collector::Collector;
+use confab_tests::embedded::Embedded;
+use tokio::sync::OnceCell;
+
+/// Everything is logged.
+const TALKATIVE: [(&str, &str); 2] = [("CONFAB_LOG", "trace"), ("CONFAB_LOG_FORMAT", "json")];
+
+/// A talkative cluster of two gateways that tells a collector everything.
+async fn cluster() -> &'static (Collector, Cluster) {
+    static SHARED: OnceCell<(Collector, Cluster)> = OnceCell::const_new();
+    let start = async || {
+        let collector = Collector::start()?;
+        let mut cluster = Cluster::planned(2, 1)?;
+        cluster.set(collector.settings());
+        cluster.set(TALKATIVE.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        cluster.up().await?;
+        anyhow::Ok((collector, cluster))
+    };
+    SHARED.get_or_init(async || start().await.expect("the cluster starts")).await
+}
+
+/// The embedded program, likewise.
+async fn embedded(settings: &[(&str, &str)]) -> anyhow::Result<(Collector, Embedded)> {
+    let collector = Collector::start()?;
+    let told = collector.settings();
+    let told = told.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let server = Embedded::start(&told.chain(settings.iter().copied()).collect::<Vec<_>>()).await?;
+    Ok((collector, server))
+}

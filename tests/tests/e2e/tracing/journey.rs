@@ -1,0 +1,106 @@
+//! One message's whole trace, from the gateway that takes it to both gateways that deliver it.
+
+use std::collections::HashSet;
+use std::fs;
+
+use confab_tests::collector::{Span, paths};
+use confab_tests::plan::Role;
+use confab_tests::raw::{Client, WebSocket};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world;
+
+/// What lies below a send, in its trace.
+const BELOW: [&str; 10] = [
+    "",
+    " > confab-gateway confab.message.v1.MessageService/Append",
+    " > confab-gateway confab.message.v1.MessageService/Append > confab-message confab.message.v1.MessageService/Append",
+    " > … > confab-message confab.room.v1.RoomService/CheckAccess",
+    " > … > confab-message confab.room.v1.RoomService/CheckAccess > confab-room confab.room.v1.RoomService/CheckAccess",
+    " > … > confab-message confab.room.v1.RoomService/CheckAccess > confab-room confab.room.v1.RoomService/CheckAccess > confab-room postgres get",
+    " > … > confab-message append",
+    " > … > confab-message append > confab-message postgres append",
+    " > … > confab-message append > confab-message publish",
+    " > … > confab-message append > confab-message publish > confab-gateway fan out",
+];
+
+/// The places that a send's spans must be in, below its first.
+fn expected(first: &str) -> HashSet<String> {
+    let call = "confab-gateway confab.message.v1.MessageService/Append > confab-message confab.message.v1.MessageService/Append";
+    BELOW.iter().map(|below| format!("{first}{}", below.replace('…', call))).collect()
+}
+
+/// Both gateways have delivered it.
+fn is_delivered(trace: &[Span]) -> bool {
+    let gateways = trace.iter().filter(|span| span.name == "fan out").map(|span| span.instance.as_str());
+    gateways.collect::<HashSet<_>>().len() == 2
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_followed_from_its_sender_to_both_gateways() {
+    let (collector, cluster) = super::cluster().await;
+    let [one, two] = <[_; 2]>::try_from(world::gateways(cluster)).unwrap();
+    let account = one.signup().await.unwrap();
+    let room = one.room(&account).await.unwrap();
+    let mut sockets = Vec::new();
+    for gateway in [&one, &two] {
+        let mut socket = WebSocket::connect(&gateway.url, &account.token).await.unwrap();
+        assert_eq!(socket.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
+        sockets.push(socket);
+    }
+    let message = |content: &str| json!({"roomId": room, "content": content});
+
+    // Over a socket: its trace begins at the gateway.
+    assert_eq!(sockets[0].emit("message", message("by socket")).await.unwrap()["ok"], true);
+    assert_eq!(sockets[1].event("message").await.unwrap()["content"], "by socket");
+    let is_send = |span: &&Span| span.name == "message" && span.attributes.get("confab.room.id") == Some(&room);
+    let whole = |spans: &[Span]| {
+        let first = spans.iter().find(is_send)?;
+        let trace = spans.iter().filter(|span| span.trace == first.trace).cloned().collect::<Vec<_>>();
+        is_delivered(&trace).then(|| (first.clone(), trace))
+    };
+    let (first, _) = collector.until("the whole trace", whole).await.unwrap();
+    let complete = |_: &[Span]| {
+        let found = paths(&collector.trace(&first.trace)).into_iter().collect::<HashSet<_>>();
+        (found == expected("confab-gateway message")).then_some(())
+    };
+    collector.until("every span in its place", complete).await.unwrap();
+    assert_eq!(first.parent, "");
+
+    // Over REST: it continues the client's, and the log says which it is.
+    let request = one.request(Method::POST, "/api/messages").bearer_auth(&account.token).json(&message("by REST"));
+    let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").header("x-request-id", "r-7");
+    assert_eq!(one.send(request).await.unwrap().status, 201);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    collector.until("the client's trace", |_| is_delivered(&collector.trace(trace)).then_some(())).await.unwrap();
+    let told = |_: &[Span]| collector.trace(trace).into_iter().find(|span| span.name == "POST /api/messages");
+    let first = collector.until("the request's span", told).await.unwrap();
+    assert_eq!(first.parent, "b7ad6b7169203331");
+    let noted = ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"].map(|key| &*first.attributes[key]);
+    assert_eq!(noted, ["POST", "/api/messages", "201", "r-7"]);
+    let log = fs::read_to_string(cluster.daemon((Role::Gateway, 1)).unwrap().log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect::<Vec<_>>();
+    let line = lines.iter().find(|line| line["request_id"] == "r-7").unwrap();
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(trace), &json!(first.id)));
+    assert!(lines.iter().any(|line| line["message"] == "serving HTTP" && line.get("trace_id").is_none()));
+
+    // Many that go together: each is followed in its own trace, and those that the batch is not seen in are linked to it.
+    let burst = (0..40).map(|n| message(&n.to_string())).collect::<Vec<_>>();
+    for number in sockets[0].emit_all("message", &burst).await.unwrap() {
+        assert_eq!(sockets[0].ack(number).await.unwrap()["ok"], true);
+    }
+    let delivered = |spans: &[Span]| {
+        let traces = spans.iter().filter(is_send).map(|span| span.trace.clone()).collect::<HashSet<_>>();
+        (traces.len() == 41 && traces.iter().all(|trace| is_delivered(&collector.trace(trace)))).then_some(())
+    };
+    collector.until("all traces", delivered).await.unwrap();
+    let spans = collector.spans();
+    let linked = spans.iter().filter(|span| span.name == "append" && !span.links.is_empty()).collect::<Vec<_>>();
+    assert!(!linked.is_empty(), "nothing went together");
+    for span in linked {
+        let lead = spans.iter().find(|lead| span.links == [lead.id.as_str()]).unwrap();
+        assert!(lead.name == "append" && lead.trace != span.trace && lead.links.is_empty());
+        assert!(spans.iter().any(|sql| sql.name == "postgres append" && sql.parent == lead.id));
+    }
+}

@@ -185,7 +185,8 @@ impl Inner {
                 (&report["id"], Report::Ack(number, arguments))
             }
             "event" => {
-                let (name, arguments) = (report["event"].as_str().unwrap_or_default().to_owned(), arguments());
+                let arguments = arguments();
+                let name = report["event"].as_str().unwrap_or_default().to_owned();
                 as_documented(contract::event(&name, arguments.first().unwrap_or(&Value::Null)));
                 (&report["id"], Report::Event(name, arguments))
             }

@@ -1,4 +1,5 @@
 //! README.md and docs/: every link within the project leads somewhere, and every document can be found from the README.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -36,8 +36,7 @@ pub const LAST: &str = "postgres-restored";
 /// What must be whole for a message to be sent, and for a request to be answered as it is without a fault.
 const SENDING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
 const ASKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File, Role::S3, Role::Postgres];
-/// What others of its kind must be whole besides.
-const HEARING: &[Role] = &[Role::Gateway, Role::Redis];
+const TALKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres, Role::Redis];
 
 const fn case(name: &'static str, breaks: &'static [Role], needs: &'static [Role], terms: Terms) -> Case {
     Case { name, breaks, needs, terms }
@@ -58,7 +57,7 @@ pub const CASES: &[Case] = &[
     case(LONGEST, &[Role::Redis], &[], BUS),
     case("redis-stopped", &[Role::Redis], SENDING, BUS),
     case("redis-blackholed", &[Role::Redis], &[], BUS),
-    case("bus-garbage", &[], HEARING, BUS),
+    case("bus-garbage", &[], TALKING, BUS),
     case("postgres-killed", &[Role::Postgres, Role::Message], &[], DATABASE),
     case("postgres-restarted", &[Role::Postgres, Role::Message], &[], DATABASE),
     case("postgres-stopped", &[Role::Postgres, Role::Message], &[], DATABASE_REFUSES),

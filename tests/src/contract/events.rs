@@ -79,7 +79,7 @@ impl Events {
     }
 
     /// A message that a channel refers to.
-    fn message(&self, reference: &Value) -> &Value {
+    fn message<'a>(&'a self, reference: &'a Value) -> &'a Value {
         super::schema::resolve(&self.document, super::schema::resolve(&self.document, reference))
     }
 }

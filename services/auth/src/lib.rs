@@ -23,6 +23,7 @@ use tonic::service::Routes;
 
 pub use config::{AuthConfig, Own, Program};
 pub use grpc::Service;
+pub use store::SCHEMA;
 
 use key::SigningKey;
 use password::Passwords;

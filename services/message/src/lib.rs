@@ -31,6 +31,7 @@ use tonic::service::Routes;
 
 pub use config::{Command, MessageConfig, Own, Program};
 pub use grpc::Grpc;
+pub use store::tables::{SCHEMA, partitions};
 
 use files::Files;
 use lanes::Lanes;

@@ -18,6 +18,7 @@ use tonic::service::Routes;
 
 pub use config::{Own, Program, RoomConfig};
 pub use grpc::RoomApi;
+pub use store::tables::SCHEMA;
 
 use relay::Relay;
 use service::Rooms;

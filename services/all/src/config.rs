@@ -1,6 +1,6 @@
 //! The settings of the embedded server: those of every part, each of which can be pointed elsewhere by a URL.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use confab_auth::AuthConfig;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
@@ -11,7 +11,26 @@ use confab_message::MessageConfig;
 use confab_room::RoomConfig;
 
 /// The whole of Confab as one program.
-pub type Program = program::Program<Parts>;
+pub type Program = program::Program<Parts, Command>;
+
+/// What the program can do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Bring the database schemas up to date and end
+    Migrate,
+    /// Write everything that is kept into a directory, to import it elsewhere, and end
+    Export {
+        /// A directory that is empty or not there yet; password hashes will be in it
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Read what was exported into the stores that the settings name, which must be empty, and end
+    Import {
+        /// The directory that it was exported to
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
 
 /// The parts and where they are.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,6 +1,7 @@
 //! Confab in one process: every service and the gateway, joined by transports that never leave it.
 
 mod config;
+mod moving;
 mod run;
 #[cfg(test)]
 mod settings;

@@ -3,17 +3,20 @@
 use anyhow::Context;
 use confab_common::grpc::{self, Transport};
 use confab_common::process::Process;
-use confab_common::program::Command;
 use confab_common::store::StorageConfig;
 use tokio::net::TcpListener;
 
-use crate::config::{Parts, Program};
+use crate::config::{Command, Parts, Program};
+use crate::moving;
 
 /// Runs everything until shutdown.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let Program { common, storage, own: parts, command } = program;
-    if let Some(Command::Migrate) = command {
-        return migrate(&parts, &storage).await;
+    match command {
+        Some(Command::Migrate) => return migrate(&parts, &storage).await,
+        Some(Command::Export { directory }) => return moving::export(&parts, &storage, &directory).await,
+        Some(Command::Import { directory }) => return moving::import(&parts, &storage, &directory).await,
+        None => {}
     }
     let listen = common.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}; set CONFAB_LISTEN"))?;

@@ -22,6 +22,7 @@ use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
 pub use config::{AuthConfig, Own, Program};
 pub use grpc::Service;
+pub use store::SCHEMA;
 
 use key::SigningKey;
 use password::Passwords;

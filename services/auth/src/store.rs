@@ -4,6 +4,7 @@
 mod contract;
 mod postgres;
 mod sqlite;
+mod tables;
 
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use confab_common::Result;
 use confab_common::store::{StorageConfig, StoreUrl};
 use futures::future::BoxFuture;
 use uuid::Uuid;
+
+pub use tables::SCHEMA;
 
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod text;
+pub mod transfer;
 
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};

@@ -99,15 +99,7 @@ impl Pool {
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
-        let begun = Instant::now();
-        let connection = self.0.get().await;
-        self.1.wait.record(begun.elapsed());
-        let connection = connection.map_err(|error| {
-            self.1.refused.increment(1);
-            tracing::warn!(%error, "no database connection");
-            span.fail("unavailable");
-            Error::unavailable("the database")
-        })?;
+        let connection = self.connection().await.inspect_err(|_| span.fail("unavailable"))?;
         let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
         let done = timeout(ANSWER, span.hold(work(lent.connection.insert(connection)))).await;
         let connection = lent.connection.take();
@@ -115,6 +107,25 @@ impl Pool {
             span.fail("timeout");
             self.give_up(connection, lent.since);
             Err(Error::timeout().into())
+        })
+    }
+
+    /// A connection for work of any length, which never comes back.
+    ///
+    /// # Errors
+    /// `unavailable` when there is none within two seconds.
+    pub(crate) async fn take(&self) -> Result<Client> {
+        self.connection().await.map(Object::take)
+    }
+
+    async fn connection(&self) -> Result<Object> {
+        let begun = Instant::now();
+        let connection = self.0.get().await;
+        self.1.wait.record(begun.elapsed());
+        connection.map_err(|error| {
+            self.1.refused.increment(1);
+            tracing::warn!(%error, "no database connection");
+            Error::unavailable("the database")
         })
     }
 

@@ -77,14 +77,7 @@ impl Database {
     /// # Errors
     /// When another process holds it, or it cannot be opened or migrated.
     pub fn open(path: &Path, migrations: refinery::Runner) -> anyhow::Result<Self> {
-        if let Some(directory) = path.parent() {
-            // What is inside is nobody else's business: password hashes among it.
-            let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-            created.with_context(|| format!("cannot create {}", directory.display()))?;
-        }
-        let lock = lock(path)?;
-        let mut connection = connect(path, OpenFlags::default())?;
-        migrations.set_abort_missing(false).run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
+        let (connection, lock) = open_alone(path, migrations)?;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
         std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || write_all(connection, queue))?;
         let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) };
@@ -135,6 +128,19 @@ fn span(name: &'static str) -> Span {
     let span = Span::current().child(Kind::Client, name);
     span.set("db.system.name", || "sqlite");
     span
+}
+
+/// A connection to a file that nobody else holds, brought up to date, and the lock that keeps others out.
+pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::Result<(Connection, File)> {
+    if let Some(directory) = path.parent() {
+        // What is inside is nobody else's business: password hashes among it.
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        created.with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    let lock = lock(path)?;
+    let mut connection = connect(path, OpenFlags::default())?;
+    migrations.set_abort_missing(false).run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
+    Ok((connection, lock))
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {

@@ -1,6 +1,7 @@
 //! The file service: what files there are, whom they belong to, and their bytes. A file shared in a room is told to the log;
 //! until the log has it, nobody else knows of it.
 
+mod carry;
 mod cleanup;
 mod config;
 mod grpc;
@@ -27,9 +28,11 @@ use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
 use tokio::sync::Semaphore;
 
+pub use carry::Carrier;
 pub use config::{FileConfig, Own, Program};
 pub use grpc::FileApi;
 pub use object::ObjectsConfig;
+pub use store::tables::{FILES, SCHEMA};
 
 use cleanup::Cleanup;
 use relay::Relay;

@@ -94,9 +94,14 @@ enum Place {
 /// When the settings are wrong.
 pub fn open(config: &ObjectsConfig, data_dir: &Path) -> anyhow::Result<Arc<dyn Objects>> {
     Ok(match place(config.objects.as_ref(), data_dir)? {
-        Place::Directory(path) => Arc::new(Directory::new(path)),
+        Place::Directory(path) => in_directory(path),
         Place::Bucket(bucket) => Arc::new(S3::new(&bucket, account(config)?)),
     })
+}
+
+/// Objects in a directory, which need not be there yet.
+pub fn in_directory(path: PathBuf) -> Arc<dyn Objects> {
+    Arc::new(Directory::new(path))
 }
 
 fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {

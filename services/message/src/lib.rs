@@ -30,6 +30,7 @@ use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
 pub use config::{Command, MessageConfig, Own, Program};
 pub use grpc::Grpc;
+pub use store::tables::{SCHEMA, partitions};
 
 use files::Files;
 use lanes::Lanes;

@@ -3,6 +3,7 @@
 mod event;
 pub mod postgres;
 pub mod sqlite;
+pub mod tables;
 
 #[cfg(test)]
 mod contract;

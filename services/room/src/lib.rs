@@ -17,6 +17,7 @@ use confab_proto::room::v1::room_service_server::RoomServiceServer;
 
 pub use config::{Own, Program, RoomConfig};
 pub use grpc::RoomApi;
+pub use store::tables::SCHEMA;
 
 use relay::Relay;
 use service::Rooms;

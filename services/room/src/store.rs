@@ -4,6 +4,7 @@
 mod contract;
 pub mod postgres;
 pub mod sqlite;
+pub mod tables;
 
 use confab_common::{Result, text};
 use futures::future::BoxFuture;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Revocation, Revocations, Store, User};
 
-mod embedded {
+pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 

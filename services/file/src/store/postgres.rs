@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{File, Forget, Of, Position, Store, User};
 use crate::link::LinkKey;
 
-mod embedded {
+pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 

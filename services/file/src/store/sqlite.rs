@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{File, Forget, Of, Position, Store, User};
 use crate::link::LinkKey;
 
-mod embedded {
+pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 

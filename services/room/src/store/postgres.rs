@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Owed, Position, Room, RoomEvent, Store, User};
 
-mod embedded {
+pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 

@@ -1,0 +1,52 @@
+//! `confab export DIR`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use confab_common::store::StorageConfig;
+use confab_common::transfer::Held;
+use confab_file::{Carrier, FILES};
+
+use super::archive::{Archive, Entry, Manifest};
+use super::{show, stores};
+use crate::config::Parts;
+
+/// Writes what is in the stores that the settings name into a directory.
+///
+/// # Errors
+/// When a store is in use or cannot be read, or the directory cannot be written.
+pub async fn export(parts: &Parts, storage: &StorageConfig, directory: &Path) -> anyhow::Result<()> {
+    let (mut held, mut partitions) = (Vec::new(), 0);
+    // All are held before the first is read.
+    for (schema, url) in stores(parts, storage)? {
+        let mut store = schema.hold(&url, storage).await.with_context(|| format!("cannot read the {} store", schema.name))?;
+        if schema.name == confab_message::SCHEMA.name {
+            partitions = confab_message::partitions(&mut store).await?;
+        }
+        held.push(store);
+    }
+    let archive = Archive::create(directory)?;
+    let written = write(&archive, held, partitions, parts, storage).await;
+    let manifest = written.with_context(|| format!("nothing was exported; remove {} before the next try", directory.display()))?;
+    show(manifest.tallies());
+    Ok(())
+}
+
+async fn write(archive: &Archive, held: Vec<Held>, partitions: u32, parts: &Parts, storage: &StorageConfig) -> anyhow::Result<Manifest> {
+    let mut entries = Vec::new();
+    for mut store in held {
+        let schema = store.schema;
+        for table in schema.tables {
+            let mut file = archive.write(schema.name, table.name)?;
+            let tally = store.dump(table, &mut file).await.with_context(|| format!("reading {}.{}", schema.name, table.name))?;
+            file.into_inner()?.sync_all()?;
+            entries.push(Entry::new(schema, table, tally));
+        }
+    }
+    let files = archive.read(confab_file::SCHEMA.name, FILES.name)?;
+    let carrier = Carrier::new(&parts.file, storage, archive.objects())?;
+    let objects = carrier.export(files).await.context("a file that cannot be read can be deleted through the API")?;
+    let manifest = Manifest::new(partitions, entries, objects);
+    archive.finish(&manifest)?;
+    Ok(manifest)
+}

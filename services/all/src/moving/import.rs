@@ -1,0 +1,88 @@
+//! `confab import DIR`.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use confab_common::store::StorageConfig;
+use confab_common::transfer::{Schema, Tally, Tallying, rows};
+use confab_file::{Carrier, FILES};
+
+use super::archive::{Archive, Manifest};
+use super::{show, stores};
+use crate::config::Parts;
+
+/// Reads what is in a directory into the stores that the settings name, which must be empty. They are filled all or none:
+/// each in a transaction, which are committed once everything is there and compared.
+///
+/// # Errors
+/// When the archive is damaged or of another form, or a store is not empty, in use or refuses.
+pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) -> anyhow::Result<()> {
+    let (archive, manifest) = Archive::open(directory)?;
+    let stores = stores(parts, storage)?;
+    let (has, wanted) = (manifest.partitions, parts.message.partitions);
+    ensure!(has == wanted, "the log in the archive has {has} partitions and CONFAB_PARTITIONS says {wanted}; the number cannot be changed");
+    manifest.check(stores.iter().map(|(schema, _)| *schema))?;
+    let carrier = Carrier::new(&parts.file, storage, archive.objects())?;
+    verify(&archive, &manifest, &carrier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
+
+    let mut held = Vec::new();
+    for (schema, url) in &stores {
+        held.push(schema.hold_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
+    }
+    carrier.ensure_empty().await?;
+    let objects = carrier.import(files(&archive)?).await.context("nothing but files was imported; the next try goes on from there")?;
+    let mut arrived = Vec::new();
+    for store in &mut held {
+        for table in store.schema.tables {
+            let name = format!("{}.{}", store.schema.name, table.name);
+            store.load(table, archive.read(store.schema.name, table.name)?).await.with_context(|| format!("writing {name}"))?;
+            arrived.push((name, store.tally(table).await?));
+        }
+    }
+    arrived.push(("objects".to_owned(), objects));
+    for ((name, is), (_, was)) in arrived.iter().zip(manifest.tallies()) {
+        ensure!(is == was, "{name} is not what was exported: {is:?} instead of {was:?}; nothing but files was imported");
+    }
+    let mut filled = Vec::new();
+    for store in held {
+        let name = store.schema.name;
+        let advice = || format!("the {name} store is not filled, but these are: {filled:?}; empty them and import again");
+        store.commit().await.with_context(advice)?;
+        filled.push(name);
+    }
+    show(arrived.iter().map(|(name, tally)| (name.clone(), tally)));
+    println!("All of it is equal to what was exported.");
+    Ok(())
+}
+
+/// Reads all of an archive before anything is done with it.
+async fn verify(
+    archive: &Archive,
+    manifest: &Manifest,
+    carrier: &Carrier,
+    schemas: impl Iterator<Item = &'static Schema>,
+) -> anyhow::Result<()> {
+    let tables = schemas.flat_map(|schema| schema.tables.iter().map(move |table| (schema, table)));
+    for ((schema, table), entry) in tables.zip(&manifest.tables) {
+        let found = tally(archive.read(schema.name, table.name)?)?;
+        ensure!(found == entry.tally, "{}.{} is {found:?} instead of {:?}", schema.name, table.name, entry.tally);
+        rows(table, archive.read(schema.name, table.name)?).try_for_each(|row| row.map(drop))?;
+    }
+    let objects = carrier.verify(files(archive)?).await?;
+    ensure!(objects == manifest.objects, "its objects are {objects:?} instead of {:?}", manifest.objects);
+    Ok(())
+}
+
+fn files(archive: &Archive) -> anyhow::Result<impl BufRead> {
+    archive.read(confab_file::SCHEMA.name, FILES.name)
+}
+
+fn tally(mut lines: impl BufRead) -> anyhow::Result<Tally> {
+    let (mut tally, mut line) = (Tallying::default(), Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        tally.line(&line);
+        line.clear();
+    }
+    Ok(tally.finish())
+}

@@ -1,0 +1,32 @@
+//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+
+use confab_common::transfer::Kind::{Flag, Id, Number, Text};
+use confab_common::transfer::{Schema, Table};
+
+use super::{postgres, sqlite};
+
+/// Accounts and revocations.
+pub static SCHEMA: Schema = Schema {
+    name: "auth",
+    tables: &[
+        Table::new(
+            "users",
+            1,
+            &[("id", Id), ("username", Text), ("username_folded", Text), ("password_hash", Text), ("created_at_ms", Number)],
+        ),
+        Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),
+        Table::new("revocations", 1, &[("number", Number), ("session_id", Id), ("user_id", Id), ("expires_at_ms", Number)]),
+    ],
+    sqlite: sqlite::embedded::migrations::runner,
+    postgres: postgres::embedded::migrations::runner,
+};
+
+#[cfg(test)]
+mod tests {
+    use confab_common::transfer::contract;
+
+    #[tokio::test]
+    async fn all_of_it_is_carried() {
+        contract::check(&super::SCHEMA).await.unwrap();
+    }
+}

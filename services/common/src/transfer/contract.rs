@@ -1,0 +1,171 @@
+//! What every schema must satisfy to be carried, for the tests of those who define one: it names all that its migrations make,
+//! and whatever is in it comes out as it went in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use uuid::Uuid;
+
+use super::row::line;
+use super::{Held, Kind, Row, Schema, Table, Value};
+use crate::config::Migrate;
+use crate::pg::PostgresConfig;
+use crate::sqlite::open_alone;
+use crate::store::{StorageConfig, StoreUrl};
+use crate::testing;
+
+/// Rows of a table that is filled.
+const ROWS: u64 = 1203;
+
+/// Finds out whether a schema is whole and carries.
+///
+/// # Errors
+/// When it does not.
+pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
+    let nullable = named(schema).await.context("what the migrations make is not what is carried")?;
+    let [first, second, third] = [sqlite(), postgres().await, sqlite()];
+    fill(schema, &first, &nullable).await?;
+    let carried = contents(schema, &first).await?;
+    for (from, to) in [(&first, &second), (&second, &third), (&second, &postgres().await)] {
+        carry(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
+        ensure!(contents(schema, to).await? == carried, "other rows arrive at {to:?}");
+    }
+    for full in [&first, &second] {
+        let refused = schema.hold_empty(full, &storage()).await.err().context("a full store is to be filled")?;
+        ensure!(refused.to_string().contains("has rows in its table"), "{refused:#}");
+    }
+    for url in [sqlite(), postgres().await] {
+        let mut held = schema.hold_empty(&url, &storage()).await?;
+        load(&mut held, &carried).await?;
+        drop(held);
+        schema.hold_empty(&url, &storage()).await.context("what was not committed is there")?;
+    }
+    Ok(())
+}
+
+fn sqlite() -> StoreUrl {
+    StoreUrl::Sqlite(testing::directory().join("store.db"))
+}
+
+async fn postgres() -> StoreUrl {
+    StoreUrl::Postgres(testing::database().await)
+}
+
+fn storage() -> StorageConfig {
+    StorageConfig { data_dir: PathBuf::new(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4 } }
+}
+
+/// All of a store's tables as lines.
+async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut held = schema.hold(url, &storage()).await?;
+    let mut contents = Vec::new();
+    for table in schema.tables {
+        let mut lines = Vec::new();
+        let tally = held.dump(table, &mut lines).await?;
+        ensure!(tally.rows == lines.iter().filter(|byte| **byte == b'\n').count() as u64, "{tally:?}");
+        ensure!(held.tally(table).await? == tally, "{} changes while it is held", table.name);
+        contents.push(lines);
+    }
+    Ok(contents)
+}
+
+async fn load(held: &mut Held, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+    for (table, lines) in held.schema.tables.iter().zip(contents) {
+        held.load(table, &lines[..]).await?;
+    }
+    Ok(())
+}
+
+async fn carry(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyhow::Result<()> {
+    let contents = contents(schema, from).await?;
+    let mut held = schema.hold_empty(to, &storage()).await?;
+    load(&mut held, &contents).await?;
+    held.commit().await
+}
+
+/// Fills a SQLite store with rows of every value that is hard to carry.
+async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(String, String)>) -> anyhow::Result<()> {
+    let StoreUrl::Sqlite(path) = url else { anyhow::bail!("not SQLite") };
+    let mut held = schema.hold_empty(url, &storage()).await?;
+    for table in schema.tables {
+        let rows = if table.columns[0].1 == Kind::Flag { 1 } else { ROWS };
+        let lines = (1..=rows).map(|n| line(&row(table, n, nullable))).collect::<anyhow::Result<Vec<_>>>()?;
+        held.load(table, &lines.concat()[..]).await?;
+    }
+    held.commit().await?;
+    let (connection, _lock) = open_alone(path, (schema.sqlite)())?;
+    for table in schema.tables {
+        for (column, _) in table.columns.iter().filter(|(_, kind)| *kind == Kind::Local) {
+            connection.execute(&format!("UPDATE {} SET {column} = 'here'", table.name), [])?;
+        }
+    }
+    Ok(())
+}
+
+/// The row of that number, in which no two values of a kind are alike.
+fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
+    let column = |(at, (name, kind)): (usize, &super::Column)| {
+        if n.is_multiple_of(3) && nullable.contains(&(table.name.into(), (*name).into())) {
+            return Value::Null;
+        }
+        match kind {
+            // Not in the order of the numbers.
+            Kind::Id => Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128)),
+            // As large as the smallest type of a number has room for.
+            Kind::Number => Value::Number(n as i64),
+            Kind::Flag => Value::Flag(at == 0 || n.is_multiple_of(2)),
+            Kind::Text => Value::Text(format!("{n} \"\\\n\u{7f}\u{2028}\u{1F375} é")),
+            Kind::Bytes => Value::Bytes((0..=255).chain(n.to_be_bytes()).collect()),
+            Kind::Local => Value::Text(String::new()),
+        }
+    };
+    table.columns.iter().enumerate().map(column).collect()
+}
+
+/// Each column of each table, and its place in the primary key if it has one, from 1.
+type Columns = BTreeMap<(String, String), u32>;
+
+/// Compares the schema with what its migrations make; the columns that may be null.
+async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let columns = |table: &Table| {
+        let key = table.key;
+        let place = move |(at, name): (usize, &str)| ((table.name.to_owned(), name.to_owned()), if at < key { at as u32 + 1 } else { 0 });
+        table.columns().enumerate().map(place).collect::<Vec<_>>()
+    };
+    let carried = schema.tables.iter().flat_map(columns).collect::<Columns>();
+    let (on_sqlite, nullable) = sqlite_columns(schema)?;
+    ensure!(on_sqlite == carried, "SQLite: {on_sqlite:?}\ncarried: {carried:?}");
+    let on_postgres = postgres_columns(schema).await?;
+    ensure!(on_postgres == carried.into_keys().collect(), "Postgres: {on_postgres:?}");
+    Ok(nullable)
+}
+
+fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String, String)>)> {
+    let (connection, _lock) = open_alone(&testing::directory().join("empty.db"), (schema.sqlite)())?;
+    let mut catalog = connection.prepare(
+        "SELECT t.name, c.name, c.pk, c.\"notnull\" FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+        WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history'",
+    )?;
+    let (mut columns, mut nullable) = (Columns::new(), BTreeSet::new());
+    let mut rows = catalog.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, place): ((String, String), u32) = ((row.get(0)?, row.get(1)?), row.get(2)?);
+        if place == 0 && !row.get::<_, bool>(3)? {
+            nullable.insert(name.clone());
+        }
+        columns.insert(name, place);
+    }
+    Ok((columns, nullable))
+}
+
+async fn postgres_columns(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
+    let url = testing::database().await;
+    schema.hold_empty(&StoreUrl::Postgres(url.clone()), &storage()).await?;
+    let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let catalog = "SELECT table_name::text, column_name::text FROM information_schema.columns
+        WHERE table_schema = $1 AND table_name <> 'refinery_schema_history'";
+    let rows = client.query(catalog, &[&schema.name]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

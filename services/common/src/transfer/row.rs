@@ -1,0 +1,118 @@
+//! The canonical form of a row: a JSON array of its values on a line, which is the same whatever store the row comes from.
+
+use std::io::BufRead;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+use super::{Kind, Table};
+
+/// The values of a row, in the order of the table's columns.
+pub type Row = Vec<Value>;
+
+/// What stands in a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A string in JSON.
+    Id(Uuid),
+    /// A number.
+    Number(i64),
+    /// `true` or `false`.
+    Flag(bool),
+    /// A string.
+    Text(String),
+    /// Base64 in a string.
+    Bytes(Vec<u8>),
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Id(id) => id.serialize(serializer),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Flag(flag) => flag.serialize(serializer),
+            Self::Text(text) => text.serialize(serializer),
+            Self::Bytes(bytes) => BASE64_STANDARD.encode(bytes).serialize(serializer),
+        }
+    }
+}
+
+impl Value {
+    fn read(kind: Kind, json: serde_json::Value) -> anyhow::Result<Self> {
+        use serde_json::Value::{Bool, Null, Number, String};
+        Ok(match (kind, json) {
+            (_, Null) => Self::Null,
+            (Kind::Id, String(text)) => Self::Id(text.parse()?),
+            (Kind::Number, Number(number)) => Self::Number(number.as_i64().context("not a whole number of 64 bits")?),
+            (Kind::Flag, Bool(flag)) => Self::Flag(flag),
+            (Kind::Text | Kind::Local, String(text)) => Self::Text(text),
+            (Kind::Bytes, String(text)) => Self::Bytes(BASE64_STANDARD.decode(text)?),
+            (kind, _) => bail!("not of kind {kind:?}"),
+        })
+    }
+}
+
+/// The line of a row.
+pub(super) fn line(row: &Row) -> anyhow::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(row)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read(table: &Table, line: &str) -> anyhow::Result<Row> {
+    let values = serde_json::from_str::<Vec<serde_json::Value>>(line)?;
+    anyhow::ensure!(values.len() == table.columns.len(), "{} values for {} columns", values.len(), table.columns.len());
+    let read = |((name, kind), value): (&super::Column, _)| Value::read(*kind, value).context(*name);
+    table.columns.iter().zip(values).map(read).collect()
+}
+
+/// The rows in lines of a table.
+pub fn rows(table: &Table, lines: impl BufRead) -> impl Iterator<Item = anyhow::Result<Row>> {
+    lines.lines().enumerate().map(move |(n, line)| {
+        let row = line.map_err(Into::into).and_then(|line| read(table, &line));
+        row.with_context(|| format!("row {} of table {}", n + 1, table.name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Table = Table::new(
+        "t",
+        1,
+        &[("id", Kind::Id), ("n", Kind::Number), ("f", Kind::Flag), ("t", Kind::Text), ("b", Kind::Bytes), ("z", Kind::Text)],
+    );
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let text = "\"\\\n\u{7f}\u{1F375}\u{2028}é".to_owned();
+        let row = vec![
+            Value::Id(Uuid::from_u128(7)),
+            Value::Number(i64::MIN),
+            Value::Flag(true),
+            Value::Text(text),
+            Value::Bytes(vec![0, 255]),
+            Value::Null,
+        ];
+        let written = line(&row).unwrap();
+        assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!(written.starts_with(br#"["00000000-0000-0000-0000-000000000007",-9223372036854775808,true,"#));
+        assert!(written.ends_with(b"\"AP8=\",null]\n"));
+        assert_eq!(rows(&TABLE, &written[..]).collect::<anyhow::Result<Vec<_>>>().unwrap(), [row]);
+    }
+
+    #[test]
+    fn what_is_no_row_is_named() {
+        for bad in ["", "{}", "[]", r#"["x",1,true,"","",null]"#, r#"["00000000-0000-0000-0000-000000000007",1.5,true,"","",null]"#] {
+            let error = rows(&TABLE, format!("{bad}\n").as_bytes()).next().unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "row 1 of table t", "{bad}");
+        }
+    }
+}

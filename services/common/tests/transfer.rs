@@ -1,0 +1,106 @@
+//! A schema with everything that a store can hold is carried between all kinds of stores; needs the servers of `make test`.
+
+use std::path::Path;
+
+use confab_common::config::Migrate;
+use confab_common::pg::PostgresConfig;
+use confab_common::store::{StorageConfig, StoreUrl};
+use confab_common::testing;
+use confab_common::transfer::{Kind, Schema, Table, contract};
+use refinery::{Migration, Runner};
+
+const THINGS: Table = Table::new(
+    "things",
+    2,
+    &[
+        ("part", Kind::Number),
+        ("position", Kind::Number),
+        ("id", Kind::Id),
+        ("text", Kind::Text),
+        ("bytes", Kind::Bytes),
+        ("flag", Kind::Flag),
+    ],
+);
+
+static WHOLE: Schema = Schema { name: "whole", tables: &[THINGS, HEAD], sqlite: on_sqlite, postgres: on_postgres };
+const HEAD: Table = Table::new("head", 1, &[("single", Kind::Flag), ("place", Kind::Local)]).seeded();
+
+/// As if the last migration had been forgotten.
+static FORGETFUL: Schema = Schema { tables: &[THINGS], ..WHOLE };
+static SHORT: Schema =
+    Schema { tables: &[Table::new("things", 2, &[("part", Kind::Number), ("position", Kind::Number), ("id", Kind::Id)]), HEAD], ..WHOLE };
+
+fn on_sqlite() -> Runner {
+    runner(
+        "CREATE TABLE things (part INTEGER NOT NULL, position INTEGER NOT NULL, id BLOB, text TEXT, bytes BLOB, flag INTEGER, PRIMARY KEY (part, position)) STRICT;
+        CREATE TABLE head (single INTEGER PRIMARY KEY CHECK (single = 1), place TEXT NOT NULL) STRICT;
+        INSERT INTO head VALUES (1, 'here')",
+    )
+}
+
+fn on_postgres() -> Runner {
+    runner(
+        "CREATE TABLE things (part smallint, position bigint, id uuid, text text, bytes bytea, flag boolean, PRIMARY KEY (part, position));
+        CREATE TABLE head (single boolean PRIMARY KEY, place text NOT NULL); INSERT INTO head VALUES (true, 'here')",
+    )
+}
+
+fn runner(sql: &str) -> Runner {
+    Runner::new(&[Migration::unapplied("V1__all", sql).unwrap()])
+}
+
+fn storage() -> StorageConfig {
+    StorageConfig { data_dir: "unused".into(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4 } }
+}
+
+fn sqlite(path: &Path) -> StoreUrl {
+    StoreUrl::Sqlite(path.join("store.db"))
+}
+
+#[tokio::test]
+async fn whatever_is_kept_is_carried() {
+    contract::check(&WHOLE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forgotten_table_or_column_is_found() {
+    for schema in [&FORGETFUL, &SHORT] {
+        let error = contract::check(schema).await.unwrap_err().to_string();
+        assert!(error.starts_with("what the migrations make"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_largest_numbers_survive() {
+    let lines = format!("[-32768,{},null,null,null,null]\n[32767,{},null,\"\",\"\",false]\n", i64::MIN, i64::MAX);
+    for url in [sqlite(&testing::directory()), StoreUrl::Postgres(testing::database().await)] {
+        let mut held = WHOLE.hold_empty(&url, &storage()).await.unwrap();
+        held.load(&THINGS, lines.as_bytes()).await.unwrap();
+        held.commit().await.unwrap();
+        let mut back = Vec::new();
+        WHOLE.hold(&url, &storage()).await.unwrap().dump(&THINGS, &mut back).await.unwrap();
+        assert_eq!(String::from_utf8(back).unwrap(), lines);
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_left_alone() {
+    let url = StoreUrl::Postgres(testing::database().await);
+    for url in [&url, &sqlite(&testing::directory())] {
+        let held = WHOLE.hold_empty(url, &storage()).await.unwrap();
+        held.commit().await.unwrap();
+        let user = WHOLE.hold(url, &storage()).await.unwrap();
+        let error = WHOLE.hold(url, &storage()).await.err().unwrap().to_string();
+        assert!(error.contains("; stop "), "{error}");
+        drop(user);
+        WHOLE.hold(url, &storage()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_made() {
+    let directory = testing::directory();
+    let error = WHOLE.hold(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
+    assert!(error.starts_with("there is no "), "{error}");
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
+}

@@ -1,0 +1,240 @@
+//! Carries the bytes of files into an archive and out of it. What they must be is said by the files' rows, which are carried too.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::digest::{self, SHA256};
+use confab_common::store::StorageConfig;
+use confab_common::transfer::{Progress, Row, Tally, Tallying, Value, hex, rows};
+use confab_common::{Code, Error};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use uuid::Uuid;
+
+use crate::FileConfig;
+use crate::object::{self, Content, Objects};
+use crate::store::tables::FILES;
+
+/// Objects on their way at once.
+const AT_ONCE: usize = 8;
+/// How often an object is tried again while a store is not there.
+const RETRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(1);
+/// Keys listed at once.
+const KEYS: u32 = 1000;
+
+/// The store that the settings name, and the archive.
+pub struct Carrier {
+    store: Arc<dyn Objects>,
+    archive: Arc<dyn Objects>,
+}
+
+/// An object as a file's row has it.
+struct Object {
+    key: Uuid,
+    size: u64,
+    sha256: String,
+}
+
+impl Carrier {
+    /// Between the store of these settings and an archive's directory of objects.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn new(config: &FileConfig, storage: &StorageConfig, archive: PathBuf) -> anyhow::Result<Self> {
+        Ok(Self { store: object::open(&config.objects, &storage.data_dir)?, archive: object::in_directory(archive) })
+    }
+
+    /// Copies the bytes of the files in these lines into the archive.
+    ///
+    /// # Errors
+    /// When they cannot be copied, or are not what a row says.
+    pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
+        each(files, "objects copied", async |object| copy(&*self.store, &*self.archive, object).await).await
+    }
+
+    /// Reads the bytes of these files in the archive.
+    ///
+    /// # Errors
+    /// When they are not there, or not what a row says.
+    pub async fn verify(&self, files: impl BufRead) -> anyhow::Result<Tally> {
+        each(files, "objects read", async |object| check(&*self.archive, object).await).await
+    }
+
+    /// Copies the bytes of these files into the store and reads them there. Those that an import before this one has left are
+    /// taken as they are.
+    ///
+    /// # Errors
+    /// When they cannot be copied, or what is there is not what a row says.
+    pub async fn import(&self, files: impl BufRead) -> anyhow::Result<Tally> {
+        let carry = async |object: &Object| {
+            copy(&*self.archive, &*self.store, object).await?;
+            check(&*self.store, object).await
+        };
+        each(files, "objects copied", carry).await
+    }
+
+    /// Finds out whether the store has objects that the archive has not: they would soon be swept away.
+    ///
+    /// # Errors
+    /// When it has, or cannot be asked.
+    pub async fn ensure_empty(&self) -> anyhow::Result<()> {
+        let mut after = Uuid::nil();
+        loop {
+            let page = self.store.list(after, KEYS).await?;
+            for stored in &page {
+                let known = self.archive.read(stored.key, 0, 0).await?.is_some();
+                ensure!(known, "the object store has files of its own, such as {}; name an empty one in CONFAB_OBJECTS", stored.key);
+            }
+            match page.last() {
+                Some(last) if page.len() == KEYS as usize => after = last.key,
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Does something with each object of these files and tallies them, in their order. While a store is not there it waits a while.
+async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
+    let (mut tally, mut progress) = (Tallying::default(), Progress::new(done));
+    let objects = stream::iter(rows(&FILES, files)).map(|row| {
+        let work = &work;
+        async move {
+            let object = Object::of(&row?)?;
+            let mut tries = 0;
+            while let Err(error) = work(&object).await {
+                let passes = error.downcast_ref().is_some_and(|error: &Error| matches!(error.code, Code::Unavailable | Code::Timeout));
+                if !passes || tries == RETRIES {
+                    return Err(error.context(format!("the bytes of file {}", object.key)));
+                }
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(object)
+        }
+    });
+    let mut objects = objects.buffered(AT_ONCE);
+    while let Some(Object { key, size, sha256 }) = objects.try_next().await? {
+        tally.line(format!("{key} {size} {sha256}\n").as_bytes());
+        progress.add(1);
+    }
+    Ok(tally.finish())
+}
+
+impl Object {
+    fn of(row: &Row) -> anyhow::Result<Self> {
+        match &row[..] {
+            [Value::Id(key), Value::Number(size), Value::Text(sha256), ..] => {
+                Ok(Self { key: *key, size: (*size).try_into()?, sha256: sha256.clone() })
+            }
+            _ => bail!("a file without an object"),
+        }
+    }
+}
+
+async fn copy(from: &dyn Objects, to: &dyn Objects, object: &Object) -> anyhow::Result<()> {
+    let content = open(from, object).await?;
+    let mut writer = to.create(object.key).await?;
+    read(content, object, async |chunk| Ok(writer.write(chunk).await?)).await?;
+    match writer.finish().await {
+        Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object of that key is there"),
+        finished => Ok(finished?),
+    }
+}
+
+async fn check(at: &dyn Objects, object: &Object) -> anyhow::Result<()> {
+    read(open(at, object).await?, object, async |_| Ok(())).await
+}
+
+async fn open(at: &dyn Objects, object: &Object) -> anyhow::Result<Content> {
+    at.read(object.key, 0, object.size).await?.context("they are missing")
+}
+
+/// Hands on the bytes of an object, and says in the end whether they are what they must be.
+async fn read(mut content: Content, object: &Object, mut to: impl AsyncFnMut(bytes::Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let (mut size, mut sum) = (0, digest::Context::new(&SHA256));
+    while let Some(chunk) = content.try_next().await? {
+        size += chunk.len() as u64;
+        sum.update(&chunk);
+        to(chunk).await?;
+    }
+    ensure!(size == object.size && hex(sum.finish().as_ref()) == object.sha256, "they are damaged");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_common::testing;
+
+    use super::*;
+
+    /// Two stores, and the lines of files whose bytes the first has.
+    async fn carrier(contents: &[&'static str]) -> (Carrier, String) {
+        let carrier =
+            Carrier { store: object::in_directory(testing::directory()), archive: object::in_directory(testing::directory().join("new")) };
+        let mut lines = String::new();
+        for content in contents {
+            let (key, sha256) = (Uuid::now_v7(), hex(digest::digest(&SHA256, content.as_bytes()).as_ref()));
+            put(&*carrier.store, key, content).await;
+            let rest = vec!["null"; FILES.columns().count() - 3].join(",");
+            lines += &format!("[\"{key}\",{},\"{sha256}\",{rest}]\n", content.len());
+        }
+        (carrier, lines)
+    }
+
+    async fn put(objects: &dyn Objects, key: Uuid, content: &'static str) {
+        let mut writer = objects.create(key).await.unwrap();
+        writer.write(content.into()).await.unwrap();
+        writer.finish().await.unwrap();
+    }
+
+    /// The other way round, to an empty store.
+    fn back(carrier: Carrier) -> Carrier {
+        Carrier { store: object::in_directory(testing::directory()), ..carrier }
+    }
+
+    fn key(line: &str) -> Uuid {
+        line[2..38].parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn there_and_back_again_and_once_more() {
+        let (carrier, files) = carrier(&["", "a", "b"]).await;
+        let exported = carrier.export(files.as_bytes()).await.unwrap();
+        assert_eq!(exported.rows, 3);
+        assert_eq!(carrier.verify(files.as_bytes()).await.unwrap(), exported);
+        let carrier = back(carrier);
+        carrier.ensure_empty().await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(carrier.import(files.as_bytes()).await.unwrap(), exported);
+            carrier.ensure_empty().await.unwrap();
+        }
+        put(&*carrier.store, Uuid::now_v7(), "somebody else's").await;
+        let error = carrier.ensure_empty().await.unwrap_err().to_string();
+        assert!(error.contains("has files of its own"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_or_damaged_is_found() {
+        let (carrier, files) = carrier(&["one", "two"]).await;
+        let key = key(files.lines().nth(1).unwrap());
+        let failed = async |outcome: anyhow::Result<Tally>, how: &str| {
+            assert_eq!(format!("{:#}", outcome.unwrap_err()), format!("the bytes of file {key}: {how}"));
+        };
+        carrier.export(files.as_bytes()).await.unwrap();
+        carrier.archive.delete(key).await.unwrap();
+        failed(carrier.verify(files.as_bytes()).await, "they are missing").await;
+        let carrier = back(carrier);
+        failed(carrier.import(files.as_bytes()).await, "they are missing").await;
+        put(&*carrier.archive, key, "owt").await;
+        failed(carrier.verify(files.as_bytes()).await, "they are damaged").await;
+        failed(carrier.import(files.as_bytes()).await, "they are damaged").await;
+        assert!(carrier.store.read(key, 0, 0).await.unwrap().is_none(), "what is damaged does not arrive");
+        put(&*carrier.store, key, "another").await;
+        carrier.archive.delete(key).await.unwrap();
+        put(&*carrier.archive, key, "two").await;
+        failed(carrier.import(files.as_bytes()).await, "an object of that key is there: they are damaged").await;
+    }
+}

@@ -1,0 +1,62 @@
+//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+
+use anyhow::{Context, ensure};
+use confab_common::transfer::Kind::{Flag, Id, Local, Number, Text};
+use confab_common::transfer::{Held, Schema, Table, Value};
+
+use super::{postgres, sqlite};
+
+/// The log. Its fingerprint stays behind: the log that arrives was never opened on any database, so that it gets a new epoch
+/// when it first is, whatever became of the one that it was read from.
+pub static SCHEMA: Schema = Schema {
+    name: "message",
+    tables: &[
+        LOG,
+        Table::new("partitions", 1, &[("partition", Number), ("head", Number)]),
+        Table::new("room_heads", 2, &[("partition", Number), ("room_id", Id), ("seq", Number), ("closed", Flag)]),
+        Table::new(
+            "events",
+            2,
+            &[
+                ("partition", Number),
+                ("position", Number),
+                ("room_id", Id),
+                ("seq", Number),
+                ("kind", Number),
+                ("id", Id),
+                ("sender_id", Id),
+                ("client_id", Text),
+                ("body", Text),
+                ("created_at", Number),
+            ],
+        ),
+        Table::new("deleted_files", 3, &[("partition", Number), ("room_id", Id), ("file_id", Id)]),
+    ],
+    sqlite: sqlite::migrations::runner,
+    postgres: postgres::migrations::runner,
+};
+
+const LOG: Table = Table::new("log", 1, &[("one", Flag), ("partitions", Number), ("epoch", Id), ("fingerprint", Local)]);
+
+/// How many partitions the log of a store has.
+///
+/// # Errors
+/// When there is no log.
+pub async fn partitions(held: &mut Held) -> anyhow::Result<u32> {
+    let rows = held.first(&LOG).await?;
+    ensure!(!rows.is_empty(), "the message store has no log: Confab never ran on it");
+    match rows[0][..] {
+        [_, Value::Number(partitions), ..] => Ok(partitions.try_into()?),
+        _ => None.context("the log has no number of partitions"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_common::transfer::contract;
+
+    #[tokio::test]
+    async fn all_of_it_is_carried() {
+        contract::check(&super::SCHEMA).await.unwrap();
+    }
+}

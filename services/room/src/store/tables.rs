@@ -1,0 +1,55 @@
+//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+
+use confab_common::transfer::Kind::{Flag, Id, Number, Text};
+use confab_common::transfer::{Schema, Table};
+
+use super::{postgres, sqlite};
+
+/// Rooms, and what the log is owed.
+pub static SCHEMA: Schema = Schema {
+    name: "room",
+    tables: &[
+        Table::new(
+            "rooms",
+            1,
+            &[
+                ("id", Id),
+                ("name", Text),
+                ("folded_name", Text),
+                ("description", Text),
+                ("search", Text),
+                ("owner_id", Id),
+                ("owner_name", Text),
+                ("created_at_ms", Number),
+                ("revision", Number),
+            ],
+        ),
+        Table::new("room_ids", 1, &[("id", Id)]),
+        Table::new(
+            "outbox",
+            2,
+            &[
+                ("room_id", Id),
+                ("number", Number),
+                ("id", Id),
+                ("sender_id", Id),
+                ("sender_name", Text),
+                ("event", Text),
+                ("data", Text),
+                ("closes_room", Flag),
+            ],
+        ),
+    ],
+    sqlite: sqlite::embedded::migrations::runner,
+    postgres: postgres::embedded::migrations::runner,
+};
+
+#[cfg(test)]
+mod tests {
+    use confab_common::transfer::contract;
+
+    #[tokio::test]
+    async fn all_of_it_is_carried() {
+        contract::check(&super::SCHEMA).await.unwrap();
+    }
+}

@@ -46,7 +46,7 @@ fn on_postgres() -> Runner {
 }
 
 fn runner(sql: &str) -> Runner {
-    Runner::new(&[Migration::unapplied("V1__all", sql).unwrap()])
+    Runner::new(&[Migration::unapplied("V1__all", sql).expect("a migration")])
 }
 
 fn storage() -> StorageConfig {

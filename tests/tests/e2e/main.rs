@@ -13,6 +13,7 @@ mod healthcheck;
 mod history;
 mod leaving;
 mod metrics;
+mod moving;
 mod realtime;
 mod recovery;
 mod rest;

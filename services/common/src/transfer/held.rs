@@ -29,7 +29,7 @@ impl Schema {
         let store = match url {
             StoreUrl::Sqlite(path) => {
                 ensure!(path.exists(), "there is no {}; CONFAB_DATA_DIR says where the data is", path.display());
-                Store::Sqlite(sqlite::Session::begin(path, &(self.sqlite)(), "DEFERRED")?)
+                Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "DEFERRED")?)
             }
             StoreUrl::Postgres(url) => {
                 let isolation = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -45,7 +45,7 @@ impl Schema {
     /// When something is in it, somebody uses it, or it cannot be opened.
     pub async fn hold_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
         let store = match url {
-            StoreUrl::Sqlite(path) => Store::Sqlite(sqlite::Session::begin(path, &(self.sqlite)(), "IMMEDIATE")?),
+            StoreUrl::Sqlite(path) => Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "IMMEDIATE")?),
             StoreUrl::Postgres(url) => {
                 let migrating = storage.migrating();
                 let mut session = postgres::Session::begin(url, self, &migrating.postgres, "").await?;

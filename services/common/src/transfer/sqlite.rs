@@ -17,7 +17,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn begin(path: &Path, migrations: &refinery::Runner, behavior: &str) -> anyhow::Result<Self> {
+    pub fn begin(path: &Path, migrations: refinery::Runner, behavior: &str) -> anyhow::Result<Self> {
         let (connection, lock) = open_alone(path, migrations)?;
         connection.execute_batch(&format!("BEGIN {behavior}"))?;
         Ok(Self { connection, _lock: lock })

@@ -1,5 +1,5 @@
 use super::super::history::{Attempt, Entry, Fault, Outcome, Receiver, Seen, Sent, Stored, Use};
-use super::super::terms::{CARRIES_ON, TERMS};
+use super::super::terms::{CARRIES_ON, TERMS, Terms};
 use super::*;
 
 const ROOM: Uuid = Uuid::from_u128(1);

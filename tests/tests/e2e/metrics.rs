@@ -119,7 +119,7 @@ async fn what_happens_is_counted() {
         ("confab_file_uploads", 0.0),
         ("confab_file_upload_bytes_total", 10.0),
         ("confab_file_upload_seconds_count{outcome=\"ok\"}", 1.0),
-        ("confab_http_request_seconds_count{route=\"/api/rooms/{room}\",method=\"GET\",status=\"4xx\"}", 1.0),
+        ("confab_http_request_seconds_count{route=\"/api/rooms/{roomId}\",method=\"GET\",status=\"4xx\"}", 1.0),
         ("confab_http_request_seconds_count{route=\"unknown\",method=\"other\",status=\"4xx\"}", 1.0),
         ("confab_rpc_client_seconds_count{service=\"confab.room.v1.RoomService\",method=\"CreateRoom\",code=\"OK\"}", 2.0),
         ("confab_ready", 1.0),

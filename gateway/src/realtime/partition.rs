@@ -243,7 +243,8 @@ impl PartitionTask {
         METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
-                let keeping_up = self.keeping_up(&page.events);
+                // Only who reads on has anybody to wait for.
+                let keeping_up = if last < target { self.keeping_up(&page.events) } else { Vec::new() };
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
                 self.deliver_parked();

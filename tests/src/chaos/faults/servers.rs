@@ -66,17 +66,17 @@ pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::
         let before = look().await;
         sleep(Duration::from_secs(1)).await;
         // While others who overlap keep a program away, or everybody silent, nothing can be heard.
-        let (Ok((appended, repaired)), Ok((appended_since, repaired_since))) = (before, look().await) else {
-            ensure!(Instant::now() < give_up, "the programs do not answer");
+        let talk = match (before, look().await) {
+            (Ok((appended, repaired)), Ok((since, repaired_since))) if since > appended => {
+                Some((since - appended, repaired, repaired_since))
+            }
+            _ => None,
+        };
+        let Some((said, repaired, repaired_since)) = talk else {
+            ensure!(Instant::now() < give_up, "the programs do not answer, or nobody says anything");
             deadline = Instant::now() + within;
             continue;
         };
-        let said = appended_since - appended;
-        if said <= 0.0 {
-            ensure!(Instant::now() < give_up, "nobody says anything");
-            deadline = Instant::now() + within;
-            continue;
-        }
         if repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! The whole cluster on one machine without containers: `make cluster-up` and the end-to-end tests run the same code.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -273,9 +273,10 @@ impl Cluster {
     }
 
     fn configure_balancer(&self) -> anyhow::Result<bool> {
-        let gateways = (1..=self.plan.gateways).map(|n| self.plan.port((Role::Gateway, n))).collect::<Vec<_>>();
+        let address = |member| SocketAddr::from(([127, 0, 0, 1], self.plan.port(member)));
+        let gateways = (1..=self.plan.gateways).map(|n| address((Role::Gateway, n))).collect::<Vec<_>>();
         let member = (Role::Lb, 1);
-        nginx::configure(&self.daemon(member)?, self.plan.port(member), &gateways)
+        nginx::configure(&self.daemon(member)?, address(member), &gateways)
     }
 
     async fn is_ready(&self, member: Member) -> bool {

@@ -106,6 +106,14 @@ impl Daemon {
     pub async fn leave(&self, limit: Duration) -> anyhow::Result<()> {
         let pid = self.running().context("it does not run")?;
         signal(pid, Signal::TERM);
+        self.ended(pid, limit).await
+    }
+
+    /// Waits for the end of the process that was started under that number, which must be a good one.
+    ///
+    /// # Errors
+    /// When it is still there after `limit`, or ended in another way.
+    pub async fn ended(&self, pid: i32, limit: Duration) -> anyhow::Result<()> {
         let end = self.work.join(format!("end-of-{pid}"));
         let status = async || fs::read_to_string(&end).ok().filter(|status| !status.is_empty());
         let status = eventually("its end", limit, status).await.with_context(|| self.last_words())?;

@@ -17,6 +17,7 @@ pub mod manifests;
 pub mod objects;
 pub mod plan;
 pub mod raw;
+pub mod replay;
 pub mod secrets;
 pub mod servers;
 pub mod stock;

@@ -1,6 +1,7 @@
 //! nginx as the load balancer: round robin over the gateways, no stickiness.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
@@ -21,10 +22,10 @@ pub fn daemon(work: PathBuf, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<
 ///
 /// # Errors
 /// When they cannot be written.
-pub fn configure(daemon: &Daemon, port: u16, gateways: &[u16]) -> anyhow::Result<bool> {
+pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -> anyhow::Result<bool> {
     fs::create_dir_all(&daemon.work)?;
     let file = daemon.work.join("nginx.conf");
-    let text = settings(port, gateways, rustix::process::geteuid().is_root())?;
+    let text = settings(listen, gateways, rustix::process::geteuid().is_root())?;
     if fs::read_to_string(&file).is_ok_and(|there| there == text) {
         return Ok(false);
     }
@@ -33,8 +34,8 @@ pub fn configure(daemon: &Daemon, port: u16, gateways: &[u16]) -> anyhow::Result
 }
 
 /// Those of deploy/nginx, with addresses, limits and places of our own.
-fn settings(port: u16, gateways: &[u16], root: bool) -> anyhow::Result<String> {
-    let servers: String = gateways.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=1 fail_timeout=1s; ")).collect();
+fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
+    let servers: String = gateways.iter().map(|gateway| format!("server {gateway} max_fails=1 fail_timeout=1s; ")).collect();
     // nginx complains of limits that it cannot have.
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
     let user = if root { "user www-data;\n" } else { "" };
@@ -43,7 +44,7 @@ fn settings(port: u16, gateways: &[u16], root: bool) -> anyhow::Result<String> {
         ("worker_rlimit_nofile 65536;", format!("worker_rlimit_nofile {descriptors};")),
         ("worker_connections 16384;", format!("worker_connections {};", descriptors.min(16_384))),
         ("server gateway:8080 resolve max_fails=1 fail_timeout=1s;", servers),
-        ("listen 8080 ", format!("listen 127.0.0.1:{port} ")),
+        ("listen 8080 ", format!("listen {listen} ")),
         ("/tmp/", String::new()),
     ];
     ours.iter().try_fold(include_str!("../../../deploy/nginx/nginx.conf").to_owned(), |text, (theirs, ours)| {
@@ -81,7 +82,7 @@ mod tests {
         let (port, gateway) = (free_ports(1).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let directory = guard.directory();
         let nginx = daemon(directory.join("work"), directory.join("pid"), directory.join("log")).unwrap();
-        configure(&nginx, port, &[gateway.local_addr().unwrap().port()]).unwrap();
+        configure(&nginx, ([127, 0, 0, 1], port).into(), &[gateway.local_addr().unwrap()]).unwrap();
         nginx.spawn().await.unwrap();
         let url = format!("http://127.0.0.1:{port}/");
 

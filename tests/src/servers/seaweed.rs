@@ -96,7 +96,7 @@ fn signed(method: &str, path: &str, secret: &str) -> String {
 }
 
 /// Where `scripts/ensure-seaweed.sh` puts it, or on the PATH.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/seaweedfs/bin/weed");
     if ours.is_file() { Ok(ours.canonicalize()?) } else { super::program("weed") }
 }

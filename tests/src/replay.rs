@@ -1,0 +1,279 @@
+//! Starts the real programs as manifests say that containers are to run – arguments, environment, files, ports, probes – where no
+//! engine is. Each replica has an address of its own on loopback, so its ports are those written down; the names of services, which
+//! a cluster's name server knows, become the addresses behind them.
+
+pub mod compose;
+pub mod kubernetes;
+mod names;
+mod probe;
+mod servers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+pub use names::{Name, Names};
+pub use probe::Probe;
+
+use crate::daemon::Daemon;
+use crate::guard::Guard;
+use crate::manifests::root;
+use crate::plan::free_ports;
+use crate::programs;
+use crate::servers::nginx;
+use crate::wait::eventually;
+use names::Network;
+
+/// How long a container may take until it is ready or, when it is to end, has ended.
+const READY: Duration = Duration::from_secs(60);
+
+/// What is to run, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Everything that runs.
+    pub containers: Vec<Container>,
+    /// The names that containers know one another by.
+    pub names: Names,
+    /// The name and port to which clients are led.
+    pub door: (String, u16),
+}
+
+/// One kind of container.
+#[derive(Debug, Clone, Default)]
+pub struct Container {
+    /// How it is spoken of.
+    pub name: String,
+    /// The program: the name of ours, or one of a server.
+    pub program: String,
+    /// The arguments of the program.
+    pub arguments: Vec<String>,
+    /// Its environment. `0.0.0.0` and `127.0.0.1` stand for the replica's own address, in arguments too.
+    pub environment: BTreeMap<String, String>,
+    /// Files and what is in them, by their paths in the container.
+    pub files: BTreeMap<String, String>,
+    /// Directories that it may write to.
+    pub volumes: BTreeSet<String>,
+    /// How many there are.
+    pub replicas: usize,
+    /// What must succeed before it counts as ready.
+    pub probes: Vec<Probe>,
+    /// Whether it does something and ends.
+    pub ends: bool,
+    /// The containers that must be ready before it starts.
+    pub after: BTreeSet<String>,
+}
+
+/// A plan, running.
+pub struct Replay {
+    network: Network,
+    plan: Plan,
+    running: Vec<Replica>,
+    balancer: SocketAddr,
+    /// The number of the next replica that is not in the plan.
+    more: AtomicUsize,
+    guard: Guard,
+}
+
+/// One replica, running.
+struct Replica {
+    container: Container,
+    address: String,
+    daemon: Daemon,
+}
+
+impl Plan {
+    /// The container of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn container(&self, name: &str) -> anyhow::Result<&Container> {
+        self.containers.iter().find(|container| container.name == name).with_context(|| format!("there is no container {name}"))
+    }
+}
+
+impl Replay {
+    /// Starts everything in the order that the plan wants, with a balancer in front, and waits until all is ready.
+    ///
+    /// # Errors
+    /// When something does not start, does not become ready or does not end well.
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let guard = Guard::new("replay")?;
+        let network = Network::new(plan.containers.iter().map(|container| container.name.clone()));
+        let balancer = SocketAddr::from(([127, 0, 0, 1], free_ports(1)?));
+        let mut replay = Self { network, plan, running: vec![], balancer, more: AtomicUsize::new(100), guard };
+        let (mut waiting, mut ready) = (replay.plan.containers.clone(), BTreeSet::new());
+        while !waiting.is_empty() {
+            let (next, rest) = waiting.into_iter().partition::<Vec<_>, _>(|container| container.after.is_subset(&ready));
+            ensure!(!next.is_empty(), "they wait for one another: {:?}", rest.iter().map(|container| &container.name).collect::<Vec<_>>());
+            // What serves waits for what ends, not the other way round.
+            for container in next.iter().filter(|container| !container.ends) {
+                for n in 1..=container.replicas {
+                    let replica = replay.spawn(&replay.plan, container, n).await?;
+                    replay.running.push(replica);
+                }
+            }
+            for container in next.iter().filter(|container| container.ends) {
+                let job = replay.replica(&replay.plan, container, 1)?;
+                eventually(&container.name, READY, async || job.run(READY).await.ok()).await.with_context(|| job.daemon.last_words())?;
+            }
+            for container in &next {
+                for replica in replay.running.iter().filter(|replica| replica.container.name == container.name) {
+                    replica.ready(READY).await?;
+                }
+            }
+            ready.extend(next.into_iter().map(|container| container.name));
+            waiting = rest;
+        }
+        replay.open().await?;
+        Ok(replay)
+    }
+
+    /// Where clients are let in.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.balancer)
+    }
+
+    /// The addresses that a name and a port lead to.
+    ///
+    /// # Errors
+    /// When they lead nowhere.
+    pub fn addresses(&self, name: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        self.network.addresses(&self.plan, name, port).with_context(|| format!("{name}:{port} leads nowhere"))
+    }
+
+    /// What our programs have written where nothing can be written when the root file system is read-only.
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let ours = self.running.iter().filter(|replica| replica.container.is_ours());
+        ours.flat_map(|replica| fs::read_dir(&replica.daemon.work).into_iter().flatten().flatten()).map(|entry| entry.path()).collect()
+    }
+
+    /// Starts one more replica of a container as another plan has it, beside all that runs, and ends it again.
+    ///
+    /// # Errors
+    /// When it does not become ready within `limit`, or does not end well.
+    pub async fn one_more(&self, plan: &Plan, name: &str, limit: Duration) -> anyhow::Result<()> {
+        let container = plan.container(name)?;
+        let n = self.more.fetch_add(1, Ordering::Relaxed);
+        if container.ends {
+            return self.replica(plan, container, n)?.run(limit).await;
+        }
+        let replica = self.spawn(plan, container, n).await?;
+        let ready = replica.ready(limit).await;
+        replica.daemon.kill().await?;
+        ready
+    }
+
+    /// nginx as docker-compose.yml has it, in front of what the door leads to.
+    async fn open(&self) -> anyhow::Result<()> {
+        let (name, port) = &self.plan.door;
+        let gateways = self.addresses(name, *port)?;
+        let file = |name: &str| self.guard.directory().join("balancer").join(name);
+        let nginx = nginx::daemon(file("work"), file("pid"), file("log"))?;
+        nginx::configure(&nginx, self.balancer, &gateways)?;
+        nginx.spawn().await?;
+        let url = format!("{}/.well-known/jwks.json", self.url());
+        let open = async || reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
+        eventually("the balancer leads to a gateway", READY, open).await.with_context(|| nginx.last_words())
+    }
+
+    async fn spawn(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {
+        let replica = self.replica(plan, container, n)?;
+        replica.daemon.spawn().await.with_context(|| container.name.clone())?;
+        Ok(replica)
+    }
+
+    /// A replica with what a name server and an engine would do for it done beforehand.
+    fn replica(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {
+        let address = self.network.address(&container.name, n)?;
+        let directory = self.guard.directory().join(format!("{}-{n}", container.name.replace('/', "-")));
+        let files = directory.join("files");
+        for (path, content) in &container.files {
+            let file = below(&files, path);
+            fs::create_dir_all(file.parent().context("a file is in a directory")?)?;
+            fs::write(file, content)?;
+        }
+        let paths = container.files.keys().chain(&container.volumes).cloned().collect::<Vec<_>>();
+        paths.iter().filter(|path| container.volumes.contains(*path)).try_for_each(|path| fs::create_dir_all(below(&files, path)))?;
+        let here = |text: &String| {
+            let text = self.network.located(plan, &text.replace("0.0.0.0", &address).replace("127.0.0.1", &address));
+            paths.iter().fold(text, |text, path| placed(&text, path, &below(&files, path)))
+        };
+        let file = |name: &str| directory.join(name);
+        let daemon = Daemon {
+            arguments: container.arguments.iter().map(here).collect(),
+            environment: container.environment.iter().map(|(name, value)| (name.clone(), here(value))).collect(),
+            ..Daemon::new(programs().join(&container.program), file("work"), file("pid"), file("log"))
+        };
+        let mut container = container.clone();
+        let daemon = if container.is_ours() { daemon } else { servers::daemon(&mut container, &address, daemon)? };
+        Ok(Replica { container, address, daemon })
+    }
+}
+
+impl Container {
+    /// Whether its program is one of this workspace.
+    pub fn is_ours(&self) -> bool {
+        self.program.starts_with("confab")
+    }
+}
+
+impl Replica {
+    async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
+        for probe in &self.container.probes {
+            let tried = async || match probe.succeeds(&self.address, &self.daemon).await {
+                true => Some(Ok(())),
+                false if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
+                false => None,
+            };
+            let what = format!("{}: {probe:?} of {}", self.container.name, self.address);
+            eventually(&what, limit, tried).await.flatten().with_context(|| format!("{what}: {}", self.daemon.last_words()))?;
+        }
+        Ok(())
+    }
+
+    /// Runs it to its end, which must be a good one.
+    async fn run(&self, limit: Duration) -> anyhow::Result<()> {
+        let pid = self.daemon.spawn().await?;
+        self.daemon.ended(pid, limit).await
+    }
+}
+
+/// The path of a container's file here.
+fn below(files: &Path, path: &str) -> PathBuf {
+    files.join(path.trim_start_matches('/'))
+}
+
+/// The text with a path of the container, alone or at the end of `name=`, as it is here.
+fn placed(text: &str, path: &str, here: &Path) -> String {
+    match text.strip_suffix(path) {
+        Some(before) if before.is_empty() || before.ends_with('=') => format!("{before}{}", here.display()),
+        _ => text.to_owned(),
+    }
+}
+
+/// The environment that the image of a program has of itself, and the ports that it says it serves.
+fn image(target: &str) -> anyhow::Result<(BTreeMap<String, String>, Vec<u16>)> {
+    let dockerfile = fs::read_to_string(root().join("deploy/Dockerfile"))?.replace("\\\n", " ");
+    let (mut environment, mut ports) = (BTreeMap::new(), Vec::new());
+    for stage in ["runtime", target] {
+        let begin = format!(" AS {stage}");
+        let lines = dockerfile.lines().skip_while(|line| !(line.starts_with("FROM ") && line.ends_with(&begin))).skip(1);
+        for line in lines.take_while(|line| !line.starts_with("FROM ")) {
+            match line.split_once(' ') {
+                Some(("ENV", settings)) => {
+                    let settings = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
+                    environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+                }
+                Some(("EXPOSE", exposed)) => ports.extend(exposed.split_whitespace().filter_map(|port| port.parse::<u16>().ok())),
+                _ => {}
+            }
+        }
+    }
+    ensure!(!ports.is_empty(), "deploy/Dockerfile has no image {target}");
+    Ok((environment, ports))
+}

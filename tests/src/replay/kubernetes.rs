@@ -1,0 +1,150 @@
+//! What Kubernetes would run of manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::{Container, Name, Plan, Probe, image, servers};
+use crate::manifests::{Manifests, Pod, root};
+
+/// Everything that the manifests make, led into by their Ingress or HTTPRoute.
+///
+/// # Errors
+/// When something is referred to that is not there, or not understood.
+pub fn plan(manifests: &Manifests) -> anyhow::Result<Plan> {
+    let pods = manifests.pods();
+    let containers = pods.iter().map(|pod| container(manifests, pod)).collect::<anyhow::Result<_>>()?;
+    let mut names = BTreeMap::new();
+    for service in manifests.all("Service") {
+        let name = service["metadata"]["name"].as_str().context("a Service has a name")?;
+        let (_, behind) = manifests.service(name)?;
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+        let ports = ports.filter_map(|port| {
+            let own = behind.iter().find_map(|pod| pod.port(&port["targetPort"]))?;
+            Some((u16::try_from(port["port"].as_u64()?).ok()?, u16::try_from(own).ok()?))
+        });
+        // The name of one without an address of its own leads to the pods themselves, at whatever port.
+        let ports = (service["spec"]["clusterIP"] != "None").then(|| ports.collect());
+        names.insert(name.to_owned(), Name { containers: behind.iter().map(Pod::name).collect(), ports });
+    }
+    Ok(Plan { containers, names, door: door(manifests)? })
+}
+
+/// The plan of manifests whose stores are a platform's: these of another plan stand for them, with roles as the documents make them.
+///
+/// # Errors
+/// When the other plan has no such stores.
+pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) -> anyhow::Result<Plan> {
+    for store in ["postgres", "redis", "seaweedfs"] {
+        let name = other.names.get(store).with_context(|| format!("there is no {store}"))?;
+        for container in &name.containers {
+            plan.containers.push(other.container(container)?.clone());
+        }
+        plan.names.insert(store.into(), name.clone());
+    }
+    let mut roles = servers::roles("postgres", passwords, &root().join("deploy/postgres/roles.sql"))?;
+    roles.after = other.names["postgres"].containers.iter().cloned().collect();
+    plan.containers.push(roles);
+    Ok(plan)
+}
+
+fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> {
+    let written = pod.container["image"].as_str().context("a container has an image")?;
+    let written = written.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    let mut container = Container {
+        name: pod.name(),
+        program: if written == "seaweedfs" { "weed".into() } else { written.to_owned() },
+        arguments: pod.arguments(),
+        // Its address, which stands for that of each replica.
+        environment: pod.environment(manifests, "0.0.0.0")?,
+        replicas: replicas(manifests, pod),
+        ends: !pod.serves(),
+        ..Container::default()
+    };
+    let mut ports = BTreeSet::new();
+    if let Some(program) = pod.program() {
+        ensure!(pod.container["command"].is_null(), "{}: the image knows its program", pod.name());
+        let (own, _) = image(program.trim_start_matches("confab-"))?;
+        container.environment = own.into_iter().chain(container.environment).collect();
+    }
+    for port in pod.ports().into_values() {
+        ports.insert(u16::try_from(port)?);
+    }
+    for mount in pod.mounts()? {
+        container.files.insert(mount.path, manifests.secret(&mount.secret, &mount.key)?);
+    }
+    plain_volumes(manifests, pod, &mut container)?;
+    if pod.serves() {
+        container.probes = ports.into_iter().map(Probe::Tcp).collect();
+        for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let written = &pod.container[kind];
+            if !written.is_null() {
+                container.probes.push(probe(pod, written)?);
+            }
+        }
+    }
+    Ok(container)
+}
+
+/// As many as are there when it is quiet.
+fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
+    let scaled = |scaler: &&Value| scaler["spec"]["scaleTargetRef"]["name"] == pod.object["metadata"]["name"];
+    let least = manifests.all("HorizontalPodAutoscaler").find(scaled).map_or(&Value::Null, |scaler| &scaler["spec"]["minReplicas"]);
+    let said = pod.object["spec"]["replicas"].as_u64().or(least.as_u64());
+    said.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1)
+}
+
+/// Secrets mounted whole, and what can be written to.
+fn plain_volumes(manifests: &Manifests, pod: &Pod<'_>, container: &mut Container) -> anyhow::Result<()> {
+    for mount in pod.container["volumeMounts"].as_array().into_iter().flatten() {
+        let path = mount["mountPath"].as_str().context("a mount has a path")?;
+        let volumes = pod.spec["volumes"].as_array().into_iter().flatten();
+        let volume = volumes.into_iter().find(|volume| volume["name"] == mount["name"]).unwrap_or(&Value::Null);
+        if let Some(name) = volume["secret"]["secretName"].as_str() {
+            for key in manifests.get("Secret", name)?["data"].as_object().context("a Secret has data")?.keys() {
+                container.files.insert(format!("{path}/{key}"), manifests.secret(name, key)?);
+            }
+        } else if volume["projected"].is_null() {
+            container.volumes.insert(path.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn probe(pod: &Pod<'_>, written: &Value) -> anyhow::Result<Probe> {
+    let port = |given: &Value| -> anyhow::Result<u16> {
+        let port = pod.port(given).with_context(|| format!("{} has no port {given}", pod.name()))?;
+        Ok(u16::try_from(port)?)
+    };
+    if let Some(path) = written["httpGet"]["path"].as_str() {
+        return Ok(Probe::Http(port(&written["httpGet"]["port"])?, path.into()));
+    }
+    // gRPC's is asked at a number, whether it is declared or not.
+    if let Some(port) = written["grpc"]["port"].as_u64() {
+        return Ok(Probe::Grpc(u16::try_from(port)?));
+    }
+    if written["tcpSocket"].is_object() {
+        return Ok(Probe::Tcp(port(&written["tcpSocket"]["port"])?));
+    }
+    match serde_json::from_value(written["exec"]["command"].clone()) {
+        Ok(command) => Ok(Probe::Command(command)),
+        Err(_) => bail!("not understood: {written}"),
+    }
+}
+
+/// The Service and its port that clients are led to.
+fn door(manifests: &Manifests) -> anyhow::Result<(String, u16)> {
+    let ingress = manifests.all("Ingress").map(|ingress| {
+        let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+        let port = if service["port"]["name"].is_null() { &service["port"]["number"] } else { &service["port"]["name"] };
+        (&service["name"], port)
+    });
+    let route = manifests.all("HTTPRoute").map(|route| &route["spec"]["rules"][0]["backendRefs"][0]);
+    let (name, port) = ingress.chain(route.map(|to| (&to["name"], &to["port"]))).next().context("nothing leads in")?;
+    let name = name.as_str().context("a backend has a name")?;
+    let ports = manifests.get("Service", name)?["spec"]["ports"].as_array().context("a Service has ports")?;
+    let found = ports.iter().find(|there| there["name"] == *port || there["port"] == *port);
+    let number = found.and_then(|port| port["port"].as_u64()).with_context(|| format!("{name} has no port {port}"))?;
+    Ok((name.to_owned(), u16::try_from(number)?))
+}

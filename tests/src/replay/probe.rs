@@ -1,0 +1,61 @@
+//! How a platform asks a container after its health.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::daemon::Daemon;
+use crate::programs;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A question that is answered well or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Something listens at the port.
+    Tcp(u16),
+    /// A path at the port is answered with 2xx or 3xx.
+    Http(u16, String),
+    /// gRPC's own health service says that it serves.
+    /// Source: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
+    Grpc(u16),
+    /// A command in the container ends well.
+    Command(Vec<String>),
+}
+
+impl Probe {
+    pub(super) async fn succeeds(&self, address: &str, daemon: &Daemon) -> bool {
+        let asked = async {
+            match self {
+                Self::Tcp(port) => TcpStream::connect((address, *port)).await.map(drop)?,
+                Self::Http(port, path) => _ = reqwest::get(format!("http://{address}:{port}{path}")).await?.error_for_status()?,
+                Self::Grpc(port) => {
+                    let mut client = HealthClient::connect(format!("http://{address}:{port}")).await?;
+                    let answer = client.check(HealthCheckRequest::default()).await?.into_inner();
+                    anyhow::ensure!(answer.status() == ServingStatus::Serving);
+                }
+                Self::Command(words) => run(words, address, daemon).await?,
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, asked).await.is_ok_and(|asked| asked.is_ok())
+    }
+}
+
+async fn run(words: &[String], address: &str, daemon: &Daemon) -> anyhow::Result<()> {
+    let (program, arguments) = words.split_first().context("a command has a program")?;
+    let ours = programs().join(program);
+    let mut command = Command::new(if program.starts_with("confab") { ours.as_os_str() } else { program.as_ref() });
+    // Postgres' own programs ask the machine that they are on.
+    command.args(arguments).envs(daemon.environment.iter().cloned()).env("PGHOST", address).kill_on_drop(true);
+    let output = command.output().await?;
+    anyhow::ensure!(output.status.success());
+    Ok(())
+}

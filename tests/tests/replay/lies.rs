@@ -1,0 +1,84 @@
+//! What is not so is found out: one replica more, as changed manifests say, does not become ready beside those that are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_tests::manifests::Manifests;
+use confab_tests::replay::{Plan, Replay, compose, kubernetes};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// A replica of what is true is ready long before.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Starts a replica of the container as each plan has it, all at once; every plan must be found out but the honest one.
+async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan)>) {
+    let replay = Arc::new(Replay::start(honest.clone()).await.unwrap());
+    let told = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
+    let told = told.into_iter().map(|container| ("", container, honest.clone()));
+    let mut trials = JoinSet::new();
+    for (lie, container, plan) in told.chain(lies) {
+        let replay = replay.clone();
+        trials.spawn(async move { (lie, container, replay.one_more(&plan, container, LIMIT).await) });
+    }
+    while let Some(tried) = trials.join_next().await {
+        let (lie, container, found) = tried.unwrap();
+        match lie {
+            "" => found.unwrap_or_else(|error| panic!("the truth about {container}: {error:#}")),
+            lie => assert!(found.is_err(), "nobody noticed: {lie} of {container}"),
+        }
+    }
+}
+
+/// Where a variable stands in a container's environment.
+fn variable(manifests: &Manifests, kind: &str, object: &str, name: &str) -> String {
+    let object = manifests.get(kind, object).unwrap();
+    let variables = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    let n = variables.iter().position(|variable| variable["name"] == name).unwrap();
+    format!("/spec/template/spec/containers/0/env/{n}/value")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_manifests() {
+    let manifests = super::development();
+    let honest = kubernetes::plan(&manifests).unwrap();
+    let container = |field: &str| format!("/spec/template/spec/containers/0/{field}");
+    let lie = |what: &'static str, kind: &str, name: &str, pointer: &str, value: Value, container: &'static str| {
+        (what, container, kubernetes::plan(&manifests.but(kind, name, pointer, value)).unwrap())
+    };
+    let at = |object: &str, name: &str| variable(&manifests, "Deployment", object, name);
+    let gateway = "Deployment gateway";
+    let lies = vec![
+        lie("a path of a probe", "Deployment", "gateway", &container("readinessProbe/httpGet/path"), json!("/ready"), gateway),
+        lie("a port of a probe", "Deployment", "auth", &container("livenessProbe/grpc/port"), json!(9464), "Deployment auth"),
+        lie("a port listened on", "Deployment", "gateway", &at("gateway", "CONFAB_LISTEN"), json!("0.0.0.0:8090"), gateway),
+        lie("a port for gateways", "Deployment", "gateway", &at("gateway", "CONFAB_FORWARD_LISTEN"), json!("0.0.0.0:7251"), gateway),
+        lie("a file that is not there", "Deployment", "auth", &at("auth", "CONFAB_SIGNING_KEY_FILE"), json!("/etc/key"), "Deployment auth"),
+        lie("a password", "Secret", "room-store", "/data/url", json!("cG9zdGdyZXM6Ly9hOmJAcG9zdGdyZXMvY29uZmFi"), "Deployment room"),
+        lie("an address of a service", "ConfigMap", "gateway", "/data/CONFAB_AUTH_URL", json!("http://auth:50052"), gateway),
+        lie("whom a Service leads to", "Service", "room", "/spec/selector", json!({"app.kubernetes.io/component": "auth"}), gateway),
+        lie("what a Job does", "Job", "migrate-file", &container("args"), json!(["migration"]), "Job migrate-file"),
+    ];
+    are_found_out(honest, lies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_compose() {
+    let (document, variables) = (compose::document().unwrap(), compose::variables().unwrap());
+    let honest = compose::plan(&document, &variables).unwrap();
+    let lie = |what: &'static str, container: &'static str, pointer: &str, value: &str| {
+        let mut document = document.clone();
+        *document.pointer_mut(&format!("/services/{container}/{pointer}")).unwrap() = json!(value);
+        (what, container, compose::plan(&document, &variables).unwrap())
+    };
+    let lies = vec![
+        lie("a port listened on", "message", "environment/CONFAB_LISTEN", "0.0.0.0:50052"),
+        lie("a port of metrics", "gateway", "environment/CONFAB_ADMIN_LISTEN", "0.0.0.0:9465"),
+        lie("an address of a service", "gateway", "environment/CONFAB_MESSAGE_URL", "http://messages:50053"),
+        lie("a role", "room", "environment/CONFAB_ROOM_STORE", "postgres://confab_nobody:${ROOM_DB_PASSWORD}@postgres/confab"),
+        lie("a health check", "auth", "healthcheck/test/2", "health"),
+        lie("what migrates", "migrate", "environment/CONFAB_FILE_STORE", "postgres://confab_file:${FILE_DB_PASSWORD}@postgre/confab"),
+    ];
+    are_found_out(honest, lies).await;
+}

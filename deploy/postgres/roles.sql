@@ -1,5 +1,5 @@
 -- A schema for each service, and who may do what: `confab_migrate` alone makes and changes tables, a service reads and writes
--- those of its own schema. psql runs it once, in an empty database, as its owner; the passwords are in its environment.
+-- those of its own schema. psql runs it once, in an empty database, as a superuser; the passwords are in its environment.
 \set ON_ERROR_STOP on
 \getenv migrate_password MIGRATE_DB_PASSWORD
 \getenv auth_password AUTH_DB_PASSWORD

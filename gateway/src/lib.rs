@@ -77,16 +77,16 @@ pub struct Program {
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used
-    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", default_value = "http://127.0.0.1:50051", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: String,
     /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
-    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
     /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
-    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
     /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
-    #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL")]
+    #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
 
@@ -96,6 +96,7 @@ impl Settings for Program {
     }
 
     fn check(&self) -> anyhow::Result<()> {
+        self.bus.check()?;
         forward::check(&self.gateway.forward, self.bus.cluster_key.as_ref())
     }
 }

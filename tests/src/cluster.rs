@@ -62,14 +62,28 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same, with settings that may depend on the plan, and not started yet.
+    /// The same for measuring: what it acknowledges is on the disk, as it is where it counts.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn measured(gateways: u16, replicas: u16) -> anyhow::Result<Self> {
+        let cluster = Self::guarded(gateways, replicas, true)?;
+        cluster.up().await?;
+        Ok(cluster)
+    }
+
+    /// A scratch one with settings that may depend on the plan, and not started yet.
     ///
     /// # Errors
     /// When there is no place for it.
     pub fn planned(gateways: u16, replicas: u16) -> anyhow::Result<Self> {
-        let guard = Guard::new("cluster")?;
         // Machines that run tests are busy, and a commit that waits seconds for the disk is not what is tested.
-        let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, false)?;
+        Self::guarded(gateways, replicas, false)
+    }
+
+    fn guarded(gateways: u16, replicas: u16, durable: bool) -> anyhow::Result<Self> {
+        let guard = Guard::new("cluster")?;
+        let mut cluster = Self::with(Plan::free(guard.directory(), gateways, replicas)?, durable)?;
         cluster.inherits_settings = false;
         cluster._guard = Some(guard);
         Ok(cluster)

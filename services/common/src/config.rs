@@ -153,7 +153,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn read(command: clap::Command) -> anyhow::Result<clap::ArgMatches> {
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let arguments = arguments(&command, std::env::args_os().collect(), environment)?;
-    Ok(command.get_matches_from(arguments))
+    Ok(overridable(command).get_matches_from(arguments))
+}
+
+/// What the user says counts more than what stands in a file, which comes first.
+fn overridable(command: clap::Command) -> clap::Command {
+    command.args_override_self(true)
 }
 
 /// The program's arguments, with those added that stand in files.
@@ -210,7 +215,7 @@ fn nearest(name: &str) -> (&'static str, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches};
 
     #[derive(Debug, clap::Parser)]
     struct Program {
@@ -219,19 +224,26 @@ mod tests {
     }
 
     fn with(environment: &[(&str, &str)]) -> anyhow::Result<Program> {
+        told(environment, &[])
+    }
+
+    fn told(environment: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Program> {
         let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-        let arguments = arguments(&<Program as clap::CommandFactory>::command(), vec!["program".into()], environment)?;
-        Ok(Program::try_parse_from(arguments)?)
+        let flags = ["program"].iter().chain(flags).map(OsString::from).collect();
+        let arguments = arguments(&Program::command(), flags, environment)?;
+        Ok(Program::from_arg_matches(&overridable(Program::command()).try_get_matches_from(arguments)?)?)
     }
 
     #[test]
     fn a_secret_can_stand_in_a_file_and_is_not_printed() {
         let file = std::env::temp_dir().join(format!("confab-config-{}", std::process::id()));
         std::fs::write(&file, "redis://:hunter2@localhost\n").unwrap();
-        let program = with(&[("CONFAB_BUS_FILE", file.to_str().unwrap())]).unwrap();
+        let by_file = [("CONFAB_BUS_FILE", file.to_str().unwrap())];
+        let (program, by_hand) = (with(&by_file).unwrap(), told(&by_file, &["--bus", "redis://other"]).unwrap());
         std::fs::remove_file(&file).unwrap();
         assert_eq!(program.bus.expose(), "redis://:hunter2@localhost");
         assert!(!format!("{program:?}").contains("hunter2"));
+        assert_eq!(by_hand.bus.expose(), "redis://other");
     }
 
     #[test]

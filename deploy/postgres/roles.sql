@@ -1,5 +1,6 @@
 -- A schema for each service, and who may do what: `confab_migrate` alone makes and changes tables, a service reads and writes
--- those of its own schema. psql runs it once, in an empty database, as a superuser; the passwords are in its environment.
+-- those of its own schema. psql runs it once, in an empty database, as its owner who may make
+-- roles (a superuser, or the administrator of a managed server); the passwords are in its environment.
 \set ON_ERROR_STOP on
 \getenv migrate_password MIGRATE_DB_PASSWORD
 \getenv auth_password AUTH_DB_PASSWORD
@@ -12,6 +13,8 @@ SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexe
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
 CREATE ROLE confab_migrate LOGIN PASSWORD :'migrate_password';
+-- Who is no superuser sets up what is another's only as one of his kind.
+GRANT confab_migrate TO CURRENT_USER;
 SELECT format('GRANT CONNECT ON DATABASE %I TO confab_migrate', current_database()) \gexec
 
 -- Each line is a statement, made for each service.
@@ -26,4 +29,5 @@ FROM (VALUES ('auth', :'auth_password'), ('room', :'room_password'), ('message',
         'ALTER DEFAULT PRIVILEGES FOR ROLE confab_migrate IN SCHEMA %1$I GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO confab_%1$s'
     ]) WITH ORDINALITY AS statements (statement, number)
 ORDER BY service, number \gexec
+REVOKE confab_migrate FROM CURRENT_USER;
 COMMIT;

@@ -45,11 +45,8 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
     }
     let mut roles = servers::roles("postgres", passwords, &root().join("deploy/postgres/roles.sql"))?;
     // A platform's administrator is no superuser.
-    let administrator = [
-        "CREATE ROLE administrator CREATEROLE",
-        "ALTER DATABASE confab OWNER TO administrator",
-        "SET SESSION AUTHORIZATION administrator",
-    ];
+    let administrator =
+        ["CREATE ROLE administrator CREATEROLE", "ALTER DATABASE confab OWNER TO administrator", "SET SESSION AUTHORIZATION administrator"];
     roles.arguments.splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
     roles.after = other.names["postgres"].containers.iter().cloned().collect();
     plan.containers.push(roles);

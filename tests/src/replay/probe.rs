@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -37,7 +38,8 @@ impl Probe {
                 Self::Tcp(port) => TcpStream::connect((address, *port)).await.map(drop)?,
                 Self::Http(port, path) => _ = reqwest::get(format!("http://{address}:{port}{path}")).await?.error_for_status()?,
                 Self::Grpc(port) => {
-                    let mut client = HealthClient::connect(format!("http://{address}:{port}")).await?;
+                    let channel = Endpoint::from_shared(format!("http://{address}:{port}"))?.connect().await?;
+                    let mut client = HealthClient::new(channel);
                     let answer = client.check(HealthCheckRequest::default()).await?.into_inner();
                     anyhow::ensure!(answer.status() == ServingStatus::Serving);
                 }

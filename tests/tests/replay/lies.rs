@@ -1,29 +1,28 @@
 //! What is not so is found out: one replica more, as changed manifests say, does not become ready beside those that are.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use confab_tests::manifests::Manifests;
 use confab_tests::replay::{Plan, Replay, compose, kubernetes};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 /// A replica of what is true is ready long before.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Starts a replica of the container as each plan has it, all at once; every plan must be found out but the honest one.
 async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan)>) {
-    let replay = Arc::new(Replay::start(honest.clone()).await.unwrap());
+    let replay = Rc::new(Replay::start(honest.clone()).await.unwrap());
     let told = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
     let told = told.into_iter().map(|container| ("", container, honest.clone()));
-    let mut trials = JoinSet::new();
+    let (mut trials, here) = (JoinSet::new(), LocalSet::new());
     for (lie, container, plan) in told.chain(lies) {
         let replay = replay.clone();
-        trials.spawn(async move { (lie, container, replay.one_more(&plan, container, LIMIT).await) });
+        trials.spawn_local_on(async move { (lie, container, replay.one_more(&plan, container, LIMIT).await) }, &here);
     }
-    while let Some(tried) = trials.join_next().await {
-        let (lie, container, found) = tried.unwrap();
+    for (lie, container, found) in here.run_until(trials.join_all()).await {
         match lie {
             "" => found.unwrap_or_else(|error| panic!("the truth about {container}: {error:#}")),
             lie => assert!(found.is_err(), "nobody noticed: {lie} of {container}"),

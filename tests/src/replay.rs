@@ -195,7 +195,7 @@ impl Replay {
         for (path, content) in &container.files {
             let file = below(&files, path);
             fs::create_dir_all(file.parent().context("a file is in a directory")?)?;
-            fs::write(file, content)?;
+            fs::write(file, self.network.located(plan, content))?;
         }
         let paths = container.files.keys().chain(&container.volumes).cloned().collect::<Vec<_>>();
         paths.iter().filter(|path| container.volumes.contains(*path)).try_for_each(|path| fs::create_dir_all(below(&files, path)))?;

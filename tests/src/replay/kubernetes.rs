@@ -36,10 +36,11 @@ pub fn plan(manifests: &Manifests) -> anyhow::Result<Plan> {
 /// # Errors
 /// When the other plan has no such stores.
 pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) -> anyhow::Result<Plan> {
+    let mut stores = Vec::new();
     for store in ["postgres", "redis", "seaweedfs"] {
         let name = other.names.get(store).with_context(|| format!("there is no {store}"))?;
         for container in &name.containers {
-            plan.containers.push(other.container(container)?.clone());
+            stores.push(other.container(container)?.clone());
         }
         plan.names.insert(store.into(), name.clone());
     }
@@ -49,7 +50,10 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
         ["CREATE ROLE administrator CREATEROLE", "ALTER DATABASE confab OWNER TO administrator", "SET SESSION AUTHORIZATION administrator"];
     roles.arguments.splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
     roles.after = other.names["postgres"].containers.iter().cloned().collect();
+    // An operator makes them before he applies anything.
+    plan.containers.iter_mut().for_each(|container| _ = container.after.insert(roles.name.clone()));
     plan.containers.push(roles);
+    plan.containers.extend(stores);
     Ok(plan)
 }
 

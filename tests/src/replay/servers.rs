@@ -1,12 +1,14 @@
 //! What images that are not ours do when they start, done here with the servers that tests have.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
 use super::Container;
 use crate::daemon::Daemon;
+use crate::plan::free_ports;
 use crate::servers::postgres::Postgres;
 use crate::servers::{program, seaweed};
 
@@ -37,23 +39,37 @@ fn postgres(container: &Container, address: &str, told: Daemon) -> anyhow::Resul
     Ok(daemon)
 }
 
-/// Its image runs whatever it is told, a shell as well.
+/// Its image runs whatever it is told, also a shell that becomes the server.
 fn redis(container: &Container, address: &str, told: Daemon) -> anyhow::Result<Daemon> {
-    let (name, arguments) = told.arguments.split_first().context("Redis is told what to run")?;
-    let mut arguments = arguments.to_vec();
-    let bind = format!("--bind {address}");
-    match name.as_str() {
-        "sh" => *arguments.last_mut().context("a shell has a script")? += &format!(" {bind}"),
-        "redis-server" => arguments.extend(bind.split(' ').map(str::to_owned)),
-        other => bail!("{}: not understood: {other}", container.name),
-    }
-    Ok(Daemon { program: program(name)?, arguments, ..told })
+    let mut arguments = match told.arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["redis-server", arguments @ ..] => arguments.iter().map(|argument| argument.to_string()).collect(),
+        ["sh", "-c", script] => {
+            let written =
+                script.strip_prefix("exec redis-server ").with_context(|| format!("{}: not understood: {script}", container.name))?;
+            words(written, &told)?
+        }
+        other => bail!("{}: not understood: {other:?}", container.name),
+    };
+    arguments.extend(["--bind".into(), address.to_owned()]);
+    Ok(Daemon { program: program("redis-server")?, arguments, ..told })
+}
+
+/// What a shell makes of words.
+fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(told.environment.iter().cloned()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = String::from_utf8(output.stdout)?;
+    Ok(words.split_terminator('\0').map(str::to_owned).collect())
 }
 
 fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
-    // Else its sockets are in /tmp, and it waits long for others of its kind.
-    let ours = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"];
-    told.arguments.extend(ours.map(String::from));
+    // Its parts have sockets in /tmp that are called after their ports, whatever address those are at; and it waits long for
+    // others of its kind.
+    let own = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
+    let ports = ["s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
+    let ports = ports.iter().zip(free_ports(seaweed::PORTS)?..).map(|(name, port)| format!("-{name}={port}"));
+    told.arguments.extend(own.into_iter().chain(ports));
     Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..told })
 }
 

@@ -56,7 +56,7 @@ async fn of_manifests() {
         lie("a file that is not there", "Deployment", "auth", &at("auth", "CONFAB_SIGNING_KEY_FILE"), json!("/etc/key"), "Deployment auth"),
         lie("a password", "Secret", "room-store", "/data/url", json!("cG9zdGdyZXM6Ly9hOmJAcG9zdGdyZXMvY29uZmFi"), "Deployment room"),
         lie("an address of a service", "ConfigMap", "gateway", "/data/CONFAB_AUTH_URL", json!("http://auth:50052"), gateway),
-        lie("whom a Service leads to", "Service", "room", "/spec/selector", json!({"app.kubernetes.io/component": "auth"}), gateway),
+        lie("whom a Service leads to", "Service", "message", "/spec/selector", json!({"app.kubernetes.io/component": "auth"}), gateway),
         lie("what a Job does", "Job", "migrate-file", &container("args"), json!(["migration"]), "Job migrate-file"),
     ];
     are_found_out(honest, lies).await;

@@ -297,7 +297,7 @@ impl Cluster {
         let port = self.plan.port(member);
         let url = match member.0 {
             Role::Postgres => return self.postgres.is_ready(),
-            Role::Redis => return redis::is_ready(port),
+            Role::Redis => return redis::is_ready(([127, 0, 0, 1], port).into()),
             Role::S3 => return self.s3_ready(port).await,
             Role::Lb => format!("http://127.0.0.1:{port}/.well-known/jwks.json"),
             _ => format!("http://127.0.0.1:{}/readyz", self.plan.admin_port(member)),

@@ -1,5 +1,6 @@
 //! Real servers for contract tests. `make test` starts them and says where they are.
 
+mod leaving;
 mod wire;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Secret;
 
+pub use leaving::leave_in_silence;
 pub use wire::Wire;
 
 /// A fresh, empty directory.

@@ -1,7 +1,7 @@
 //! Redis, which keeps nothing: what is on the bus may be lost.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,9 +19,8 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
 }
 
 /// Whether it answers.
-pub fn is_ready(port: u16) -> bool {
+pub fn is_ready(address: SocketAddr) -> bool {
     let asked = || -> std::io::Result<bool> {
-        let address = ([127, 0, 0, 1], port).into();
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.write_all(b"PING\r\n")?;

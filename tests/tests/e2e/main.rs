@@ -19,7 +19,6 @@ mod recovery;
 mod rest;
 mod rolling;
 mod stickiness;
-mod stores;
 #[cfg(test)] // Likewise.
 mod tracing;
 mod world;

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
 mod lies;
+mod rights;
 
 use std::process::Command;
 
 use confab_tests::api::Api;
 use confab_tests::conversation::converse;
-use confab_tests::manifests::{Manifests, root};
+use confab_tests::manifests::{Manifests, documents, root};
 use confab_tests::replay::{Plan, Replay, compose, kubernetes};
+use reqwest::Method;
+use serde_json::json;
 
 /// What an operator chose, for roles and secrets.
 const PASSWORDS: [(&str, &str); 6] = [
@@ -20,17 +23,26 @@ const PASSWORDS: [(&str, &str); 6] = [
     ("MESSAGE_DB_PASSWORD", "l-password"),
     ("FILE_DB_PASSWORD", "f-password"),
 ];
-/// Where the programs are, by the names that lead to all of their replicas, and the port of their metrics.
-const PROGRAMS: [&str; 4] = ["auth", "room", "message", "file"];
-const METRICS: u16 = 9464;
+
+/// Names that lead to all replicas of a program, and the ports of their metrics.
+type Scraped = Vec<(String, u16)>;
 
 fn development() -> Manifests {
     Manifests::overlay("dev", &[], "").unwrap()
 }
 
+/// The Services that have metrics.
+fn scraped(manifests: &Manifests) -> Scraped {
+    let ports = manifests.all("Service").flat_map(|service| {
+        let ports = service["spec"]["ports"].as_array().unwrap().iter().filter(|port| port["name"] == "metrics");
+        ports.map(|port| (service["metadata"]["name"].as_str().unwrap().into(), port["port"].as_u64().unwrap().try_into().unwrap()))
+    });
+    ports.collect()
+}
+
 /// The overlay for production, with secrets as the script makes them that the documents name, and the stores of the other overlay
 /// as the platform's.
-fn production() -> Plan {
+fn production() -> (Plan, Scraped) {
     let secrets = [
         ("POSTGRES", "postgres:5432/confab"),
         ("REDIS_URL", "redis://redis:6379"),
@@ -48,44 +60,60 @@ fn production() -> Plan {
     let file = plan.containers.iter_mut().find(|container| container.name == "Deployment file").unwrap();
     let endpoint = file.environment.insert("CONFAB_S3_ENDPOINT".into(), "http://seaweedfs:8333".into());
     assert_eq!(endpoint.as_deref(), Some("https://s3.example.org"));
-    plan
+    (plan, scraped(&manifests))
 }
 
-/// Has the conversation, shares a file, and looks at what people who run it look at.
-async fn is_of_use(plan: Plan, gateways: &str) {
+/// Has the conversation, does everything else that changes a row, and looks at what people who run it look at.
+async fn is_of_use(plan: Plan, scraped: &Scraped) -> Replay {
     let replay = Replay::start(plan).await.unwrap();
     converse(&replay.url()).await.unwrap();
 
     let api = Api::new(replay.url());
     let ada = api.signup().await.unwrap();
-    let file = api.share(&ada, None, "a.txt", b"bytes").await.unwrap();
-    let bytes = api.get(file["url"].as_str().unwrap(), &ada).await.unwrap().bytes;
-    assert_eq!(bytes, b"bytes");
+    let room = api.room(&ada).await.unwrap();
+    let file = api.share(&ada, Some(&room), "a.txt", b"bytes").await.unwrap();
+    let (file, room) = (file["url"].as_str().unwrap(), format!("/api/rooms/{room}"));
+    assert_eq!(api.get(file, &ada).await.unwrap().bytes, b"bytes");
+    for gone in [file, &room] {
+        api.call(Method::DELETE, gone, Some(&ada), None).await.unwrap().expect(204).unwrap();
+    }
+    api.post("/api/auth/logout", &ada, json!({})).await.unwrap().expect(200).unwrap();
     let documents = reqwest::get(format!("{}/docs/", replay.url())).await.unwrap();
     assert_eq!(documents.status(), 200);
 
-    for name in PROGRAMS.into_iter().chain([gateways]) {
-        for address in replay.addresses(name, METRICS).unwrap() {
+    assert_eq!(scraped.len(), 5, "each program is scraped: {scraped:?}");
+    for (name, port) in scraped {
+        for address in replay.addresses(name, *port).unwrap() {
             let metrics = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
             assert!(metrics.contains("confab_"), "{name}: {metrics}");
         }
     }
     assert!(replay.traces().is_empty(), "root file systems are read-only: {:?}", replay.traces());
+    replay
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn development_runs_as_its_manifests_say() {
-    let plan = kubernetes::plan(&development()).unwrap();
-    is_of_use(plan, "gateway-peers").await;
+    let manifests = development();
+    is_of_use(kubernetes::plan(&manifests).unwrap(), &scraped(&manifests)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn production_runs_as_its_manifests_say() {
-    is_of_use(production(), "gateway-peers").await;
+    let (plan, scraped) = production();
+    is_of_use(plan, &scraped).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compose_runs_as_it_says() {
-    let plan = compose::plan(&compose::document().unwrap(), &compose::variables().unwrap()).unwrap();
-    is_of_use(plan, "gateway").await;
+    let variables = compose::variables().unwrap();
+    let plan = compose::plan(&compose::document().unwrap(), &variables).unwrap();
+    let prometheus = std::fs::read_to_string(root().join("deploy/prometheus/prometheus.yml")).unwrap();
+    let prometheus = documents(&prometheus).unwrap().remove(0);
+    let scraped = prometheus["scrape_configs"].as_array().unwrap().iter().map(|of_program| {
+        let found = &of_program["dns_sd_configs"][0];
+        (found["names"][0].as_str().unwrap().to_owned(), found["port"].as_u64().unwrap().try_into().unwrap())
+    });
+    let replay = is_of_use(plan, &scraped.collect()).await;
+    rights::are_few(&replay, &variables).await;
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::history::{At, Fault, Records, Sent, Stored};
+use super::history::{At, Attempt, Fault, Outcome, Records, Restored, Sent, Stored};
 
 /// Most memory that one process may ever use, and how much more at the end than at first.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -129,9 +129,10 @@ impl<'a> Judge<'a> {
             };
             self.verdict.counts.acknowledged += 1;
             let Some(stored) = stored.first() else {
-                if !self.is_undone(*first) {
+                if !self.is_undone(send) {
                     self.verdict.counts.lost += 1;
-                    self.violated("I1", format!("{} was acknowledged at {first:?} and is not in history", send.key));
+                    let evidence = format!("{} was acknowledged at {first:?} and is not in history: {}", send.key, last_tries(send));
+                    self.violated("I1", evidence);
                 }
                 continue;
             };
@@ -218,9 +219,12 @@ impl<'a> Judge<'a> {
         self.stored.get(&(send.room, send.sender, send.key.as_str())).cloned().unwrap_or_default()
     }
 
-    /// Whether what was done then was undone when the database went back to an older state.
-    fn is_undone(&self, at: At) -> bool {
-        self.records.restored.is_some_and(|(copied, back)| (copied..=back).contains(&at))
+    /// Whether what was acknowledged may have been undone when the database went back to an older state: it was asked for before
+    /// that ended, however late its answer was heard.
+    fn is_undone(&self, send: &Sent) -> bool {
+        let of = |attempt: &Attempt, restored: Restored| attempt.begun <= restored.ended && attempt.ended >= restored.copied;
+        let mut acked = send.attempts.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Acked(_)));
+        self.records.restored.is_some_and(|restored| acked.all(|attempt| of(attempt, restored)))
     }
 
     /// Whether between two moments there was a fault that may keep anybody silent.

@@ -157,6 +157,17 @@ pub struct Fault {
     pub bit: String,
 }
 
+/// The database was put back to an older copy: what was committed between copy and end is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Restored {
+    /// When it was copied.
+    pub copied: At,
+    /// From when on it certainly did not run any more, until the copy did.
+    pub ended: At,
+    /// When the operator had said so.
+    pub renewed: At,
+}
+
 /// What one process used at some moment.
 #[derive(Debug, Clone)]
 pub struct Use {
@@ -181,8 +192,8 @@ pub struct Records {
     pub calls: Vec<(String, Attempt)>,
     /// What was broken.
     pub faults: Vec<Fault>,
-    /// When the database was copied, and when that copy was put back: what was acknowledged between is gone.
-    pub restored: Option<(At, At)>,
+    /// When the database was put back to an older copy.
+    pub restored: Option<Restored>,
     /// What the processes used.
     pub uses: Vec<Use>,
     /// Promises of single cases that were not kept.

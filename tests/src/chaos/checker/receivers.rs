@@ -57,7 +57,7 @@ impl Judge<'_> {
                     let held = rooms.entry(*room).or_default();
                     held.joined = true;
                     held.upto = *last_seq;
-                    let restored = self.records.restored.is_some_and(|(copied, _)| copied < *at);
+                    let restored = self.records.restored.is_some_and(|restored| restored.copied < *at);
                     if *reset && !restored {
                         self.violated("I4", format!("{name} was told at {at:?} to forget room {room}, whose log was never restored"));
                     }
@@ -89,8 +89,8 @@ impl Judge<'_> {
                 self.verdict.counts.lost += (head - held.upto) as usize;
                 self.violated("I4", format!("{name} has room {room} up to {}, and history goes to {head}", held.upto));
             }
-            if let Some((_, back)) = self.records.restored.filter(|_| !held.forgotten) {
-                self.violated("I4", format!("{name} was not told that room {room} was restored at {back:?}"));
+            if let Some(restored) = self.records.restored.filter(|_| !held.forgotten) {
+                self.violated("I4", format!("{name} was not told that room {room} was restored at {:?}", restored.renewed));
             }
         }
     }
@@ -102,7 +102,7 @@ impl Judge<'_> {
         self.verdict.counts.resumed += 1;
         self.verdict.counts.repaired += messages.len();
         let numbers = messages.iter().map(|seen| seen.seq).collect::<Vec<_>>();
-        if numbers.iter().copied().eq(after + 1..=head) || excused && self.records.restored.is_some_and(|(copied, _)| at >= copied) {
+        if numbers.iter().copied().eq(after + 1..=head) || excused && self.records.restored.is_some_and(|restored| at >= restored.copied) {
             return;
         }
         let counts = &mut self.verdict.counts;
@@ -151,7 +151,7 @@ impl Judge<'_> {
         self.verdict.counts.delivered += 1;
         let stored = self.records.history.get(&seen.room).and_then(|history| history.get((seen.seq as usize).checked_sub(1)?));
         let stands = stored.is_some_and(|stored| stored.seen == *seen);
-        let undone = excused && self.records.restored.is_some_and(|(copied, _)| at >= copied);
+        let undone = excused && self.records.restored.is_some_and(|restored| at >= restored.copied);
         if !stands && !undone {
             let stored = stored.map(|stored| stored.seen);
             self.verdict.counts.invented += 1;

@@ -1,4 +1,4 @@
-use super::super::history::{Attempt, Entry, Fault, Outcome, Receiver, Seen, Sent, Stored, Use};
+use super::super::history::{Entry, Receiver, Seen, Use};
 use super::super::terms::{CARRIES_ON, TERMS, Terms};
 use super::*;
 
@@ -247,18 +247,20 @@ fn refusals_are_documented_and_in_time() {
 
 #[test]
 fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
-    let restored = |reset: bool| {
+    let restored = |reset: bool, ended: f64| {
         move |records: &mut Records| {
             // 9 and 10 are gone; everybody forgets and reads again.
-            records.restored = Some((s(8.5), s(11.0)));
+            records.restored = Some(Restored { copied: s(8.5), ended: s(ended), renewed: s(11.0) });
             records.history.get_mut(&ROOM).unwrap().truncate(8);
             let all = (1..=8).map(seen).collect();
             let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 8, reset, messages: if reset { all } else { vec![] } };
             entries(records).extend([(s(11.1), Entry::Closed), (s(11.2), Entry::Opened), (s(11.3), again)]);
         }
     };
-    keeps(restored(true));
-    breaks("I4", restored(false));
+    // The tenth was asked for at 10.0.
+    keeps(restored(true, 10.05));
+    breaks("I4", restored(false, 10.05));
+    breaks("I1", restored(true, 9.95));
     breaks("I4", |records| {
         let all = (1..=10).map(seen).collect();
         let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 10, reset: true, messages: all };

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::history::Restored;
 use super::super::proxy::Mode;
 use super::super::world::World;
 use super::processes::{Leaver, freeze, thaw};
@@ -116,21 +117,19 @@ pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
     eventually("something is acknowledged that will be lost", SOON, goes_on).await?;
     sleep(LOST).await;
     world.cluster.kill(postgres).await?;
+    let ended = world.recorder.now();
     let lost = world.recorder.acknowledged() - acknowledged;
     std::fs::remove_dir_all(&data)?;
     std::fs::rename(&copy, &data)?;
     world.cluster.start(postgres).await?;
-    let back = world.recorder.now();
-    world.recorder.note(|records| records.restored = Some((copied, back)));
     let message = world.cluster.daemon((Role::Message, 1))?;
     let mut renew = Command::new(&message.program);
     renew.arg("renew-epoch").current_dir(&message.work).envs(message.environment);
     let renewed = tokio::task::spawn_blocking(move || renew.output()).await??;
     ensure!(renewed.status.success(), "renew-epoch: {}", String::from_utf8_lossy(&renewed.stderr));
-    // What comes after this is of the new log.
-    let now = world.recorder.now();
-    world.recorder.note(|records| records.restored = Some((copied, now)));
-    Ok(format!("postgres was put back by {:?}; {lost} acknowledged messages are gone", back - copied))
+    let renewed = world.recorder.now();
+    world.recorder.note(|records| records.restored = Some(Restored { copied, ended, renewed }));
+    Ok(format!("postgres was put back by {:?}; {lost} acknowledged messages are gone", ended - copied))
 }
 
 /// Copies with owners and modes, which Postgres insists on.

@@ -191,15 +191,16 @@ impl Population {
             let (account, receiver) = (world.api.signup().await?, world.recorder.receiver(format!("raw listener {n}")));
             listeners.push(tokio::spawn(listener::listen(world.clone(), account, receiver, n, false)));
         }
-        let mut stock_listener = |name: &str, socket: Socket| {
+        let mut stock_listener = |name: &str, socket: Socket, recovers: bool| {
             let receiver = world.recorder.receiver(name);
+            world.recorder.note(|records| records.receivers[receiver].recovers = recovers);
             listeners.push(tokio::spawn(stock::listen(world.clone(), socket, receiver)));
         };
         let account = world.api.signup().await?;
-        stock_listener("JavaScript listener", stock::open(&javascript, world, &account, stock::UPGRADE));
-        stock_listener("JavaScript listener over WebSocket", stock::open(&javascript, world, &account, stock::WEBSOCKET));
-        stock_listener("JavaScript listener with recovery", stock::open_with_recovery(&javascript, world, &account));
-        stock_listener("Python listener", stock::open(&python, world, &account, stock::UPGRADE));
+        stock_listener("JavaScript listener", stock::open(&javascript, world, &account, stock::UPGRADE), false);
+        stock_listener("JavaScript listener over WebSocket", stock::open(&javascript, world, &account, stock::WEBSOCKET), false);
+        stock_listener("JavaScript listener with recovery", stock::open_with_recovery(&javascript, world, &account), true);
+        stock_listener("Python listener", stock::open(&python, world, &account, stock::UPGRADE), false);
         Ok(Self { senders, listeners, _processes: vec![javascript, python] })
     }
 

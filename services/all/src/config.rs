@@ -18,6 +18,8 @@ pub type Program = program::Program<Parts, Command>;
 pub enum Command {
     /// Bring the database schemas up to date and end
     Migrate,
+    /// Give the log a new epoch, after its database was restored to an older state, and end
+    RenewEpoch,
     /// Write everything that is kept into a directory, to import it elsewhere, and end
     Export {
         /// A directory that is empty or not there yet; password hashes will be in it

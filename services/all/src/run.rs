@@ -1,6 +1,6 @@
 //! Joins the parts.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use confab_common::grpc::{self, Transport};
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -14,6 +14,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let Program { common, storage, own: parts, command } = program;
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
+        Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
         Some(Command::Export { directory }) => return moving::export(&parts, &storage, &directory).await,
         Some(Command::Import { directory }) => return moving::import(&parts, &storage, &directory).await,
         None => {}
@@ -83,6 +84,12 @@ async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
         confab_file::migrate(&parts.file, storage).await?;
     }
     Ok(())
+}
+
+/// Of the log within.
+async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
+    ensure!(parts.message_url.is_none(), "the log is elsewhere (CONFAB_MESSAGE_URL): run `confab-message renew-epoch` with its settings");
+    confab_message::renew_epoch(&parts.message, storage).await
 }
 
 fn elsewhere(url: &Option<String>) -> anyhow::Result<Option<Transport>> {

@@ -197,12 +197,13 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
 }
 
-/// What an unknown name may stand for. A setting's name for a file's would be worse than no advice.
+/// What an unknown name may stand for. A setting's name for a file's would be worse than no advice, and so would a far guess.
 fn hint(name: &str) -> String {
-    match name.strip_suffix("_FILE").map(|setting| (setting, nearest(setting))) {
-        None => format!("; did you mean CONFAB_{}?", nearest(name).0),
-        Some((setting, (nearest, distance))) if 3 * distance <= setting.len() => format!("; did you mean CONFAB_{nearest}_FILE?"),
-        Some((setting, _)) => format!("; there is no CONFAB_{setting} whose value could stand in a file"),
+    let (setting, end) = name.strip_suffix("_FILE").map_or((name, ""), |setting| (setting, "_FILE"));
+    match (nearest(setting), end) {
+        ((nearest, distance), _) if 3 * distance <= setting.len() => format!("; did you mean CONFAB_{nearest}{end}?"),
+        (_, "") => "; --help lists all of a program's".into(),
+        _ => format!("; there is no CONFAB_{setting} whose value could stand in a file"),
     }
 }
 
@@ -250,6 +251,8 @@ mod tests {
     fn an_unknown_variable_is_an_error_that_names_the_nearest() {
         let error = with(&[("CONFAB_LISTENN", "x")]).unwrap_err().to_string();
         assert!(error.contains("CONFAB_LISTENN") && error.ends_with("CONFAB_LISTEN?"), "{error}");
+        let far = with(&[("CONFAB_NOPE", "x")]).unwrap_err().to_string();
+        assert_eq!(far, "unknown setting CONFAB_NOPE; --help lists all of a program's");
         for (file, hint) in [
             ("CONFAB_SIGNNG_KEY_FILE", "did you mean CONFAB_SIGNING_KEY_FILE?"),
             ("CONFAB_MAX_FILESIZE", "did you mean CONFAB_MAX_FILE_SIZE?"),

@@ -20,7 +20,7 @@ mod wire;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
 use confab_common::grpc::{Transport, connect, serve};
@@ -56,11 +56,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let Program { common, storage, own: Own { reflection, bus, message, room_url, file_url }, command } = program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
-        Some(Command::RenewEpoch) => {
-            let (store, _) = open_store(&message, &storage).await?;
-            println!("{}", store.renew_epoch().await.context("renewing the epoch")?);
-            Ok(())
-        }
+        Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
         None => {
             let (room, file) = (connect(&room_url)?, connect(&file_url)?);
             let bus = bus.open()?;
@@ -139,6 +135,20 @@ async fn watch(store: Arc<dyn Store>, partitions: u32) {
 /// When the store cannot be opened or migrated.
 pub async fn migrate(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
     open_store(config, &storage.migrating()).await.map(drop)
+}
+
+/// Gives the log a new epoch and prints it: its database was put back to an older state.
+///
+/// # Errors
+/// When there is no log, or the store cannot be opened.
+pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    // A file that is not there would be made.
+    if let StoreUrl::Sqlite(path) = config.store(storage)? {
+        ensure!(path.exists(), "there is no log in {}; is CONFAB_MESSAGE_STORE or CONFAB_DATA_DIR right?", path.display());
+    }
+    let (store, _) = open_store(config, storage).await?;
+    println!("{}", store.renew_epoch().await.context("renewing the epoch")?);
+    Ok(())
 }
 
 /// The store and how many lanes do it good.

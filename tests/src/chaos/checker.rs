@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::history::{At, Attempt, Fault, Outcome, Records, Restored, Sent, Stored};
+use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored};
 
 /// Most memory that one process may ever use, and how much more at the end than at first.
 const MOST_MEMORY: u64 = 1 << 30;
@@ -42,6 +42,8 @@ pub struct Counts {
     pub repaired: usize,
     /// How often a receiver went on with `after`.
     pub resumed: usize,
+    /// How often a stock client's own recovery did so.
+    pub recovered: usize,
     /// Acknowledged and not in history, or in history and skipped at a receiver.
     pub lost: usize,
     /// In history or at a receiver more than once.
@@ -212,6 +214,11 @@ impl<'a> Judge<'a> {
         }
         if self.verdict.counts.acknowledged == 0 || self.verdict.counts.delivered == 0 {
             self.violated("proof", "nothing was sent, or nothing was heard");
+        }
+        // Now and then it cannot be exact; not every time.
+        let opened = |receiver: &Receiver| receiver.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Opened)).count();
+        if self.verdict.counts.recovered == 0 && self.records.receivers.iter().any(|receiver| receiver.recovers && opened(receiver) > 3) {
+            self.violated("proof", "a client that asked for recovery was never brought back by it");
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Receiver {
     pub logged_out: Option<At>,
     /// Whether it is to hold everything at the end; one that ended on purpose is not.
     pub ended: bool,
+    /// Whether it asks for Socket.IO's own recovery.
+    pub recovers: bool,
     /// What happened, in order.
     pub entries: Vec<(At, Entry)>,
 }

@@ -24,8 +24,8 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         println!("  {name:<28} {:>5.1} s", took.as_secs_f32());
     }
     println!(
-        "\nsent {}, acknowledged {}, tried again {}; delivered {}, of these repaired {}, resumed {} times",
-        counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed
+        "\nsent {}, acknowledged {}, tried again {}; delivered {}, of these repaired {}, resumed {} times, recovered {}",
+        counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed, counts.recovered
     );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     let most = records.uses.iter().map(|used| used.rss).max().unwrap_or_default();

@@ -120,21 +120,34 @@ struct Listener {
 
 impl Listener {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        // It is said once that the bus is away, not at every try.
+        let mut said = false;
         while !self.notices.is_closed() {
-            if let Ok(Ok(connection)) = timeout(CONNECT, self.client.get_async_pubsub()).await {
-                let (mut sink, mut stream) = connection.split();
-                if self.resubscribe(&mut sink, &mut stream).await.is_some() {
-                    self.hearing.set(true);
-                    if self.notices.send(Notice::Up).await.is_err() {
-                        return;
-                    }
-                    let ended = self.listen(&mut sink, &mut stream, &mut commands).await;
-                    self.hearing.set(false);
-                    tracing::warn!("the bus cannot be heard; messages now come by reading the log");
-                    if ended == Ended::ForGood || self.notices.send(Notice::Down).await.is_err() {
-                        return;
+            let why = match timeout(CONNECT, self.client.get_async_pubsub()).await {
+                Ok(Ok(connection)) => {
+                    let (mut sink, mut stream) = connection.split();
+                    match self.resubscribe(&mut sink, &mut stream).await {
+                        Ok(()) => {
+                            self.hearing.set(true);
+                            said = false;
+                            if self.notices.send(Notice::Up).await.is_err() {
+                                return;
+                            }
+                            let ended = self.listen(&mut sink, &mut stream, &mut commands).await;
+                            self.hearing.set(false);
+                            if ended == Ended::ForGood || self.notices.send(Notice::Down).await.is_err() {
+                                return;
+                            }
+                            "the connection has ended".to_owned()
+                        }
+                        Err(why) => why,
                     }
                 }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "Redis does not answer".to_owned(),
+            };
+            if !std::mem::replace(&mut said, true) {
+                tracing::warn!(why, "the bus cannot be heard; messages come by reading the log");
             }
             // Channels asked for while Redis is away are subscribed to when it is back.
             let retry = sleep(RETRY);
@@ -156,19 +169,20 @@ impl Listener {
         }
     }
 
-    async fn resubscribe(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream) -> Option<()> {
+    /// Subscribes to all that is wanted, or says why it cannot.
+    async fn resubscribe(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream) -> Result<(), String> {
         let names = self.channels.keys().cloned().collect::<Vec<_>>();
         for chunk in names.chunks(PIPELINE) {
             let chunk = chunk.iter().map(|name| &**name).collect::<Vec<_>>();
             let subscribed = sink.subscribe(&chunk);
             // The stream must be read meanwhile, or a busy channel blocks the answer.
-            let subscribed = drive(subscribed, stream, |message| self.take(&message)).await?;
-            subscribed.ok()?;
+            let subscribed = drive(subscribed, stream, |message| self.take(&message)).await;
+            subscribed.ok_or("the connection has ended")?.map_err(|error| error.to_string())?;
         }
         for waiting in self.channels.values_mut() {
             waiting.drain(..).for_each(|confirm| _ = confirm.send(()));
         }
-        Some(())
+        Ok(())
     }
 
     async fn listen(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream, commands: &mut mpsc::UnboundedReceiver<Command>) -> Ended {

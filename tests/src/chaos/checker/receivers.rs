@@ -49,7 +49,7 @@ impl Judge<'_> {
             match entry {
                 Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|held| held.joined = false),
                 Entry::Recovered => {
-                    self.verdict.counts.resumed += 1;
+                    self.verdict.counts.recovered += 1;
                     rooms.values_mut().for_each(|held| held.joined = true);
                     back = *at;
                 }

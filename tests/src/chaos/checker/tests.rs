@@ -1,4 +1,4 @@
-use super::super::history::{Entry, Receiver, Seen, Use};
+use super::super::history::{Seen, Use};
 use super::super::terms::{CARRIES_ON, TERMS, Terms};
 use super::*;
 
@@ -146,7 +146,7 @@ fn who_was_brought_back_hears_what_it_missed_live() {
     let back = |records: &mut Records| {
         entries(records).splice(7..9, [(s(7.5), Entry::Recovered), live(7.6, 5), live(7.6, 6), live(7.6, 7)]);
     };
-    assert_eq!(keeps(back).counts.resumed, 1);
+    assert_eq!(keeps(back).counts.recovered, 1);
     let hole = |records: &mut Records| {
         back(records);
         entries(records).remove(8);
@@ -271,5 +271,9 @@ fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
 #[test]
 fn a_run_that_shows_nothing_is_no_proof() {
     breaks("proof", |records| records.receivers.clear());
+    breaks("proof", |records| {
+        records.receivers[0].recovers = true;
+        entries(records).splice(0..0, [(s(0.0), Entry::Opened), (s(0.0), Entry::Opened)]);
+    });
     breaks("case", |records| records.broken.push("not closed".into()));
 }

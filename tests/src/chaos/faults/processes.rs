@@ -130,9 +130,7 @@ pub(super) async fn rolling_restart(world: &World) -> anyhow::Result<String> {
     let members = world.cluster.plan.members().into_iter().filter(|member| member.0.is_ours()).collect::<Vec<_>>();
     for member in &members {
         let daemon = world.cluster.daemon(*member)?;
-        ensure!(daemon.signal(Signal::TERM), "{} does not run", names(&[*member]));
-        let gone = async || daemon.running().is_none().then_some(());
-        eventually("it leaves in order", Duration::from_secs(20), gone).await.with_context(|| names(&[*member]))?;
+        daemon.leave(Duration::from_secs(20)).await.with_context(|| names(&[*member]))?;
         world.cluster.start(*member).await?;
     }
     Ok(format!("{} programs left and came back", members.len()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_tests::api::{Account, Api};
 use confab_tests::cluster::Cluster;
+use confab_tests::embedded::Embedded;
 use confab_tests::form::Form;
 use confab_tests::plan::Role;
 use confab_tests::stock::{Report, Stock, Transports};
@@ -98,4 +99,32 @@ async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
     assert_eq!(again["seq"], json!(last + 1), "{again}");
     let heard = |_: &[Report]| socket.events("message").contains(&again).then_some(());
     socket.until("the new message", Duration::from_secs(20), heard).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_server_is_put_back_by_its_directory_and_clients_are_told() {
+    let server = Embedded::start(&[]).await.unwrap();
+    let (api, work) = (Api::new(server.url()), server.daemon().work.clone());
+    let (ada, stock) = (api.signup().await.unwrap(), Stock::javascript().unwrap());
+    let room = api.room(&ada).await.unwrap();
+    let copy = |from: &str, to: &str| assert!(Command::new("cp").current_dir(&work).args(["-a", from, to]).status().unwrap().success());
+    say(&api, &ada, &room, "kept").await;
+    server.daemon().stop(Duration::from_secs(10)).await.unwrap();
+    copy("data", "copy");
+    server.up().await.unwrap();
+    say(&api, &ada, &room, "lost").await;
+    let socket = stock.connect(&server.url(), &ada.token, Transports::WebSocket).await.unwrap();
+    let before = socket.emit("joinRoom", json!(room)).await.unwrap();
+
+    server.daemon().stop(Duration::from_secs(10)).await.unwrap();
+    fs::remove_dir_all(work.join("data")).unwrap();
+    copy("copy", "data");
+    let renewed = Command::new(programs().join("confab")).arg("renew-epoch").current_dir(&work).output().unwrap();
+    assert!(renewed.status.success(), "{}", String::from_utf8_lossy(&renewed.stderr));
+    server.up().await.unwrap();
+    socket.states("connect", 2).await.unwrap();
+    let again = json!({"roomId": room, "after": before["lastSeq"], "epoch": before["epoch"]});
+    let told = socket.emit("joinRoom", again).await.unwrap();
+    let epoch = String::from_utf8(renewed.stdout).unwrap();
+    assert_eq!((&told["reset"], &told["lastSeq"], &told["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
 }

@@ -35,7 +35,7 @@ pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -
 
 /// Those of deploy/nginx, with addresses, limits and places of our own.
 fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
-    let servers: String = gateways.iter().map(|gateway| format!("server {gateway} max_fails=1 fail_timeout=1s; ")).collect();
+    let servers = |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();
     // nginx complains of limits that it cannot have.
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
     let user = if root { "user www-data;\n" } else { "" };
@@ -43,7 +43,8 @@ fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::
         ("daemon off;\n", format!("daemon off;\n{user}")),
         ("worker_rlimit_nofile 65536;", format!("worker_rlimit_nofile {descriptors};")),
         ("worker_connections 16384;", format!("worker_connections {};", descriptors.min(16_384))),
-        ("server gateway:8080 resolve max_fails=1 fail_timeout=1s;", servers),
+        ("server gateway:8080 resolve max_fails=1 fail_timeout=1s;", servers("max_fails=1 fail_timeout=1s")),
+        ("server gateway:8080 resolve max_fails=0 backup;", servers("max_fails=0 backup")),
         ("listen 8080 ", format!("listen {listen} ")),
         ("/tmp/", String::new()),
     ];
@@ -60,6 +61,7 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::guard::Guard;
@@ -98,5 +100,31 @@ mod tests {
         assert_eq!(problem(&url).await.unwrap(), (503, "unavailable".into(), true));
         let long = format!("{url}{}", "x".repeat(40_000));
         assert_eq!(problem(&long).await.unwrap(), (400, "invalid_request".into(), false));
+    }
+    #[tokio::test]
+    async fn a_gateway_that_has_just_failed_is_asked_before_anybody_is_refused() {
+        let guard = Guard::new("nginx").unwrap();
+        let (port, back, gone) = (free_ports(1).unwrap(), free_ports(1).unwrap(), free_ports(1).unwrap());
+        let directory = guard.directory();
+        let nginx = daemon(directory.join("work"), directory.join("pid"), directory.join("log")).unwrap();
+        configure(&nginx, ([127, 0, 0, 1], port).into(), &[back, gone].map(|port| ([127, 0, 0, 1], port).into())).unwrap();
+        nginx.spawn().await.unwrap();
+        let url = format!("http://127.0.0.1:{port}/");
+        let refused = eventually("nginx answers", Duration::from_secs(10), async || problem(&url).await).await.unwrap();
+        assert_eq!(refused.0, 503);
+
+        let gateway = tokio::net::TcpListener::bind(("127.0.0.1", back)).await.unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = gateway.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+                // Until the other side has read it and closed.
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        });
+        for _ in 0..50 {
+            assert_eq!(reqwest::Client::new().post(&url).body("x").send().await.unwrap().status(), 204);
+        }
     }
 }

@@ -21,16 +21,19 @@ impl Judge<'_> {
         }
     }
 
-    /// The last moment at which a request begun in that time turned out to fail or be slow, an event was late, or a receiver
-    /// came back.
+    /// The last moment in that time at which a request begun in it turned out to fail or be slow, an event was late, or a receiver
+    /// came back. What a request comes to afterwards is of the next fault's making.
     fn last_trouble(&self, from: At, to: At) -> At {
         let window = from..to;
         let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
-        let failed = tries.filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_)) || attempt.ended - attempt.begun > SLOW);
+        let failed = tries.filter(|attempt| {
+            let refused = attempt.ended < to && !matches!(attempt.outcome, Outcome::Acked(_));
+            refused || attempt.ended.min(to) - attempt.begun > SLOW
+        });
         let late = self.lags.iter().filter(|(at, lag)| window.contains(at) && (*lag).min(at.saturating_sub(from)) > SLOW);
         let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
         let returns = entries.filter(|(at, entry)| window.contains(at) && matches!(entry, Entry::Joined { .. }));
-        let moments = failed.map(|attempt| attempt.ended).chain(late.map(|(at, _)| *at)).chain(returns.map(|(at, _)| *at));
+        let moments = failed.map(|attempt| attempt.ended.min(to)).chain(late.map(|(at, _)| *at)).chain(returns.map(|(at, _)| *at));
         moments.max().unwrap_or(from)
     }
 }

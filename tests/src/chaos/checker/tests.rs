@@ -169,18 +169,27 @@ fn nothing_comes_after_a_logout() {
 
 #[test]
 fn after_a_fault_everything_is_as_before_in_time() {
-    let trouble = |at: f64| {
+    let trouble = |at: f64, until: f64| {
         move |records: &mut Records| {
             records.faults.push(fault(1.0, 2.0, Terms { recovers: Duration::from_secs(5), ..TERMS }));
             entries(records).truncate(7);
             entries(records).extend((5..=10).map(|n| live(n as f64 + 0.2, n)));
             entries(records).remove(6);
-            let failed = attempt(at, at + 0.1, Outcome::Refused(503, "unavailable".into()));
+            let failed = attempt(at, until, Outcome::Refused(503, "unavailable".into()));
             records.sends[9].attempts.insert(0, failed);
         }
     };
-    assert_eq!(keeps(trouble(3.0)).recoveries[0].1, s(1.1));
-    breaks("I7", trouble(7.5));
+    assert_eq!(keeps(trouble(3.0, 3.1)).recoveries[0].1, s(1.1));
+    breaks("I7", trouble(7.5, 7.6));
+    // What the next fault does is not this one's.
+    let next = |from: f64| {
+        move |records: &mut Records| {
+            trouble(6.9, 9.5)(records);
+            records.faults.push(fault(from, 9.6, TERMS));
+        }
+    };
+    keeps(next(7.0));
+    breaks("I7", next(8.0));
     breaks("I7", |records| records.sends[3].attempts.clear());
     breaks("I7", |records| entries(records).push((s(11.0), Entry::Closed)));
 }

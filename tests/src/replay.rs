@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 pub use names::{Name, Names};
 pub use probe::Probe;
@@ -209,9 +210,8 @@ impl Replay {
             environment: container.environment.iter().map(|(name, value)| (name.clone(), here(value))).collect(),
             ..Daemon::new(programs().join(&container.program), file("work"), file("pid"), file("log"))
         };
-        let mut container = container.clone();
-        let daemon = if container.is_ours() { daemon } else { servers::daemon(&mut container, &address, daemon)? };
-        Ok(Replica { container, address, daemon })
+        let daemon = if container.is_ours() { daemon } else { servers::daemon(container, &address, daemon)? };
+        Ok(Replica { container: container.clone(), address, daemon })
     }
 }
 
@@ -256,22 +256,33 @@ fn placed(text: &str, path: &str, here: &Path) -> String {
     }
 }
 
+/// The program of an image: it is called like it, but for SeaweedFS.
+fn program(image: &Value) -> anyhow::Result<String> {
+    let image = image.as_str().context("a container has an image")?;
+    let name = image.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    Ok(if name == "seaweedfs" { "weed" } else { name }.to_owned())
+}
+
+/// The lines of a stage of a Dockerfile, from its `FROM` on.
+pub fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
+    let begin = format!(" AS {name}");
+    let lines = dockerfile.lines().skip_while(|line| !(line.starts_with("FROM ") && line.ends_with(&begin)));
+    let lines = lines.enumerate().take_while(|(n, line)| *n == 0 || !line.starts_with("FROM ")).map(|(_, line)| line);
+    lines.collect()
+}
+
 /// The environment that the image of a program has of itself, and the ports that it says it serves.
 fn image(target: &str) -> anyhow::Result<(BTreeMap<String, String>, Vec<u16>)> {
     let dockerfile = fs::read_to_string(root().join("deploy/Dockerfile"))?.replace("\\\n", " ");
     let (mut environment, mut ports) = (BTreeMap::new(), Vec::new());
-    for stage in ["runtime", target] {
-        let begin = format!(" AS {stage}");
-        let lines = dockerfile.lines().skip_while(|line| !(line.starts_with("FROM ") && line.ends_with(&begin))).skip(1);
-        for line in lines.take_while(|line| !line.starts_with("FROM ")) {
-            match line.split_once(' ') {
-                Some(("ENV", settings)) => {
-                    let settings = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
-                    environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-                }
-                Some(("EXPOSE", exposed)) => ports.extend(exposed.split_whitespace().filter_map(|port| port.parse::<u16>().ok())),
-                _ => {}
+    for line in ["runtime", target].iter().flat_map(|name| stage(&dockerfile, name)) {
+        match line.split_once(' ') {
+            Some(("ENV", settings)) => {
+                let settings = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
+                environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
             }
+            Some(("EXPOSE", exposed)) => ports.extend(exposed.split_whitespace().filter_map(|port| port.parse::<u16>().ok())),
+            _ => {}
         }
     }
     ensure!(!ports.is_empty(), "deploy/Dockerfile has no image {target}");

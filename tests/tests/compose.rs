@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use confab_tests::replay::stage;
 use serde_json::Value;
 
 /// Variables that may have a default: none is a secret.
@@ -53,14 +54,6 @@ fn strings(value: &Value) -> Vec<&str> {
 /// The `${…}`s of a text.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("${").map(|(at, _)| text[at + 2..].split('}').next().unwrap_or_default())
-}
-
-/// The lines of a stage of the Dockerfile.
-fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
-    let begin = format!(" AS {name}");
-    let lines = dockerfile.lines().skip_while(|line| !(line.starts_with("FROM ") && line.ends_with(&begin)));
-    let lines = lines.enumerate().take_while(|(n, line)| *n == 0 || !line.starts_with("FROM ")).map(|(_, line)| line);
-    lines.collect()
 }
 
 /// The port of an address as settings have it.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::{Container, Name, Plan, Probe, image, servers};
+use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::guard::Guard;
 use crate::manifests::root;
 
@@ -43,13 +43,8 @@ pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::R
     let filled = filled(document, variables)?;
     let services = filled["services"].as_object().context("it has services")?;
     let mut plan = Plan { containers: vec![], names: BTreeMap::new(), door: door(&services["lb"])? };
-    for (name, service) in services {
+    for (name, service) in services.iter().filter(|(name, _)| *name != "lb" && !WATCHERS.contains(&name.as_str())) {
         plan.names.insert(name.clone(), Name { containers: vec![name.clone()], ports: None });
-        if name == "lb" || WATCHERS.contains(&name.as_str()) {
-            // Known by name all the same: who is not there refuses.
-            plan.containers.push(Container { name: name.clone(), ..Container::default() });
-            continue;
-        }
         plan.containers.push(container(name, service)?);
     }
     let postgres = plan.container("postgres")?;
@@ -65,12 +60,10 @@ pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::R
 }
 
 fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
-    let written = service["image"].as_str().context("a service has an image")?;
-    let written = written.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
     let environment: BTreeMap<String, String> = serde_json::from_value(service["environment"].clone())?;
     let mut container = Container {
         name: name.to_owned(),
-        program: if written == "seaweedfs" { "weed".into() } else { written.to_owned() },
+        program: program(&service["image"])?,
         arguments: strings(&service["command"])?,
         environment,
         replicas: usize::try_from(service["deploy"]["replicas"].as_u64().unwrap_or(1))?,

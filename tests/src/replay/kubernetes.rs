@@ -1,11 +1,11 @@
 //! What Kubernetes would run of manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::{Container, Name, Plan, Probe, image, servers};
+use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::manifests::{Manifests, Pod, root};
 
 /// Everything that the manifests make, led into by their Ingress or HTTPRoute.
@@ -58,11 +58,9 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
 }
 
 fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> {
-    let written = pod.container["image"].as_str().context("a container has an image")?;
-    let written = written.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
     let mut container = Container {
         name: pod.name(),
-        program: if written == "seaweedfs" { "weed".into() } else { written.to_owned() },
+        program: program(&pod.container["image"])?,
         arguments: pod.arguments(),
         // Its address, which stands for that of each replica.
         environment: pod.environment(manifests, "0.0.0.0")?,
@@ -70,21 +68,17 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
         ends: !pod.serves(),
         ..Container::default()
     };
-    let mut ports = BTreeSet::new();
     if let Some(program) = pod.program() {
         ensure!(pod.container["command"].is_null(), "{}: the image knows its program", pod.name());
         let (own, _) = image(program.trim_start_matches("confab-"))?;
         container.environment = own.into_iter().chain(container.environment).collect();
-    }
-    for port in pod.ports().into_values() {
-        ports.insert(u16::try_from(port)?);
     }
     for mount in pod.mounts()? {
         container.files.insert(mount.path, manifests.secret(&mount.secret, &mount.key)?);
     }
     plain_volumes(manifests, pod, &mut container)?;
     if pod.serves() {
-        container.probes = ports.into_iter().map(Probe::Tcp).collect();
+        container.probes = pod.ports().into_values().map(|port| Ok(Probe::Tcp(u16::try_from(port)?))).collect::<anyhow::Result<_>>()?;
         for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let written = &pod.container[kind];
             if !written.is_null() {

@@ -13,7 +13,7 @@ use crate::servers::postgres::Postgres;
 use crate::servers::{program, seaweed};
 
 /// How the server of a container is run at an address; `daemon` has what the container was told.
-pub(super) fn daemon(container: &mut Container, address: &str, daemon: Daemon) -> anyhow::Result<Daemon> {
+pub(super) fn daemon(container: &Container, address: &str, daemon: Daemon) -> anyhow::Result<Daemon> {
     match container.program.as_str() {
         "postgres" => postgres(container, address, daemon),
         "redis" => redis(container, address, daemon),

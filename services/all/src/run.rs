@@ -15,8 +15,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
-        Some(Command::Export { directory }) => return moving::export(&parts, &storage, &directory).await,
-        Some(Command::Import { directory }) => return moving::import(&parts, &storage, &directory).await,
+        Some(Command::Export { directory }) => return moving::export(&parts, &storage.once(), &directory).await,
+        Some(Command::Import { directory }) => return moving::import(&parts, &storage.once(), &directory).await,
         None => {}
     }
     let listen = common.listen;

@@ -36,7 +36,7 @@ fn config() -> AuthConfig {
 }
 
 fn storage(data_dir: PathBuf) -> StorageConfig {
-    StorageConfig { data_dir, postgres: PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 } }
+    StorageConfig { data_dir, postgres: PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None } }
 }
 
 async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 pub use deadpool_postgres::ClientWrapper as Client;
-use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
-use tokio::time::timeout;
+use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts};
+use futures::FutureExt;
+use tokio::time::{interval, sleep, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row, Statement};
@@ -22,6 +23,10 @@ const WARM: usize = 4;
 /// Longest that one piece of work with a connection takes. The server ends a statement after three seconds and says so; one that
 /// says nothing for longer is frozen or gone, which TCP does not notice while its machine or a middlebox still acknowledges.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Pause before a server that is not there yet is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How often it is said why that goes on.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// How a service's database is opened.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +38,16 @@ pub struct PostgresConfig {
     /// Most connections that one service's process opens to Postgres
     #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N")]
     pub postgres_connections: usize,
+    /// How long to wait for Postgres, and not at all when it refuses: for a command that runs once. What serves waits for ever.
+    #[arg(skip)]
+    pub patience: Option<Duration>,
+}
+
+/// Why the schema cannot be had now.
+struct Obstacle {
+    reason: String,
+    /// Whether it may pass without anybody's doing.
+    passes: bool,
 }
 
 /// A pool of connections that see one schema; clones share it.
@@ -43,7 +58,7 @@ impl Pool {
     /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is not there yet.
     ///
     /// # Errors
-    /// When the URL is wrong or a migration fails.
+    /// When the URL is wrong or a migration fails; with patience also when the server refuses or stays away.
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
         // The error of a bad URL may quote it, password and all; so it is not shown.
         let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
@@ -73,13 +88,15 @@ impl Pool {
         let pool = Self(pool, metrics);
         // A program lives on the schema of the next one, which has only been added to.
         let migrations = migrations.set_abort_missing(false);
-        let mut waited = 0;
-        while let Err(error) = pool.prepare(schema, &migrations, config.migrate).await? {
-            if waited % 20 == 0 {
-                tracing::warn!(schema, %error, "waiting for Postgres");
+        let begun = Instant::now();
+        let mut report = interval(REPORT);
+        while let Err(Obstacle { reason, passes }) = pool.prepare(schema, &migrations, config.migrate).await? {
+            let waits = config.patience.is_none_or(|patience| passes && begun.elapsed() < patience);
+            ensure!(waits, "cannot use the {schema} store on Postgres: {reason}");
+            if report.tick().now_or_never().is_some() {
+                tracing::warn!(schema, error = reason, "waiting for Postgres");
             }
-            waited += 1;
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            sleep(AGAIN).await;
         }
         pool.warm_up(config.postgres_connections.min(WARM)).await;
         Ok(pool)
@@ -152,12 +169,12 @@ impl Pool {
         self.0.retain(|_, metrics| metrics.last_used() < since.elapsed());
     }
 
-    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that passes: the server or the schema
-    /// is not there yet.
-    async fn prepare(&self, schema: &str, migrations: &refinery::Runner, migrate: Migrate) -> anyhow::Result<Result<(), String>> {
+    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that may be over at the next try: the
+    /// server or the schema is not there yet.
+    async fn prepare(&self, schema: &str, migrations: &refinery::Runner, migrate: Migrate) -> anyhow::Result<Result<(), Obstacle>> {
         let mut client = match self.0.get().await {
             Ok(client) => client,
-            Err(error) => return Ok(Err(root_cause(&error))),
+            Err(error) => return Ok(Err(Obstacle { reason: root_cause(&error), passes: !refuses(&error) })),
         };
         let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
         match migrate {
@@ -176,10 +193,13 @@ impl Pool {
             }
             Migrate::Off => match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
                 Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(Ok(())),
-                Ok(_) => Ok(Err(format!("the schema is older than version {newest}; run the migrate subcommand"))),
+                Ok(_) => {
+                    let reason = format!("the schema is older than version {newest}; run the migrate subcommand");
+                    Ok(Err(Obstacle { reason, passes: false }))
+                }
                 Err(_) => {
                     drop(Object::take(client));
-                    Ok(Err("the database is silent".into()))
+                    Ok(Err(Obstacle { reason: "the database is silent".into(), passes: true }))
                 }
             },
         }
@@ -219,6 +239,13 @@ impl Drop for Lent<'_> {
             }
         });
     }
+}
+
+/// Whether the server is there and does not let us in.
+fn refuses(error: &PoolError) -> bool {
+    let PoolError::Backend(error) = error else { return false };
+    // Invalid authorization: no such role, another password.
+    error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -1,6 +1,7 @@
 //! Where a service keeps what must last: picked by the scheme of a URL.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 
@@ -8,6 +9,9 @@ use crate::Secret;
 use crate::bus::Bus;
 use crate::config::Migrate;
 use crate::pg::PostgresConfig;
+
+/// How long a command that runs once waits for a store that is not there.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of whoever has a store.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,9 +26,16 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
+    /// The same, for a command that runs once and then ends.
+    pub fn once(&self) -> Self {
+        let mut config = self.clone();
+        config.postgres.patience = Some(PATIENCE);
+        config
+    }
+
     /// The same, with the schema brought up to date: for a `migrate` subcommand.
     pub fn migrating(&self) -> Self {
-        let mut config = self.clone();
+        let mut config = self.once();
         config.postgres.migrate = Migrate::Auto;
         config
     }

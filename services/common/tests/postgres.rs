@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 async fn pool(connections: usize) -> (Pool, Wire) {
     let wire = Wire::to(&testing::database().await).await;
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: connections };
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: connections, patience: None };
     let pool = Pool::open(&wire.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
     (pool, wire)
 }
@@ -21,11 +21,41 @@ async fn a_program_starts_on_the_schema_of_a_newer_one() {
     let newer = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
     for migrate in [Migrate::Auto, Migrate::Off] {
         for migrations in [&[newer.clone()][..], &[]] {
-            let config = PostgresConfig { migrate, postgres_connections: 1 };
+            let config = PostgresConfig { migrate, postgres_connections: 1, patience: None };
             let pool = Pool::open(&url, "newer", refinery::Runner::new(migrations), &config).await.expect("a pool");
             pool.query("SELECT FROM t", &[]).await.expect("the newer one's table");
         }
     }
+}
+
+#[tokio::test]
+async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
+    let url = testing::database().await;
+    let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
+    let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
+    let stranger = format!("postgres://stranger:hunter2@{address}/{database}");
+    for (url, migrate, why) in [
+        (stranger, Migrate::Auto, "stranger"),
+        (format!("{server}/nowhere"), Migrate::Auto, "database \"nowhere\" does not exist"),
+        (url.expose().to_owned(), Migrate::Off, "run the migrate subcommand"),
+    ] {
+        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+        let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
+        let url = url.into();
+        let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
+        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
+        assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn patience_ends() {
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+    // Nobody listens on the first port.
+    let url = "postgres://127.0.0.1:1/confab".into();
+    let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
+    let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("nobody there").to_string();
+    assert!(error.contains("cannot use the once store"), "{error}");
 }
 
 /// Which connection answers, after a while.

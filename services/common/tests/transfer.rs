@@ -50,7 +50,7 @@ fn runner(sql: &str) -> Runner {
 }
 
 fn storage() -> StorageConfig {
-    StorageConfig { data_dir: "unused".into(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4 } }
+    StorageConfig { data_dir: "unused".into(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4, patience: None } }
 }
 
 fn sqlite(path: &Path) -> StoreUrl {

@@ -146,7 +146,7 @@ pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> any
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
         ensure!(path.exists(), "there is no log in {}; is CONFAB_MESSAGE_STORE or CONFAB_DATA_DIR right?", path.display());
     }
-    let (store, _) = open_store(config, storage).await?;
+    let (store, _) = open_store(config, &storage.once()).await?;
     println!("{}", store.renew_epoch().await.context("renewing the epoch")?);
     Ok(())
 }

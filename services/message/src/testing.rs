@@ -171,7 +171,7 @@ impl Fixture {
         let files = Arc::<Files>::default();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let config = MessageConfig { message_store: None, partitions: PARTITIONS };
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1 };
+        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: None };
         let storage = StorageConfig { data_dir: testing::directory(), postgres };
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));

@@ -37,7 +37,7 @@ async fn postgres() -> StoreUrl {
 }
 
 async fn open(url: &StoreUrl) -> Arc<dyn Store> {
-    let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 };
+    let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None };
     super::open(url, &StorageConfig { data_dir: "unused".into(), postgres }).await.unwrap()
 }
 

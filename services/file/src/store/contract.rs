@@ -40,7 +40,7 @@ fn sqlite() -> Arc<dyn Store> {
 }
 
 async fn postgres() -> Arc<dyn Store> {
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 8 };
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 8, patience: None };
     Arc::new(PostgresStore::open(&testing::database().await, &config).await.unwrap())
 }
 

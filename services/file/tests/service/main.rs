@@ -138,7 +138,7 @@ impl Service {
         let process = Process::new();
         let mut config = Settings::parse_from([String::new()].iter().chain(&place.flags)).file;
         config.file_store = place.url.clone();
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 };
+        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None };
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
         // A SQLite file is free again once the last task of the service before has let go of it.
         let started = async || {

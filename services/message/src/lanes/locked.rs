@@ -27,7 +27,7 @@ struct Fixture {
 impl Fixture {
     /// One lane for all partitions.
     async fn open(url: &Secret) -> Self {
-        let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12 };
+        let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12, patience: None };
         let store: Arc<dyn Store> = Arc::new(Postgres::open(url, &config).await.unwrap());
         store.open_log(PARTITIONS).await.unwrap();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();

@@ -42,7 +42,7 @@ impl Fixture {
     async fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Postgres(url) => {
-                let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12 };
+                let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12, patience: None };
                 Arc::new(Postgres::open(url, &config).await.unwrap())
             }
             Self::Sqlite(path) => Arc::new(Sqlite::open(path).unwrap()),

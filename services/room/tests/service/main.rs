@@ -49,7 +49,7 @@ impl Service {
     async fn start(place: &Place, log: &Log) -> Self {
         let process = Process::new();
         let config = RoomConfig { room_store: place.url.clone() };
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4 };
+        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None };
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
         // A SQLite file is free again once the last task of the service before has let go of it.
         let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;

@@ -52,7 +52,11 @@ impl Carrier {
     /// # Errors
     /// When they cannot be copied, or are not what a row says.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
-        each(files, "objects copied", async |object| copy(&*self.store, &*self.archive, object).await).await
+        let copied = each(files, "objects copied", async |object| copy(&*self.store, &*self.archive, object).await).await;
+        copied.map_err(|error| match error.is::<Error>() {
+            true => error.context("the store of their bytes (CONFAB_OBJECTS) does not give them"),
+            false => error.context("delete the file through the API, or put its bytes back"),
+        })
     }
 
     /// Reads the bytes of these files in the archive.
@@ -226,6 +230,9 @@ mod tests {
         carrier.export(files.as_bytes()).await.unwrap();
         carrier.archive.delete(key).await.unwrap();
         failed(carrier.verify(files.as_bytes()).await, "they are missing").await;
+        carrier.store.delete(key).await.unwrap();
+        let error = format!("{:#}", carrier.export(files.as_bytes()).await.unwrap_err());
+        assert_eq!(error, format!("delete the file through the API, or put its bytes back: the bytes of file {key}: they are missing"));
         let carrier = back(carrier);
         failed(carrier.import(files.as_bytes()).await, "they are missing").await;
         put(&*carrier.archive, key, "owt").await;

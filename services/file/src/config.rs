@@ -24,7 +24,7 @@ pub struct FileConfig {
     #[command(flatten)]
     pub objects: ObjectsConfig,
     /// Largest file, in bytes; at most 64 GiB
-    #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=LARGEST))]
+    #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = file_size)]
     pub max_file_size: u64,
     /// Most uploads at once in one process; further ones are answered 503
     #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value = "100", value_name = "N")]
@@ -36,6 +36,11 @@ pub struct FileConfig {
     /// How often such bytes are looked for
     #[arg(long, env = "CONFAB_SWEEP_EVERY", default_value = "1h", value_name = "DURATION", value_parser = some_time)]
     pub sweep_every: Duration,
+}
+
+fn file_size(text: &str) -> Result<u64, String> {
+    let size = text.parse().ok().filter(|size| (1..=LARGEST).contains(size));
+    size.ok_or_else(|| format!("must be a number of bytes from 1 to {LARGEST}, without a unit"))
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {
@@ -120,7 +125,14 @@ mod tests {
             assert!(Program::parse_from(["confab-file", bad]).check().is_err(), "{bad}");
         }
         assert!(Program::parse_from(["confab-file", "--max-file-size=68719476736"]).check().is_ok());
-        for bad in ["--max-file-size=0", "--max-file-size=68719476737", "--max-uploads=0", "--sweep-every=0s", "--room-url=nowhere"] {
+        for bad in [
+            "--max-file-size=0",
+            "--max-file-size=68719476737",
+            "--max-file-size=100MiB",
+            "--max-uploads=0",
+            "--sweep-every=0s",
+            "--room-url=nowhere",
+        ] {
             assert!(Program::try_parse_from(["confab-file", bad]).is_err(), "{bad}");
         }
     }

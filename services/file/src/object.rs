@@ -108,7 +108,15 @@ fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
     let Some(url) = url else { return Ok(Place::Directory(data_dir.join("objects"))) };
     match url.expose().split_once(':') {
         Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
-        Some(("s3", bucket)) if bucket.strip_prefix("//").is_some_and(is_bucket) => Ok(Place::Bucket(bucket[2..].into())),
+        // It is not quoted: who puts keys into it has made a mistake that must not be logged.
+        Some(("s3", bucket)) => {
+            let bucket = bucket.strip_prefix("//").filter(|bucket| is_bucket(bucket));
+            let bucket = bucket.context(
+                "CONFAB_OBJECTS must be s3://bucket, and a bucket's name 3 to 63 small letters, digits, hyphens and dots; \
+                 keys have settings of their own",
+            )?;
+            Ok(Place::Bucket(bucket.into()))
+        }
         _ => bail!("CONFAB_OBJECTS must be file:DIR or s3://bucket"),
     }
 }
@@ -147,10 +155,13 @@ mod tests {
         assert_eq!(place(None).unwrap(), Place::Directory("data/objects".into()));
         assert_eq!(place(Some("file:/x/y")).unwrap(), Place::Directory("/x/y".into()));
         assert_eq!(place(Some("s3://confab-files.eu")).unwrap(), Place::Bucket("confab-files.eu".into()));
-        for bad in
-            ["", "file:", "/x/y", "s3:confab", "s3://", "s3://ab", "s3://Confab", "s3://a/b", "s3://key:hunter2@confab", "gs://confab"]
-        {
-            assert_eq!(place(Some(bad)).unwrap_err().to_string(), "CONFAB_OBJECTS must be file:DIR or s3://bucket", "{bad}");
+        let refused = |bad: &str| place(Some(bad)).unwrap_err().to_string();
+        for bad in ["", "file:", "/x/y", "gs://confab"] {
+            assert_eq!(refused(bad), "CONFAB_OBJECTS must be file:DIR or s3://bucket", "{bad}");
+        }
+        for bad in ["s3:confab", "s3://", "s3://ab", "s3://Confab", "s3://a/b", "s3://key:hunter2@confab"] {
+            let error = refused(bad);
+            assert!(error.contains("a bucket's name 3 to 63 small letters") && !error.contains("hunter2"), "{bad}: {error}");
         }
     }
 

@@ -45,7 +45,7 @@ async fn write(archive: &Archive, held: Vec<Held>, partitions: u32, parts: &Part
     }
     let files = archive.read(confab_file::SCHEMA.name, FILES.name)?;
     let carrier = Carrier::new(&parts.file, storage, archive.objects())?;
-    let objects = carrier.export(files).await.context("a file that cannot be read can be deleted through the API")?;
+    let objects = carrier.export(files).await?;
     let manifest = Manifest::new(partitions, entries, objects);
     archive.finish(&manifest)?;
     Ok(manifest)

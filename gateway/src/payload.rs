@@ -15,10 +15,21 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
             return Error::field(name, "must be given");
         }
         match cause.split_once(", expected ") {
-            Some((_, expected)) => Error::field(&path, format!("must be {expected}")),
+            Some((_, expected)) => Error::field(&path, format!("must be {}", of_json(expected))),
             None => Error::field(&path, cause),
         }
     })
+}
+
+/// What Rust expects, as who writes JSON calls it.
+fn of_json(expected: &str) -> &str {
+    match expected {
+        "u32" | "u64" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    }
 }
 
 /// What is wrong with the text of a payload that is not of this type.

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(detail("message", "[]"), "the payload must be { roomId, content, clientMessageId?, fileIds? }");
         assert_eq!(detail("leaveRoom", r#"{"roomId":7}"#), "roomId must be a string");
         assert_eq!(detail("leaveRoom", "{}"), "roomId must be given");
-        assert_eq!(detail("joinRoom", &format!(r#"{{"roomId":{ROOM:?},"after":"x"}}"#)), "after must be u64");
+        assert_eq!(detail("joinRoom", &format!(r#"{{"roomId":{ROOM:?},"after":"x"}}"#)), "after must be a whole number");
         assert_eq!(detail("joinRoom", r#""x""#), "roomId must be a UUID");
     }
 }

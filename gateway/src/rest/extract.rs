@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(field(r#"{"roomId":"r","content":null}"#), named("content must be a string"));
         assert_eq!(field(r#"{"content":"x"}"#), named("roomId must be given"));
         assert_eq!(field(r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), named("fileIds[1] must be a string"));
+        assert_eq!(field(r#"{"roomId":"r","content":"x","fileIds":"a"}"#), named("fileIds must be an array"));
         let deep = format!(r#"{{"roomId":"r","content":"x","x":{}}}"#, "[".repeat(100_000));
         for bad in ["", "{", "[]", "null", "\"x\"", "{}{}", r#"{"content":"\ud800"}"#, &deep, r#"["r","x",null,null]"#] {
             assert_eq!(field(bad), (Code::InvalidRequest, None), "{bad:.40}");

@@ -72,6 +72,7 @@ pub async fn eventually(mut so: impl FnMut() -> bool) {
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
+    pub bytes: Bytes,
     /// Null when the body is not JSON.
     pub json: serde_json::Value,
 }
@@ -85,8 +86,9 @@ pub async fn send(routes: &Router, request: request::Builder) -> Answer {
 pub async fn send_body(routes: &Router, request: request::Builder, body: impl Into<Body>) -> Answer {
     let answer = routes.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
     let (head, body) = answer.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: head.status.as_u16(), headers: head.headers, json: serde_json::from_slice(&body).unwrap_or_default() }
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let json = serde_json::from_slice(&bytes).unwrap_or_default();
+    Answer { status: head.status.as_u16(), headers: head.headers, bytes, json }
 }
 
 /// Claims of a good token, with some changed; null removes one.

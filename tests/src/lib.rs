@@ -5,6 +5,7 @@ pub mod api;
 pub mod chaos;
 pub mod cluster;
 pub mod collector;
+pub mod command;
 pub mod contract;
 pub mod conversation;
 pub mod daemon;

@@ -1,10 +1,21 @@
-//! `guard DIRECTORY`: when its standard input ends, kills what works below the directory and removes it.
+//! The guard of a directory of servers: nothing of them outlives who started them.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
+
+/// Waits until its standard input ends; then kills what works below a directory and removes that
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The directory; it stays when KEEP_TEST_FILES is set
+    directory: PathBuf,
+}
+
 fn main() {
-    let Some(directory) = std::env::args_os().nth(1).map(std::path::PathBuf::from) else { return };
+    let Arguments { directory } = Arguments::parse();
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let deadline = Instant::now() + Duration::from_secs(10);
     // What is dying may still write, so that the directory is not empty at the first try.

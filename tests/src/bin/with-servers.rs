@@ -1,10 +1,11 @@
-//! `with-servers COMMAND…`: runs a command with a scratch Postgres, Redis and SeaweedFS, which it finds by `TEST_POSTGRES_URL`,
-//! `TEST_REDIS_URL` and `TEST_S3_URL`, and ends with its status. The servers are gone afterwards, however it ends.
+//! Runs a command with real servers beside it.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Parser;
+use confab_tests::command::{self, Beside};
 use confab_tests::guard::Guard;
 use confab_tests::plan::free_ports;
 use confab_tests::servers::postgres::Postgres;
@@ -12,10 +13,19 @@ use confab_tests::servers::{redis, seaweed};
 use confab_tests::wait::eventually;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Runs a command with a scratch Postgres, Redis and SeaweedFS, and ends with its status
+///
+/// The command finds them by TEST_POSTGRES_URL, TEST_REDIS_URL and TEST_S3_URL. They are gone afterwards, however it ends.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    command: Beside,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
-    let mut words = std::env::args_os().skip(1);
-    let program = words.next().context("usage: with-servers COMMAND…")?;
+    let Arguments { command } = Arguments::parse();
     let guard = Guard::new("servers")?;
     let directory = guard.directory();
     let port = free_ports(2 + seaweed::PORTS)?;
@@ -42,17 +52,17 @@ async fn main() -> anyhow::Result<ExitCode> {
 
     let temporary = directory.join("tmp");
     std::fs::create_dir(&temporary)?;
-    let mut command = tokio::process::Command::new(&program);
     // What tests leave in temporary files goes with the rest.
-    command.args(words).env("TMPDIR", temporary).env("TEST_POSTGRES_URL", postgres.url(None, "postgres"));
-    command.env("TEST_REDIS_URL", format!("redis://127.0.0.1:{bus_port}")).kill_on_drop(true);
-    command.env("TEST_S3_URL", format!("http://{}:{secret}@127.0.0.1:{s3_port}", seaweed::KEY));
-    let mut running = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    let mut running = command.spawn(&[
+        ("TMPDIR", temporary.display().to_string()),
+        ("TEST_POSTGRES_URL", postgres.url(None, "postgres")),
+        ("TEST_REDIS_URL", format!("redis://127.0.0.1:{bus_port}")),
+        ("TEST_S3_URL", format!("http://{}:{secret}@127.0.0.1:{s3_port}", seaweed::KEY)),
+    ])?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let status = tokio::select! {
-        status = running.wait() => status?.code(),
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
-    };
-    Ok(status.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(tokio::select! {
+        ended = running.wait() => command::status(ended?),
+        _ = interrupt.recv() => ExitCode::FAILURE,
+        _ = terminate.recv() => ExitCode::FAILURE,
+    })
 }

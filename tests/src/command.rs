@@ -1,0 +1,33 @@
+//! A command that a program of ours runs with something beside it.
+
+use std::ffi::OsString;
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Context;
+use tokio::process::{Child, Command};
+
+/// The command as the last of a program's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Beside {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Beside {
+    /// Runs it with these variables on top of ours. It is killed when its handle is dropped.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn spawn(&self, environment: &[(&str, String)]) -> anyhow::Result<Child> {
+        let (program, arguments) = self.command.split_first().context("no command")?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
+        command.spawn().with_context(|| format!("cannot run {}", program.display()))
+    }
+}
+
+/// A program's own status, once what it ran has ended; a signal is a failure.
+pub fn status(ended: ExitStatus) -> ExitCode {
+    ended.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -18,6 +18,7 @@ mod realtime;
 mod recovery;
 mod rest;
 mod rolling;
+mod starting;
 mod stickiness;
 #[cfg(test)] // Likewise.
 mod tracing;

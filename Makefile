@@ -7,6 +7,7 @@ SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-se
 FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)
+BROWSER := chromium:chromium
 # Where there is no newer one; it needs no engine to check docker-compose.yml.
 COMPOSE = $(shell docker compose version > /dev/null 2>&1 || echo docker-compose:docker-compose)
 
@@ -17,7 +18,7 @@ run: ## everything in one process on http://127.0.0.1:8080
 	cargo run --release
 
 test: ## every test; installs or starts what they need
-	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS) $(COMPOSE)
+	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS) $(COMPOSE) $(BROWSER)
 	@scripts/check-deploy.sh
 	@scripts/check-proto.sh
 	@scripts/ensure-seaweed.sh

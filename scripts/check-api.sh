@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is made of it, and that runs green.
+# Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is made of it, and that runs
+# green; Swagger UI works in a browser.
 # (That the document is the server's, and true, is tested end to end.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh
-tools=tests/postman/node_modules/.bin
+tools=tests/api-documents/node_modules/.bin
 
 "$tools/validate-api" docs/openapi.json
-node tests/postman/asyncapi.mjs docs/asyncapi.json
-if ! node tests/postman/generate.mjs | cmp - docs/postman_collection.json; then
+node tests/api-documents/asyncapi.mjs docs/asyncapi.json
+if ! node tests/api-documents/generate.mjs | cmp - docs/postman_collection.json; then
     echo "docs/postman_collection.json is not made of docs/openapi.json; \`make api-docs\` renews it"
     exit 1
 fi
 target/debug/with-embedded sh -c \
     "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --bail failure --reporters cli"
+target/debug/with-embedded node tests/api-documents/swagger.mjs

@@ -7,5 +7,5 @@ new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 cargo run --quiet --package confab-gateway --example openapi > "$new"
 cp "$new" docs/openapi.json
-node tests/postman/generate.mjs > "$new"
+node tests/api-documents/generate.mjs > "$new"
 cp "$new" docs/postman_collection.json

@@ -62,9 +62,10 @@ impl Pool {
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
         // The error of a bad URL may quote it, password and all; so it is not shown.
         let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
+        // Whatever the statistics say: a plan made for a small table is kept until it is analyzed, however it has grown by then.
         let session = format!(
             "-c search_path={schema} -c statement_timeout=3s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
-             -c default_transaction_isolation=read\\ committed -c jit=off {}",
+             -c default_transaction_isolation=read\\ committed -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off {}",
             pg.get_options().unwrap_or_default()
         );
         pg.options(&session)

@@ -1,5 +1,8 @@
 //! The log on Postgres.
 
+#[cfg(test)]
+mod reads;
+
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
@@ -34,9 +37,13 @@ const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
 
+/// In the order of the one index that has all of it, as an append seeks it.
 const FIND: &str = "/* find */
     SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
-    FROM log l LEFT JOIN events e ON e.partition = $1 AND e.room_id = $2 AND e.sender_id = $3 AND e.client_id = $4";
+    FROM log l LEFT JOIN (
+        SELECT * FROM events WHERE (partition, room_id, sender_id, client_id) >= ($1, $2, $3, $4)
+        ORDER BY partition, room_id, sender_id, client_id LIMIT 1
+    ) e ON e.partition = $1 AND e.room_id = $2 AND e.sender_id = $3 AND e.client_id = $4";
 
 const DELETED: &str = "/* mark_deleted */ SELECT partition, room_id, file_id
     FROM unnest($1, $2, $3) f (partition, room_id, file_id) JOIN deleted_files USING (partition, room_id, file_id)";

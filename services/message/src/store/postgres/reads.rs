@@ -1,0 +1,100 @@
+//! However much there is and whatever the planner believes of it, a statement reads what it is asked for and little more.
+
+use confab_common::config::Migrate;
+use confab_common::testing;
+
+use super::*;
+
+/// The events in the large room; its first sender has all of them.
+const MANY: i64 = 2000;
+
+fn one(n: i64) -> Arc<Draft> {
+    let body = Body { sender_username: "ada".into(), content: "x".into(), ..Body::default() };
+    let (room, sender, client_id) = (Uuid::from_u128(1), Uuid::from_u128(2), format!("message {n}"));
+    Arc::new(Draft { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
+}
+
+/// How many events the work reads, which is undone.
+async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<()>) -> i64 {
+    let counted = store.0.run(async |client| {
+        // Counted since the session has told it to everybody, which it does not while a transaction is open.
+        let so_far = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'events'::regclass";
+        client.batch_execute("BEGIN").await?;
+        let before = client.query_one(so_far, &[]).await?.get::<_, i64>(0);
+        work(client).await?;
+        let after = client.query_one(so_far, &[]).await?.get::<_, i64>(0);
+        client.batch_execute("ROLLBACK").await?;
+        Ok::<_, Error>(after - before)
+    });
+    counted.await.unwrap()
+}
+
+/// In sessions of their own, as each makes its plans when it needs them first.
+async fn every_statement_reads_little(url: &Secret, when: &str) {
+    let config = pg::PostgresConfig { migrate: Migrate::Off, postgres_connections: 1, patience: None };
+    let store = Postgres::open(url, &config).await.unwrap();
+    let (room, ten, bytes) = (Uuid::from_u128(1), 10_i64, i64::MAX);
+    let appends = async |client: &pg::Client| {
+        let drafts = [one(MANY + 1), one(1), one(MANY + 2)];
+        let appended = append(client, &drafts, 1).await.map_err(|error| Error::internal(format_args!("{error:?}")))?;
+        assert!(matches!(appended.outcomes[..], [Outcome::Appended(_), Outcome::Repeated(_), Outcome::Appended(_)]));
+        Ok(())
+    };
+    let finds = async |client: &pg::Client| {
+        for (n, there) in [(MANY / 2, true), (MANY + 1, false)] {
+            let draft = one(n);
+            let found = page(client, FIND, &[&1, &draft.room, &draft.sender, &draft.client_id], 1).await?.events;
+            assert_eq!(found.len(), usize::from(there), "{n}");
+        }
+        Ok(())
+    };
+    let pages = async |client: &pg::Client| {
+        let half = MANY / 2;
+        let pages = [
+            page(client, &LIST_NEWEST_FIRST, &[&1, &0_i64, &ten, &bytes, &room, &i64::MAX], 1).await?,
+            page(client, &LIST_OLDEST_FIRST, &[&1, &half, &ten, &bytes, &room, &i64::MAX], 1).await?,
+            page(client, &READ_LOG, &[&1, &half, &ten, &bytes], 1).await?,
+        ];
+        assert!(pages.iter().all(|page| page.events.len() == 10));
+        Ok(())
+    };
+    // Plans are made for the values at hand at first, and for any later.
+    for _ in 0..7 {
+        let reads = [reads(&store, appends).await, reads(&store, finds).await, reads(&store, pages).await];
+        // What was undone before is read, too.
+        assert!(reads.iter().all(|read| *read < MANY / 20), "{when}, appends, finds and pages read {reads:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_room() {
+    let url = testing::database().await;
+    let config = pg::PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: None };
+    let store = Postgres::open(&url, &config).await.unwrap();
+    store.open_log(4).await.unwrap();
+    let fill = async |rows: &str| {
+        let insert =
+            format!("INSERT INTO events (partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at) {rows}");
+        store.0.run(async |client| Ok::<_, Error>(client.batch_execute(&insert).await?)).await.unwrap();
+    };
+    // By itself nothing is analyzed.
+    store.0.execute("ALTER TABLE events SET (autovacuum_enabled = off)", &[]).await.unwrap();
+    let body = one(0).body.to_text().unwrap();
+    let (room, sender) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    fill(&format!(
+        "SELECT 1, n, '{room}', n, 1, gen_random_uuid(), '{sender}', 'message ' || n, '{body}', 1 FROM generate_series(1, {MANY}) n"
+    ))
+    .await;
+    store.0.execute("UPDATE partitions SET head = $1 WHERE partition = 1", &[&MANY]).await.unwrap();
+    store.0.execute("INSERT INTO room_heads VALUES (1, $1, $2)", &[&room, &MANY]).await.unwrap();
+    every_statement_reads_little(&url, "before it is analyzed").await;
+    store.0.execute("ANALYZE events", &[]).await.unwrap();
+    every_statement_reads_little(&url, "analyzed").await;
+    fill(&format!(
+        "SELECT n % 4, -n, gen_random_uuid(), 1, 1, gen_random_uuid(), gen_random_uuid(), 'm' || n, '{body}', 1 FROM generate_series(1, 30000) n"
+    ))
+    .await;
+    every_statement_reads_little(&url, "among many small rooms").await;
+    store.0.execute("ANALYZE events", &[]).await.unwrap();
+    every_statement_reads_little(&url, "among many small rooms, analyzed").await;
+}

@@ -52,7 +52,8 @@ impl Inbound {
     /// A parser that begins with what was read ahead of the upgrade.
     pub fn new(ahead: Bytes, max_packet: usize) -> Self {
         let beyond = ahead.len();
-        let codec = WebSocketContext::from_partially_read(ahead.into(), Role::Server, Some(config(max_packet)));
+        // A copy: what was read ahead stands in the HTTP connection's buffer of 8 KiB, which would be kept with it.
+        let codec = WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config(max_packet)));
         Self { codec, max_packet, beyond, largest: 0 }
     }
 

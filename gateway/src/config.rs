@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use confab_common::config::duration;
+use confab_common::config::{at_least_one, duration, some_time};
 use confab_common::grpc;
 
 /// Settings of the edge.
@@ -20,7 +20,7 @@ pub struct GatewayConfig {
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
     /// Most connections at once; further ones wait
-    #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT")]
+    #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Limits of real time.
     #[command(flatten)]
@@ -52,10 +52,10 @@ pub struct ForwardConfig {
 #[command(next_help_heading = "Real time")]
 pub struct RealtimeConfig {
     /// How often a socket is pinged
-    #[arg(long, env = "CONFAB_PING_INTERVAL", default_value = "25s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "CONFAB_PING_INTERVAL", default_value = "25s", value_name = "DURATION", value_parser = some_time)]
     pub ping_interval: Duration,
     /// How long a socket may take to answer a ping
-    #[arg(long, env = "CONFAB_PING_TIMEOUT", default_value = "20s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "CONFAB_PING_TIMEOUT", default_value = "20s", value_name = "DURATION", value_parser = some_time)]
     pub ping_timeout: Duration,
     /// Events a second that one socket may send, twice as many in a burst; 0 = any number
     #[arg(long, env = "CONFAB_MAX_EVENTS_PER_SECOND", default_value_t = 2000, value_name = "COUNT")]

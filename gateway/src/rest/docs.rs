@@ -70,8 +70,9 @@ fn file(path: &str, settings: Arc<Config<'static>>, gzip: bool) -> Result<Respon
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, weight)| {
-        let refused = weight.trim().strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
-        matches!(name.trim(), "gzip" | "x-gzip" | "*") && !refused
+        let weight = weight.trim().to_ascii_lowercase();
+        let refused = weight.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
+        ["gzip", "x-gzip"].iter().any(|gzip| gzip.eq_ignore_ascii_case(name.trim())) && !refused
     })
 }
 
@@ -87,8 +88,8 @@ mod tests {
     #[test]
     fn who_takes_gzip() {
         let takes = |accepts: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]));
-        assert!(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8", "*"].into_iter().all(takes));
-        assert!(!["", "identity", "br", "gzip;q=0", "gzip; q=0.000, br"].into_iter().any(takes));
+        assert!(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8", "GZIP"].into_iter().all(takes));
+        assert!(!["", "identity", "br", "gzip;q=0", "gzip; Q=0.000, br", "gzip;q=0, *"].into_iter().any(takes));
         assert!(!takes_gzip(&HeaderMap::new()));
     }
 

@@ -19,8 +19,8 @@ pub struct AuthConfig {
     /// Where accounts are kept: `sqlite:PATH` or `postgres://…` [default: auth.db in the data directory]
     #[arg(long, env = "CONFAB_AUTH_STORE", hide_env_values = true, value_name = "URL")]
     pub auth_store: Option<Secret>,
-    /// Key that signs tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, the same for every replica;
-    /// required with Postgres [default: with SQLite, made and kept in the data directory]
+    /// Key that signs tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random bytes;
+    /// the same for every replica, required with Postgres [default: with SQLite, made and kept in the data directory]
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
     /// How long a token is good: from 1s to 8760h

@@ -22,7 +22,7 @@ impl SigningKey {
     /// # Errors
     /// When it is none of these. The message does not quote the key.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it";
+        const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it, or the base64 of 32 bytes";
         // Some ways of passing an environment variable spell line breaks as `\n`.
         let text = text.replace("\\n", "\n");
         let base64 = text.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect::<String>();

@@ -145,6 +145,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a whole number with a unit: 250ms, 30s, 5m, 24h".into())
 }
 
+/// A count that is not 0.
+///
+/// # Errors
+/// When the text is none.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number from 1 on".into())
+}
+
+/// A duration that is not 0, as [`duration`] reads it.
+///
+/// # Errors
+/// When the text is none.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("must not be zero".into()) } else { Ok(time) })
+}
+
 /// Reads a program's settings from flags, `CONFAB_` variables and the files that `CONFAB_…_FILE` variables name.
 /// `--help`, `--version` and wrong flags end the process, as is usual.
 ///

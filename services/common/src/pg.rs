@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::Migrate;
+use crate::config::{Migrate, at_least_one};
 use crate::metrics::Postgres;
 use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, Secret};
@@ -36,7 +36,7 @@ pub struct PostgresConfig {
     #[arg(long, env = "CONFAB_MIGRATE", default_value = "auto", value_name = "auto|off")]
     pub migrate: Migrate,
     /// Most connections that one service's process opens to Postgres
-    #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N")]
+    #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = at_least_one)]
     pub postgres_connections: usize,
     /// How long to wait for Postgres, and not at all when it refuses: for a command that runs once. What serves waits for ever.
     #[arg(skip)]
@@ -194,9 +194,16 @@ impl Pool {
             }
             Migrate::Off => match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
                 Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(Ok(())),
-                Ok(_) => {
+                Ok(Ok(_)) => {
                     let reason = format!("the schema is older than version {newest}; run the migrate subcommand");
-                    Ok(Err(Obstacle { reason, passes: false }))
+                    Ok(Err(Obstacle { reason, passes: true }))
+                }
+                Ok(Err(error)) => {
+                    drop(Object::take(client));
+                    let (cause, missing) = (root_cause(&error), error.code() == Some(&SqlState::UNDEFINED_TABLE));
+                    let advice = if missing { ": not there yet, or not for this user; run the migrate subcommand" } else { "" };
+                    let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+                    Ok(Err(Obstacle { reason: format!("{cause}{advice}"), passes }))
                 }
                 Err(_) => {
                     drop(Object::take(client));

@@ -13,6 +13,9 @@ use crate::pg::PostgresConfig;
 /// How long a command that runs once waits for a store that is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a key that signs must have, in bytes: fewer can be guessed.
+const SHORTEST_KEY: usize = 16;
+
 /// Settings of whoever has a store.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
@@ -58,8 +61,10 @@ impl BusConfig {
     /// Finds out whether [`BusConfig::open`] would fail.
     ///
     /// # Errors
-    /// When the URL is wrong.
+    /// When the URL is wrong or the key too short.
     pub fn check(&self) -> anyhow::Result<()> {
+        let long = self.cluster_key.as_ref().is_none_or(|key| key.expose().len() >= SHORTEST_KEY);
+        ensure!(long, "CONFAB_CLUSTER_KEY must have at least {SHORTEST_KEY} characters; `openssl rand -base64 32` makes one");
         Bus::check(&self.bus)
     }
 
@@ -107,6 +112,16 @@ impl StoreUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_refused() {
+        let config = |key: Option<&str>| BusConfig { bus: "local:".into(), cluster_key: key.map(Secret::from) };
+        assert!(config(None).check().is_ok() && config(Some("0123456789abcdef")).check().is_ok());
+        for short in ["", "hunter2", "0123456789abcde"] {
+            let error = config(Some(short)).check().unwrap_err().to_string();
+            assert!(error.starts_with("CONFAB_CLUSTER_KEY must have") && (short.is_empty() || !error.contains(short)), "{error}");
+        }
+    }
 
     #[test]
     fn the_scheme_picks() {

@@ -110,6 +110,12 @@ pub struct Tally {
     pub sha256: String,
 }
 
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} rows with SHA-256 {}", self.rows, self.sha256)
+    }
+}
+
 /// Counts and hashes lines.
 pub struct Tallying {
     rows: u64,

@@ -54,7 +54,7 @@ impl Carrier {
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let copied = each(files, "objects copied", async |object| copy(&*self.store, &*self.archive, object).await).await;
         copied.map_err(|error| match error.is::<Error>() {
-            true => error.context("the store of their bytes (CONFAB_OBJECTS) does not give them"),
+            true => told(error),
             false => error.context("delete the file through the API, or put its bytes back"),
         })
     }
@@ -77,7 +77,7 @@ impl Carrier {
             copy(&*self.archive, &*self.store, object).await?;
             check(&*self.store, object).await
         };
-        each(files, "objects copied", carry).await
+        each(files, "objects copied", carry).await.map_err(told)
     }
 
     /// Finds out whether the store has objects that the archive has not: they would soon be swept away.
@@ -87,7 +87,7 @@ impl Carrier {
     pub async fn ensure_empty(&self) -> anyhow::Result<()> {
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.list(after, KEYS).await?;
+            let page = self.store.list(after, KEYS).await.map_err(|error| told(error.into()))?;
             for stored in &page {
                 let known = self.archive.read(stored.key, 0, 0).await?.is_some();
                 ensure!(known, "the object store has files of its own, such as {}; name an empty one in CONFAB_OBJECTS", stored.key);
@@ -97,6 +97,14 @@ impl Carrier {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+/// An error of a store with where that is said to be.
+fn told(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<Error>() {
+        true => error.context("the store of the files' bytes (CONFAB_OBJECTS) refuses or is away; the log says which"),
+        false => error,
     }
 }
 

@@ -1,9 +1,8 @@
 //! Settings of the file service.
 
-use std::num::NonZero;
 use std::time::Duration;
 
-use confab_common::config::duration;
+use confab_common::config::{at_least_one, duration, some_time};
 use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
@@ -27,8 +26,8 @@ pub struct FileConfig {
     #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = file_size)]
     pub max_file_size: u64,
     /// Most uploads at once in one process; further ones are answered 503
-    #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value = "100", value_name = "N")]
-    pub max_uploads: NonZero<u32>,
+    #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 100, value_name = "N", value_parser = at_least_one)]
+    pub max_uploads: usize,
     /// How old bytes that belong to no file must be to be removed: older than any upload that is under way. Longer while a
     /// backup is restored
     #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
@@ -41,10 +40,6 @@ pub struct FileConfig {
 fn file_size(text: &str) -> Result<u64, String> {
     let size = text.parse().ok().filter(|size| (1..=LARGEST).contains(size));
     size.ok_or_else(|| format!("must be a number of bytes from 1 to {LARGEST}, without a unit"))
-}
-
-fn some_time(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|time| if time.is_zero() { Err("must not be zero".into()) } else { Ok(time) })
 }
 
 impl FileConfig {
@@ -115,7 +110,7 @@ mod tests {
         // Where the gateway looks for it unless told otherwise.
         assert_eq!(program.common.listen.port(), 50054);
         let FileConfig { max_file_size, max_uploads, orphan_age, sweep_every, .. } = program.own.file;
-        assert_eq!((max_file_size, max_uploads.get()), (104_857_600, 100));
+        assert_eq!((max_file_size, max_uploads), (104_857_600, 100));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
     }
 

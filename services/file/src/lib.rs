@@ -71,7 +71,7 @@ pub async fn start(
         relay,
         cleanup,
         max_size: config.max_file_size,
-        uploads: Arc::new(Semaphore::new(config.max_uploads.get() as usize)),
+        uploads: Arc::new(Semaphore::new(config.max_uploads)),
     };
     let server = FileServiceServer::new(FileApi::new(files));
     Ok(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))

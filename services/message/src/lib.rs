@@ -147,7 +147,11 @@ pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> any
         ensure!(path.exists(), "there is no log in {}; is CONFAB_MESSAGE_STORE or CONFAB_DATA_DIR right?", path.display());
     }
     let (store, _) = open_store(config, &storage.once()).await?;
-    println!("{}", store.renew_epoch().await.context("renewing the epoch")?);
+    let epoch = store.renew_epoch().await.map_err(|error| match error.code {
+        Code::NotFound => anyhow::anyhow!("there is no log in this database; has Confab run on it?"),
+        _ => anyhow::Error::from(error).context("renewing the epoch"),
+    })?;
+    println!("{epoch}");
     Ok(())
 }
 

@@ -42,12 +42,12 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     }
     arrived.push(("objects".to_owned(), objects));
     for ((name, is), (_, was)) in arrived.iter().zip(manifest.tallies()) {
-        ensure!(is == was, "{name} is not what was exported: {is:?} instead of {was:?}; nothing but files was imported");
+        ensure!(is == was, "{name} is not what was exported: {is} instead of {was}; nothing but files was imported");
     }
     let mut filled = Vec::new();
     for store in held {
         let name = store.schema.name;
-        let advice = || format!("the {name} store is not filled, but these are: {filled:?}; empty them and import again");
+        let advice = || format!("the {name} store is not filled, but these are: {}; empty them and import again", filled.join(", "));
         store.commit().await.with_context(advice)?;
         filled.push(name);
     }
@@ -66,11 +66,11 @@ async fn verify(
     let tables = schemas.flat_map(|schema| schema.tables.iter().map(move |table| (schema, table)));
     for ((schema, table), entry) in tables.zip(&manifest.tables) {
         let found = tally(archive.read(schema.name, table.name)?)?;
-        ensure!(found == entry.tally, "{}.{} is {found:?} instead of {:?}", schema.name, table.name, entry.tally);
+        ensure!(found == entry.tally, "{}.{} is {found} instead of {}", schema.name, table.name, entry.tally);
         rows(table, archive.read(schema.name, table.name)?).try_for_each(|row| row.map(drop))?;
     }
     let objects = carrier.verify(files(archive)?).await?;
-    ensure!(objects == manifest.objects, "its objects are {objects:?} instead of {:?}", manifest.objects);
+    ensure!(objects == manifest.objects, "its objects are {objects} instead of {}", manifest.objects);
     Ok(())
 }
 

@@ -186,8 +186,8 @@ mod tests {
         assert!(!reachable(&below, 65_534));
         fs::remove_dir_all(open).unwrap();
         assert_eq!(
-            elsewhere(Path::new("/root/confab/.run/data/postgres-1")),
-            Path::new("/var/tmp/confab-root-confab-.run-data-postgres-1")
+            elsewhere(Path::new("/home/ada/confab/.run/data/postgres-1")),
+            Path::new("/var/tmp/confab-home-ada-confab-.run-data-postgres-1")
         );
     }
 }

@@ -24,10 +24,8 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
 /// What Rust expects, as who writes JSON calls it.
 fn of_json(expected: &str) -> &str {
     match expected {
-        "u32" | "u64" => "a whole number",
+        "u32" | "u64" | "usize" => "a whole number",
         "a sequence" => "an array",
-        "a map" => "an object",
-        other if other.starts_with("struct ") => "an object",
         other => other,
     }
 }

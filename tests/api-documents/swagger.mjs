@@ -13,7 +13,7 @@ const signup = await fetch(`${url}/api/auth/signup`, {
 const { token } = await signup.json();
 
 const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  executablePath: "/usr/bin/chromium",
   // Root has no sandbox; the page is our own.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });

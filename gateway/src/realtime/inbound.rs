@@ -52,8 +52,7 @@ impl Inbound {
     /// A parser that begins with what was read ahead of the upgrade.
     pub fn new(ahead: Bytes, max_packet: usize) -> Self {
         let beyond = ahead.len();
-        // A copy: what was read ahead stands in the HTTP connection's buffer of 8 KiB, which would be kept with it.
-        let codec = WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config(max_packet)));
+        let codec = WebSocketContext::from_partially_read(alone(ahead), Role::Server, Some(config(max_packet)));
         Self { codec, max_packet, beyond, largest: 0 }
     }
 
@@ -111,6 +110,11 @@ pub fn discard(stream: &TcpStream) -> bool {
     }
 }
 
+/// What was read ahead, without the HTTP connection's buffer of 8 KiB in which it stands and which would be kept with it.
+fn alone(ahead: Bytes) -> Vec<u8> {
+    ahead.to_vec()
+}
+
 fn config(max_packet: usize) -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(KEPT).max_message_size(Some(max_packet)).max_frame_size(Some(max_packet))
 }
@@ -155,6 +159,16 @@ impl Write for Feed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_buffer_of_the_request_is_not_kept() {
+        let mut buffer = bytes::BytesMut::with_capacity(8192);
+        for ahead in ["", "ahead"] {
+            buffer.extend_from_slice(ahead.as_bytes());
+            let kept = alone(std::mem::replace(&mut buffer, bytes::BytesMut::with_capacity(8192)).freeze());
+            assert_eq!((kept.as_slice(), kept.capacity()), (ahead.as_bytes(), ahead.len()));
+        }
+    }
 
     fn masked(payload: &[u8]) -> Vec<u8> {
         let mut client = WebSocketContext::new(Role::Client, None);

@@ -199,7 +199,6 @@ impl Pool {
                     Ok(Err(Obstacle { reason, passes: true }))
                 }
                 Ok(Err(error)) => {
-                    drop(Object::take(client));
                     let (cause, missing) = (root_cause(&error), error.code() == Some(&SqlState::UNDEFINED_TABLE));
                     let advice = if missing { ": not there yet, or not for this user; run the migrate subcommand" } else { "" };
                     let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);

@@ -49,6 +49,28 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
 }
 
 #[tokio::test]
+async fn who_may_not_read_the_schema_is_told_so() {
+    let url = testing::database().await;
+    let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+    let pool = Pool::open(&url, "private", refinery::Runner::new(&newest), &config).await.expect("a pool");
+    // A role is of the whole server, and so is its name.
+    let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
+    let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
+    pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
+    let outsider = format!("postgres://{database}:hunter2@{address}/{database}").into();
+    for (grant, why) in
+        [("SELECT", "not for this user; run the migrate"), (&format!("GRANT USAGE ON SCHEMA private TO {database}"), "permission denied")]
+    {
+        pool.execute(grant, &[]).await.expect("the right to look");
+        let config = PostgresConfig { migrate: Migrate::Off, ..config.clone() };
+        let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config).await;
+        let error = opened.err().expect("a refusal").to_string();
+        assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn patience_ends() {
     let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
     // Nobody listens on the first port.

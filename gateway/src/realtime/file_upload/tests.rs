@@ -37,6 +37,7 @@ fn payloads() {
         (json!({ "data": { "type": "Buffer", "data": [1, 2] } }), "data must be binary data"),
         (json!({ "data": { "_placeholder": false, "num": 0 } }), "data must be binary data"),
         (json!({ "data": { "_placeholder": true, "num": 2 } }), "data must be binary data"),
+        (json!({ "data": { "_placeholder": true, "num": -1 } }), "data.num must be a whole number"),
         (json!({ "roomId": "x" }), "roomId must be a UUID"),
         (json!({ "name": 5 }), "name must be a string"),
         (json!({ "clientMessageId": "" }), "clientMessageId must be 1 to 128 bytes"),

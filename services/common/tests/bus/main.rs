@@ -32,7 +32,7 @@ async fn next(notices: &mut Notices) -> Notice {
     timeout(PATIENCE, notices.next()).await.expect("a notice in time").expect("a living bus")
 }
 
-async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
+async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let becoming = async {
         while !so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -132,8 +132,8 @@ impl Stall {
             let mut sockets = Vec::new();
             while !self.over.load(Ordering::Relaxed) {
                 let before = sockets.len();
-                let open = WebSocket::open_ports()?;
-                sockets.retain(|socket: &WebSocket| socket.port().is_ok_and(|port| open.contains(&port)));
+                let open = WebSocket::open_connections()?;
+                sockets.retain(|socket: &WebSocket| socket.ends().is_ok_and(|ends| open.contains(&ends)));
                 self.closes.fetch_add((before - sockets.len()) as u64, Ordering::Relaxed);
                 while sockets.len() < count {
                     sockets.push(self.socket().await?);

@@ -1,9 +1,11 @@
 //! A session over WebSocket alone, down to its frames.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use procfs::net::{TcpNetEntry, TcpState};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,8 +23,9 @@ const UPGRADE: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// A connection's state in `/proc/net/tcp` while neither end has closed it.
-const ESTABLISHED: &str = "01";
+/// A connection as its server's end sees it: its own address and the client's. Clients of several servers may have the same
+/// port.
+pub type Ends = (SocketAddr, SocketAddr);
 
 /// An upgrade that was refused: status and body.
 #[derive(Debug)]
@@ -216,33 +219,26 @@ impl WebSocket {
     ///
     /// # Errors
     /// When the server has closed the connection, even if this end has not read so far.
-    pub fn unread(&self) -> anyhow::Result<u64> {
-        let port = format!(":{:04X}", self.output.local_addr()?.port());
-        let table = std::fs::read_to_string("/proc/net/tcp")?;
-        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let mut of_server = rows.filter(|row| row.get(2).is_some_and(|peer| peer.ends_with(&port)));
-        let row = of_server.find(|row| row[3] == ESTABLISHED).context("the connection is closed")?;
-        let (to_send, _) = row[4].split_once(':').context("its queues")?;
-        Ok(u64::from_str_radix(to_send, 16)?)
+    pub fn unread(&self) -> anyhow::Result<u32> {
+        let ends = self.ends()?;
+        let mut open = established()?.filter(|connection| (connection.local_address, connection.remote_address) == ends);
+        Ok(open.next().context("the connection is closed")?.tx_queue)
     }
 
-    /// This end's port.
+    /// Which connection this is.
     ///
     /// # Errors
-    /// When the connection is broken.
-    pub fn port(&self) -> std::io::Result<u16> {
-        Ok(self.output.local_addr()?.port())
+    /// When it is broken.
+    pub fn ends(&self) -> std::io::Result<Ends> {
+        Ok((self.output.peer_addr()?, self.output.local_addr()?))
     }
 
-    /// The ports of peers whose connections the other end has not closed. To read the system's table is slow.
+    /// The connections that their servers have not closed. To read the system's table is slow.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub fn open_ports() -> std::io::Result<HashSet<u16>> {
-        let table = std::fs::read_to_string("/proc/net/tcp")?;
-        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let peers = rows.filter(|row| row.get(3) == Some(&ESTABLISHED)).filter_map(|row| row[2].rsplit_once(':'));
-        Ok(peers.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok()).collect())
+    pub fn open_connections() -> anyhow::Result<HashSet<Ends>> {
+        Ok(established()?.map(|connection| (connection.local_address, connection.remote_address)).collect())
     }
 
     /// The next packet, whatever it is but a ping.
@@ -342,4 +338,40 @@ impl Client for WebSocket {
 
 fn code(payload: &[u8]) -> Option<u16> {
     payload.first_chunk().map(|code| u16::from_be_bytes(*code))
+}
+
+/// This machine's connections that neither end has closed.
+fn established() -> anyhow::Result<impl Iterator<Item = TcpNetEntry>> {
+    Ok(procfs::net::tcp()?.into_iter().filter(|connection| connection.state == TcpState::Established))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn from(port: u16, listener: &TcpListener) -> (WebSocket, TcpStream) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], port).into()).unwrap();
+        let stream = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (input, output) = stream.into_split();
+        let (input, inbox) = (BufReader::new(input), Inbox::default());
+        let client = WebSocket { input, output, inbox, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 };
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn clients_of_two_servers_are_told_apart_though_their_ports_are_the_same() {
+        let [one, two] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let (first, server) = from(0, &one).await;
+        let (second, other) = from(first.ends().unwrap().1.port(), &two).await;
+        let held = WebSocket::open_connections().unwrap();
+        assert!(held.contains(&first.ends().unwrap()) && held.contains(&second.ends().unwrap()));
+        drop(server);
+        assert!(first.unread().is_err());
+        assert_eq!(second.unread().unwrap(), 0);
+        drop(other);
+        assert!(second.unread().is_err());
+    }
 }

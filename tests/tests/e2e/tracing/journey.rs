@@ -37,6 +37,13 @@ fn is_delivered(trace: &[Span]) -> bool {
     gateways.collect::<HashSet<_>>().len() == 2
 }
 
+/// The one that another is linked to, once it is told together with its statement.
+fn lead(spans: &[Span], linked: &Span) -> Option<Span> {
+    let lead = spans.iter().find(|lead| linked.links == [lead.id.as_str()])?;
+    let wrote = |sql: &Span| sql.name == "postgres append" && sql.parent == lead.id;
+    spans.iter().any(wrote).then(|| lead.clone())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     let (collector, cluster) = super::cluster().await;
@@ -92,15 +99,20 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     }
     let delivered = |spans: &[Span]| {
         let traces = spans.iter().filter(is_send).map(|span| span.trace.clone()).collect::<HashSet<_>>();
-        (traces.len() == 41 && traces.iter().all(|trace| is_delivered(&collector.trace(trace)))).then_some(())
+        (traces.len() == 41 && traces.iter().all(|trace| is_delivered(&collector.trace(trace)))).then_some(traces)
     };
-    collector.until("all traces", delivered).await.unwrap();
-    let spans = collector.spans();
-    let linked = spans.iter().filter(|span| span.name == "append" && !span.links.is_empty()).collect::<Vec<_>>();
-    assert!(!linked.is_empty(), "nothing went together");
-    for span in linked {
-        let lead = spans.iter().find(|lead| span.links == [lead.id.as_str()]).unwrap();
+    let traces = collector.until("all traces", delivered).await.unwrap();
+    // What a batch is seen in ends after its messages are delivered, and is told later.
+    let joined = |spans: &[Span]| {
+        let appends = spans.iter().filter(|span| span.name == "append" && traces.contains(&span.trace)).collect::<Vec<_>>();
+        let told = appends.iter().map(|span| &span.trace).collect::<HashSet<_>>();
+        let linked = appends.iter().filter(|span| !span.links.is_empty());
+        let leads = linked.map(|span| Some(((*span).clone(), lead(spans, span)?))).collect::<Option<Vec<_>>>()?;
+        (told.len() == traces.len()).then_some(leads)
+    };
+    let joined = collector.until("the batches", joined).await.unwrap();
+    assert!(!joined.is_empty(), "nothing went together");
+    for (span, lead) in joined {
         assert!(lead.name == "append" && lead.trace != span.trace && lead.links.is_empty());
-        assert!(spans.iter().any(|sql| sql.name == "postgres append" && sql.parent == lead.id));
     }
 }

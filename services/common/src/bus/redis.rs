@@ -9,8 +9,8 @@ use aws_lc_rs::{constant_time, hmac};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use redis::Client;
-use redis::aio::{PubSubSink, PubSubStream};
+use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
+use redis::{AsyncConnectionConfig, Client};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -88,7 +88,7 @@ async fn publish(client: Client, mut publications: mpsc::Receiver<Queued>) {
             }
         }
         if connection.is_none() && !pipeline.is_empty() {
-            connection = timeout(CONNECT, client.get_multiplexed_async_connection()).await.ok().and_then(Result::ok);
+            connection = connect(&client).await;
         }
         let sent = match &mut connection {
             _ if pipeline.is_empty() => true,
@@ -107,6 +107,12 @@ async fn publish(client: Client, mut publications: mpsc::Receiver<Queued>) {
         }
         batch.clear();
     }
+}
+
+/// A connection for publications. It has no limit of its own, which would be half a second: answers are bounded here.
+async fn connect(client: &Client) -> Option<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    timeout(CONNECT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
 }
 
 struct Listener {

@@ -7,6 +7,7 @@ use confab_common::{Secret, testing};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use redis::AsyncCommands;
 
+use super::redis_server::connection;
 use super::{channel, eventually, listen, payload, redis};
 
 /// How many payloads were dropped for that reason, by anybody in this process.
@@ -19,8 +20,7 @@ fn dropped(reason: &str) -> u64 {
 }
 
 async fn publish_raw(channel: &str, payloads: &[Vec<u8>]) {
-    let client = ::redis::Client::open(testing::redis().expose()).expect("a valid URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("the test run's Redis");
+    let mut connection = connection(&testing::redis()).await.expect("the test run's Redis");
     for payload in payloads {
         let _: u64 = connection.publish(channel, payload).await.expect("published");
     }

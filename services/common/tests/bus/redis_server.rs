@@ -1,53 +1,44 @@
 //! A Redis of the test's own, which can be killed, stopped and started again where it was.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use confab_common::Secret;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tokio::net::TcpSocket;
 
 use super::eventually;
 
 pub struct RedisServer {
-    port: u16,
+    address: SocketAddr,
+    /// Never listens: it keeps the port from everybody else while Redis is away.
+    _held: TcpSocket,
     process: Option<Child>,
 }
 
 impl RedisServer {
     pub async fn start() -> Self {
-        loop {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its number").port();
-            let mut server = Self { port, process: None };
-            if server.comes_up().await {
-                return server;
-            }
-        }
+        let held = TcpSocket::new_v4().expect("a socket");
+        held.set_reuseaddr(true).expect("an option");
+        held.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let mut server = Self { address: held.local_addr().expect("its address"), _held: held, process: None };
+        server.restart().await;
+        server
     }
 
     /// Starts it, empty, and waits until it answers.
     pub async fn restart(&mut self) {
-        assert!(self.comes_up().await, "redis ends at once; is its port taken?");
-    }
-
-    /// Starts it and waits until it answers, and not somebody else who has taken the port meanwhile; `false` when it ends.
-    async fn comes_up(&mut self) -> bool {
-        let port = self.port.to_string();
+        let port = self.address.port().to_string();
         let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"];
         let process = Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut process = process.expect("redis-server");
-        let own = process.id();
-        let mut ended = false;
-        eventually("redis answers or ends", async || {
-            ended = process.try_wait().expect("its state").is_some();
-            ended || self.answers(own).await.unwrap_or(false)
-        })
-        .await;
-        self.process = Some(process);
-        !ended
+        self.process = Some(process.expect("redis-server"));
+        eventually("redis answers", async || self.info("server").await.is_ok()).await;
     }
 
-    async fn answers(&self, own: u32) -> redis::RedisResult<bool> {
-        let mut connection = redis::Client::open(self.url().expose())?.get_multiplexed_async_connection().await?;
-        let answer: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        Ok(answer.contains(&format!("process_id:{own}\r\n")))
+    /// A section of what it says of itself.
+    pub async fn info(&self, section: &str) -> redis::RedisResult<String> {
+        redis::cmd("INFO").arg(section).query_async(&mut connection(&self.url()).await?).await
     }
 
     pub fn kill(&mut self) {
@@ -64,7 +55,7 @@ impl RedisServer {
     }
 
     pub fn url(&self) -> Secret {
-        format!("redis://127.0.0.1:{}", self.port).into()
+        format!("redis://{}", self.address).into()
     }
 }
 
@@ -72,4 +63,10 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A plain connection, which waits for as long as it takes.
+pub async fn connection(url: &Secret) -> redis::RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    redis::Client::open(url.expose())?.get_multiplexed_async_connection_with_config(&config).await
 }

@@ -1,12 +1,13 @@
 //! The whole cluster on one machine without containers: `make cluster-up` and the end-to-end tests run the same code.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::Signal;
+use tokio::net::TcpSocket;
 
 use crate::daemon::Daemon;
 use crate::guard::Guard;
@@ -190,8 +191,9 @@ impl Cluster {
         let daemon = self.daemon(member)?;
         let name = format!("{}-{} is ready", member.0.name(), member.1);
         let probe = async || match self.is_ready(member).await {
+            // Somebody else may be at its port.
+            _ if daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
             true => Some(Ok(())),
-            false if daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
             false => None,
         };
         eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
@@ -279,7 +281,7 @@ impl Cluster {
         }
         for port in ports {
             // One who is dying may hold it a moment longer than he can be seen.
-            let free = async || TcpListener::bind(("127.0.0.1", port)).ok().map(drop);
+            let free = async || is_free(port).ok();
             let free = eventually("the port is free", Duration::from_secs(2), free).await;
             free.with_context(|| format!("port {port} is taken by another program"))?;
         }
@@ -347,4 +349,11 @@ pub fn running(directory: &std::path::Path) -> Vec<Member> {
 
 fn text(daemon: &Daemon) -> String {
     daemon.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// Whether nobody listens at a port. The question itself does not listen: a balancer would take it for who is back.
+fn is_free(port: u16) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(([127, 0, 0, 1], port).into())
 }

@@ -46,8 +46,9 @@ impl Embedded {
         self.daemon.spawn().await?;
         let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
         let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
-            true => Some(Ok(())),
-            false => self.daemon.running().is_none().then(|| Err(anyhow::anyhow!("it has ended"))),
+            // And not somebody else at its port.
+            true if self.daemon.running().is_some() => Some(Ok(())),
+            _ => self.daemon.running().is_none().then(|| Err(anyhow::anyhow!("it has ended"))),
         };
         eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
     }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 
@@ -182,11 +182,12 @@ pub fn file(directory: &Path, (role, n): Member, suffix: &str) -> PathBuf {
 /// # Errors
 /// When there is no such row.
 pub fn free_ports(count: u16) -> anyhow::Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = (std::process::id() % 97) as u16;
-    let blocks = 19_000 / count;
-    (0..blocks)
-        .map(|_| 11_000 + (own.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % blocks) * count)
+    // One row after another, so that no two of a process meet before all are through.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id() % 97 * 190;
+    let next = || NEXT.fetch_add(count.into(), Ordering::Relaxed);
+    (0..19_000 / count)
+        .map(|_| 11_000 + (own.wrapping_add(next()) % u32::from(19_000 - count)) as u16)
         .find(|first| (*first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
         .with_context(|| format!("no {count} free ports in a row"))
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 /// A process that stands still until this is dropped.
 struct StandingStill(Daemon);
@@ -105,7 +105,8 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     let mut listener = member(&gateways[1], &owner, &room).await.unwrap();
     let mut say = async || {
         let sent = gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
-        assert_eq!(listener.event("message").await.unwrap(), sent);
+        // What was answered with an error may have been sent all the same.
+        while listener.event("message").await.unwrap() != sent {}
         Some(())
     };
     say().await.unwrap();
@@ -128,7 +129,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     for member in gone {
         cluster.start(*member).await.unwrap();
     }
-    eventually("a message arrives", 3 * SOON, say).await.unwrap();
+    eventually("a message arrives", SOON, say).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

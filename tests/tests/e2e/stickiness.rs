@@ -12,6 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Stock clients of the large test, how many share a process, a room, and connect at once.
 const CLIENTS: usize = 1000;
@@ -146,7 +147,8 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
             if connected <= left {
                 return None;
             }
-            let ack = socket.emit("joinRoom", json!({"roomId": room})).await.ok()?;
+            // Who loses its session meanwhile is never answered.
+            let ack = timeout(Duration::from_secs(3), socket.emit("joinRoom", json!({"roomId": room}))).await.ok()?.ok()?;
             (ack["ok"] == true && states(socket, "disconnect") == left).then_some(())
         };
         eventually("it is back in its room", Duration::from_secs(30), again).await.unwrap();

@@ -1,11 +1,10 @@
 //! Messages that name files.
 
+use super::{Scene, fails, url};
 use confab_tests::api::{Answer, unique};
+use confab_tests::raw::PATIENCE;
 use confab_tests::stock::{Report, Stock, Transports};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-use super::{Scene, fails, url};
 
 everywhere!(roomless_files_go_to_the_room, by_socket_as_well, what_cannot_be_attached, refused_together, a_repeat_names_the_first);
 
@@ -70,7 +69,7 @@ async fn by_socket_as_well(scene: Scene) {
     let history = scene.history().await;
     assert_eq!(acks.iter().map(|ack| ack["message"].clone()).collect::<Vec<_>>(), history[1..]);
     let heard = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
-    socket.until("the messages", Duration::from_secs(5), heard).await.unwrap();
+    socket.until("the messages", PATIENCE, heard).await.unwrap();
 
     let unknown = socket.emit("message", message("x", json!([uuid::Uuid::now_v7()]))).await.unwrap();
     assert_eq!((&unknown["ok"], &unknown["error"]["code"]), (&json!(false), &json!("not_found")));

@@ -102,7 +102,7 @@ async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
     for path in [url(&one), url(&two), &format!("/api/files?roomId={}", scene.room)] {
         // Rights are remembered for less than a second.
         let unknown = async || (scene.get(path).await.status == 404).then_some(());
-        eventually("the room and its files are unknown", Duration::from_secs(1), unknown).await?;
+        eventually("the room and its files are unknown", SOON, unknown).await?;
     }
     gone(objects, &[&one, &two]).await
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_tests::api::unique;
-use confab_tests::raw::{Client, Polling};
+use confab_tests::raw::{Client, PATIENCE, Polling};
 use confab_tests::stock::{Report, Socket, Stock, Transports, bytes, bytes_as};
 use serde_json::{Value, json};
 
@@ -178,7 +178,7 @@ async fn refusals(scene: Scene) {
     // Without a callback it is told as `error`.
     socket.tell("fileUpload", vec![json!({})]);
     let told = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
-    socket.until("an error", Duration::from_secs(5), told).await.unwrap();
+    socket.until("an error", PATIENCE, told).await.unwrap();
     assert_eq!(socket.events("error")[0]["code"], "invalid_request");
 
     // The largest that there may be, and the same socket all along.

@@ -1,7 +1,5 @@
 //! What no conforming client sends, over long-polling and during the upgrade.
 
-use std::time::Duration;
-
 use confab_tests::raw::{Client, Polling, Refused, WebSocket, connect};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -122,7 +120,7 @@ async fn a_probe_that_comes_to_nothing_leaves_the_session_polling() {
     assert!(WebSocket::probe(&scene.url, client.sid()).await.unwrap().is_err());
     assert_eq!(client.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);
     assert_eq!(client.poll().await.unwrap(), ["6"]);
-    stalled.closed(Duration::from_secs(15)).await.unwrap();
+    stalled.closed(3 * SOON).await.unwrap();
     // And then the way is free for one that does.
     let mut socket = upgrade(&scene, &client).await.unwrap();
     let ack = socket.emit("message", scene.message("upgraded")).await.unwrap();

@@ -1,7 +1,5 @@
 //! A client that does not read is closed, and nobody else waits for it.
 
-use std::time::Duration;
-
 use confab_tests::raw::{Client, WebSocket};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -66,7 +64,7 @@ async fn who_reads_nothing_for_ten_seconds_is_closed() {
         }
     }
     let gone = async || slow.unread().is_err().then_some(());
-    eventually("it is closed", Duration::from_secs(15), gone).await.unwrap();
+    eventually("it is closed", 3 * SOON, gone).await.unwrap();
     // It hears what was on its way, and then the end, though not an event more.
     let late: Value = scene.post("late").await.unwrap();
     slow.closed(SOON).await.unwrap();

@@ -9,8 +9,8 @@ use confab_tests::raw::{Client, WebSocket};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// Leaving waits for the collector for a second; the rest is for a busy machine.
-const LEAVES: Duration = Duration::from_secs(5);
+/// Leaving waits for the collector for a second, an export by itself for ten; the rest is for a busy machine.
+const LEAVES: Duration = Duration::from_secs(9);
 
 async fn chats_and_leaves(server: &Embedded) {
     let api = Api::new(server.url());
@@ -25,6 +25,7 @@ async fn chats_and_leaves(server: &Embedded) {
             assert_eq!(socket.ack(number).await.unwrap()["ok"], true);
         }
     }
+    drop(socket);
     server.daemon().leave(LEAVES).await.unwrap();
 }
 

@@ -98,7 +98,7 @@ mod tests {
     async fn it_does_not_wait_for_long() {
         let started = Instant::now();
         assert!(asked(None).await.unwrap_err().starts_with("no answer from 127.0.0.1:"));
-        assert!(started.elapsed() < Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(15));
     }
 
     #[test]

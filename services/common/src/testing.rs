@@ -5,8 +5,15 @@ mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use tonic::body::Body;
+use tower::service_fn;
+use tower::util::{BoxCloneSyncService, ServiceExt};
 
 use crate::Secret;
+use crate::grpc::{Call, Transport};
 
 pub use leaving::leave_in_silence;
 pub use wire::Wire;
@@ -21,6 +28,14 @@ pub fn directory() -> PathBuf {
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("a temporary directory");
     path
+}
+
+/// The same transport for a busy machine: a call that does not say how long it may take has a minute.
+pub fn patient(transport: Transport) -> Transport {
+    BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+        request.extensions_mut().get_or_insert(Call::within(Duration::from_secs(60)));
+        transport.clone().oneshot(request)
+    }))
 }
 
 /// The URL of a fresh, empty database on the test run's Postgres server.

@@ -8,6 +8,11 @@ use confab_common::testing::{self, Wire};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
 
+/// For what does not pass by waiting, but may take a while to be heard of.
+const LONG: Duration = Duration::from_secs(60);
+/// For what might pass.
+const SHORT: Duration = Duration::from_secs(1);
+
 async fn pool(connections: usize) -> (Pool, Wire) {
     let wire = Wire::to(&testing::database().await).await;
     let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: connections, patience: None };
@@ -34,12 +39,12 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
     let stranger = format!("postgres://stranger:hunter2@{address}/{database}");
-    for (url, migrate, why) in [
-        (stranger, Migrate::Auto, "stranger"),
-        (format!("{server}/nowhere"), Migrate::Auto, "database \"nowhere\" does not exist"),
-        (url.expose().to_owned(), Migrate::Off, "run the migrate subcommand"),
+    for (url, migrate, patience, why) in [
+        (stranger, Migrate::Auto, LONG, "stranger"),
+        (format!("{server}/nowhere"), Migrate::Auto, LONG, "database \"nowhere\" does not exist"),
+        (url.expose().to_owned(), Migrate::Off, SHORT, "run the migrate subcommand"),
     ] {
-        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience) };
         let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
         let url = url.into();
         let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
@@ -52,27 +57,28 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
 async fn who_may_not_read_the_schema_is_told_so() {
     let url = testing::database().await;
     let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(LONG) };
     let pool = Pool::open(&url, "private", refinery::Runner::new(&newest), &config).await.expect("a pool");
     // A role is of the whole server, and so is its name.
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
     pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
     let outsider = format!("postgres://{database}:hunter2@{address}/{database}").into();
-    for (grant, why) in
-        [("SELECT", "not for this user; run the migrate"), (&format!("GRANT USAGE ON SCHEMA private TO {database}"), "permission denied")]
-    {
+    for (grant, patience, why) in [
+        ("SELECT", SHORT, "not for this user; run the migrate"),
+        (&format!("GRANT USAGE ON SCHEMA private TO {database}"), LONG, "permission denied"),
+    ] {
         pool.execute(grant, &[]).await.expect("the right to look");
-        let config = PostgresConfig { migrate: Migrate::Off, ..config.clone() };
-        let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config).await;
-        let error = opened.err().expect("a refusal").to_string();
+        let config = PostgresConfig { migrate: Migrate::Off, patience: Some(patience), ..config.clone() };
+        let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config);
+        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
 
 #[tokio::test]
 async fn patience_ends() {
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(Duration::from_secs(1)) };
+    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(SHORT) };
     // Nobody listens on the first port.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
@@ -85,6 +91,19 @@ async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
     Ok(pool.query("SELECT pg_backend_pid() FROM pg_sleep($1)", &[&seconds]).await?[0].get(0))
 }
 
+/// Which connection answers at once, as soon as one is lent.
+async fn ask_once_lent(pool: &Pool) -> i32 {
+    let asking = async {
+        loop {
+            match ask(pool, 0.0).await {
+                Ok(answering) => return answering,
+                Err(error) => assert_eq!(error.code, Code::Unavailable),
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), asking).await.expect("a connection")
+}
+
 #[tokio::test]
 async fn a_silent_server_is_a_timeout_and_all_its_connections_go() {
     let (pool, wire) = pool(4).await;
@@ -94,12 +113,12 @@ async fn a_silent_server_is_a_timeout_and_all_its_connections_go() {
     let asked = Instant::now();
     let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("no waiting for ever");
     assert_eq!(silent.expect_err("silence").code, Code::Timeout);
-    assert!((Duration::from_secs(4)..Duration::from_secs(7)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
     let asked = Instant::now();
     for _ in 0..4 {
-        ask(&pool, 0.0).await.expect("another connection");
+        ask_once_lent(&pool).await;
     }
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
@@ -114,20 +133,13 @@ async fn a_statement_that_the_server_ends_in_time_costs_no_connection() {
 async fn a_connection_left_in_mid_statement_is_lent_when_that_is_answered() {
     let (pool, wire) = pool(1).await;
     let first = ask(&pool, 0.0).await.expect("an answer");
-    timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.expect_err("it takes longer");
-    assert_eq!(ask(&pool, 0.0).await.expect("once the server is done"), first);
+    // It takes longer, unless all stands still meanwhile.
+    while timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.is_ok() {}
+    assert_eq!(ask_once_lent(&pool).await, first);
 
     wire.silence_old();
     timeout(Duration::from_millis(50), ask(&pool, 0.0)).await.expect_err("silence");
-    let fresh = async {
-        loop {
-            match ask(&pool, 0.0).await {
-                Ok(answering) => return answering,
-                Err(error) => assert_eq!(error.code, Code::Unavailable),
-            }
-        }
-    };
-    assert_ne!(timeout(Duration::from_secs(15), fresh).await.expect("another connection"), first);
+    assert_ne!(ask_once_lent(&pool).await, first);
 }
 
 #[tokio::test]

@@ -92,6 +92,11 @@ impl Files {
 
 struct Server<T>(Arc<T>);
 
+/// The answer to what the message service never asks.
+fn not_called<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("the message service does not call this"))
+}
+
 #[tonic::async_trait]
 impl RoomService for Server<Rooms> {
     async fn check_access(&self, request: Request<room::CheckAccessRequest>) -> Result<Response<room::Access>, Status> {
@@ -108,19 +113,19 @@ impl RoomService for Server<Rooms> {
     }
 
     async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn list_rooms(&self, _: Request<room::ListRoomsRequest>) -> Result<Response<room::ListRoomsResponse>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn update_room(&self, _: Request<room::UpdateRoomRequest>) -> Result<Response<room::Room>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn delete_room(&self, _: Request<room::DeleteRoomRequest>) -> Result<Response<room::DeleteRoomResponse>, Status> {
-        unimplemented!()
+        not_called()
     }
 }
 
@@ -139,22 +144,22 @@ impl FileService for Server<Files> {
     }
 
     async fn upload(&self, _: Request<Streaming<file::UploadRequest>>) -> Result<Response<file::UploadResponse>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn get_file(&self, _: Request<file::GetFileRequest>) -> Result<Response<file::File>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn download(&self, _: Request<file::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn list_files(&self, _: Request<file::ListFilesRequest>) -> Result<Response<file::ListFilesResponse>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn delete_file(&self, _: Request<file::DeleteFileRequest>) -> Result<Response<file::DeleteFileResponse>, Status> {
-        unimplemented!()
+        not_called()
     }
     async fn sign_link(&self, _: Request<file::SignLinkRequest>) -> Result<Response<file::Link>, Status> {
-        unimplemented!()
+        not_called()
     }
 }
 
@@ -176,7 +181,7 @@ impl Fixture {
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));
         let log = crate::start(&config, &storage, bus.clone(), room, file, &Process::new()).await.unwrap();
-        Self { client: MessageServiceClient::new(in_process(log.server())), rooms, files, bus }
+        Self { client: MessageServiceClient::new(testing::patient(in_process(log.server()))), rooms, files, bus }
     }
 
     pub async fn append(&self, events: Vec<pb::NewEvent>) -> pb::AppendResponse {
@@ -214,6 +219,7 @@ pub fn message(room: Uuid, content: &str) -> pb::NewEvent {
         kind: pb::Kind::Message.into(),
         sender: Some(UserRef { id: Uuid::now_v7().to_string(), username: "ada".into() }),
         content: content.into(),
+        timeout_ms: 60_000,
         ..pb::NewEvent::default()
     }
 }

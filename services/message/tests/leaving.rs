@@ -12,7 +12,6 @@ use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::message::v1::{AppendRequest, Hint, Kind, NewEvent};
 use confab_proto::{channel, partition};
 use prost::Message;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -31,13 +30,11 @@ async fn the_last_hint_is_published_before_the_end() {
     subscriptions.subscribe(channel::log(partition::of_room(room, partition::DEFAULT_COUNT))).await;
 
     let appended = AppendRequest { events: vec![event.clone()] };
-    testing::leave_in_silence(confab_message::run, async |url| {
+    let act = async |url: &str| {
         let mut client = MessageServiceClient::new(connect(url).unwrap());
         client.append(request(appended.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
-    })
-    .await;
-
-    let heard = async {
+    };
+    let heard = async || {
         loop {
             if let Notice::Message { payload, .. } = notices.next().await.unwrap() {
                 let hint = Hint::decode(payload).unwrap();
@@ -47,5 +44,5 @@ async fn the_last_hint_is_published_before_the_end() {
             }
         }
     };
-    timeout(Duration::from_secs(5), heard).await.expect("the last hint");
+    testing::leave_in_silence(confab_message::run, act, heard).await;
 }

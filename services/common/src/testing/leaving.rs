@@ -3,17 +3,33 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Wire;
 use crate::process::Process;
 
 /// Starts a program on a bus that is silent, does something by it at its URL until that succeeds, has it leave, and only then lets
-/// the bus speak. Returns when the program has ended well.
+/// the bus speak. Returns when the program has ended well and what it did is heard. Nothing may be, if all stands still for longer
+/// than a publisher waits; but not every time.
 ///
 /// # Panics
-/// When it has not.
-pub async fn leave_in_silence<P, F>(run: impl FnOnce(P, Process) -> F + Send + 'static, act: impl AsyncFn(&str) -> bool)
+/// When the program has not started or ended well, or nothing is heard.
+pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut heard: impl AsyncFnMut())
+where
+    P: clap::Parser + Send + 'static,
+    F: Future<Output = anyhow::Result<()>>,
+    R: Fn(P, Process) -> F + Copy + Send + 'static,
+{
+    for _ in 0..3 {
+        leave(run, &act).await;
+        if timeout(Duration::from_secs(5), heard()).await.is_ok() {
+            return;
+        }
+    }
+    panic!("what it did last is lost every time");
+}
+
+async fn leave<P, F>(run: impl FnOnce(P, Process) -> F + Send + 'static, act: impl AsyncFn(&str) -> bool)
 where
     P: clap::Parser + Send + 'static,
     F: Future<Output = anyhow::Result<()>>,
@@ -36,6 +52,9 @@ where
     });
     let url = format!("http://{listen}");
     while !act(&url).await {
+        if running.is_finished() {
+            panic!("it has not started: {:?}", running.join());
+        }
         sleep(Duration::from_millis(20)).await;
     }
     process.shutdown.cancel();

@@ -6,7 +6,7 @@ mod streams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use confab_common::grpc::{self, Transport};
 use http::{Request, Response};
@@ -73,6 +73,36 @@ where
     }
     let served = serve(service).await;
     (connect(&[&served]), Some(served))
+}
+
+/// Longer than a busy machine stands still, so that none but who hangs is slow.
+const ATTEMPT: Duration = Duration::from_secs(6);
+/// Almost as long as a replica is left alone that was slow.
+const LEFT_ALONE: Duration = Duration::from_secs(4);
+
+/// Calls until everybody has been asked: the first time takes longer.
+async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
+    let calling = async {
+        while !all_asked() {
+            call().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), calling).await.expect("everybody to be asked");
+}
+
+/// Makes ten calls, of which one meets the replica that hangs, and none after it while that is left alone. `asked` says how many
+/// calls have come there.
+async fn one_attempt_is_lost(call: impl AsyncFn(), asked: impl Fn() -> u64) {
+    let mut met = None;
+    for _ in 0..10 {
+        let (begun, before) = (Instant::now(), asked());
+        call().await;
+        if asked() > before {
+            assert!(met.is_none_or(|met| begun - met > LEFT_ALONE), "it is asked again");
+            met = Some(Instant::now());
+        }
+    }
+    assert!(met.is_some(), "it was not asked");
 }
 
 async fn eventually(condition: impl Fn() -> bool) {

@@ -1,8 +1,8 @@
 //! Streams: bodies of any length, passed on as they come.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,19 +16,21 @@ use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::{Service, service_fn};
 
-use crate::{both_ways, connect, eventually, reach, serve};
+use crate::{ATTEMPT, both_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
 
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
 /// Chunks of a big stream.
 const MANY: usize = 512;
 /// Most bytes that may be on their way unread.
 const AHEAD: u64 = 2 * 1024 * 1024;
-const DOWNLOAD: Call = Call::within(Duration::from_secs(5)).attempt(Duration::from_millis(300)).streaming_answer();
+const DOWNLOAD: Call = Call::within(Duration::from_secs(30)).streaming_answer();
+/// Whoever has no answer by then never gets one.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does as it is told with streams of bytes.
 #[derive(Clone)]
 struct Streams {
-    behaviour: Behaviour,
+    behaviour: Arc<Mutex<Behaviour>>,
     /// Calls that began, and that ended in any way.
     begun: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
@@ -57,7 +59,13 @@ type Chunks = BoxStream<'static, Result<Bytes, Status>>;
 
 impl Streams {
     fn new(behaviour: Behaviour) -> Self {
+        let behaviour = Arc::new(Mutex::new(behaviour));
         Self { behaviour, begun: Arc::default(), ended: Arc::default(), sent: Arc::default(), taken: Arc::default() }
+    }
+
+    /// From now on.
+    fn is(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 
     fn begun(&self) -> u64 {
@@ -78,15 +86,19 @@ impl Streams {
         })
     }
 
-    /// Takes a chunk, with some leisure, so that whoever does not wait gets ahead.
+    /// Takes a chunk, with some leisure now and then, so that whoever does not wait gets ahead.
     async fn take(&self, chunk: &Bytes) {
-        self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_micros(100)).await;
+        let taken = self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
+        match (taken / CHUNK.len() as u64).is_multiple_of(16) {
+            true => tokio::time::sleep(Duration::from_millis(10)).await,
+            false => tokio::task::yield_now().await,
+        }
     }
 
     async fn handle(self, mut request: Streaming<Bytes>) -> Result<Response<Chunks>, Status> {
         let call = Ongoing::new(&self);
-        match self.behaviour {
+        let behaviour = *self.behaviour.lock().unwrap();
+        match behaviour {
             Behaviour::Counts => {
                 let mut count = 0;
                 while let Some(chunk) = request.message().await? {
@@ -194,13 +206,13 @@ impl Decoder for Raw {
     }
 }
 
-/// Calls with a stream and returns the answer's, within ten seconds.
+/// Calls with a stream and returns the answer's.
 async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(transport.clone());
     client.ready().await.expect("it is always ready");
     let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
     let answer = client.streaming(grpc::request(request, call), path, Raw);
-    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("no hang");
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("no hang");
     answer.map(Response::into_inner)
 }
 
@@ -211,11 +223,15 @@ async fn upload(transport: &Transport, request: impl Stream<Item = Bytes> + Send
 }
 
 async fn download(transport: &Transport) -> Result<Streaming<Bytes>, Code> {
-    call(transport, DOWNLOAD, stream::iter([CHUNK])).await.map_err(|status| status.code())
+    download_by(transport, DOWNLOAD).await
+}
+
+async fn download_by(transport: &Transport, way: Call) -> Result<Streaming<Bytes>, Code> {
+    call(transport, way, stream::iter([CHUNK])).await.map_err(|status| status.code())
 }
 
 async fn next(answer: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Code> {
-    let message = tokio::time::timeout(Duration::from_secs(10), answer.message()).await.expect("no hang");
+    let message = tokio::time::timeout(PATIENCE, answer.message()).await.expect("no hang");
     message.map_err(|status| status.code())
 }
 
@@ -304,13 +320,18 @@ async fn a_dead_replica_is_left_before_anything_is_read() {
 
 #[tokio::test]
 async fn a_replica_that_hangs_costs_a_download_one_attempt() {
-    let (stuck, well) = (Streams::new(Behaviour::Hangs), Streams::new(Behaviour::Sends(3)));
+    let (stuck, well) = (Streams::new(Behaviour::Sends(3)), Streams::new(Behaviour::Sends(3)));
     let (serve_stuck, serve_well) = (serve(stuck.clone()).await, serve(well.clone()).await);
     let transport = connect(&[&serve_stuck, &serve_well]);
-    for _ in 0..4 {
-        assert_eq!(all(&mut download(&transport).await.unwrap()).await, Ok(3 * CHUNK.len()));
-    }
-    assert_eq!((stuck.begun(), well.begun()), (1, 4));
+    let call = async || {
+        let mut answer = download_by(&transport, DOWNLOAD.attempt(ATTEMPT)).await.unwrap();
+        assert_eq!(all(&mut answer).await, Ok(3 * CHUNK.len()));
+    };
+    warm_up(&call, || stuck.begun() > 0 && well.begun() > 0).await;
+    stuck.is(Behaviour::Hangs);
+    let before = well.begun();
+    one_attempt_is_lost(&call, || stuck.begun()).await;
+    assert_eq!(well.begun() - before, 10);
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ fn directory() -> Arc<dyn Objects> {
 fn bucket() -> Arc<dyn Objects> {
     let server = testing::s3();
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
-    Arc::new(S3::new(&format!("test-{}", Uuid::now_v7()), account))
+    // What it does when the store is slow is not asked here, and so much at once makes any slow.
+    Arc::new(S3::answering(&format!("test-{}", Uuid::now_v7()), account, Duration::from_secs(30)))
 }
 
 /// So many bytes of which no stretch is like another.

@@ -32,7 +32,7 @@ const FOLDER: &str = "files/";
 /// Parts under way at once in this process.
 const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
-/// By when the store answers a request that is small; then it is asked once more.
+/// By when the store answers a request that is small.
 const ANSWER: Duration = Duration::from_secs(1);
 /// By when it has made the bucket, which may take preparations.
 const MAKE: Duration = Duration::from_secs(10);
@@ -59,6 +59,8 @@ struct Bucket {
     client: Client,
     name: String,
     region: String,
+    /// By when the store answers a request that is small; then it is asked once more.
+    answer: Duration,
     parts: Arc<Semaphore>,
     /// When it was last looked for, and what came of it. Whoever looks holds the lock, so that one question serves all.
     seen: Mutex<Option<(Instant, Result<()>)>>,
@@ -67,7 +69,12 @@ struct Bucket {
 impl S3 {
     /// The bucket of that name.
     pub fn new(name: &str, account: Account) -> Self {
-        let mut config = patience(ANSWER, 2 * ANSWER)
+        Self::answering(name, account, ANSWER)
+    }
+
+    /// The same, given so long for an answer.
+    pub fn answering(name: &str, account: Account, answer: Duration) -> Self {
+        let mut config = patience(answer, 2 * answer)
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::new(account.key, account.secret.expose(), None, None, "settings"))
             .region(Region::new(account.region.clone()))
@@ -83,7 +90,7 @@ impl S3 {
         config.set_endpoint_url(account.endpoint);
         let client = Client::from_conf(config.build());
         let parts = Arc::new(Semaphore::new(PARTS));
-        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, parts, seen: Mutex::default() }))
+        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, answer, parts, seen: Mutex::default() }))
     }
 }
 

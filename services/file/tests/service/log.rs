@@ -1,5 +1,6 @@
 //! A message service that remembers what it was given, and can be away.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use confab_common::grpc::{Transport, in_process};
@@ -27,6 +28,7 @@ struct State {
     forgotten: Vec<(String, String)>,
     closed: Vec<String>,
     attempts: usize,
+    asked: BTreeSet<String>,
 }
 
 #[derive(Clone, Default)]
@@ -44,6 +46,11 @@ impl Log {
     /// Calls of `Append` so far.
     pub fn attempts(&self) -> usize {
         self.state().attempts
+    }
+
+    /// How many events it was asked to append, whatever became of them.
+    pub fn asked(&self) -> usize {
+        self.state().asked.len()
     }
 
     pub fn events(&self) -> Vec<NewEvent> {
@@ -72,7 +79,7 @@ impl Log {
     }
 
     /// The state, unless the log is away, and whether its answer gets lost.
-    fn asked(&self) -> Result<(MutexGuard<'_, State>, bool), Status> {
+    fn called(&self) -> Result<(MutexGuard<'_, State>, bool), Status> {
         let state = self.state();
         match state.mood {
             Mood::Away => Err(Status::unavailable("away")),
@@ -121,22 +128,23 @@ fn outcome(state: &mut State, new: NewEvent) -> Outcome {
 #[tonic::async_trait]
 impl MessageService for Log {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        self.state().attempts += 1;
-        let (mut state, lost) = self.asked()?;
         let events = request.into_inner().events;
+        self.state().attempts += 1;
+        self.state().asked.extend(events.iter().map(|event| event.id.clone()));
+        let (mut state, lost) = self.called()?;
         let outcomes = events.into_iter().map(|event| outcome(&mut state, event)).collect();
         if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(AppendResponse { epoch: String::new(), outcomes })) }
     }
 
     async fn get_room_heads(&self, request: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
-        let (state, _) = self.asked()?;
+        let (state, _) = self.called()?;
         let rooms = request.into_inner().room_ids.into_iter();
         let heads = rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
         Ok(Response::new(GetRoomHeadsResponse { epoch: String::new(), heads }))
     }
 
     async fn forget_files(&self, request: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
-        let (mut state, lost) = self.asked()?;
+        let (mut state, lost) = self.called()?;
         let ForgetFilesRequest { room_id, ids } = request.into_inner();
         state.forgotten.extend(ids.into_iter().map(|id| (room_id.clone(), id)));
         if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(ForgetFilesResponse {})) }

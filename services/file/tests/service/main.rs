@@ -107,7 +107,13 @@ struct Sending {
 impl Sending {
     fn new(caller: &UserRef, name: &str, bytes: impl Into<Bytes>) -> Self {
         let begin = Begin { caller: Some(caller.clone()), name: name.into(), ..Begin::default() };
-        Self { begin, bytes: bytes.into(), finish: Finish::default() }
+        Self { begin, bytes: bytes.into(), finish: Finish { timeout_ms: 60_000, ..Finish::default() } }
+    }
+
+    /// By somebody who waits only so many milliseconds.
+    fn within(mut self, timeout_ms: u32) -> Self {
+        self.finish.timeout_ms = timeout_ms;
+        self
     }
 
     /// To a room; it is known from the beginning.
@@ -146,7 +152,7 @@ impl Service {
             start.await.ok()
         };
         let server = eventually(started).await;
-        Self { process, client: FileServiceClient::new(in_process(server)) }
+        Self { process, client: FileServiceClient::new(testing::patient(in_process(server))) }
     }
 
     /// Ends without another word to anybody.

@@ -53,7 +53,7 @@ impl Service {
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
         // A SQLite file is free again once the last task of the service before has let go of it.
         let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
-        Self { process, client: RoomServiceClient::new(in_process(server)) }
+        Self { process, client: RoomServiceClient::new(testing::patient(in_process(server))) }
     }
 
     /// Ends without another word to the log.

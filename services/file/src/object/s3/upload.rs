@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::{ANSWER, Bucket, Writer, patience};
+use super::{Bucket, Writer, patience};
 
 /// Bytes of a part, all alike but the last. Of the 10,000 that a store takes they make 78 GiB.
 pub(super) const PART: usize = 8 * 1024 * 1024;
@@ -85,7 +85,7 @@ impl Upload {
         let bytes = std::mem::replace(&mut self.filling, std::mem::take(&mut self.spare)).freeze();
         self.under_way.spawn(async move {
             let _permit = permit;
-            let patience = patience_for(bytes.len());
+            let patience = patience_for(&bucket, bytes.len());
             let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number);
             let sent = request.body(bytes.clone().into()).customize().config_override(patience).send().await;
             let e_tag = sent.map_err(|error| Failure::from(error).error())?.e_tag;
@@ -114,7 +114,7 @@ impl Upload {
 
     async fn put(&mut self) -> Result<(), Failure> {
         let bytes = std::mem::take(&mut self.filling).freeze();
-        let patience = patience_for(bytes.len());
+        let patience = patience_for(&self.bucket, bytes.len());
         let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
         request.if_none_match("*").body(bytes.into()).customize().config_override(patience).send().await?;
         Ok(())
@@ -122,7 +122,7 @@ impl Upload {
 
     async fn complete(&mut self, id: String) -> Result<(), Failure> {
         self.done.sort_unstable_by_key(|part| part.part_number);
-        let within = 2 * ANSWER + ASSEMBLY * self.begun.unsigned_abs();
+        let within = 2 * self.bucket.answer + ASSEMBLY * self.begun.unsigned_abs();
         let patience = patience(within, within);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.done))).build();
         let request = self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(&self.key).upload_id(id);
@@ -138,8 +138,8 @@ impl Upload {
 }
 
 /// So much takes time, and what has taken all of it is not tried again; a failure at once is.
-fn patience_for(bytes: usize) -> Builder {
-    let within = 2 * ANSWER + Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
+fn patience_for(bucket: &Bucket, bytes: usize) -> Builder {
+    let within = 2 * bucket.answer + Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
     patience(within, within)
 }
 

@@ -232,7 +232,9 @@ async fn nobody_waits_for_a_file_service_that_keeps_silent() {
     let (room, neighbour, ada) = (rooms.next().unwrap(), rooms.next().unwrap(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
     let silence = fixture.files.gate.write().await;
-    let events = vec![with_files(room, &ada, [&mine]), message(room, "behind it"), message(neighbour, "beside it")];
+    let events = [with_files(room, &ada, [&mine]), message(room, "behind it"), message(neighbour, "beside it")];
+    // They wait for no longer than is usual.
+    let events = events.map(|event| pb::NewEvent { timeout_ms: 0, ..event }).to_vec();
     let mut outcomes = fixture.append(events).await.outcomes.into_iter().map(outcome);
     assert_eq!(outcomes.next().unwrap().unwrap_err().0, "unavailable");
     assert_eq!(outcomes.map(|it| it.unwrap().0.position).collect::<Vec<_>>(), [2, 1]);

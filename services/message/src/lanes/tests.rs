@@ -273,6 +273,23 @@ async fn nothing_overtakes_what_meets_a_lock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_met_a_lock_goes_before_what_came_later() {
+    let fixture = Fixture::held().await;
+    fixture.store.failures.lock().unwrap().extend([AppendError::Locked, AppendError::Locked]);
+    let mut sent = Vec::new();
+    // Once among all partitions, once aside.
+    for (n, content) in ["a", "b", "c"].into_iter().enumerate() {
+        fixture.store.begun(n).await;
+        sent.push(fixture.send(&[content], LONG).await);
+        fixture.store.gate.add_permits(n);
+    }
+    for (n, sent) in sent.into_iter().enumerate() {
+        assert_eq!(outcomes(sent.await.unwrap()), [Ok(n as u64 + 1)]);
+    }
+    assert_eq!(fixture.store.batches(), [vec!["a"], vec!["a", "b"], vec!["a", "b", "c"]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_resent_whole() {
     let fixture = Fixture::open().await;
     // That nothing was done the second time says nothing about the first.

@@ -46,9 +46,10 @@ impl Embedded {
         self.daemon.spawn().await?;
         let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
         let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
-            // And not somebody else at its port.
-            true if self.daemon.running().is_some() => Some(Ok(())),
-            _ => self.daemon.running().is_none().then(|| Err(anyhow::anyhow!("it has ended"))),
+            // Somebody else may be at its port.
+            _ if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
+            true => Some(Ok(())),
+            false => None,
         };
         eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
     }

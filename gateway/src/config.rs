@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use confab_common::config::{at_least_one, duration, some_time};
 use confab_common::grpc;
+use ipnet::IpNet;
+
+use crate::address::network;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,6 +25,10 @@ pub struct GatewayConfig {
     /// Most connections at once; further ones wait
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
+    /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then count the right-most
+    /// address in X-Forwarded-For that is none of them [default: none, the peer of the connection counts]
+    #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
     /// Limits of real time.
     #[command(flatten)]
     pub realtime: RealtimeConfig,

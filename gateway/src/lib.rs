@@ -1,5 +1,6 @@
 //! The edge: REST and Socket.IO for clients, gRPC to the services.
 
+pub mod address;
 pub mod clients;
 pub mod config;
 pub mod draft;

@@ -3,6 +3,7 @@
 mod stream;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
 
 pub use stream::Stream;
@@ -45,6 +48,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// upgrade keeps it for as long as the connection lives.
 #[derive(Clone)]
 pub struct Place {
+    peer: SocketAddr,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
@@ -63,7 +67,8 @@ pub struct Ending {
 pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: &GatewayConfig) {
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
-    let serve = |(stream, place)| _ = connections.spawn(serve_connection(stream, app.clone(), place, ending.clone()));
+    let trusted: Arc<[IpNet]> = config.trusted_proxies.clone().into();
+    let serve = |(stream, place)| _ = connections.spawn(serve_connection(stream, app.clone(), place, trusted.clone(), ending.clone()));
     while let Some(accepted) = ending.shutdown.run_until_cancelled(accept(&listener, &places)).await {
         serve(accepted);
     }
@@ -86,7 +91,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
         }
         let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, Place { _permit: Arc::new(permit) }),
+            Ok((stream, peer)) => return (stream, Place { peer, _permit: Arc::new(permit) }),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -96,7 +101,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
 }
 
 /// One connection, until it ends or is upgraded: what takes the upgrade has a task of its own.
-async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: Ending) {
+async fn serve_connection(stream: TcpStream, app: Router, place: Place, trusted: Arc<[IpNet]>, ending: Ending) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -104,7 +109,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: 
     let used = asked.clone();
     let service = service_fn(move |request| {
         used.store(true, Ordering::Relaxed);
-        answer(app.clone(), place.clone(), leaving.clone(), request)
+        answer(app.clone(), place.clone(), &trusted, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,13 +138,23 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, ending: 
     }
 }
 
-async fn answer(mut app: Router, place: Place, leaving: CancellationToken, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+fn answer(
+    mut app: Router,
+    place: Place,
+    trusted: &[IpNet],
+    leaving: CancellationToken,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    let address = ClientAddress::of(place.peer.ip(), request.headers(), trusted);
+    request.extensions_mut().insert(address);
     request.extensions_mut().insert(place);
-    let mut answer = app.call(request).await?;
-    if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+    async move {
+        let mut answer = app.call(request).await?;
+        if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+        }
+        Ok(answer)
     }
-    Ok(answer)
 }
 
 /// Ends our side and discards what still comes: closing with bytes unread would reset the connection, and the client

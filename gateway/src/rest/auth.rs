@@ -21,6 +21,7 @@ use super::extract::{Caller, Json};
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
+use crate::address::ClientAddress;
 use crate::json::Time;
 use crate::problem::Problem;
 
@@ -65,9 +66,10 @@ impl Credentials {
     responses((status = 201, description = "The account is there", body = Opened, example = json!(examples::session())), Body, UsernameTaken, Called),
     security(())
 )]
-async fn signup(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+async fn signup(State(app): State<Arc<App>>, address: ClientAddress, Json(given): Json<Credentials>) -> Result<Response, Problem> {
     given.check()?;
-    let signup = SignupRequest { user_id: Uuid::now_v7().to_string(), username: given.username, password: given.password };
+    let (user_id, client_address) = (Uuid::now_v7().to_string(), address.to_string());
+    let signup = SignupRequest { user_id, username: given.username, password: given.password, client_address };
     let session = app.clients.auth.clone().signup(request(signup, HASHING)).await?.into_inner();
     Ok((StatusCode::CREATED, Answer(Opened::try_from(&session)?)).into_response())
 }
@@ -83,9 +85,9 @@ async fn signup(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> 
     responses((status = 200, description = "A new token", body = Opened, example = json!(examples::session())), Body, InvalidCredentials, Called),
     security(())
 )]
-async fn login(State(app): State<Arc<App>>, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+async fn login(State(app): State<Arc<App>>, address: ClientAddress, Json(given): Json<Credentials>) -> Result<Response, Problem> {
     given.check()?;
-    let login = LoginRequest { username: given.username, password: given.password };
+    let login = LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
     let session = app.clients.auth.clone().login(request(login, HASHING)).await?.into_inner();
     Ok(Answer(Opened::try_from(&session)?).into_response())
 }

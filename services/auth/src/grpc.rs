@@ -22,7 +22,7 @@ impl Service {
 #[tonic::async_trait]
 impl AuthService for Service {
     async fn signup(&self, request: Request<v1::SignupRequest>) -> Answer<v1::Session> {
-        let v1::SignupRequest { user_id, username, password } = request.into_inner();
+        let v1::SignupRequest { user_id, username, password, client_address: _ } = request.into_inner();
         let id = match user_id.as_str() {
             "" => None,
             id => Some(text::id("userId", id)?),
@@ -31,7 +31,7 @@ impl AuthService for Service {
     }
 
     async fn login(&self, request: Request<v1::LoginRequest>) -> Answer<v1::Session> {
-        let v1::LoginRequest { username, password } = request.into_inner();
+        let v1::LoginRequest { username, password, client_address: _ } = request.into_inner();
         Ok(Response::new(self.0.login(&username, password).await?.into()))
     }
 

@@ -46,12 +46,13 @@ async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
 }
 
 async fn signup(client: &mut Client, user_id: &str, username: &str, password: &str) -> Result<Session, Error> {
-    let request = SignupRequest { user_id: user_id.into(), username: username.into(), password: password.into() };
+    let request =
+        SignupRequest { user_id: user_id.into(), username: username.into(), password: password.into(), client_address: String::new() };
     Ok(client.signup(call(request)).await?.into_inner())
 }
 
 async fn login(client: &mut Client, username: &str, password: &str) -> Result<Session, Error> {
-    let request = LoginRequest { username: username.into(), password: password.into() };
+    let request = LoginRequest { username: username.into(), password: password.into(), client_address: String::new() };
     Ok(client.login(call(request)).await?.into_inner())
 }
 

@@ -1,0 +1,133 @@
+//! The address by which limits tell clients apart.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+/// Proxies append the address of their peer to it, so only its right-most entries are theirs.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The first 64 bits of an IPv6 address name a network of one subscriber, who picks the others.
+const SUBSCRIBER: u32 = 64;
+
+/// An IPv4 address, or the /64 network of an IPv6 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientAddress(IpAddr);
+
+impl ClientAddress {
+    /// Stands for the client of a request that came over no connection.
+    const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+    /// The address of a request's client: the peer, or behind trusted proxies the right-most hop that is none of them.
+    pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+        let mut client = peer.to_canonical();
+        if is_trusted(&client) {
+            let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+            let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
+            for hop in hops {
+                // What stands left of something unreadable is not a proxy's word.
+                let Some(hop) = address(hop) else { break };
+                client = hop;
+                if !is_trusted(&client) {
+                    break;
+                }
+            }
+        }
+        Self::from(client)
+    }
+}
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) & !(u128::MAX >> SUBSCRIBER);
+                Self(Ipv6Addr::from(network).into())
+            }
+            address => Self(address),
+        }
+    }
+}
+
+impl std::fmt::Display for ClientAddress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self::UNKNOWN))
+    }
+}
+
+/// An address as proxies write it: some add the port, then with brackets around IPv6.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+/// Reads a network, or a single address, as a setting names it.
+///
+/// # Errors
+/// When it is neither.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)));
+    network.ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn of(peer: &str, lines: &[&'static str], trusted: &str) -> String {
+        let headers = lines.iter().map(|line| (FORWARDED_FOR, HeaderValue::from_static(line))).collect();
+        let trusted = trusted.split(' ').filter(|text| !text.is_empty()).map(|text| network(text).unwrap()).collect::<Vec<_>>();
+        ClientAddress::of(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_peer_is_believed_only_when_it_is_a_trusted_proxy() {
+        assert_eq!(of("192.0.2.1", &["198.51.100.7"], ""), "192.0.2.1");
+        assert_eq!(of("192.0.2.1", &["198.51.100.7"], "10.0.0.0/8"), "192.0.2.1");
+        assert_eq!(of("10.0.0.1", &["198.51.100.7"], "10.0.0.0/8"), "198.51.100.7");
+        assert_eq!(of("10.0.0.1", &[], "10.0.0.0/8"), "10.0.0.1");
+        assert_eq!(of("::ffff:10.0.0.1", &["198.51.100.7"], "10.0.0.1"), "198.51.100.7");
+    }
+
+    #[test]
+    fn the_right_most_hop_that_is_no_proxy_counts() {
+        assert_eq!(of("10.0.0.1", &["203.0.113.9, 198.51.100.7"], "10.0.0.0/8"), "198.51.100.7");
+        assert_eq!(of("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.9.9.9"], "10.0.0.0/8"), "198.51.100.7");
+        assert_eq!(of("10.0.0.1", &["203.0.113.9", "198.51.100.7:4711", "10.9.9.9"], "10.0.0.0/8"), "198.51.100.7");
+        assert_eq!(of("10.0.0.1", &["10.2.2.2, 10.3.3.3"], "10.0.0.0/8"), "10.2.2.2");
+        assert_eq!(of("10.0.0.1", &["198.51.100.7, unknown, 10.9.9.9"], "10.0.0.0/8"), "10.9.9.9");
+        assert_eq!(of("10.0.0.1", &[""], "10.0.0.0/8"), "10.0.0.1");
+    }
+
+    #[test]
+    fn ipv6_counts_by_its_subscriber() {
+        assert_eq!(of("2001:db8:1:2:3:4:5:6", &[], ""), "2001:db8:1:2::");
+        assert_eq!(of("::1", &["[2001:db8:1:2:3:4:5:6]:4711"], "::1"), "2001:db8:1:2::");
+        assert_eq!(of("::1", &["[2001:db8:1:2::9]"], "::1/128"), "2001:db8:1:2::");
+        assert_eq!(of("::1", &["::ffff:198.51.100.7"], "::1"), "198.51.100.7");
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        assert_eq!(network(" 10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("::1").unwrap().to_string(), "::1/128");
+        for bad in ["", "10.0.0.0/33", "proxy.example", "10.0.0"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+}

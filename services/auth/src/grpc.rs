@@ -1,5 +1,7 @@
 //! The wire: requests to domain calls, answers back.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use confab_common::{Error, text};
 use confab_proto::auth::v1;
 use confab_proto::auth::v1::auth_service_server::AuthService;
@@ -22,17 +24,17 @@ impl Service {
 #[tonic::async_trait]
 impl AuthService for Service {
     async fn signup(&self, request: Request<v1::SignupRequest>) -> Answer<v1::Session> {
-        let v1::SignupRequest { user_id, username, password, client_address: _ } = request.into_inner();
+        let v1::SignupRequest { user_id, username, password, client_address } = request.into_inner();
         let id = match user_id.as_str() {
             "" => None,
             id => Some(text::id("userId", id)?),
         };
-        Ok(Response::new(self.0.signup(id, &username, password).await?.into()))
+        Ok(Response::new(self.0.signup(id, &username, password, address(&client_address)?).await?.into()))
     }
 
     async fn login(&self, request: Request<v1::LoginRequest>) -> Answer<v1::Session> {
-        let v1::LoginRequest { username, password, client_address: _ } = request.into_inner();
-        Ok(Response::new(self.0.login(&username, password).await?.into()))
+        let v1::LoginRequest { username, password, client_address } = request.into_inner();
+        Ok(Response::new(self.0.login(&username, password, address(&client_address)?).await?.into()))
     }
 
     async fn logout(&self, request: Request<v1::LogoutRequest>) -> Answer<v1::LogoutResponse> {
@@ -57,6 +59,14 @@ impl AuthService for Service {
         let page = self.0.revocations(after, limit).await?;
         let revocations = page.items.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListRevocationsResponse { revocations, head: page.head }))
+    }
+}
+
+/// The address that a caller names; those that name none share one.
+fn address(text: &str) -> Result<IpAddr, Error> {
+    match text {
+        "" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        text => text.parse().map_err(|_| Error::field("clientAddress", "must be an IP address")),
     }
 }
 

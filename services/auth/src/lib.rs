@@ -8,6 +8,7 @@ mod publish;
 mod service;
 mod store;
 mod token;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub async fn start(
     };
     let tokens = Tokens::new(&key, config.token_ttl)?;
     tokio::spawn(purge(store.clone(), process.clone()));
-    let accounts = Accounts::new(store, Passwords::default(), tokens, Publisher::new(bus));
+    let accounts = Accounts::new(store, Passwords::start()?, tokens, Publisher::new(bus));
     Ok(AuthServiceServer::new(Service::new(accounts)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
 }
 

@@ -1,20 +1,19 @@
 //! Passwords: which are taken, and their hashes, computed off the async threads and never more at once than there are cores.
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use confab_common::metrics::LIMITS;
 use confab_common::{Error, Result, text};
-use tokio::sync::Semaphore;
+
+use crate::turns::{Ticket, Turns};
 
 /// Lengths of a password, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
-/// Hashes that may wait for a core.
-const WAITERS: usize = 1000;
-/// How long one waits.
+/// How long a hash waits for its turn.
 const WAIT: Duration = Duration::from_secs(5);
 /// What the password of a name that nobody has is compared with, so that it costs the same as a wrong one.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
@@ -37,32 +36,28 @@ pub fn check(password: &str) -> Result<()> {
     Ok(())
 }
 
-/// Hashes and verifies passwords with Argon2id.
+/// Hashes and verifies passwords with Argon2id. A hash takes 19 MiB and a core for tens of milliseconds.
 pub struct Passwords {
-    /// One for each hash that runs or waits.
-    entries: Semaphore,
-    /// One for each that runs: a hash takes 19 MiB and a core for tens of milliseconds.
-    slots: Arc<Semaphore>,
+    turns: Turns,
     wait: Duration,
 }
 
-impl Default for Passwords {
-    fn default() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, usize::from), WAITERS, WAIT)
-    }
-}
-
 impl Passwords {
-    fn new(slots: usize, waiters: usize, wait: Duration) -> Self {
-        Self { entries: Semaphore::new(slots + waiters), slots: Arc::new(Semaphore::new(slots)), wait }
+    /// As many hashes at once as there are cores.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> std::io::Result<Self> {
+        Ok(Self { turns: Turns::start(std::thread::available_parallelism().map_or(1, usize::from))?, wait: WAIT })
     }
 
     /// The hash of a password, as a PHC string.
     ///
     /// # Errors
     /// `unavailable` when too many wait or this one has waited too long.
-    pub async fn hash(&self, password: String) -> Result<String> {
-        let hash = self.run(move || argon2()?.hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string())).await?;
+    pub async fn hash(&self, ticket: Ticket, password: String) -> Result<String> {
+        let hash =
+            self.run(ticket, move || argon2()?.hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string())).await?;
         hash.map_err(Error::internal)
     }
 
@@ -70,11 +65,11 @@ impl Passwords {
     ///
     /// # Errors
     /// `unavailable` when too many wait or this one has waited too long; `internal` when the hash is not one.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool> {
+    pub async fn verify(&self, ticket: Ticket, password: String, hash: Option<String>) -> Result<bool> {
         use argon2::password_hash::Error as HashError;
         let known = hash.is_some();
         let verified = self
-            .run(move || {
+            .run(ticket, move || {
                 let hash = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))?;
                 argon2()?.verify_password(password.as_bytes(), &hash)
             })
@@ -86,25 +81,10 @@ impl Passwords {
         }
     }
 
-    /// Runs `work` on a blocking thread as soon as a core is free.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let _entry = self.entries.try_acquire().map_err(|_| too_many_wait())?;
-        let slot = tokio::time::timeout(self.wait, self.slots.clone().acquire_owned())
-            .await
-            .map_err(|_| too_many_wait())?
-            .map_err(Error::internal)?;
-        let task = tokio::task::spawn_blocking(move || {
-            // Moved here: the core stays taken when the caller is gone.
-            let _slot = slot;
-            work()
-        });
-        task.await.map_err(Error::internal)
+    async fn run<T: Send + 'static>(&self, ticket: Ticket, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let ran = tokio::time::timeout(self.wait, self.turns.run(ticket, work)).await;
+        ran.unwrap_or_else(|_| Err(Error::unavailable("password checking"))).inspect_err(|_| LIMITS.hit("password_hashes"))
     }
-}
-
-fn too_many_wait() -> Error {
-    LIMITS.hit("password_hashes");
-    Error::unavailable("password checking")
 }
 
 /// Argon2id with the parameters that OWASP's cheat sheet puts first.
@@ -118,6 +98,8 @@ mod tests {
     use confab_common::Code;
 
     use super::*;
+
+    const TICKET: Ticket = Ticket { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), name: 0, is_known: false };
 
     #[test]
     fn checks() {
@@ -139,19 +121,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_verifies_its_password_alone() {
-        let passwords = Passwords::default();
-        let hash = passwords.hash("correct horse".into()).await.unwrap();
+        let passwords = Passwords::start().unwrap();
+        let hash = passwords.hash(TICKET, "correct horse".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_ne!(hash, passwords.hash("correct horse".into()).await.unwrap(), "salted");
-        assert!(passwords.verify("correct horse".into(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify("Correct horse".into(), Some(hash)).await.unwrap());
+        assert_ne!(hash, passwords.hash(TICKET, "correct horse".into()).await.unwrap(), "salted");
+        assert!(passwords.verify(TICKET, "correct horse".into(), Some(hash.clone())).await.unwrap());
+        assert!(!passwords.verify(TICKET, "Correct horse".into(), Some(hash)).await.unwrap());
     }
 
     #[tokio::test]
     async fn nobody_costs_what_somebody_costs() {
-        let passwords = Passwords::default();
-        assert!(!passwords.verify("correct horse".into(), None).await.unwrap());
-        let (nobody, real) = (PasswordHash::new(NOBODY).unwrap(), passwords.hash("correct horse".into()).await.unwrap());
+        let passwords = Passwords::start().unwrap();
+        assert!(!passwords.verify(TICKET, "correct horse".into(), None).await.unwrap());
+        let (nobody, real) = (PasswordHash::new(NOBODY).unwrap(), passwords.hash(TICKET, "correct horse".into()).await.unwrap());
         let real = PasswordHash::new(&real).unwrap();
         let kind = |hash: &PasswordHash| (hash.algorithm.to_string(), hash.version, hash.params.to_string());
         assert_eq!(kind(&nobody), kind(&real));
@@ -160,15 +142,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_too_long_is_refused_and_the_queue_is_bounded() {
-        let passwords = Passwords::new(1, 1, Duration::from_millis(10));
-        let slot = passwords.slots.clone().acquire_owned().await.unwrap();
-        let error = passwords.hash("correct horse".into()).await.unwrap_err();
+    async fn a_hash_that_waits_too_long_is_refused() {
+        let passwords = Passwords { turns: Turns::start(0).unwrap(), wait: Duration::from_millis(10) };
+        let error = passwords.hash(TICKET, "correct horse".into()).await.unwrap_err();
         assert_eq!((error.code, error.retry_after.is_some()), (Code::Unavailable, true));
-        drop(slot);
-
-        let passwords = Passwords::new(1, 1, Duration::from_secs(600));
-        let _all = passwords.entries.try_acquire_many(2).unwrap();
-        assert_eq!(passwords.hash("correct horse".into()).await.unwrap_err().code, Code::Unavailable);
     }
 }

@@ -1,9 +1,12 @@
 //! The rules of accounts and sessions.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confab_common::{Code, Error, Result, text};
+use moka::future::Cache;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
@@ -11,6 +14,7 @@ use crate::password::{self, Passwords};
 use crate::publish::Publisher;
 use crate::store::{Revocations, Store, User};
 use crate::token::{Token, Tokens};
+use crate::turns::Ticket;
 
 /// Most revocations in one answer.
 const MAX_REVOCATIONS: u32 = 1000;
@@ -18,6 +22,12 @@ const MAX_REVOCATIONS: u32 = 1000;
 const PURGE_BATCH: u32 = 1000;
 /// How long after its expiry a token may still be taken, by leeway or by a clock that is behind.
 const LEEWAY_MS: i64 = 60_000;
+/// How long a client that has logged in to an account is known.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Most clients that are known; each takes some 150 bytes.
+const MAX_KNOWN: u64 = 100_000;
+/// Most bytes of a name or a password as it is typed, before it is normalised.
+const MAX_TYPED: usize = 1024;
 
 /// A fresh session.
 pub struct Session {
@@ -33,46 +43,53 @@ pub struct Accounts {
     passwords: Passwords,
     tokens: Tokens,
     publisher: Publisher,
+    /// From which addresses which accounts were logged in to lately. A correct password alone adds to it.
+    known: Cache<(IpAddr, Uuid), ()>,
+    hasher: RandomState,
 }
 
 impl Accounts {
     /// The accounts in that store.
     pub fn new(store: Arc<dyn Store>, passwords: Passwords, tokens: Tokens, publisher: Publisher) -> Self {
-        Self { store, passwords, tokens, publisher }
+        let known = Cache::builder().max_capacity(MAX_KNOWN).time_to_live(KNOWN_FOR).build();
+        Self { store, passwords, tokens, publisher, known, hasher: RandomState::new() }
     }
 
     /// Makes an account and its first session. A repeat with the same id, name and password opens another one.
     ///
     /// # Errors
     /// `invalid_request`, `username_taken`; `conflict` when the id is another account's; `unavailable` when too many hash at once.
-    pub async fn signup(&self, id: Option<Uuid>, username: &str, password: String) -> Result<Session> {
+    pub async fn signup(&self, id: Option<Uuid>, username: &str, password: String, address: IpAddr) -> Result<Session> {
         let username = check(username, &password)?;
         let folded = text::fold(&username);
         let id = id.unwrap_or_else(Uuid::now_v7);
         if let Some(first) = self.store.user(id).await? {
-            return self.repeat(first, &folded, password).await;
+            return self.repeat(first, &folded, password, address).await;
         }
         // Asked first, because a refusal should not cost a hash.
         if self.store.user_by_name(folded.clone()).await?.is_some_and(|other| other.id != id) {
             return Err(Error::new(Code::UsernameTaken, "that username is taken"));
         }
-        let password_hash = self.passwords.hash(password.clone()).await?;
+        let password_hash = self.passwords.hash(self.ticket(address, &folded, None), password.clone()).await?;
         let user = User { id, username, username_folded: folded.clone(), password_hash, created_at_ms: now_ms() };
         let stored = self.store.create_user(user.clone()).await?;
-        if stored == user { self.open(stored) } else { self.repeat(stored, &folded, password).await }
+        if stored == user { self.open(stored, address).await } else { self.repeat(stored, &folded, password, address).await }
     }
 
     /// Opens a session.
     ///
     /// # Errors
     /// `invalid_credentials` for an unknown name and a wrong password alike, after the same work.
-    pub async fn login(&self, username: &str, password: String) -> Result<Session> {
+    pub async fn login(&self, username: &str, password: String, address: IpAddr) -> Result<Session> {
+        within_bounds(username, &password)?;
         text::no_nul("username", username)?;
         text::no_nul("password", &password)?;
-        let user = self.store.user_by_name(text::fold(username.trim())).await?;
+        let folded = text::fold(username.trim());
+        let user = self.store.user_by_name(folded.clone()).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        match (self.passwords.verify(password, hash).await?, user) {
-            (true, Some(user)) => self.open(user),
+        let ticket = self.ticket(address, &folded, user.as_ref());
+        match (self.passwords.verify(ticket, password, hash).await?, user) {
+            (true, Some(user)) => self.open(user, address).await,
             _ => Err(Error::new(Code::InvalidCredentials, "wrong username or password")),
         }
     }
@@ -113,15 +130,24 @@ impl Accounts {
     }
 
     /// Answers a signup whose id has an account: its own retry, or a misuse of the id.
-    async fn repeat(&self, first: User, folded: &str, password: String) -> Result<Session> {
+    async fn repeat(&self, first: User, folded: &str, password: String, address: IpAddr) -> Result<Session> {
         let hash = first.password_hash.clone();
-        if first.username_folded == folded && self.passwords.verify(password, Some(hash)).await? {
-            return self.open(first);
+        let ticket = self.ticket(address, folded, Some(&first));
+        if first.username_folded == folded && self.passwords.verify(ticket, password, Some(hash)).await? {
+            return self.open(first, address).await;
         }
         Err(Error::new(Code::Conflict, "that id belongs to another account"))
     }
 
-    fn open(&self, user: User) -> Result<Session> {
+    /// What the queue of hashes tells this client by.
+    fn ticket(&self, address: IpAddr, folded: &str, user: Option<&User>) -> Ticket {
+        let is_known = user.is_some_and(|user| self.known.contains_key(&(address, user.id)));
+        // Not the user's id: whether a name has an account must not decide when its login is looked at.
+        Ticket { address, name: self.hasher.hash_one(folded), is_known }
+    }
+
+    async fn open(&self, user: User, address: IpAddr) -> Result<Session> {
+        self.known.insert((address, user.id), ()).await;
         let token = self.tokens.issue(user.id, &user.username, now_ms() / 1000)?;
         Ok(Session { token, user })
     }
@@ -142,8 +168,18 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
     }
 }
 
+/// Refuses what is far beyond any name or password before any work is done on it: normalising costs time.
+fn within_bounds(username: &str, password: &str) -> Result<()> {
+    let fields = [("username", username.len()), ("password", password.len())];
+    match fields.iter().find(|(_, bytes)| *bytes > MAX_TYPED) {
+        Some((field, _)) => Err(Error::field(*field, format!("must be at most {MAX_TYPED} bytes"))),
+        None => Ok(()),
+    }
+}
+
 /// The name in the form in which it is kept; an error names every field that is wrong.
 fn check(username: &str, password: &str) -> Result<String> {
+    within_bounds(username, password)?;
     match (check_username(username), password::check(password)) {
         (Ok(username), Ok(())) => Ok(username),
         (Err(mut error), Err(other)) => {

@@ -1,11 +1,11 @@
 //! The HTTP/1.1 server: our own accept loop, because connections are to be bounded, timed and ended in good order.
 
 mod stream;
+pub mod wire;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -105,24 +105,25 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, trusted:
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let (leaving, asked) = (ending.leaving, Arc::<AtomicBool>::default());
-    let used = asked.clone();
-    let service = service_fn(move |request| {
-        used.store(true, Ordering::Relaxed);
+    let stream = Stream::new(stream);
+    let (leaving, wire) = (ending.leaving, stream.wire().clone());
+    let asked = wire.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(wire.next_answer());
         answer(app.clone(), place.clone(), &trusted, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Stream::new(stream)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let served = async {
         tokio::select! {
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
                 // Asked to end, hyper would drop a request that is just arriving on a new connection.
-                if !asked.load(Ordering::Relaxed) && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                if asked.is_new() && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -134,7 +135,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, trusted:
         tracing::debug!(%error, "connection ended");
     }
     if let Some(parts) = connection.into_parts() {
-        linger(parts.io.into_inner().into_inner()).await;
+        linger(parts.io.into_inner()).await;
     }
 }
 
@@ -159,7 +160,7 @@ fn answer(
 
 /// Ends our side and discards what still comes: closing with bytes unread would reset the connection, and the client
 /// might never see the answer.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
     let mut discarded = [0; 1024];
     let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {} }).await;

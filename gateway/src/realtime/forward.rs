@@ -2,6 +2,7 @@
 
 mod node;
 mod own;
+mod passed;
 mod seal;
 mod tunnel;
 
@@ -28,6 +29,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::node::Nodes;
+use self::passed::{PASSAGE, Passed};
 use self::seal::{SEAL, Sealer};
 use super::Realtime;
 use super::handshake::{self, Refusal};
@@ -35,8 +37,10 @@ use crate::config::ForwardConfig;
 use crate::edge::REQUEST_ID;
 use crate::metrics::METRICS;
 use crate::server::Place;
+use crate::server::wire::{Fate, SETTLES_WITHIN};
 
 use node::NodeId;
+pub use passed::Passage;
 
 /// How long a gateway may take to be connected: a lost SYN is repeated after a second.
 const CONNECT: Duration = Duration::from_millis(2500);
@@ -84,6 +88,7 @@ pub struct Forward {
     own: NodeId,
     nodes: Arc<Nodes>,
     sealer: Sealer,
+    passed: Passed,
     http: Client<HttpConnector, Body>,
     /// How long an answer may take: a GET waits until its session is pinged.
     patience: Duration,
@@ -107,7 +112,7 @@ impl Forward {
         // Nothing that was sent is sent again: only a request that a dead connection had not taken yet goes over another one.
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP).build(connector);
         let nodes = Nodes::find(targets, own, key.clone());
-        Ok(Some(Self { own: nodes.id_of(own), nodes, sealer: Sealer::new(key), http, patience }))
+        Ok(Some(Self { own: nodes.id_of(own), nodes, sealer: Sealer::new(key), passed: Passed::new(), http, patience }))
     }
 
     /// The node that the ids of this gateway's sessions name.
@@ -144,6 +149,30 @@ impl Forward {
         };
         timeout(self.patience, exchange).await.ok().flatten()
     }
+
+    /// What became of an answer that this gateway passed on, as another one is told.
+    pub async fn fate_here(&self, sid: &str, number: u64) -> StatusCode {
+        match self.passed.fate(sid, number).await {
+            Fate::Delivered => StatusCode::NO_CONTENT,
+            Fate::Lost => StatusCode::GONE,
+            Fate::Unknown => StatusCode::NOT_FOUND,
+        }
+    }
+
+    /// What became of an answer that another gateway passed on.
+    pub async fn fate(&self, passage: Passage, sid: &str) -> Fate {
+        let ask = async {
+            let address = self.nodes.address_of(passage.node).await?;
+            let target = format!("/socket.io/?sid={sid}&t={}", passage.number);
+            self.send(self.request((passage.node, address), Method::HEAD, &target, Body::empty())?).await
+        };
+        let answer = timeout(SETTLES_WITHIN * 2, ask).await.ok().flatten();
+        match answer.map(|(answer, _)| answer.status()) {
+            Some(StatusCode::NO_CONTENT) => Fate::Delivered,
+            Some(StatusCode::GONE) => Fate::Lost,
+            _ => Fate::Unknown,
+        }
+    }
 }
 
 /// Passes a request on to the gateway that has its session. A gateway that is gone has taken its sessions with it.
@@ -158,14 +187,20 @@ pub async fn pass(
     let client = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let is_poll = head.method == Method::GET && !head.headers.contains_key(UPGRADE);
     let mut onward = forward.request((node, address), head.method, target, body).ok_or(Refusal::BadRequest)?;
     for name in PASSED_ON {
         if let Some(value) = head.headers.get(&name) {
             onward.headers_mut().insert(name, value.clone());
         }
     }
+    let passage = forward.passed.next(forward.own);
+    onward.headers_mut().insert(PASSAGE, passage.header());
     let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
     let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
+    if is_poll && let Some(own) = head.extensions.get().cloned() {
+        forward.passed.answered(sid, passage, own).await;
+    }
     METRICS.forwarded.increment(1);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (edge, sid, place) = (edge.clone(), Box::<str>::from(sid), head.extensions.get::<Place>().cloned());

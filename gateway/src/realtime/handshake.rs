@@ -20,10 +20,11 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::Realtime;
+use super::forward::{self, Passage};
 use super::packet::{Frame, Malformed};
+use super::polling::{self, Way};
 use super::session::{Session, Transport};
 use super::websocket;
-use super::{forward, polling};
 use crate::server::Place;
 
 /// How long a payload may take to arrive.
@@ -120,7 +121,10 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Reques
     let websocket = parameters.websocket()?;
     let Some(sid) = &parameters.sid else { return open(&edge, websocket, request).await };
     match (edge.registry.get(sid), &edge.forward) {
-        (Some(session), _) => carry(session, websocket, parameters.t, request).await,
+        (Some(session), _) => {
+            let way = request.extensions().get().cloned().map_or(Way::Unknown, Way::Here);
+            carry(session, websocket, parameters.t, way, request).await
+        }
         // The client goes on polling, by another way.
         (None, Some(_)) if websocket && edge.is_leaving() => Err(Refusal::GoingAway),
         (None, Some(forward)) => {
@@ -131,9 +135,15 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Reques
     }
 }
 
-/// What another gateway passes on, and DELETE, by which it says that it leaves: what it passes on now is to end soon.
+/// What another gateway passes on, and DELETE, by which it says that it leaves: what it passes on now is to end soon. HEAD asks what
+/// became of an answer that this gateway passed on.
 pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
     let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
+    if let (&Method::HEAD, Some(forward)) = (request.method(), &edge.forward) {
+        let passed = parameters.sid.as_deref().zip(parameters.t.as_deref().and_then(|t| t.parse().ok()));
+        let (sid, passage) = passed.ok_or(Refusal::BadRequest)?;
+        return Ok(forward.fate_here(sid, passage).await.into_response());
+    }
     let session = parameters.sid.as_deref().and_then(|sid| edge.registry.get(sid)).ok_or(Refusal::UnknownSession)?;
     if request.method() == Method::DELETE {
         if *session.transport() == Transport::WebSocket {
@@ -145,7 +155,8 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, r
         }
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    carry(session, parameters.websocket()?, parameters.t, request).await
+    let way = Passage::of(request.headers()).map_or(Way::Unknown, Way::Through);
+    carry(session, parameters.websocket()?, parameters.t, way, request).await
 }
 
 /// A new session.
@@ -163,7 +174,7 @@ async fn open(edge: &Arc<Realtime>, websocket: bool, request: Request) -> Result
 }
 
 /// A request for a session of this gateway.
-async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, request: Request) -> Result<Response, Refusal> {
+async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: Way, request: Request) -> Result<Response, Refusal> {
     match (websocket, request.method()) {
         (true, &Method::GET) => {
             let accept = accept(request.headers())?;
@@ -172,7 +183,7 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, reques
                 false => Err(Refusal::BadRequest),
             }
         }
-        (false, &Method::GET) => polling::poll(session, t.as_deref()).await,
+        (false, &Method::GET) => polling::poll(session, t.as_deref(), way).await,
         (false, &Method::POST) => {
             let polled = matches!(*session.transport(), Transport::Polling { .. } | Transport::Probing { .. });
             if !polled {

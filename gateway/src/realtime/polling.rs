@@ -1,7 +1,9 @@
 //! A session over HTTP long-polling, until it is upgraded.
 
+mod last;
+
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,13 +11,16 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
-use super::outbox::{Close, Outbox};
+use super::outbox::Close;
 use super::session::{Heartbeat, Session, Transport};
+use crate::server::wire::Fate;
+
+use last::is_clock;
+pub use last::{LastPoll, Way};
 
 /// Most packets of one payload: Python clients refuse more.
 const MAX_PACKETS: usize = 16;
@@ -23,8 +28,6 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
-/// Longest `t` that is remembered.
-const MAX_T: usize = 64;
 /// Nothing to say.
 const NOOP: Bytes = Bytes::from_static(b"6");
 /// The session is over.
@@ -40,21 +43,38 @@ pub async fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Result<Resp
     Ok(text(next_payload(&session).await))
 }
 
-/// A GET: answers what is queued, as soon as there is something. One that bears the same `t` as the last is the same GET, sent
-/// again on its way here because its answer was lost, and gets the same bytes.
+/// A GET: answers what is queued, as soon as there is something. One that repeats the last, whose answer was lost on its way, gets
+/// the same bytes: see [`last`].
 ///
 /// # Errors
-/// When another GET is waiting already, which ends the session; or when it does not poll any more.
-pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Refusal> {
+/// When another GET is waiting already, which ends the session; when it does not poll any more; or when what the client missed
+/// cannot be told from what it has.
+pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Response, Refusal> {
+    let mut came_meanwhile = false;
     let turn = loop {
         let over = session.last_poll.over.notified();
-        if let Some(payload) = session.last_poll.payload(t) {
-            return Ok(text(payload));
+        if let Some((payload, last_way)) = session.last_poll.answer(t) {
+            let is_clock = t.is_some_and(is_clock);
+            let fate = if came_meanwhile { Fate::Lost } else { last_way.fate(&session.edge, session.sid()).await };
+            match fate {
+                Fate::Lost if is_clock && !came_meanwhile => {
+                    tracing::debug!("a poll's answer was lost, and its repeat cannot be told from the next poll");
+                    session.finish();
+                    return Err(Refusal::UnknownSession);
+                }
+                Fate::Unknown if is_clock => {}
+                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => return Ok(text(payload)),
+                Fate::Lost | Fate::Unknown => continue,
+                Fate::Delivered => {}
+            }
         }
         match Turn::take(&session, t) {
             Ok(turn) => break turn,
             // That the first try is lost may not be known yet.
-            Err(Transport::Polling { .. } | Transport::Probing { .. }) if session.last_poll.is(t) => over.await,
+            Err(Transport::Polling { .. } | Transport::Probing { .. }) if session.last_poll.is(t) => {
+                came_meanwhile = true;
+                over.await;
+            }
             Err(transport) => {
                 if transport != Transport::WebSocket {
                     session.finish();
@@ -64,7 +84,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>) -> Result<Response, Re
         }
     };
     let payload = next_payload(&session).await;
-    session.last_poll.answered(&payload, &session.outbox);
+    session.last_poll.answered(&payload, way, &session.outbox);
     drop(turn);
     Ok(text(payload))
 }
@@ -92,46 +112,6 @@ async fn next_payload(session: &Session) -> Bytes {
             // The client waits for this GET to end before it changes over.
             return NOOP;
         }
-    }
-}
-
-/// The last GET of a session and, once it is answered, its payload.
-#[derive(Default)]
-pub struct LastPoll {
-    last: Mutex<Option<(Box<str>, Option<Bytes>)>>,
-    /// It waits no longer.
-    over: Notify,
-}
-
-impl LastPoll {
-    fn last(&self) -> MutexGuard<'_, Option<(Box<str>, Option<Bytes>)>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is(&self, t: Option<&str>) -> bool {
-        self.last().as_ref().is_some_and(|(last, _)| Some(&**last) == t)
-    }
-
-    fn payload(&self, t: Option<&str>) -> Option<Bytes> {
-        self.last().as_ref().filter(|(last, _)| Some(&**last) == t).and_then(|(_, payload)| payload.clone())
-    }
-
-    fn begin(&self, t: Option<&str>, outbox: &Outbox) {
-        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| (t.into(), None));
-        outbox.keep(0);
-    }
-
-    fn answered(&self, payload: &Bytes, outbox: &Outbox) {
-        if let Some((_, answer)) = &mut *self.last() {
-            *answer = Some(payload.clone());
-            outbox.keep(payload.len());
-        }
-    }
-
-    /// No GET of the session comes any more, or none that is to get the same bytes.
-    pub fn forget(&self, outbox: &Outbox) {
-        *self.last() = None;
-        outbox.keep(0);
     }
 }
 

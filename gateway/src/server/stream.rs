@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,11 +10,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::wire::{Wire, Writer};
+
 /// How long a client may take nothing of an answer.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// The stream of an HTTP connection; who takes an upgrade has the bare one.
 pub struct Stream {
+    // Dropped first: it looks at the socket before that is closed.
+    writer: Writer,
     tcp: TcpStream,
     /// Runs while the client takes nothing.
     stuck: Option<Pin<Box<Sleep>>>,
@@ -22,7 +27,12 @@ pub struct Stream {
 impl Stream {
     /// Around a bare stream.
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, stuck: None }
+        Self { writer: Writer::new(&tcp), tcp, stuck: None }
+    }
+
+    /// What becomes of the answers that are written to it.
+    pub fn wire(&self) -> &Arc<Wire> {
+        self.writer.wire()
     }
 
     /// The bare stream.
@@ -31,8 +41,9 @@ impl Stream {
     }
 
     fn taken(&mut self, context: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if taken.is_ready() {
+        if let Poll::Ready(result) = &taken {
             self.stuck = None;
+            self.writer.wrote(*result.as_ref().unwrap_or(&0));
             return taken;
         }
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
@@ -63,6 +74,8 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TCP has nothing to flush.
+        self.writer.flushed();
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 

@@ -10,6 +10,7 @@ use confab_tests::stock::{Report, Socket, Stock, Transports};
 use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -169,29 +170,87 @@ async fn poll(cluster: &Cluster, n: u16, method: Method, sid: &str, more: &str) 
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_that_is_sent_again_gets_the_same_bytes_by_any_way() {
-    let cluster = three().await;
+/// A member of a new room that polls by hand, its room and its account, whose session is at gateway 1.
+async fn polling(cluster: &Cluster) -> (Api, Account, String, Polling) {
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let mut client = Polling::connect(&api.url, &account.token).await.unwrap();
     assert_eq!(client.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
+    (api, account, room, client)
+}
+
+async fn say(api: &Api, account: &Account, room: &str, content: &str) {
+    api.post("/api/messages", account, json!({"roomId": room, "content": content})).await.unwrap().expect(201).unwrap();
+}
+
+/// As clients stamp their polls: seconds, milliseconds, a checksum of the time, the JavaScript client's own.
+fn stamps() -> [String; 4] {
+    let now = jiff::Timestamp::now();
+    [now.as_second().to_string(), now.as_millisecond().to_string(), "3421780262".into(), "7hw2kq3x".into()]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_with_equal_stamps_get_each_event_once_by_any_way() {
+    let cluster = three().await;
+    let (api, account, room, client) = polling(&cluster).await;
+    let kept = reqwest::Client::new();
+    let mut heard = String::new();
+    for t in stamps() {
+        for round in 0..12 {
+            let content = format!("{t} round {round}.");
+            say(&api, &account, &room, &content).await;
+            // Through the balancer, or by one gateway after the other; on new connections, or on those that are there.
+            let via = if round % 2 == 0 { (Role::Lb, 1) } else { (Role::Gateway, round / 2 % 3 + 1) };
+            let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
+            let http = if round % 3 == 0 { kept.clone() } else { reqwest::Client::new() };
+            while !heard.contains(&content) {
+                let answer = http.get(&url).send().await.unwrap();
+                assert_eq!(answer.status(), 200, "{content}");
+                heard.push_str(&answer.text().await.unwrap());
+            }
+        }
+        for round in 0..12 {
+            assert_eq!(heard.matches(&format!("{t} round {round}.")).count(), 1, "{t} {round}: {heard}");
+        }
+    }
+}
+
+/// A GET whose connection breaks with its answer unread.
+async fn lose(cluster: &Cluster, n: u16, sid: &str, t: &str) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut connection = socket.connect(([127, 0, 0, 1], cluster.plan.port((Role::Gateway, n))).into()).await.unwrap();
+    let request = format!("GET /socket.io/?EIO=4&transport=polling&sid={sid}&t={t} HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(connection.read_u8().await.unwrap(), b'H');
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
+    let cluster = three().await;
+    let (api, account, room, client) = polling(&cluster).await;
     let sid = client.sid().to_owned();
-    let get = async |n, t: &str| poll(&cluster, n, Method::GET, &sid, t).await.unwrap();
-    for round in 0..3 {
-        let message = json!({"roomId": room, "content": format!("round {round}")});
-        api.post("/api/messages", &account, message).await.unwrap().expect(201).unwrap();
-        let t = format!("&t={round}");
-        let first = get(2, &t).await;
-        assert!(first.0 == 200 && first.1.contains(&format!("round {round}")), "{first:?}");
-        assert_eq!(get(1, &t).await, first);
-        assert_eq!(get(3, &t).await, first);
+    let get = async |n, t: &str| poll(&cluster, n, Method::GET, &sid, &format!("&t={t}")).await.unwrap();
+    for (round, (lost, again)) in [(1, 2), (2, 1), (2, 3), (3, 3)].into_iter().enumerate() {
+        let t = format!("7hw2kq{round}x");
+        // More than TCP takes from a client that reads nothing.
+        for part in 0..16 {
+            say(&api, &account, &room, &format!("round {round} part {part} {}", "x".repeat(16_000))).await;
+        }
+        // Whatever waits is in one answer, or in two.
+        lose(&cluster, lost, &sid, &t).await;
+        let mut heard = get(again, &t).await.1;
+        while !heard.contains(&format!("round {round} part 15 ")) {
+            heard.push_str(&get(again, "next").await.1);
+        }
+        for part in 0..16 {
+            assert_eq!(heard.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
+        }
     }
     // While the first try waits, too.
-    let message = json!({"roomId": room, "content": "at last"});
-    let (first, again, sent) = tokio::join!(get(2, "&t=last"), get(3, "&t=last"), api.post("/api/messages", &account, message));
-    sent.unwrap().expect(201).unwrap();
+    let sent = say(&api, &account, &room, "at last");
+    let (first, again, ()) = tokio::join!(get(2, "last"), get(3, "last"), sent);
     assert!(first.1.contains("at last"), "{first:?}");
     assert_eq!(first, again);
 }

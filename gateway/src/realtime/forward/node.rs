@@ -44,6 +44,11 @@ impl NodeId {
         Some(Self(*sid.as_bytes().first_chunk().filter(|_| well_formed)?))
     }
 
+    /// The node of that text.
+    pub fn of_text(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
     /// The text of it.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -1,0 +1,174 @@
+//! The last GET of a session, in case it comes again: a balancer repeats a GET whose answer did not arrive. A client never does,
+//! but its next GET may bear the same `t`, which is there against caches alone: many clients stamp it with a clock.
+//!
+//! What a GET gets whose `t` equals the last one's, by what became of the last answer:
+//!
+//! | last answer | `t` reads as a clock | any other `t` |
+//! |---|---|---|
+//! | still awaited when this GET came | the same bytes | the same bytes |
+//! | acknowledged by the peer's TCP, or followed by a request on its connection | what comes next | what comes next |
+//! | its connection has ended without that, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
+//! | not known: the gateway that passed it on is gone | what comes next | the same bytes |
+//!
+//! Below a clock the two cases of the third row look alike: a repeat must not miss the bytes, and a new GET must not get them
+//! twice. A session that ends does neither, since its client begins anew and asks for what it missed. An answer that another
+//! gateway passed on has arrived when the client's TCP has acknowledged it there, so that gateway is asked.
+//!
+//! [`SETTLES_WITHIN`]: crate::server::wire::SETTLES_WITHIN
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+use tokio::sync::Notify;
+
+use crate::realtime::Realtime;
+use crate::realtime::forward::Passage;
+use crate::realtime::outbox::Outbox;
+use crate::server::wire::{Answer, Fate};
+
+/// Longest `t` that is remembered.
+const MAX_T: usize = 64;
+
+/// The last GET of a session and, once it is answered, its payload.
+#[derive(Default)]
+pub struct LastPoll {
+    last: Mutex<Option<Last>>,
+    /// It waits no longer.
+    pub(super) over: Notify,
+}
+
+struct Last {
+    t: Box<str>,
+    answered: Option<(Bytes, Way)>,
+}
+
+/// The way that an answer takes to the client.
+#[derive(Clone)]
+pub enum Way {
+    /// Over a connection of this gateway.
+    Here(Answer),
+    /// Through another gateway.
+    Through(Passage),
+    /// Through one that does not say, or over no connection.
+    Unknown,
+}
+
+impl Way {
+    /// Has the answer watched that is given now.
+    fn watch(&self) {
+        if let Self::Here(answer) = self {
+            answer.watch();
+        }
+    }
+
+    /// What has become of the answer.
+    pub(super) async fn fate(&self, edge: &Realtime, sid: &str) -> Fate {
+        match (self, &edge.forward) {
+            (Self::Here(answer), _) => answer.fate().await,
+            (Self::Through(passage), Some(forward)) => forward.fate(*passage, sid).await,
+            (Self::Through(_), None) | (Self::Unknown, _) => Fate::Unknown,
+        }
+    }
+}
+
+impl LastPoll {
+    fn last(&self) -> MutexGuard<'_, Option<Last>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it bears that `t`.
+    pub(super) fn is(&self, t: Option<&str>) -> bool {
+        self.last().as_ref().is_some_and(|last| Some(&*last.t) == t)
+    }
+
+    /// The answer to it and its way, if it bears that `t`.
+    pub(super) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Way)> {
+        self.last().as_ref().filter(|last| Some(&*last.t) == t)?.answered.clone()
+    }
+
+    pub(super) fn begin(&self, t: Option<&str>, outbox: &Outbox) {
+        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| Last { t: t.into(), answered: None });
+        outbox.keep(0);
+    }
+
+    /// It is answered, that way.
+    pub(super) fn answered(&self, payload: &Bytes, way: Way, outbox: &Outbox) {
+        if let Some(last) = &mut *self.last() {
+            way.watch();
+            last.answered = Some((payload.clone(), way));
+            outbox.keep(payload.len());
+        }
+    }
+
+    /// The same answer is given once more; `false` when it is the last one no longer.
+    pub(super) fn repeated(&self, payload: &Bytes, way: Way) -> bool {
+        match &mut *self.last() {
+            Some(Last { answered: Some((last, last_way)), .. }) if last.as_ptr() == payload.as_ptr() => {
+                way.watch();
+                *last_way = way;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// No GET of the session comes any more, or none that is to get the same bytes.
+    pub fn forget(&self, outbox: &Outbox) {
+        *self.last() = None;
+        outbox.keep(0);
+    }
+}
+
+/// Whether a `t` reads as a time of these years: a date, or how long ago an epoch is. The stamps of JavaScript clients do not, and
+/// differ from poll to poll: the time in base 36 without its first three digits, then three random ones; before version 4.8 the
+/// time in base 64, and a counter while it is the same.
+pub(super) fn is_clock(t: &str) -> bool {
+    /// How many units are a second, and how many seconds before 1970 they count from: Unix' own, .NET's ticks, Windows' file times.
+    const CLOCKS: [(f64, f64); 7] =
+        [(1.0, 0.0), (1e3, 0.0), (1e6, 0.0), (1e7, 0.0), (1e9, 0.0), (1e7, 62_135_596_800.0), (1e7, 11_644_473_600.0)];
+    const YEARS: i16 = 10;
+    const YEAR: f64 = 366.0 * 86400.0;
+    if t.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && let Ok(number) = t.parse::<f64>()
+    {
+        let now = Timestamp::now().as_second() as f64;
+        return CLOCKS.iter().any(|(unit, before)| (number / unit - before - now).abs() < f64::from(YEARS) * YEAR);
+    }
+    let year = |time: Timestamp| TimeZone::UTC.to_datetime(time).year();
+    let written = t.parse().map(year).or_else(|_| t.parse().map(|time: civil::DateTime| time.year()));
+    written.is_ok_and(|written| written.abs_diff(year(Timestamp::now())) <= YEARS as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_told_from_other_stamps() {
+        let now = Timestamp::now();
+        let ticks = now.as_nanosecond() / 100;
+        let clocks = [
+            now.as_second().to_string(),
+            (now.as_second() - 86400).to_string(),
+            now.as_millisecond().to_string(),
+            now.as_microsecond().to_string(),
+            now.as_nanosecond().to_string(),
+            ticks.to_string(),
+            (ticks + 621_355_968_000_000_000).to_string(),
+            format!("{}.1234567", now.as_second()),
+            now.to_string(),
+            now.to_string().trim_end_matches('Z').into(),
+        ];
+        for t in clocks {
+            assert!(is_clock(&t), "{t}");
+        }
+        // Of engine.io-client 6.6, of yeast, checksums, counters, and what is none of these.
+        let others =
+            ["7hw2kq3x", "12345678", "PeJ9Xz1", "PeJ9Xz1.0", "3421780262", "17", "0", "", ".", "1e9", "inf", "1777-01-01T00:00:00Z"];
+        for t in others {
+            assert!(!is_clock(t), "{t}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the peer of a connection has acknowledged. A balancer repeats a GET only when it has not seen the answer, and what it
+//! has seen its TCP has acknowledged.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use uapi::c::{IPPROTO_TCP, TCP_INFO};
+
+/// TCP may hold an acknowledgement back for half a second (RFC 1122, 4.2.3.2), and it has a way to go.
+pub const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+/// How often an answer that is under way is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// The sending side of a connection, as far as answers are watched.
+pub struct Wire {
+    /// Requests that have come over the connection.
+    requests: AtomicU64,
+    progress: AtomicU8,
+    // A std lock: held for a look at the socket, never across an await.
+    state: Mutex<State>,
+}
+
+/// The watched answer is not written yet.
+const WAITING: u8 = 1;
+/// Some of it is written.
+const WRITING: u8 = 2;
+/// All of it is written, or none is watched.
+const WRITTEN: u8 = 0;
+
+struct State {
+    /// The socket, until it is closed.
+    socket: Option<RawFd>,
+    /// So many bytes were acknowledged when it was.
+    acknowledged: u64,
+    /// So many bytes had been written with the end of the watched answer; 0: none has been watched.
+    end: u64,
+}
+
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no request has come over it yet.
+    pub fn is_new(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+
+    /// The answer to the request that has just come over a connection.
+    pub fn next_answer(self: &Arc<Self>) -> Answer {
+        Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() }
+    }
+}
+
+/// What a connection's stream tells of it. When it is dropped, the socket is looked at for the last time.
+pub struct Writer {
+    wire: Arc<Wire>,
+    written: u64,
+}
+
+impl Writer {
+    /// For a socket that is closed only after this has been dropped.
+    pub fn new(socket: &impl AsRawFd) -> Self {
+        let state = State { socket: Some(socket.as_raw_fd()), acknowledged: 0, end: 0 };
+        let wire = Wire { requests: AtomicU64::new(0), progress: AtomicU8::new(WRITTEN), state: Mutex::new(state) };
+        Self { wire: Arc::new(wire), written: 0 }
+    }
+
+    /// What others see of it.
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    /// So many bytes more were written.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        if self.wire.progress.load(Ordering::Relaxed) == WAITING {
+            self.wire.progress.store(WRITING, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing is left to be written.
+    pub fn flushed(&self) {
+        if self.wire.progress.load(Ordering::Relaxed) == WRITING {
+            self.wire.state().end = self.written;
+            self.wire.progress.store(WRITTEN, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut state = self.wire.state();
+        let socket = state.socket.take();
+        if let Some(socket) = socket.filter(|_| state.end > 0) {
+            state.acknowledged = acknowledged(socket);
+        }
+    }
+}
+
+/// The answer to one request.
+#[derive(Clone)]
+pub struct Answer {
+    wire: Arc<Wire>,
+    number: u64,
+}
+
+/// What has become of an answer by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// The peer has it.
+    Delivered,
+    /// The peer may still get it.
+    UnderWay,
+    /// The connection ended before the peer had acknowledged all of it.
+    Lost,
+}
+
+/// What has become of an answer in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It has arrived.
+    Delivered,
+    /// It has not, and will not.
+    Lost,
+    /// That cannot be found out.
+    Unknown,
+}
+
+impl Answer {
+    /// Has it watched: to be called when it is given, before it is written.
+    pub fn watch(&self) {
+        self.wire.progress.store(WAITING, Ordering::Relaxed);
+    }
+
+    /// What has become of it, watched, by now.
+    fn delivery(&self) -> Delivery {
+        // A peer sends its next request when it has the answer to the last.
+        if self.wire.requests.load(Ordering::Relaxed) > self.number {
+            return Delivery::Delivered;
+        }
+        let state = self.wire.state();
+        let acknowledged = state.socket.map_or(state.acknowledged, acknowledged);
+        let is_written = self.wire.progress.load(Ordering::Acquire) == WRITTEN;
+        match state.socket {
+            _ if is_written && acknowledged >= state.end => Delivery::Delivered,
+            Some(_) => Delivery::UnderWay,
+            None => Delivery::Lost,
+        }
+    }
+
+    /// Whether the peer gets it; waits for late acknowledgements.
+    pub async fn fate(&self) -> Fate {
+        let until = Instant::now() + SETTLES_WITHIN;
+        loop {
+            match self.delivery() {
+                Delivery::Delivered => return Fate::Delivered,
+                Delivery::UnderWay if Instant::now() < until => sleep(LOOK_AGAIN).await,
+                Delivery::UnderWay | Delivery::Lost => return Fate::Lost,
+            }
+        }
+    }
+}
+
+/// How many bytes the peer has acknowledged; 0 when the system does not say.
+fn acknowledged(socket: RawFd) -> u64 {
+    /// Where `tcpi_bytes_acked` is in Linux' `struct tcp_info`.
+    const BYTES_ACKED: usize = 120;
+    let mut info = [0_u8; BYTES_ACKED + size_of::<u64>()];
+    match uapi::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &mut info) {
+        Ok(length) if length == info.len() => info.last_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes)),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+#[path = "wire/tests.rs"]
+mod tests;

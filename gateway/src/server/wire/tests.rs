@@ -1,0 +1,77 @@
+use std::sync::{Arc, Mutex};
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::server::tests::serving;
+use crate::testing::eventually;
+
+/// More than TCP takes from a peer that does not read.
+const LARGE: usize = 16 * 1024 * 1024;
+
+/// A server whose answers are watched, the last of them, and a client that has asked for so many bytes.
+async fn asked(bytes: usize) -> (Arc<Mutex<Option<Answer>>>, TcpStream) {
+    let last = Arc::<Mutex<Option<Answer>>>::default();
+    let keep = last.clone();
+    let route = get(move |Extension(answer): Extension<Answer>| async move {
+        answer.watch();
+        *keep.lock().unwrap() = Some(answer);
+        vec![b'x'; bytes]
+    });
+    let (address, ..) = serving(Router::new().route("/", route), &[]).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    ask(&mut client).await;
+    (last, client)
+}
+
+async fn ask(client: &mut TcpStream) {
+    client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(client.read_u8().await.unwrap(), b'H');
+}
+
+fn taken(last: &Mutex<Option<Answer>>) -> Answer {
+    last.lock().unwrap().take().unwrap()
+}
+
+#[tokio::test]
+async fn what_the_peer_has_read_is_delivered_also_when_the_connection_ends() {
+    let (last, client) = asked(100).await;
+    let answer = taken(&last);
+    assert_eq!(answer.fate().await, Fate::Delivered);
+    drop(client);
+    eventually(|| answer.wire.state().socket.is_none()).await;
+    assert_eq!(answer.delivery(), Delivery::Delivered);
+}
+
+#[tokio::test]
+async fn what_the_peer_leaves_unread_is_lost_when_the_connection_ends() {
+    let (last, client) = asked(LARGE).await;
+    let answer = taken(&last);
+    assert_eq!(answer.delivery(), Delivery::UnderWay);
+    drop(client);
+    eventually(|| answer.delivery() == Delivery::Lost).await;
+    assert_eq!(answer.fate().await, Fate::Lost);
+}
+
+#[tokio::test]
+async fn only_as_long_as_nothing_follows_is_an_answer_under_way() {
+    let (last, mut client) = asked(LARGE).await;
+    let first = taken(&last);
+    assert_eq!(first.fate().await, Fate::Lost);
+    // Of all bytes that the body has, its head has none.
+    let (mut left, mut bytes) = (LARGE, vec![0; 1 << 20]);
+    while left > 0 {
+        let read = client.read(&mut bytes).await.unwrap();
+        left -= bytes[..read].iter().filter(|byte| **byte == b'x').count();
+    }
+    assert_eq!(first.fate().await, Fate::Delivered);
+    ask(&mut client).await;
+    assert_eq!(first.delivery(), Delivery::Delivered);
+    let second = taken(&last);
+    drop(client);
+    eventually(|| second.delivery() == Delivery::Lost).await;
+    assert_eq!(first.delivery(), Delivery::Delivered);
+}

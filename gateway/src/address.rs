@@ -74,14 +74,17 @@ fn address(hop: &str) -> Option<IpAddr> {
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-/// Reads a network, or a single address, as a setting names it.
+/// Reads a network, or a single address, as a setting names it; nothing names none.
 ///
 /// # Errors
 /// When it is neither.
-pub fn network(text: &str) -> Result<IpNet, String> {
+pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
     let network = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)));
-    network.ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
+    network.map(Some).ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
 }
 
 #[cfg(test)]
@@ -91,7 +94,7 @@ mod tests {
 
     fn of(peer: &str, lines: &[&'static str], trusted: &str) -> String {
         let headers = lines.iter().map(|line| (FORWARDED_FOR, HeaderValue::from_static(line))).collect();
-        let trusted = trusted.split(' ').filter(|text| !text.is_empty()).map(|text| network(text).unwrap()).collect::<Vec<_>>();
+        let trusted = trusted.split(' ').filter(|text| !text.is_empty()).filter_map(|text| network(text).unwrap()).collect::<Vec<_>>();
         ClientAddress::of(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
 
@@ -124,9 +127,10 @@ mod tests {
 
     #[test]
     fn networks_are_checked() {
-        assert_eq!(network(" 10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!(network("::1").unwrap().to_string(), "::1/128");
-        for bad in ["", "10.0.0.0/33", "proxy.example", "10.0.0"] {
+        assert_eq!(network(" 10.0.0.0/8").unwrap().unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("::1").unwrap().unwrap().to_string(), "::1/128");
+        assert_eq!(network(" ").unwrap(), None);
+        for bad in ["10.0.0.0/33", "proxy.example", "10.0.0"] {
             assert!(network(bad).is_err(), "{bad}");
         }
     }

@@ -22,13 +22,15 @@ pub struct GatewayConfig {
     /// How long a request may take before it is answered `timeout`; bodies of files are not bound by it
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
-    /// Most connections at once; further ones wait
+    /// Most connections at once; further ones wait. As far as the descriptor limit allows: 256 descriptors (half of a limit
+    /// below 512) are kept for all else, and where gateways pass sessions on, a connection counts three times. One address
+    /// may have half of the connections
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then count the right-most
     /// address in X-Forwarded-For that is none of them [default: none, the peer of the connection counts]
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<Option<IpNet>>,
     /// Limits of real time.
     #[command(flatten)]
     pub realtime: RealtimeConfig,
@@ -70,7 +72,7 @@ pub struct RealtimeConfig {
     /// Rooms that one socket may be in; 0 = any number
     #[arg(long, env = "CONFAB_MAX_ROOMS_PER_SOCKET", default_value_t = 1000, value_name = "COUNT")]
     pub max_rooms_per_socket: usize,
-    /// Sockets that one user may have at this gateway; 0 = any number
+    /// Sockets that one user may have at this gateway, and never more than a quarter of the connections; 0 = any number
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
     /// How long a new socket may take to CONNECT; 0s = for ever
@@ -142,6 +144,14 @@ mod tests {
         assert!(realtime.connect_timeout > Duration::from_secs(3600 * 24 * 365));
         assert_eq!(realtime.max_packet, usize::MAX);
         assert!(with(&["--max-packet", "-1"]).is_err());
+    }
+
+    #[test]
+    fn an_empty_list_of_proxies_names_none() {
+        let proxies = |text: &str| with(&["--trusted-proxies", text]).map(|config| config.trusted_proxies.into_iter().flatten().count());
+        assert_eq!(proxies("").unwrap(), 0);
+        assert_eq!(proxies("10.0.0.0/8, ::1").unwrap(), 2);
+        assert!(proxies("10.0.0.0/8,proxy").is_err());
     }
 
     #[test]

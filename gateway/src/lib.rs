@@ -36,13 +36,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use clients::Clients;
-use config::GatewayConfig;
+use config::{GatewayConfig, RealtimeConfig};
 use edge::cors::Origins;
 use realtime::forward::{self, Forward};
 use realtime::{Parts, Realtime};
 use revocations::Revocations;
 use send::Sender;
-use server::Ending;
+use server::{Admission, Ending, places};
 use tokens::Tokens;
 
 /// What the handlers share.
@@ -106,6 +106,8 @@ impl Settings for Program {
 pub struct Gateway {
     routes: Router,
     realtime: Arc<Realtime>,
+    /// Most connections of clients, and of gateways.
+    places: usize,
     /// Where other gateways come in.
     forward: Option<TcpListener>,
 }
@@ -118,17 +120,19 @@ impl Gateway {
             // The rest of the time is for what is under way.
             self.realtime.drain(drain / 2).await;
         };
+        let clients_admission = Admission::of_clients(config, self.places);
+        let gateways_admission = Admission::of_gateways(self.places);
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // What other gateways have in hand for sessions of this one goes on to the end.
         let left = CancellationToken::new();
         let clients = async {
-            tokio::join!(server::serve(listener, self.routes, &ending, config), leave);
+            tokio::join!(server::serve(listener, self.routes, &ending, &clients_admission), leave);
             left.cancel();
         };
         let gateways = async {
             if let Some(listener) = self.forward {
                 let ending = Ending { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
-                server::serve(listener, self.realtime.forward_router(), &ending, config).await;
+                server::serve(listener, self.realtime.forward_router(), &ending, &gateways_admission).await;
             }
         };
         tokio::join!(clients, gateways);
@@ -166,8 +170,10 @@ pub async fn start(
         None => None,
     };
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
+    let places = places::count(config);
+    let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let parts = Parts {
-        config: config.realtime.clone(),
+        config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
         sender: sender.clone(),
         tokens: tokens.clone(),
@@ -178,7 +184,7 @@ pub async fn start(
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
     let routes = rest::routes(app)?;
-    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, forward: listener })
+    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, places, forward: listener })
 }
 
 /// Runs the program until shutdown.

@@ -1,5 +1,6 @@
 //! The HTTP/1.1 server: our own accept loop, because connections are to be bounded, timed and ended in good order.
 
+pub mod places;
 mod stream;
 pub mod wire;
 
@@ -11,8 +12,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error};
 use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -27,9 +29,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
+use uuid::Uuid;
 
+use self::places::{Share, Shares};
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
+use crate::problem::{self, Problem};
 
 pub use stream::Stream;
 
@@ -41,6 +46,10 @@ const MAX_HEAD: usize = 32 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection that has brought nothing yet may still bring its first request after shutdown.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
+/// The same on a connection that comes when more than half of the places are taken, unless a proxy keeps it.
+const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
+/// Refused connections that are read on for a moment, so that their clients can read why.
+const MOST_REFUSED: usize = 16;
 /// How long to wait when the system has no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -49,7 +58,66 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Place {
     peer: SocketAddr,
-    _permit: Arc<OwnedSemaphorePermit>,
+    seat: Arc<Seat>,
+    /// What the client of a request holds that came through a trusted proxy.
+    _share: Option<Arc<Share>>,
+}
+
+impl Place {
+    /// Whether the connection is a trusted proxy's, or another gateway's.
+    fn is_of_proxy(&self) -> bool {
+        self.seat.share.is_none()
+    }
+}
+
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+    /// What the address of the connection holds.
+    share: Option<Share>,
+}
+
+/// Which connections are let in.
+#[derive(Clone)]
+pub struct Admission {
+    /// Most at once.
+    pub places: usize,
+    /// The proxies in front.
+    pub trusted: Arc<[IpNet]>,
+    /// How many one address may have; any number without.
+    pub shares: Option<Arc<Shares>>,
+}
+
+impl Admission {
+    /// That of clients, to so many places.
+    pub fn of_clients(config: &GatewayConfig, places: usize) -> Self {
+        Self { places, trusted: config.trusted_proxies.iter().flatten().copied().collect(), shares: Some(Shares::of(places)) }
+    }
+
+    /// That of other gateways, to as many places of their own: each says which client it passes on.
+    pub fn of_gateways(places: usize) -> Self {
+        let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
+        Self { places, trusted, shares: None }
+    }
+
+    /// A place for a connection; `None` when its address has its share.
+    fn admit(&self, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
+        let address = peer.ip().to_canonical();
+        let is_proxy = self.trusted.iter().any(|network| network.contains(&address));
+        let share = match &self.shares {
+            Some(shares) if !is_proxy => Some(shares.take(address.into())?),
+            _ => None,
+        };
+        Some(Place { peer, seat: Arc::new(Seat { _permit: permit, share }), _share: None })
+    }
+
+    /// A request's part of the place; `None` when it came through a proxy and its client has its share.
+    fn admit_request(&self, place: &Place, address: ClientAddress) -> Option<Place> {
+        let share = match &self.shares {
+            Some(shares) if place.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
+            _ => None,
+        };
+        Some(Place { _share: share, ..place.clone() })
+    }
 }
 
 /// When a server is to end.
@@ -64,11 +132,19 @@ pub struct Ending {
 }
 
 /// Serves until shutdown, then ends idle connections and finishes the requests under way.
-pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: &GatewayConfig) {
-    let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admission: &Admission) {
+    let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
+    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
     let connections = TaskTracker::new();
-    let trusted: Arc<[IpNet]> = config.trusted_proxies.clone().into();
-    let serve = |(stream, place)| _ = connections.spawn(serve_connection(stream, app.clone(), place, trusted.clone(), ending.clone()));
+    let serve = |(stream, peer, permit): (TcpStream, _, _)| {
+        let is_crowded = places.available_permits() < admission.places / 2;
+        match admission.admit(peer, permit) {
+            Some(place) => {
+                _ = connections.spawn(serve_connection(stream, app.clone(), place, admission.clone(), ending.clone(), is_crowded))
+            }
+            None => refuse(stream, &refused),
+        }
+    };
     while let Some(accepted) = ending.shutdown.run_until_cancelled(accept(&listener, &places)).await {
         serve(accepted);
     }
@@ -84,14 +160,14 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, config: 
 }
 
 /// The next connection, once there is a place for it; until then it waits in the system's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Place) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         if places.available_permits() == 0 {
             LIMITS.hit("connections");
         }
         let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, Place { peer, _permit: Arc::new(permit) }),
+            Ok((stream, peer)) => return (stream, peer, permit),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -100,21 +176,42 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
+fn too_many() -> Response {
+    LIMITS.hit("connections_per_address");
+    let error = Error::new(Code::Unavailable, "too many connections from this address; close some, or try again later");
+    let mut answer = problem::render(Problem(error).into_response(), &Uuid::now_v7().to_string());
+    answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+    answer
+}
+
+/// Answers what an address asks that has its share, for as many as may be answered at once.
+fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
+    let Ok(permit) = refused.clone().try_acquire_owned() else { return LIMITS.hit("connections_per_address") };
+    tokio::spawn(async move {
+        let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(too_many()));
+        let connection =
+            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(LINGER).serve_connection(TokioIo::new(stream), service);
+        let _ = timeout(LINGER, connection).await;
+        drop(permit);
+    });
+}
+
 /// One connection, until it ends or is upgraded: what takes the upgrade has a task of its own.
-async fn serve_connection(stream: TcpStream, app: Router, place: Place, trusted: Arc<[IpNet]>, ending: Ending) {
+async fn serve_connection(stream: TcpStream, app: Router, place: Place, admission: Admission, ending: Ending, is_crowded: bool) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let stream = Stream::new(stream);
+    let head_within = if is_crowded && !place.is_of_proxy() { HEAD_WITHIN_CROWDED } else { HEAD_WITHIN };
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let asked = wire.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(wire.next_answer());
-        answer(app.clone(), place.clone(), &trusted, leaving.clone(), request)
+        answer(app.clone(), &place, &admission, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(head_within)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -141,16 +238,20 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, trusted:
 
 fn answer(
     mut app: Router,
-    place: Place,
-    trusted: &[IpNet],
+    place: &Place,
+    admission: &Admission,
     leaving: CancellationToken,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    let address = ClientAddress::of(place.peer.ip(), request.headers(), trusted);
+    let address = ClientAddress::of(place.peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);
-    request.extensions_mut().insert(place);
+    let place = admission.admit_request(place, address);
     async move {
+        let Some(place) = place else { return Ok(too_many()) };
+        request.extensions_mut().insert(place.clone());
         let mut answer = app.call(request).await?;
+        // A handler may have dropped the request at once.
+        drop(place);
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
         }

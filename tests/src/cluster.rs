@@ -242,6 +242,7 @@ impl Cluster {
             let url = |n| format!("http://127.0.0.1:{}", self.plan.forward_port(n));
             // The balancer keeps idle connections for a second.
             settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
+            settings.push(("CONFAB_TRUSTED_PROXIES".into(), "127.0.0.1".into()));
             settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
             settings.push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
         }

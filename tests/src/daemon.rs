@@ -27,6 +27,8 @@ pub struct Daemon {
     pub inherits_settings: bool,
     /// User and group to run as, when not the caller's.
     pub user: Option<(u32, u32)>,
+    /// How many descriptors it may have, when not as many as the caller.
+    pub descriptors: Option<u64>,
     /// The directory that it alone works in.
     pub work: PathBuf,
     /// Where its process id is written.
@@ -48,6 +50,7 @@ impl Daemon {
             environment: vec![],
             inherits_settings: false,
             user: None,
+            descriptors: None,
             work,
             pid_file,
             log,
@@ -75,7 +78,15 @@ impl Daemon {
         }
         let log =
             File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut command = Command::new(&self.program);
+        let mut command = match self.descriptors {
+            None => Command::new(&self.program),
+            // It becomes the program.
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}:{limit}")).arg(&self.program);
+                command
+            }
+        };
         // A group of its own and no terminal: it neither hears the caller's Ctrl-C nor ends with the caller.
         command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if !self.inherits_settings {

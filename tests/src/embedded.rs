@@ -23,6 +23,14 @@ impl Embedded {
     /// # Errors
     /// When it does not become ready; the message holds the end of its log.
     pub async fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_with(None, settings).await
+    }
+
+    /// The same, with a descriptor limit of its own.
+    ///
+    /// # Errors
+    /// When it does not become ready; the message holds the end of its log.
+    pub async fn start_with(descriptors: Option<u64>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let guard = Guard::new("embedded")?;
         let directory = guard.directory();
         let port = free_ports(2)?;
@@ -31,6 +39,7 @@ impl Embedded {
         let (work, pid_file, log) = (directory.join("work"), directory.join("confab.pid"), directory.join("confab.log"));
         let daemon = Daemon {
             environment: own.into_iter().chain(given).map(|(name, value)| (name.to_string(), value)).collect(),
+            descriptors,
             ..Daemon::new(programs().join("confab"), work, pid_file, log)
         };
         let embedded = Self { daemon, port, _guard: guard };

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use axum::http::{Method, Response, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::any;
@@ -33,6 +33,7 @@ use self::passed::{PASSAGE, Passed};
 use self::seal::{SEAL, Sealer};
 use super::Realtime;
 use super::handshake::{self, Refusal};
+use crate::address::ClientAddress;
 use crate::config::ForwardConfig;
 use crate::edge::REQUEST_ID;
 use crate::metrics::METRICS;
@@ -48,11 +49,11 @@ const CONNECT: Duration = Duration::from_millis(2500);
 const KEEP: Duration = Duration::from_secs(5);
 /// How long what passes through a gateway that leaves may still take once the session's own gateway has been told.
 const AFTER_TOLD: Duration = Duration::from_secs(5);
-/// Who forwarded a request before it came to us.
+/// Names the client that a request is of.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The headers of a client's request that matter to the gateway that has its session.
-const PASSED_ON: [HeaderName; 7] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_TYPE, REQUEST_ID, FORWARDED_FOR];
+const PASSED_ON: [HeaderName; 6] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_TYPE, REQUEST_ID];
 /// And of its answer.
 const PASSED_BACK: [HeaderName; 4] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, CONTENT_TYPE];
 
@@ -193,6 +194,9 @@ pub async fn pass(
         if let Some(value) = head.headers.get(&name) {
             onward.headers_mut().insert(name, value.clone());
         }
+    }
+    if let Some(Ok(address)) = head.extensions.get().map(|address: &ClientAddress| HeaderValue::try_from(address.to_string())) {
+        onward.headers_mut().insert(FORWARDED_FOR, address);
     }
     let passage = forward.passed.next(forward.own);
     onward.headers_mut().insert(PASSAGE, passage.header());

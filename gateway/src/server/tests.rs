@@ -5,7 +5,8 @@ use super::*;
 use axum::routing::{get, post};
 use clap::Parser;
 use confab_common::process::Process;
-use tokio::sync::Notify;
+use tokio::net::TcpSocket;
+use tokio::sync::{Notify, Semaphore};
 
 #[derive(clap::Parser)]
 struct Settings {
@@ -24,7 +25,11 @@ pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Proc
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
     let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: WITHIN };
-    (address, process, tokio::spawn(async move { serve(listener, app, &ending, &config).await }))
+    (
+        address,
+        process,
+        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections)).await }),
+    )
 }
 
 async fn sent(address: SocketAddr, text: &str) -> TcpStream {
@@ -132,4 +137,92 @@ async fn what_is_no_http_is_refused() {
     assert!(read_all(sent(address, "hello\r\n\r\n").await).await.starts_with("HTTP/1.1 400"));
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 * 1024));
     assert!(read_all(sent(address, &long).await).await.starts_with("HTTP/1.1 431"));
+}
+
+/// A connection from an address of this machine, kept alive after an answer; `None`: it was refused.
+async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    if head.starts_with("HTTP/1.1 200") {
+        return Some(stream);
+    }
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: ") && head.contains("connection: close"), "{head}");
+    assert!(read_all(stream).await.contains(r#""code":"unavailable""#));
+    None
+}
+
+#[tokio::test]
+async fn one_address_takes_half_of_the_places_and_leaves_the_rest() {
+    let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "8"]).await;
+    let [first, second] = [[127, 0, 0, 1], [127, 0, 0, 2]];
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(comes_in(address, first, "198.51.100.1").await.unwrap());
+    }
+    // What a client says of itself counts for nothing.
+    assert!(comes_in(address, first, "198.51.100.2").await.is_none());
+    let other = comes_in(address, second, "198.51.100.1").await.unwrap();
+    held.pop();
+    let again = async { while comes_in(address, first, "198.51.100.1").await.is_none() {} };
+    timeout(Duration::from_secs(10), again).await.unwrap();
+    drop(other);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_each_client_has_its_share() {
+    let (waiting, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let (comes, end) = (waiting.clone(), go_on.clone());
+    let slow = get(move || async move {
+        comes.add_permits(1);
+        end.notified().await;
+    });
+    let app = Router::new().route("/slow", slow).route("/", get(|| async { "here" }));
+    let (address, ..) = serving(app, &["--max-connections", "8", "--trusted-proxies", "127.0.0.1"]).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(sent(address, "GET /slow HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.1\r\n\r\n").await);
+    }
+    let _all = waiting.acquire_many(4).await.unwrap();
+    assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_none());
+    assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.2").await.is_some());
+    // Its share is given back with the answers, though the proxy keeps the connections.
+    go_on.notify_waiters();
+    for stream in &mut held {
+        stream.read_u8().await.unwrap();
+    }
+    assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
+    let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "4"]).await;
+    let _held = [comes_in(address, [127, 0, 0, 1], "").await.unwrap(), comes_in(address, [127, 0, 0, 1], "").await.unwrap()];
+    let mut half = Vec::new();
+    for from in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(b"GET / HT").await.unwrap();
+        half.push(stream);
+    }
+    // All places are taken, of which the halves give theirs back first.
+    let next = tokio::time::Instant::now();
+    assert!(comes_in(address, [127, 0, 0, 4], "").await.is_some());
+    assert!(next.elapsed() < HEAD_WITHIN, "{:?}", next.elapsed());
+}
+
+#[test]
+fn a_gateway_says_which_client_it_passes_on() {
+    let admission = Admission::of_gateways(1);
+    for client in ["198.51.100.7", "2001:db8:1:2::"] {
+        let headers = [("x-forwarded-for".parse().unwrap(), HeaderValue::from_str(client).unwrap())].into_iter().collect();
+        assert_eq!(ClientAddress::of([10, 0, 0, 1].into(), &headers, &admission.trusted).to_string(), client);
+    }
 }

@@ -1,16 +1,31 @@
 //! The admin port: `/livez` (never checks a dependency), `/readyz` (warm and not draining), `/metrics`.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::CommonConfig;
 use crate::metrics;
 use crate::process::{Process, Readiness};
+
+/// Most connections at once.
+const MOST: usize = 16;
+/// How long a request's head may take to arrive, and a connection may idle between requests.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait when the system has no descriptor left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves the admin port until the process ends, also while it drains.
 ///
@@ -28,8 +43,37 @@ pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<(
         .route("/metrics", get(exposition));
     #[cfg(feature = "failpoints")]
     let router = router.merge(crate::failpoint::routes());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(serve(listener, router));
     Ok(())
+}
+
+/// Serves without end. Probes and scrapes are over within moments, so that a connection beyond the most takes the place of the
+/// oldest: whoever holds many cannot keep them out.
+async fn serve(listener: TcpListener, router: Router) {
+    let mut connections = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection at the admin port");
+                sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        connections.retain(|connection: &AbortOnDropHandle<()>| !connection.is_finished());
+        if connections.len() >= MOST {
+            connections.pop_front();
+        }
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        connections.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection at the admin port ended");
+            }
+        })));
+    }
 }
 
 /// Looking at a process with many sockets takes a while.
@@ -42,5 +86,51 @@ fn readyz(readiness: &Readiness) -> (StatusCode, String) {
     match readiness.missing() {
         None => (StatusCode::OK, "ready\n".into()),
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A server, a client that has sent so much of a request.
+    async fn sent(address: std::net::SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn serving() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Router::new().route("/livez", get(|| async { "alive\n" }))));
+        address
+    }
+
+    #[tokio::test]
+    async fn half_heads_keep_no_probe_out_and_are_closed() {
+        let address = serving().await;
+        let mut halves = Vec::new();
+        for _ in 0..300 {
+            halves.push(sent(address, "GET /livez HT").await);
+            let mut answer = String::new();
+            let mut probe = sent(address, "GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+            probe.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("alive\n"), "{answer}");
+        }
+        for mut half in halves.drain(..300 - MOST) {
+            assert!(matches!(half.read(&mut [0]).await, Ok(0) | Err(_)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time() {
+        let mut half = sent(serving().await, "GET /livez HT").await;
+        let ended = timeout(HEAD_WITHIN * 2, half.read(&mut [0])).await.unwrap();
+        assert!(matches!(ended, Ok(0) | Err(_)));
     }
 }

@@ -57,6 +57,7 @@ pub const KNOWN: &[&str] = &[
     "SIGNING_KEY",
     "SWEEP_EVERY",
     "TOKEN_TTL",
+    "TRUSTED_PROXIES",
 ];
 
 /// A setting that must not be printed: keys, and URLs that may hold a password.

@@ -3,6 +3,7 @@
 
 mod backup;
 mod cluster;
+mod connections;
 mod contract;
 mod conversation;
 mod events;

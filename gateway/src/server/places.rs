@@ -1,0 +1,147 @@
+//! Places for connections: how many there are, and how many of them one address may take.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::address::ClientAddress;
+use crate::config::GatewayConfig;
+
+/// Descriptors that are left for all else: listeners, the admin port, calls to services, stores and their readers, files that
+/// come and go. A process that may have fewer than twice as many leaves half.
+const RESERVE: u64 = 256;
+/// A connection may need one more to another gateway, and that gateway one for it.
+const DESCRIPTORS_FORWARDING: u64 = 3;
+/// A gateway with fewer places can hardly be meant.
+const FEW: usize = 100;
+/// One user's part of the places.
+const USER_PART: usize = 4;
+
+/// How many connections a gateway takes from clients at once, and as many from other gateways.
+pub fn count(config: &GatewayConfig) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let places = within(limit, config.max_connections, config.forward.forward_listen.is_some());
+    if places < FEW.min(config.max_connections) {
+        tracing::error!(places, limit, "the descriptor limit leaves hardly any connections; raise it (ulimit -n, LimitNOFILE)");
+    } else if places < config.max_connections {
+        let setting = config.max_connections;
+        tracing::info!(places, limit, setting, "the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections");
+    }
+    places
+}
+
+fn within(limit: u64, setting: usize, is_forwarding: bool) -> usize {
+    let descriptors = limit - RESERVE.min(limit / 2);
+    let places = if is_forwarding { descriptors / DESCRIPTORS_FORWARDING } else { descriptors };
+    setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
+}
+
+/// How many sockets one user may have: the setting (0: any number), and never more than a quarter of the places.
+pub fn sockets_per_user(setting: usize, places: usize) -> usize {
+    if setting == 0 { 0 } else { setting.min((places / USER_PART).max(1)) }
+}
+
+/// Who holds how many places. One address may hold half of them: an office, or a balancer that is not known as a proxy, has
+/// enough, and whoever takes all that it can leaves the other half to others.
+pub struct Shares {
+    most: usize,
+    // A std lock: held for a look-up or a change, never across an await.
+    held: Mutex<HashMap<ClientAddress, usize>>,
+}
+
+impl Shares {
+    /// Of so many places.
+    pub fn of(places: usize) -> Arc<Self> {
+        Arc::new(Self { most: places.div_ceil(2), held: Mutex::default() })
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<ClientAddress, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One place more for an address; `None` when it has its share.
+    pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
+        let mut held = self.held();
+        let count = held.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        drop(held);
+        Some(Share { shares: self.clone(), address })
+    }
+}
+
+/// A place that an address holds.
+pub struct Share {
+    shares: Arc<Shares>,
+    address: ClientAddress,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        /// A table of this size is kept.
+        const SMALL: usize = 1024;
+        let mut held = self.shares.held();
+        if let Some(count) = held.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.address);
+            }
+        }
+        if held.len() < held.capacity() / 8 {
+            let most = held.len() * 2;
+            held.shrink_to(most.max(SMALL));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    #[test]
+    fn what_the_descriptor_limit_leaves() {
+        assert_eq!(within(1 << 20, 100_000, false), 100_000);
+        assert_eq!(within(1 << 20, 100_000, true), 100_000);
+        assert_eq!(within(65_536, 100_000, false), 65_280);
+        assert_eq!(within(65_536, 100_000, true), 21_760);
+        assert_eq!(within(1024, 100_000, false), 768);
+        assert_eq!(within(256, 100_000, false), 128);
+        assert_eq!(within(256, 100, true), 42);
+        assert_eq!(within(0, 100, true), 1);
+        assert_eq!(within(u64::MAX, 7, true), 7);
+    }
+
+    #[test]
+    fn one_user_has_a_quarter_at_most() {
+        assert_eq!(sockets_per_user(10_000, 100_000), 10_000);
+        assert_eq!(sockets_per_user(10_000, 200), 50);
+        assert_eq!(sockets_per_user(10_000, 3), 1);
+        assert_eq!(sockets_per_user(0, 200), 0);
+    }
+
+    #[test]
+    fn one_address_has_a_half_and_what_it_gives_back_it_may_take_again() {
+        let address = |last| ClientAddress::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+        let shares = Shares::of(200);
+        let mut held = (0..100).map(|_| shares.take(address(1)).unwrap()).collect::<Vec<_>>();
+        assert!(shares.take(address(1)).is_none());
+        let _other = shares.take(address(2)).unwrap();
+        held.pop();
+        held.push(shares.take(address(1)).unwrap());
+        assert!(shares.take(address(1)).is_none());
+    }
+
+    #[test]
+    fn a_table_that_was_large_shrinks() {
+        let shares = Shares::of(100_000);
+        let address = |n: u32| ClientAddress::from(IpAddr::V4(Ipv4Addr::from(n)));
+        let held = (0..50_000).map(|n| shares.take(address(n)).unwrap()).collect::<Vec<_>>();
+        drop(held);
+        assert!(shares.held().is_empty() && shares.held().capacity() < 10_000);
+    }
+}

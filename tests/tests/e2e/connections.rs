@@ -1,0 +1,80 @@
+//! Connections are bounded by the descriptors that there are, and what one client takes it takes from itself.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use confab_tests::api::{Account, Api};
+use confab_tests::embedded::Embedded;
+use confab_tests::raw::WebSocket;
+use confab_tests::wait::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Descriptors of the whole process: half of them are for connections.
+const DESCRIPTORS: u64 = 256;
+const PLACES: usize = 128;
+
+async fn connect(from: u8, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, from], 0).into())?;
+    Ok(socket.connect(to).await?)
+}
+
+/// Connections whose requests never become whole.
+async fn half_heads(count: usize, from: u8, to: SocketAddr) -> Vec<TcpStream> {
+    let mut halves = Vec::new();
+    for _ in 0..count {
+        let mut half = connect(from, to).await.unwrap();
+        // It may be refused already.
+        let _ = half.write_all(b"GET / HT").await;
+        halves.push(half);
+    }
+    halves
+}
+
+/// How a request of that address is answered.
+async fn ask(from: u8, to: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = connect(from, to).await?;
+    stream.write_all(b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn sockets(count: usize, url: &str, account: &Account) -> Vec<WebSocket> {
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        sockets.push(WebSocket::connect(url, &account.token).await.unwrap());
+    }
+    sockets
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_connections_are_taken_the_rest_of_the_program_works() {
+    let confab = Embedded::start_with(Some(DESCRIPTORS), &[]).await.unwrap();
+    let log = || fs::read_to_string(&confab.daemon().log).unwrap();
+    assert!(log().contains("the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections"), "{}", log());
+    let api = Api::new(confab.url());
+    let [to, admin] = [confab.admin_port() - 1, confab.admin_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let (account, other) = (api.signup().await.unwrap(), api.signup().await.unwrap());
+    let room = api.room(&account).await.unwrap();
+    let share = PLACES / 4;
+    let _sockets = [sockets(share, &api.url, &account).await, sockets(share - 8, &api.url, &other).await];
+    // One user has a quarter.
+    assert!(WebSocket::connect(&api.url, &account.token).await.is_err());
+    let _halves = [half_heads(300, 2, to).await, half_heads(300, 1, admin).await];
+    for path in ["livez", "readyz", "metrics"] {
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/{path}", confab.admin_port())).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    for n in 0..20 {
+        let file = api.share(&account, Some(&room), &format!("{n}.txt"), b"some bytes").await.unwrap();
+        let bytes = api.get(file["url"].as_str().unwrap(), &account).await.unwrap();
+        assert_eq!((bytes.status, &bytes.bytes[..]), (200, &b"some bytes"[..]));
+    }
+    // Whoever comes from elsewhere is let in, at the latest when half a head has had its time.
+    let let_in = async || ask(3, to).await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200")).map(drop);
+    eventually("another address is let in", Duration::from_secs(30), let_in).await.unwrap();
+    assert!(!log().contains("internal") && !log().contains("os error 24"), "{}", log());
+}

@@ -23,8 +23,8 @@ pub struct GatewayConfig {
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
     /// Most connections at once; further ones wait. As far as the descriptor limit allows: 256 descriptors (half of a limit
-    /// below 512) are kept for all else, and where gateways pass sessions on, a connection counts three times. One address
-    /// may have half of the connections
+    /// below 512) are kept for all else, and where gateways pass sessions on, a third of the rest is for connections between
+    /// them, and what passes through counts twice. One address may have half of the connections
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then count the right-most

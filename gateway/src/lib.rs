@@ -106,7 +106,7 @@ impl Settings for Program {
 pub struct Gateway {
     routes: Router,
     realtime: Arc<Realtime>,
-    /// Most connections of clients, and of gateways.
+    /// Most connections of clients.
     places: usize,
     /// Where other gateways come in.
     forward: Option<TcpListener>,
@@ -121,7 +121,7 @@ impl Gateway {
             self.realtime.drain(drain / 2).await;
         };
         let clients_admission = Admission::of_clients(config, self.places);
-        let gateways_admission = Admission::of_gateways(self.places);
+        let gateways_admission = Admission::of_gateways(places::for_gateways(config));
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // What other gateways have in hand for sessions of this one goes on to the end.
         let left = CancellationToken::new();
@@ -170,7 +170,7 @@ pub async fn start(
         None => None,
     };
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
-    let places = places::count(config);
+    let places = places::for_clients(config);
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },

@@ -64,6 +64,15 @@ pub struct Place {
 }
 
 impl Place {
+    /// A second place, for what the client's connection needs of another gateway.
+    pub fn another(&self) -> Option<OwnedSemaphorePermit> {
+        let another = self.seat.permit.semaphore().clone().try_acquire_owned().ok();
+        if another.is_none() {
+            LIMITS.hit("connections");
+        }
+        another
+    }
+
     /// Whether the connection is a trusted proxy's, or another gateway's.
     fn is_of_proxy(&self) -> bool {
         self.seat.share.is_none()
@@ -71,7 +80,7 @@ impl Place {
 }
 
 struct Seat {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     /// What the address of the connection holds.
     share: Option<Share>,
 }
@@ -107,7 +116,7 @@ impl Admission {
             Some(shares) if !is_proxy => Some(shares.take(address.into())?),
             _ => None,
         };
-        Some(Place { peer, seat: Arc::new(Seat { _permit: permit, share }), _share: None })
+        Some(Place { peer, seat: Arc::new(Seat { permit, share }), _share: None })
     }
 
     /// A request's part of the place; `None` when it came through a proxy and its client has its share.

@@ -185,6 +185,11 @@ pub async fn pass(
     mut request: Request,
 ) -> Result<Response<Body>, Refusal> {
     let address = forward.nodes.address_of(node).await.ok_or(Refusal::UnknownSession)?;
+    let place = request.extensions().get::<Place>().cloned();
+    let another = match &place {
+        Some(place) => Some(place.another().ok_or(Refusal::GoingAway)?),
+        None => None,
+    };
     let client = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -207,9 +212,9 @@ pub async fn pass(
     }
     METRICS.forwarded.increment(1);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (edge, sid, place) = (edge.clone(), Box::<str>::from(sid), head.extensions.get::<Place>().cloned());
+        let (edge, sid) = (edge.clone(), Box::<str>::from(sid));
         edge.connections.clone().spawn(async move {
-            let _place = place;
+            let _places = (place, another);
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
             METRICS.tunnels.increment(1);
             // On the heap and gone with the tunnel's end; the rest of this task is small.

@@ -11,17 +11,28 @@ use crate::config::GatewayConfig;
 /// Descriptors that are left for all else: listeners, the admin port, calls to services, stores and their readers, files that
 /// come and go. A process that may have fewer than twice as many leaves half.
 const RESERVE: u64 = 256;
-/// A connection may need one more to another gateway, and that gateway one for it.
-const DESCRIPTORS_FORWARDING: u64 = 3;
+/// Where gateways pass sessions on, one in so many descriptors is for connections of other gateways.
+const GATEWAYS_PART: u64 = 3;
 /// A gateway with fewer places can hardly be meant.
 const FEW: usize = 100;
 /// One user's part of the places.
 const USER_PART: usize = 4;
 
-/// How many connections a gateway takes from clients at once, and as many from other gateways.
-pub fn count(config: &GatewayConfig) -> usize {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let places = within(limit, config.max_connections, config.forward.forward_listen.is_some());
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many connections a gateway takes from other gateways at once.
+pub fn for_gateways(config: &GatewayConfig) -> usize {
+    within(limit(), config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
+}
+
+/// How many connections a gateway takes from clients at once. What passes through to another gateway takes two places.
+pub fn for_clients(config: &GatewayConfig) -> usize {
+    let limit = limit();
+    let is_forwarding = config.forward.forward_listen.is_some();
+    let left = |descriptors| if is_forwarding { descriptors - descriptors / GATEWAYS_PART } else { descriptors };
+    let places = within(limit, config.max_connections, left);
     if places < FEW.min(config.max_connections) {
         tracing::error!(places, limit, "the descriptor limit leaves hardly any connections; raise it (ulimit -n, LimitNOFILE)");
     } else if places < config.max_connections {
@@ -31,9 +42,8 @@ pub fn count(config: &GatewayConfig) -> usize {
     places
 }
 
-fn within(limit: u64, setting: usize, is_forwarding: bool) -> usize {
-    let descriptors = limit - RESERVE.min(limit / 2);
-    let places = if is_forwarding { descriptors / DESCRIPTORS_FORWARDING } else { descriptors };
+fn within(limit: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
+    let places = part(limit - RESERVE.min(limit / 2));
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -105,15 +115,14 @@ mod tests {
 
     #[test]
     fn what_the_descriptor_limit_leaves() {
-        assert_eq!(within(1 << 20, 100_000, false), 100_000);
-        assert_eq!(within(1 << 20, 100_000, true), 100_000);
-        assert_eq!(within(65_536, 100_000, false), 65_280);
-        assert_eq!(within(65_536, 100_000, true), 21_760);
-        assert_eq!(within(1024, 100_000, false), 768);
-        assert_eq!(within(256, 100_000, false), 128);
-        assert_eq!(within(256, 100, true), 42);
-        assert_eq!(within(0, 100, true), 1);
-        assert_eq!(within(u64::MAX, 7, true), 7);
+        let all = |descriptors| descriptors;
+        assert_eq!(within(1 << 20, 100_000, all), 100_000);
+        assert_eq!(within(65_536, 100_000, all), 65_280);
+        assert_eq!(within(65_536, 100_000, |descriptors| descriptors / GATEWAYS_PART), 21_760);
+        assert_eq!(within(1024, 100_000, all), 768);
+        assert_eq!(within(256, 100_000, all), 128);
+        assert_eq!(within(0, 100, all), 1);
+        assert_eq!(within(u64::MAX, 7, all), 7);
     }
 
     #[test]

@@ -200,6 +200,18 @@ async fn behind_a_proxy_each_client_has_its_share() {
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_some());
 }
 
+#[tokio::test]
+async fn what_passes_through_to_another_gateway_takes_two_places() {
+    let route = get(|axum::Extension(place): axum::Extension<Place>| async move {
+        let others = [(); 3].map(|()| place.another());
+        others.iter().flatten().count().to_string()
+    });
+    let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "3"]).await;
+    let answer = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
+    // One is the connection's own, and the next connection's may be taken already.
+    assert!(answer.ends_with("\r\n\r\n1") || answer.ends_with("\r\n\r\n2"), "{answer}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "4"]).await;

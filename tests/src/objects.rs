@@ -36,14 +36,14 @@ impl Objects {
         let Some(url) = setting(daemon, "CONFAB_OBJECTS") else {
             return Ok(Self::Directory(daemon.work.join("data/objects")));
         };
-        let Some(name) = url.strip_prefix("s3://") else {
+        let Some(place) = url.strip_prefix("s3://") else {
             return Ok(Self::Directory(daemon.work.join(url.trim_start_matches("file:"))));
         };
         let given = |name: &str| setting(daemon, name).with_context(|| format!("{name} is not set"));
         let endpoint = given("CONFAB_S3_ENDPOINT")?;
         Ok(Self::Bucket(Bucket {
             host: endpoint.strip_prefix("http://").context("an http endpoint")?.into(),
-            name: name.into(),
+            name: place.split('/').next().unwrap_or_default().into(),
             region: setting(daemon, "CONFAB_S3_REGION").unwrap_or_else(|| "us-east-1".into()),
             key: given("CONFAB_S3_ACCESS_KEY_ID")?,
             secret: given("CONFAB_S3_SECRET_ACCESS_KEY")?,
@@ -59,7 +59,7 @@ impl Objects {
         Ok(self.all().await?.iter().any(|name| name.ends_with(id)))
     }
 
-    /// Everything that is there, whole or not: names of files, or keys and unfinished uploads.
+    /// Everything that is there, whole or not: names of files, or keys and unfinished uploads. Not the mark of its owner.
     ///
     /// # Errors
     /// When the store cannot be asked.
@@ -73,6 +73,7 @@ impl Objects {
                 texts(&listed, "Key").into_iter().chain(unfinished).collect()
             }
         };
+        all.retain(|name| !name.ends_with(".confab"));
         all.sort();
         Ok(all)
     }

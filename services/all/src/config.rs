@@ -20,6 +20,8 @@ pub enum Command {
     Migrate,
     /// Give the log a new epoch, after its database was restored to an older state, and end
     RenewEpoch,
+    /// Make the place of the files' bytes (CONFAB_OBJECTS) this installation's, in place of the one that it belongs to, and end
+    ClaimObjects,
     /// Write everything that is kept into a directory, to import it elsewhere, and end
     Export {
         /// A directory that is empty or not there yet; password hashes will be in it

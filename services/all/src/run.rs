@@ -15,6 +15,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
+        Some(Command::ClaimObjects) => return claim_objects(&parts, &storage).await,
         Some(Command::Export { directory }) => return moving::export(&parts, &storage.once(), &directory).await,
         Some(Command::Import { directory }) => return moving::import(&parts, &storage.once(), &directory).await,
         None => {}
@@ -90,6 +91,12 @@ async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
 async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     ensure!(parts.message_url.is_none(), "the log is elsewhere (CONFAB_MESSAGE_URL): run `confab-message renew-epoch` with its settings");
     confab_message::renew_epoch(&parts.message, storage).await
+}
+
+/// Of the files within.
+async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
+    ensure!(parts.file_url.is_none(), "files are elsewhere (CONFAB_FILE_URL): run `confab-file claim-objects` with its settings");
+    confab_file::claim_objects(&parts.file, storage).await
 }
 
 fn elsewhere(url: &Option<String>) -> anyhow::Result<Option<Transport>> {

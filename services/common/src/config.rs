@@ -31,6 +31,7 @@ pub const KNOWN: &[&str] = &[
     "LOG",
     "LOG_FORMAT",
     "MAX_CONNECTIONS",
+    "MAX_DOWNLOADS",
     "MAX_EVENTS_PER_SECOND",
     "MAX_FILE_SIZE",
     "MAX_OUTBOX_BYTES",
@@ -58,6 +59,7 @@ pub const KNOWN: &[&str] = &[
     "SWEEP_EVERY",
     "TOKEN_TTL",
     "TRUSTED_PROXIES",
+    "UPLOAD_MEMORY",
 ];
 
 /// A setting that must not be printed: keys, and URLs that may hold a password.

@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-const PART: u64 = 8 * 1024 * 1024;
+const PART: u64 = 5 * 1024 * 1024;
 const UNDER_WAY: usize = 2;
 
 #[tokio::main]

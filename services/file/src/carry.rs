@@ -14,6 +14,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use crate::FileConfig;
+use crate::config::LARGEST;
+use crate::memory::Memory;
 use crate::object::{self, Content, Objects};
 use crate::store::tables::FILES;
 
@@ -22,6 +24,8 @@ const AT_ONCE: usize = 8;
 /// How often an object is tried again while a store is not there.
 const RETRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
+/// Memory for their bytes.
+const MEMORY: usize = 128 << 20;
 /// Keys listed at once.
 const KEYS: u32 = 1000;
 
@@ -29,6 +33,7 @@ const KEYS: u32 = 1000;
 pub struct Carrier {
     store: Arc<dyn Objects>,
     archive: Arc<dyn Objects>,
+    memory: Memory,
 }
 
 /// An object as a file's row has it.
@@ -44,7 +49,9 @@ impl Carrier {
     /// # Errors
     /// When a setting is wrong.
     pub fn new(config: &FileConfig, storage: &StorageConfig, archive: PathBuf) -> anyhow::Result<Self> {
-        Ok(Self { store: object::open(&config.objects, &storage.data_dir)?, archive: object::in_directory(archive) })
+        // Files may be there that are larger than is allowed now.
+        let store = object::open(&config.objects, &storage.data_dir, LARGEST)?;
+        Ok(Self { store, archive: object::in_directory(archive), memory: Memory::new(MEMORY) })
     }
 
     /// Copies the bytes of the files in these lines into the archive.
@@ -52,7 +59,7 @@ impl Carrier {
     /// # Errors
     /// When they cannot be copied, or are not what a row says.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
-        let copied = each(files, "objects copied", async |object| copy(&*self.store, &*self.archive, object).await).await;
+        let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
         copied.map_err(|error| match error.is::<Error>() {
             true => told(error),
             false => error.context("delete the file through the API, or put its bytes back"),
@@ -74,17 +81,24 @@ impl Carrier {
     /// When they cannot be copied, or what is there is not what a row says.
     pub async fn import(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let carry = async |object: &Object| {
-            copy(&*self.archive, &*self.store, object).await?;
+            self.copy(&*self.archive, &*self.store, object).await?;
             check(&*self.store, object).await
         };
         each(files, "objects copied", carry).await.map_err(told)
     }
 
-    /// Finds out whether the store has objects that the archive has not: they would soon be swept away.
+    /// Finds out whether the store is another installation's, or has objects that the archive has not: they would soon be swept
+    /// away.
     ///
     /// # Errors
-    /// When it has, or cannot be asked.
+    /// When it is or has, or cannot be asked.
     pub async fn ensure_empty(&self) -> anyhow::Result<()> {
+        let owner = self.store.owner().await.map_err(|error| told(error.into()))?;
+        ensure!(
+            owner.is_none(),
+            "the object store belongs to another installation; name another bucket, prefix or directory in CONFAB_OBJECTS or, if \
+             that installation is gone, remove the object .confab from this one"
+        );
         let mut after = Uuid::nil();
         loop {
             let page = self.store.list(after, KEYS).await.map_err(|error| told(error.into()))?;
@@ -96,6 +110,16 @@ impl Carrier {
                 Some(last) if page.len() == KEYS as usize => after = last.key,
                 _ => return Ok(()),
             }
+        }
+    }
+
+    async fn copy(&self, from: &dyn Objects, to: &dyn Objects, object: &Object) -> anyhow::Result<()> {
+        let content = open(from, object).await?;
+        let mut writer = to.create(object.key, self.memory.parts(Uuid::nil())).await?;
+        read(content, object, async |chunk| Ok(writer.write(chunk).await?)).await?;
+        match writer.finish().await {
+            Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object of that key is there"),
+            finished => Ok(finished?),
         }
     }
 }
@@ -146,16 +170,6 @@ impl Object {
     }
 }
 
-async fn copy(from: &dyn Objects, to: &dyn Objects, object: &Object) -> anyhow::Result<()> {
-    let content = open(from, object).await?;
-    let mut writer = to.create(object.key).await?;
-    read(content, object, async |chunk| Ok(writer.write(chunk).await?)).await?;
-    match writer.finish().await {
-        Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object of that key is there"),
-        finished => Ok(finished?),
-    }
-}
-
 async fn check(at: &dyn Objects, object: &Object) -> anyhow::Result<()> {
     read(open(at, object).await?, object, async |_| Ok(())).await
 }
@@ -184,8 +198,11 @@ mod tests {
 
     /// Two stores, and the lines of files whose bytes the first has.
     async fn carrier(contents: &[&'static str]) -> (Carrier, String) {
-        let carrier =
-            Carrier { store: object::in_directory(testing::directory()), archive: object::in_directory(testing::directory().join("new")) };
+        let carrier = Carrier {
+            store: object::in_directory(testing::directory()),
+            archive: object::in_directory(testing::directory().join("new")),
+            memory: Memory::new(MEMORY),
+        };
         let mut lines = String::new();
         for content in contents {
             let (key, sha256) = (Uuid::now_v7(), hex(digest::digest(&SHA256, content.as_bytes()).as_ref()));
@@ -197,7 +214,7 @@ mod tests {
     }
 
     async fn put(objects: &dyn Objects, key: Uuid, content: &'static str) {
-        let mut writer = objects.create(key).await.unwrap();
+        let mut writer = objects.create(key, Memory::new(MEMORY).parts(key)).await.unwrap();
         writer.write(content.into()).await.unwrap();
         writer.finish().await.unwrap();
     }

@@ -10,7 +10,10 @@ use confab_common::{Secret, grpc, program};
 use crate::object::{self, ObjectsConfig};
 
 /// Largest that a file may be allowed to be, in bytes.
-const LARGEST: u64 = 64 << 30;
+pub const LARGEST: u64 = 64 << 30;
+
+/// Least memory for uploads, in bytes: two parts of the largest file.
+const LEAST_MEMORY: usize = 16 << 20;
 
 /// The service's own settings.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,9 +28,17 @@ pub struct FileConfig {
     /// Largest file, in bytes; at most 64 GiB
     #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = file_size)]
     pub max_file_size: u64,
-    /// Most uploads at once in one process; further ones are answered 503
+    /// Most uploads at once in one process. A user alone gets nearly half of them, fewer the more users there are; further ones wait
+    /// 2 s and are answered 429, or 503 when all are taken
     #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub max_uploads: usize,
+    /// Most downloads at once in one process, shared between users in the same way; those by links to one user's files count together
+    #[arg(long, env = "CONFAB_MAX_DOWNLOADS", default_value_t = 500, value_name = "N", value_parser = at_least_one)]
+    pub max_downloads: usize,
+    /// Memory for the bytes of all uploads of one process on their way to the store, at least 16 MiB. A user alone gets two thirds of
+    /// it, less the more users there are; uploads wait for it and are answered 503 after 12 s
+    #[arg(long, env = "CONFAB_UPLOAD_MEMORY", default_value_t = 128 << 20, value_name = "BYTES", value_parser = upload_memory)]
+    pub upload_memory: usize,
     /// How old bytes that belong to no file must be to be removed: older than any upload that is under way. Longer while a
     /// backup is restored
     #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
@@ -40,6 +51,11 @@ pub struct FileConfig {
 fn file_size(text: &str) -> Result<u64, String> {
     let size = text.parse().ok().filter(|size| (1..=LARGEST).contains(size));
     size.ok_or_else(|| format!("must be a number of bytes from 1 to {LARGEST}, without a unit"))
+}
+
+fn upload_memory(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes >= LEAST_MEMORY);
+    bytes.ok_or_else(|| format!("must be a number of bytes from {LEAST_MEMORY} on, without a unit"))
 }
 
 impl FileConfig {
@@ -57,12 +73,12 @@ impl FileConfig {
     /// When one is.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.store(storage)?;
-        object::open(&self.objects, &storage.data_dir).map(drop)
+        object::open(&self.objects, &storage.data_dir, self.max_file_size).map(drop)
     }
 }
 
 /// The file service as a program of its own.
-pub type Program = program::Program<Own>;
+pub type Program = program::Program<Own, Command>;
 
 /// What the program has of its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,11 +107,19 @@ impl program::Own for Own {
     }
 }
 
+/// What the program can do instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Command {
+    /// Bring the database schema up to date and end
+    Migrate,
+    /// Make the place of the files' bytes (CONFAB_OBJECTS) this installation's, in place of the one that it belongs to, and end
+    ClaimObjects,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
     use confab_common::process::Settings;
-    use confab_common::program::Command;
 
     use super::*;
 
@@ -109,8 +133,8 @@ mod tests {
         let program = Program::parse_from(["confab-file"]);
         // Where the gateway looks for it unless told otherwise.
         assert_eq!(program.common.listen.port(), 50054);
-        let FileConfig { max_file_size, max_uploads, orphan_age, sweep_every, .. } = program.own.file;
-        assert_eq!((max_file_size, max_uploads), (104_857_600, 100));
+        let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, .. } = program.own.file;
+        assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
     }
 
@@ -125,6 +149,9 @@ mod tests {
             "--max-file-size=68719476737",
             "--max-file-size=100MiB",
             "--max-uploads=0",
+            "--max-downloads=0",
+            "--upload-memory=16777215",
+            "--upload-memory=128MiB",
             "--sweep-every=0s",
             "--room-url=nowhere",
         ] {

@@ -7,9 +7,12 @@ mod config;
 mod grpc;
 mod link;
 mod media;
+mod memory;
 mod metrics;
 mod name;
 mod object;
+mod owned;
+mod places;
 mod relay;
 mod rights;
 mod service;
@@ -20,21 +23,22 @@ mod wire;
 
 use std::sync::{Arc, LazyLock};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
 use confab_common::process::Process;
-use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
-use tokio::sync::Semaphore;
 
 pub use carry::Carrier;
-pub use config::{FileConfig, Own, Program};
+pub use config::{Command, FileConfig, Own, Program};
 pub use grpc::FileApi;
 pub use object::ObjectsConfig;
 pub use store::tables::{FILES, SCHEMA};
 
 use cleanup::Cleanup;
+use memory::Memory;
+use owned::Owned;
+use places::{Places, Transfer};
 use relay::Relay;
 use rights::Rights;
 use service::Files;
@@ -56,8 +60,9 @@ pub async fn start(
     process: &Process,
 ) -> anyhow::Result<FileServiceServer<FileApi>> {
     LazyLock::force(&metrics::METRICS);
-    let objects = object::open(&config.objects, &storage.data_dir)?;
+    let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, storage).await?;
+    let objects = Arc::new(Owned::new(objects, store.clone()));
     let relay = Arc::new(Relay::new(store.clone(), message.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
@@ -71,7 +76,9 @@ pub async fn start(
         relay,
         cleanup,
         max_size: config.max_file_size,
-        uploads: Arc::new(Semaphore::new(config.max_uploads)),
+        uploads: Places::new(Transfer::Upload, config.max_uploads),
+        downloads: Places::new(Transfer::Download, config.max_downloads),
+        memory: Memory::new(config.upload_memory),
     };
     let server = FileServiceServer::new(FileApi::new(files));
     Ok(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
@@ -90,8 +97,10 @@ async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let Program { common, storage, own: Own { reflection, file, room_url, message_url }, command } = program;
-    if let Some(Command::Migrate) = command {
-        return migrate(&file, &storage).await;
+    match command {
+        Some(Command::Migrate) => return migrate(&file, &storage).await,
+        Some(Command::ClaimObjects) => return claim_objects(&file, &storage).await,
+        None => {}
     }
     let room = connect(&room_url).context("CONFAB_ROOM_URL")?;
     let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
@@ -106,4 +115,23 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
 /// When the store cannot be opened or migrated.
 pub async fn migrate(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
     open(config, &storage.migrating()).await.map(drop)
+}
+
+/// Makes the place of the files' bytes this installation's, whoever's it is, and says so.
+///
+/// # Errors
+/// When the installation is not there, or one of its stores refuses.
+pub async fn claim_objects(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
+    // A file that is not there would be made.
+    if let StoreUrl::Sqlite(path) = config.store(storage)? {
+        ensure!(path.exists(), "there is no store of files in {}; is CONFAB_FILE_STORE or CONFAB_DATA_DIR right?", path.display());
+    }
+    let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
+    let store = open(config, &storage.once()).await?;
+    let (now, before) = Owned::new(objects, store).take_over().await.context("claiming the place of the files' bytes")?;
+    if let Some(before) = before {
+        println!("before: installation {} on database {}", before.installation, before.database);
+    }
+    println!("now: installation {} on database {}", now.installation, now.database);
+    Ok(())
 }

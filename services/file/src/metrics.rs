@@ -14,6 +14,8 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 pub struct Metrics {
     /// Uploads under way.
     pub uploads: Gauge,
+    /// Memory that their parts take.
+    pub upload_memory: Gauge,
     /// How long they take.
     pub upload: Outcomes,
     /// Bytes taken.
@@ -22,13 +24,16 @@ pub struct Metrics {
     pub downloaded: Counter,
     /// What sweeps found.
     pub orphans: Counters,
+    /// The objects are another installation's.
+    pub foreign: Gauge,
 }
 
 impl Metrics {
     fn new() -> Self {
-        LIMITS.exist(&["file_size", "uploads"]);
+        LIMITS.exist(&["file_size", "uploads", "uploads_per_user", "upload_memory", "downloads", "downloads_per_user"]);
         Self {
             uploads: gauge("confab_file_uploads", "Uploads under way", &[]),
+            upload_memory: gauge("confab_file_upload_memory_bytes", "Memory that the parts of uploads take", &[]),
             upload: Outcomes::new(
                 "confab_file_upload_seconds",
                 "Uploads from their begin to their answer; refused: the client's fault or its leaving, failed: ours",
@@ -42,6 +47,11 @@ impl Metrics {
                 "kind",
             )
             .with(&["object", "file", "upload"]),
+            foreign: gauge(
+                "confab_file_objects_foreign",
+                "1 while the place of the files' bytes belongs to another installation: uploads are refused and nothing is removed there",
+                &[],
+            ),
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod contract;
 mod directory;
+mod owner;
 mod s3;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+pub use owner::{Found, Owner};
+
+use crate::memory::Parts;
 use directory::Directory;
 use s3::S3;
 
@@ -24,9 +28,9 @@ pub type Content = BoxStream<'static, Result<Bytes>>;
 
 /// Where the bytes of files are kept. A key is a UUIDv7 that is used once.
 pub trait Objects: Send + Sync + 'static {
-    /// Begins an object, if the store can be reached. Nothing of it can be seen until its writer has finished; a writer
-    /// that is dropped leaves nothing.
-    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>>;
+    /// Begins an object, if the store can be reached, whose bytes are collected in `parts`. Nothing of it can be seen until its
+    /// writer has finished; a writer that is dropped leaves nothing.
+    fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>>;
 
     /// The bytes of a range that lies within the object; `None` when there is no such object.
     fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>>;
@@ -39,6 +43,15 @@ pub trait Objects: Send + Sync + 'static {
 
     /// Ends what was begun before that time and never finished; how many.
     fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>>;
+
+    /// The owner object, if there is one.
+    fn owner(&self) -> BoxFuture<'_, Result<Option<Found>>>;
+
+    /// Makes the owner object unless there is one; whether it did.
+    fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>>;
+
+    /// Makes the owner object anew; where the store can do that, only if it still is the one that was found.
+    fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>>;
 }
 
 /// An object that is being written. After an error it can only be dropped.
@@ -64,7 +77,7 @@ pub struct Stored {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub struct ObjectsConfig {
-    /// Where the bytes of files are kept: `file:DIR` or `s3://bucket` [default: objects in the data directory]
+    /// Where the bytes of files are kept: `file:DIR`, `s3://bucket` or `s3://bucket/prefix`; each installation needs a place of its own [default: objects in the data directory]
     #[arg(long, env = "CONFAB_OBJECTS", hide_env_values = true, value_name = "URL")]
     pub objects: Option<Secret>,
     /// Where the S3 store is, `http://host:port` or `https://host:port` [default: Amazon's own for the region]
@@ -85,17 +98,18 @@ pub struct ObjectsConfig {
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Directory(PathBuf),
-    Bucket(String),
+    /// Its name, and what stands before every key: nothing, or a path that ends with a slash.
+    Bucket(String, String),
 }
 
-/// The store that the settings name. Nothing is touched or asked before it is used.
+/// The store that the settings name, for objects of at most so many bytes. Nothing is touched or asked before it is used.
 ///
 /// # Errors
 /// When the settings are wrong.
-pub fn open(config: &ObjectsConfig, data_dir: &Path) -> anyhow::Result<Arc<dyn Objects>> {
+pub fn open(config: &ObjectsConfig, data_dir: &Path, largest: u64) -> anyhow::Result<Arc<dyn Objects>> {
     Ok(match place(config.objects.as_ref(), data_dir)? {
         Place::Directory(path) => in_directory(path),
-        Place::Bucket(bucket) => Arc::new(S3::new(&bucket, account(config)?)),
+        Place::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
     })
 }
 
@@ -109,16 +123,29 @@ fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
     match url.expose().split_once(':') {
         Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
         // It is not quoted: who puts keys into it has made a mistake that must not be logged.
-        Some(("s3", bucket)) => {
-            let bucket = bucket.strip_prefix("//").filter(|bucket| is_bucket(bucket));
-            let bucket = bucket.context(
-                "CONFAB_OBJECTS must be s3://bucket, and a bucket's name 3 to 63 small letters, digits, hyphens and dots; \
-                 keys have settings of their own",
-            )?;
-            Ok(Place::Bucket(bucket.into()))
-        }
-        _ => bail!("CONFAB_OBJECTS must be file:DIR or s3://bucket"),
+        Some(("s3", place)) => bucket(place).context(
+            "CONFAB_OBJECTS must be s3://bucket or s3://bucket/prefix: a bucket's name has 3 to 63 small letters, digits, hyphens and \
+             dots, a prefix up to 512 letters, digits and _ . - between single slashes; keys have settings of their own",
+        ),
+        _ => bail!("CONFAB_OBJECTS must be file:DIR, s3://bucket or s3://bucket/prefix"),
     }
+}
+
+fn bucket(place: &str) -> Option<Place> {
+    let place = place.strip_prefix("//")?;
+    let (name, path) = place.split_once('/').unwrap_or((place, ""));
+    let prefix = match path {
+        "" => String::new(),
+        path => Some(path.strip_suffix('/').unwrap_or(path)).filter(|path| is_path(path))?.to_owned() + "/",
+    };
+    is_bucket(name).then(|| Place::Bucket(name.into(), prefix))
+}
+
+/// What every store takes in keys as it is.
+fn is_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+    path.len() <= 512 && path.split('/').all(part)
 }
 
 /// The part of Amazon's rules for the names of buckets that every store keeps to.
@@ -154,14 +181,38 @@ mod tests {
         let place = |url: Option<&str>| place(url.map(Secret::from).as_ref(), Path::new("data"));
         assert_eq!(place(None).unwrap(), Place::Directory("data/objects".into()));
         assert_eq!(place(Some("file:/x/y")).unwrap(), Place::Directory("/x/y".into()));
-        assert_eq!(place(Some("s3://confab-files.eu")).unwrap(), Place::Bucket("confab-files.eu".into()));
+        let bucket = |name: &str, prefix: &str| Place::Bucket(name.into(), prefix.into());
+        for whole in ["s3://confab-files.eu", "s3://confab-files.eu/"] {
+            assert_eq!(place(Some(whole)).unwrap(), bucket("confab-files.eu", ""));
+        }
+        for prefixed in ["s3://confab/Prod_1.eu/chat", "s3://confab/Prod_1.eu/chat/"] {
+            assert_eq!(place(Some(prefixed)).unwrap(), bucket("confab", "Prod_1.eu/chat/"));
+        }
         let refused = |bad: &str| place(Some(bad)).unwrap_err().to_string();
         for bad in ["", "file:", "/x/y", "gs://confab"] {
-            assert_eq!(refused(bad), "CONFAB_OBJECTS must be file:DIR or s3://bucket", "{bad}");
+            assert_eq!(refused(bad), "CONFAB_OBJECTS must be file:DIR, s3://bucket or s3://bucket/prefix", "{bad}");
         }
-        for bad in ["s3:confab", "s3://", "s3://ab", "s3://Confab", "s3://a/b", "s3://key:hunter2@confab"] {
+        let long = format!("s3://confab/{}", "a".repeat(513));
+        for bad in [
+            "s3:confab",
+            "s3://",
+            "s3://ab",
+            "s3://Confab",
+            "s3://a/b",
+            "s3://key:hunter2@confab",
+            "s3://confab//",
+            "s3://confab//prod",
+            "s3://confab/prod//",
+            "s3://confab/a//b",
+            "s3://confab/a/../b",
+            "s3://confab/./b",
+            "s3://confab/prod?x=hunter2",
+            "s3://confab/prod hunter2",
+            "s3://confab/größe",
+            &long,
+        ] {
             let error = refused(bad);
-            assert!(error.contains("a bucket's name 3 to 63 small letters") && !error.contains("hunter2"), "{bad}: {error}");
+            assert!(error.contains("a bucket's name has 3 to 63 small letters") && !error.contains("hunter2"), "{bad}: {error}");
         }
     }
 
@@ -174,9 +225,9 @@ mod tests {
             s3_access_key_id: Some("confab".into()),
             s3_secret_access_key: Some("hunter2".into()),
         };
-        assert!(open(&whole, Path::new("data")).is_ok());
+        assert!(open(&whole, Path::new("data"), 1).is_ok());
         assert!(!format!("{whole:?}").contains("hunter2"));
-        let refused = |config: ObjectsConfig| open(&config, Path::new("data")).err().map(|error| error.to_string()).unwrap_or_default();
+        let refused = |config: ObjectsConfig| open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refused(ObjectsConfig { s3_access_key_id: None, ..whole.clone() }).contains("CONFAB_S3_ACCESS_KEY_ID"));
         assert!(refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() }).contains("CONFAB_S3_SECRET_ACCESS_KEY"));
         for bad in ["127.0.0.1:8333", "ftp://host", "http://u:hunter2@host", "http://host/path", "http://host?x", ""] {

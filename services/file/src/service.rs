@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, cursor};
 use futures::future::try_join_all;
-use futures::stream::{self, BoxStream, StreamExt};
-use tokio::sync::Semaphore;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use crate::cleanup::Cleanup;
-use crate::object::{Content, Objects};
+use crate::memory::Memory;
+use crate::object::Content;
+use crate::owned::Owned;
+use crate::places::{Place, Places};
 use crate::relay::Relay;
 use crate::rights::Rights;
 use crate::store::{File, Forget, Of, Position, Store, User};
@@ -30,14 +32,16 @@ const TRIES: usize = 3;
 /// Files and what may be done with them.
 pub struct Files {
     pub store: Arc<dyn Store>,
-    pub objects: Arc<dyn Objects>,
+    pub objects: Arc<Owned>,
     pub rights: Rights,
     pub relay: Arc<Relay>,
     pub cleanup: Arc<Cleanup>,
     /// Largest file, in bytes.
     pub max_size: u64,
-    /// Places for uploads.
-    pub uploads: Arc<Semaphore>,
+    /// Places for uploads, and memory for their parts.
+    pub uploads: Places,
+    pub downloads: Places,
+    pub memory: Memory,
 }
 
 /// Who reads.
@@ -56,6 +60,15 @@ impl Reader {
         match self {
             Self::User(user) => Some(user.id),
             Self::Link(_) | Self::Anonymous => None,
+        }
+    }
+
+    /// Whose place a download takes. Links to files of one uploader share places, which are not the uploader's own.
+    fn takes_place_of(&self, file: &File) -> Uuid {
+        match self {
+            Self::User(user) => user.id,
+            Self::Link(_) => Uuid::from_u128(!file.uploader.id.as_u128()),
+            Self::Anonymous => Uuid::nil(),
         }
     }
 
@@ -97,8 +110,9 @@ impl Files {
         let rest = file.size.checked_sub(offset).filter(|rest| *rest > 0);
         let rest = rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
         let length = if length == 0 { rest } else { length.min(rest) };
+        let place = self.downloads.take(reader.takes_place_of(&file)).await?;
         match patiently(self.objects.read(id, offset, length)).await? {
-            Some(content) => Ok(whole(content, length)),
+            Some(content) => Ok(whole(content, length, place)),
             None if self.store.get(id).await?.is_none() => Err(unknown()),
             None => Err(Error::internal(format_args!("the bytes of file {id} are not there"))),
         }
@@ -224,9 +238,10 @@ pub async fn patiently<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
 }
 
-/// The bytes of a range, all of them or an error at the end.
-fn whole(content: Content, length: u64) -> BoxStream<'static, Result<Bytes>> {
-    stream::try_unfold((content, length), piece).boxed()
+/// The bytes of a range, all of them or an error at the end. They have their place until they are read or left.
+fn whole(content: Content, length: u64, place: Place) -> BoxStream<'static, Result<Bytes>> {
+    let bytes = stream::try_unfold((content, length), piece);
+    bytes.inspect_ok(move |_| _ = &place).boxed()
 }
 
 async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Content, u64))>> {

@@ -83,9 +83,33 @@ pub struct Forget {
     pub room: Uuid,
 }
 
+/// This installation, as its database knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    pub id: Uuid,
+    /// Which database this is. A copy of it, restored elsewhere, has the same `id` and is another database.
+    pub database: String,
+    /// What the owner object said when it was last read.
+    pub turn: Uuid,
+    /// What it may say next. It was made here well before it was written there.
+    pub next: Uuid,
+}
+
+/// What a database knows of its installation.
+pub trait Identity: Send + Sync + 'static {
+    /// Which installation this is; decided at the first call.
+    fn installation(&self) -> BoxFuture<'_, Result<Installation>>;
+
+    /// Makes the next turn the present one, and a new next one, if this still is the next.
+    fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>>;
+
+    /// Makes both turns anew.
+    fn renew_turns(&self) -> BoxFuture<'_, Result<()>>;
+}
+
 /// A store of files' facts, and of what is owed for those that are gone: to the object store the removal of their bytes, to
 /// the log word of it. What is owed is written with the change that owes it.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Identity {
     /// Adds a file, unless its uploader has made an upload of that name to that room before. Returns the one that stands.
     fn add(&self, file: File) -> BoxFuture<'_, Result<File>>;
 

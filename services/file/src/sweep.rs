@@ -8,7 +8,8 @@ use confab_common::Result;
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::object::{Objects, Stored};
+use crate::object::Stored;
+use crate::owned::Owned;
 use crate::store::Store;
 
 /// How many of each are compared at once.
@@ -17,7 +18,7 @@ const PAGE: u32 = 1000;
 /// Looks for orphans.
 pub struct Sweep {
     store: Arc<dyn Store>,
-    objects: Arc<dyn Objects>,
+    objects: Arc<Owned>,
     /// How old something must be to be one: an upload may be under way.
     age: Duration,
     page: u32,
@@ -36,7 +37,7 @@ pub struct Orphans {
 
 impl Sweep {
     /// A sweep that takes nothing younger than `age` for an orphan.
-    pub fn new(store: Arc<dyn Store>, objects: Arc<dyn Objects>, age: Duration) -> Self {
+    pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, age: Duration) -> Self {
         Self { store, objects, age, page: PAGE }
     }
 
@@ -51,8 +52,11 @@ impl Sweep {
         }
     }
 
-    /// Goes through everything once, in the order of ids.
+    /// Goes through everything once, in the order of ids, if the objects are this installation's.
     async fn once(&self) -> Result<Orphans> {
+        if !self.objects.begin_sweep().await? {
+            return Ok(Orphans::default());
+        }
         let before = SystemTime::now().checked_sub(self.age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut orphans = Orphans::default();
         let mut after = Uuid::nil();

@@ -92,18 +92,14 @@ impl Files {
     }
 
     async fn take(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
-        let place = self.uploads.clone().try_acquire_owned();
-        let place = place.map_err(|_| {
-            LIMITS.hit("uploads");
-            Error::unavailable("a place for one more upload")
-        })?;
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
+        let place = self.uploads.take(caller.id).await?;
         if let Some(room) = target.room {
             self.may_post(room, &caller).await?;
         }
         let id = Uuid::now_v7();
-        let mut writer = patiently(self.objects.create(id)).await?;
+        let mut writer = patiently(self.objects.create(id, self.memory.parts(caller.id))).await?;
         let mut intake = Intake::default();
         let (late, timeout) = loop {
             let part = tokio::select! {

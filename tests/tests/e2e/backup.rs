@@ -32,6 +32,7 @@ fn run(cluster: &Cluster, commands: &str) -> String {
     let output = Command::new("sh")
         .args(["-euc", commands])
         .current_dir(&cluster.plan.directory)
+        .envs(cluster.daemon((Role::File, 1)).unwrap().environment)
         .envs(cluster.daemon((Role::Message, 1)).unwrap().environment)
         .env("PATH", format!("{}:{}", paths.join(":"), std::env::var("PATH").unwrap()))
         .env("SERVER", database.replace("/confab", "/postgres"))
@@ -78,7 +79,9 @@ async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
     for role in OURS {
         cluster.leave((role, 1)).await.unwrap();
     }
-    let epoch = run(&cluster, &documented("Restore"));
+    let restored = run(&cluster, &documented("Restore"));
+    let (epoch, owner) = restored.split_once('\n').unwrap();
+    assert!(owner.contains("before: installation ") && owner.contains("now: installation "), "{owner}");
     assert_eq!(run(&cluster, &documented("Verify")), "0\n0\n");
     cluster.up().await.unwrap();
 
@@ -97,6 +100,7 @@ async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
     assert_eq!((&back["reset"], &back["epoch"], &back["lastSeq"]), (&json!(true), &json!(epoch.trim()), &json!(last)), "{back}");
     let again = say(&api, &ada, &room, "after").await;
     assert_eq!(again["seq"], json!(last + 1), "{again}");
+    assert!(share(&api, &ada, &room, b"as ever").await.starts_with("/api/files/"));
     let heard = |_: &[Report]| socket.events("message").contains(&again).then_some(());
     socket.until("the new message", Duration::from_secs(20), heard).await.unwrap();
 }

@@ -21,6 +21,7 @@ macro_rules! everywhere {
 
 mod attach;
 mod download;
+mod fair;
 mod faults;
 mod limits;
 mod link;

@@ -19,6 +19,7 @@ mod realtime;
 mod recovery;
 mod rest;
 mod rolling;
+mod shared_bucket;
 mod starting;
 mod stickiness;
 #[cfg(test)] // Likewise.

@@ -26,7 +26,7 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::FileId;
-use crate::rest::openapi::problems::{Called, InvalidRequest, NotFound, RangeNotSatisfiable, Unauthorized};
+use crate::rest::openapi::problems::{Called, InvalidRequest, NotFound, RangeNotSatisfiable, RateLimited, Unauthorized};
 use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::PATIENCE;
 
@@ -47,7 +47,7 @@ const PIECE: usize = 64 * 1024;
     ),
     responses(
         answers::Whole, answers::Part, answers::Known,
-        InvalidRequest, Unauthorized, NotFound, RangeNotSatisfiable, Called
+        InvalidRequest, Unauthorized, NotFound, RangeNotSatisfiable, RateLimited, Called
     ),
     security((), ("bearer" = []))
 )]

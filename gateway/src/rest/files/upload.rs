@@ -20,7 +20,7 @@ use crate::json::{FileJson, PresentFile};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
-use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, Unauthorized};
+use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound, RateLimited, Unauthorized};
 use crate::rest::openapi::{examples, params};
 use crate::tokens::Identity;
 use crate::upload::Upload;
@@ -46,6 +46,9 @@ struct UploadForm {
 /// Upload a file
 ///
 /// With a room, it is shared there by a message of type `file`.
+///
+/// The bytes must keep coming: at least 1 KiB/s (over 30 s), 4 KiB/s after two minutes and 10 KiB/s after ten. One user may have
+/// nearly half of the places for uploads, fewer the more users upload; 429 says that it has its share, 503 that all are taken.
 #[utoipa::path(
     post,
     path = "/api/files/upload",
@@ -60,7 +63,7 @@ struct UploadForm {
     responses(
         (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),
         (status = 200, description = "It had been uploaded before: the first one", body = PresentFile, example = json!(examples::file())),
-        Body, Unauthorized, Forbidden, NotFound, Conflict, Called
+        Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
 )]

@@ -50,6 +50,7 @@ problems! {
     TooLarge: "The body, or something in it, is over its limit", "the body must be at most 262144 bytes";
     UnsupportedMediaType: "The body is of another type", "Content-Type must be application/json";
     RangeNotSatisfiable: "The file ends before that range", "the file has 6 bytes";
+    RateLimited: "The caller does too much at once", "you have too many uploads under way; wait until one of them has ended";
     Internal: "A bug", "something went wrong on our side";
     Unavailable: "A part of the server is away; nothing was done", "the message service is not available now, try again";
     Timeout: "No answer in time; it may have been done, so repeat it with the same `clientMessageId`", "no answer in time; it may have been done, so retry with the same id";
@@ -88,7 +89,7 @@ fn answer(error: &Error, when: &str) -> Response {
     let response = ResponseBuilder::new().description(when).content("application/problem+json", content.build());
     let (name, about, schema, example) = match error.code {
         Code::Unauthorized => ("WWW-Authenticate", "How to show who calls", String::schema(), json!("Bearer")),
-        Code::Unavailable => ("Retry-After", "Seconds to wait", Object::with_type(Type::Integer).into(), json!(1)),
+        Code::Unavailable | Code::RateLimited => ("Retry-After", "Seconds to wait", Object::with_type(Type::Integer).into(), json!(1)),
         Code::RangeNotSatisfiable => ("Content-Range", "How long the file is", String::schema(), json!("bytes */6")),
         _ => return response.build(),
     };

@@ -7,12 +7,14 @@ use futures::TryStreamExt;
 
 use super::s3::Account;
 use super::*;
+use crate::memory::Memory;
 
 /// Runs each of these on both stores.
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod directory { $(#[tokio::test] async fn $name() { super::$name(super::directory()).await })* }
-        mod s3 { $(#[tokio::test] async fn $name() { super::$name(super::bucket()).await })* }
+        mod s3 { $(#[tokio::test] async fn $name() { super::$name(super::bucket("")).await })* }
+        mod s3_prefix { $(#[tokio::test] async fn $name() { super::$name(super::bucket("prod/eu/")).await })* }
     };
 }
 
@@ -28,21 +30,32 @@ contract![
     a_deleted_object_is_gone,
     objects_are_listed_in_the_order_of_their_keys,
     what_is_being_written_is_abandoned_once_it_is_old,
+    the_first_claim_stands,
+    an_owner_is_replaced_and_is_no_object,
 ];
 
 /// Bytes of a part in the bucket; nothing changes there in a directory, which is as well.
-const PART: usize = 8 * 1024 * 1024;
+const PART: usize = 5 * 1024 * 1024;
 
 fn directory() -> Arc<dyn Objects> {
     Arc::new(Directory::new(testing::directory().join("objects")))
 }
 
-/// A bucket that is not there yet.
-fn bucket() -> Arc<dyn Objects> {
+/// A bucket that is not there yet, or what has a prefix there.
+fn bucket(prefix: &str) -> Arc<dyn Objects> {
+    in_bucket(&format!("test-{}", Uuid::now_v7()), prefix)
+}
+
+fn in_bucket(name: &str, prefix: &str) -> Arc<dyn Objects> {
     let server = testing::s3();
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
     // What it does when the store is slow is not asked here, and so much at once makes any slow.
-    Arc::new(S3::answering(&format!("test-{}", Uuid::now_v7()), account, Duration::from_secs(30)))
+    Arc::new(S3::answering(name, prefix, account, 100 << 20, Duration::from_secs(30)))
+}
+
+/// Memory enough for anything.
+fn parts() -> Parts {
+    Memory::new(1 << 30).parts(Uuid::nil())
 }
 
 /// So many bytes of which no stretch is like another.
@@ -51,7 +64,7 @@ fn bytes(length: usize) -> Bytes {
 }
 
 async fn begin(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) -> Box<dyn Writer> {
-    let mut writer = objects.create(key).await.unwrap();
+    let mut writer = objects.create(key, parts()).await.unwrap();
     // In pieces as they come over gRPC, which fit into nothing evenly.
     let mut rest = content.clone();
     while !rest.is_empty() {
@@ -205,4 +218,67 @@ async fn what_is_being_written_is_abandoned_once_it_is_old(objects: Arc<dyn Obje
     let written = writer.write(bytes(2 * PART)).await;
     assert!(written.is_err() || writer.finish().await.is_err(), "what was abandoned cannot be finished");
     assert_eq!(keys(&objects).await, [done]);
+}
+
+fn owner() -> Owner {
+    Owner { installation: Uuid::now_v7(), database: "7:\"5\"".into(), turn: Uuid::now_v7(), file: String::new() }
+}
+
+/// Who owns the objects, as far as it was said to the store.
+async fn owner_of(objects: &Arc<dyn Objects>) -> Option<Owner> {
+    let found = objects.owner().await.unwrap()?;
+    assert!(!found.copied);
+    Some(Owner { file: String::new(), ..found.owner })
+}
+
+async fn the_first_claim_stands(objects: Arc<dyn Objects>) {
+    assert_eq!(owner_of(&objects).await, None);
+    let owners = (0..4).map(|_| owner()).collect::<Vec<_>>();
+    let claims = futures::future::join_all(owners.iter().map(|owner| objects.claim(owner.clone()))).await;
+    let won = owners.iter().zip(claims).filter_map(|(owner, claim)| claim.unwrap().then_some(owner)).collect::<Vec<_>>();
+    assert_eq!(won.len(), 1);
+    assert_eq!(owner_of(&objects).await.as_ref(), Some(won[0]));
+    assert!(!objects.claim(owner()).await.unwrap());
+    assert_eq!(owner_of(&objects).await.as_ref(), Some(won[0]));
+}
+
+async fn an_owner_is_replaced_and_is_no_object(objects: Arc<dyn Objects>) {
+    let [first, second, third] = [owner(), owner(), owner()];
+    objects.set_owner(first.clone(), None).await.unwrap();
+    let found = objects.owner().await.unwrap().unwrap();
+    objects.set_owner(second.clone(), Some(&found)).await.unwrap();
+    assert_eq!(owner_of(&objects).await, Some(second));
+    objects.set_owner(third.clone(), None).await.unwrap();
+    assert_eq!(owner_of(&objects).await, Some(third));
+    assert!(keys(&objects).await.is_empty());
+    assert_eq!(objects.abandon(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 0);
+}
+
+/// Each sees its own, also where one prefix lies within another or is called as the folder of objects.
+#[tokio::test]
+async fn prefixes_of_one_bucket_do_not_meet() {
+    let name = format!("test-{}", Uuid::now_v7());
+    let places = ["", "files/", "prod/", "prod/files/", "prod2/"].map(|prefix| in_bucket(&name, prefix));
+    let (mut made, mut writing) = (Vec::new(), Vec::new());
+    for objects in &places {
+        let key = Uuid::now_v7();
+        put(objects, key, &bytes(10)).await;
+        assert!(objects.claim(owner()).await.unwrap());
+        writing.push(begin(objects, Uuid::now_v7(), &bytes(PART + 10)).await);
+        made.push(key);
+    }
+    for (objects, key) in places.iter().zip(&made) {
+        assert_eq!(keys(objects).await, [*key]);
+        assert_eq!(objects.list(Uuid::nil(), 1).await.unwrap().len(), 1);
+    }
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    for (objects, key) in places.iter().zip(&made) {
+        assert_eq!(objects.abandon(later).await.unwrap(), 1);
+        for other in made.iter().filter(|other| *other != key) {
+            objects.delete(*other).await.unwrap();
+        }
+    }
+    for (objects, key) in places.iter().zip(&made) {
+        assert_eq!(keys(objects).await, [*key]);
+    }
 }

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
-use confab_common::{Code, Error, Result};
+use bytes::Bytes;
+use confab_common::{Code, Error, Result, identity};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
 use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
-use super::{Content, Objects, Stored, Writer};
+use super::owner::NAME;
+use super::{Content, Found, Objects, Owner, Stored, Writer};
+use crate::memory::{Filling, Parts};
 
 /// How much is read or written at once.
 const PIECE: usize = 256 * 1024;
@@ -44,11 +46,12 @@ impl Directory {
 }
 
 impl Objects for Directory {
-    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
+    fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
         let begin = async move {
             let root = self.0.clone();
             let (file, draft) = self.run(Root::draft).await?;
-            let writer = FileWriter { root, key, draft, filling: BytesMut::new(), file: Pen::Idle(file) };
+            let filling = parts.part(PIECE);
+            let writer = FileWriter { root, key, draft, parts, filling, file: Pen::Idle(file) };
             Ok(Box::new(writer) as Box<dyn Writer>)
         };
         begin.boxed()
@@ -73,6 +76,18 @@ impl Objects for Directory {
 
     fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>> {
         self.run(move |root| root.abandon(before))
+    }
+
+    fn owner(&self) -> BoxFuture<'_, Result<Option<Found>>> {
+        self.run(|root| root.owner())
+    }
+
+    fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>> {
+        self.run(move |root| root.claim(owner))
+    }
+
+    fn set_owner(&self, owner: Owner, _: Option<&Found>) -> BoxFuture<'_, Result<()>> {
+        self.run(move |root| root.set_owner(owner))
     }
 }
 
@@ -140,6 +155,35 @@ impl Root {
         Ok(found)
     }
 
+    fn owner(&self) -> io::Result<Option<Found>> {
+        let mut file = match File::open(self.path.join(NAME)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let owner = Owner::from_bytes(&text);
+        let copied = owner.file != identity::of_file(&file.metadata()?);
+        Ok(Some(Found { owner, copied, version: None }))
+    }
+
+    fn claim(&self, owner: Owner) -> io::Result<bool> {
+        self.make(&self.path)?;
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path.join(NAME));
+        match opened {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            file => write_owner(file?, owner)?,
+        }
+        sync(&self.path).map(|()| true)
+    }
+
+    fn set_owner(&self, owner: Owner) -> io::Result<()> {
+        let (file, draft) = self.draft()?;
+        write_owner(file, owner)?;
+        std::fs::rename(&draft.0, self.path.join(NAME))?;
+        sync(&self.path)
+    }
+
     fn abandon(&self, before: SystemTime) -> io::Result<u64> {
         let mut abandoned = 0;
         for name in names(&self.drafts(), 36, "")? {
@@ -152,6 +196,13 @@ impl Root {
         }
         Ok(abandoned)
     }
+}
+
+/// Writes an owner object, which says which file it is.
+fn write_owner(mut file: File, owner: Owner) -> io::Result<()> {
+    let owner = Owner { file: identity::of_file(&file.metadata()?), ..owner };
+    file.write_all(owner.to_text().map_err(io::Error::other)?.as_bytes())?;
+    file.sync_all()
 }
 
 /// The names in a folder that are so long and not below `from`, in order; none when there is no such folder.
@@ -192,7 +243,8 @@ struct FileWriter {
     root: Arc<Root>,
     key: Uuid,
     draft: Draft,
-    filling: BytesMut,
+    parts: Parts,
+    filling: Filling,
     file: Pen,
 }
 
@@ -206,8 +258,11 @@ enum Pen {
 impl FileWriter {
     async fn flush(&mut self) -> Result<()> {
         let mut file = self.written().await?;
-        let piece = std::mem::take(&mut self.filling);
-        self.file = Pen::Busy(spawn_blocking(move || file.write_all(&piece).map(|()| file).map_err(failed)));
+        let (piece, memory) = std::mem::replace(&mut self.filling, self.parts.part(PIECE)).send();
+        self.file = Pen::Busy(spawn_blocking(move || {
+            let _memory = memory;
+            file.write_all(&piece).map(|()| file).map_err(failed)
+        }));
         Ok(())
     }
 
@@ -228,9 +283,8 @@ impl Writer for FileWriter {
     fn write(&mut self, mut chunk: Bytes) -> BoxFuture<'_, Result<()>> {
         let write = async move {
             while !chunk.is_empty() {
-                let part = chunk.split_to(chunk.len().min(PIECE - self.filling.len()));
-                self.filling.extend_from_slice(&part);
-                if self.filling.len() == PIECE {
+                self.filling.take(&mut chunk).await?;
+                if self.filling.is_full() {
                     self.flush().await?;
                 }
             }
@@ -293,13 +347,18 @@ mod tests {
     use confab_common::testing;
 
     use super::*;
+    use crate::memory::Memory;
+
+    fn parts() -> Parts {
+        Memory::new(1 << 20).parts(Uuid::nil())
+    }
 
     #[tokio::test]
     async fn what_is_kept_is_its_owner_s_alone() {
         let path = testing::directory().join("data/objects");
         let objects = Directory::new(path.clone());
         let key = Uuid::now_v7();
-        let mut writer = objects.create(key).await.unwrap();
+        let mut writer = objects.create(key, parts()).await.unwrap();
         writer.write(Bytes::from_static(b"x")).await.unwrap();
         writer.finish().await.unwrap();
         let file = objects.0.file(key);
@@ -326,7 +385,7 @@ mod tests {
         let path = testing::directory().join("objects");
         std::fs::write(&path, "a file where a directory should be").unwrap();
         let objects = Directory::new(path);
-        assert_eq!(objects.create(Uuid::now_v7()).await.err().unwrap().code, Code::Unavailable);
+        assert_eq!(objects.create(Uuid::now_v7(), parts()).await.err().unwrap().code, Code::Unavailable);
         assert_eq!(objects.list(Uuid::nil(), 1).await.unwrap_err().code, Code::Unavailable);
     }
 }

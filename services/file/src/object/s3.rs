@@ -3,6 +3,7 @@
 
 mod download;
 mod failure;
+mod mark;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -22,13 +23,17 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Content, Objects, Stored, Writer};
+use super::{Content, Found, Objects, Owner, Stored, Writer};
+use crate::memory::Parts;
 use download::Download;
 use failure::Failure;
 use upload::Upload;
 
-/// What stands before every key.
+/// What stands before every key, after the prefix.
 const FOLDER: &str = "files/";
+/// Least bytes of a part but the last, as stores want them, and most parts of an object.
+const LEAST_PART: u64 = 5 * 1024 * 1024;
+const MOST_PARTS: u64 = 10_000;
 /// Parts under way at once in this process.
 const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
@@ -58,22 +63,26 @@ pub struct S3(Arc<Bucket>);
 struct Bucket {
     client: Client,
     name: String,
+    /// What stands before everything of ours in the bucket: nothing, or a path that ends with a slash.
+    prefix: String,
     region: String,
     /// By when the store answers a request that is small; then it is asked once more.
     answer: Duration,
     parts: Arc<Semaphore>,
+    /// Bytes of a part, all alike but the last.
+    part: usize,
     /// When it was last looked for, and what came of it. Whoever looks holds the lock, so that one question serves all.
     seen: Mutex<Option<(Instant, Result<()>)>>,
 }
 
 impl S3 {
-    /// The bucket of that name.
-    pub fn new(name: &str, account: Account) -> Self {
-        Self::answering(name, account, ANSWER)
+    /// What has this prefix in the bucket of that name, for objects of at most so many bytes.
+    pub fn new(name: &str, prefix: &str, account: Account, largest: u64) -> Self {
+        Self::answering(name, prefix, account, largest, ANSWER)
     }
 
     /// The same, given so long for an answer.
-    pub fn answering(name: &str, account: Account, answer: Duration) -> Self {
+    pub fn answering(name: &str, prefix: &str, account: Account, largest: u64, answer: Duration) -> Self {
         let mut config = patience(answer, 2 * answer)
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::new(account.key, account.secret.expose(), None, None, "settings"))
@@ -90,7 +99,9 @@ impl S3 {
         config.set_endpoint_url(account.endpoint);
         let client = Client::from_conf(config.build());
         let parts = Arc::new(Semaphore::new(PARTS));
-        Self(Arc::new(Bucket { client, name: name.into(), region: account.region, answer, parts, seen: Mutex::default() }))
+        let part = largest.div_ceil(MOST_PARTS).max(LEAST_PART) as usize;
+        let (name, prefix, region) = (name.into(), prefix.into(), account.region);
+        Self(Arc::new(Bucket { client, name, prefix, region, answer, parts, part, seen: Mutex::default() }))
     }
 }
 
@@ -101,21 +112,21 @@ fn patience(attempt: Duration, all: Duration) -> Builder {
 }
 
 impl Objects for S3 {
-    fn create(&self, key: Uuid) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
+    fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
         let begin = async move {
             self.0.ready().await?;
-            Ok(Box::new(Upload::new(self.0.clone(), name(key))) as Box<dyn Writer>)
+            Ok(Box::new(Upload::new(self.0.clone(), self.0.key(key), parts)) as Box<dyn Writer>)
         };
         begin.boxed()
     }
 
     fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>> {
-        Download::begin(self.0.clone(), name(key), offset, length).boxed()
+        Download::begin(self.0.clone(), self.0.key(key), offset, length).boxed()
     }
 
     fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>> {
         let delete = async move {
-            match self.0.client.delete_object().bucket(&self.0.name).key(name(key)).send().await.map_err(Failure::from) {
+            match self.0.client.delete_object().bucket(&self.0.name).key(self.0.key(key)).send().await.map_err(Failure::from) {
                 Err(failure) if !failure.is_absent() => Err(failure.error()),
                 _ => Ok(()),
             }
@@ -129,6 +140,19 @@ impl Objects for S3 {
 
     fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>> {
         self.0.abandon(before).boxed()
+    }
+
+    fn owner(&self) -> BoxFuture<'_, Result<Option<Found>>> {
+        self.0.owner().boxed()
+    }
+
+    fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>> {
+        async move { self.0.claim(&owner).await }.boxed()
+    }
+
+    fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>> {
+        let version = found.and_then(|found| found.version.clone());
+        async move { self.0.set_owner(&owner, version).await }.boxed()
     }
 }
 
@@ -193,15 +217,16 @@ impl Bucket {
     async fn list(&self, after: Uuid, limit: usize) -> Result<Vec<Stored>> {
         self.ready().await?;
         let mut found = Vec::new();
-        let mut last = name(after);
+        let folder = self.folder();
+        let mut last = self.key(after);
         while found.len() < limit {
             let most = (limit - found.len()).min(PAGE as usize) as i32;
-            let question = self.client.list_objects_v2().bucket(&self.name).prefix(FOLDER).start_after(&last).max_keys(most);
+            let question = self.client.list_objects_v2().bucket(&self.name).prefix(&folder).start_after(&last).max_keys(most);
             let page =
                 question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
             let Some(key) = page.contents().last().and_then(|object| object.key()) else { break };
             last = key.into();
-            found.extend(page.contents().iter().filter_map(stored));
+            found.extend(page.contents().iter().filter_map(|object| self.stored(object)));
             if page.is_truncated() != Some(true) {
                 break;
             }
@@ -213,13 +238,14 @@ impl Bucket {
         self.ready().await?;
         let (mut abandoned, mut key, mut upload) = (0, None, None);
         loop {
-            let question = self.client.list_multipart_uploads().bucket(&self.name).prefix(FOLDER);
+            let question = self.client.list_multipart_uploads().bucket(&self.name).prefix(self.folder());
             let question = question.set_key_marker(key).set_upload_id_marker(upload);
             let page =
                 question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
             for begun in page.uploads() {
                 let old = begun.initiated().and_then(|time| SystemTime::try_from(*time).ok()).is_some_and(|time| time < before);
-                if let (true, Some(key), Some(upload)) = (old, begun.key(), begun.upload_id()) {
+                let ours = begun.key().filter(|key| self.id(key).is_some());
+                if let (true, Some(key), Some(upload)) = (old, ours, begun.upload_id()) {
                     self.abort(key, upload).await?;
                     abandoned += 1;
                 }
@@ -238,14 +264,24 @@ impl Bucket {
             _ => Ok(()),
         }
     }
-}
 
-fn name(key: Uuid) -> String {
-    format!("{FOLDER}{key}")
-}
+    /// Where all objects are.
+    fn folder(&self) -> String {
+        format!("{}{FOLDER}", self.prefix)
+    }
 
-fn stored(object: &aws_sdk_s3::types::Object) -> Option<Stored> {
-    let key = Uuid::try_parse(object.key()?.strip_prefix(FOLDER)?).ok()?;
-    let modified = SystemTime::try_from(*object.last_modified()?).ok()?;
-    Some(Stored { key, modified })
+    fn key(&self, id: Uuid) -> String {
+        format!("{}{FOLDER}{id}", self.prefix)
+    }
+
+    /// Which object a key is, if it is one of ours: below a prefix there may be others.
+    fn id(&self, key: &str) -> Option<Uuid> {
+        let id = Uuid::try_parse(key.strip_prefix(&self.prefix)?.strip_prefix(FOLDER)?).ok()?;
+        (self.key(id) == key).then_some(id)
+    }
+
+    fn stored(&self, object: &aws_sdk_s3::types::Object) -> Option<Stored> {
+        let modified = SystemTime::try_from(*object.last_modified()?).ok()?;
+        Some(Stored { key: self.id(object.key()?)?, modified })
+    }
 }

@@ -31,6 +31,7 @@ contract![
     only_what_is_pending_is_given_up,
     rooms_are_found_and_emptied,
     known_are_files_and_unwanted_objects,
+    an_installation_is_one_and_its_turns_go_on,
 ];
 
 const NONE: [Uuid; 0] = [];
@@ -281,4 +282,26 @@ async fn known_are_files_and_unwanted_objects(store: Arc<dyn Store>) {
     assert_eq!(store.known(all[3], 4).await.unwrap(), all[4..]);
     store.removed(vec![all[3]]).await.unwrap();
     assert_eq!(store.known(all[2], 1).await.unwrap(), all[4..5]);
+}
+
+async fn an_installation_is_one_and_its_turns_go_on(store: Arc<dyn Store>) {
+    let asked = futures::future::join_all((0..6).map(|_| store.installation())).await;
+    let first = store.installation().await.unwrap();
+    assert!(asked.into_iter().all(|one| one.unwrap() == first));
+    assert!(!first.database.is_empty() && first.turn != first.next);
+
+    // Replicas that take the same turn take it once.
+    for _ in 0..2 {
+        store.turn(first.next).await.unwrap();
+    }
+    let second = store.installation().await.unwrap();
+    assert_eq!((second.id, &second.database, second.turn), (first.id, &first.database, first.next));
+    assert!(second.next > first.next);
+    store.turn(Uuid::now_v7()).await.unwrap();
+    assert_eq!(store.installation().await.unwrap(), second);
+
+    store.renew_turns().await.unwrap();
+    let third = store.installation().await.unwrap();
+    assert_eq!(third.id, first.id);
+    assert!(![second.turn, second.next].contains(&third.turn) && third.turn != third.next);
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{File, Forget, Of, Position, Store, User};
+use super::{File, Forget, Identity, Installation, Of, Position, Store, User};
 use crate::link::LinkKey;
 
 pub(super) mod embedded {
@@ -138,6 +138,28 @@ const FORGETS: &str = "/* forgets */ SELECT file_id, room_id FROM forgets WHERE 
 
 const FORGOTTEN: &str = "/* forgotten */ DELETE FROM forgets WHERE file_id = ANY($1)";
 
+// A failover keeps both: a replica that is promoted has its primary's identifier. So has a physical copy.
+const INSTALLATION: &str = "/* installation */
+    SELECT system_identifier || ':' || d.oid, i.id, i.turn, i.next
+    FROM pg_control_system(), pg_database d LEFT JOIN installation i ON i.id <> '' WHERE d.datname = current_database()";
+
+const INSTALL: &str = "/* installation */
+    INSERT INTO installation (one, id, turn, next) VALUES (true, $1, $2, $3)
+    ON CONFLICT (one) DO UPDATE SET id = excluded.id, turn = excluded.turn, next = excluded.next WHERE installation.id = ''";
+
+const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = $2 WHERE next = $1";
+
+const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = $1, next = $2";
+
+/// The installation, if it has been decided which.
+fn installation(row: &Row) -> Option<Installation> {
+    let id = |column| row.get::<_, Option<&str>>(column).and_then(|text| text.parse().ok());
+    match (id(1), id(2), id(3)) {
+        (Some(id), Some(turn), Some(next)) => Some(Installation { id, database: row.get(0), turn, next }),
+        _ => None,
+    }
+}
+
 /// How often an upload is added again because the one in its way was deleted before it could be read.
 const TRIES: usize = 3;
 
@@ -235,5 +257,29 @@ impl Store for PostgresStore {
 
     fn forgotten(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         self.each(ids, FORGOTTEN)
+    }
+}
+
+impl Identity for PostgresStore {
+    fn installation(&self) -> BoxFuture<'_, Result<Installation>> {
+        async move {
+            for _ in 0..TRIES {
+                if let Some(installation) = self.query(INSTALLATION, &[], installation).await?.pop().flatten() {
+                    return Ok(installation);
+                }
+                let new = || Uuid::now_v7().to_string();
+                self.0.execute(INSTALL, &[&new(), &new(), &new()]).await?;
+            }
+            Err(Error::internal("the database does not say which it is"))
+        }
+        .boxed()
+    }
+
+    fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.execute(TURN, &[&next.to_string(), &Uuid::now_v7().to_string()]).await.map(drop) }.boxed()
+    }
+
+    fn renew_turns(&self) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.execute(RENEW_TURNS, &[&Uuid::now_v7().to_string(), &Uuid::now_v7().to_string()]).await.map(drop) }.boxed()
     }
 }

@@ -1,14 +1,14 @@
 //! Files' facts in a SQLite file. Each write is a savepoint in a shared commit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use confab_common::Result;
 use confab_common::sqlite::Database;
+use confab_common::{Error, Result, identity};
 use futures::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
-use super::{File, Forget, Of, Position, Store, User};
+use super::{File, Forget, Identity, Installation, Of, Position, Store, User};
 use crate::link::LinkKey;
 
 pub(super) mod embedded {
@@ -16,18 +16,21 @@ pub(super) mod embedded {
 }
 
 /// The store in one SQLite file.
-pub struct SqliteStore(Database);
+pub struct SqliteStore {
+    database: Database,
+    path: PathBuf,
+}
 
 impl SqliteStore {
     /// Opens the file and brings its schema up to date.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Database::open(path, embedded::migrations::runner())?))
+        Ok(Self { database: Database::open(path, embedded::migrations::runner())?, path: path.to_owned() })
     }
 
     /// Runs a statement once for each id.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| ids.iter().try_for_each(|id| execute(connection, sql, [id.as_bytes()]).map(drop));
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 }
 
@@ -142,6 +145,25 @@ const FORGETS: &str = "/* forgets */ SELECT file_id, room_id FROM forgets WHERE 
 
 const FORGOTTEN: &str = "/* forgotten */ DELETE FROM forgets WHERE file_id = ?1";
 
+const INSTALLATION: &str = "/* installation */ SELECT id, turn, next FROM installation";
+
+const INSTALL: &str = "/* installation */ INSERT OR REPLACE INTO installation (one, id, turn, next) VALUES (1, ?1, ?2, ?3)";
+
+const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = ?2 WHERE next = ?1";
+
+const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = ?1, next = ?2";
+
+/// The installation, if it has been decided which.
+fn installed(connection: &Connection) -> Result<Option<[Uuid; 3]>> {
+    let ids = |row: &Row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?].map(|text| Uuid::try_parse(&text)));
+    let row = query(connection, INSTALLATION, [], ids)?.pop();
+    Ok(row.and_then(|[id, turn, next]| Some([id.ok()?, turn.ok()?, next.ok()?])))
+}
+
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
 fn add(connection: &Connection, file: &File) -> Result<bool> {
     let values = params![
         file.id.as_bytes(),
@@ -181,13 +203,13 @@ impl Store for SqliteStore {
                 return Ok(new);
             }
             let identity = params![new.uploader.id.as_bytes(), new.upload_room().into_bytes(), new.client_message_id];
-            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| confab_common::Error::internal("a conflict with nothing"))
+            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("a conflict with nothing"))
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>> {
-        self.0.read(move |connection| Ok(query(connection, GET, [id.as_bytes()], file)?.pop())).boxed()
+        self.database.read(move |connection| Ok(query(connection, GET, [id.as_bytes()], file)?.pop())).boxed()
     }
 
     fn list(&self, of: Of, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<File>>> {
@@ -196,7 +218,9 @@ impl Store for SqliteStore {
             Of::Room(room) => (LIST_OF_ROOM, room),
         };
         let Position { created_at_ms, id } = below;
-        self.0.read(move |connection| query(connection, sql, params![of.as_bytes(), created_at_ms, id.as_bytes(), limit], file)).boxed()
+        self.database
+            .read(move |connection| query(connection, sql, params![of.as_bytes(), created_at_ms, id.as_bytes(), limit], file))
+            .boxed()
     }
 
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>> {
@@ -211,11 +235,11 @@ impl Store for SqliteStore {
             }
             Ok(true)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>> {
-        self.0.read(move |connection| query(connection, PENDING, params![after.as_bytes(), limit], file)).boxed()
+        self.database.read(move |connection| query(connection, PENDING, params![after.as_bytes(), limit], file)).boxed()
     }
 
     fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
@@ -224,15 +248,15 @@ impl Store for SqliteStore {
 
     fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
-        self.0.write(move |connection| delete(connection, id, false)).boxed()
+        self.database.write(move |connection| delete(connection, id, false)).boxed()
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.0.read(move |connection| query(connection, ROOMS, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database.read(move |connection| query(connection, ROOMS, params![after.as_bytes(), limit], only_id)).boxed()
     }
 
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>> {
@@ -241,15 +265,15 @@ impl Store for SqliteStore {
             gone.iter().try_for_each(|id| execute(connection, UNWANT, [id.as_bytes()]).map(drop))?;
             Ok(gone.len() as u64)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.0.read(move |connection| query(connection, KNOWN, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database.read(move |connection| query(connection, KNOWN, params![after.as_bytes(), limit], only_id)).boxed()
     }
 
     fn unwanted(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.0.read(move |connection| query(connection, UNWANTED, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database.read(move |connection| query(connection, UNWANTED, params![after.as_bytes(), limit], only_id)).boxed()
     }
 
     fn removed(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
@@ -257,10 +281,39 @@ impl Store for SqliteStore {
     }
 
     fn forgets(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Forget>>> {
-        self.0.read(move |connection| query(connection, FORGETS, params![after.as_bytes(), limit], forget)).boxed()
+        self.database.read(move |connection| query(connection, FORGETS, params![after.as_bytes(), limit], forget)).boxed()
     }
 
     fn forgotten(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         self.each(ids, FORGOTTEN)
+    }
+}
+
+impl Identity for SqliteStore {
+    fn installation(&self) -> BoxFuture<'_, Result<Installation>> {
+        async move {
+            let database = std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)?;
+            let mut found = self.database.read(installed).await?;
+            if found.is_none() {
+                let install = |connection: &Connection| {
+                    if installed(connection)?.is_none() {
+                        execute(connection, INSTALL, [new_id(), new_id(), new_id()])?;
+                    }
+                    installed(connection)
+                };
+                found = self.database.write(install).await?;
+            }
+            let [id, turn, next] = found.ok_or_else(|| Error::internal("no installation"))?;
+            Ok(Installation { id, database, turn, next })
+        }
+        .boxed()
+    }
+
+    fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>> {
+        self.database.write(move |connection| execute(connection, TURN, [next.to_string(), new_id()]).map(drop)).boxed()
+    }
+
+    fn renew_turns(&self) -> BoxFuture<'_, Result<()>> {
+        self.database.write(|connection| execute(connection, RENEW_TURNS, [new_id(), new_id()]).map(drop)).boxed()
     }
 }

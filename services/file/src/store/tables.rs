@@ -1,14 +1,19 @@
 //! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
 
-use confab_common::transfer::Kind::{Bytes, Flag, Id, Number, Text};
+use confab_common::transfer::Kind::{Bytes, Flag, Id, Local, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
 
-/// Files, and what is owed for those that are gone.
+/// Files, and what is owed for those that are gone. Which installation it is stays behind: what arrives is another.
 pub static SCHEMA: Schema = Schema {
     name: "file",
-    tables: &[FILES, Table::new("unwanted_objects", 1, &[("id", Id)]), Table::new("forgets", 1, &[("file_id", Id), ("room_id", Id)])],
+    tables: &[
+        FILES,
+        Table::new("unwanted_objects", 1, &[("id", Id)]),
+        Table::new("forgets", 1, &[("file_id", Id), ("room_id", Id)]),
+        Table::new("installation", 1, &[("one", Flag), ("id", Local), ("turn", Local), ("next", Local)]),
+    ],
     sqlite: sqlite::embedded::migrations::runner,
     postgres: postgres::embedded::migrations::runner,
 };

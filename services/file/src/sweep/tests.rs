@@ -5,19 +5,21 @@ use confab_common::testing;
 
 use super::*;
 use crate::link::LinkKey;
+use crate::memory::Memory;
 use crate::object::{self, ObjectsConfig};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{File, User};
 
 /// A store of files, and one of objects in a directory.
-fn stores() -> (Arc<dyn Store>, Arc<dyn Objects>) {
+fn stores() -> (Arc<dyn Store>, Arc<Owned>) {
     let directory = testing::directory();
-    let store = SqliteStore::open(&directory.join("file.db")).unwrap();
-    (Arc::new(store), object::open(&ObjectsConfig::default(), &directory).unwrap())
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.join("file.db")).unwrap());
+    let objects = object::open(&ObjectsConfig::default(), &directory, 1).unwrap();
+    (store.clone(), Arc::new(Owned::new(objects, store)))
 }
 
-async fn write(objects: &Arc<dyn Objects>, id: Uuid) {
-    let mut writer = objects.create(id).await.unwrap();
+async fn write(objects: &Arc<Owned>, id: Uuid) {
+    let mut writer = objects.create(id, Memory::new(1 << 20).parts(id)).await.unwrap();
     writer.write(Bytes::from_static(b"tea")).await.unwrap();
     writer.finish().await.unwrap();
 }
@@ -41,7 +43,7 @@ async fn add(store: &Arc<dyn Store>, id: Uuid) {
     store.add(file).await.unwrap();
 }
 
-async fn keys(objects: &Arc<dyn Objects>) -> Vec<Uuid> {
+async fn keys(objects: &Arc<Owned>) -> Vec<Uuid> {
     objects.list(Uuid::nil(), 1000).await.unwrap().into_iter().map(|object| object.key).collect()
 }
 
@@ -77,7 +79,7 @@ async fn what_is_young_is_left_alone() {
     let (store, objects) = stores();
     let id = Uuid::now_v7();
     write(&objects, id).await;
-    let _under_way = objects.create(Uuid::now_v7()).await.unwrap();
+    let _under_way = objects.create(Uuid::now_v7(), Memory::new(1 << 20).parts(Uuid::nil())).await.unwrap();
     let sweep = Sweep::new(store, objects.clone(), Duration::from_secs(3600));
     assert_eq!(sweep.once().await.unwrap(), Orphans::default());
     assert_eq!(keys(&objects).await, [id]);
@@ -86,7 +88,7 @@ async fn what_is_young_is_left_alone() {
 #[tokio::test]
 async fn what_a_crash_left_of_an_upload_is_ended() {
     let (store, objects) = stores();
-    std::mem::forget(objects.create(Uuid::now_v7()).await.unwrap());
+    std::mem::forget(objects.create(Uuid::now_v7(), Memory::new(1 << 20).parts(Uuid::nil())).await.unwrap());
     let sweep = Sweep::new(store, objects, Duration::ZERO);
     assert_eq!(sweep.once().await.unwrap(), Orphans { uploads: 1, ..Orphans::default() });
     assert_eq!(sweep.once().await.unwrap(), Orphans::default());

@@ -1,9 +1,8 @@
 //! What is learned of a file while its bytes come, and how long they may be in coming.
 
-use std::time::Duration;
-
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
+use confab_common::pace::{Pace, WINDOW};
 use confab_common::{Code, Error, Result};
 use futures::stream::{BoxStream, StreamExt};
 use tokio::time::Instant;
@@ -12,24 +11,13 @@ use super::Part;
 use crate::media::{HEAD, Media};
 use crate::metrics::METRICS;
 
-/// Longest without a byte, and the time over which the pace is taken.
-const QUIET: Duration = Duration::from_secs(30);
-/// Least bytes in that time.
-const LEAST: u64 = 30 * 1024;
-
 /// The bytes so far.
 pub struct Intake {
     size: u64,
     head: Vec<u8>,
     digest: Context,
+    /// What the object store takes is not the sender's fault.
     pace: Pace,
-}
-
-/// Bytes, and the time spent waiting for them; what the object store takes is not the sender's fault.
-#[derive(Default)]
-struct Pace {
-    bytes: u64,
-    waited: Duration,
 }
 
 /// What the bytes are.
@@ -52,10 +40,12 @@ impl Intake {
     /// `invalid_request` when it is too long in coming, or the upload ends without its end.
     pub async fn next(&mut self, parts: &mut BoxStream<'static, Result<Part>>) -> Result<Part> {
         let begun = Instant::now();
-        let part = tokio::time::timeout(QUIET, parts.next()).await.map_err(|_| stalled())?;
+        let part = tokio::time::timeout(WINDOW, parts.next()).await.map_err(|_| stalled())?;
         let part = part.unwrap_or_else(|| Err(Error::new(Code::InvalidRequest, "the upload ends too early")))?;
-        if let Part::Chunk(chunk) = &part {
-            self.pace.add(chunk, begun.elapsed())?;
+        if let Part::Chunk(chunk) = &part
+            && !self.pace.keeps(chunk.len(), begun.elapsed())
+        {
+            return Err(stalled());
         }
         Ok(part)
     }
@@ -81,27 +71,14 @@ impl Intake {
     }
 }
 
-impl Pace {
-    fn add(&mut self, chunk: &Bytes, waited: Duration) -> Result<()> {
-        self.bytes += chunk.len() as u64;
-        self.waited += waited;
-        if self.waited < QUIET {
-            return Ok(());
-        }
-        if self.bytes < LEAST {
-            return Err(stalled());
-        }
-        *self = Self::default();
-        Ok(())
-    }
-}
-
 fn stalled() -> Error {
     Error::new(Code::InvalidRequest, "the upload comes too slowly")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::stream;
 
     use super::*;
@@ -133,6 +110,8 @@ mod tests {
         assert_eq!((time, error.code), (Duration::from_secs(35), Code::InvalidRequest));
         let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(30), Code::InvalidRequest));
+        let (time, error) = given_up(sent(2048, Duration::from_secs(1))).await;
+        assert_eq!((time, error.code), (Duration::from_secs(150), Code::InvalidRequest));
         // Also one who was fast before.
         let slow = sent(1 << 20, Duration::from_secs(1)).take(30).chain(sent(1, Duration::from_secs(10)));
         assert_eq!(given_up(slow.boxed()).await.0, Duration::from_secs(60));
@@ -140,9 +119,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_sender_and_a_slow_store_are_not() {
-        let mut parts = sent(2048, Duration::from_secs(1));
+        let mut parts = sent(20_000, Duration::from_secs(1));
         let mut intake = Intake::default();
-        for _ in 0..300 {
+        for _ in 0..3000 {
             intake.next(&mut parts).await.unwrap();
         }
         let mut parts = sent(10, Duration::from_millis(10));

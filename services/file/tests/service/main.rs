@@ -63,13 +63,17 @@ impl Place {
         ])
     }
 
-    /// Every file below the directory of objects, drafts too.
+    /// Every file below the directory of objects, drafts too; not the mark of its owner.
     fn objects(&self) -> Vec<PathBuf> {
         let (mut found, mut folders) = (Vec::new(), vec![self.directory.join("objects")]);
         while let Some(folder) = folders.pop() {
             for entry in folder.read_dir().into_iter().flatten() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { found.push(path) }
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false if path.ends_with(".confab") => {}
+                    false => found.push(path),
+                }
             }
         }
         found

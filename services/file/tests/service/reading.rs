@@ -175,3 +175,26 @@ async fn files_are_attached_by_their_owner_to_one_room() {
     assert_eq!(service.attach(&ada, &room, &many).await.unwrap_err().fields[0].field, "fileIds");
     assert_eq!(service.attach(&ada, &room, &["tea"]).await.unwrap_err().fields[0].field, "fileIds");
 }
+
+#[tokio::test]
+async fn one_user_does_not_get_all_places_for_downloads() {
+    let world = World::default();
+    let service = Service::start(&Place::sqlite().with(["--max-downloads=4"]), &world).await;
+    let [ada, bob, carol, dave] = ["ada", "bob", "carol", "dave"].map(user);
+    let room = world.rooms.public();
+    let file = service.uploaded(Sending::new(&ada, "a", vec![7; 1_000_000]).to(&room)).await.id;
+    let begin = async |who: Reader| {
+        let request = DownloadRequest { reader: Some(who), id: file.clone(), offset: 0, length: 0 };
+        service.client.clone().download(request).await.map(|answer| answer.into_inner()).map_err(Error::from)
+    };
+    let mut open = vec![begin(by(&ada)).await.unwrap(), begin(by(&ada)).await.unwrap()];
+    let refused = begin(by(&ada)).await.err().unwrap();
+    assert_eq!((refused.code, refused.retry_after.is_some()), (Code::RateLimited, true));
+    open.extend([begin(by(&bob)).await.unwrap(), begin(by(&carol)).await.unwrap()]);
+    assert_eq!(begin(by(&dave)).await.err().unwrap().code, Code::Unavailable);
+    // One that is left has its place no more, nor has one that was read to its end.
+    drop(open.pop());
+    let taken = eventually(async || begin(by(&dave)).await.ok()).await;
+    assert_eq!(taken.try_fold(0, async |sum, answer| Ok(sum + answer.chunk.len())).await.unwrap(), 1_000_000);
+    assert_eq!(service.download(by(&carol), &file, 0, 0).await.unwrap().len(), 1_000_000);
+}

@@ -126,20 +126,36 @@ async fn only_a_whole_upload_leaves_anything() {
 }
 
 #[tokio::test]
-async fn uploads_beyond_the_places_are_refused() {
-    let (place, _, service, ada) = started(["--max-uploads=2"]).await;
-    let under_way = || {
-        let begin = part(Part::Begin(Sending::new(&ada, "x", "").begin));
+async fn uploads_beyond_the_places_are_refused_and_one_user_does_not_get_all() {
+    let (place, _, service, ada) = started(["--max-uploads=4"]).await;
+    let [bob, carol, dave] = ["bob", "carol", "dave"].map(user);
+    let under_way = |who: &UserRef| {
+        let begin = part(Part::Begin(Sending::new(who, "x", "").begin));
         service.send(stream::iter([begin]).chain(stream::pending()).boxed())
     };
+    let refused = async |who: &UserRef, code: Code| {
+        let error = service.upload(Sending::new(who, "x", "x")).await.unwrap_err();
+        assert_eq!((error.code, error.retry_after.is_some()), (code, true));
+    };
+    let begun = async |count: usize| eventually(async || (place.objects().len() == count).then_some(())).await;
     tokio::select! {
-        _ = under_way() => unreachable!("it has no end"),
-        _ = under_way() => unreachable!("it has no end"),
+        _ = under_way(&ada) => unreachable!("it has no end"),
+        _ = under_way(&ada) => unreachable!("it has no end"),
         () = async {
-            eventually(async || (place.objects().len() == 2).then_some(())).await;
-            let error = service.upload(Sending::new(&ada, "x", "x")).await.unwrap_err();
-            assert_eq!(error.code, Code::Unavailable);
-            assert!(error.retry_after.is_some());
+            begun(2).await;
+            refused(&ada, Code::RateLimited).await;
+            service.uploaded(Sending::new(&bob, "x", "x")).await;
+            let kept = place.objects().len() - 2;
+            tokio::select! {
+                _ = under_way(&bob) => unreachable!("it has no end"),
+                _ = under_way(&carol) => unreachable!("it has no end"),
+                () = async {
+                    begun(4 + kept).await;
+                    refused(&dave, Code::Unavailable).await;
+                    refused(&bob, Code::RateLimited).await;
+                } => {}
+            }
+            service.uploaded(Sending::new(&dave, "x", "x")).await;
         } => {}
     }
     service.uploaded(Sending::new(&ada, "x", "x")).await;

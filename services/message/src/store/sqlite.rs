@@ -2,13 +2,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use confab_common::sqlite::Database;
-use confab_common::{Error, Result};
+use confab_common::{Error, Result, identity};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -58,11 +56,8 @@ impl Sqlite {
         Ok(Self { database: Database::open(path, migrations::runner())?, path: path.to_owned() })
     }
 
-    /// Names the file, not its device, whose number may change when the machine starts anew.
     fn fingerprint(&self) -> Result<String> {
-        let metadata = std::fs::metadata(&self.path).map_err(Error::internal)?;
-        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        Ok(format!("{}:{}", metadata.ino(), born.as_nanos()))
+        std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)
     }
 
     async fn settle(&self, wanted: Option<u32>) -> Result<Uuid> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
+use confab_common::pace::{Pace, WINDOW};
 use confab_common::{Code, Error, Result};
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -16,9 +17,6 @@ use tokio::time::{Instant, Sleep, sleep};
 pub const MAX_BESIDE: u64 = 128 * 1024;
 /// Handed to the parser at once, in bytes.
 const PIECE: usize = 32 * 1024;
-/// How long a client may send nothing; and in so much waiting it must have sent [`LEAST`].
-const WINDOW: Duration = Duration::from_secs(30);
-const LEAST: usize = 30 * 1024;
 
 /// What the two sides of the parser know of each other.
 #[derive(Default)]
@@ -53,13 +51,13 @@ pub struct Source {
     ahead: Bytes,
     handed_out: u64,
     gauge: Arc<Gauge>,
-    pace: Pace,
+    clock: Clock,
 }
 
 impl Source {
     /// The pieces of this body.
     pub fn new(body: Body, gauge: Arc<Gauge>) -> Self {
-        Self { body, ahead: Bytes::new(), handed_out: 0, gauge, pace: Pace::new() }
+        Self { body, ahead: Bytes::new(), handed_out: 0, gauge, clock: Clock::new() }
     }
 
     /// Reads on when everything was handed out; `false` at the end.
@@ -70,13 +68,13 @@ impl Source {
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body is broken off"))),
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    if !self.pace.arrived(data.len()) {
+                    if !self.clock.arrived(data.len()) {
                         return Poll::Ready(Err(too_slow()));
                     }
                     self.ahead = data;
                 }
                 Poll::Pending => {
-                    ready!(self.pace.poll_silence(context));
+                    ready!(self.clock.poll_silence(context));
                     return Poll::Ready(Err(too_slow()));
                 }
             }
@@ -115,30 +113,22 @@ fn too_slow() -> Error {
 }
 
 /// Notices a client that sends nothing, or next to nothing. Time in which nobody reads is not the client's.
-struct Pace {
+struct Clock {
     silence: Pin<Box<Sleep>>,
     /// When the client began to be waited for.
     since: Option<Instant>,
-    /// Waited in this window, and received.
-    waited: Duration,
-    received: usize,
+    pace: Pace,
 }
 
-impl Pace {
+impl Clock {
     fn new() -> Self {
-        Self { silence: Box::pin(sleep(WINDOW)), since: None, waited: Duration::ZERO, received: 0 }
+        Self { silence: Box::pin(sleep(WINDOW)), since: None, pace: Pace::default() }
     }
 
     /// Notes what has arrived; `false` when it was too little for so long a time.
     fn arrived(&mut self, bytes: usize) -> bool {
-        self.waited += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        self.received += bytes;
-        if self.waited < WINDOW {
-            return true;
-        }
-        let enough = self.received >= LEAST;
-        (self.waited, self.received) = (Duration::ZERO, 0);
-        enough
+        let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.pace.keeps(bytes, waited)
     }
 
     /// Ready when nothing has arrived for too long.

@@ -149,17 +149,18 @@ async fn a_client_that_says_nothing_or_next_to_nothing_is_given_up() {
         let begin = stream::iter([Ok(Bytes::from(file("").trim_end_matches("\r\n\r\n").to_owned() + "\r\n\r\n"))]);
         let started = tokio::time::Instant::now();
         let form = Form::of(request(Body::from_stream(begin.chain(more)))).unwrap();
-        let refused = tokio::time::timeout(Duration::from_secs(300), refused(form)).await.unwrap_or("goes on".into());
+        let refused = tokio::time::timeout(Duration::from_secs(3000), refused(form)).await.unwrap_or("goes on".into());
         (refused, started.elapsed())
     }
     use std::time::Duration;
-    const KIB: &str = match std::str::from_utf8(&[b'x'; 1100]) {
-        Ok(text) => text,
-        Err(_) => "",
-    };
+    // These live as long as the test does.
+    let text = |length| &*String::from_utf8(vec![b'x'; length]).unwrap().leak();
     let (silent, after) = arriving(Duration::from_secs(3600), "x").await;
     assert_eq!((silent.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
     let (drip, after) = arriving(Duration::from_secs(1), "x").await;
     assert_eq!((drip.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
-    assert_eq!(arriving(Duration::from_secs(1), KIB).await.0, "goes on");
+    // The longer it takes the faster it must be.
+    let (slow, after) = arriving(Duration::from_secs(1), text(1100)).await;
+    assert_eq!((slow.as_str(), after.as_secs()), ("the body does not arrive in time", 150));
+    assert_eq!(arriving(Duration::from_secs(1), text(20_000)).await.0, "goes on");
 }

@@ -12,9 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::upload::PART;
 use super::*;
+use crate::memory::Memory;
 
+/// Bytes of a part.
+const PART: usize = LEAST_PART as usize;
 /// By when a store that is dead has given an error, also on a machine that stands still for a while.
 const IN_TIME: Duration = Duration::from_secs(15);
 
@@ -41,6 +43,10 @@ fn cut() -> Reply {
     Reply::Bytes(vec![])
 }
 
+fn parts() -> Parts {
+    Memory::new(1 << 30).parts(Uuid::nil())
+}
+
 fn account(port: u16) -> Account {
     Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: "key".into(), secret: "secret".into() }
 }
@@ -48,7 +54,7 @@ fn account(port: u16) -> Account {
 /// A store that answers as it is told.
 async fn store(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let store = S3::new("bucket", account(listener.local_addr().unwrap().port()));
+    let store = S3::new("bucket", "", account(listener.local_addr().unwrap().port()), 1);
     let reply = Arc::new(reply);
     tokio::spawn(async move {
         loop {
@@ -89,7 +95,7 @@ async fn refusal<T>(question: impl Future<Output = Result<T>>) -> Option<Code> {
 /// Every question to the store is refused with that code in time.
 async fn fails(store: &S3, code: Code) {
     let refusals = [
-        refusal(store.create(Uuid::now_v7())).await,
+        refusal(store.create(Uuid::now_v7(), parts())).await,
         refusal(store.read(Uuid::now_v7(), 0, 1)).await,
         refusal(store.delete(Uuid::now_v7())).await,
         refusal(store.list(Uuid::nil(), 1)).await,
@@ -101,7 +107,7 @@ async fn fails(store: &S3, code: Code) {
 #[tokio::test]
 async fn a_store_that_is_not_there_is_unavailable_at_once() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    fails(&S3::new("bucket", account(port)), Code::Unavailable).await;
+    fails(&S3::new("bucket", "", account(port), 1), Code::Unavailable).await;
 }
 
 #[tokio::test]
@@ -121,7 +127,7 @@ async fn a_bucket_that_cannot_be_made_is_an_error() {
         "HEAD" => answer(404, "", ""),
         _ => answer(403, "", "<Error><Code>AccessDenied</Code></Error>"),
     };
-    assert_eq!(store(refused).await.create(Uuid::now_v7()).await.err().unwrap().code, Code::Unavailable);
+    assert_eq!(store(refused).await.create(Uuid::now_v7(), parts()).await.err().unwrap().code, Code::Unavailable);
     let missing = |_: &Request| answer(404, "", "<Error><Code>NoSuchBucket</Code></Error>");
     // That is not to say that the object is gone.
     assert_eq!(store(missing).await.read(Uuid::now_v7(), 0, 1).await.err().unwrap().code, Code::Unavailable);
@@ -131,7 +137,7 @@ async fn a_bucket_that_cannot_be_made_is_an_error() {
 #[tokio::test]
 async fn a_write_that_is_not_answered_may_have_been_done() {
     let silent = |request: &Request| if request.method == "HEAD" { answer(200, "", "") } else { Reply::Silence };
-    let writer = store(silent).await.create(Uuid::now_v7()).await.unwrap();
+    let writer = store(silent).await.create(Uuid::now_v7(), parts()).await.unwrap();
     assert_eq!(refusal(writer.finish()).await, Some(Code::Timeout));
 }
 
@@ -151,9 +157,9 @@ async fn a_write_whose_answer_was_lost_was_done() {
         }
     };
     let store = store(forgetful).await;
-    store.create(Uuid::now_v7()).await.unwrap().finish().await.unwrap();
+    store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap();
     // Somebody else's object is a conflict all the same.
-    assert_eq!(store.create(Uuid::now_v7()).await.unwrap().finish().await.unwrap_err().code, Code::Conflict);
+    assert_eq!(store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap_err().code, Code::Conflict);
 }
 
 #[tokio::test]
@@ -172,7 +178,7 @@ async fn an_upload_that_fails_in_the_middle_is_ended() {
     };
     let store = store(failing).await;
     let begun = async || {
-        let mut writer = store.create(Uuid::now_v7()).await.unwrap();
+        let mut writer = store.create(Uuid::now_v7(), parts()).await.unwrap();
         writer.write(vec![0; PART + 1].into()).await.unwrap();
         writer
     };
@@ -221,12 +227,12 @@ async fn a_body_that_never_gets_further_is_an_error() {
 async fn a_dropped_upload_is_ended_at_the_store() {
     let server = testing::s3();
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
-    let store = S3::answering(&format!("test-{}", Uuid::now_v7()), account, Duration::from_secs(30));
+    let store = S3::answering(&format!("test-{}", Uuid::now_v7()), "", account, 1, Duration::from_secs(30));
     let begun = async || {
         let answer = store.0.client.list_multipart_uploads().bucket(&store.0.name).send().await.unwrap();
         answer.uploads().len()
     };
-    let mut writer = store.create(Uuid::now_v7()).await.unwrap();
+    let mut writer = store.create(Uuid::now_v7(), parts()).await.unwrap();
     writer.write(vec![0; 2 * PART + 1].into()).await.unwrap();
     assert_eq!(begun().await, 1);
     drop(writer);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use confab_common::{Code, Error, Result};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::runtime::Handle;
@@ -15,11 +15,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::{Bucket, Writer, patience};
+use super::{Bucket, MOST_PARTS, Writer, patience};
+use crate::memory::{Filling, Parts, UnderWay};
 
-/// Bytes of a part, all alike but the last. Of the 10,000 that a store takes they make 78 GiB.
-pub(super) const PART: usize = 8 * 1024 * 1024;
-const MOST_PARTS: i32 = 10_000;
 /// Parts of one object under way at once.
 const UNDER_WAY: usize = 2;
 /// Bytes a second that a store takes even on a bad day.
@@ -33,31 +31,20 @@ pub(super) struct Upload {
     bucket: Arc<Bucket>,
     key: String,
     writer: String,
-    /// The part being filled; it grows with what arrives.
-    filling: BytesMut,
+    parts: Parts,
+    filling: Filling,
     /// The store's id of the multipart upload, once there is one.
     id: Option<String>,
     begun: i32,
-    under_way: JoinSet<Result<(CompletedPart, Bytes)>>,
+    under_way: JoinSet<Result<CompletedPart>>,
     done: Vec<CompletedPart>,
-    /// The room of a part that has been sent, for the next.
-    spare: BytesMut,
 }
 
 impl Upload {
-    pub(super) fn new(bucket: Arc<Bucket>, key: String) -> Self {
+    pub(super) fn new(bucket: Arc<Bucket>, key: String, parts: Parts) -> Self {
         let writer = Uuid::new_v4().to_string();
-        Self {
-            bucket,
-            key,
-            writer,
-            filling: BytesMut::new(),
-            id: None,
-            begun: 0,
-            under_way: JoinSet::new(),
-            done: vec![],
-            spare: BytesMut::new(),
-        }
+        let filling = parts.part(bucket.part);
+        Self { bucket, key, writer, parts, filling, id: None, begun: 0, under_way: JoinSet::new(), done: vec![] }
     }
 
     async fn begin(&mut self) -> Result<String> {
@@ -72,7 +59,7 @@ impl Upload {
 
     /// Sends what has been filled on its way as the next part.
     async fn send_part(&mut self) -> Result<()> {
-        if self.begun == MOST_PARTS {
+        if self.begun == MOST_PARTS as i32 {
             return Err(Error::new(Code::TooLarge, "the file is larger than the object store takes"));
         }
         let id = self.begin().await?;
@@ -82,14 +69,14 @@ impl Upload {
         let permit = self.permit().await?;
         self.begun += 1;
         let (bucket, key, number) = (self.bucket.clone(), self.key.clone(), self.begun);
-        let bytes = std::mem::replace(&mut self.filling, std::mem::take(&mut self.spare)).freeze();
+        let (bytes, memory) = self.take_filled();
         self.under_way.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, memory);
             let patience = patience_for(&bucket, bytes.len());
             let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(id).part_number(number);
-            let sent = request.body(bytes.clone().into()).customize().config_override(patience).send().await;
+            let sent = request.body(bytes.into()).customize().config_override(patience).send().await;
             let e_tag = sent.map_err(|error| Failure::from(error).error())?.e_tag;
-            Ok((CompletedPart::builder().part_number(number).set_e_tag(e_tag).build(), bytes))
+            Ok(CompletedPart::builder().part_number(number).set_e_tag(e_tag).build())
         });
         Ok(())
     }
@@ -97,15 +84,14 @@ impl Upload {
     /// Waits for a part that is under way.
     async fn collect(&mut self) -> Result<()> {
         if let Some(part) = self.under_way.join_next().await {
-            let (part, bytes) = part.map_err(Error::internal)??;
-            self.done.push(part);
-            // A large upload works in the same few places from end to end.
-            if let Ok(mut room) = bytes.try_into_mut() {
-                room.clear();
-                self.spare = room;
-            }
+            self.done.push(part.map_err(Error::internal)??);
         }
         Ok(())
+    }
+
+    /// What has been filled, in whose place an empty part comes.
+    fn take_filled(&mut self) -> (Bytes, UnderWay) {
+        std::mem::replace(&mut self.filling, self.parts.part(self.bucket.part)).send()
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit> {
@@ -113,7 +99,7 @@ impl Upload {
     }
 
     async fn put(&mut self) -> Result<(), Failure> {
-        let bytes = std::mem::take(&mut self.filling).freeze();
+        let (bytes, _memory) = self.take_filled();
         let patience = patience_for(&self.bucket, bytes.len());
         let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
         request.if_none_match("*").body(bytes.into()).customize().config_override(patience).send().await?;
@@ -148,11 +134,10 @@ impl Writer for Upload {
         let write = async move {
             while !chunk.is_empty() {
                 // A full part waits for what comes after it: what ends here goes at once, without parts.
-                if self.filling.len() == PART {
+                if self.filling.is_full() {
                     self.send_part().await?;
                 }
-                let piece = chunk.split_to(chunk.len().min(PART - self.filling.len()));
-                self.filling.extend_from_slice(&piece);
+                self.filling.take(&mut chunk).await?;
             }
             Ok(())
         };

@@ -1,0 +1,12 @@
+//! Which file this is.
+
+use std::fs::Metadata;
+use std::time::UNIX_EPOCH;
+
+/// Names a file, however it is reached: a copy of it has another name. The device is left out, since its number may change when
+/// the machine starts again.
+pub fn of_file(metadata: &Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    format!("{}:{}", metadata.ino(), born.as_nanos())
+}

@@ -1,0 +1,184 @@
+//! The objects of this installation. Only the one that the owner object names writes and removes objects, so that two that are
+//! led to one place, such as production and a restored copy of its database, do not remove each other's files.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use confab_common::{Error, Result};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::memory::Parts;
+use crate::metrics::METRICS;
+use crate::object::{Content, Found, Objects, Owner, Stored, Writer};
+use crate::store::{Identity, Installation};
+
+/// How long it is believed that the objects are this installation's.
+const BELIEVED: Duration = Duration::from_secs(60);
+/// How long it is believed that they are not; an operator may have claimed them.
+const DOUBTED: Duration = Duration::from_secs(5);
+/// How old a turn must be to be written into the owner object: a failover of the database may lose what is younger.
+const SETTLED: Duration = Duration::from_secs(600);
+
+/// The objects, as far as they are this installation's.
+pub struct Owned {
+    objects: Arc<dyn Objects>,
+    store: Arc<dyn Identity>,
+    settled: Duration,
+    /// When the owner was last looked at, and whether it was this installation. Held while looking, so that one look serves all.
+    seen: Mutex<Option<(Instant, Result<bool>)>>,
+}
+
+impl Owned {
+    /// These objects, for the installation of this store.
+    pub fn new(objects: Arc<dyn Objects>, store: Arc<dyn Identity>) -> Self {
+        Self { objects, store, settled: SETTLED, seen: Mutex::default() }
+    }
+
+    /// Begins an object, as [`Objects::create`] does.
+    ///
+    /// # Errors
+    /// `unavailable` also when the objects are another installation's: its sweep would remove this one.
+    pub async fn create(&self, key: Uuid, parts: Parts) -> Result<Box<dyn Writer>> {
+        self.ensure_own().await?;
+        self.objects.create(key, parts).await
+    }
+
+    /// Reads an object, as [`Objects::read`] does, whoever owns it.
+    pub async fn read(&self, key: Uuid, offset: u64, length: u64) -> Result<Option<Content>> {
+        self.objects.read(key, offset, length).await
+    }
+
+    /// Removes an object, as [`Objects::delete`] does.
+    ///
+    /// # Errors
+    /// `unavailable` also when the objects are another installation's.
+    pub async fn delete(&self, key: Uuid) -> Result<()> {
+        self.ensure_own().await?;
+        self.objects.delete(key).await
+    }
+
+    /// Lists objects, as [`Objects::list`] does.
+    pub async fn list(&self, after: Uuid, limit: u32) -> Result<Vec<Stored>> {
+        self.objects.list(after, limit).await
+    }
+
+    /// Ends old uploads, as [`Objects::abandon`] does.
+    ///
+    /// # Errors
+    /// `unavailable` also when the objects are another installation's.
+    pub async fn abandon(&self, before: SystemTime) -> Result<u64> {
+        self.ensure_own().await?;
+        self.objects.abandon(before).await
+    }
+
+    /// Whether the objects are this installation's, by a look at the owner object that is not old.
+    pub async fn are_own(&self) -> Result<bool> {
+        let asked = Instant::now();
+        let mut seen = self.seen.lock().await;
+        match &*seen {
+            Some((when, Ok(own))) if when.elapsed() < if *own { BELIEVED } else { DOUBTED } => return Ok(*own),
+            // It failed while we waited, and would keep all who wait as long, one after the other.
+            Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
+            _ => {}
+        }
+        let looked = self.look(false).await;
+        *seen = Some((Instant::now(), looked.clone()));
+        looked
+    }
+
+    /// Looks at the owner object before a sweep, and moves on to the next turn when it is time.
+    ///
+    /// # Errors
+    /// When the owner is not known.
+    pub async fn begin_sweep(&self) -> Result<bool> {
+        let mut seen = self.seen.lock().await;
+        let looked = self.look(true).await;
+        *seen = Some((Instant::now(), looked.clone()));
+        looked
+    }
+
+    /// Makes the objects this installation's, whoever's they are; returns who owns them now and who did.
+    ///
+    /// # Errors
+    /// When one of the stores refuses.
+    pub async fn take_over(&self) -> Result<(Owner, Option<Owner>)> {
+        // First made and then renewed, so that a copy of this database is not taken for it.
+        self.store.installation().await?;
+        self.store.renew_turns().await?;
+        let owner = owner(&self.store.installation().await?);
+        let before = self.objects.owner().await?;
+        self.objects.set_owner(owner.clone(), None).await?;
+        Ok((owner, before.map(|found| found.owner)))
+    }
+
+    async fn ensure_own(&self) -> Result<()> {
+        if self.are_own().await? { Ok(()) } else { Err(Error::unavailable("file storage")) }
+    }
+
+    async fn look(&self, sweeps: bool) -> Result<bool> {
+        let here = self.store.installation().await?;
+        let found = match self.objects.owner().await? {
+            Some(found) => found,
+            None => {
+                if self.objects.claim(owner(&here)).await? {
+                    tracing::info!(installation = %here.id, "the place of the files' bytes is this installation's from now on");
+                }
+                // It says who was first, whatever each was answered.
+                self.objects.owner().await?.ok_or_else(|| Error::unavailable("file storage"))?
+            }
+        };
+        if found.copied && found.owner.installation == here.id {
+            self.objects.set_owner(owner(&here), Some(&found)).await?;
+            return Ok(note(true));
+        }
+        let own = is_of(&found.owner, &here);
+        if !own {
+            tracing::error!(
+                owner = %found.owner.installation, owner_database = found.owner.database,
+                installation = %here.id, database = here.database,
+                "the files' bytes (CONFAB_OBJECTS) belong to another installation, or to one that this is a copy of: uploads are \
+                 refused and nothing is removed. Give this installation a bucket, prefix or directory of its own; if it takes the \
+                 other's place, run `claim-objects`"
+            );
+        } else if sweeps && let Err(error) = self.take_turn(&here, &found).await {
+            tracing::debug!(%error, "the turn stays");
+        }
+        Ok(note(own))
+    }
+
+    /// Moves the database or the owner object on by one step, never both: each sees the other's step before it takes its own.
+    async fn take_turn(&self, here: &Installation, found: &Found) -> Result<()> {
+        if found.owner.turn == here.next {
+            return self.store.turn(here.next).await;
+        }
+        if age(here.next) < self.settled {
+            return Ok(());
+        }
+        self.objects.set_owner(Owner { turn: here.next, ..owner(here) }, Some(found)).await
+    }
+}
+
+fn owner(here: &Installation) -> Owner {
+    Owner { installation: here.id, database: here.database.clone(), turn: here.turn, file: String::new() }
+}
+
+/// Whether the owner is this installation on this database in its present state, and not a copy of it.
+fn is_of(owner: &Owner, here: &Installation) -> bool {
+    owner.installation == here.id && owner.database == here.database && [here.turn, here.next].contains(&owner.turn)
+}
+
+fn age(id: Uuid) -> Duration {
+    let made = id.get_timestamp().map_or(Duration::ZERO, |time| Duration::new(time.to_unix().0, time.to_unix().1));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(made)
+}
+
+fn note(own: bool) -> bool {
+    METRICS.foreign.set(if own { 0.0 } else { 1.0 });
+    own
+}
+
+#[cfg(test)]
+mod tests;

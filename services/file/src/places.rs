@@ -1,0 +1,243 @@
+//! Places for uploads and for downloads, shared between users. One user alone may take nearly half of them; the more users there are the fewer each
+//! may take, so that all have about as many, and some are free for a user who has none.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error, Result};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+/// Longest that a place is waited for: less than a client waits for a small file.
+const WAIT: Duration = Duration::from_secs(2);
+/// When what found no place may be tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What the places are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    Upload,
+    Download,
+}
+
+/// The places of a process.
+pub struct Places(Arc<Shared>);
+
+struct Shared {
+    what: Transfer,
+    total: usize,
+    state: Mutex<State>,
+    /// A place has become free.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    taken: Counts,
+    waiting: Counts,
+}
+
+/// How many each user has, and all together.
+#[derive(Default)]
+struct Counts {
+    of: HashMap<Uuid, usize>,
+    all: usize,
+}
+
+/// A place that is free again when it is dropped.
+pub struct Place {
+    shared: Arc<Shared>,
+    user: Uuid,
+}
+
+/// A user waits, until it is dropped.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    user: Uuid,
+}
+
+impl Counts {
+    fn of(&self, user: Uuid) -> usize {
+        self.of.get(&user).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, user: Uuid) {
+        *self.of.entry(user).or_default() += 1;
+        self.all += 1;
+    }
+
+    fn remove(&mut self, user: Uuid) {
+        if let Some(count) = self.of.get_mut(&user) {
+            *count -= 1;
+            self.all -= 1;
+            if *count == 0 {
+                self.of.remove(&user);
+            }
+        }
+    }
+}
+
+impl Places {
+    /// So many places.
+    pub fn new(what: Transfer, total: usize) -> Self {
+        Self(Arc::new(Shared { what, total, state: Mutex::default(), freed: Notify::new() }))
+    }
+
+    /// A place for a user, who waits a little for it.
+    ///
+    /// # Errors
+    /// `rate_limited` when the user has as many as there are for one, `unavailable` when all are taken.
+    pub async fn take(&self, user: Uuid) -> Result<Place> {
+        let deadline = Instant::now() + WAIT;
+        let mut waiting = None;
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            // From here on no place that becomes free is missed.
+            freed.as_mut().enable();
+            if let Some(place) = self.0.place(user) {
+                return Ok(place);
+            }
+            if waiting.is_none() {
+                waiting = Some(self.0.wait(user).ok_or_else(|| self.0.refusal(user))?);
+            }
+            timeout_at(deadline, freed).await.map_err(|_| self.0.refusal(user))?;
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
+        let mut state = self.state();
+        let (has, free) = (state.taken.of(user), self.total - state.taken.all);
+        // A tenth is for users who have none.
+        if free == 0 || (has > 0 && has >= free.saturating_sub(self.total / 10)) {
+            return None;
+        }
+        state.taken.add(user);
+        Some(Place { shared: self.clone(), user })
+    }
+
+    /// As many wait as there are places, and of one user a quarter of that.
+    fn wait(&self, user: Uuid) -> Option<Waiting<'_>> {
+        let mut state = self.state();
+        if state.waiting.all >= self.total || state.waiting.of(user) >= self.total.div_ceil(4) {
+            return None;
+        }
+        state.waiting.add(user);
+        Some(Waiting { shared: self, user })
+    }
+
+    fn refusal(&self, user: Uuid) -> Error {
+        let (noun, full, share) = match self.what {
+            Transfer::Upload => ("upload", "uploads", "uploads_per_user"),
+            Transfer::Download => ("download", "downloads", "downloads_per_user"),
+        };
+        if self.state().taken.of(user) == 0 {
+            LIMITS.hit(full);
+            return Error { retry_after: Some(AGAIN), ..Error::unavailable(&format!("a place for one more {noun}")) };
+        }
+        LIMITS.hit(share);
+        let error = Error::new(Code::RateLimited, format!("too many {noun}s of yours are under way; wait until one of them has ended"));
+        Error { retry_after: Some(AGAIN), ..error }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.state().taken.remove(self.user);
+        self.shared.freed.notify_waiters();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.state().waiting.remove(self.user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what a user gets at once.
+    fn fill(places: &Places, user: Uuid) -> Vec<Place> {
+        std::iter::from_fn(|| places.0.place(user)).collect()
+    }
+
+    fn user() -> Uuid {
+        Uuid::now_v7()
+    }
+
+    #[test]
+    fn nobody_takes_all() {
+        for total in [1, 2, 3, 4, 10, 100, 1000] {
+            let places = Places::new(Transfer::Upload, total);
+            let one = fill(&places, user());
+            assert!(!one.is_empty() && one.len() <= total.div_ceil(2), "{} of {total}", one.len());
+            if total > 1 {
+                assert!(!fill(&places, user()).is_empty(), "of {total}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_more_users_the_fewer_each_has_and_newcomers_find_some() {
+        let places = Places::new(Transfer::Upload, 100);
+        let first = fill(&places, user());
+        assert_eq!(first.len(), 45);
+        let rest = (0..8).map(|_| fill(&places, user())).collect::<Vec<_>>();
+        assert_eq!(rest.iter().map(Vec::len).collect::<Vec<_>>(), [23, 11, 6, 3, 1, 1, 1, 1]);
+        // Once the first has ended some, it gets no more than the others.
+        drop(first);
+        assert!(fill(&places, user()).len() < 25);
+    }
+
+    #[test]
+    fn a_user_who_has_none_gets_the_very_last() {
+        let places = Places::new(Transfer::Upload, 100);
+        let taken = (0..100).map(|_| places.0.place(user())).collect::<Option<Vec<_>>>();
+        assert!(taken.is_some() && places.0.place(user()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_what_becomes_free_and_is_refused_after_a_while() {
+        let places = Places::new(Transfer::Upload, 10);
+        let (ada, bob) = (user(), user());
+        let mut adas = fill(&places, ada);
+        let begun = Instant::now();
+        let refused = places.take(ada).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(AGAIN), WAIT));
+
+        let others = (0..).map_while(|_| places.0.place(user())).collect::<Vec<_>>();
+        assert_eq!(others.len() + adas.len(), 10);
+        let refused = places.take(bob).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(AGAIN)));
+        let (place, ()) = tokio::join!(places.take(bob), async {
+            tokio::time::sleep(WAIT / 2).await;
+            adas.pop();
+        });
+        assert!(place.is_ok());
+        drop((place, others, adas));
+        let state = places.0.state();
+        assert_eq!((state.taken.all, state.taken.of.len(), state.waiting.all, state.waiting.of.len()), (0, 0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_wait_at_once() {
+        let places = Places::new(Transfer::Upload, 8);
+        let taken = (0..8).map(|_| places.0.place(user()).unwrap()).collect::<Vec<_>>();
+        let ada = user();
+        let begun = Instant::now();
+        let asked = futures::future::join_all((0..20).map(|_| async { places.take(ada).await.err().map(|_| begun.elapsed()) })).await;
+        let waited = asked.iter().filter(|time| **time == Some(WAIT)).count();
+        assert_eq!((waited, asked.iter().filter(|time| **time == Some(Duration::ZERO)).count()), (2, 18));
+        drop(taken);
+    }
+}

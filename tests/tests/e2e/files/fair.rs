@@ -1,0 +1,75 @@
+//! Many uploads of one user: others' begin at once.
+
+use std::time::Duration;
+
+use confab_tests::api::{Account, Api};
+use confab_tests::embedded::Embedded;
+use confab_tests::form::{Form, content_type, file_headers};
+use confab_tests::raw::Http;
+use confab_tests::stock::{Stock, Transports, bytes};
+use confab_tests::wait::eventually;
+use serde_json::json;
+
+use super::fails;
+
+/// An upload that says how much will come and has sent all that stands before it.
+async fn begin(api: &Api, who: &Account, length: usize) -> (Http, Vec<u8>) {
+    let form = Form::new().part(file_headers("a.bin", "application/octet-stream"), b"").into_body();
+    let end = form.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let (head, tail) = form.split_at(end);
+    let length = head.len() + length + tail.len();
+    let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n", who.token, content_type());
+    let mut upload = Http::begin(&api.url, "POST /api/files/upload", &headers).await.unwrap();
+    upload.write(head).await.unwrap();
+    (upload, tail.to_vec())
+}
+
+async fn is_answered(upload: &Http) -> bool {
+    tokio::time::timeout(Duration::from_millis(1), upload.answered()).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_uploads_of_one_user_leave_places_to_others() {
+    let server = Embedded::start(&[("CONFAB_MAX_UPLOADS", "10")]).await.unwrap();
+    let api = Api::new(server.url());
+    let [eve, ada] = [api.signup().await.unwrap(), api.signup().await.unwrap()];
+    let room = api.room(&eve).await.unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..12 {
+        slow.push(begin(&api, &eve, 1_000_000).await.0);
+    }
+    // What finds no place is answered, the rest is not.
+    let refused = async || {
+        let mut answered = Vec::new();
+        for upload in &slow {
+            answered.push(is_answered(upload).await);
+        }
+        (answered.iter().filter(|answered| **answered).count() >= 7).then_some(answered)
+    };
+    let answered = eventually("most are refused", Duration::from_secs(30), refused).await.unwrap();
+    let mut open = Vec::new();
+    for (upload, answered) in slow.into_iter().zip(answered) {
+        match answered {
+            true => {
+                let answer = upload.answer().await.unwrap();
+                fails(&answer, 429, "rate_limited");
+                assert_eq!(answer.header("retry-after"), "5");
+            }
+            false => open.push(upload),
+        }
+    }
+    assert_eq!(open.len(), 5);
+
+    let stock = Stock::javascript().unwrap();
+    let socket = async |who: &Account| stock.connect(&api.url, &who.token, Transports::WebSocket).await.unwrap();
+    let (eves, adas) = (socket(&eve).await, socket(&ada).await);
+    let small = || json!({"roomId": room, "name": "b.txt", "data": bytes(b"small")});
+    assert_eq!(eves.emit("fileUpload", small()).await.unwrap()["error"]["code"], "rate_limited");
+    assert_eq!(adas.emit("fileUpload", small()).await.unwrap()["ok"], true);
+    for _ in 0..3 {
+        api.share(&ada, None, "a.txt", b"at once").await.unwrap();
+    }
+    drop(open);
+    let again = async || api.share(&eve, None, "a.txt", b"again").await.ok();
+    eventually("her places are free again", Duration::from_secs(30), again).await.unwrap();
+}

@@ -1,16 +1,22 @@
-//! Many uploads of one user: others' begin at once.
+//! Many uploads of one user: others' begin at once, and memory stays within its budget.
 
+use std::fs;
 use std::time::Duration;
 
-use confab_tests::api::{Account, Api};
+use confab_tests::api::{Account, Answer, Api};
 use confab_tests::embedded::Embedded;
 use confab_tests::form::{Form, content_type, file_headers};
 use confab_tests::raw::Http;
 use confab_tests::stock::{Stock, Transports, bytes};
 use confab_tests::wait::eventually;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::fails;
+
+const MIB: usize = 1024 * 1024;
+/// Sent at once, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// An upload that says how much will come and has sent all that stands before it.
 async fn begin(api: &Api, who: &Account, length: usize) -> (Http, Vec<u8>) {
@@ -72,4 +78,67 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
     drop(open);
     let again = async || api.share(&eve, None, "a.txt", b"again").await.ok();
     eventually("her places are free again", Duration::from_secs(30), again).await.unwrap();
+}
+
+/// Sends as fast as it is taken, unless the answer comes first.
+async fn upload(api: &Api, who: &Account, length: usize) -> anyhow::Result<Answer> {
+    let (mut upload, tail) = begin(api, who, length).await;
+    for _ in 0..length / PIECE {
+        if is_answered(&upload).await {
+            return upload.answer().await;
+        }
+        upload.write(&[b'x'; PIECE]).await?;
+    }
+    upload.write(&tail).await?;
+    upload.answer().await
+}
+
+/// The most memory that a process ever had, in bytes.
+fn peak(pid: i32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_for_uploads_has_a_budget_and_what_does_not_fit_waits() {
+    const LENGTH: usize = 7 * MIB + MIB / 2;
+    const UPLOADS: usize = 40;
+    let s3 = std::env::var("TEST_S3_URL").unwrap();
+    let (account, host) = s3.strip_prefix("http://").unwrap().split_once('@').unwrap();
+    let (key, secret) = account.split_once(':').unwrap();
+    let (memory, endpoint) = ((32 * MIB).to_string(), format!("http://{host}"));
+    let bucket = format!("s3://memory-{}", uuid::Uuid::new_v4());
+    let settings = [
+        ("CONFAB_UPLOAD_MEMORY", memory.as_str()),
+        ("CONFAB_OBJECTS", bucket.as_str()),
+        ("CONFAB_S3_ENDPOINT", endpoint.as_str()),
+        ("CONFAB_S3_ACCESS_KEY_ID", key),
+        ("CONFAB_S3_SECRET_ACCESS_KEY", secret),
+    ];
+    let server = Embedded::start(&settings).await.unwrap();
+    let (api, pid) = (Api::new(server.url()), server.daemon().running().unwrap());
+    let ada = api.signup().await.unwrap();
+    api.share(&ada, None, "a.txt", b"first").await.unwrap();
+    let before = peak(pid);
+
+    let mut uploads = JoinSet::new();
+    for _ in 0..UPLOADS {
+        let (api, ada) = (api.clone(), ada.clone());
+        uploads.spawn(async move {
+            // On a slow machine some are sent away to try again.
+            for _ in 0..20 {
+                match upload(&api, &ada, LENGTH).await {
+                    Ok(answer) if answer.status != 503 => return assert_eq!(answer.status, 201, "{}", answer.body),
+                    _ => {}
+                }
+            }
+            panic!("an upload never finds memory");
+        });
+    }
+    while let Some(uploaded) = uploads.join_next().await {
+        uploaded.unwrap();
+    }
+    let grown = peak(pid) - before;
+    assert!(grown < 128 * MIB, "{UPLOADS} uploads take {} MiB", grown / MIB);
 }

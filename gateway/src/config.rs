@@ -24,7 +24,7 @@ pub struct GatewayConfig {
     pub request_timeout: Duration,
     /// Most connections at once; further ones wait. As far as the descriptor limit allows: 256 descriptors (half of a limit
     /// below 512) are kept for all else, and where gateways pass sessions on, a third of the rest is for connections between
-    /// them, and what passes through counts twice. One address may have half of the connections
+    /// them, and what passes through counts twice. One address may have four times as many connections as are free
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then count the right-most
@@ -72,7 +72,7 @@ pub struct RealtimeConfig {
     /// Rooms that one socket may be in; 0 = any number
     #[arg(long, env = "CONFAB_MAX_ROOMS_PER_SOCKET", default_value_t = 1000, value_name = "COUNT")]
     pub max_rooms_per_socket: usize,
-    /// Sockets that one user may have at this gateway, and never more than a quarter of the connections; 0 = any number
+    /// Sockets that one user may have at this gateway, and never more than four fifths of the connections; 0 = any number
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
     /// How long a new socket may take to CONNECT; 0s = for ever

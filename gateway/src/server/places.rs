@@ -15,8 +15,9 @@ const RESERVE: u64 = 256;
 const GATEWAYS_PART: u64 = 3;
 /// A gateway with fewer places can hardly be meant.
 const FEW: usize = 100;
-/// One user's part of the places.
-const USER_PART: usize = 4;
+/// An address may hold so many times as many places as are free. So one that takes all it can holds four fifths and leaves a fifth,
+/// a second one takes four fifths of what is left, and others always get in.
+const TIMES_FREE: usize = 4;
 
 fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
@@ -47,37 +48,43 @@ fn within(limit: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
-/// How many sockets one user may have: the setting (0: any number), and never more than a quarter of the places.
+/// How many sockets one user may have: the setting (0: any number), and never more than four fifths of the places.
 pub fn sockets_per_user(setting: usize, places: usize) -> usize {
-    if setting == 0 { 0 } else { setting.min((places / USER_PART).max(1)) }
+    if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }
 
-/// Who holds how many places. One address may hold half of them: an office, or a balancer that is not known as a proxy, has
-/// enough, and whoever takes all that it can leaves the other half to others.
+/// How many places each address holds.
 pub struct Shares {
-    most: usize,
+    places: usize,
     // A std lock: held for a look-up or a change, never across an await.
-    held: Mutex<HashMap<ClientAddress, usize>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    all: usize,
+    by_address: HashMap<ClientAddress, usize>,
 }
 
 impl Shares {
     /// Of so many places.
     pub fn of(places: usize) -> Arc<Self> {
-        Arc::new(Self { most: places.div_ceil(2), held: Mutex::default() })
+        Arc::new(Self { places, held: Mutex::default() })
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<ClientAddress, usize>> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One place more for an address; `None` when it has its share.
     pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
         let mut held = self.held();
-        let count = held.entry(address).or_default();
-        if *count >= self.most {
+        let free = self.places.saturating_sub(held.all);
+        if held.by_address.get(&address).is_some_and(|count| *count >= TIMES_FREE * free) {
             return None;
         }
-        *count += 1;
+        held.all += 1;
+        *held.by_address.entry(address).or_default() += 1;
         drop(held);
         Some(Share { shares: self.clone(), address })
     }
@@ -94,15 +101,17 @@ impl Drop for Share {
         /// A table of this size is kept.
         const SMALL: usize = 1024;
         let mut held = self.shares.held();
-        if let Some(count) = held.get_mut(&self.address) {
+        held.all -= 1;
+        let by_address = &mut held.by_address;
+        if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.address);
+                by_address.remove(&self.address);
             }
         }
-        if held.len() < held.capacity() / 8 {
-            let most = held.len() * 2;
-            held.shrink_to(most.max(SMALL));
+        if by_address.len() < by_address.capacity() / 8 {
+            let most = by_address.len() * 2;
+            by_address.shrink_to(most.max(SMALL));
         }
     }
 }
@@ -126,23 +135,36 @@ mod tests {
     }
 
     #[test]
-    fn one_user_has_a_quarter_at_most() {
+    fn one_user_has_four_fifths_at_most() {
         assert_eq!(sockets_per_user(10_000, 100_000), 10_000);
-        assert_eq!(sockets_per_user(10_000, 200), 50);
-        assert_eq!(sockets_per_user(10_000, 3), 1);
+        assert_eq!(sockets_per_user(10_000, 200), 160);
+        assert_eq!(sockets_per_user(10_000, 1), 1);
         assert_eq!(sockets_per_user(0, 200), 0);
     }
 
+    fn address(last: u8) -> ClientAddress {
+        ClientAddress::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    fn take_all(shares: &Arc<Shares>, last: u8) -> Vec<Share> {
+        std::iter::from_fn(|| shares.take(address(last))).collect()
+    }
+
     #[test]
-    fn one_address_has_a_half_and_what_it_gives_back_it_may_take_again() {
-        let address = |last| ClientAddress::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    fn an_address_leaves_a_fifth_and_what_it_gives_back_it_may_take_again() {
         let shares = Shares::of(200);
-        let mut held = (0..100).map(|_| shares.take(address(1)).unwrap()).collect::<Vec<_>>();
-        assert!(shares.take(address(1)).is_none());
-        let _other = shares.take(address(2)).unwrap();
-        held.pop();
-        held.push(shares.take(address(1)).unwrap());
-        assert!(shares.take(address(1)).is_none());
+        let mut first = take_all(&shares, 1);
+        assert_eq!(first.len(), 160);
+        first.pop();
+        assert_eq!(take_all(&shares, 1).len(), 1);
+        let second = take_all(&shares, 2);
+        assert_eq!(second.len(), 32);
+        assert!((3..8).all(|last| shares.take(address(last)).is_some()), "others still get in");
+    }
+
+    #[test]
+    fn a_single_place_may_be_taken() {
+        assert_eq!(take_all(&Shares::of(1), 1).len(), 1);
     }
 
     #[test]

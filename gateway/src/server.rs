@@ -13,9 +13,9 @@ use axum::Router;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use confab_common::listen::Listener;
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
-use futures::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -154,29 +154,45 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
             None => refuse(stream, &refused),
         }
     };
-    while let Some(accepted) = ending.shutdown.run_until_cancelled(accept(&listener, &places)).await {
-        serve(accepted);
-    }
-    // Who is in the system's queue has perhaps sent a request already.
-    while let Some(accepted) = accept(&listener, &places).now_or_never() {
-        serve(accepted);
-    }
-    drop(listener);
-    connections.close();
-    if timeout(ending.within, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "connections that take too long are cut");
+    let served = async {
+        accept_all(Listener::new(listener, ending.shutdown.clone()), &places, serve).await;
+        connections.close();
+        connections.wait().await;
+    };
+    let too_late = async {
+        ending.shutdown.cancelled().await;
+        tokio::time::sleep(ending.within).await;
+    };
+    tokio::select! {
+        () = served => {}
+        () = too_late => tracing::warn!(left = connections.len(), "connections that take too long are cut"),
     }
 }
 
-/// The next connection, once there is a place for it; until then it waits in the system's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// Serves connections until the server shuts down and there are no more.
+async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(Accepted)) {
+    let accepting = async {
+        while let Some(accepted) = accept(&listener, places).await {
+            serve(accepted);
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = listener.close_at_shutdown() => {}
+    }
+}
+
+/// The next connection, once there is a place for it; until then it waits in the system's queue. `None` after the last one.
+async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> Option<Accepted> {
     loop {
         if places.available_permits() == 0 {
             LIMITS.hit("connections");
         }
-        let Ok(permit) = places.clone().acquire_owned().await else { return std::future::pending().await };
-        match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, permit),
+        let permit = places.clone().acquire_owned().await.ok()?;
+        match listener.accept().await? {
+            Ok((stream, peer)) => return Some((stream, peer, permit)),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;

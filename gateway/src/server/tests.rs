@@ -1,3 +1,4 @@
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 
@@ -73,6 +74,36 @@ async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
     assert!(read_all(busy).await.ends_with("done"));
     server.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn shutdown_answers_what_waits_in_the_systems_queue() {
+    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (reaching, going_on) = (reached.clone(), go_on.clone());
+    let slow = get(move || async move {
+        reaching.notify_one();
+        going_on.notified().await;
+        "done"
+    });
+    let routes = Router::new().route("/slow", slow).route("/", get(|| async { "here" }));
+    for settings in [&[][..], &["--max-connections", "1"]] {
+        let (address, process, server) = serving(routes.clone(), settings).await;
+        let busy = sent(address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        reached.notified().await;
+        // Nothing is awaited between these, so the runtime has not heard of the connections at shutdown.
+        let queued = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
+        for mut queued in &queued {
+            io::Write::write_all(&mut queued, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            queued.set_nonblocking(true).unwrap();
+        }
+        process.shutdown.cancel();
+        go_on.notify_one();
+        assert!(read_all(busy).await.ends_with("done"));
+        for queued in queued {
+            assert!(read_all(TcpStream::from_std(queued).unwrap()).await.ends_with("here"));
+        }
+        server.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ pub mod failpoint;
 pub mod grpc;
 mod healthcheck;
 pub mod identity;
+pub mod listen;
 pub mod metrics;
 pub mod pace;
 pub mod pg;

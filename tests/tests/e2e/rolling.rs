@@ -12,12 +12,14 @@ use confab_tests::stock::{Report, Socket, Stock};
 use confab_tests::wait::eventually;
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::world;
 
 /// Requests that must have been answered between two processes that leave.
 const BETWEEN: usize = 50;
+/// Pause between two requests or messages of one client: the balancer then connects to a gateway anew for many of them.
+const PACE: Duration = Duration::from_millis(10);
 
 async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, transports: &[&str]) -> anyhow::Result<Socket> {
     let auth = json!({"token": account.token, "recovery": true});
@@ -39,6 +41,7 @@ async fn ask(api: Api, account: Account, room: String, answered: Arc<AtomicUsize
         api.get(&format!("/api/messages/{room}?limit=1"), &account).await?.expect(200)?;
         api.get("/api/auth/me", &account).await?.expect(200)?;
         answered.fetch_add(1, Ordering::Relaxed);
+        sleep(PACE).await;
     }
     Ok(sent)
 }
@@ -58,6 +61,7 @@ async fn speak(socket: Socket, room: String, over: Arc<AtomicBool>) -> anyhow::R
         };
         timeout(Duration::from_secs(30), acknowledged).await.context("a message is acknowledged")?;
         sent += 1;
+        sleep(PACE).await;
     }
     Ok((socket, sent))
 }

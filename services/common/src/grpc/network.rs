@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tower::service_fn;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 
+use super::failure::Failure;
 use super::measure::Measured;
 use super::replicas::Replicas;
 use super::traced;
@@ -91,6 +92,8 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
     loop {
         // Whether anybody might come to know more by being asked again.
         let mut alive = false;
+        // Whether a connection was just ending, in whose place there may be another.
+        let mut reconnects = false;
         // Of a call that changes nothing it can: only this round's attempts may still be answered.
         unknown &= !call.reading;
         for replica in replicas.candidates(call.key) {
@@ -121,7 +124,8 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
                     tracing::debug!(replica = %replica.address, cause = %failure.cause, "call failed");
                     replicas.is_gone(&replica);
                     alive |= !failure.connecting;
-                    unknown |= !failure.connecting;
+                    reconnects |= !failure.connecting;
+                    unknown |= !failure.undone;
                     refusal = Status::unavailable("cannot be reached");
                 }
                 Err(_) => {
@@ -131,7 +135,7 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
                 }
             }
         }
-        if !unknown {
+        if !unknown && !reconnects {
             return refusal.into_http();
         }
         if !alive {
@@ -191,27 +195,6 @@ async fn whole(answer: Response<Body>) -> Result<Response<Body>, Failure> {
 /// The status of an answer which says that nothing was done and another replica may be asked.
 fn unavailable(answer: &Response<Body>) -> Option<Status> {
     Status::from_header_map(answer.headers()).filter(|status| status.code() == tonic::Code::Unavailable)
-}
-
-/// Why an attempt got no answer.
-struct Failure {
-    cause: String,
-    /// It never reached the replica.
-    connecting: bool,
-}
-
-impl Failure {
-    fn of(error: impl std::error::Error + 'static) -> Self {
-        let mut connecting = false;
-        let mut cause = error.to_string();
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(error) = source {
-            connecting |= error.is::<tonic::ConnectError>();
-            cause = error.to_string();
-            source = error.source();
-        }
-        Self { cause, connecting }
-    }
 }
 
 /// A body that can be lent again as long as nobody has read of it.

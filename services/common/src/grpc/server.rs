@@ -1,18 +1,22 @@
 //! The server's side: a gRPC server with health that follows readiness and an ending in good order.
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::middleware::from_fn;
+use futures::StreamExt;
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tower::layer::layer_fn;
 
 use super::traced::Traced;
 use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, measure};
+use crate::listen::Listener;
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
@@ -21,7 +25,7 @@ use crate::process::Process;
 /// # Errors
 /// When the address cannot be bound or serving fails.
 pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> anyhow::Result<()> {
-    let incoming = TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
+    let socket = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut readiness = process.readiness.watch();
     tokio::spawn(async move {
@@ -34,7 +38,11 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         }
     });
     tracing::info!(%listen, "serving gRPC");
-    let shutdown = process.shutdown.clone();
+    let connections = Listener::new(socket, process.shutdown.clone()).into_stream().map(|connection| {
+        let connection = connection?;
+        connection.set_nodelay(true)?;
+        io::Result::Ok(connection)
+    });
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -45,7 +53,8 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .layer(layer_fn(Traced))
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        // It ends when there are no more connections, and tells those it has.
+        .serve_with_incoming_shutdown(connections, pending())
         .await
         .context("serving gRPC")
 }

@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use confab_common::grpc::{self, Call, Transport};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -15,20 +19,20 @@ use crate::{ATTEMPT, Served, both_ways, connect, eventually, one_attempt_is_lost
 
 /// Any service will do; this one behaves as told.
 #[derive(Clone)]
-struct Service {
+pub(crate) struct Service {
     behaviour: Arc<Mutex<Behaviour>>,
     calls: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Behaviour {
+pub(crate) enum Behaviour {
     Answers,
     Hangs,
     Refuses(Code),
 }
 
 impl Service {
-    fn new(behaviour: Behaviour) -> Self {
+    pub(crate) fn new(behaviour: Behaviour) -> Self {
         Self { behaviour: Arc::new(Mutex::new(behaviour)), calls: Arc::default() }
     }
 
@@ -37,12 +41,18 @@ impl Service {
         *self.behaviour.lock().unwrap() = behaviour;
     }
 
-    fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }
 
     async fn serve(&self) -> Served {
         serve(HealthServer::new(self.clone())).await
+    }
+
+    /// Serves on a socket that there is already, for as long as the handle is kept.
+    pub(crate) fn serve_on(&self, listener: TcpListener) -> AbortOnDropHandle<()> {
+        let server = Server::builder().add_service(HealthServer::new(self.clone()));
+        AbortOnDropHandle::new(tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }))
     }
 }
 
@@ -65,14 +75,14 @@ impl Health for Service {
     }
 }
 
-async fn check(transport: &Transport, call: Call) -> Result<(), Code> {
+pub(crate) async fn check(transport: &Transport, call: Call) -> Result<(), Code> {
     let mut client = HealthClient::new(transport.clone());
     client.check(grpc::request(HealthCheckRequest::default(), call)).await.map(drop).map_err(|status| status.code())
 }
 
 const CALL: Call = Call::within(Duration::from_secs(30));
 /// By when there is an end to what would else last for as long as a call may, or for ever.
-const IN_TIME: Duration = Duration::from_secs(20);
+pub(crate) const IN_TIME: Duration = Duration::from_secs(20);
 
 /// Two replicas and the way to them. Both have answered, and are counted from now on.
 async fn two() -> ([Service; 2], [Served; 2], Transport) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod leaving;
 mod streams;
 
 use std::convert::Infallible;

@@ -18,8 +18,10 @@ const BATCH_ROWS: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
 /// Most bytes that wait for one lane.
 pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// While something has waited for longer, nothing more is taken.
-pub(super) const QUEUE_AGE: Duration = Duration::from_millis(250);
+/// While something has waited for longer, nothing more is taken. A short stall of a disk is not worth a refusal.
+pub(super) const QUEUE_AGE: Duration = Duration::from_secs(1);
+/// The same for a partition whose head is locked: its senders are refused before gateways give up on the replica as slow.
+const ASIDE_AGE: Duration = Duration::from_millis(250);
 
 /// What one caller brings to one lane at once. What it has of one partition is never spread over two appends, so that a failure
 /// cannot reorder it.
@@ -111,7 +113,8 @@ impl Queue {
     }
 
     fn push(&mut self, aside: Option<u32>, group: Group) {
-        if self.place(aside).front().is_some_and(|oldest| oldest.arrived + QUEUE_AGE < group.arrived) {
+        let age = if aside.is_some() { ASIDE_AGE } else { QUEUE_AGE };
+        if self.place(aside).front().is_some_and(|oldest| oldest.arrived + age < group.arrived) {
             return group.refuse("age");
         }
         self.bytes += group.bytes;
@@ -158,7 +161,7 @@ impl Queue {
     pub fn put_back(&mut self, partition: u32, locked: Vec<Group>) {
         let now = Instant::now();
         for group in locked.into_iter().rev() {
-            if group.arrived + QUEUE_AGE < now {
+            if group.arrived + ASIDE_AGE < now {
                 group.refuse("age");
             } else {
                 self.bytes += group.bytes;

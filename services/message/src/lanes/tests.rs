@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
-use super::queue::{QUEUE_AGE, QUEUE_BYTES};
+use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id};
@@ -223,17 +223,20 @@ async fn nobody_appends_for_a_caller_who_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_that_stands_still_takes_nothing_more() {
+async fn a_lane_that_stands_still_for_over_a_second_takes_nothing_more() {
     let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let queued = fixture.send(&["b"], LONG).await;
-    tokio::time::advance(QUEUE_AGE + Duration::from_millis(1)).await;
-    assert_eq!(outcomes(fixture.lanes.append(vec![pending("c", LONG)]).await), [Err(Code::Unavailable)]);
+    tokio::time::advance(Duration::from_millis(999)).await;
+    let in_time = fixture.send(&["c"], LONG).await;
+    tokio::time::advance(Duration::from_millis(2)).await;
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending("d", LONG)]).await), [Err(Code::Unavailable)]);
     fixture.store.gate.add_permits(3);
     assert_eq!(outcomes(first.await.unwrap()), [Ok(1)]);
     assert_eq!(outcomes(queued.await.unwrap()), [Ok(2)]);
-    assert_eq!(outcomes(fixture.lanes.append(vec![pending("d", LONG)]).await), [Ok(3)]);
+    assert_eq!(outcomes(in_time.await.unwrap()), [Ok(3)]);
+    assert_eq!(outcomes(fixture.lanes.append(vec![pending("e", LONG)]).await), [Ok(4)]);
 }
 
 #[tokio::test(start_paused = true)]

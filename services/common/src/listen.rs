@@ -1,0 +1,160 @@
+//! A listening socket that is closed without resetting a connection which the system has already made.
+//!
+//! The system completes handshakes by itself, and a client may send its request before the server knows of the connection. Closing
+//! the socket resets every connection that still waits in its queue; a balancer then cannot tell whether the request was carried
+//! out, and must not send it to another server. So a server that shuts down first has the system drop new SYNs, accepts what has
+//! been connected, and only then closes. A client whose SYN was dropped sends it again after a second and is refused: it goes
+//! elsewhere, as nothing of its request was sent.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::unfold;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// How long a handshake under way at shutdown may take: some round trips between a balancer and its servers. Clients
+/// that connect meanwhile wait for a second instead of being refused at once.
+const HANDSHAKE: Duration = Duration::from_millis(5);
+
+/// A listening socket of a server that shuts down.
+pub struct Listener {
+    socket: TcpListener,
+    shutdown: CancellationToken,
+    /// When the last handshakes are over; set at shutdown.
+    settled: OnceLock<Instant>,
+}
+
+impl Listener {
+    /// Accepts on a bound socket until shutdown.
+    pub fn new(socket: TcpListener, shutdown: CancellationToken) -> Self {
+        Self { socket, shutdown, settled: OnceLock::new() }
+    }
+
+    /// The next connection; `None` once the server shuts down and every connection that was made is accepted.
+    pub async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        if let Some(accepted) = self.shutdown.run_until_cancelled(self.socket.accept()).await {
+            return Some(accepted);
+        }
+        match timeout_at(self.close(), self.socket.accept()).await {
+            Ok(accepted) => Some(accepted),
+            // Asked of the system itself: the runtime may not have heard of the last ones yet.
+            Err(_) => self.queued().transpose(),
+        }
+    }
+
+    /// Lets no client in any more from shutdown on, even while nothing is accepted. Never ends.
+    pub async fn close_at_shutdown(&self) {
+        self.shutdown.cancelled().await;
+        self.close();
+        std::future::pending().await
+    }
+
+    /// The connections, one after another.
+    pub fn into_stream(self) -> impl Stream<Item = io::Result<TcpStream>> {
+        unfold(self, async |listener| {
+            let accepted = listener.accept().await?;
+            Some((accepted.map(|(stream, _)| stream), listener))
+        })
+    }
+
+    fn close(&self) -> Instant {
+        *self.settled.get_or_init(|| {
+            if let Err(error) = drop_syns(&self.socket) {
+                tracing::debug!(%error, "clients that connect in this moment may see a reset");
+            }
+            Instant::now() + HANDSHAKE
+        })
+    }
+
+    fn queued(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        match SockRef::from(&self.socket).accept() {
+            Ok((socket, peer)) => {
+                socket.set_nonblocking(true)?;
+                let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+                Ok(Some((TcpStream::from_std(socket.into())?, peer)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Has the system ignore attempts to connect, and nothing else that comes to the socket.
+#[cfg(target_os = "linux")]
+fn drop_syns(socket: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+    /// Instructions of the classic packet filter (linux/filter.h), which sees a segment from its TCP header on.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// The flags of a segment, and among them those of a handshake.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn drop_syns(_: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    async fn listening() -> (SocketAddr, CancellationToken, Listener) {
+        let (socket, shutdown) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
+        (socket.local_addr().unwrap(), shutdown.clone(), Listener::new(socket, shutdown))
+    }
+
+    async fn accepts(listener: &Listener, client: &Client) {
+        let (_, peer) = listener.accept().await.unwrap().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn connections_that_the_runtime_has_not_heard_of_are_accepted() {
+        let (address, shutdown, listener) = listening().await;
+        assert!(listener.accept().now_or_never().is_none());
+        // Nothing waits meanwhile, so the runtime learns of none of them.
+        let clients = [(); 3].map(|()| Client::connect(address).unwrap());
+        shutdown.cancel();
+        for client in &clients {
+            accepts(&listener, client).await;
+        }
+        assert!(listener.accept().await.is_none());
+        drop(listener);
+        assert_eq!(Client::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn nothing_is_connected_between_the_last_accept_and_the_end() {
+        let (address, shutdown, listener) = listening().await;
+        let early = Client::connect(address).unwrap();
+        shutdown.cancel();
+        assert!(listener.close_at_shutdown().now_or_never().is_none());
+        let late = Client::connect_timeout(&address, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        accepts(&listener, &early).await;
+        assert!(listener.accept().await.is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! Calls that meet a replica which shuts down: what it has not taken was not done.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use confab_common::grpc::{self, Call};
+use confab_common::process::Process;
+use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tonic::Code;
+use tonic::service::Routes;
+
+use crate::calls::{Behaviour, IN_TIME, Service, check};
+
+const CALL: Call = Call::within(Duration::from_secs(30));
+/// Frames of HTTP/2 (RFC 9113, 6).
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// No stream has been taken.
+const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The first stream is refused.
+const REFUSED_STREAM: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+
+async fn bind() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Answers the first call on a connection with this frame, and ends.
+async fn refuse(mut stream: TcpStream, frame: &[u8]) {
+    stream.write_all(SETTINGS).await.unwrap();
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    let mut head = [0; 9];
+    while head[3] != 1 {
+        stream.read_exact(&mut head).await.unwrap();
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+    }
+    stream.write_all(frame).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn a_call_that_the_only_replica_did_not_take_is_unavailable() {
+    for frame in [GO_AWAY, REFUSED_STREAM] {
+        let (listener, address) = bind().await;
+        let transport = grpc::connect(&format!("http://{address}")).unwrap();
+        let leaving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(listener);
+            refuse(stream, frame).await;
+        };
+        let (answer, ()) = tokio::join!(timeout(IN_TIME, check(&transport, CALL)), leaving);
+        assert_eq!(answer.expect("an end"), Err(Code::Unavailable));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_a_replica_did_not_take_goes_to_the_one_in_its_place() {
+    let (listener, address) = bind().await;
+    let (service, transport) = (Service::new(Behaviour::Answers), grpc::connect(&format!("http://{address}")).unwrap());
+    let calling = tokio::spawn(async move { timeout(IN_TIME, check(&transport, CALL)).await });
+    let (stream, _) = listener.accept().await.unwrap();
+    let _next = service.serve_on(listener);
+    refuse(stream, GO_AWAY).await;
+    assert_eq!(calling.await.unwrap().expect("an end"), Ok(()));
+    assert_eq!(service.calls(), 1);
+}
+
+/// Each call takes a connection of its own, since those are what a server that shuts down may cut.
+async fn call_until_refused(address: SocketAddr) -> (u64, Code) {
+    let mut answered = 0;
+    loop {
+        let transport = grpc::connect(&format!("http://{address}")).unwrap();
+        match check(&transport, CALL).await {
+            Ok(()) => answered += 1,
+            Err(code) => return (answered, code),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_to_a_replica_that_shuts_down_is_answered_or_was_not_done() {
+    for _ in 0..5 {
+        let (listener, address) = bind().await;
+        drop(listener);
+        let process = Process::new();
+        process.readiness.started();
+        let serving = tokio::spawn({
+            let process = process.clone();
+            async move { grpc::serve(&process, address, Routes::default()).await }
+        });
+        let transport = grpc::connect(&format!("http://{address}")).unwrap();
+        while check(&transport, CALL).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let calling = join_all((0..16).map(|_| tokio::spawn(call_until_refused(address))));
+        let leave = async {
+            // One call shows nothing; some must be under way.
+            for _ in 0..20 {
+                assert_eq!(check(&transport, CALL).await, Ok(()));
+            }
+            process.shutdown.cancel();
+        };
+        let (ends, ()) = tokio::join!(timeout(IN_TIME, calling), leave);
+        for end in ends.expect("an end") {
+            assert_eq!(end.unwrap().1, Code::Unavailable);
+        }
+        serving.await.unwrap().unwrap();
+    }
+}

@@ -5,7 +5,7 @@ mod checker;
 mod clients;
 mod faults;
 mod history;
-mod proxy;
+pub mod proxy;
 mod report;
 mod schedule;
 mod terms;

@@ -1,14 +1,15 @@
 //! The key that signs tokens: given by a setting, or made and kept in the data directory.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use confab_common::private;
 
 /// Its name in the data directory.
 const FILE: &str = "signing.key";
@@ -41,14 +42,11 @@ impl SigningKey {
     pub fn load_or_create(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE);
         if !fs::exists(&path).with_context(|| format!("cannot look for {}", path.display()))? {
-            fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+            private::directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
             create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        if fs::metadata(&path)?.permissions().mode() & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), "others could read the signing key; now they cannot");
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        }
+        private::close(&path).with_context(|| format!("cannot look at {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
     }
 
@@ -87,6 +85,9 @@ fn create(path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use confab_common::testing::directory;
 
     use super::*;

@@ -48,7 +48,7 @@ pub async fn start(
     LIMITS.exist(&["password_hashes"]);
     let url = config.store(storage)?;
     let given = config.key(&url)?;
-    let store = store::open(&url, storage).await?;
+    let store = store::open(&url, &storage.serving(process)).await?;
     let key = match given {
         Some(key) => key,
         // Behind the store, whose lock file keeps a second process away from the key as well.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use confab_auth::AuthConfig;
 use confab_common::bus::{Bus, Notice};
-use confab_common::config::Migrate;
 use confab_common::grpc::{Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
@@ -36,7 +35,7 @@ fn config() -> AuthConfig {
 }
 
 fn storage(data_dir: PathBuf) -> StorageConfig {
-    StorageConfig { data_dir, postgres: PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None } }
+    StorageConfig { data_dir, postgres: PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() } }
 }
 
 async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {

@@ -83,9 +83,10 @@ async fn exposition() -> impl IntoResponse {
 }
 
 fn readyz(readiness: &Readiness) -> (StatusCode, String) {
+    let notes = readiness.notes();
     match readiness.missing() {
-        None => (StatusCode::OK, "ready\n".into()),
-        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
+        None => (StatusCode::OK, format!("ready{notes}\n")),
+        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}{notes}\n")),
     }
 }
 

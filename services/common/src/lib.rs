@@ -14,6 +14,7 @@ pub mod listen;
 pub mod metrics;
 pub mod pace;
 pub mod pg;
+pub mod private;
 pub mod process;
 pub mod program;
 pub mod sqlite;

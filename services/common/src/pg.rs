@@ -1,22 +1,33 @@
 //! A Postgres schema as a service's store: pool with bounded waits, TLS, migrations under a lock.
 
+mod errors;
+mod schema;
+mod standing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 pub use deadpool_postgres::ClientWrapper as Client;
-use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 use futures::FutureExt;
 use tokio::time::{interval, sleep, timeout};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Migrate, at_least_one};
 use crate::metrics::Postgres;
+use crate::process::Readiness;
 use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, Secret};
+
+pub use errors::{note_fault, violates};
+
+use errors::{Fault, observed};
+use schema::Obstacle;
+use standing::Standing;
 
 /// Connections that are opened at start.
 const WARM: usize = 4;
@@ -41,18 +52,24 @@ pub struct PostgresConfig {
     /// How long to wait for Postgres, and not at all when it refuses: for a command that runs once. What serves waits for ever.
     #[arg(skip)]
     pub patience: Option<Duration>,
+    /// Where it is said what is wrong with Postgres.
+    #[arg(skip)]
+    pub readiness: Readiness,
 }
 
-/// Why the schema cannot be had now.
-struct Obstacle {
-    reason: String,
-    /// Whether it may pass without anybody's doing.
-    passes: bool,
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        Self { migrate: Migrate::Auto, postgres_connections: 16, patience: None, readiness: Readiness::default() }
+    }
 }
 
 /// A pool of connections that see one schema; clones share it.
 #[derive(Clone)]
-pub struct Pool(deadpool_postgres::Pool, Postgres);
+pub struct Pool {
+    connections: deadpool_postgres::Pool,
+    metrics: Postgres,
+    standing: Arc<Standing>,
+}
 
 impl Pool {
     /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is not there yet.
@@ -62,6 +79,9 @@ impl Pool {
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
         // The error of a bad URL may quote it, password and all; so it is not shown.
         let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
+        if !names_session_attrs(url.expose()) {
+            pg.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         // Whatever the statistics say: a plan made for a small table is kept until it is analyzed, however it has grown by then.
         let session = format!(
             "-c search_path={schema} -c statement_timeout=3s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
@@ -74,7 +94,7 @@ impl Pool {
             .tcp_user_timeout(Duration::from_secs(10))
             .keepalives_idle(Duration::from_secs(15));
         let manager = Manager::from_config(pg, tls()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        let pool = deadpool_postgres::Pool::builder(manager)
+        let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(config.postgres_connections)
             .timeouts(Timeouts {
                 wait: Some(Duration::from_secs(2)),
@@ -83,10 +103,10 @@ impl Pool {
             })
             .runtime(Runtime::Tokio1)
             .build()?;
-        let weak = pool.weak();
+        let weak = connections.weak();
         let status = move || weak.upgrade().map(|pool| pool.status());
         let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
-        let pool = Self(pool, metrics);
+        let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
         // A program lives on the schema of the next one, which has only been added to.
         let migrations = migrations.set_abort_missing(false);
         let begun = Instant::now();
@@ -97,15 +117,17 @@ impl Pool {
             if report.tick().now_or_never().is_some() {
                 tracing::warn!(schema, error = reason, "waiting for Postgres");
             }
+            pool.standing.note(Some(reason));
             sleep(AGAIN).await;
         }
+        pool.standing.note(None);
         pool.warm_up(config.postgres_connections.min(WARM)).await;
         Ok(pool)
     }
 
     /// Opens some connections ahead, so that the first callers do not all wait for them at once.
     async fn warm_up(&self, connections: usize) {
-        let opened = futures::future::join_all((0..connections).map(|_| self.0.get())).await;
+        let opened = futures::future::join_all((0..connections).map(|_| self.connections.get())).await;
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
@@ -119,13 +141,20 @@ impl Pool {
         span.set("db.system.name", || "postgresql");
         let connection = self.connection().await.inspect_err(|_| span.fail("unavailable"))?;
         let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
-        let done = timeout(ANSWER, span.hold(work(lent.connection.insert(connection)))).await;
+        let done = timeout(ANSWER, span.hold(observed(work(lent.connection.insert(connection))))).await;
         let connection = lent.connection.take();
-        done.unwrap_or_else(|_| {
+        let Ok((done, fault)) = done else {
             span.fail("timeout");
             self.give_up(connection, lent.since);
-            Err(Error::timeout().into())
-        })
+            return Err(Error::timeout().into());
+        };
+        if fault.is_some() {
+            drop(connection.map(Object::take));
+        }
+        if fault == Some(Fault::Server) {
+            self.standing.leave_server(&self.connections);
+        }
+        done
     }
 
     /// A connection for work of any length, which never comes back.
@@ -138,10 +167,10 @@ impl Pool {
 
     async fn connection(&self) -> Result<Object> {
         let begun = Instant::now();
-        let connection = self.0.get().await;
-        self.1.wait.record(begun.elapsed());
+        let connection = self.standing.lend(&self.connections).await;
+        self.metrics.wait.record(begun.elapsed());
         connection.map_err(|error| {
-            self.1.refused.increment(1);
+            self.metrics.refused.increment(1);
             tracing::warn!(%error, "no database connection");
             Error::unavailable("the database")
         })
@@ -167,49 +196,7 @@ impl Pool {
     fn give_up(&self, connection: Option<Object>, since: Instant) {
         tracing::warn!("the database is silent; its connections are closed");
         drop(connection.map(Object::take));
-        self.0.retain(|_, metrics| metrics.last_used() < since.elapsed());
-    }
-
-    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that may be over at the next try: the
-    /// server or the schema is not there yet.
-    async fn prepare(&self, schema: &str, migrations: &refinery::Runner, migrate: Migrate) -> anyhow::Result<Result<(), Obstacle>> {
-        let mut client = match self.0.get().await {
-            Ok(client) => client,
-            Err(error) => return Ok(Err(Obstacle { reason: root_cause(&error), passes: !refuses(&error) })),
-        };
-        let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
-        match migrate {
-            Migrate::Auto => {
-                // A session lock: replicas that start together take turns, and a crash frees it.
-                // One that was made for us needs no right to make any, which `IF NOT EXISTS` would ask for all the same.
-                let lock = format!(
-                    "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
-                     DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;"
-                );
-                client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"))?;
-                let outcome = migrations.run_async(&mut **client).await.with_context(|| format!("migrating schema {schema}"));
-                // Not back to the pool: closing it ends the lock and its settings, whatever happened.
-                drop(Object::take(client));
-                outcome.map(|_| Ok(()))
-            }
-            Migrate::Off => match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
-                Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(Ok(())),
-                Ok(Ok(_)) => {
-                    let reason = format!("the schema is older than version {newest}; run the migrate subcommand");
-                    Ok(Err(Obstacle { reason, passes: true }))
-                }
-                Ok(Err(error)) => {
-                    let (cause, missing) = (root_cause(&error), error.code() == Some(&SqlState::UNDEFINED_TABLE));
-                    let advice = if missing { ": not there yet, or not for this user; run the migrate subcommand" } else { "" };
-                    let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
-                    Ok(Err(Obstacle { reason: format!("{cause}{advice}"), passes }))
-                }
-                Err(_) => {
-                    drop(Object::take(client));
-                    Ok(Err(Obstacle { reason: "the database is silent".into(), passes: true }))
-                }
-            },
-        }
+        self.connections.retain(|_, metrics| metrics.last_used() < since.elapsed());
     }
 }
 
@@ -248,19 +235,12 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// Whether the server is there and does not let us in.
-fn refuses(error: &PoolError) -> bool {
-    let PoolError::Backend(error) = error else { return false };
-    // Invalid authorization: no such role, another password.
-    error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// Whether a URL says to what kind of session it wants to connect; one that does not wants one that can write.
+fn names_session_attrs(url: &str) -> bool {
+    // As the driver takes it apart: the first `@` ends the account.
+    let (_, behind) = url.split_once('@').unwrap_or(("", url));
+    let (_, parameters) = behind.split_once('?').unwrap_or_default();
+    parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs="))
 }
 
 /// TLS as the URL's `sslmode` asks; certificates are always verified against the system's roots.
@@ -273,34 +253,4 @@ fn tls() -> anyhow::Result<MakeRustlsConnect> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-/// Whether an error is that constraint's violation.
-pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
-    error.as_db_error().is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
-}
-
-impl From<tokio_postgres::Error> for Error {
-    fn from(error: tokio_postgres::Error) -> Self {
-        let Some(code) = error.code() else {
-            // The connection broke: what was sent on it may have been done.
-            tracing::warn!(%error, "a database connection broke");
-            return Error::timeout();
-        };
-        // https://www.postgresql.org/docs/current/errcodes-appendix.html
-        match (&code.code()[..2], code) {
-            (_, &SqlState::QUERY_CANCELED) => Error::timeout(),
-            (_, &SqlState::LOCK_NOT_AVAILABLE | &SqlState::READ_ONLY_SQL_TRANSACTION) | ("53" | "40", _) => {
-                tracing::warn!(%error, code = code.code(), "the database refuses");
-                Error::unavailable("the database")
-            }
-            ("57" | "08" | "58", _) => {
-                tracing::warn!(%error, code = code.code(), "the database ended the connection");
-                Error::timeout()
-            }
-            _ => Error::internal(
-                error.as_db_error().map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message())),
-            ),
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::FromArgMatches;
+use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -61,6 +62,7 @@ pub trait Settings: clap::Parser {
 /// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns. Every program also
 /// has the subcommand `healthcheck`, which looks at no other settings than where the admin port is.
 /// After a signal `main` has the drain time to return; a second signal or the deadline ends the process.
+/// What it writes is for its own user alone.
 pub fn run<C, F>(main: impl FnOnce(C, Process) -> F) -> ExitCode
 where
     C: Settings,
@@ -74,6 +76,7 @@ where
         let config = C::from_arg_matches(&given)?;
         telemetry::init(config.common())?;
         config.check()?;
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(live(config, main));
@@ -146,14 +149,16 @@ fn raise_descriptor_limit() {
 }
 
 /// Whether the process is warm and not leaving. Each part that must be warm takes a [`Condition`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Readiness(Arc<watch::Sender<bool>>, Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     started: bool,
     draining: bool,
     conditions: BTreeMap<&'static str, bool>,
+    /// What is wrong, by part.
+    notes: BTreeMap<String, String>,
 }
 
 impl State {
@@ -207,6 +212,20 @@ impl Readiness {
         }
     }
 
+    /// Says what is wrong with a part, which by itself does not change whether the process is ready.
+    pub fn note(&self, part: &str, wrong: Option<String>) {
+        self.change(|state| match wrong {
+            Some(wrong) => _ = state.notes.insert(part.to_owned(), wrong),
+            None => _ = state.notes.remove(part),
+        });
+    }
+
+    /// What is wrong, part by part, each with `; ` before it.
+    pub fn notes(&self) -> String {
+        let state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        state.notes.iter().map(|(part, wrong)| format!("; {part}: {wrong}")).collect()
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
@@ -240,7 +259,15 @@ mod tests {
         assert!(*readiness.watch().borrow());
         warm.set(false);
         assert!(!*readiness.watch().borrow());
+        readiness.note("room store", Some("Postgres is read-only".into()));
+        assert_eq!(
+            (readiness.missing().unwrap().as_str(), &*readiness.notes()),
+            ("waiting for keys", "; room store: Postgres is read-only")
+        );
         warm.set(true);
+        assert_eq!(readiness.missing(), None, "what is wrong elsewhere sends no clients away");
+        readiness.note("room store", None);
+        assert_eq!(readiness.notes(), "");
         readiness.drain();
         assert_eq!(readiness.missing().unwrap(), "leaving");
     }

@@ -1,7 +1,6 @@
 //! A SQLite database as a service's store: one writer thread that groups commits, a few readers beside it.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::telemetry::trace::{Kind, Span};
-use crate::{Error, Result};
+use crate::{Error, Result, private};
 
 /// Jobs that may wait for the writer.
 const WRITE_QUEUE: usize = 1024;
@@ -133,19 +132,28 @@ fn span(name: &'static str) -> Span {
 /// A connection to a file that nobody else holds, brought up to date, and the lock that keeps others out.
 pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::Result<(Connection, File)> {
     if let Some(directory) = path.parent() {
-        // What is inside is nobody else's business: password hashes among it.
-        let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        created.with_context(|| format!("cannot create {}", directory.display()))?;
+        private::directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     }
     let lock = lock(path)?;
+    keep_private(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut connection = connect(path, OpenFlags::default())?;
     migrations.set_abort_missing(false).run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
     Ok((connection, lock))
 }
 
+/// There are password hashes in it. SQLite gives the files that it makes beside the database the database's own mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    private::file(path)?;
+    ["-wal", "-shm", "-journal"].iter().try_for_each(|suffix| {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        private::close(Path::new(&beside))
+    })
+}
+
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_extension("lock");
-    let lock = File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
+    let lock = private::file(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => {
@@ -219,6 +227,8 @@ impl From<rusqlite::Error> for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn open(name: &str) -> Database {
@@ -251,6 +261,30 @@ mod tests {
         drop(database);
         if let Err(error) = Database::open(&path, refinery::Runner::new(&[])) {
             panic!("{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn others_may_use_none_of_its_files() {
+        let mut database = open("private");
+        let path = database.readers.path.clone();
+        let directory = path.parent().unwrap().to_owned();
+        let files = || std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        for given in [0o600, 0o644, 0o666] {
+            database.write(|c| Ok(c.execute("INSERT INTO t DEFAULT VALUES", [])?)).await.unwrap();
+            let found = files();
+            assert!(found.len() >= 4, "the database, its log, their index and the lock: {found:?}");
+            for file in &found {
+                let Ok(metadata) = file.metadata() else { continue };
+                assert_eq!(metadata.permissions().mode() & 0o077, 0, "{given:o}: {}", file.display());
+            }
+            drop(database);
+            // A directory that was there before, with files of an earlier version. Those beside the database may vanish meanwhile.
+            std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
+            for file in files() {
+                let _ = std::fs::set_permissions(file, PermissionsExt::from_mode(given));
+            }
+            database = Database::open(&path, refinery::Runner::new(&[])).unwrap();
         }
     }
 

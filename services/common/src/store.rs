@@ -9,6 +9,7 @@ use crate::Secret;
 use crate::bus::Bus;
 use crate::config::Migrate;
 use crate::pg::PostgresConfig;
+use crate::process::Process;
 
 /// How long a command that runs once waits for a store that is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +30,13 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
+    /// The same, for a process that serves and says what is wrong with a store.
+    pub fn serving(&self, process: &Process) -> Self {
+        let mut config = self.clone();
+        config.postgres.readiness = process.readiness.clone();
+        config
+    }
+
     /// The same, for a command that runs once and then ends.
     pub fn once(&self) -> Self {
         let mut config = self.clone();

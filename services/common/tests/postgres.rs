@@ -1,9 +1,11 @@
-//! A pool whose server falls silent: nobody waits for it for ever, and nobody gets the connection after it.
+//! A pool whose server falls silent, takes no writes or ends sessions: no caller waits for ever, and no later caller gets such a
+//! connection.
 
 use std::time::{Duration, Instant};
 
 use confab_common::config::Migrate;
 use confab_common::pg::{Pool, PostgresConfig};
+use confab_common::process::Readiness;
 use confab_common::testing::{self, Wire};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
@@ -15,7 +17,7 @@ const SHORT: Duration = Duration::from_secs(1);
 
 async fn pool(connections: usize) -> (Pool, Wire) {
     let wire = Wire::to(&testing::database().await).await;
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: connections, patience: None };
+    let config = PostgresConfig { postgres_connections: connections, ..PostgresConfig::default() };
     let pool = Pool::open(&wire.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
     (pool, wire)
 }
@@ -26,7 +28,7 @@ async fn a_program_starts_on_the_schema_of_a_newer_one() {
     let newer = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
     for migrate in [Migrate::Auto, Migrate::Off] {
         for migrations in [&[newer.clone()][..], &[]] {
-            let config = PostgresConfig { migrate, postgres_connections: 1, patience: None };
+            let config = PostgresConfig { migrate, postgres_connections: 1, ..PostgresConfig::default() };
             let pool = Pool::open(&url, "newer", refinery::Runner::new(migrations), &config).await.expect("a pool");
             pool.query("SELECT FROM t", &[]).await.expect("the newer one's table");
         }
@@ -44,7 +46,7 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
         (format!("{server}/nowhere"), Migrate::Auto, LONG, "database \"nowhere\" does not exist"),
         (url.expose().to_owned(), Migrate::Off, SHORT, "run the migrate subcommand"),
     ] {
-        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience) };
+        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience), ..PostgresConfig::default() };
         let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
         let url = url.into();
         let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
@@ -57,7 +59,7 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
 async fn who_may_not_read_the_schema_is_told_so() {
     let url = testing::database().await;
     let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(LONG) };
+    let config = PostgresConfig { postgres_connections: 1, patience: Some(LONG), ..PostgresConfig::default() };
     let pool = Pool::open(&url, "private", refinery::Runner::new(&newest), &config).await.expect("a pool");
     // A role is of the whole server, and so is its name.
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
@@ -78,7 +80,7 @@ async fn who_may_not_read_the_schema_is_told_so() {
 
 #[tokio::test]
 async fn patience_ends() {
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: Some(SHORT) };
+    let config = PostgresConfig { postgres_connections: 1, patience: Some(SHORT), ..PostgresConfig::default() };
     // Nobody listens on the first port.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
@@ -158,4 +160,97 @@ async fn a_transaction_left_in_the_middle_is_rolled_back() {
     });
     timeout(Duration::from_millis(500), left).await.expect_err("it is left");
     assert_eq!(pool.query("SELECT count(*) FROM t", &[]).await.expect("an answer")[0].get::<_, i64>(0), 0);
+}
+
+/// A pool of one connection that may be to a server without writes.
+async fn pool_of_any() -> Pool {
+    let url = format!("{}?target_session_attrs=any", testing::database().await.expose()).into();
+    let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
+    Pool::open(&url, "faults", refinery::Runner::new(&[]), &config).await.expect("a pool")
+}
+
+#[tokio::test]
+async fn a_connection_that_an_error_speaks_against_is_not_lent_again() {
+    let pool = pool_of_any().await;
+    for (state, code, is_kept) in [
+        ("25006", Code::Unavailable, false),
+        ("55000", Code::Unavailable, false),
+        ("40001", Code::Unavailable, false),
+        ("26000", Code::Unavailable, false),
+        ("0A000", Code::Unavailable, false),
+        ("57P01", Code::Timeout, false),
+        ("57P02", Code::Timeout, false),
+        ("57P03", Code::Timeout, false),
+        ("08006", Code::Timeout, false),
+        ("57014", Code::Timeout, true),
+        ("58030", Code::Timeout, true),
+        ("40P01", Code::Unavailable, true),
+        ("53200", Code::Unavailable, true),
+        ("55P03", Code::Unavailable, true),
+        ("23505", Code::Internal, true),
+        ("22012", Code::Internal, true),
+    ] {
+        let before = ask(&pool, 0.0).await.expect("an answer");
+        let fails = format!("DO $$ BEGIN RAISE EXCEPTION 'as it happens' USING ERRCODE = '{state}'; END $$");
+        let error = pool.execute(&fails, &[]).await.expect_err(state);
+        assert_eq!(error.code, code, "{state}");
+        assert_eq!(ask(&pool, 0.0).await.expect("an answer") == before, is_kept, "{state}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_takes_no_writes_costs_one_refusal() {
+    let pool = pool_of_any().await;
+    pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
+    pool.execute("SET default_transaction_read_only = on", &[]).await.expect("a setting");
+    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("no writes").code, Code::Unavailable);
+    pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect("another session");
+}
+
+#[tokio::test]
+async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_says_why() {
+    let (url, readiness) = (testing::database().await, Readiness::default());
+    let (server, name) = url.expose().rsplit_once('/').expect("a URL that names a database");
+    let config = PostgresConfig { postgres_connections: 4, readiness: readiness.clone(), ..PostgresConfig::default() };
+    let pool = Pool::open(&url, "turns", refinery::Runner::new(&[]), &config).await.expect("a pool");
+    pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
+    let (administrator, connection) = tokio_postgres::connect(server, tokio_postgres::NoTls).await.expect("the server");
+    tokio::spawn(connection);
+    let turn = async |setting: &str| {
+        administrator
+            .batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = {setting}"))
+            .await
+            .expect("a setting");
+    };
+    // Each of the four open sessions is to be like one whose server has changed under it.
+    turn("on").await;
+    let sessions = futures::future::join_all(
+        (0..4).map(|_| pool.query("SELECT set_config('default_transaction_read_only', 'on', false), pg_sleep(0.2)", &[])),
+    );
+    assert!(sessions.await.iter().all(Result::is_ok));
+    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("no writes").code, Code::Unavailable);
+    assert_eq!(readiness.notes(), "; turns store: Postgres is read-only (a standby?)");
+    assert_eq!(pool.query("SELECT 1", &[]).await.expect_err("nor reads that may be old").code, Code::Unavailable);
+    turn("off").await;
+    let is_good_again = async {
+        while pool.execute("INSERT INTO t VALUES (1)", &[]).await.is_err() || !readiness.notes().is_empty() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, is_good_again).await.expect("writes");
+
+    // What starts meanwhile says so too.
+    turn("on").await;
+    let late = PostgresConfig { readiness: Readiness::default(), ..config };
+    let (readiness, migrations, url) = (late.readiness.clone(), refinery::Runner::new(&[]), url.clone());
+    let starting = tokio::spawn(async move { Pool::open(&url, "late", migrations, &late).await });
+    let says_why = async {
+        while readiness.notes() != "; late store: Postgres is read-only (a standby?)" {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, says_why).await.expect("the reason");
+    turn("off").await;
+    timeout(LONG, starting).await.expect("an end").expect("no panic").expect("a pool");
+    assert_eq!(readiness.notes(), "");
 }

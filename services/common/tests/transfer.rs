@@ -50,7 +50,10 @@ fn runner(sql: &str) -> Runner {
 }
 
 fn storage() -> StorageConfig {
-    StorageConfig { data_dir: "unused".into(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4, patience: None } }
+    StorageConfig {
+        data_dir: "unused".into(),
+        postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4, ..PostgresConfig::default() },
+    }
 }
 
 fn sqlite(path: &Path) -> StoreUrl {

@@ -61,7 +61,7 @@ pub async fn start(
 ) -> anyhow::Result<FileServiceServer<FileApi>> {
     LazyLock::force(&metrics::METRICS);
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
-    let store = open(config, storage).await?;
+    let store = open(config, &storage.serving(process)).await?;
     let objects = Arc::new(Owned::new(objects, store.clone()));
     let relay = Arc::new(Relay::new(store.clone(), message.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));

@@ -100,7 +100,7 @@ pub async fn start(
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
     let opened = process.readiness.condition("the log");
-    let (store, lanes) = open_store(config, storage).await?;
+    let (store, lanes) = open_store(config, &storage.serving(process)).await?;
     let epoch = loop {
         match store.open_log(config.partitions).await {
             // The database is slow or gone again; a replica waits for it as it did for the first connection.

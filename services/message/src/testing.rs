@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use confab_common::bus::Bus;
-use confab_common::config::Migrate;
 use confab_common::grpc::{Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
@@ -176,7 +175,7 @@ impl Fixture {
         let files = Arc::<Files>::default();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();
         let config = MessageConfig { message_store: None, partitions: PARTITIONS };
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: None };
+        let postgres = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: testing::directory(), postgres };
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));

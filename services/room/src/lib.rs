@@ -35,7 +35,7 @@ pub async fn start(
     message: Transport,
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
-    let store = open(config, storage).await?;
+    let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), message));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     let api = RoomApi::new(Rooms::new(store, relay));

@@ -36,6 +36,8 @@ pub enum Mode {
 #[derive(Clone, Copy)]
 struct Order {
     mode: Mode,
+    /// Where new connections lead.
+    upstream: SocketAddr,
     /// Connections of an older one are reset.
     generation: u64,
 }
@@ -54,15 +56,15 @@ impl Proxy {
     /// # Errors
     /// When there is no port.
     pub async fn to(port: u16) -> io::Result<Self> {
-        let upstream = SocketAddr::from(([127, 0, 0, 1], port));
+        let upstream = loopback(port);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let (order, orders) = watch::channel(Order { mode: Mode::Pass, generation: 0 });
+        let (order, orders) = watch::channel(Order { mode: Mode::Pass, upstream, generation: 0 });
         let harm = Arc::<AtomicU64>::default();
         let harmed = harm.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connection(client, upstream, orders.clone(), harmed.clone()));
+                tokio::spawn(connection(client, orders.clone(), harmed.clone()));
             }
         });
         Ok(Self { port, order, harm, accepting })
@@ -82,6 +84,11 @@ impl Proxy {
         });
     }
 
+    /// New connections lead to another port of this machine, as when a name has another address; those that there are stay.
+    pub fn lead_to(&self, port: u16) {
+        self.order.send_modify(|order| order.upstream = loopback(port));
+    }
+
     /// Resets every connection there is; new ones are welcome.
     pub fn cut(&self) {
         self.order.send_modify(|order| order.generation += 1);
@@ -99,8 +106,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn connection(mut client: TcpStream, upstream: SocketAddr, mut orders: watch::Receiver<Order>, harm: Arc<AtomicU64>) {
-    let Order { mode, generation } = *orders.borrow_and_update();
+fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+async fn connection(mut client: TcpStream, mut orders: watch::Receiver<Order>, harm: Arc<AtomicU64>) {
+    let Order { mode, upstream, generation } = *orders.borrow_and_update();
     let mut server = match mode {
         Mode::Refuse => None,
         _ => TcpStream::connect(upstream).await.ok(),

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
 use crate::daemon::Daemon;
@@ -95,6 +95,30 @@ impl Postgres {
         let _ = fs::remove_file(self.work.join("password"));
         fs::write(done, "")?;
         Ok(())
+    }
+
+    /// Copies the files of a running server that anybody may come in to, to be a hot standby of it.
+    ///
+    /// # Errors
+    /// When the copy fails; the message holds what it said.
+    pub fn prepare_as_standby_of(&self, primary: &Self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.work)?;
+        fs::set_permissions(&self.work, Permissions::from_mode(0o700))?;
+        self.give(&self.work)?;
+        let port = primary.port.to_string();
+        self.run("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D", "data", "-R", "-c", "fast", "--no-sync"], "")
+    }
+
+    /// What a statement answers on one of its databases, without decoration. It takes no longer than ten seconds.
+    ///
+    /// # Errors
+    /// When the server is away or refuses.
+    pub fn ask(&self, database: &str, statement: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(self.programs.join("psql"));
+        command.args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(None, database), "-c", statement]);
+        let output = command.env("PGOPTIONS", "-c statement_timeout=10s").stdin(Stdio::null()).output()?;
+        ensure!(output.status.success(), "psql failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
     /// The URL of one of its databases.

@@ -15,11 +15,13 @@ mod history;
 mod leaving;
 mod metrics;
 mod moving;
+mod private;
 mod realtime;
 mod recovery;
 mod rest;
 mod rolling;
 mod shared_bucket;
+mod standby;
 mod starting;
 mod stickiness;
 #[cfg(test)] // Likewise.

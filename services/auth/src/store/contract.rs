@@ -1,7 +1,6 @@
 //! What every store must do, tried on each.
 
 use confab_common::Code;
-use confab_common::config::Migrate;
 use confab_common::pg::PostgresConfig;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::testing::{database, directory};
@@ -41,7 +40,7 @@ async fn postgres() -> StoreUrl {
 }
 
 async fn open(url: &StoreUrl) -> Arc<dyn Store> {
-    let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: AT_ONCE, patience: None };
+    let postgres = PostgresConfig { postgres_connections: AT_ONCE, ..PostgresConfig::default() };
     super::open(url, &StorageConfig { data_dir: "unused".into(), postgres }).await.unwrap()
 }
 

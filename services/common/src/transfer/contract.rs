@@ -53,7 +53,10 @@ async fn postgres() -> StoreUrl {
 }
 
 fn storage() -> StorageConfig {
-    StorageConfig { data_dir: PathBuf::new(), postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4, patience: None } }
+    StorageConfig {
+        data_dir: PathBuf::new(),
+        postgres: PostgresConfig { migrate: Migrate::Off, postgres_connections: 4, ..PostgresConfig::default() },
+    }
 }
 
 /// All of a store's tables as lines.

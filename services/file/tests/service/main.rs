@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use confab_common::config::Migrate;
 use confab_common::grpc::{Call, Transport, in_process, request};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
@@ -148,7 +147,7 @@ impl Service {
         let process = Process::new();
         let mut config = Settings::parse_from([String::new()].iter().chain(&place.flags)).file;
         config.file_store = place.url.clone();
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None };
+        let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
         // A SQLite file is free again once the last task of the service before has let go of it.
         let started = async || {

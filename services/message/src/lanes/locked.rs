@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use confab_common::bus::Bus;
-use confab_common::config::Migrate;
 use confab_common::pg::PostgresConfig;
 use confab_common::testing::{self, Wire};
 use confab_common::{Code, Result, Secret};
@@ -32,7 +31,7 @@ struct Fixture {
 impl Fixture {
     /// One lane for all partitions.
     async fn open(url: &Secret) -> Self {
-        let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12, patience: None };
+        let config = PostgresConfig { postgres_connections: 12, ..PostgresConfig::default() };
         let store: Arc<dyn Store> = Arc::new(Postgres::open(url, &config).await.unwrap());
         store.open_log(PARTITIONS).await.unwrap();
         let bus = Bus::open(&Secret::from("local:"), None).unwrap();

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::config::Migrate;
 use confab_common::pg::PostgresConfig;
 use confab_common::{Secret, testing};
 use confab_proto::partition;
@@ -42,7 +41,7 @@ impl Fixture {
     async fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Postgres(url) => {
-                let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 12, patience: None };
+                let config = PostgresConfig { postgres_connections: 12, ..PostgresConfig::default() };
                 Arc::new(Postgres::open(url, &config).await.unwrap())
             }
             Self::Sqlite(path) => Arc::new(Sqlite::open(path).unwrap()),

@@ -204,6 +204,7 @@ impl<'a> Column<'a> {
 }
 
 fn nothing_done(error: tokio_postgres::Error) -> Error {
+    pg::note_fault(&error);
     tracing::warn!(%error, "preparing a statement failed");
     Error::unavailable("the database")
 }

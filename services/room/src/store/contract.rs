@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use confab_common::config::Migrate;
 use confab_common::pg::PostgresConfig;
 use confab_common::{Code, testing};
 use uuid::Uuid;
@@ -38,7 +37,7 @@ fn sqlite() -> Arc<dyn Store> {
 }
 
 async fn postgres() -> Arc<dyn Store> {
-    let config = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 8, patience: None };
+    let config = PostgresConfig { postgres_connections: 8, ..PostgresConfig::default() };
     Arc::new(PostgresStore::open(&testing::database().await, &config).await.unwrap())
 }
 

@@ -8,7 +8,6 @@ mod rules;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use confab_common::config::Migrate;
 use confab_common::grpc::{Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
@@ -49,7 +48,7 @@ impl Service {
     async fn start(place: &Place, log: &Log) -> Self {
         let process = Process::new();
         let config = RoomConfig { room_store: place.url.clone() };
-        let postgres = PostgresConfig { migrate: Migrate::Auto, postgres_connections: 4, patience: None };
+        let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
         // A SQLite file is free again once the last task of the service before has let go of it.
         let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;

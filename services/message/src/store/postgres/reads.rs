@@ -1,6 +1,5 @@
 //! However much there is and whatever the planner believes of it, a statement reads what it is asked for and little more.
 
-use confab_common::config::Migrate;
 use confab_common::testing;
 use tokio_postgres::NoTls;
 
@@ -66,7 +65,7 @@ async fn every_statement_reads_little(store: &Postgres, said: i64, when: &str) {
 #[tokio::test]
 async fn no_statement_reads_a_whole_room() {
     let url = testing::database().await;
-    let config = pg::PostgresConfig { migrate: Migrate::Auto, postgres_connections: 1, patience: None };
+    let config = pg::PostgresConfig { postgres_connections: 1, ..pg::PostgresConfig::default() };
     Postgres::open(&url, &config).await.unwrap().open_log(4).await.unwrap();
     // A connection beside the service's own, on which a statement may take as long as it takes.
     let (beside, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();

@@ -1,0 +1,113 @@
+//! What an error of Postgres means: for the caller, and for the connection on which it came.
+
+use std::cell::Cell;
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::{Severity, SqlState};
+
+use crate::Error;
+
+/// Why a server that is there is of no use.
+pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
+
+/// What an error says against the connection on which it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// It has ended, or its session is not what it was.
+    Connection,
+    /// It leads to a server that takes no writes, and so may the others.
+    Server,
+}
+
+tokio::task_local! {
+    static FAULT: Cell<Option<Fault>>;
+}
+
+/// Does work with a connection; also returns what the work's errors said against the connection.
+pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fault>) {
+    let observed = async {
+        let done = work.await;
+        (done, FAULT.with(Cell::get))
+    };
+    FAULT.scope(Cell::new(None), observed).await
+}
+
+/// Remembers what an error says against the connection that this task works with. An error that becomes an [`Error`] is noted
+/// by that; call this for one that does not.
+pub fn note_fault(error: &tokio_postgres::Error) {
+    let _ = FAULT.try_with(|noted| noted.set(noted.get().max(fault(error))));
+}
+
+pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
+    let Some(db) = error.as_db_error() else { return Some(Fault::Connection) };
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html
+    match (&db.code().code()[..2], db.code()) {
+        // Writes; functions that need a primary; a query that was in the way of the replay (at our isolation level only a
+        // standby gives this code).
+        (_, &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE | &SqlState::T_R_SERIALIZATION_FAILURE) => {
+            Some(Fault::Server)
+        }
+        _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Some(Fault::Connection),
+        (_, &SqlState::QUERY_CANCELED) => None,
+        // The session's prepared statements are gone, or made for tables that have changed.
+        ("08" | "57", _) | (_, &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED) => Some(Fault::Connection),
+        _ => None,
+    }
+}
+
+/// Why a server cannot be used, from the error of a connection to it.
+pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    // What the driver says of a session that cannot write. An error of the system would have its number.
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
+    let read_only = cause.downcast_ref().is_some_and(denied)
+        || error.downcast_ref::<tokio_postgres::Error>().is_some_and(|error| fault(error) == Some(Fault::Server));
+    if read_only { READ_ONLY.into() } else { cause.to_string() }
+}
+
+/// Whether the server is there and does not let us in.
+pub(super) fn refuses(error: &PoolError) -> bool {
+    let PoolError::Backend(error) = error else { return false };
+    // Invalid authorization: no such role, another password.
+    error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)
+}
+
+/// Whether an error is that constraint's violation.
+pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
+    error.as_db_error().is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        note_fault(&error);
+        let fault = fault(&error);
+        let Some(code) = error.code() else {
+            // The connection broke: what was sent on it may have been done.
+            tracing::warn!(%error, "a database connection broke");
+            return Error::timeout();
+        };
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html
+        match (&code.code()[..2], code) {
+            (_, &SqlState::QUERY_CANCELED) => Error::timeout(),
+            _ if fault == Some(Fault::Server) => {
+                tracing::warn!(%error, code = code.code(), "{READ_ONLY}");
+                Error::unavailable("the database")
+            }
+            (_, &SqlState::LOCK_NOT_AVAILABLE | &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED)
+            | ("53" | "40", _) => {
+                tracing::warn!(%error, code = code.code(), "the database refuses");
+                Error::unavailable("the database")
+            }
+            ("57" | "08" | "58", _) => {
+                tracing::warn!(%error, code = code.code(), "the database ended the connection");
+                Error::timeout()
+            }
+            _ => Error::internal(
+                error.as_db_error().map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message())),
+            ),
+        }
+    }
+}

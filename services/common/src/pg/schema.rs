@@ -1,0 +1,84 @@
+//! The schema that a pool is opened on: brought up to date, or waited for.
+
+use anyhow::Context;
+use deadpool_postgres::Object;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+
+use super::errors::{fault, reason, refuses};
+use super::{ANSWER, Pool};
+use crate::config::Migrate;
+
+/// Why the schema cannot be had now.
+pub(super) struct Obstacle {
+    pub reason: String,
+    /// Whether it may pass without anybody's doing.
+    pub passes: bool,
+}
+
+impl Pool {
+    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that may be over at the next try: the
+    /// server or the schema is not there yet, or the server takes no writes.
+    pub(super) async fn prepare(
+        &self,
+        schema: &str,
+        migrations: &refinery::Runner,
+        migrate: Migrate,
+    ) -> anyhow::Result<Result<(), Obstacle>> {
+        let client = match self.connections.get().await {
+            Ok(client) => client,
+            Err(error) => return Ok(Err(Obstacle { reason: reason(&error), passes: !refuses(&error) })),
+        };
+        match migrate {
+            Migrate::Auto => match bring_up_to_date(client, schema, migrations).await {
+                Ok(()) => Ok(Ok(())),
+                Err(error) => {
+                    let cause = error.chain().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+                    match cause.filter(|cause| fault(cause).is_some()) {
+                        Some(cause) => Ok(Err(Obstacle { reason: reason(cause), passes: true })),
+                        None => Err(error),
+                    }
+                }
+            },
+            Migrate::Off => Ok(is_up_to_date(client, migrations).await),
+        }
+    }
+}
+
+async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refinery::Runner) -> anyhow::Result<()> {
+    // A session lock: replicas that start together take turns, and a crash frees it.
+    // One that was made for us needs no right to make any, which `IF NOT EXISTS` would ask for all the same.
+    let lock = format!(
+        "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
+         DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;"
+    );
+    let locked = client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"));
+    let outcome = match locked {
+        Ok(()) => migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}")),
+        Err(error) => Err(error),
+    };
+    // Not back to the pool: closing it ends the lock and its settings, whatever happened.
+    drop(Object::take(client));
+    outcome
+}
+
+async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<(), Obstacle> {
+    let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
+    match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
+        Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(()),
+        Ok(Ok(_)) => {
+            let reason = format!("the schema is older than version {newest}; run the migrate subcommand");
+            Err(Obstacle { reason, passes: true })
+        }
+        Ok(Err(error)) => {
+            let missing = error.code() == Some(&SqlState::UNDEFINED_TABLE);
+            let advice = if missing { ": not there yet, or not for this user; run the migrate subcommand" } else { "" };
+            let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+            Err(Obstacle { reason: format!("{}{advice}", reason(&error)), passes })
+        }
+        Err(_) => {
+            drop(Object::take(client));
+            Err(Obstacle { reason: "the database is silent".into(), passes: true })
+        }
+    }
+}

@@ -8,6 +8,7 @@ use confab_common::grpc;
 use ipnet::IpNet;
 
 use crate::address::network;
+use crate::edge::hosts::Host;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +32,15 @@ pub struct GatewayConfig {
     /// address in X-Forwarded-For that is none of them [default: none, the peer of the connection counts]
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<Option<IpNet>>,
+    /// Hosts under which clients may call, separated by commas, each perhaps with a port; names of this machine always may. It
+    /// ends DNS rebinding, with which a page of any site gets at a server in its visitor's network [default: while listening on
+    /// loopback the names of this machine, else any host]
+    #[arg(long, env = "CONFAB_PUBLIC_HOSTS", value_name = "HOSTS", value_delimiter = ',', value_parser = host)]
+    pub public_hosts: Vec<Host>,
+    /// Whether a request continues the trace that its `traceparent` names, sampled as that says: for a proxy that sets it.
+    /// Otherwise the trace is only linked to
+    #[arg(long, env = "CONFAB_TRUST_TRACEPARENT", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub trust_traceparent: bool,
     /// Limits of real time.
     #[command(flatten)]
     pub realtime: RealtimeConfig,
@@ -101,6 +111,14 @@ fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A host, perhaps with a port, or nothing (so that an empty setting lists none).
+fn host(text: &str) -> Result<Host, String> {
+    if text.trim().is_empty() {
+        return Ok(Host::default());
+    }
+    Host::parse(text).ok_or_else(|| "must look like chat.example.org or chat.example.org:8443".into())
+}
+
 /// An origin as browsers send it, `*`, or nothing (so that an empty setting allows none).
 fn origin(text: &str) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/').to_ascii_lowercase();
@@ -161,6 +179,10 @@ mod tests {
         assert_eq!(origins("*").unwrap(), ["*"]);
         for bad in ["example.org", "https://*.example.org", "https://a/b", "https://"] {
             assert!(origins(bad).is_err(), "{bad}");
+        }
+        assert_eq!(with(&["--public-hosts", "a.example, B.example:1"]).unwrap().public_hosts.len(), 2);
+        for bad in ["https://a.example", "a.example/x", "u@a.example", "a.example:x", "*.example", ":80"] {
+            assert!(with(&["--public-hosts", bad]).is_err(), "{bad}");
         }
         assert!(with(&["--anonymous-read", "true"]).unwrap().anonymous_read);
         assert!(with(&["--anonymous-read", "yes"]).is_err());

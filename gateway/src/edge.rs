@@ -2,15 +2,16 @@
 
 pub mod body;
 pub mod cors;
+pub mod hosts;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use confab_common::Error;
 use confab_common::telemetry::trace::{Kind, Span};
@@ -21,13 +22,16 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::problem::{self, Problem};
 use cors::Origins;
+use hosts::Hosts;
 
-/// Names a request; a sane one from the client or a proxy is kept.
+/// Names a request; a sane one from the client or a proxy is kept. What looks like one of ours gets a prefix.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where real time is.
 const REALTIME: &str = "/socket.io/";
 
+/// Before a client's request id that has the form of ours.
+const OF_CLIENT: &str = "client-";
 /// Longest request id that is kept.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -43,7 +47,11 @@ struct Inner {
 impl Context {
     fn of(request: &Request) -> Self {
         let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_sane(id));
-        let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+        let id = match given {
+            Some(id) if is_like_ours(id) => format!("{OF_CLIENT}{id}"),
+            Some(id) => id.to_owned(),
+            None => Uuid::now_v7().to_string(),
+        };
         Self(Arc::new(Inner { id, user: OnceLock::new() }))
     }
 
@@ -57,18 +65,32 @@ fn is_sane(id: &str) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Wraps all routes in the edge.
-pub fn around(routes: Router, origins: Origins) -> Router {
-    routes.layer(from_fn(observe)).layer(origins.layer())
+fn is_like_ours(id: &str) -> bool {
+    id.len() == uuid::fmt::Hyphenated::LENGTH && Uuid::try_parse(id).is_ok()
 }
 
-async fn observe(mut request: Request, next: Next) -> Response {
+/// Wraps all routes in the edge.
+pub fn around(routes: Router, origins: Origins, hosts: Hosts, trust: TraceTrust) -> Router {
+    let observe = from_fn_with_state(trust, observe);
+    routes.layer(from_fn_with_state(hosts, hosts::only)).layer(observe).layer(origins.layer())
+}
+
+/// Whose `traceparent` is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraceTrust {
+    /// That of every request: a proxy of ours sets it. The request continues that trace, sampled or not.
+    All,
+    /// None: a request begins a trace of its own, which is linked to the client's.
+    LinkOnly,
+}
+
+async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let context = Context::of(&request);
     request.extensions_mut().insert(context.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = span(&request, route.as_ref(), &context.0.id);
+    let span = span(&request, route.as_ref(), &context.0.id, trust);
 
     let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
@@ -98,11 +120,14 @@ async fn observe(mut request: Request, next: Next) -> Response {
 }
 
 /// The span of a request, named after its route: what stands in its place may be anything. Real time has a span for each event.
-fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
     if request.uri().path().starts_with(REALTIME) {
         return Span::default();
     }
-    let span = Span::entry(Kind::Server, "request", request.headers());
+    let span = match trust {
+        TraceTrust::All => Span::entry(Kind::Server, "request", request.headers()),
+        TraceTrust::LinkOnly => Span::linked_root(Kind::Server, "request", request.headers()),
+    };
     // A client may make one up.
     let is_known = |method: &Method| method.is_idempotent() || [Method::POST, Method::PATCH].contains(method);
     let method = Some(request.method()).filter(|method| is_known(method)).map_or("_OTHER", Method::as_str);
@@ -123,14 +148,25 @@ mod tests {
 
     fn routes() -> Router {
         let broken = get(|| async { panic!("on purpose") as &str });
-        around(Router::new().route("/broken", broken).fallback(problem::unknown_route), Origins::new(None, true))
+        around(
+            Router::new().route("/broken", broken).fallback(problem::unknown_route),
+            Origins::new(None, true),
+            Hosts::new(&[], true),
+            TraceTrust::LinkOnly,
+        )
     }
 
     #[tokio::test]
     async fn a_request_has_one_id_everywhere() {
-        let request = || Request::get("/x");
+        let request = || Request::get("/x").header("Host", "localhost");
         let answer = send(&routes(), request().header("X-Request-Id", "abc-1_Z")).await;
         assert_eq!((&answer.headers[REQUEST_ID], &answer.json["requestId"]), (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into()));
+        // No client can pass its id off as one of ours.
+        for like_ours in [Uuid::now_v7().to_string(), Uuid::new_v4().to_string().to_uppercase()] {
+            let answer = send(&routes(), request().header("X-Request-Id", &like_ours)).await;
+            assert_eq!(answer.headers[REQUEST_ID], format!("client-{like_ours}"));
+            assert_eq!(answer.json["requestId"], format!("client-{like_ours}"));
+        }
         for bad in ["", "a b", "<script>", &"a".repeat(65)] {
             let answer = send(&routes(), request().header("X-Request-Id", bad)).await;
             let id = answer.headers[REQUEST_ID].to_str().unwrap();
@@ -140,12 +176,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error_that_says_nothing() {
-        let answer = send(&routes(), Request::get("/broken").header("Origin", "http://localhost:5173")).await;
+        let answer = send(&routes(), Request::get("/broken").header("Host", "localhost").header("Origin", "http://localhost:5173")).await;
         assert_eq!((answer.status, answer.json["code"].as_str()), (500, Some("internal")));
         assert!(!answer.json.to_string().contains("on purpose"));
         assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");
         assert_eq!(answer.headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
         assert_eq!(answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:5173");
+    }
+
+    #[tokio::test]
+    async fn a_foreign_host_is_refused_with_a_problem_that_names_the_setting() {
+        let answer = send(&routes(), Request::get("/x").header("Host", "evil.example")).await;
+        assert_eq!((answer.status, answer.json["code"].as_str()), (400, Some("invalid_request")));
+        assert!(answer.json["detail"].as_str().unwrap().contains("CONFAB_PUBLIC_HOSTS"));
+        assert_eq!(answer.json["requestId"], answer.headers[REQUEST_ID].to_str().unwrap());
     }
 }

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use confab_common::Secret;
 use confab_common::bus::Bus;
+use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
 use confab_common::grpc::{self, Transport};
 use confab_common::process::{Process, Settings};
@@ -37,7 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 use clients::Clients;
 use config::{GatewayConfig, RealtimeConfig};
+use edge::TraceTrust;
 use edge::cors::Origins;
+use edge::hosts::Hosts;
 use realtime::forward::{self, Forward};
 use realtime::{Parts, Realtime};
 use revocations::Revocations;
@@ -98,7 +100,7 @@ impl Settings for Program {
 
     fn check(&self) -> anyhow::Result<()> {
         self.bus.check()?;
-        forward::check(&self.gateway.forward, self.bus.cluster_key.as_ref())
+        forward::check(&self.gateway.forward, self.bus.key()?.as_ref())
     }
 }
 
@@ -153,7 +155,7 @@ pub async fn start(
     message: Transport,
     file: Transport,
     bus: Bus,
-    key: Option<&Secret>,
+    key: Option<&ClusterKey>,
     process: &Process,
 ) -> anyhow::Result<Gateway> {
     LazyLock::force(&metrics::METRICS);
@@ -172,6 +174,8 @@ pub async fn start(
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
     let places = places::for_clients(config);
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
+    let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
+    let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
@@ -184,7 +188,8 @@ pub async fn start(
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
     let routes = rest::routes(app)?;
-    Ok(Gateway { routes: edge::around(routes.merge(realtime.router()), origins), realtime, places, forward: listener })
+    let routes = edge::around(routes.merge(realtime.router()), origins, hosts, trust);
+    Ok(Gateway { routes, realtime, places, forward: listener })
 }
 
 /// Runs the program until shutdown.
@@ -198,8 +203,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
     let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
     let file = grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?;
-    let (bus, key) = (program.bus.open()?, program.bus.cluster_key.as_ref());
-    let gateway = start(&program.gateway, listen, auth, room, message, file, bus, key, &process).await?;
+    let (bus, key) = (program.bus.open()?, program.bus.key()?);
+    let gateway = start(&program.gateway, listen, auth, room, message, file, bus, key.as_ref(), &process).await?;
     process.readiness.started();
     tracing::info!(%listen, "serving HTTP");
     gateway.serve(listener, &program.gateway, program.common.drain, &process).await;

@@ -35,6 +35,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use self::follower::Follower;
 use self::forward::Forward;
@@ -143,9 +144,9 @@ impl Realtime {
         forward::router(self.clone())
     }
 
-    async fn close_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<String>) {
-        while let Some(token) = revoked.recv().await {
-            for session in self.registry.of_token(&token) {
+    async fn close_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Uuid>) {
+        while let Some(session_id) = revoked.recv().await {
+            for session in self.registry.of_token(session_id) {
                 session.end("logged_out");
             }
         }

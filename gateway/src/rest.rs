@@ -21,8 +21,8 @@ use crate::problem;
 /// All routes of REST, with problems for what is none, and the documents that show them.
 ///
 /// # Errors
-/// When the document cannot be written.
-pub fn routes(app: Arc<App>) -> serde_json::Result<Router> {
+/// When the document cannot be written or a file of Swagger UI is missing.
+pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     let (operations, document) = operations().split_for_parts();
     let routes = operations.merge(docs::routes(&document)?);
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))

@@ -17,6 +17,7 @@ use confab_proto::channel::REVOCATIONS;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use uuid::Uuid;
 
 use crate::metrics::METRICS;
 use crate::pulse::Pulse;
@@ -40,8 +41,8 @@ pub struct Revocations(Arc<Inner>);
 struct Inner {
     auth: AuthServiceClient<Transport>,
     // Std locks: held for one look-up or insertion, never across an await.
-    sessions: RwLock<HashMap<String, i64>>,
-    followers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
+    sessions: RwLock<HashMap<Uuid, i64>>,
+    followers: Mutex<Vec<mpsc::UnboundedSender<Uuid>>>,
     /// When everything that there was had been read; the start before that.
     read: Mutex<Instant>,
     /// The highest number read. Held while reading, so that there is one reader at a time.
@@ -89,25 +90,25 @@ impl Revocations {
     }
 
     /// Whether this session (a token's `jti`) was revoked.
-    pub fn is_revoked(&self, session_id: &str) -> bool {
-        self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(session_id)
+    pub fn is_revoked(&self, session_id: Uuid) -> bool {
+        self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session_id)
     }
 
     /// The ids of sessions that are revoked from now on, each once. Whoever registers a socket does so first and asks
     /// [`Revocations::is_revoked`] then, so that none falls in between.
-    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<String> {
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Uuid> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.0.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         receiver
     }
 
     /// Takes a revocation that this gateway knows of itself; `expires_at_ms` is the end of the token.
-    pub fn add(&self, session_id: &str, expires_at_ms: i64) {
+    pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        if sessions.insert(session_id.to_owned(), expires_at_ms).is_none() {
+        if sessions.insert(session_id, expires_at_ms).is_none() {
             drop(sessions);
             let mut followers = self.0.followers.lock().unwrap_or_else(PoisonError::into_inner);
-            followers.retain(|follower| follower.send(session_id.to_owned()).is_ok());
+            followers.retain(|follower| follower.send(session_id).is_ok());
         }
     }
 
@@ -129,9 +130,13 @@ impl Revocations {
                 *position = 0;
                 continue;
             }
+            let mut malformed = 0_u64;
             for revocation in &page.revocations {
                 *position = revocation.number.max(*position);
-                self.add(&revocation.session_id, revocation.expires_at_ms);
+                malformed += u64::from(!self.take(revocation));
+            }
+            if malformed > 0 {
+                tracing::error!(malformed, below = *position, "auth lists revocations whose session id is no UUID; they are skipped");
             }
             if page.revocations.is_empty() || *position >= page.head {
                 *self.0.read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -143,9 +148,15 @@ impl Revocations {
     /// Takes a hint. It does not move the position: hints before it may have been lost.
     fn hear(&self, payload: &[u8]) {
         match Revocation::decode(payload) {
-            Ok(revocation) if !revocation.session_id.is_empty() => self.add(&revocation.session_id, revocation.expires_at_ms),
+            Ok(revocation) if self.take(&revocation) => {}
             _ => bus::dropped("malformed", 1),
         }
+    }
+
+    /// Adds it, or returns false when its session id is no UUID.
+    fn take(&self, revocation: &Revocation) -> bool {
+        let id = revocation.session_id.parse();
+        id.map(|id| self.add(id, revocation.expires_at_ms)).is_ok()
     }
 
     fn purge(&self) {
@@ -211,8 +222,12 @@ mod tests {
         }))
     }
 
+    fn id(number: u64) -> Uuid {
+        Uuid::from_u128(number.into())
+    }
+
     fn revocation(number: u64) -> Revocation {
-        Revocation { number, session_id: format!("s{number}"), expires_at_ms: i64::MAX }
+        Revocation { number, session_id: id(number).to_string(), expires_at_ms: i64::MAX }
     }
 
     #[tokio::test]
@@ -221,16 +236,17 @@ mod tests {
         let revocations = Revocations::start(auth(head.clone()), &bus, &process);
         process.readiness.started();
         eventually(|| process.readiness.missing().is_none()).await;
-        assert!((1..=5).all(|n| revocations.is_revoked(&format!("s{n}"))) && !revocations.is_revoked("s6"));
+        assert!((1..=5).all(|n| revocations.is_revoked(id(n))) && !revocations.is_revoked(id(6)));
 
         let mut news = revocations.subscribe();
         bus.publish(REVOCATIONS, revocation(9).encode_to_vec());
         bus.publish(REVOCATIONS, &b"garbage"[..]);
-        assert_eq!(news.recv().await.unwrap(), "s9");
+        bus.publish(REVOCATIONS, Revocation { session_id: "s8".into(), ..revocation(8) }.encode_to_vec());
+        assert_eq!(news.recv().await.unwrap(), id(9));
         // The hint came before its predecessors; those are read all the same, and it is told once.
         head.store(9, Ordering::Relaxed);
         for n in 6..=8 {
-            assert_eq!(news.recv().await.unwrap(), format!("s{n}"));
+            assert_eq!(news.recv().await.unwrap(), id(n));
         }
         revocations.catch_up().await.unwrap();
         assert!(news.try_recv().is_err());
@@ -245,15 +261,34 @@ mod tests {
         revocations.catch_up().await.unwrap();
         head.store(6, Ordering::Relaxed);
         revocations.catch_up().await.unwrap();
-        assert!(revocations.is_revoked("s5") && revocations.is_revoked("s6"));
+        assert!(revocations.is_revoked(id(5)) && revocations.is_revoked(id(6)));
+    }
+
+    #[tokio::test]
+    async fn a_malformed_id_is_skipped_and_what_follows_it_is_read() {
+        let ids = ["", "s1", "'; --", "00000000-0000-0000-0000-00000000000g", &"x".repeat(100_000)].map(str::to_owned);
+        let count = ids.len() as u64;
+        let auth = fake(move |_, body| {
+            let after = ListRevocationsRequest::decode(body).unwrap().after;
+            let listed = (after + 1..=count + 1).take(2);
+            let revocations = listed.map(|number| match ids.get(number as usize - 1) {
+                Some(session_id) => Revocation { session_id: session_id.clone(), ..revocation(number) },
+                None => revocation(number),
+            });
+            Ok(ListRevocationsResponse { revocations: revocations.collect(), head: count + 1 }.encode_to_vec())
+        });
+        let revocations = Revocations::start(AuthServiceClient::new(auth), &bus(), &Process::new());
+        revocations.catch_up().await.unwrap();
+        assert!(revocations.is_revoked(id(count + 1)));
+        assert_eq!(revocations.0.sessions.read().unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn what_has_expired_is_forgotten() {
         let revocations = Revocations::start(auth(Arc::default()), &bus(), &Process::new());
-        revocations.add("old", 1);
-        revocations.add("new", i64::MAX);
+        revocations.add(id(1), 1);
+        revocations.add(id(2), i64::MAX);
         revocations.purge();
-        assert!(!revocations.is_revoked("old") && revocations.is_revoked("new"));
+        assert!(!revocations.is_revoked(id(1)) && revocations.is_revoked(id(2)));
     }
 }

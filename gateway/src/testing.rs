@@ -46,6 +46,9 @@ pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync
     }))
 }
 
+/// The session of the test's tokens.
+pub const SESSION: Uuid = Uuid::from_u128(9);
+
 /// A bus of the test's own.
 pub fn bus() -> Bus {
     Bus::open(&"local:".into(), None).unwrap()
@@ -55,7 +58,7 @@ pub fn bus() -> Bus {
 pub fn identity() -> Identity {
     let user_id = Uuid::from_u128(7);
     let user = UserRef { id: user_id.to_string(), username: "zoë".into() };
-    Identity { user_id, user, session_id: "session".into(), expires_at: i64::MAX }
+    Identity { user_id, user, session_id: SESSION, expires_at: i64::MAX }
 }
 
 /// Waits until something is so.
@@ -95,7 +98,7 @@ pub async fn send_body(routes: &Router, request: request::Builder, body: impl In
 pub fn claims(change: serde_json::Value) -> serde_json::Value {
     let now = jsonwebtoken::get_current_timestamp();
     let mut claims: HashMap<String, serde_json::Value> = serde_json::from_value(serde_json::json!({
-        "iss": "confab", "aud": "confab", "sub": Uuid::from_u128(7).to_string(), "name": "zoë", "jti": "session",
+        "iss": "confab", "aud": "confab", "sub": Uuid::from_u128(7).to_string(), "name": "zoë", "jti": SESSION,
         "iat": now, "nbf": now, "exp": now + 60,
     }))
     .unwrap();

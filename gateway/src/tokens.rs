@@ -40,7 +40,7 @@ pub struct Identity {
     /// The user as the services want to hear of one.
     pub user: UserRef,
     /// The session that the token stands for (`jti`).
-    pub session_id: String,
+    pub session_id: Uuid,
     /// When the token ends, in seconds since the Unix epoch.
     pub expires_at: i64,
 }
@@ -49,7 +49,7 @@ pub struct Identity {
 struct Claims {
     sub: Uuid,
     name: String,
-    jti: String,
+    jti: Uuid,
     // Whole numbers alone: the library would also take a fraction.
     exp: i64,
     #[serde(rename = "nbf")]
@@ -110,7 +110,7 @@ impl Tokens {
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.0.validation).map_err(|_| refused())?.claims;
         self.0.revocations.known().await?;
-        if claims.jti.is_empty() || self.0.revocations.is_revoked(&claims.jti) {
+        if self.0.revocations.is_revoked(claims.jti) {
             return Err(refused());
         }
         let user = UserRef { id: claims.sub.to_string(), username: claims.name };

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aws_lc_rs::hmac;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::any;
-use confab_common::{Secret, grpc};
+use confab_common::cluster_key::{ClusterKey, SigningKey};
+use confab_common::grpc;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -28,11 +28,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use self::node::Nodes;
+use self::node::{Ids, Nodes};
 use self::passed::{PASSAGE, Passed};
-use self::seal::{SEAL, Sealer};
+use self::seal::{Covers, Sealer};
 use super::Realtime;
-use super::handshake::{self, Refusal};
+use super::handshake::{self, Refusal, body_of};
 use crate::address::ClientAddress;
 use crate::config::ForwardConfig;
 use crate::edge::REQUEST_ID;
@@ -63,16 +63,17 @@ struct Settings {
     listen: SocketAddr,
     /// As other gateways see it; `None`: to be found out.
     own: Option<SocketAddr>,
-    key: hmac::Key,
+    node_key: SigningKey,
+    forward_key: SigningKey,
 }
 
 impl Settings {
-    fn of(config: &ForwardConfig, key: Option<&Secret>) -> anyhow::Result<Option<Self>> {
+    fn of(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<Option<Self>> {
         let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
         let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways know one another by it")?;
         let own = config.forward_address.or((!listen.ip().is_unspecified()).then_some(listen));
-        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
-        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, key }))
+        let (node_key, forward_key) = (key.node.clone(), key.forward.clone());
+        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, node_key, forward_key }))
     }
 }
 
@@ -80,13 +81,13 @@ impl Settings {
 ///
 /// # Errors
 /// When something is.
-pub fn check(config: &ForwardConfig, key: Option<&Secret>) -> anyhow::Result<()> {
+pub fn check(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<()> {
     Settings::of(config, key).map(drop)
 }
 
 /// The way to the other gateways.
 pub struct Forward {
-    own: NodeId,
+    own: Ids,
     nodes: Arc<Nodes>,
     sealer: Sealer,
     passed: Passed,
@@ -100,8 +101,8 @@ impl Forward {
     ///
     /// # Errors
     /// When something is wrong with them, or this gateway cannot find out its address.
-    pub async fn open(config: &ForwardConfig, key: Option<&Secret>, patience: Duration) -> anyhow::Result<Option<Self>> {
-        let Some(Settings { targets, listen, own, key }) = Settings::of(config, key)? else { return Ok(None) };
+    pub async fn open(config: &ForwardConfig, key: Option<&ClusterKey>, patience: Duration) -> anyhow::Result<Option<Self>> {
+        let Some(Settings { targets, listen, own, node_key, forward_key }) = Settings::of(config, key)? else { return Ok(None) };
         let own = match own {
             Some(own) => own,
             None => own::find(&targets, listen.port()).await?,
@@ -112,25 +113,29 @@ impl Forward {
         connector.set_connect_timeout(Some(CONNECT));
         // Nothing that was sent is sent again: only a request that a dead connection had not taken yet goes over another one.
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP).build(connector);
-        let nodes = Nodes::find(targets, own, key.clone());
-        Ok(Some(Self { own: nodes.id_of(own), nodes, sealer: Sealer::new(key), passed: Passed::new(), http, patience }))
+        let nodes = Nodes::find(targets, own, node_key);
+        let (own, sealer) = (nodes.ids_of(own), Sealer::new(forward_key));
+        Ok(Some(Self { own, nodes, sealer, passed: Passed::new(), http, patience }))
     }
 
     /// The node that the ids of this gateway's sessions name.
     pub fn own(&self) -> &str {
-        self.own.as_str()
+        self.own.given_out().as_str()
     }
 
     /// The other gateway that has given out a session id.
     pub fn elsewhere(&self, sid: &str) -> Option<NodeId> {
-        NodeId::of_session(sid).filter(|node| *node != self.own)
+        NodeId::of_session(sid).filter(|node| !self.own.contain(*node))
     }
 
     /// A request to another gateway, known there as ours.
-    fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Body) -> Option<Request> {
+    fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Bytes) -> Option<Request> {
+        let target = Sealer::mark(target);
         let uri = Uri::builder().scheme("http").authority(to.1.to_string()).path_and_query(target).build().ok()?;
-        let seal = self.sealer.seal(to.0.as_str(), &method, &uri);
-        Request::builder().method(method).uri(uri).header(SEAL, seal).body(body).ok()
+        let signed = self.sealer.sign(to.0.as_str(), &method, &uri, &body);
+        let mut request = Request::builder().method(method).uri(uri).body(body.into()).ok()?;
+        *request.headers_mut() = signed;
+        Some(request)
     }
 
     /// The answer, whole; `None` when there is none in time.
@@ -165,7 +170,7 @@ impl Forward {
         let ask = async {
             let address = self.nodes.address_of(passage.node).await?;
             let target = format!("/socket.io/?sid={sid}&t={}", passage.number);
-            self.send(self.request((passage.node, address), Method::HEAD, &target, Body::empty())?).await
+            self.send(self.request((passage.node, address), Method::HEAD, &target, Bytes::new())?).await
         };
         let answer = timeout(SETTLES_WITHIN * 2, ask).await.ok().flatten();
         match answer.map(|(answer, _)| answer.status()) {
@@ -194,6 +199,13 @@ pub async fn pass(
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let is_poll = head.method == Method::GET && !head.headers.contains_key(UPGRADE);
+    // The signature covers the body. An empty one is malformed and ends the session, as one that is too large or too slow does.
+    let (body, refusal) = match head.method {
+        Method::POST => {
+            body_of(body, edge.config.max_packet).await.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
+        }
+        _ => (Bytes::new(), None),
+    };
     let mut onward = forward.request((node, address), head.method, target, body).ok_or(Refusal::BadRequest)?;
     for name in PASSED_ON {
         if let Some(value) = head.headers.get(&name) {
@@ -203,7 +215,7 @@ pub async fn pass(
     if let Some(Ok(address)) = head.extensions.get().map(|address: &ClientAddress| HeaderValue::try_from(address.to_string())) {
         onward.headers_mut().insert(FORWARDED_FOR, address);
     }
-    let passage = forward.passed.next(forward.own);
+    let passage = forward.passed.next(*forward.own.given_out());
     onward.headers_mut().insert(PASSAGE, passage.header());
     let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
     let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
@@ -211,6 +223,9 @@ pub async fn pass(
         forward.passed.answered(sid, passage, own).await;
     }
     METRICS.forwarded.increment(1);
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (edge, sid) = (edge.clone(), Box::<str>::from(sid));
         edge.connections.clone().spawn(async move {
@@ -240,7 +255,7 @@ async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, 
     let target = format!("/socket.io/?sid={sid}");
     let tell = async {
         let forward = edge.forward.as_ref()?;
-        forward.send(forward.request(to, Method::DELETE, &target, Body::empty())?).await.map(drop)
+        forward.send(forward.request(to, Method::DELETE, &target, Bytes::new())?).await.map(drop)
     };
     let told = async { tokio::join!(tell, passing).1 };
     timeout(AFTER_TOLD, told).await.ok()
@@ -254,13 +269,24 @@ pub fn router(edge: Arc<Realtime>) -> Router {
 }
 
 async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next: Next) -> Response<Body> {
-    let seal = request.headers().get(SEAL);
-    let known = |forward: &Forward| forward.sealer.knows(seal, forward.own.as_str(), request.method(), request.uri());
-    if !edge.forward.as_ref().is_some_and(known) {
+    let (head, body) = request.into_parts();
+    let signed = async |forward: &Forward| {
+        let covers = forward.sealer.verify(&head, forward.own()).await?;
+        if covers == Covers::Head {
+            return Some(body);
+        }
+        let body = body_of(body, edge.config.max_packet).await.ok()?;
+        covers.is_of(&body).then(|| body.into())
+    };
+    let body = match &edge.forward {
+        Some(forward) => signed(forward).await,
+        None => None,
+    };
+    let Some(body) = body else {
         METRICS.forward_refused.increment(1);
         return (StatusCode::FORBIDDEN, [(CONNECTION, "close")]).into_response();
-    }
-    next.run(request).await
+    };
+    next.run(Request::from_parts(head, body)).await
 }
 
 #[cfg(test)]

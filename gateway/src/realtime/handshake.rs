@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::header::{
-    AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use axum::http::header::{AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -25,6 +23,7 @@ use super::packet::{Frame, Malformed};
 use super::polling::{self, Way};
 use super::session::{Session, Transport};
 use super::websocket;
+use crate::edge::hosts::{self, Host};
 use crate::server::Place;
 
 /// How long a payload may take to arrive.
@@ -115,7 +114,7 @@ pub fn router(edge: Arc<Realtime>) -> Router {
 
 async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
     let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
-    if !allowed(&edge, request.headers()) {
+    if !allowed(&edge, &request) {
         return Err(Refusal::Forbidden);
     }
     let websocket = parameters.websocket()?;
@@ -189,29 +188,29 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
             if !polled {
                 return Err(Refusal::BadRequest);
             }
-            let most = polling::max_payload(session.edge.config.max_packet);
-            match timeout(ARRIVES_WITHIN, to_bytes(request.into_body(), most)).await {
-                Ok(Ok(body)) => polling::receive(session, body).await,
-                Ok(Err(_)) => {
-                    session.finish();
-                    Err(Refusal::too_large())
-                }
-                Err(_) => {
-                    session.finish();
-                    Err(Refusal::BadRequest)
-                }
-            }
+            let body = body_of(request.into_body(), session.edge.config.max_packet).await;
+            let body = body.inspect_err(|_| session.finish())?;
+            polling::receive(session, body).await
         }
         _ => Err(Refusal::BadMethod),
     }
 }
 
+/// A payload, whole.
+pub(super) async fn body_of(body: Body, max_packet: usize) -> Result<Bytes, Refusal> {
+    match timeout(ARRIVES_WITHIN, to_bytes(body, polling::max_payload(max_packet))).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(Refusal::too_large()),
+        Err(_) => Err(Refusal::BadRequest),
+    }
+}
+
 /// A page may connect from its own host or from an allowed origin; what is no browser sends no origin.
-fn allowed(edge: &Realtime, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    (own.is_some() && own == host) || edge.origins.allows(origin)
+fn allowed(edge: &Realtime, request: &Request) -> bool {
+    let Some(origin) = request.headers().get(ORIGIN) else { return true };
+    let own = hosts::of(request.uri(), request.headers());
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).and_then(|(_, host)| Host::parse(host));
+    (own.is_some() && own == page) || edge.origins.allows(origin)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Box<str>> {

@@ -42,7 +42,7 @@ impl Realtime {
         }
         for session in self.registry.all() {
             // They are told of, too, but perhaps later than the others are written.
-            if session.socket.identity().is_some_and(|identity| self.revocations.is_revoked(&identity.session_id)) {
+            if session.socket.identity().is_some_and(|identity| self.revocations.is_revoked(identity.session_id)) {
                 session.end("logged_out");
             }
         }

@@ -20,7 +20,7 @@ pub struct Registry {
 #[derive(Default)]
 struct Sessions {
     by_sid: HashMap<Box<str>, Arc<Session>>,
-    by_token: HashMap<String, Vec<Arc<Session>>>,
+    by_token: HashMap<Uuid, Vec<Arc<Session>>>,
     per_user: HashMap<Uuid, usize>,
 }
 
@@ -82,14 +82,14 @@ impl Registry {
                 return Err(NotSignedIn::TooMany);
             }
             *count += 1;
-            sessions.by_token.entry(identity.session_id.clone()).or_default().push(session.clone());
+            sessions.by_token.entry(identity.session_id).or_default().push(session.clone());
         }
         if is_revoked() { Err(NotSignedIn::Revoked) } else { Ok(()) }
     }
 
     /// The sessions that connected with that token.
-    pub fn of_token(&self, token: &str) -> Vec<Arc<Session>> {
-        self.lock().by_token.get(token).cloned().unwrap_or_default()
+    pub fn of_token(&self, session_id: Uuid) -> Vec<Arc<Session>> {
+        self.lock().by_token.get(&session_id).cloned().unwrap_or_default()
     }
 
     /// Forgets a session, and its sign-in if it had one. Doing it again is harmless.
@@ -123,7 +123,7 @@ mod tests {
         let (world, identity) = (World::new(bus()).await, identity());
         let registry = &world.edge.registry;
         let [session, other] = [(); 2].map(|()| world.client().session);
-        let found = || registry.of_token(&identity.session_id).len();
+        let found = || registry.of_token(identity.session_id).len();
         let is_revoked = || {
             assert_eq!(found(), 1);
             true

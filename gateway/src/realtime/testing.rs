@@ -23,7 +23,7 @@ use crate::edge::cors::Origins;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
-use crate::testing::{claims, eventually, fake};
+use crate::testing::{SESSION, claims, eventually, fake};
 use crate::tokens::Tokens;
 use crate::tokens::tests::signed;
 
@@ -153,7 +153,7 @@ impl World {
             ("ListRevocations", AWAY) => Err(Error::new(Code::Unavailable, "not now")),
             ("ListRevocations", head) => {
                 let after = ListRevocationsRequest::decode(body).unwrap().after;
-                let revocation = |number| Revocation { number, session_id: "session".into(), expires_at_ms: i64::MAX };
+                let revocation = |number| Revocation { number, session_id: SESSION.to_string(), expires_at_ms: i64::MAX };
                 Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }.encode_to_vec())
             }
             _ => services::auth(method, body),

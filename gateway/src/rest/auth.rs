@@ -104,10 +104,10 @@ async fn login(State(app): State<Arc<App>>, address: ClientAddress, Json(given):
 )]
 async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
-    let logout = LogoutRequest { session_id: caller.session_id.clone(), user_id: caller.user.id, expires_at_ms };
+    let logout = LogoutRequest { session_id: caller.session_id.to_string(), user_id: caller.user.id, expires_at_ms };
     app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
     // Here at once; the other gateways hear of it.
-    app.revocations.add(&caller.session_id, expires_at_ms);
+    app.revocations.add(caller.session_id, expires_at_ms);
     Ok(Answer(Done { ok: true }).into_response())
 }
 

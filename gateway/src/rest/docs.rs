@@ -1,18 +1,23 @@
 //! The document of this API at `/openapi.json`, and Swagger UI over it at `/docs`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
+use anyhow::Context;
 use axum::Router;
-use axum::extract::Path;
-use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY,
+};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use confab_common::Error;
+use confab_common::{Error, Result};
 use flate2::read::GzDecoder;
+use tokio::sync::OnceCell;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
@@ -26,21 +31,25 @@ const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub(super) fn routes(document: &OpenApi) -> serde_json::Result<Router<Arc<App>>> {
+/// The files of Swagger UI that its page loads.
+const FILES: [&str; 8] = [
+    "index.html",
+    "index.css",
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js",
+    "swagger-initializer.js",
+    "favicon-16x16.png",
+    "favicon-32x32.png",
+];
+
+pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     let document = Bytes::from(text(document)?);
-    // Relative, so that it works below a path of a proxy too.
-    let settings = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
-    let settings = Arc::new(settings);
-    let file = move |path: Option<Path<String>>, headers: HeaderMap| async move {
-        file(path.as_ref().map_or("", |Path(path)| path.as_str()), settings, takes_gzip(&headers))
-    };
     let document = get(|| async move { ([(CONTENT_TYPE, "application/json"), CACHED], document) });
     let to_page = get(|| async { (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "docs/")]) });
-    Ok(Router::new()
-        .route("/openapi.json", document)
-        .route("/docs", to_page)
-        .route("/docs/", get(file.clone()))
-        .route("/docs/{*file}", get(file)))
+    let assets =
+        Router::new().route("/docs/", get(serve)).route("/docs/{*file}", get(serve)).with_state::<Arc<App>>(Arc::new(Assets::new()?));
+    Ok(Router::new().route("/openapi.json", document).route("/docs", to_page).merge(assets))
 }
 
 /// The document as it is served, and kept in `docs/openapi.json`.
@@ -48,22 +57,81 @@ pub(super) fn text(document: &OpenApi) -> serde_json::Result<String> {
     document.to_pretty_json().map(|text| text + "\n")
 }
 
-/// A file of Swagger UI. Most are kept compressed.
-fn file(path: &str, settings: Arc<Config<'static>>, gzip: bool) -> Result<Response, Problem> {
-    let file = utoipa_swagger_ui::serve(path, settings).map_err(Error::internal)?;
-    let file = file.ok_or_else(|| Error::not_found("route"))?;
-    let bytes = match file.bytes {
-        compressed if file.gzpipped && !gzip => {
-            let mut bytes = Vec::new();
-            GzDecoder::new(&*compressed).read_to_end(&mut bytes).map_err(Error::internal)?;
-            bytes.into()
-        }
-        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        Cow::Owned(bytes) => bytes.into(),
+async fn serve(
+    State(assets): State<Arc<Assets>>,
+    path: Option<Path<String>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let name = path.as_ref().map_or("index.html", |Path(path)| path.as_str());
+    let asset = assets.0.get(name).ok_or_else(|| Error::not_found("route"))?;
+    let gzip = asset.gzip.as_ref().filter(|_| takes_gzip(&headers));
+    let body = match gzip {
+        _ if method == Method::HEAD => Bytes::new(),
+        Some(gzip) => gzip.clone(),
+        None => asset.plain().await?,
     };
-    let encoding = (file.gzpipped && gzip).then_some([(CONTENT_ENCODING, "gzip")]);
-    let headers = [(VARY, "accept-encoding"), (CONTENT_TYPE, &*file.content_type), CACHED, (CONTENT_SECURITY_POLICY, POLICY)];
-    Ok((encoding, headers, bytes).into_response())
+    let length = gzip.map_or(asset.size, Bytes::len);
+    let encoding = gzip.map(|_| [(CONTENT_ENCODING, "gzip")]);
+    let headers = [(VARY, "accept-encoding"), (CONTENT_TYPE, &*asset.content_type), CACHED, (CONTENT_SECURITY_POLICY, POLICY)];
+    Ok((encoding, headers, [(CONTENT_LENGTH, length)], body).into_response())
+}
+
+/// The files of Swagger UI by name.
+struct Assets(HashMap<&'static str, Asset>);
+
+/// A file of Swagger UI. Most are in the program in compressed form.
+struct Asset {
+    content_type: String,
+    gzip: Option<Bytes>,
+    /// Filled by the first client that does not accept gzip.
+    plain: OnceCell<Bytes>,
+    /// Bytes of the plain form.
+    size: usize,
+}
+
+impl Assets {
+    fn new() -> anyhow::Result<Self> {
+        // Relative, so that it works below a path of a proxy too.
+        let settings = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
+        let settings = Arc::new(settings);
+        FILES.into_iter().map(|name| Ok((name, Asset::read(name, settings.clone())?))).collect::<anyhow::Result<_>>().map(Self)
+    }
+}
+
+impl Asset {
+    fn read(name: &str, settings: Arc<Config<'static>>) -> anyhow::Result<Self> {
+        let file = utoipa_swagger_ui::serve(name, settings).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        let file = file.with_context(|| format!("Swagger UI has no file {name}"))?;
+        let bytes = match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        let (gzip, plain, size) = if file.gzpipped {
+            // RFC 1952: the last four bytes are the size of what was compressed.
+            let size = bytes.last_chunk().map_or(0, |size| u32::from_le_bytes(*size));
+            (Some(bytes), OnceCell::new(), size as usize)
+        } else {
+            let size = bytes.len();
+            (None, OnceCell::new_with(Some(bytes)), size)
+        };
+        Ok(Self { content_type: file.content_type, gzip, plain, size })
+    }
+
+    /// The plain form. It is inflated once, on a blocking thread, and kept.
+    async fn plain(&self) -> Result<Bytes> {
+        let inflate = async || {
+            let gzip = self.gzip.clone().unwrap_or_default();
+            tokio::task::spawn_blocking(move || inflate(&gzip)).await.map_err(Error::internal)?.map_err(Error::internal)
+        };
+        self.plain.get_or_try_init(inflate).await.cloned()
+    }
+}
+
+fn inflate(gzip: &[u8]) -> std::io::Result<Bytes> {
+    let mut plain = Vec::new();
+    GzDecoder::new(gzip).read_to_end(&mut plain)?;
+    Ok(plain.into())
 }
 
 /// Whether a client says that it can read gzip (RFC 9110, section 12.5.3).
@@ -108,12 +176,67 @@ mod tests {
             assert_eq!((answer.status, &answer.headers[CONTENT_TYPE]), (200, &kind.parse().unwrap()), "{file}");
             assert!(answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().contains("script-src 'self';"));
         }
-        let bundle = async |accepts: &str| send(&routes, Request::get("/docs/swagger-ui-bundle.js").header(ACCEPT_ENCODING, accepts)).await;
-        let (plain, packed) = (bundle("identity").await, bundle("br, gzip").await);
-        assert_eq!((plain.headers.get(CONTENT_ENCODING), &packed.headers[CONTENT_ENCODING]), (None, &"gzip".parse().unwrap()));
-        assert!(plain.bytes.starts_with(b"/*!") && packed.bytes.len() < plain.bytes.len() / 2);
-        assert!([&plain, &packed].iter().all(|answer| answer.headers[VARY] == "accept-encoding"));
         assert_eq!(problem(&send(&routes, Request::get("/docs/x")).await), (404, "not_found"));
         assert_eq!(problem(&send(&routes, Request::post("/openapi.json")).await), (405, "method_not_allowed"));
+    }
+
+    #[tokio::test]
+    async fn each_file_has_both_forms_and_head_says_the_length_of_the_form_that_get_would_send() {
+        let routes = gateway_with(&[], &Files::default()).await;
+        for name in FILES {
+            let mut plain = None;
+            for accepts in ["identity", "br, gzip"] {
+                let ask = |method| Request::builder().method(method).uri(format!("/docs/{name}")).header(ACCEPT_ENCODING, accepts);
+                let (head, whole) = (send(&routes, ask(Method::HEAD)).await, send(&routes, ask(Method::GET)).await);
+                assert_eq!(whole.headers[CONTENT_LENGTH], whole.bytes.len().to_string(), "{name}");
+                assert_eq!((head.status, head.bytes.len()), (200, 0), "{name}");
+                for header in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, VARY] {
+                    assert_eq!(head.headers.get(&header), whole.headers.get(&header), "{name} {header}");
+                }
+                assert_eq!(whole.headers[VARY], "accept-encoding");
+                let bytes = match whole.headers.get(CONTENT_ENCODING) {
+                    Some(_) => inflate(&whole.bytes).unwrap(),
+                    None => whole.bytes,
+                };
+                assert!(bytes == *plain.get_or_insert_with(|| bytes.clone()), "{name}");
+            }
+        }
+        let bundle = send(&routes, Request::get("/docs/swagger-ui-bundle.js").header(ACCEPT_ENCODING, "gzip")).await;
+        assert_eq!(bundle.headers[CONTENT_ENCODING], "gzip");
+        assert!(bundle.bytes.len() < 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn the_page_loads_nothing_that_is_not_served() {
+        let routes = gateway_with(&[], &Files::default()).await;
+        let page = String::from_utf8(send(&routes, Request::get("/docs/")).await.bytes.to_vec()).unwrap();
+        let named = page.split(['"', '\'']).filter(|text| text.starts_with("./") || FILES.contains(text)).collect::<Vec<_>>();
+        assert!(named.len() >= 7, "{named:?}");
+        for name in named {
+            assert_eq!(send(&routes, Request::get(format!("/docs/{}", name.trim_start_matches("./")))).await.status, 200, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_inflated_once_and_not_at_all_for_head() {
+        let assets = Arc::new(Assets::new().unwrap());
+        let ask = async |method: Method, accepts: &'static str| {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]);
+            let path = Some(Path("swagger-ui-bundle.js".to_owned()));
+            let answer = serve(State(assets.clone()), path, method, headers).await.unwrap();
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap()
+        };
+        let bundle = &assets.0["swagger-ui-bundle.js"];
+        for accepts in ["identity", "gzip"] {
+            assert!(ask(Method::HEAD, accepts).await.is_empty());
+        }
+        let packed = ask(Method::GET, "gzip").await;
+        assert_eq!(packed.as_ptr(), bundle.gzip.as_ref().unwrap().as_ptr());
+        assert!(bundle.plain.get().is_none());
+
+        let first = ask(Method::GET, "identity").await;
+        assert!(first.starts_with(b"/*!"));
+        // The same bytes in memory, not a second copy.
+        assert_eq!(ask(Method::GET, "").await.as_ptr(), first.as_ptr());
     }
 }

@@ -5,6 +5,7 @@ mod disposition;
 mod download;
 mod multipart;
 mod range;
+mod served;
 mod upload;
 
 use std::sync::Arc;

@@ -1,5 +1,9 @@
+use axum::body::Body;
 use axum::http::Request;
-use axum::http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION,
+};
+use axum::middleware::map_request;
 use clap::Parser;
 use confab_common::grpc::Transport;
 use confab_common::process::Process;
@@ -35,7 +39,10 @@ pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let routes = crate::start(&config, listen, auth, room, message, file, bus(), None, &process).await.unwrap().routes;
     process.readiness.started();
     eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))).await;
-    routes
+    routes.layer(map_request(|mut request: Request<Body>| async move {
+        request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+        request
+    }))
 }
 
 pub(super) fn authorized(request: http::request::Builder) -> http::request::Builder {

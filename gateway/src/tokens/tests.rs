@@ -65,7 +65,7 @@ async fn a_good_token_says_who_it_is() {
     let claims = claims(json!({}));
     for seed in [1, 2] {
         let known = tokens.verify(&signed(seed, &claims)).await.unwrap();
-        assert_eq!((known.user, known.session_id.as_str()), (identity().user, "session"));
+        assert_eq!((known.user, known.session_id), (identity().user, identity().session_id));
         assert_eq!(known.expires_at, claims["exp"].as_i64().unwrap());
     }
 }
@@ -109,7 +109,7 @@ async fn nobody_is_believed_before_it_is_known_who_logged_out_during_a_pause() {
     assert_eq!(code(&tokens, &good).await, Some(Code::Unavailable));
     let (answer, ()) = tokio::join!(code(&tokens, &good), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        tokens.0.revocations.add("session", i64::MAX);
+        tokens.0.revocations.add(identity().session_id, i64::MAX);
         assert!(pulse.resume(crate::pulse::now()));
     });
     assert_eq!(answer, Some(Code::Unauthorized));
@@ -157,7 +157,7 @@ async fn a_revoked_session_is_refused() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let token = signed(1, &claims(json!({})));
     assert_eq!(code(&tokens, &token).await, None);
-    tokens.0.revocations.add("session", i64::MAX);
+    tokens.0.revocations.add(identity().session_id, i64::MAX);
     assert_eq!(code(&tokens, &token).await, Some(Code::Unauthorized));
 }
 

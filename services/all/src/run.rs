@@ -52,8 +52,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     };
     file_binder.bind(to_file.clone());
 
-    let key = parts.bus.cluster_key.as_ref();
-    let edge = confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus.clone(), key, &process).await?;
+    let key = parts.bus.key()?;
+    let edge =
+        confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus.clone(), key.as_ref(), &process).await?;
     process.readiness.started();
     tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
     if parts.keeps_here(&storage)? {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::password::{self, Passwords};
 use crate::publish::Publisher;
 use crate::store::{Revocations, Store, User};
-use crate::token::{Token, Tokens};
+use crate::token::{LIFE, Token, Tokens};
 use crate::turns::Ticket;
 
 /// Most revocations in one answer.
@@ -94,7 +94,8 @@ impl Accounts {
         }
     }
 
-    /// Revokes a session for good and tells everybody. Repeating it tells them again.
+    /// Revokes a session for good and tells everybody. Repeating it tells them again. No token lives longer than
+    /// [`LIFE`], so a revocation with a later expiry is kept only for that long.
     ///
     /// # Errors
     /// `invalid_request` when the expiry is missing.
@@ -102,6 +103,8 @@ impl Accounts {
         if expires_at_ms <= 0 {
             return Err(Error::field("expiresAtMs", "must be the token's expiry"));
         }
+        let latest = now_ms().saturating_add(LIFE.end().as_millis() as i64);
+        let expires_at_ms = expires_at_ms.min(latest);
         let revocation = self.store.revoke(session_id, user_id, expires_at_ms).await?;
         self.publisher.revoked(revocation);
         Ok(())
@@ -172,7 +175,7 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
 fn within_bounds(username: &str, password: &str) -> Result<()> {
     let fields = [("username", username.len()), ("password", password.len())];
     match fields.iter().find(|(_, bytes)| *bytes > MAX_TYPED) {
-        Some((field, _)) => Err(Error::field(*field, format!("must be at most {MAX_TYPED} bytes"))),
+        Some((field, _)) => Err(Error::field(field, format!("must be at most {MAX_TYPED} bytes"))),
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use confab_auth::AuthConfig;
 use confab_common::bus::{Bus, Notice};
@@ -24,6 +24,10 @@ type Client = AuthServiceClient<Transport>;
 /// A call with a deadline that a busy machine keeps: hashing is slow by design.
 fn call<T>(message: T) -> tonic::Request<T> {
     confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn bus() -> Bus {
@@ -141,8 +145,9 @@ async fn a_logout_is_announced_and_kept_over_a_restart() {
     subscriptions.subscribe(channel::REVOCATIONS).await;
     let (mut client, process) = start(data_dir.clone(), bus.clone()).await;
     let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
-    let request = LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms: i64::MAX };
-    let revocation = Revocation { number: 1, session_id, expires_at_ms: i64::MAX };
+    let expires_at_ms = now_ms() + 3_600_000;
+    let request = LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms };
+    let revocation = Revocation { number: 1, session_id, expires_at_ms };
     for _ in 0..2 {
         client.logout(call(request.clone())).await.unwrap();
         let payload = loop {
@@ -168,6 +173,22 @@ async fn a_logout_is_announced_and_kept_over_a_restart() {
     let page = client.list_revocations(call(ListRevocationsRequest { after: 0, limit: 0 })).await.unwrap().into_inner();
     assert_eq!(page, ListRevocationsResponse { revocations: vec![revocation], head: 1 });
     assert_eq!(client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner(), jwks, "the same key");
+}
+
+#[tokio::test]
+async fn no_revocation_outlives_the_longest_token() {
+    const LONGEST: i64 = 8760 * 3_600_000;
+    let (mut client, _process) = start(directory(), bus()).await;
+    let before = now_ms();
+    for expires_at_ms in [1 << 62, i64::MAX, before + 2 * LONGEST, before + LONGEST / 2] {
+        let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+        client.logout(call(LogoutRequest { session_id, user_id, expires_at_ms })).await.unwrap();
+    }
+    let after = now_ms();
+    let page = client.list_revocations(call(ListRevocationsRequest { after: 0, limit: 0 })).await.unwrap().into_inner();
+    let expiries = page.revocations.iter().map(|revocation| revocation.expires_at_ms).collect::<Vec<_>>();
+    assert_eq!((expiries.len(), expiries[3]), (4, before + LONGEST / 2));
+    assert!(expiries[..3].iter().all(|expiry| (before + LONGEST..=after + LONGEST).contains(expiry)), "{expiries:?}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::Secret;
+use crate::cluster_key::SigningKey;
 use crate::metrics::BUS;
 
 /// Largest payload that is published or taken, in bytes.
@@ -72,7 +73,7 @@ impl Bus {
     ///
     /// # Errors
     /// When the URL is none of these. A Redis that is not there yet is no error.
-    pub fn open(url: &Secret, key: Option<&Secret>) -> anyhow::Result<Self> {
+    pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
         Ok(match client(url)? {
             None => Self(Arc::new(local::Local::default())),

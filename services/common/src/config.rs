@@ -27,6 +27,7 @@ pub const KNOWN: &[&str] = &[
     "FORWARD_LISTEN",
     "GATEWAY_URL",
     "GRPC_REFLECTION",
+    "INSECURE_BUS",
     "LISTEN",
     "LOG",
     "LOG_FORMAT",
@@ -48,6 +49,7 @@ pub const KNOWN: &[&str] = &[
     "PING_INTERVAL",
     "PING_TIMEOUT",
     "POSTGRES_CONNECTIONS",
+    "PUBLIC_HOSTS",
     "REQUEST_TIMEOUT",
     "ROOM_STORE",
     "ROOM_URL",
@@ -59,6 +61,7 @@ pub const KNOWN: &[&str] = &[
     "SWEEP_EVERY",
     "TOKEN_TTL",
     "TRUSTED_PROXIES",
+    "TRUST_TRACEPARENT",
     "UPLOAD_MEMORY",
 ];
 

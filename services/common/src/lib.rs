@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bus;
+pub mod cluster_key;
 pub mod config;
 pub mod cursor;
 pub mod error;

@@ -7,15 +7,13 @@ use anyhow::{bail, ensure};
 
 use crate::Secret;
 use crate::bus::Bus;
+use crate::cluster_key::ClusterKey;
 use crate::config::Migrate;
 use crate::pg::PostgresConfig;
 use crate::process::Process;
 
 /// How long a command that runs once waits for a store that is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a key that signs must have, in bytes: fewer can be guessed.
-const SHORTEST_KEY: usize = 16;
 
 /// Settings of whoever has a store.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,32 +57,53 @@ pub struct BusConfig {
     /// The bus, which tells others at once of what is new: `local:`, or `redis://…` or `rediss://…` to join several processes
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
-    /// Signs what goes over the bus and from gateway to gateway; the same for every program of a cluster. Set it whenever the
-    /// bus is Redis: `openssl rand -base64 32`
+    /// Signs what goes over the bus and from gateway to gateway; the same for every program of a cluster, and required when
+    /// the bus is Redis: at least 32 random bytes in base64 or hexadecimal, `openssl rand -base64 32`
     #[arg(long, env = "CONFAB_CLUSTER_KEY", hide_env_values = true, value_name = "SECRET")]
     pub cluster_key: Option<Secret>,
+    /// Whether Redis may be the bus without CONFAB_CLUSTER_KEY: any program that reaches Redis can then forge messages and logouts
+    #[arg(long, env = "CONFAB_INSECURE_BUS", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub insecure_bus: bool,
 }
 
 impl BusConfig {
     /// Finds out whether [`BusConfig::open`] would fail.
     ///
     /// # Errors
-    /// When the URL is wrong or the key too short.
+    /// When the URL or the key is wrong, or the bus is Redis and there is no key.
     pub fn check(&self) -> anyhow::Result<()> {
-        let long = self.cluster_key.as_ref().is_none_or(|key| key.expose().len() >= SHORTEST_KEY);
-        ensure!(long, "CONFAB_CLUSTER_KEY must have at least {SHORTEST_KEY} characters; `openssl rand -base64 32` makes one");
-        Bus::check(&self.bus)
+        Bus::check(&self.bus)?;
+        ensure!(
+            self.key()?.is_some() || self.is_local() || self.insecure_bus,
+            "CONFAB_CLUSTER_KEY is not set, but CONFAB_BUS is Redis: any program that reaches it could forge messages and logouts. Set it to \
+             the same key in every program (`openssl rand -base64 32` makes one), or set CONFAB_INSECURE_BUS=true"
+        );
+        Ok(())
+    }
+
+    /// The cluster's key, if it is set.
+    ///
+    /// # Errors
+    /// When it is malformed, short or not random.
+    pub fn key(&self) -> anyhow::Result<Option<ClusterKey>> {
+        self.cluster_key.as_ref().map(ClusterKey::parse).transpose()
     }
 
     /// The bus at that URL.
     ///
     /// # Errors
-    /// When the URL is wrong.
+    /// When a setting is wrong.
     pub fn open(&self) -> anyhow::Result<Bus> {
-        if self.cluster_key.is_none() && self.bus.expose() != "local:" {
-            tracing::warn!("CONFAB_CLUSTER_KEY is not set: whoever reaches the bus can forge what goes over it");
+        self.check()?;
+        let key = self.key()?;
+        if key.is_none() && !self.is_local() {
+            tracing::warn!("CONFAB_INSECURE_BUS=true: any program that reaches the bus can forge messages and logouts");
         }
-        Bus::open(&self.bus, self.cluster_key.as_ref())
+        Bus::open(&self.bus, key.as_ref().map(|key| &key.bus))
+    }
+
+    fn is_local(&self) -> bool {
+        self.bus.expose() == "local:"
     }
 }
 
@@ -121,13 +140,34 @@ impl StoreUrl {
 mod tests {
     use super::*;
 
+    const KEY: &str = "3q2+7wECAwT1bRz9q/0tYp8KXw5cHk2mVnL0aGZkQjE=";
+
+    fn config(bus: &str, key: Option<&str>, insecure_bus: bool) -> BusConfig {
+        BusConfig { bus: bus.into(), cluster_key: key.map(Secret::from), insecure_bus }
+    }
+
     #[test]
-    fn a_key_that_can_be_guessed_is_refused() {
-        let config = |key: Option<&str>| BusConfig { bus: "local:".into(), cluster_key: key.map(Secret::from) };
-        assert!(config(None).check().is_ok() && config(Some("0123456789abcdef")).check().is_ok());
-        for short in ["", "hunter2", "0123456789abcde"] {
-            let error = config(Some(short)).check().unwrap_err().to_string();
-            assert!(error.starts_with("CONFAB_CLUSTER_KEY must have") && (short.is_empty() || !error.contains(short)), "{error}");
+    fn redis_needs_a_key_unless_told_otherwise() {
+        for redis in ["redis://localhost", "rediss://u:hunter2@localhost:6380"] {
+            let error = config(redis, None, false).check().unwrap_err().to_string();
+            assert!(error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"), "{error}");
+            assert!(config(redis, None, false).open().is_err());
+            assert!(config(redis, Some(KEY), false).check().is_ok() && config(redis, None, true).check().is_ok());
+        }
+        assert!(config("local:", None, false).check().is_ok());
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_refused_on_any_bus() {
+        for insecure in [false, true] {
+            for bus in ["local:", "redis://localhost"] {
+                for bad in ["", "hunter2", "0123456789abcdef"] {
+                    let config = config(bus, Some(bad), insecure);
+                    for error in [config.check().unwrap_err(), config.open().err().unwrap()] {
+                        assert!(error.to_string().starts_with("CONFAB_CLUSTER_KEY must be at least 32 random bytes"), "{error}");
+                    }
+                }
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use tower::service_fn;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 
 use crate::Secret;
+use crate::cluster_key::ClusterKey;
 use crate::grpc::{Call, Transport};
 
 pub use leaving::leave_in_silence;
@@ -58,6 +59,16 @@ pub async fn database() -> Secret {
 /// When `TEST_REDIS_URL` is not set.
 pub fn redis() -> Secret {
     Secret::from(variable("TEST_REDIS_URL"))
+}
+
+/// A cluster's key; the same text makes the same key.
+///
+/// # Panics
+/// Never: a digest is random enough.
+pub fn cluster_key(text: &str) -> ClusterKey {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    ClusterKey::parse(&Secret::from(hex)).expect("a key of 32 bytes")
 }
 
 /// The test run's S3 store.

@@ -17,6 +17,9 @@ use crate::store::{Body, Draft, File, Kind, client_id};
 const MAX_DATA: usize = 64 * 1024;
 /// Most bytes of names that other services give: a sender's, an event's, a file's.
 const MAX_NAME: usize = 256;
+/// The room events that there are. [`ROOM_DELETED`] alone closes its room.
+const ROOM_EVENTS: [&str; 4] = ["memberJoined", "memberLeft", "roomUpdated", ROOM_DELETED];
+const ROOM_DELETED: &str = "roomDeleted";
 /// Hexadecimal digits of a SHA-256.
 const SHA256: usize = 64;
 /// How long a caller waits who does not say.
@@ -76,7 +79,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     }
     let says_nothing_else = kind == Kind::Message && new.file_ids.is_empty();
     within("content", &new.content, usize::from(says_nothing_else), MAX_CONTENT)?;
-    within("event", &new.event, usize::from(kind == Kind::System), MAX_NAME)?;
+    check_event(kind, &new.event, new.closes_room)?;
     within("data", &new.data, 0, MAX_DATA)?;
     count("fileIds", new.file_ids.len(), 0, if kind == Kind::Message { MAX_FILES } else { 0 })?;
     let file_ids = new.file_ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
@@ -93,12 +96,24 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         sender,
         client_id: client_id(new.client_message_id.as_deref(), id),
         body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
-        closes_room: new.closes_room && kind == Kind::System,
+        closes_room: new.closes_room,
     };
     Ok(Checked {
         pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) },
         file_ids,
     })
+}
+
+/// A room event has one of the known names, and nothing else has a name or closes a room.
+fn check_event(kind: Kind, event: &str, closes_room: bool) -> Result<()> {
+    let known = if kind == Kind::System { ROOM_EVENTS.contains(&event) } else { event.is_empty() };
+    if !known {
+        return Err(Error::field("event", format!("must be one of {} in a system event, and empty in others", ROOM_EVENTS.join(", "))));
+    }
+    if closes_room && event != ROOM_DELETED {
+        return Err(Error::field("closesRoom", format!("must be false in all events but {ROOM_DELETED}")));
+    }
+    Ok(())
 }
 
 fn check_file(file: &File) -> Result<()> {

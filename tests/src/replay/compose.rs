@@ -94,7 +94,7 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
 
 /// The gateways, which the balancer's settings lead to, when its published port is theirs.
 fn door(balancer: &Value) -> anyhow::Result<(String, u16)> {
-    ensure!(strings(&balancer["ports"])? == ["8080:8080"], "README leads to 8080");
+    ensure!(strings(&balancer["ports"])? == ["127.0.0.1:8080:8080"], "README leads to 8080 on this machine");
     let settings = fs::read_to_string(root().join("deploy/nginx/nginx.conf"))?;
     let server = settings.lines().find_map(|line| line.trim().strip_prefix("server ")?.split_whitespace().next()?.split_once(':'));
     let (name, port) = server.context("the balancer leads to a server")?;

@@ -12,6 +12,7 @@ mod following;
 mod grpc;
 mod healthcheck;
 mod history;
+mod hosts;
 mod leaving;
 mod metrics;
 mod moving;

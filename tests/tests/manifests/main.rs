@@ -24,7 +24,7 @@ fn made_secrets() -> String {
         ("ROOM_DB_PASSWORD", "r"),
         ("MESSAGE_DB_PASSWORD", "m"),
         ("FILE_DB_PASSWORD", "f"),
-        ("CONFAB_CLUSTER_KEY", "c"),
+        ("CONFAB_CLUSTER_KEY", "9yXv2mQ1hJkT7rLdB0sWzC4fGpN8aUeE5oK3iVxR6tY="),
         ("CONFAB_SIGNING_KEY", "s"),
         ("S3_ACCESS_KEY_ID", "i"),
         ("S3_SECRET_ACCESS_KEY", "s"),

@@ -46,7 +46,7 @@ fn production() -> (Plan, Scraped) {
     let secrets = [
         ("POSTGRES", "postgres:5432/confab"),
         ("REDIS_URL", "redis://redis:6379"),
-        ("CONFAB_CLUSTER_KEY", "the key of a whole cluster"),
+        ("CONFAB_CLUSTER_KEY", "9yXv2mQ1hJkT7rLdB0sWzC4fGpN8aUeE5oK3iVxR6tY="),
         ("CONFAB_SIGNING_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
         ("S3_ACCESS_KEY_ID", "confab"),
         ("S3_SECRET_ACCESS_KEY", "dev-only-secret"),

@@ -84,7 +84,7 @@ async fn whatever_is_on_the_bus() {
 
 #[tokio::test]
 async fn whatever_is_on_redis() {
-    let redis = Bus::open(&confab_common::testing::redis(), Some(&"key".into())).unwrap();
+    let redis = Bus::open(&confab_common::testing::redis(), Some(&confab_common::testing::cluster_key("key").bus)).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 

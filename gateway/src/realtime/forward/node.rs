@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use confab_common::cluster_key::SigningKey;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -55,9 +56,28 @@ impl NodeId {
     }
 }
 
+/// The ids of one node. It gives out the one that the release before finds; the next release gives out the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    former: NodeId,
+    derived: NodeId,
+}
+
+impl Ids {
+    /// The id that this release gives out.
+    pub fn given_out(&self) -> &NodeId {
+        &self.former
+    }
+
+    /// Whether one of them is this.
+    pub fn contain(&self, id: NodeId) -> bool {
+        self.former == id || self.derived == id
+    }
+}
+
 /// The nodes at the configured names, looked for again every few seconds.
 pub struct Nodes {
-    key: hmac::Key,
+    key: SigningKey,
     targets: Vec<String>,
     // A std lock: held for a look or a change, never across an await.
     known: Mutex<Vec<Node>>,
@@ -66,7 +86,7 @@ pub struct Nodes {
 }
 
 struct Node {
-    id: NodeId,
+    ids: Ids,
     address: SocketAddr,
     /// Resolutions in a row in which it was missing.
     absences: u8,
@@ -74,15 +94,16 @@ struct Node {
 
 impl Nodes {
     /// The nodes at these `host:port`s, among them the one at `own`; ids are made with the cluster's key.
-    pub fn find(targets: Vec<String>, own: SocketAddr, key: hmac::Key) -> Arc<Self> {
+    pub fn find(targets: Vec<String>, own: SocketAddr, key: SigningKey) -> Arc<Self> {
         let nodes = Arc::new(Self { key, targets, known: Mutex::default(), resolve: Notify::new(), resolved: Notify::new() });
         tokio::spawn(keep_resolving(Arc::downgrade(&nodes), own));
         nodes
     }
 
-    /// The id of the node at an address.
-    pub fn id_of(&self, address: SocketAddr) -> NodeId {
-        NodeId::of_address(&self.key, address)
+    /// The ids of the node at an address.
+    pub fn ids_of(&self, address: SocketAddr) -> Ids {
+        let [former, derived] = [&self.key.former, &self.key.derived].map(|key| NodeId::of_address(key, address));
+        Ids { former, derived }
     }
 
     /// Where a node is. One that is not known may have come just now: names are resolved once more.
@@ -98,7 +119,7 @@ impl Nodes {
 
     fn known(&self, id: NodeId) -> Option<SocketAddr> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|node| node.id == id).map(|node| node.address)
+        known.iter().find(|node| node.ids.contain(id)).map(|node| node.address)
     }
 
     /// Adds new addresses, removes those missing twice; keeps the last set when nothing was found at all.
@@ -113,7 +134,7 @@ impl Nodes {
         });
         for address in addresses {
             if !known.iter().any(|node| node.address == *address) {
-                known.push(Node { id: self.id_of(*address), address: *address, absences: 0 });
+                known.push(Node { ids: self.ids_of(*address), address: *address, absences: 0 });
             }
         }
     }
@@ -131,7 +152,7 @@ async fn keep_resolving(nodes: Weak<Nodes>, own: SocketAddr) {
         }
         nodes.update(&addresses);
         nodes.resolved.notify_waiters();
-        unseen = if nodes.known(nodes.id_of(own)).is_some() { 0 } else { unseen.saturating_add(1) };
+        unseen = if nodes.known(*nodes.ids_of(own).given_out()).is_some() { 0 } else { unseen.saturating_add(1) };
         if unseen == STRANGE {
             tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways do not find this one's sessions");
         }
@@ -146,8 +167,8 @@ async fn keep_resolving(nodes: Weak<Nodes>, own: SocketAddr) {
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes())
+    fn key(text: &str) -> SigningKey {
+        confab_common::testing::cluster_key(text).node
     }
 
     fn address(text: &str) -> SocketAddr {
@@ -157,13 +178,18 @@ mod tests {
     #[tokio::test]
     async fn a_node_is_found_by_the_id_in_its_sessions() {
         let nodes = Nodes::find(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], address("127.0.0.1:1"), key("k"));
-        let id = nodes.id_of(address("127.0.0.1:2"));
+        let ids = nodes.ids_of(address("127.0.0.1:2"));
+        let id = *ids.given_out();
         let sid = format!("{}{}", id.as_str(), crate::realtime::session::secret());
         assert_eq!(NodeId::of_session(&sid), Some(id));
         assert_eq!(nodes.address_of(id).await, Some(address("127.0.0.1:2")));
-        assert_eq!(nodes.address_of(nodes.id_of(address("127.0.0.1:3"))).await, None);
-        assert_eq!(id, nodes.id_of(address("[::ffff:127.0.0.1]:2")));
-        assert_ne!(id, NodeId::of_address(&key("another"), address("127.0.0.1:2")));
+        assert_eq!(nodes.address_of(nodes.ids_of(address("127.0.0.1:3")).former).await, None);
+        assert_eq!(ids, nodes.ids_of(address("[::ffff:127.0.0.1]:2")));
+        assert_ne!(id, NodeId::of_address(&key("another").former, address("127.0.0.1:2")));
+        // The release before finds it by this id, and the next one gives out the other.
+        assert_eq!(id, NodeId::of_address(&key("k").former, address("127.0.0.1:2")));
+        assert_ne!(ids.derived, id);
+        assert_eq!(nodes.address_of(ids.derived).await, Some(address("127.0.0.1:2")));
     }
 
     #[test]
@@ -180,7 +206,7 @@ mod tests {
     async fn a_node_leaves_after_two_absences_and_never_the_last_ones() {
         let nodes = Nodes::find(vec![], address("127.0.0.1:1"), key("k"));
         let (a, b) = (address("127.0.0.1:1"), address("127.0.0.1:2"));
-        let both = || (nodes.known(nodes.id_of(a)).is_some(), nodes.known(nodes.id_of(b)).is_some());
+        let both = || (nodes.known(nodes.ids_of(a).former).is_some(), nodes.known(nodes.ids_of(b).derived).is_some());
         nodes.update(&[a, b]);
         nodes.update(&[b]);
         assert_eq!(both(), (true, true));

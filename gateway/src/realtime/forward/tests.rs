@@ -1,4 +1,5 @@
 use axum::body::to_bytes;
+use confab_common::testing::cluster_key;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -8,8 +9,8 @@ use super::*;
 async fn between(own: SocketAddr, other: SocketAddr) -> (Forward, (NodeId, SocketAddr)) {
     let config =
         ForwardConfig { gateway_url: Some(format!("http://{own},http://{other}")), forward_listen: Some(own), forward_address: None };
-    let forward = Forward::open(&config, Some(&"a key".into()), Duration::from_secs(10)).await.unwrap().unwrap();
-    let node = forward.nodes.id_of(other);
+    let forward = Forward::open(&config, Some(&cluster_key("a key")), Duration::from_secs(10)).await.unwrap().unwrap();
+    let node = *forward.nodes.ids_of(other).given_out();
     (forward, (node, other))
 }
 
@@ -31,17 +32,17 @@ async fn what_was_sent_is_not_sent_again() {
     let (forward, to) = between("127.0.0.1:1".parse().unwrap(), owner.local_addr().unwrap()).await;
     let owner = tokio::spawn(async move {
         let (mut stream, _) = owner.accept().await.unwrap();
-        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=x HTTP/1.1\r\n"));
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=x&forward=2 HTTP/1.1\r\n"));
         stream.write_all(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         // Dies with the second request in hand, on a connection that had been good.
-        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=y HTTP/1.1\r\n"));
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=y&forward=2 HTTP/1.1\r\n"));
         drop(stream);
         // What comes next is the third.
         let (mut stream, _) = owner.accept().await.unwrap();
-        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=z HTTP/1.1\r\n"));
+        assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=z&forward=2 HTTP/1.1\r\n"));
     });
     let send = async |sid: &str| {
-        let request = forward.request(to, Method::POST, &format!("/socket.io/?sid={sid}"), Body::empty()).unwrap();
+        let request = forward.request(to, Method::POST, &format!("/socket.io/?sid={sid}"), Bytes::new()).unwrap();
         forward.send(request).await
     };
     let (answer, _) = send("x").await.unwrap();
@@ -59,6 +60,6 @@ fn settings_that_cannot_work_are_refused() {
         forward_listen: Some("10.0.0.1:7250".parse().unwrap()),
         forward_address: None,
     };
-    assert!(check(&config, Some(&"a key".into())).is_ok());
+    assert!(check(&config, Some(&cluster_key("a key"))).is_ok());
     assert!(check(&config, None).unwrap_err().to_string().contains("CONFAB_CLUSTER_KEY"));
 }

@@ -57,7 +57,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     if *session.transport() == Transport::Closed {
         return;
     }
-    let is_revoked = || edge.revocations.is_revoked(&identity.session_id);
+    let is_revoked = || edge.revocations.is_revoked(identity.session_id);
     let signed_in = edge.registry.sign_in(&session, &identity, edge.config.max_sockets_per_user, is_revoked);
     if signed_in == Err(NotSignedIn::TooMany) {
         METRICS.connects.hit("limited");

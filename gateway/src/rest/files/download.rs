@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    HeaderValue, REFERRER_POLICY,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -21,7 +22,7 @@ use tonic::{Status, Streaming};
 
 use super::conditions::Validators;
 use super::range::{self, Wanted};
-use super::{FileReader, disposition, invalid_link};
+use super::{FileReader, disposition, invalid_link, served};
 use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
@@ -29,6 +30,8 @@ use crate::rest::extract::FileId;
 use crate::rest::openapi::problems::{Called, InvalidRequest, NotFound, RangeNotSatisfiable, RateLimited, Unauthorized};
 use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::PATIENCE;
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Handed to the client at once, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -65,7 +68,7 @@ pub(super) async fn download(
 
     let validators = Validators::of(&file);
     // Access can end: a cache is to ask each time.
-    let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")]);
+    let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")], isolation(&reader));
     if validators.is_known_to(&headers) {
         return Ok((StatusCode::NOT_MODIFIED, known).into_response());
     }
@@ -122,12 +125,16 @@ fn refusal(reader: &FileReader, status: Status) -> Problem {
     }
 }
 
+/// Only pages of this site may embed a file, but any page may embed a link: it needs no token. A file names no referrer.
+fn isolation(reader: &FileReader) -> [(HeaderName, &'static str); 2] {
+    let pages = if reader.has_link() { "cross-origin" } else { "same-site" };
+    [(RESOURCE_POLICY, pages), (REFERRER_POLICY, "no-referrer")]
+}
+
 /// What the bytes are, and what a browser may do with them.
 fn description(file: &File) -> impl axum::response::IntoResponseParts {
-    let unknown = HeaderValue::from_static("application/octet-stream");
-    let kind = Some(&file.content_type).filter(|kind| !kind.is_empty()).and_then(|kind| HeaderValue::from_str(kind).ok());
     [
-        (CONTENT_TYPE, kind.unwrap_or(unknown)),
+        (CONTENT_TYPE, served::content_type(&file.content_type)),
         (CONTENT_DISPOSITION, disposition::header(file.safe_inline, &file.name)),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         // Whatever it is, it runs nothing here.

@@ -2,7 +2,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
     ACCEPT_RANGES, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{Request, request};
 use bytes::Bytes;
@@ -185,6 +185,8 @@ async fn the_bytes_with_all_that_is_said_of_them() {
         (CACHE_CONTROL, "private, no-cache"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-site"),
+        (REFERRER_POLICY, "no-referrer"),
     ] {
         assert_eq!(headers[&name], value, "{name}");
     }
@@ -193,6 +195,7 @@ async fn the_bytes_with_all_that_is_said_of_them() {
 
     let (_, headers, _) = read(reading(&format!("/api/files/{page}"))).await;
     assert!(headers[CONTENT_DISPOSITION].to_str().unwrap().starts_with("attachment"));
+    assert_eq!(headers[CONTENT_TYPE], "application/octet-stream");
     let (status, headers, bytes) = read(reading(&format!("/api/files/{empty}"))).await;
     assert_eq!(
         (status, &headers[CONTENT_LENGTH], &headers[CONTENT_TYPE], bytes.len()),

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::{Command, Hearing, Implementation, MAX_PAYLOAD, Notice, dropped, offer};
-use crate::Secret;
+use crate::cluster_key::SigningKey;
 
 /// Publications that may wait for Redis; beyond that they are dropped and counted.
 const PUBLISH_QUEUE: usize = 4096;
@@ -42,9 +42,9 @@ enum Queued {
 }
 
 impl Redis {
-    pub(super) fn open(client: Client, key: Option<&Secret>) -> Self {
+    pub(super) fn open(client: Client, key: Option<&SigningKey>) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let signer = Signer(key.map(|key| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()))));
+        let signer = Signer(key.cloned().map(Arc::new));
         let (queue, publications) = mpsc::channel(PUBLISH_QUEUE);
         tokio::spawn(publish(client.clone(), publications));
         Self { client, signer, queue }
@@ -261,9 +261,10 @@ async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mu
     }
 }
 
-/// Signs payloads with the cluster key, bound to their channel, so that who can merely reach Redis cannot forge hints.
+/// Signs payloads with the cluster's key, bound to their channel, so that a program that merely reaches Redis cannot forge
+/// hints. It signs as the release before can verify, and accepts what the next release will sign with the derived key.
 #[derive(Clone)]
-struct Signer(Option<Arc<hmac::Key>>);
+struct Signer(Option<Arc<SigningKey>>);
 
 /// A truncated HMAC-SHA256 tag (RFC 2104 section 5 allows half the length).
 const TAG: usize = 16;
@@ -279,16 +280,15 @@ impl Signer {
 
     fn sign(&self, channel: &str, payload: Bytes) -> Bytes {
         let Some(key) = &self.0 else { return payload };
-        let tag = Self::tag(key, channel, &payload);
+        let tag = Self::tag(&key.former, channel, &payload);
         [&tag.as_ref()[..TAG], &payload].concat().into()
     }
 
     fn verify(&self, channel: &str, signed: &[u8]) -> Option<Bytes> {
         let Some(key) = &self.0 else { return Some(Bytes::copy_from_slice(signed)) };
         let (tag, payload) = signed.split_at_checked(TAG)?;
-        let expected = Self::tag(key, channel, payload);
-        constant_time::verify_slices_are_equal(&expected.as_ref()[..TAG], tag).ok()?;
-        Some(Bytes::copy_from_slice(payload))
+        let is_of = |key| constant_time::verify_slices_are_equal(&Self::tag(key, channel, payload).as_ref()[..TAG], tag).is_ok();
+        (is_of(&key.former) || is_of(&key.derived)).then(|| Bytes::copy_from_slice(payload))
     }
 }
 
@@ -296,16 +296,37 @@ impl Signer {
 mod tests {
     use super::*;
 
+    fn signer(text: &str) -> (SigningKey, Signer) {
+        let key = |text: &str| hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
+        let key = SigningKey { former: key(text), derived: key(&format!("derived from {text}")) };
+        (key.clone(), Signer(Some(Arc::new(key))))
+    }
+
     #[test]
     fn a_signature_binds_payload_and_channel() {
-        let signer = |key: &str| Signer(Some(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))));
-        let signed = signer("k1").sign("a", Bytes::from_static(b"hello"));
-        assert_eq!(signer("k1").verify("a", &signed).unwrap(), "hello");
-        assert!(signer("k1").verify("b", &signed).is_none());
-        assert!(signer("k2").verify("a", &signed).is_none());
-        assert!(signer("k1").verify("a", b"short").is_none());
-        let mut changed = signed.to_vec();
-        changed[TAG] ^= 1;
-        assert!(signer("k1").verify("a", &changed).is_none());
+        let [(keys, one), (_, other)] = ["k1", "k2"].map(signer);
+        for key in [&keys.former, &keys.derived] {
+            let tag = Signer::tag(key, "a", b"hello");
+            let signed = [&tag.as_ref()[..TAG], b"hello"].concat();
+            assert_eq!(one.verify("a", &signed).unwrap(), "hello");
+            assert!(one.verify("b", &signed).is_none());
+            assert!(other.verify("a", &signed).is_none());
+            for at in [0, TAG - 1, TAG, signed.len() - 1] {
+                let mut changed = signed.clone();
+                changed[at] ^= 1;
+                assert!(one.verify("a", &changed).is_none(), "{at}");
+            }
+        }
+        assert!(one.verify("a", b"short").is_none());
+    }
+
+    #[test]
+    fn the_release_before_can_verify() {
+        let (keys, signer) = signer("k1");
+        let signed = signer.sign("a", Bytes::from_static(b"hello"));
+        let (tag, payload) = signed.split_at(TAG);
+        let mut whole = b"a\0".to_vec();
+        whole.extend_from_slice(payload);
+        assert_eq!(&hmac::sign(&keys.former, &whole).as_ref()[..TAG], tag);
     }
 }

@@ -28,13 +28,26 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 pub struct Span(Option<Context>);
 
 impl Span {
-    /// A span that continues the trace that the headers name, and otherwise begins one. For the edge alone: what lies behind
-    /// it continues what was begun there.
+    /// A span that continues the trace that the headers name, and otherwise begins one. For the edge alone, and headers that a
+    /// proxy of ours wrote: what lies behind the edge continues what was begun there.
     pub fn entry(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         match TRACER.get() {
             Some(_) => start(kind, name, &carry::from_headers(headers)),
             None => Self(None),
         }
+    }
+
+    /// A span that begins a trace and is linked to the one that the headers name, which a stranger may have written: whether it
+    /// is sampled is decided here.
+    pub fn linked_root(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
+        let span = Self::root(kind, name);
+        if let Some(context) = &span.0 {
+            let other = carry::from_headers(headers).span().span_context().clone();
+            if other.is_valid() {
+                context.span().add_link(other, Vec::new());
+            }
+        }
+        span
     }
 
     /// A span that begins a trace.

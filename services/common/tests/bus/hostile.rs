@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use confab_common::bus::{Bus, MAX_PAYLOAD};
-use confab_common::{Secret, testing};
+use confab_common::testing;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use redis::AsyncCommands;
 
@@ -63,7 +63,7 @@ pub async fn the_largest_payload_passes_and_a_larger_one_does_not(bus: Bus) {
 async fn what_is_signed_with_another_key_is_not_heard() {
     let a = channel("a");
     let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
-    let forger = Bus::open(&testing::redis(), Some(&Secret::from("another key"))).expect("a valid URL");
+    let forger = Bus::open(&testing::redis(), Some(&testing::cluster_key("another key").bus)).expect("a valid URL");
     let plain = Bus::open(&testing::redis(), None).expect("a valid URL");
     // The forgers' messages are certain to be published before the good one when they hear them themselves.
     let (_f, mut forged) = listen(&forger, &[&a]).await;

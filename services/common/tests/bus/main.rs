@@ -20,7 +20,7 @@ fn local() -> Bus {
 }
 
 fn redis() -> Bus {
-    Bus::open(&testing::redis(), Some(&Secret::from("a key"))).expect("a valid URL")
+    Bus::open(&testing::redis(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL")
 }
 
 /// A channel of this test alone: all tests share one Redis.

@@ -2,7 +2,7 @@
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
-use confab_common::testing::Wire;
+use confab_common::testing::{self, Wire};
 
 use super::redis_server::RedisServer;
 use super::{PATIENCE, channel, listen, next};
@@ -17,7 +17,7 @@ struct Pair {
 
 impl Pair {
     async fn at(url: &Secret) -> Self {
-        let open = || Bus::open(url, Some(&Secret::from("a key"))).expect("a valid URL");
+        let open = || Bus::open(url, Some(&testing::cluster_key("a key").bus)).expect("a valid URL");
         let channel = channel("outage");
         let (subscriptions, notices) = listen(&open(), &[&channel]).await;
         let mut pair = Self { publisher: open(), subscriptions, notices, channel };

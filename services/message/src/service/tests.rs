@@ -86,6 +86,8 @@ async fn each_bad_event_is_refused_alone() {
         (with(&|it| it.sender = None), "invalid_request", "sender"),
         (with(&|it| it.kind = 0), "invalid_request", "kind"),
         (with(&|it| it.kind = 99), "invalid_request", "kind"),
+        (with(&|it| it.event = "roomUpdated".into()), "invalid_request", "event"),
+        (with(&|it| it.closes_room = true), "invalid_request", "closesRoom"),
         (with(&|it| it.room_id = fixture.rooms.unknown.to_string()), "not_found", "room"),
         (with(&|it| it.sender = Some(muted.clone())), "forbidden", "post"),
     ];
@@ -100,6 +102,34 @@ async fn each_bad_event_is_refused_alone() {
     let too_many = vec![message(room, "x"); MAX_EVENTS + 1];
     let error: Error = fixture.client.clone().append(pb::AppendRequest { events: too_many }).await.unwrap_err().into();
     assert_eq!(error.code, Code::TooLarge);
+}
+
+#[tokio::test]
+async fn a_room_event_has_a_known_name_and_only_a_deletion_closes_the_room() {
+    let fixture = Fixture::new().await;
+    let room = Uuid::now_v7();
+    let event = |name: &str, closes_room| pb::NewEvent {
+        kind: pb::Kind::System.into(),
+        event: name.into(),
+        data: "{}".into(),
+        closes_room,
+        ..message(room, "")
+    };
+    for name in ["", "message", "fileUpload", "session", "roomupdated", "roomUpdated ", "RoomDeleted", "roomCreated", "__proto__"] {
+        for closes_room in [false, true] {
+            let refusal = fixture.send(event(name, closes_room)).await.unwrap_err();
+            assert!(refusal.0 == "invalid_request" && refusal.1.contains("event"), "{name:?}: {refusal:?}");
+        }
+    }
+    for name in ["memberJoined", "memberLeft", "roomUpdated"] {
+        let refusal = fixture.send(event(name, true)).await.unwrap_err();
+        assert!(refusal.0 == "invalid_request" && refusal.1.contains("closesRoom"), "{name}: {refusal:?}");
+    }
+    for (seq, name) in (1..).zip(["memberJoined", "memberLeft", "roomUpdated"]) {
+        assert_eq!(fixture.send(event(name, false)).await.unwrap().0.seq, seq);
+    }
+    // None of the refused events has closed it.
+    assert_eq!(fixture.send(message(room, "still open")).await.unwrap().0.seq, 4);
 }
 
 #[tokio::test]

@@ -3,11 +3,17 @@
 use confab_tests::api::Answer;
 use confab_tests::form::Form;
 use confab_tests::stock::{Stock, Transports, bytes};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Scene, url};
 
-everywhere!(names_are_cleaned, names_in_forms, what_a_browser_might_run_is_an_attachment);
+everywhere!(
+    names_are_cleaned,
+    names_in_forms,
+    what_a_browser_might_run_is_an_attachment,
+    a_type_that_a_browser_runs_is_a_claim_and_not_served,
+);
 
 /// Whether to show or to keep it, and under which name, as a browser reads it (RFC 6266: the second form counts).
 fn disposition(answer: &Answer) -> (String, String) {
@@ -117,11 +123,36 @@ async fn what_a_browser_might_run_is_an_attachment(scene: Scene) {
         assert_eq!(disposition(&answer), ("attachment".into(), name.into()), "{text}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("content-security-policy"), "sandbox; default-src 'none'");
-        assert_eq!(answer.header("content-type"), file["contentType"]);
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-site");
         assert!(answer.headers.get("x-evil").is_none());
     }
     // What is a picture by its bytes is one, whatever it is called, and may be shown.
     let file = scene.one.upload(&scene.account, Form::new().file("a.html", "text/html", png)).await.unwrap().expect(201).unwrap();
     let answer = scene.get(url(&file)).await;
     assert_eq!((disposition(&answer), answer.header("content-type")), (("inline".into(), "a.html".into()), "image/png"));
+}
+
+async fn a_type_that_a_browser_runs_is_a_claim_and_not_served(scene: Scene) {
+    for (claim, served) in [
+        ("text/html", "application/octet-stream"),
+        ("Text/CSS; charset=utf-8", "application/octet-stream"),
+        ("text/javascript", "application/octet-stream"),
+        ("application/x-JavaScript", "application/octet-stream"),
+        ("text/csv", "text/csv"),
+    ] {
+        let file = scene.one.upload(&scene.account, Form::new().file("a", claim, b"a,b")).await.unwrap().expect(201).unwrap();
+        assert_eq!(file["contentType"], claim.to_lowercase());
+        let link = scene.one.get(&format!("{}/link", url(&file)), &scene.account).await.unwrap().expect(200).unwrap();
+        let by_link = scene.other.call(Method::GET, link["url"].as_str().unwrap(), None, None).await.unwrap();
+        let head = scene.one.request(Method::HEAD, url(&file)).bearer_auth(&scene.account.token);
+        let answers =
+            [(scene.get(url(&file)).await, "same-site"), (scene.one.send(head).await.unwrap(), "same-site"), (by_link, "cross-origin")];
+        for (answer, pages) in answers {
+            assert_eq!((answer.status, answer.header("content-type")), (200, served), "{claim}");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+            assert_eq!(answer.header("cross-origin-resource-policy"), pages);
+            assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        }
+    }
 }

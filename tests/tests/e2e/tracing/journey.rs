@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::Duration;
 
+use confab_tests::api::Api;
 use confab_tests::collector::{Span, paths};
 use confab_tests::plan::Role;
 use confab_tests::raw::{Client, WebSocket};
@@ -75,15 +77,18 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     collector.until("every span in its place", complete).await.unwrap();
     assert_eq!(first.parent, "");
 
-    // Over REST: it continues the client's, and the log says which it is.
+    // Over REST: a trace of its own, linked to the client's, and the log says which it is.
     let request = one.request(Method::POST, "/api/messages").bearer_auth(&account.token).json(&message("by REST"));
     let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").header("x-request-id", "r-7");
     assert_eq!(one.send(request).await.unwrap().status, 201);
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    collector.until("the client's trace", |_| is_delivered(&collector.trace(trace)).then_some(())).await.unwrap();
-    let told = |_: &[Span]| collector.trace(trace).into_iter().find(|span| span.name == "POST /api/messages");
+    let is_request = |span: &&Span| span.attributes.get("confab.request.id").is_some_and(|id| id == "r-7");
+    let told = |spans: &[Span]| spans.iter().find(is_request).cloned();
     let first = collector.until("the request's span", told).await.unwrap();
-    assert_eq!(first.parent, "b7ad6b7169203331");
+    let trace = &*first.trace;
+    collector.until("the request's trace", |_| is_delivered(&collector.trace(trace)).then_some(())).await.unwrap();
+    assert_eq!((&*first.name, &*first.parent), ("POST /api/messages", ""));
+    assert_eq!(first.links, ["b7ad6b7169203331"]);
+    assert!(collector.trace("0af7651916cd43dd8448eb211c80319c").is_empty());
     let noted = ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"].map(|key| &*first.attributes[key]);
     assert_eq!(noted, ["POST", "/api/messages", "201", "r-7"]);
     let log = fs::read_to_string(cluster.daemon((Role::Gateway, 1)).unwrap().log).unwrap();
@@ -114,5 +119,24 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     assert!(!joined.is_empty(), "nothing went together");
     for (span, lead) in joined {
         assert!(lead.name == "append" && lead.trace != span.trace && lead.links.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_trusted_traceparent_is_continued_and_decides() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    // Of traces that begin here none is sampled, so what is seen was decided by the header.
+    let never = [("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    for trusted in [true, false] {
+        let trust = ("CONFAB_TRUST_TRACEPARENT", if trusted { "true" } else { "false" });
+        let (collector, server) = super::embedded(&[never[0], never[1], trust]).await.unwrap();
+        let api = Api::new(server.url());
+        let request = api.request(Method::GET, "/.well-known/jwks.json").header("traceparent", parent);
+        assert_eq!(api.send(request).await.unwrap().status, 200);
+        // What was not exported by the end never will be.
+        server.daemon().leave(Duration::from_secs(9)).await.unwrap();
+        let parents = collector.spans().into_iter().map(|span| (span.trace, span.parent)).collect::<Vec<_>>();
+        let continued = parents.contains(&("0af7651916cd43dd8448eb211c80319c".into(), "b7ad6b7169203331".into()));
+        assert!(continued == trusted && parents.is_empty() != trusted, "{trusted}: {parents:?}");
     }
 }

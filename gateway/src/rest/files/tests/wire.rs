@@ -19,7 +19,7 @@ use crate::server::tests::serving;
 fn head(start: &str, more: &str) -> String {
     let request = authorized(Request::get("/")).body(()).unwrap();
     let token = request.headers()["authorization"].to_str().unwrap();
-    format!("{start} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\n{more}\r\n")
+    format!("{start} HTTP/1.1\r\nhost: localhost\r\nauthorization: {token}\r\n{more}\r\n")
 }
 
 fn upload_head(more: &str) -> String {

@@ -47,6 +47,9 @@ fn a_callers_trace_is_continued_and_its_decision_holds() {
     let (entry, onward, there) = (ids("entry"), ids("onward"), ids("there"));
     assert_eq!((entry.1, onward.1, there.1), (SpanId::from_hex("00f067aa0ba902b7").unwrap(), entry.0, onward.0));
 
+    // A stranger's decision does not hold.
+    assert!(Span::linked_root(Kind::Server, "no", &headers(&traceparent(0xa3, "01"))).is_none());
+
     for unsampled in [traceparent(0xa2, "00"), "nonsense".into(), traceparent(0, "01"), "x".repeat(5000)] {
         assert!(Span::entry(Kind::Server, "no", &headers(&unsampled)).is_none(), "{unsampled}");
         assert!(Span::of_headers(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");

@@ -1,0 +1,234 @@
+//! Under which names this server may be called. A page of any site can have its own name resolve to our address (DNS rebinding);
+//! its requests then look like those of a page of ours, but for the name.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error};
+use tokio::time::Instant;
+
+use crate::problem::Problem;
+
+/// Refused hosts are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The hosts under which clients may call; clones share them.
+#[derive(Clone)]
+pub struct Hosts(Arc<Inner>);
+
+struct Inner {
+    listed: Vec<Host>,
+    any: bool,
+    // A std lock: held for a comparison, never across an await.
+    logged: Mutex<Option<Instant>>,
+}
+
+/// A host and perhaps a port, in lower case and without the root's dot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    name: String,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads `name`, `name:port`, or the same with an IP address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let authority = text.trim().parse::<Authority>().ok().filter(|_| !text.contains('@'))?;
+        let name = authority.host();
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
+        // An empty port is none.
+        let port = port.filter(|port| !port.is_empty()).map(str::parse).transpose().ok()?;
+        (!name.is_empty() && !name.contains('*')).then_some(Self { name, port })
+    }
+
+    /// Whether it means this machine, whatever a name server says.
+    fn is_loopback(&self) -> bool {
+        let v6 = self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(|name| name.parse::<Ipv6Addr>().ok());
+        self.name == "localhost"
+            || self.name.ends_with(".localhost")
+            || self.name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+            || v6.is_some_and(|address| address.to_canonical().is_loopback())
+    }
+
+    /// Whether the setting allows another; a host without a port has one of the schemes' own.
+    fn allows(&self, other: &Self) -> bool {
+        self.name == other.name && self.port.is_none_or(|port| other.port.map_or(matches!(port, 80 | 443), |other| other == port))
+    }
+}
+
+/// The host that a request is for: that of its target, if it has one (RFC 9112, section 3.2.2), else that of its Host header.
+pub fn of(uri: &Uri, headers: &HeaderMap) -> Option<Host> {
+    match uri.authority() {
+        Some(authority) => Host::parse(authority.as_str()),
+        None => headers.get(HOST).and_then(|host| Host::parse(host.to_str().ok()?)),
+    }
+}
+
+impl Hosts {
+    /// The hosts of the setting. Without one: those that mean this machine while listening on loopback, else any.
+    pub fn new(setting: &[Host], on_loopback: bool) -> Self {
+        let listed = setting.iter().filter(|host| !host.name.is_empty()).cloned().collect::<Vec<_>>();
+        let any = listed.is_empty() && !on_loopback;
+        Self(Arc::new(Inner { listed, any, logged: Mutex::default() }))
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        let mut named = request.headers().get_all(HOST).iter();
+        let (first, second) = (named.next(), named.next());
+        // HTTP/1.0 has no Host, as health checks send it. Browsers do not speak it.
+        if first.is_none() && second.is_none() && request.version() < Version::HTTP_11 {
+            return Ok(());
+        }
+        if first.is_none() || second.is_some() {
+            return Err(Error::new(Code::InvalidRequest, "a request must have exactly one Host header"));
+        }
+        let host = of(request.uri(), request.headers()).ok_or_else(|| Error::new(Code::InvalidRequest, "the Host is malformed"))?;
+        if self.0.any || host.is_loopback() || self.0.listed.iter().any(|listed| listed.allows(&host)) {
+            return Ok(());
+        }
+        LIMITS.hit("host");
+        self.log(&host);
+        Err(Error::new(Code::InvalidRequest, "this server is not called by that Host; CONFAB_PUBLIC_HOSTS lists those that it has"))
+    }
+
+    fn log(&self, host: &Host) {
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            drop(logged);
+            tracing::warn!(host = host.name, "requests for a host that is not in CONFAB_PUBLIC_HOSTS are refused");
+        }
+    }
+}
+
+/// Refuses requests for other hosts.
+pub async fn only(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    match hosts.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Problem(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn request(target: &str, hosts: &[&str]) -> Request {
+        hosts.iter().fold(Request::get(target), |request, host| request.header(HOST, *host)).body(Body::empty()).unwrap()
+    }
+
+    fn is_taken(hosts: &Hosts, host: &str) -> bool {
+        hosts.check(&request("/", &[host])).is_ok()
+    }
+
+    fn listed(setting: &[&str]) -> Vec<Host> {
+        setting.iter().map(|host| Host::parse(host).unwrap()).collect()
+    }
+
+    const FOREIGN: [&str; 14] = [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "evil-localhost",
+        "localhost@evil.example",
+        "evil@localhost",
+        "127.0.0.1.evil.example",
+        "128.0.0.1",
+        "10.0.0.1:8080",
+        "0.0.0.0",
+        "[::]",
+        "[::2]:8080",
+        "",
+        "localhost:port",
+    ];
+
+    #[test]
+    fn on_loopback_only_names_of_this_machine() {
+        let hosts = Hosts::new(&[], true);
+        for own in [
+            "localhost",
+            "LocalHost:8080",
+            "localhost.:1",
+            "chat.localhost",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "127.99.1.2:1",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_taken(&hosts, own), "{own}");
+        }
+        for foreign in FOREIGN {
+            assert!(!is_taken(&hosts, foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_any_host_until_some_are_listed() {
+        assert!(is_taken(&Hosts::new(&[], false), "evil.example"));
+        assert!(is_taken(&Hosts::new(&[Host::default()], false), "evil.example"));
+        for on_loopback in [false, true] {
+            let hosts = Hosts::new(&listed(&["Chat.example", "admin.example:8443", "tls.example:443", "[2001:db8::1]"]), on_loopback);
+            for own in [
+                "chat.example",
+                "CHAT.example.:1234",
+                "admin.example:8443",
+                "tls.example",
+                "tls.example:443",
+                "[2001:DB8::1]:80",
+                // What a health check on the same machine sends.
+                "127.0.0.1:8080",
+            ] {
+                assert!(is_taken(&hosts, own), "{own}");
+            }
+            for foreign in FOREIGN.into_iter().chain(["admin.example", "admin.example:1", "x.chat.example", "chat.example.evil"]) {
+                assert!(!is_taken(&hosts, foreign), "{foreign}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_target_counts_before_the_header() {
+        let hosts = Hosts::new(&[], true);
+        assert!(hosts.check(&request("http://localhost:1/x", &["evil.example"])).is_ok());
+        assert!(hosts.check(&request("http://evil.example/x", &["localhost"])).is_err());
+        assert!(hosts.check(&request("http://localhost@evil.example/x", &["localhost"])).is_err());
+    }
+
+    #[test]
+    fn a_request_has_exactly_one_host() {
+        for hosts in [Hosts::new(&[], true), Hosts::new(&[], false)] {
+            assert!(hosts.check(&request("/", &["localhost", "localhost"])).is_err());
+            assert!(hosts.check(&request("/", &[])).is_err());
+            let mut old = request("/", &[]);
+            *old.version_mut() = Version::HTTP_10;
+            assert!(hosts.check(&old).is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_logged_at_most_once_a_minute() {
+        let hosts = Hosts::new(&[], true);
+        let logged = || *hosts.0.logged.lock().unwrap();
+        assert!(!is_taken(&hosts, "evil.example"));
+        let first = logged().unwrap();
+        tokio::time::advance(LOG_EVERY - Duration::from_secs(1)).await;
+        assert!(!is_taken(&hosts, "evil.example"));
+        assert_eq!(logged(), Some(first));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!is_taken(&hosts, "evil.example"));
+        assert_eq!(logged().unwrap() - first, LOG_EVERY);
+    }
+}

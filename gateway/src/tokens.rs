@@ -10,7 +10,7 @@ use confab_common::process::{Condition, Process};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{GetJwksRequest, UserRef};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -31,6 +31,11 @@ const FETCH_EVERY: Duration = Duration::from_secs(60);
 const FETCH_FIRST: Duration = Duration::from_millis(250);
 /// Unknown keys cause no more than one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
+/// How long a key is good that was listed once and is not any more: while keys are changed, replicas of auth list different ones,
+/// and each fetch may come to another replica.
+const KEEP: Duration = Duration::from_secs(180);
+/// Most keys that are kept though they are not listed any more.
+const MAX_KEPT: usize = 16;
 
 /// Whom a token speaks for.
 #[derive(Debug, Clone)]
@@ -72,7 +77,15 @@ struct Inner {
 
 struct Keys {
     json: Bytes,
-    by_id: HashMap<String, DecodingKey>,
+    by_id: HashMap<String, Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    verifies: DecodingKey,
+    published: Jwk,
+    /// When auth listed it last.
+    listed: Instant,
 }
 
 struct Attempt {
@@ -108,7 +121,7 @@ impl Tokens {
         let key_id = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
         let keys = self.keys_with(&key_id).await?;
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.0.validation).map_err(|_| refused())?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.verifies, &self.0.validation).map_err(|_| refused())?.claims;
         self.0.revocations.known().await?;
         if self.0.revocations.is_revoked(claims.jti) {
             return Err(refused());
@@ -117,7 +130,7 @@ impl Tokens {
         Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
     }
 
-    /// The keys as auth publishes them.
+    /// The keys as auth publishes them, and those that it published a moment ago.
     ///
     /// # Errors
     /// `unavailable` when auth has never answered.
@@ -156,7 +169,7 @@ impl Tokens {
 
     async fn fetch(&self, attempt: &mut Option<Attempt>) -> Result<()> {
         let fetched = self.0.auth.clone().get_jwks(request(GetJwksRequest {}, FETCH)).await;
-        let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json));
+        let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
         *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
         // When auth is away, the last set stands.
         *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetched?));
@@ -165,15 +178,28 @@ impl Tokens {
 }
 
 impl Keys {
-    fn parse(json: String) -> Result<Self> {
-        let set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
+    /// The keys of a set, and those of the set before that were listed lately.
+    fn parse(json: String, before: Option<&Self>) -> Result<Self> {
+        let mut set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
+        let listed = Instant::now();
         let usable = set.keys.iter().filter_map(|key| match &key.algorithm {
             AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
-                Some((key.common.key_id.clone()?, DecodingKey::from_jwk(key).ok()?))
+                let verifies = DecodingKey::from_jwk(key).ok()?;
+                Some((key.common.key_id.clone()?, Key { verifies, published: key.clone(), listed }))
             }
             _ => None,
         });
-        Ok(Self { by_id: usable.collect(), json: json.into() })
+        let mut by_id = usable.collect::<HashMap<_, _>>();
+        let is_kept = |(id, key): &(&String, &Key)| !by_id.contains_key(*id) && key.listed.elapsed() < KEEP;
+        let mut kept = before.iter().flat_map(|keys| &keys.by_id).filter(is_kept).collect::<Vec<_>>();
+        if kept.is_empty() {
+            return Ok(Self { by_id, json: json.into() });
+        }
+        kept.sort_unstable_by_key(|(_, key)| std::cmp::Reverse(key.listed));
+        kept.truncate(MAX_KEPT);
+        set.keys.extend(kept.iter().map(|(_, key)| key.published.clone()));
+        by_id.extend(kept.into_iter().map(|(id, key)| (id.clone(), key.clone())));
+        Ok(Self { json: serde_json::to_vec(&set).map_err(Error::internal)?.into(), by_id })
     }
 }
 

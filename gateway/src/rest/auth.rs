@@ -40,10 +40,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// Who somebody is.
 #[derive(Deserialize, ToSchema)]
 struct Credentials {
-    /// Letters, digits and `_ . -`; unique without regard to case.
+    /// 3 to 32 letters with their marks, digits and `_ . -`, of one script, beginning with a letter or digit. No other account has
+    /// the name in any spelling, or one that looks like it; `system`, `admin`, `confab`, `deleted`, `everyone`, `here` and `room`
+    /// are reserved.
     #[schema(min_length = 3, max_length = 32)]
     username: String,
-    /// 8 to 256 bytes, and not one of the commonest.
+    /// 8 to 256 bytes once composed (NFC): not blank, not the username, not one of the commonest, and without control characters.
     #[schema(format = "password", min_length = 8, max_length = 256)]
     password: String,
 }

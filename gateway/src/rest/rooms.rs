@@ -33,7 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// A room to be made.
 #[derive(Deserialize, ToSchema)]
 struct NewRoom {
-    /// Trimmed; unique among public rooms without regard to case.
+    /// Trimmed, on one line; at least one visible character, and no invisible ones but joiners and variation selectors within visible
+    /// text. Unique among public rooms without regard to case.
     #[schema(min_length = 1, max_length = 80)]
     name: String,
     #[schema(max_length = 500)]

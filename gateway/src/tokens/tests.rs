@@ -183,6 +183,43 @@ async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
     assert_eq!(code(&tokens, &token(1)).await, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
+    let (auth, tokens, process) = started(Some(&[1])).await;
+    eventually(|| process.readiness.missing().is_none()).await;
+    let token = |seed| signed(seed, &claims(json!({})));
+    // A replica with a new key alone and one with the old key alone answer in turn.
+    for seeds in [[2], [1], [2], [1]] {
+        *auth.seeds.lock().unwrap() = Some(seeds.to_vec());
+        let before = auth.asked.load(Ordering::Relaxed);
+        tokio::time::sleep(FETCH_EVERY).await;
+        eventually(|| auth.asked.load(Ordering::Relaxed) > before).await;
+        assert_eq!(code(&tokens, &token(1)).await, None);
+        assert_eq!(code(&tokens, &token(2)).await, None);
+        let published = String::from_utf8(tokens.jwks().await.unwrap().to_vec()).unwrap();
+        assert!(published.contains("\"k1\"") && published.contains("\"k2\""), "{published}");
+    }
+    // At last all have the new one alone.
+    *auth.seeds.lock().unwrap() = Some(vec![2]);
+    tokio::time::sleep(KEEP + FETCH_EVERY * 2).await;
+    eventually(|| tokens.keys().is_some_and(|keys| keys.by_id.len() == 1)).await;
+    assert_eq!(code(&tokens, &token(2)).await, None);
+    assert_eq!(code(&tokens, &token(1)).await, Some(Code::Unauthorized));
+    assert_eq!(tokens.jwks().await.unwrap(), jwks(&[2]));
+}
+
+#[test]
+fn keys_that_are_listed_no_more_are_bounded() {
+    let mut keys = None;
+    for seed in 0..100 {
+        keys = Some(Keys::parse(jwks(&[seed]), keys.as_ref()).unwrap());
+    }
+    let keys = keys.unwrap();
+    assert_eq!(keys.by_id.len(), 1 + MAX_KEPT);
+    assert!((99 - MAX_KEPT as u8..=99).all(|seed| keys.by_id.contains_key(&format!("k{seed}"))), "the newest stay");
+    assert_eq!(serde_json::from_slice::<JwkSet>(&keys.json).unwrap().keys.len(), 1 + MAX_KEPT);
+}
+
 #[tokio::test]
 async fn without_any_keys_nothing_can_be_told() {
     let (auth, tokens, process) = started(None).await;

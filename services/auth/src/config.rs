@@ -9,7 +9,7 @@ use confab_common::grpc::Reflection;
 use confab_common::program;
 use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 
-use crate::key::SigningKey;
+use crate::key::SigningKeys;
 use crate::token;
 
 /// Settings of the auth service alone.
@@ -19,8 +19,9 @@ pub struct AuthConfig {
     /// Where accounts are kept: `sqlite:PATH` or `postgres://…` [default: auth.db in the data directory]
     #[arg(long, env = "CONFAB_AUTH_STORE", hide_env_values = true, value_name = "URL")]
     pub auth_store: Option<Secret>,
-    /// Key that signs tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random bytes;
-    /// the same for every replica, required with Postgres [default: with SQLite, made and kept in the data directory]
+    /// Keys of tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random bytes. Of several,
+    /// at most 8, the first signs and all verify; base64 is parted by commas. The same for every replica, required with
+    /// Postgres [default: with SQLite, made and kept in the data directory]
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
     /// How long a token is good: from 1s to 8760h
@@ -42,21 +43,21 @@ impl AuthConfig {
     /// # Errors
     /// When one is.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.key(&self.store(storage)?).map(drop)
+        self.keys(&self.store(storage)?).map(drop)
     }
 
-    /// Whether the key is kept in the data directory.
+    /// Whether the keys are kept in the data directory.
     ///
     /// # Errors
     /// When a setting is wrong.
     pub fn keeps_key(&self, storage: &StorageConfig) -> anyhow::Result<bool> {
-        Ok(self.key(&self.store(storage)?)?.is_none())
+        Ok(self.keys(&self.store(storage)?)?.is_none())
     }
 
-    /// The key given, or `None` where one is made and kept.
-    pub(crate) fn key(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKey>> {
+    /// The keys given, or `None` where one is made and kept.
+    pub(crate) fn keys(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKeys>> {
         match (&self.signing_key, store) {
-            (Some(given), _) => SigningKey::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),
+            (Some(given), _) => SigningKeys::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),
             (None, StoreUrl::Sqlite(_)) => Ok(None),
             (None, StoreUrl::Postgres(_)) => anyhow::bail!(
                 "CONFAB_SIGNING_KEY is not set, but with a store on Postgres every replica needs the same key: \

@@ -1,11 +1,11 @@
-//! The key that signs tokens: given by a setting, or made and kept in the data directory.
+//! The keys of tokens: given by a setting, or made and kept in the data directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -13,41 +13,25 @@ use confab_common::private;
 
 /// Its name in the data directory.
 const FILE: &str = "signing.key";
+/// Most keys in use at once.
+const MAX_KEYS: usize = 8;
 
 /// An Ed25519 key pair.
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
-    /// Reads PKCS#8 as PEM (`openssl genpkey -algorithm ed25519`) or as bare base64, or the base64 of the 32 secret bytes.
-    ///
-    /// # Errors
-    /// When it is none of these. The message does not quote the key.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
-        const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it, or the base64 of 32 bytes";
-        // Some ways of passing an environment variable spell line breaks as `\n`.
-        let text = text.replace("\\n", "\n");
-        let base64 = text.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect::<String>();
-        let bytes = BASE64_STANDARD.decode(base64).ok().context(EXPECTED)?;
+    /// Reads the base64 of PKCS#8 or of the 32 secret bytes.
+    fn parse(base64: &str) -> Option<Self> {
+        let bytes = BASE64_STANDARD.decode(base64.split_ascii_whitespace().collect::<String>()).ok()?;
         let pair = match bytes.len() {
             32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
-            _ => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes),
+            // The library skips what follows a key; that would be another one, lost in silence.
+            length if bytes.get(1).is_some_and(|inner| usize::from(*inner) + 2 == length) => {
+                Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes)
+            }
+            _ => return None,
         };
-        Ok(Self(pair.ok().context(EXPECTED)?))
-    }
-
-    /// The key kept in a directory, made when there is none. Nobody but the owner may read it.
-    ///
-    /// # Errors
-    /// When it cannot be read, written or understood.
-    pub fn load_or_create(directory: &Path) -> anyhow::Result<Self> {
-        let path = directory.join(FILE);
-        if !fs::exists(&path).with_context(|| format!("cannot look for {}", path.display()))? {
-            private::directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-            create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        }
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        private::close(&path).with_context(|| format!("cannot look at {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
+        pair.ok().map(Self)
     }
 
     /// The public key's 32 bytes.
@@ -62,6 +46,80 @@ impl SigningKey {
     pub fn pkcs8(&self) -> anyhow::Result<Vec<u8>> {
         Ok(self.0.to_pkcs8v1().ok().context("the signing key cannot be encoded")?.as_ref().to_vec())
     }
+}
+
+/// The keys of tokens: the first signs, all verify.
+pub struct SigningKeys(Vec<SigningKey>);
+
+impl SigningKeys {
+    /// Reads PEM blocks of PKCS#8 (`openssl genpkey -algorithm ed25519`); or, parted by commas or white space, the base64 of
+    /// such keys or of their 32 secret bytes.
+    ///
+    /// # Errors
+    /// When there is none, one is wrong or repeated, or there are too many. The message does not quote them.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it, or the base64 of 32 bytes";
+        // Some ways of passing an environment variable spell line breaks as `\n`.
+        let text = text.replace("\\n", "\n");
+        let texts = if text.contains("-----") { blocks(&text).context(EXPECTED)? } else { words(&text) };
+        ensure!(texts.len() <= MAX_KEYS, "{} keys, but at most {MAX_KEYS} can be in use at once", texts.len());
+        let mut keys = Vec::<SigningKey>::new();
+        for (at, text) in texts.iter().enumerate() {
+            let Some(key) = SigningKey::parse(text) else { bail!("key {} of {} is {EXPECTED}", at + 1, texts.len()) };
+            ensure!(keys.iter().all(|other| other.public() != key.public()), "key {} of {} is there twice", at + 1, texts.len());
+            keys.push(key);
+        }
+        ensure!(!keys.is_empty(), EXPECTED);
+        Ok(Self(keys))
+    }
+
+    /// The key that signs.
+    pub fn signing(&self) -> &SigningKey {
+        &self.0[0]
+    }
+
+    /// All of them, the one that signs first.
+    pub fn all(&self) -> impl Iterator<Item = &SigningKey> {
+        self.0.iter()
+    }
+
+    /// The keys kept in a directory; one is made when there is none. Only the owner may read them.
+    ///
+    /// # Errors
+    /// When they cannot be read, written or understood.
+    pub fn load_or_create(directory: &Path) -> anyhow::Result<Self> {
+        let path = directory.join(FILE);
+        if !fs::exists(&path).with_context(|| format!("cannot look for {}", path.display()))? {
+            private::directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+            create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        private::close(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
+    }
+}
+
+/// What is inside PEM blocks. `None` when there is anything between them.
+fn blocks(text: &str) -> Option<Vec<String>> {
+    let mut blocks = Vec::new();
+    let mut parts = text.split("-----").map(str::trim);
+    while let Some(between) = parts.next() {
+        let Some(begin) = parts.next() else { return between.is_empty().then_some(blocks) };
+        let (body, end) = (parts.next()?, parts.next()?);
+        if !between.is_empty() || begin != "BEGIN PRIVATE KEY" || end != "END PRIVATE KEY" {
+            return None;
+        }
+        blocks.push(body.to_owned());
+    }
+    None
+}
+
+/// Keys without frames: one that is broken over lines, or several.
+fn words(text: &str) -> Vec<String> {
+    if SigningKey::parse(text).is_some() {
+        return vec![text.to_owned()];
+    }
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Makes a key and puts it there whole or not at all; one that came there meanwhile stays.
@@ -95,39 +153,86 @@ mod tests {
     /// RFC 8032, section 7.1, test 1.
     const SECRET: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
 
+    /// Test 2.
+    const OTHER: &str = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
+
+    fn der(secret: &str) -> String {
+        BASE64_STANDARD.encode(SigningKey::parse(secret).unwrap().pkcs8().unwrap())
+    }
+
+    fn pem(secret: &str) -> String {
+        let der = der(secret);
+        format!("-----BEGIN PRIVATE KEY-----\r\n{}\r\n{}\r\n-----END PRIVATE KEY-----\r\n", &der[..40], &der[40..])
+    }
+
+    fn public(text: &str) -> Vec<String> {
+        SigningKeys::parse(text).unwrap().all().map(|key| BASE64_STANDARD.encode(key.public())).collect()
+    }
+
     #[test]
-    fn every_form_gives_the_same_key() {
-        let key = SigningKey::parse(SECRET).unwrap();
-        assert_eq!(BASE64_STANDARD.encode(key.public()), "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
-        let der = BASE64_STANDARD.encode(key.pkcs8().unwrap());
-        let pem = format!("-----BEGIN PRIVATE KEY-----\r\n{}\r\n{}\r\n-----END PRIVATE KEY-----\r\n", &der[..40], &der[40..]);
-        for text in [&der, &pem, &pem.replace("\r\n", "\\n")] {
-            assert_eq!(SigningKey::parse(text).unwrap().public(), key.public(), "{text}");
+    fn every_form_gives_the_same_keys() {
+        let first = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        let second = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
+        let broken = format!("{}\n  {}", &der(SECRET)[..40], &der(SECRET)[40..]);
+        for text in [SECRET, &der(SECRET), &broken, &pem(SECRET), &pem(SECRET).replace("\r\n", "\\n"), &pem(SECRET).replace("\r\n", " ")] {
+            assert_eq!(public(text), [first], "{text}");
         }
+        for text in [
+            format!("{SECRET},{OTHER}"),
+            format!(" {SECRET}\n{OTHER} \n"),
+            format!("{SECRET} , {}", der(OTHER)),
+            format!("{} {}", der(SECRET), der(OTHER)),
+            format!("{}{}", pem(SECRET), pem(OTHER)),
+            format!("\n{}\n\n{}", pem(SECRET), pem(OTHER)).replace("\r\n", "\\n"),
+        ] {
+            assert_eq!(public(&text), [first, second], "{text}");
+        }
+        assert_eq!(SigningKeys::parse(&format!("{OTHER},{SECRET}")).unwrap().signing().public(), BASE64_STANDARD.decode(second).unwrap());
     }
 
     #[test]
     fn what_is_no_key_is_refused_and_not_shown() {
-        for bad in ["", "hunter2!", "aHVudGVyMg==", "-----BEGIN PRIVATE KEY-----"] {
-            let error = format!("{:#}", SigningKey::parse(bad).err().unwrap());
-            assert!(error.contains("openssl genpkey") && !error.contains("hunter"), "{error}");
+        let (cut, wide) = (pem(SECRET).replace("-----END", "----END"), format!("{} hunter2", pem(SECRET)));
+        for bad in
+            ["", " , ", "hunter2!", "aHVudGVyMg==", "-----BEGIN PRIVATE KEY-----", &cut, &wide, &pem(SECRET).replace("PRIVATE", "PUBLIC")]
+        {
+            let error = format!("{:#}", SigningKeys::parse(bad).err().unwrap());
+            assert!(error.contains("openssl genpkey") && !error.contains("hunter") && !error.contains("nWGx"), "{error}");
         }
+        let two = [der(SECRET), der(OTHER)].map(|der| BASE64_STANDARD.decode(der).unwrap()).concat();
+        assert!(SigningKeys::parse(&BASE64_STANDARD.encode(two)).is_err(), "two keys run together");
+        let error = format!("{:#}", SigningKeys::parse(&format!("{SECRET},hunter2")).err().unwrap());
+        assert!(error.starts_with("key 2 of 2 is not an Ed25519 private key") && !error.contains("hunter"), "{error}");
+    }
+
+    #[test]
+    fn keys_are_few_and_different() {
+        let keys = |count: u8| (0..count).map(|n| BASE64_STANDARD.encode([n; 32])).collect::<Vec<_>>().join(",");
+        assert_eq!(public(&keys(8)).len(), 8);
+        assert_eq!(SigningKeys::parse(&keys(9)).err().unwrap().to_string(), "9 keys, but at most 8 can be in use at once");
+        let error = SigningKeys::parse(&format!("{OTHER},{SECRET},{}", der(OTHER))).err().unwrap().to_string();
+        assert_eq!(error, "key 3 of 3 is there twice");
     }
 
     #[test]
     fn a_key_is_made_once_and_kept_private() {
         let directory = directory().join("data");
-        let first = SigningKey::load_or_create(&directory).unwrap();
+        let first = SigningKeys::load_or_create(&directory).unwrap();
         let path = directory.join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no draft is left");
 
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let second = SigningKey::load_or_create(&directory).unwrap();
-        assert_eq!(first.public(), second.public());
+        let second = SigningKeys::load_or_create(&directory).unwrap();
+        assert_eq!(first.signing().public(), second.signing().public());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
+        let kept = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{}{kept}", pem(OTHER))).unwrap();
+        let both = SigningKeys::load_or_create(&directory).unwrap();
+        assert_eq!((both.all().count(), both.all().last().unwrap().public()), (2, first.signing().public()));
+
         fs::write(&path, "").unwrap();
-        assert!(format!("{:#}", SigningKey::load_or_create(&directory).err().unwrap()).contains("signing.key is damaged"));
+        assert!(format!("{:#}", SigningKeys::load_or_create(&directory).err().unwrap()).contains("signing.key is damaged"));
     }
 }

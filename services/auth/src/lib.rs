@@ -9,6 +9,7 @@ mod service;
 mod store;
 mod token;
 mod turns;
+mod username;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,17 +26,17 @@ pub use config::{AuthConfig, Own, Program};
 pub use grpc::Service;
 pub use store::SCHEMA;
 
-use key::SigningKey;
+use key::SigningKeys;
 use password::Passwords;
 use publish::Publisher;
 use service::Accounts;
 use store::Store;
 use token::Tokens;
 
-/// How often expired revocations are looked for.
-const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+/// How often the store is looked after.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Opens the store, starts the purge of expired revocations (it ends with the process) and returns the service.
+/// Opens the store, starts its upkeep (which ends with the process) and returns the service.
 ///
 /// # Errors
 /// When a setting is wrong or the store cannot be opened.
@@ -47,15 +48,15 @@ pub async fn start(
 ) -> anyhow::Result<AuthServiceServer<Service>> {
     LIMITS.exist(&["password_hashes"]);
     let url = config.store(storage)?;
-    let given = config.key(&url)?;
+    let given = config.keys(&url)?;
     let store = store::open(&url, &storage.serving(process)).await?;
-    let key = match given {
-        Some(key) => key,
-        // Behind the store, whose lock file keeps a second process away from the key as well.
-        None => SigningKey::load_or_create(&storage.data_dir)?,
+    let keys = match given {
+        Some(keys) => keys,
+        // Behind the store, whose lock file keeps a second process away from the keys as well.
+        None => SigningKeys::load_or_create(&storage.data_dir)?,
     };
-    let tokens = Tokens::new(&key, config.token_ttl)?;
-    tokio::spawn(purge(store.clone(), process.clone()));
+    let tokens = Tokens::new(&keys, config.token_ttl)?;
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(upkeep(store.clone())));
     let accounts = Accounts::new(store, Passwords::start()?, tokens, Publisher::new(bus));
     Ok(AuthServiceServer::new(Service::new(accounts)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
 }
@@ -86,17 +87,20 @@ pub async fn migrate(config: &AuthConfig, storage: &StorageConfig) -> anyhow::Re
     store::open(&config.store(storage)?, &storage.migrating()).await.map(drop)
 }
 
-async fn purge(store: Arc<dyn Store>, process: Process) {
-    let mut interval = tokio::time::interval(PURGE_INTERVAL);
+async fn upkeep(store: Arc<dyn Store>) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = process.shutdown.cancelled() => return,
-        }
+        interval.tick().await;
         match service::purge(store.as_ref()).await {
             Ok(0) => {}
             Ok(purged) => tracing::debug!(purged, "expired revocations forgotten"),
             Err(error) => tracing::warn!(%error, "expired revocations are not purged now"),
+        }
+        // Again and again: replicas of an earlier release may be making accounts.
+        match service::fill_skeletons(store.as_ref()).await {
+            Ok(0) => {}
+            Ok(filled) => tracing::info!(filled, "accounts of an earlier release are compared with names that look alike"),
+            Err(error) => tracing::warn!(%error, "accounts of an earlier release are not compared with names that look alike now"),
         }
     }
 }

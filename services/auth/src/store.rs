@@ -55,8 +55,15 @@ pub trait Store: Send + Sync {
     /// Inserts an account and returns it, or the one that already has that id.
     ///
     /// # Errors
-    /// `username_taken` when another account has the folded name.
-    fn create_user(&self, user: User) -> BoxFuture<'_, Result<User>>;
+    /// `username_taken` when another account has the folded name or the skeleton.
+    fn create_user(&self, user: User, skeleton: String) -> BoxFuture<'_, Result<User>>;
+
+    /// Ids and names of at most `limit` accounts without a skeleton, by rising id above `after`.
+    fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>>;
+
+    /// Gives accounts without a skeleton the one named with their id, and returns how many there were. One that another account
+    /// has is left out.
+    fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>>;
 
     /// The account of that id.
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;

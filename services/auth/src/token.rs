@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::key::SigningKey;
+use crate::key::{SigningKey, SigningKeys};
 
 /// The `iss` and `aud` of every token.
 const CONFAB: &str = "confab";
@@ -45,19 +45,15 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Signs with that key tokens that live so long.
+    /// Signs with the first of these keys tokens that live so long.
     ///
     /// # Errors
     /// When the crypto library refuses.
-    pub fn new(key: &SigningKey, ttl: Duration) -> anyhow::Result<Self> {
-        let mut jwk = Jwk::from_decoding_key(&DecodingKey::from_ed_der(key.public()), Some(Algorithm::EdDSA))?;
-        // RFC 7638: whoever has the key finds the same id.
-        let kid = jwk.thumbprint(ThumbprintHash::SHA256)?;
-        jwk.common.key_id = Some(kid.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let jwks = serde_json::to_string(&JwkSet { keys: vec![jwk] })?;
-        let header = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
-        Ok(Self { key: EncodingKey::from_ed_der(&key.pkcs8()?), header, jwks, ttl })
+    pub fn new(keys: &SigningKeys, ttl: Duration) -> anyhow::Result<Self> {
+        let published = keys.all().map(jwk).collect::<anyhow::Result<Vec<_>>>()?;
+        let header = Header { kid: published[0].common.key_id.clone(), ..Header::new(Algorithm::EdDSA) };
+        let jwks = serde_json::to_string(&JwkSet { keys: published })?;
+        Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks, ttl })
     }
 
     /// A token of a new session of that user, good from `now` (seconds since the Unix epoch).
@@ -71,10 +67,19 @@ impl Tokens {
         Ok(Token { text, expires_at_ms: exp * 1000 })
     }
 
-    /// The public key as a JSON Web Key Set (RFC 7517).
+    /// The public keys as a JSON Web Key Set (RFC 7517), the one that signs first.
     pub fn jwks(&self) -> &str {
         &self.jwks
     }
+}
+
+/// The public key as it is published.
+fn jwk(key: &SigningKey) -> anyhow::Result<Jwk> {
+    let mut jwk = Jwk::from_decoding_key(&DecodingKey::from_ed_der(key.public()), Some(Algorithm::EdDSA))?;
+    // RFC 7638: every program that has the key finds the same id.
+    jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256)?);
+    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+    Ok(jwk)
 }
 
 #[cfg(test)]
@@ -84,9 +89,29 @@ mod tests {
 
     use super::*;
 
+    /// The key of RFC 8037, appendix A, whose thumbprint the RFC states.
+    const RFC: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+
     fn tokens(ttl: Duration) -> anyhow::Result<Tokens> {
-        // The key of RFC 8037, appendix A, whose thumbprint the RFC states.
-        Tokens::new(&SigningKey::parse("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap(), ttl)
+        Tokens::new(&SigningKeys::parse(RFC).unwrap(), ttl)
+    }
+
+    #[test]
+    fn the_first_key_signs_and_all_are_published() {
+        let other = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
+        let ids = |keys: &str| {
+            let tokens = Tokens::new(&SigningKeys::parse(keys).unwrap(), *LIFE.end()).unwrap();
+            let set = serde_json::from_str::<JwkSet>(tokens.jwks()).unwrap();
+            let token = tokens.issue(Uuid::now_v7(), "ada", 0).unwrap();
+            let ids = set.keys.into_iter().map(|key| key.common.key_id.unwrap()).collect::<Vec<_>>();
+            (ids, jsonwebtoken::decode_header(&token.text).unwrap().kid.unwrap())
+        };
+        let (one, signs) = ids(RFC);
+        assert_eq!(one, std::slice::from_ref(&signs));
+        let (two, first) = ids(&format!("{RFC},{other}"));
+        assert_eq!((two.len(), &two[0], &first), (2, &signs, &signs));
+        let (turned, first) = ids(&format!("{other},{RFC}"));
+        assert_eq!((&turned[0], &turned[1], &first), (&two[1], &two[0], &two[1]));
     }
 
     #[test]

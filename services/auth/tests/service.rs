@@ -16,6 +16,8 @@ use confab_common::{Code, Error, Secret};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::*;
 use confab_proto::channel;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use prost::Message;
 use uuid::Uuid;
 
@@ -46,6 +48,18 @@ async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
     let process = Process::new();
     let server = confab_auth::start(&config(), &storage(data_dir), bus, &process).await.unwrap();
     (AuthServiceClient::new(in_process(server)), process)
+}
+
+/// Starts once the old database is let go: when the last task that uses it has ended.
+async fn restart(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
+    loop {
+        let process = Process::new();
+        match confab_auth::start(&config(), &storage(data_dir.clone()), bus.clone(), &process).await {
+            Ok(server) => return (AuthServiceClient::new(in_process(server)), process),
+            Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
 }
 
 async fn signup(client: &mut Client, user_id: &str, username: &str, password: &str) -> Result<Session, Error> {
@@ -161,15 +175,7 @@ async fn a_logout_is_announced_and_kept_over_a_restart() {
     drop(client);
     process.shutdown.cancel();
 
-    // The old database is let go when the last task that uses it has ended.
-    let (mut client, _process) = loop {
-        let process = Process::new();
-        match confab_auth::start(&config(), &storage(data_dir.clone()), bus.clone(), &process).await {
-            Ok(server) => break (AuthServiceClient::new(in_process(server)), process),
-            Err(error) if error.to_string().contains("in use") => tokio::task::yield_now().await,
-            Err(error) => panic!("{error:#}"),
-        }
-    };
+    let (mut client, _process) = restart(data_dir, bus).await;
     let page = client.list_revocations(call(ListRevocationsRequest { after: 0, limit: 0 })).await.unwrap().into_inner();
     assert_eq!(page, ListRevocationsResponse { revocations: vec![revocation], head: 1 });
     assert_eq!(client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner(), jwks, "the same key");
@@ -209,4 +215,98 @@ async fn replicas_on_postgres_need_one_key() {
     login(&mut replicas[1], "ADA", "correct horse").await.unwrap();
     let error = login(&mut replicas[1], "ada", "wrong horse").await.unwrap_err();
     assert_eq!(error.code, Code::InvalidCredentials);
+}
+
+#[tokio::test]
+async fn names_that_look_alike_are_one_name() {
+    let (mut client, _process) = start(directory(), bus()).await;
+    let ace = signup(&mut client, "", "Ace", "correct horse").await.unwrap().user.unwrap();
+    for taken in ["асе", "АСЕ", "ＡＣＥ", "ace"] {
+        assert_eq!(signup(&mut client, "", taken, "correct horse").await.unwrap_err().code, Code::UsernameTaken, "{taken}");
+    }
+    for bad in ["аce", "ace\u{3164}", "ａｄｍｉｎ", "𝐚𝐜𝐞", "ac\u{200D}e"] {
+        let error = signup(&mut client, "", bad, "correct horse").await.unwrap_err();
+        assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "username"), "{bad}");
+    }
+    assert_eq!(login(&mut client, "ａｃｅ", "correct horse").await.unwrap().user.unwrap(), ace);
+    // It would be somebody else's, had it an account.
+    assert_eq!(login(&mut client, "асе", "correct horse").await.unwrap_err().code, Code::InvalidCredentials);
+    let name = signup(&mut client, "", "हिन्दी", "correct horse").await.unwrap().user.unwrap().username;
+    assert_eq!(name, "हिन्दी");
+}
+
+#[tokio::test]
+async fn a_password_is_the_same_however_it_is_typed() {
+    let (mut client, _process) = start(directory(), bus()).await;
+    signup(&mut client, "", "ada", "cafe\u{301} au lait").await.unwrap();
+    for password in ["café au lait", "cafe\u{301}\u{A0}au\u{3000}lait"] {
+        login(&mut client, "ada", password).await.unwrap();
+    }
+    for password in ["cafe au lait", "café au lait ", "café\tau lait"] {
+        assert_eq!(login(&mut client, "ada", password).await.unwrap_err().code, Code::InvalidCredentials, "{password:?}");
+    }
+    for password in ["        ", "Lovelace", "tab\tinside"] {
+        assert_eq!(signup(&mut client, "", "lovelace", password).await.unwrap_err().fields[0].field, "password", "{password:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_of_an_earlier_release_goes_on() {
+    let (data_dir, bus) = (directory(), bus());
+    let (mut client, process) = start(data_dir.clone(), bus.clone()).await;
+    signup(&mut client, "", "Straße", "correct horse").await.unwrap();
+    let database = rusqlite::Connection::open(data_dir.join("auth.db")).unwrap();
+    let earlier = "UPDATE users SET username_folded = 'straße', username_skeleton = NULL";
+    assert_eq!(database.execute(earlier, []).unwrap(), 1);
+    login(&mut client, "Straße", "correct horse").await.unwrap();
+    assert_eq!(signup(&mut client, "", "straße", "correct horse").await.unwrap_err().code, Code::UsernameTaken);
+    drop(client);
+    process.shutdown.cancel();
+
+    let (mut client, _process) = restart(data_dir, bus).await;
+    let unfilled = || database.query_row("SELECT count(*) FROM users WHERE username_skeleton IS NULL", [], |row| row.get::<_, i64>(0));
+    while unfilled().unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(signup(&mut client, "", "STRASSE", "correct horse").await.unwrap_err().code, Code::UsernameTaken);
+    login(&mut client, "straße", "correct horse").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signing_key_is_changed_replica_by_replica() {
+    let (old, new) = ("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=", "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=");
+    let (store, storage, process) = (database().await, storage(directory()), Process::new());
+    let replica = async |keys: String| {
+        let config = AuthConfig { auth_store: Some(store.clone()), signing_key: Some(Secret::from(keys.as_str())), ..config() };
+        AuthServiceClient::new(in_process(confab_auth::start(&config, &storage, bus(), &process).await.unwrap()))
+    };
+    let [mut before, mut appended, mut turned, mut after] = [
+        replica(old.into()).await,
+        replica(format!("{old},{new}")).await,
+        replica(format!("{new},{old}")).await,
+        replica(new.into()).await,
+    ];
+    signup(&mut before, "", "ada", "correct horse").await.unwrap();
+
+    let mut steps = Vec::new();
+    for client in [&mut before, &mut appended, &mut turned, &mut after] {
+        let token = login(client, "ada", "correct horse").await.unwrap().token;
+        let json = client.get_jwks(call(GetJwksRequest {})).await.unwrap().into_inner().json;
+        steps.push((token, serde_json::from_str::<JwkSet>(&json).unwrap()));
+    }
+    let kid = |token: &str| jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
+    let signers = steps.iter().map(|(token, _)| kid(token)).collect::<Vec<_>>();
+    assert!(signers[0] == signers[1] && signers[1] != signers[2] && signers[2] == signers[3], "{signers:?}");
+    // A token of one step verifies with the keys of another: of the replicas that run beside its own, and of later ones while it lives.
+    for (token, keys) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)] {
+        verify(&steps[token].0, &steps[keys].1);
+    }
+    assert!(steps[3].1.find(&signers[0]).is_none(), "the old key is gone");
+}
+
+fn verify(token: &str, keys: &JwkSet) {
+    let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_audience(&["confab"]);
+    jsonwebtoken::decode::<serde_json::Value>(token, &DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap(), &validation).unwrap();
 }

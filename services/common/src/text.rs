@@ -1,27 +1,43 @@
 //! Checks and comparison of names and texts that people type.
 
-use unicode_normalization::UnicodeNormalization;
+mod printable;
+
+use icu_casemap::CaseMapper;
+use icu_normalizer::ComposingNormalizerBorrowed;
 
 use crate::{Error, Result};
+use printable::Lines;
 
-/// The form under which names are compared: the Unicode lowercase of their NFC form.
+/// The form under which names are compared: the Unicode case folding of their NFC form.
 pub fn fold(name: &str) -> String {
-    name.nfc().collect::<String>().to_lowercase().nfc().collect()
+    let nfc = ComposingNormalizerBorrowed::new_nfc();
+    nfc.normalize(&CaseMapper::new().fold_string(&nfc.normalize(name))).into_owned()
 }
 
-/// A name: trimmed, not blank, without control characters, at most `max` Unicode scalar values.
+/// A name: trimmed, at most `max` Unicode scalar values on one line, at least one of them visible, and without invisible
+/// characters that do no work.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
 pub fn name(field: &str, value: &str, max: usize) -> Result<String> {
-    let value = value.trim();
-    if value.is_empty() {
+    let name = bounded(field, value.trim(), max)?;
+    if name.is_empty() {
         return Err(Error::field(field, "must not be blank"));
     }
-    if value.chars().any(char::is_control) {
-        return Err(Error::field(field, "must not contain control characters"));
+    printable::check(field, &name, Lines::One)?;
+    Ok(name)
+}
+
+/// What a name is explained with: like a name, but it may be empty and have several lines, and is kept as it is.
+///
+/// # Errors
+/// `invalid_request` about `field`.
+pub fn description(field: &str, value: &str, max: usize) -> Result<String> {
+    let description = bounded(field, value, max)?;
+    if !description.is_empty() {
+        printable::check(field, &description, Lines::Many)?;
     }
-    bounded(field, value, max)
+    Ok(description)
 }
 
 /// A text of at most `max` Unicode scalar values without NUL characters.
@@ -68,14 +84,42 @@ mod tests {
         assert_eq!(fold("ÄPFEL"), fold("a\u{308}pfel"));
         assert_eq!(fold("ПРИВЕТ"), "привет");
         assert_ne!(fold("a"), fold("b"));
+        // Every spelling of a name has one form.
+        for (one, other) in [
+            ("μαριος", "ΜΑΡΙΟΣ"),
+            ("μαριοσ", "ΜΑΡΙΟΣ"),
+            ("straße", "STRASSE"),
+            ("STRA\u{1E9E}E", "strasse"),
+            ("\u{212A}elvin", "kelvin"),
+            ("\u{212B}ngström", "a\u{30A}NGSTRÖM"),
+            ("თბილისი", "ᲗᲑᲘᲚᲘᲡᲘ"),
+            ("ꮳꮃꭹ", "ᏣᎳᎩ"),
+            ("ΐ", "\u{1FD3}"),
+            ("ŉ", "ʼn"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one} {other}");
+            assert_eq!(fold(&fold(one)), fold(one), "{one}");
+        }
+        // A Turkish dotless i is a letter of its own.
+        assert_ne!(fold("ısı"), fold("isi"));
     }
 
     #[test]
     fn names() {
         assert_eq!(name("name", "  Tea \u{1F375} ", 80).unwrap(), "Tea \u{1F375}");
         assert_eq!(name("name", &"é".repeat(80), 80).unwrap().chars().count(), 80);
-        for bad in ["", " \t", "a\0b", "a\nb", &"é".repeat(81)] {
+        for bad in ["", " \t", "\u{3000}", "a\0b", "a\nb", "\u{200B}", "\u{202E}moor", &"é".repeat(81)] {
             assert_eq!(name("name", bad, 80).unwrap_err().fields[0].field, "name", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn descriptions() {
+        for good in ["", "Tea\n\tand biscuits ", "हिन्दी"] {
+            assert_eq!(description("description", good, 80).unwrap(), good);
+        }
+        for bad in [" ", "\u{FEFF}", "a\0b", "a\u{202E}b", &"é".repeat(81)] {
+            assert_eq!(description("description", bad, 80).unwrap_err().fields[0].field, "description", "{bad:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod config;
 mod grpc;
+mod refold;
 mod relay;
 mod service;
 mod store;
@@ -38,6 +39,7 @@ pub async fn start(
     let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), message));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(refold::run(store.clone())));
     let api = RoomApi::new(Rooms::new(store, relay));
     Ok(RoomServiceServer::new(api).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
 }

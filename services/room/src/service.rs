@@ -64,7 +64,7 @@ impl Rooms {
     /// Makes a room; repeated with the same id and owner it returns the first.
     pub async fn create(&self, id: Uuid, owner: User, name: &str, description: &str) -> Result<Room> {
         let name = text::name("name", name, MAX_NAME)?;
-        let description = text::bounded("description", description, MAX_DESCRIPTION)?;
+        let description = text::description("description", description, MAX_DESCRIPTION)?;
         let room = Room { id, name, description, owner, created_at_ms: now_ms(), revision: 0 };
         if self.store.create(room.clone()).await? {
             return Ok(room);
@@ -105,7 +105,7 @@ impl Rooms {
     pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
         let deadline = Instant::now() + WAIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
-        let description = change.description.map(|text| text::bounded("description", &text, MAX_DESCRIPTION)).transpose()?;
+        let description = change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
         let room = loop {
             let current = self.owned(id, caller).await?;
             let mut room = current.clone();

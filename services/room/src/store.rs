@@ -48,10 +48,19 @@ impl Room {
     }
 }
 
-/// The form in which texts are searched. Lowercase writes a sigma at a word's end differently; a search for the beginning of
-/// a word must find it all the same.
+/// The form in which texts are searched.
 pub fn searchable(text: &str) -> String {
-    text::fold(text).replace('ς', "σ")
+    text::fold(text)
+}
+
+/// A room with the forms that it is kept under, perhaps by an earlier release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub room: Room,
+    /// Under which its name is unique.
+    pub folded_name: String,
+    /// That searches look through.
+    pub search: String,
 }
 
 /// A place in the list of rooms, which goes by creation.
@@ -105,6 +114,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to `limit` rooms below a position whose [`Room::search`] contains `query` (all for an empty one), newest first.
     fn list(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+
+    /// Up to `limit` rooms whose name or description is not ASCII alone, by rising id above `after`.
+    fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>>;
+
+    /// Writes anew the forms under which a room is compared and searched, unless it has changed meanwhile. Where another room has the name, it stays as it is compared.
+    fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>>;
 
     /// Changes name and description to those of `room` and owes the log `event`, whose number is the new revision; `false`
     /// when the room is not at the revision before. `room_name_taken` when another has the name.

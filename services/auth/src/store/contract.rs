@@ -9,6 +9,7 @@ use futures::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use super::*;
+use crate::username::skeleton;
 
 macro_rules! contract {
     ($($test:ident),* $(,)?) => {
@@ -27,6 +28,8 @@ contract!(
     purging_keeps_numbers_and_head,
     everything_survives_a_restart,
 );
+
+mod skeletons;
 
 /// As many calls as there are connections: further ones are refused that wait too long for one.
 const AT_ONCE: usize = 4;
@@ -54,6 +57,11 @@ fn account(name: &str) -> User {
     }
 }
 
+async fn create(store: &Arc<dyn Store>, user: User) -> Result<User> {
+    let skeleton = skeleton(&user.username_folded);
+    store.create_user(user, skeleton).await
+}
+
 async fn revoke(store: &dyn Store, expires_at_ms: i64) -> Revocation {
     store.revoke(Uuid::now_v7(), Uuid::now_v7(), expires_at_ms).await.unwrap()
 }
@@ -67,7 +75,7 @@ async fn accounts_are_found_by_id_and_by_folded_name(url: StoreUrl) {
     let zoe = account("ZOË");
     assert_eq!(store.user(zoe.id).await.unwrap(), None);
     assert_eq!(store.user_by_name("zoë".into()).await.unwrap(), None);
-    assert_eq!(store.create_user(zoe.clone()).await.unwrap(), zoe);
+    assert_eq!(create(&store, zoe.clone()).await.unwrap(), zoe);
     assert_eq!(store.user(zoe.id).await.unwrap().as_ref(), Some(&zoe));
     assert_eq!(store.user_by_name("zoë".into()).await.unwrap().as_ref(), Some(&zoe));
     assert_eq!(store.user_by_name("zoe".into()).await.unwrap(), None);
@@ -75,17 +83,17 @@ async fn accounts_are_found_by_id_and_by_folded_name(url: StoreUrl) {
 
 async fn a_repeated_creation_finds_the_first_account(url: StoreUrl) {
     let store = open(&url).await;
-    let first = store.create_user(account("ada")).await.unwrap();
+    let first = create(&store, account("ada")).await.unwrap();
     let again = User { id: first.id, ..account("ada") };
-    assert_eq!(store.create_user(again).await.unwrap(), first);
+    assert_eq!(create(&store, again).await.unwrap(), first);
     let other_name = User { id: first.id, ..account("eve") };
-    assert_eq!(store.create_user(other_name).await.unwrap(), first);
+    assert_eq!(create(&store, other_name).await.unwrap(), first);
     assert_eq!(store.user_by_name("eve".into()).await.unwrap(), None);
 }
 
 async fn of_concurrent_creations_of_one_name_one_wins(url: StoreUrl) {
     let store = open(&url).await;
-    let outcomes = join_all((0..8).map(|n| store.create_user(account(["ada", "Ada"][n % 2])))).await;
+    let outcomes = join_all((0..8).map(|n| create(&store, account(["ada", "Ada"][n % 2])))).await;
     let (won, lost) = outcomes.into_iter().partition::<Vec<_>, _>(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 7));
     assert!(lost.into_iter().all(|outcome| outcome.unwrap_err().code == Code::UsernameTaken));
@@ -144,7 +152,7 @@ async fn purging_keeps_numbers_and_head(url: StoreUrl) {
 
 async fn everything_survives_a_restart(url: StoreUrl) {
     let store = open(&url).await;
-    let ada = store.create_user(account("ada")).await.unwrap();
+    let ada = create(&store, account("ada")).await.unwrap();
     let revocation = revoke(store.as_ref(), 5000).await;
     drop(store);
     let store = open(&url).await;
@@ -157,7 +165,7 @@ async fn everything_survives_a_restart(url: StoreUrl) {
 async fn replicas_that_open_one_database_together_share_it() {
     let url = postgres().await;
     let replicas = join_all((0..3).map(|_| open(&url))).await;
-    let outcomes = join_all(replicas.iter().map(|store| store.create_user(account("ada")))).await;
+    let outcomes = join_all(replicas.iter().map(|store| create(store, account("ada")))).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     let revocations = stream::iter((0..30).map(|n| revoke(replicas[n % 3].as_ref(), 5000)));
     revocations.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;

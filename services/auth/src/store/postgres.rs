@@ -23,16 +23,38 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    fn create_user(&self, user: User) -> BoxFuture<'_, Result<User>> {
+    fn create_user(&self, user: User, skeleton: String) -> BoxFuture<'_, Result<User>> {
         Box::pin(async move {
-            const SQL: &str = "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms)
-                VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
-            let inserted =
-                self.0.execute(SQL, &[&user.id, &user.username, &user.username_folded, &user.password_hash, &user.created_at_ms]).await?;
-            if inserted == 1 {
+            const SQL: &str = "/* create_user */ INSERT INTO users
+                (id, username, username_folded, password_hash, created_at_ms, username_skeleton)
+                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+            let User { id, username, username_folded, password_hash, created_at_ms } = &user;
+            if self.0.execute(SQL, &[id, username, username_folded, password_hash, created_at_ms, &skeleton]).await? == 1 {
                 return Ok(user);
             }
             self.user(user.id).await?.ok_or_else(|| Error::new(Code::UsernameTaken, "that username is taken"))
+        })
+    }
+
+    fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>> {
+        Box::pin(async move {
+            const SQL: &str = "/* without_skeleton */ SELECT id, username FROM users
+                WHERE username_skeleton IS NULL AND id > $1 ORDER BY id LIMIT $2";
+            Ok(self.0.query(SQL, &[&after, &i64::from(limit)]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+        })
+    }
+
+    fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            // Replicas fill at the same time: each skips the rows that another has locked.
+            const SQL: &str = "/* fill_skeletons */ WITH locked AS (
+                    SELECT users.id, given.skeleton FROM users JOIN unnest($1::uuid[], $2::text[]) given (id, skeleton) USING (id)
+                    WHERE username_skeleton IS NULL ORDER BY users.id FOR UPDATE OF users SKIP LOCKED),
+                oldest AS (SELECT DISTINCT ON (skeleton) id, skeleton FROM locked ORDER BY skeleton, id)
+                UPDATE users SET username_skeleton = oldest.skeleton FROM oldest
+                WHERE users.id = oldest.id AND NOT EXISTS (SELECT 1 FROM users other WHERE other.username_skeleton = oldest.skeleton)";
+            let (ids, skeletons): (Vec<Uuid>, Vec<String>) = skeletons.into_iter().unzip();
+            self.0.execute(SQL, &[&ids, &skeletons]).await
         })
     }
 

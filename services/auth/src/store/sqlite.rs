@@ -25,21 +25,42 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn create_user(&self, user: User) -> BoxFuture<'_, Result<User>> {
+    fn create_user(&self, user: User, skeleton: String) -> BoxFuture<'_, Result<User>> {
         Box::pin(self.0.write(move |connection| {
-            const SQL: &str = "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms)
-                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+            const SQL: &str =
+                "/* create_user */ INSERT INTO users (id, username, username_folded, password_hash, created_at_ms, username_skeleton)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
             let inserted = connection.prepare_cached(SQL)?.execute(params![
                 user.id.into_bytes(),
                 user.username,
                 user.username_folded,
                 user.password_hash,
-                user.created_at_ms
+                user.created_at_ms,
+                skeleton
             ])?;
             if inserted == 1 {
                 return Ok(user);
             }
             user_by_id(connection, user.id)?.ok_or_else(|| Error::new(Code::UsernameTaken, "that username is taken"))
+        }))
+    }
+
+    fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>> {
+        Box::pin(self.0.read(move |connection| {
+            const SQL: &str = "/* without_skeleton */ SELECT id, username FROM users
+                WHERE username_skeleton IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
+            let named = |row: &Row<'_>| Ok((Uuid::from_bytes(row.get(0)?), row.get(1)?));
+            Ok(connection.prepare_cached(SQL)?.query_map(params![after.into_bytes(), limit], named)?.collect::<rusqlite::Result<_>>()?)
+        }))
+    }
+
+    fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.0.write(move |connection| {
+            const SQL: &str = "/* fill_skeletons */ UPDATE OR IGNORE users SET username_skeleton = ?2
+                WHERE id = ?1 AND username_skeleton IS NULL";
+            let mut update = connection.prepare_cached(SQL)?;
+            let filled = skeletons.iter().map(|(id, skeleton)| update.execute(params![id.into_bytes(), skeleton]));
+            Ok(filled.sum::<rusqlite::Result<usize>>()? as u64)
         }))
     }
 

@@ -12,7 +12,14 @@ pub static SCHEMA: Schema = Schema {
         Table::new(
             "users",
             1,
-            &[("id", Id), ("username", Text), ("username_folded", Text), ("password_hash", Text), ("created_at_ms", Number)],
+            &[
+                ("id", Id),
+                ("username", Text),
+                ("username_folded", Text),
+                ("password_hash", Text),
+                ("created_at_ms", Number),
+                ("username_skeleton", Text),
+            ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),
         Table::new("revocations", 1, &[("number", Number), ("session_id", Id), ("user_id", Id), ("expires_at_ms", Number)]),

@@ -1,5 +1,7 @@
 //! What both stores must do alike.
 
+mod earlier;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -37,8 +39,11 @@ fn sqlite() -> Arc<dyn Store> {
 }
 
 async fn postgres() -> Arc<dyn Store> {
-    let config = PostgresConfig { postgres_connections: 8, ..PostgresConfig::default() };
-    Arc::new(PostgresStore::open(&testing::database().await, &config).await.unwrap())
+    Arc::new(PostgresStore::open(&testing::database().await, &config()).await.unwrap())
+}
+
+fn config() -> PostgresConfig {
+    PostgresConfig { postgres_connections: 8, ..PostgresConfig::default() }
 }
 
 fn user() -> User {

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, Store, User};
+use super::{Owed, Position, Room, RoomEvent, Store, Stored, User};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -47,6 +47,10 @@ fn room(row: &Row) -> Room {
     }
 }
 
+fn stored(row: &Row) -> Stored {
+    Stored { room: room(row), folded_name: row.get(7), search: row.get(8) }
+}
+
 fn owed(row: &Row) -> Owed {
     let event = RoomEvent {
         id: row.get(0),
@@ -75,9 +79,18 @@ const LIST: &str = "/* list */
     WHERE (created_at_ms, id) < ($1, $2) AND ($3 = '' OR strpos(search, $3) > 0)
     ORDER BY created_at_ms DESC, id DESC LIMIT $4";
 
+const BEYOND_ASCII: &str = "/* beyond_ascii */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, folded_name, search FROM rooms
+    WHERE id > $1 AND octet_length(name || description) > char_length(name || description) ORDER BY id LIMIT $2";
+
+const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = $3 WHERE id = $1 AND revision = $2";
+
+const REFOLD_NAME: &str = "/* refold */ UPDATE rooms SET folded_name = $3 WHERE id = $1 AND revision = $2";
+
+// A name that stays may be compared in a form of an earlier release.
 const UPDATE: &str = "/* update */
     WITH changed AS (
-        UPDATE rooms SET name = $9, folded_name = $10, description = $11, search = $12, revision = $3::bigint
+        UPDATE rooms SET name = $9, folded_name = CASE WHEN name = $9 THEN folded_name ELSE $10 END, description = $11, search = $12, revision = $3::bigint
         WHERE id = $2::uuid AND revision = $3::bigint - 1 RETURNING id)
     INSERT INTO outbox (id, room_id, number, sender_id, sender_name, event, data, closes_room)
     SELECT $1::uuid, id, $3, $4::uuid, $5, $6, $7, $8::boolean FROM changed";
@@ -125,6 +138,21 @@ impl Store for PostgresStore {
 
     fn list(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         async move { self.query(LIST, &[&below.created_at_ms, &below.id, &query, &i64::from(limit)], room).await }.boxed()
+    }
+
+    fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
+        async move { self.query(BEYOND_ASCII, &[&after, &i64::from(limit)], stored).await }.boxed()
+    }
+
+    fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>> {
+        async move {
+            self.execute(REFOLD_SEARCH, &[&room.id, &room.revision, &room.search()]).await?;
+            match self.execute(REFOLD_NAME, &[&room.id, &room.revision, &room.folded_name()]).await {
+                Err(error) if error.code != Code::RoomNameTaken => Err(error),
+                _ => Ok(()),
+            }
+        }
+        .boxed()
     }
 
     fn update(&self, room: Room, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {

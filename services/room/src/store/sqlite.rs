@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, Store, User};
+use super::{Owed, Position, Room, RoomEvent, Store, Stored, User};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
@@ -52,6 +52,10 @@ fn room(row: &Row) -> rusqlite::Result<Room> {
     })
 }
 
+fn stored(row: &Row) -> rusqlite::Result<Stored> {
+    Ok(Stored { room: room(row)?, folded_name: row.get(7)?, search: row.get(8)? })
+}
+
 fn owed(row: &Row) -> rusqlite::Result<Owed> {
     let event = RoomEvent {
         id: id(row, 0)?,
@@ -80,8 +84,18 @@ const LIST: &str = "/* list */
     WHERE (created_at_ms, id) < (?1, ?2) AND (?3 = '' OR instr(search, ?3) > 0)
     ORDER BY created_at_ms DESC, id DESC LIMIT ?4";
 
+const BEYOND_ASCII: &str = "/* beyond_ascii */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, folded_name, search FROM rooms
+    WHERE id > ?1 AND length(CAST(name || description AS BLOB)) > length(name || description) ORDER BY id LIMIT ?2";
+
+const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = ?3 WHERE id = ?1 AND revision = ?2";
+
+const REFOLD_NAME: &str = "/* refold */
+    UPDATE OR IGNORE rooms SET folded_name = ?3 WHERE id = ?1 AND revision = ?2";
+
+// A name that stays may be compared in a form of an earlier release.
 const UPDATE: &str = "/* update */
-    UPDATE rooms SET name = ?3, folded_name = ?4, description = ?5, search = ?6, revision = ?2
+    UPDATE rooms SET name = ?3, folded_name = CASE WHEN name = ?3 THEN folded_name ELSE ?4 END, description = ?5, search = ?6, revision = ?2
     WHERE id = ?1 AND revision = ?2 - 1";
 
 const DELETE: &str = "/* delete */ DELETE FROM rooms WHERE id = ?1 AND revision = ?2 - 1";
@@ -146,6 +160,18 @@ impl Store for SqliteStore {
     fn list(&self, text: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         let Position { created_at_ms, id } = below;
         self.0.read(move |connection| query(connection, LIST, params![created_at_ms, id.as_bytes(), text, limit], room)).boxed()
+    }
+
+    fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
+        self.0.read(move |connection| query(connection, BEYOND_ASCII, params![after.as_bytes(), limit], stored)).boxed()
+    }
+
+    fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>> {
+        let write = move |connection: &Connection| {
+            execute(connection, REFOLD_SEARCH, params![room.id.as_bytes(), room.revision, room.search()])?;
+            execute(connection, REFOLD_NAME, params![room.id.as_bytes(), room.revision, room.folded_name()]).map(drop)
+        };
+        self.0.write(write).boxed()
     }
 
     fn update(&self, room: Room, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {

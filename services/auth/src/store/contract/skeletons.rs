@@ -1,0 +1,100 @@
+//! Names that look alike, and accounts of a release that did not compare them.
+
+use super::*;
+use crate::service::fill_skeletons;
+
+contract!(
+    of_names_that_look_alike_one_has_an_account,
+    of_concurrent_names_that_look_alike_one_wins,
+    accounts_of_an_earlier_release_are_compared_too,
+    accounts_that_look_alike_go_on,
+    the_accounts_are_filled_page_by_page,
+);
+
+/// Inserts an account as an earlier release does.
+async fn insert(url: &StoreUrl, user: &User) {
+    let User { id, username, username_folded, password_hash, created_at_ms } = user;
+    let columns = "users (id, username, username_folded, password_hash, created_at_ms)";
+    let text =
+        |id: String| format!("INSERT INTO {columns} VALUES ({id}, '{username}', '{username_folded}', '{password_hash}', {created_at_ms})");
+    match url {
+        StoreUrl::Sqlite(path) => {
+            let insert = text(format!("x'{}'", id.as_simple()));
+            assert_eq!(rusqlite::Connection::open(path).unwrap().execute(&insert, []).unwrap(), 1);
+        }
+        StoreUrl::Postgres(url) => {
+            let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute("SET search_path TO auth").await.unwrap();
+            assert_eq!(client.execute(&text(format!("'{id}'")), &[]).await.unwrap(), 1);
+        }
+    }
+}
+
+async fn of_names_that_look_alike_one_has_an_account(url: StoreUrl) {
+    let store = open(&url).await;
+    let latin = create(&store, account("ace")).await.unwrap();
+    assert_eq!(create(&store, account("асе")).await.unwrap_err().code, Code::UsernameTaken);
+    // A repeat finds the account, whatever it looks like.
+    assert_eq!(create(&store, latin.clone()).await.unwrap(), latin);
+    create(&store, account("ace2")).await.unwrap();
+    assert_eq!(store.without_skeleton(Uuid::nil(), 10).await.unwrap(), []);
+}
+
+async fn of_concurrent_names_that_look_alike_one_wins(url: StoreUrl) {
+    let store = open(&url).await;
+    let outcomes = join_all(["ace", "асе", "aсе", "асe", "аce"].map(|name| create(&store, account(name)))).await;
+    let (won, lost) = outcomes.into_iter().partition::<Vec<_>, _>(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, 4));
+    assert!(lost.into_iter().all(|outcome| outcome.unwrap_err().code == Code::UsernameTaken));
+}
+
+async fn accounts_of_an_earlier_release_are_compared_too(url: StoreUrl) {
+    let store = open(&url).await;
+    for _ in 0..2 {
+        // While it is being replaced it goes on making accounts.
+        let old = account(&format!("scope{}", Uuid::now_v7().simple()));
+        insert(&url, &old).await;
+        assert_eq!(store.user_by_name(old.username_folded.clone()).await.unwrap().as_ref(), Some(&old));
+        assert_eq!(store.without_skeleton(Uuid::nil(), 10).await.unwrap(), [(old.id, old.username.clone())]);
+        assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 1);
+        assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 0);
+        let alike = account(&old.username.replace('o', "о"));
+        assert_eq!(create(&store, alike).await.unwrap_err().code, Code::UsernameTaken);
+    }
+}
+
+async fn accounts_that_look_alike_go_on(url: StoreUrl) {
+    let store = open(&url).await;
+    let accounts = ["ace", "асе", "Ꭺce", "eve"].map(account);
+    for account in &accounts {
+        insert(&url, account).await;
+    }
+    let newer = create(&store, account("еve")).await.unwrap();
+    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 2, "the first of those that look like ace, and Ꭺce, which does not");
+    let left = store.without_skeleton(Uuid::nil(), 10).await.unwrap();
+    assert_eq!(left.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["асе", "eve"]);
+    assert_eq!(store.without_skeleton(left[0].0, 1).await.unwrap(), left[1..]);
+    for account in accounts.iter().chain([&newer]) {
+        assert_eq!(store.user_by_name(account.username_folded.clone()).await.unwrap().as_ref(), Some(account));
+    }
+}
+
+async fn the_accounts_are_filled_page_by_page(url: StoreUrl) {
+    let store = open(&url).await;
+    // Every other one looks like the one before.
+    let accounts = (0..12).map(|n| account(&format!("{}cope{}", ["s", "ѕ"][n % 2], n / 2))).collect::<Vec<_>>();
+    for account in &accounts {
+        insert(&url, account).await;
+    }
+    let (mut after, mut filled) = (Uuid::nil(), 0);
+    loop {
+        let page = store.without_skeleton(after, 5).await.unwrap();
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        filled += store.fill_skeletons(page.into_iter().map(|(id, name)| (id, skeleton(&name))).collect()).await.unwrap();
+    }
+    assert_eq!(filled, 6);
+    let left = store.without_skeleton(Uuid::nil(), 100).await.unwrap();
+    assert!(left.len() == 6 && left.iter().all(|(_, name)| name.starts_with('ѕ')), "the older of two has it: {left:?}");
+}

@@ -1,0 +1,176 @@
+//! Which usernames are taken, and the forms under which they are compared.
+//!
+//! The characters are those of RFC 8264's IdentifierClass, derived by its rules from the current Unicode tables, and narrowed to
+//! letters, their marks, digits, `_`, `.` and `-`.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use confab_common::{Error, Result, text};
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::props::{BidiClass, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup, HangulSyllableType};
+use icu_properties::{CodePointMapData, CodePointSetData};
+use unicode_security::mixed_script::AugmentedScriptSet;
+
+/// Fewest and most characters.
+const LENGTHS: std::ops::RangeInclusive<usize> = 3..=32;
+/// Most marks on one letter.
+const MAX_MARKS: usize = 4;
+/// Names that an account must not have, because they would speak for the service or for all of its users.
+const RESERVED: [&str; 7] = ["system", "admin", "confab", "deleted", "everyone", "here", "room"];
+static RESERVED_SKELETONS: LazyLock<HashSet<String>> = LazyLock::new(|| RESERVED.map(skeleton).into());
+
+const NFC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfc();
+const NFKC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfkc();
+
+/// A name that an account may have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Username {
+    /// As it is kept and shown.
+    pub kept: String,
+    /// By which accounts are found.
+    pub folded: String,
+}
+
+impl Username {
+    /// The name in what was typed.
+    ///
+    /// # Errors
+    /// `invalid_request` about `username`.
+    pub fn parse(typed: &str) -> Result<Self> {
+        let kept = mapped(typed);
+        let folded = text::fold(&kept);
+        let refuse = |why: String| Err(Error::field("username", why));
+        if !LENGTHS.contains(&kept.chars().count()) {
+            return refuse(format!("must be {} to {} characters", LENGTHS.start(), LENGTHS.end()));
+        }
+        if let Err(why) = check_characters(&kept) {
+            return refuse(why);
+        }
+        if AugmentedScriptSet::for_str(&kept).is_empty() {
+            return refuse("must be written in one script".into());
+        }
+        if !has_one_set_of_digits(&kept) {
+            return refuse("must use one set of digits".into());
+        }
+        if !reads_in_one_direction(&kept) {
+            return refuse(
+                "with letters written from right to left must begin with one, end with a letter or digit, \
+                 and hold no letters written from left to right"
+                    .into(),
+            );
+        }
+        if RESERVED_SKELETONS.contains(&skeleton(&folded)) {
+            return refuse("is reserved".into());
+        }
+        Ok(Self { kept, folded })
+    }
+}
+
+/// The form under which the account of a typed name is kept.
+pub fn folded(typed: &str) -> String {
+    text::fold(&mapped(typed))
+}
+
+/// The form under which earlier releases kept it.
+pub fn former(typed: &str) -> String {
+    NFC.normalize(&NFC.normalize(typed.trim()).to_lowercase()).into_owned()
+}
+
+/// What is the same for two names that look alike (UTS 39), of a name in its folded form.
+pub fn skeleton(folded: &str) -> String {
+    unicode_security::skeleton(folded).collect()
+}
+
+/// Trimmed, with the full-width and half-width forms made ordinary, and composed.
+fn mapped(typed: &str) -> String {
+    let ordinary = |c: char| match c {
+        '\u{FF01}'..='\u{FFEE}' => NFKC.normalize(c.encode_utf8(&mut [0; 4])).into_owned(),
+        c => c.to_string(),
+    };
+    NFC.normalize(&typed.trim().chars().map(ordinary).collect::<String>()).into_owned()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Letter,
+    Digit,
+    Mark,
+    Sign,
+}
+
+/// `None` for a character that no name may hold.
+fn kind(c: char) -> Option<Kind> {
+    if "_.-".contains(c) {
+        return Some(Kind::Sign);
+    }
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    let kind = match category {
+        GeneralCategory::DecimalNumber => Kind::Digit,
+        GeneralCategory::NonspacingMark | GeneralCategory::SpacingMark => Kind::Mark,
+        category if GeneralCategoryGroup::Letter.contains(category) => Kind::Letter,
+        _ => return None,
+    };
+    let is_old_jamo = matches!(
+        CodePointMapData::<HangulSyllableType>::new().get(c),
+        HangulSyllableType::LeadingJamo | HangulSyllableType::VowelJamo | HangulSyllableType::TrailingJamo
+    );
+    let is_refused = is_old_jamo || is_variant(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
+    (!is_refused).then_some(kind)
+}
+
+/// Whether it is another form of ordinary characters, or stretches or repeats them.
+fn is_variant(c: char) -> bool {
+    match c {
+        // Thai and Lao cannot be written without these, although they have compatibility decompositions.
+        '\u{E33}' | '\u{EB3}' | '\u{EDC}' | '\u{EDD}' => false,
+        // Refused by RFC 5892, section 2.6.
+        '\u{640}' | '\u{7FA}' | '\u{302E}' | '\u{302F}' | '\u{3031}'..='\u{3035}' | '\u{303B}' => true,
+        c => !NFKC.is_normalized(c.encode_utf8(&mut [0; 4])),
+    }
+}
+
+fn check_characters(name: &str) -> Result<(), String> {
+    let (mut before, mut marks) = (None, 0);
+    for c in name.chars() {
+        let kind = kind(c).filter(|kind| *kind != Kind::Mark || matches!(before, Some(Kind::Letter | Kind::Mark)));
+        let Some(kind) = kind else {
+            return Err("may contain letters, marks on letters, digits, \"_\", \".\" and \"-\" only".into());
+        };
+        if before.is_none() && kind == Kind::Sign {
+            return Err("must begin with a letter or digit".into());
+        }
+        marks = if kind == Kind::Mark { marks + 1 } else { 0 };
+        if marks > MAX_MARKS {
+            return Err(format!("may have at most {MAX_MARKS} marks on a letter"));
+        }
+        before = Some(kind);
+    }
+    Ok(())
+}
+
+fn has_one_set_of_digits(name: &str) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new();
+    let is_digit = |c: u32| category.get32(c) == GeneralCategory::DecimalNumber;
+    // Digits stand in order, ten together.
+    let zero = |c: char| (0..10).map(|n| u32::from(c) - n).take_while(|c| is_digit(*c)).last();
+    let mut zeros = name.chars().filter(|c| is_digit(u32::from(*c))).map(zero);
+    let first = zeros.next();
+    zeros.all(|zero| Some(zero) == first)
+}
+
+/// The rules of RFC 5893, section 2, that a name of these characters could break.
+fn reads_in_one_direction(name: &str) -> bool {
+    use BidiClass as B;
+    let classes = name.chars().map(|c| CodePointMapData::<B>::new().get(c)).filter(|class| *class != B::NonspacingMark).collect::<Vec<_>>();
+    if !classes.iter().any(|class| matches!(*class, B::RightToLeft | B::ArabicLetter | B::ArabicNumber)) {
+        return true;
+    }
+    matches!(classes.first(), Some(&(B::RightToLeft | B::ArabicLetter)))
+        && !classes.contains(&B::LeftToRight)
+        && matches!(classes.last(), Some(&(B::RightToLeft | B::ArabicLetter | B::ArabicNumber | B::EuropeanNumber)))
+}
+
+#[cfg(test)]
+#[path = "username/tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Which characters a text that others read may hold.
+
+use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{CodePointMapData, CodePointSetData};
+
+use crate::{Error, Result};
+
+/// The black flag, the only character that tags may follow.
+const TAGGED: char = '\u{1F3F4}';
+/// Ends a run of tags.
+const END_TAG: char = '\u{E007F}';
+
+/// How many lines a text may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    One,
+    /// Line breaks and tabs are fine.
+    Many,
+}
+
+/// What comes before the character at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// The beginning, white space, or a character without a shape.
+    Nothing,
+    /// A visible character, perhaps with marks.
+    Visible,
+    /// The flag that tags may follow.
+    Flag,
+    /// A visible character with a variation selector.
+    Selected,
+    /// A joiner behind a visible character.
+    Joiner,
+    /// A tag that is not the last one.
+    Tag,
+}
+
+/// Refuses a text in which nothing is visible, and invisible characters that do no work.
+pub(super) fn check(field: &str, text: &str, lines: Lines) -> Result<()> {
+    let (mut before, mut has_shape) = (Before::Nothing, false);
+    for c in text.chars() {
+        let kind = kind(c, lines).ok_or_else(|| Error::field(field, "must not contain control characters"))?;
+        before = next(before, kind).ok_or_else(|| invisible(field))?;
+        has_shape |= before == Before::Visible || before == Before::Flag;
+    }
+    if matches!(before, Before::Joiner | Before::Tag) {
+        return Err(invisible(field));
+    }
+    if has_shape { Ok(()) } else { Err(Error::field(field, "must contain a visible character")) }
+}
+
+fn invisible(field: &str) -> Error {
+    Error::field(field, "must not contain invisible characters, except joiners and variation selectors within visible text")
+}
+
+enum Kind {
+    Visible,
+    Flag,
+    Mark,
+    Space,
+    Selector,
+    Joiner,
+    Tag,
+    EndTag,
+    /// It shows nothing and does nothing that a name needs.
+    Invisible,
+}
+
+/// `None` for a control character.
+fn kind(c: char, lines: Lines) -> Option<Kind> {
+    use GeneralCategory::{Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Unassigned};
+    match c {
+        '\n' | '\r' | '\t' if lines == Lines::Many => return Some(Kind::Space),
+        TAGGED => return Some(Kind::Flag),
+        END_TAG => return Some(Kind::EndTag),
+        '\u{E0020}'..='\u{E007E}' => return Some(Kind::Tag),
+        '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => return Some(Kind::Selector),
+        '\u{200C}' | '\u{200D}' => return Some(Kind::Joiner),
+        // Characters with a shape by category, whose shape is empty: the blank Braille pattern and the null notehead.
+        '\u{2800}' | '\u{1D159}' => return Some(Kind::Space),
+        _ => {}
+    }
+    if CodePointSetData::new::<BidiControl>().contains(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) {
+        return Some(Kind::Invisible);
+    }
+    Some(match CodePointMapData::<GeneralCategory>::new().get(c) {
+        GeneralCategory::Control => return None,
+        LineSeparator | ParagraphSeparator if lines == Lines::One => return None,
+        category if GeneralCategoryGroup::Mark.contains(category) => Kind::Mark,
+        SpaceSeparator | LineSeparator | ParagraphSeparator | Format | PrivateUse | Unassigned => Kind::Space,
+        _ => Kind::Visible,
+    })
+}
+
+/// `None` where that kind of character may not stand.
+fn next(before: Before, kind: Kind) -> Option<Before> {
+    match (before, kind) {
+        (Before::Flag | Before::Tag, Kind::Tag) => Some(Before::Tag),
+        (Before::Tag, Kind::EndTag) => Some(Before::Visible),
+        (Before::Tag, _) | (_, Kind::Tag | Kind::EndTag | Kind::Invisible) => None,
+        (_, Kind::Visible) => Some(Before::Visible),
+        (_, Kind::Flag) => Some(Before::Flag),
+        // Bengali ya-phalaa has its virama behind the joiner.
+        (Before::Nothing, Kind::Mark) => Some(Before::Nothing),
+        (_, Kind::Mark) => Some(Before::Visible),
+        (Before::Joiner, Kind::Space) => None,
+        (_, Kind::Space) => Some(Before::Nothing),
+        (Before::Visible | Before::Flag, Kind::Selector) => Some(Before::Selected),
+        (Before::Visible | Before::Flag | Before::Selected, Kind::Joiner) => Some(Before::Joiner),
+        (_, Kind::Selector | Kind::Joiner) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_show_what_they_are() {
+        for good in [
+            "Tea 🍵",
+            "❤️",
+            "👩‍❤️‍👨 family",
+            "👩🏽‍🚀",
+            "🏳️‍🌈",
+            "🏴‍☠️",
+            "🏴\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F} Scotland",
+            "1️⃣",
+            "می\u{200C}خواهم",
+            "ශ්\u{200D}රී",
+            "র\u{200D}\u{9CD}য",
+            "हिन्दी",
+            "葛\u{E0100}城",
+            "שלום עולם",
+            "مرحبا hello",
+            "…",
+            "a\u{A0}b",
+            "⠓⠊⠀⠓⠊",
+            "Z\u{335}o",
+        ] {
+            check("name", good, Lines::One).unwrap_or_else(|error| panic!("{good:?}: {error}"));
+        }
+        check("description", "one\r\n\ttwo\u{2028}three", Lines::Many).unwrap();
+    }
+
+    #[test]
+    fn texts_that_hide_something() {
+        for bad in [
+            "",
+            "\u{200B}",
+            "\u{FEFF}",
+            "\u{2800}",
+            "\u{2800} \u{A0}\u{3000}",
+            "\u{3164}",
+            "\u{115F}\u{1160}",
+            "\u{FFA0}",
+            "\u{301}\u{302}",
+            "\u{1D159}",
+            "\u{E000}",
+            "\u{202E}moor",
+            "a\u{202A}b",
+            "a\u{2067}b\u{2069}",
+            "a\u{200E}",
+            "\u{200F}a",
+            "a\u{61C}b",
+            "a\u{200B}b",
+            "a\u{AD}b",
+            "a\u{34F}b",
+            "a\u{2060}b",
+            "a\u{17B4}b",
+            "general\u{3164}",
+            "a\u{200D}",
+            "\u{200D}a",
+            "a \u{200C}b",
+            "a\u{200D} b",
+            "a\u{200D}\u{200D}b",
+            "a\u{FE0F}\u{FE0F}",
+            "\u{FE0F}a",
+            "a\u{E0061}",
+            "🏴\u{E0067}",
+            "🏴\u{E0067}a",
+            "🏴\u{E007F}",
+            "a\u{E0001}",
+            "a\0b",
+            "a\nb",
+            "a\u{85}b",
+            "a\u{2028}b",
+        ] {
+            check("name", bad, Lines::One).unwrap_err();
+        }
+        for bad in ["\n\t", "one\0two", "one\u{B}two", "one\u{202E}two"] {
+            check("description", bad, Lines::Many).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Rooms that an earlier release made keep being found: it compared and searched names in lower case instead of case folding,
+//! which is the same for all but a few letters (ß, ς, İ …).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::Result;
+use uuid::Uuid;
+
+use crate::store::{Store, Stored};
+
+/// Rooms that are read at once.
+const PAGE: u32 = 500;
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Brings all rooms to the forms of today, once.
+pub(super) async fn run(store: Arc<dyn Store>) {
+    while let Err(error) = refold(store.as_ref()).await {
+        tracing::warn!(%error, "the names of rooms cannot be brought to their new form now");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+pub(super) async fn refold(store: &dyn Store) -> Result<()> {
+    let mut after = Uuid::nil();
+    loop {
+        let rooms = store.beyond_ascii(after, PAGE).await?;
+        let Some(last) = rooms.last() else { return Ok(()) };
+        after = last.room.id;
+        for Stored { room, folded_name, search } in rooms {
+            if folded_name != room.folded_name() || search != room.search() {
+                store.refold(room).await?;
+            }
+        }
+    }
+}

@@ -147,7 +147,7 @@ async fn what_happens_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bus_that_is_away_is_seen() {
     // Nobody listens there.
-    let server = Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1")]).await.unwrap();
+    let server = Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1"), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
     let api = Api::new(server.url());
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();

@@ -38,7 +38,13 @@ where
     wire.silence();
     let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let (data, bus) = (super::directory(), wire.url());
-    let settings = [format!("--listen={listen}"), format!("--data-dir={}", data.display()), format!("--bus={}", bus.expose())];
+    let settings = [
+        format!("--listen={listen}"),
+        format!("--data-dir={}", data.display()),
+        format!("--bus={}", bus.expose()),
+        // The listener of the test has no key either.
+        "--insecure-bus=true".to_owned(),
+    ];
     let program = P::parse_from(std::iter::once("program".to_owned()).chain(settings));
     let process = Process::new();
     let running = std::thread::spawn({

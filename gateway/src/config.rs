@@ -85,13 +85,18 @@ pub struct RealtimeConfig {
     /// Sockets that one user may have at this gateway, and never more than four fifths of the connections; 0 = any number
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
+    /// Sessions that may be open without having connected; when there is one more, the oldest of the address with most of
+    /// them is closed; 0 = any number
+    #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]
+    pub max_pending_sessions: usize,
     /// How long a new socket may take to CONNECT; 0s = for ever
     #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = patience)]
     pub connect_timeout: Duration,
     /// Most bytes of one packet from a client, attachments included; 0 = any number
     #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
-    /// Most bytes that may wait for all sockets together; beyond, those that leave most unread are closed; 0 = any number
+    /// Most bytes that may be held for all sockets together: what waits for them, and what they have sent that is not done;
+    /// beyond, sockets of the user for whom most is held are closed; 0 = any number
     #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
     pub max_outbox_bytes: usize,
 }
@@ -154,6 +159,7 @@ mod tests {
         assert_eq!((realtime.ping_interval, realtime.ping_timeout), (Duration::from_secs(25), Duration::from_secs(20)));
         assert_eq!((realtime.max_events_per_second, realtime.max_rooms_per_socket, realtime.max_sockets_per_user), (2000, 1000, 10_000));
         assert_eq!((realtime.connect_timeout, realtime.max_packet), (Duration::from_secs(10), 1_114_112));
+        assert_eq!(realtime.max_pending_sessions, 4096);
     }
 
     #[test]

@@ -35,8 +35,12 @@ pub struct Metrics {
     pub history_reads: Counter,
     /// Events put into outboxes.
     pub deliveries: Counter,
-    /// Bytes that wait in all outboxes.
+    /// Sessions that have not connected.
+    pub pending_sessions: Gauge,
+    /// Bytes held for all sessions.
     pub outbox_bytes: Gauge,
+    /// What waited because its user holds more than its share of them.
+    pub outbox_waits: Counters,
     /// Sockets closed for what they left unread.
     pub outbox_closes: Counters,
     /// Events of one append.
@@ -72,7 +76,8 @@ pub struct Metrics {
 impl Metrics {
     fn new() -> Self {
         metrics::describe_histogram!(REQUESTS, "HTTP requests until the head of their answer, by route; those of unknown routes together");
-        LIMITS.exist(&["connect_timeout", "connections", "events_per_second", "packet", "rooms_per_socket", "sockets_per_user"]);
+        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet"]);
+        LIMITS.exist(&["pending_sessions", "rooms_per_socket", "sockets_per_user"]);
         let [polling, websocket] = ["polling", "websocket"]
             .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by what carries them", &[("transport", transport)]));
         let [joins, leaves, messages, uploads] = ["joinRoom", "leaveRoom", "message", "fileUpload"].map(|event| {
@@ -96,7 +101,18 @@ impl Metrics {
             .with(&["yes", "no"]),
             history_reads: counter("confab_history_reads_total", "Reads of a room's history for those who join it", &[]),
             deliveries: counter("confab_deliveries_total", "Events put into outboxes, one for each socket", &[]),
-            outbox_bytes: gauge("confab_outbox_bytes", "Bytes that wait for all sockets together; small amounts are not counted", &[]),
+            pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not connected", &[]),
+            outbox_bytes: gauge(
+                "confab_outbox_bytes",
+                "Bytes held for all sockets together: what waits for them, and what they have sent that is not done; small amounts are not counted",
+                &[],
+            ),
+            outbox_waits: Counters::new(
+                "confab_outbox_waits_total",
+                "Joins, recoveries and sends that had to wait because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
+                "what",
+            )
+            .with(&["join", "recovery", "send"]),
             outbox_closes: Counters::new(
                 "confab_outbox_closes_total",
                 "Sockets closed because they left too much unread: their own bound (overflow), the common one (total), nothing taken for long (stuck)",

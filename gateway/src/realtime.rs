@@ -24,6 +24,7 @@ mod socket;
 mod testing;
 mod websocket;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use self::follower::Follower;
 use self::forward::Forward;
 use self::history::History;
 use self::hub::Hub;
+use self::outbox::Close;
 use self::registry::Registry;
 use self::session::Session;
 use crate::clients::Clients;
@@ -127,6 +129,8 @@ impl Realtime {
         });
         let outboxes = realtime.outboxes.clone();
         at_scrape(move || METRICS.outbox_bytes.set(outboxes.bytes() as f64));
+        let sessions = realtime.clone();
+        at_scrape(move || METRICS.pending_sessions.set(sessions.registry.pending() as f64));
         // Subscribed before anything can be revoked that matters here.
         tokio::spawn(realtime.clone().close_revoked(realtime.revocations.subscribe()));
         tokio::spawn(realtime.clone().close_largest());
@@ -152,18 +156,26 @@ impl Realtime {
         }
     }
 
-    /// Whenever too much waits for all clients together, closes those for whom most does: they come back and ask for it.
+    /// Whenever too much is held for all clients together, closes sessions of the user for whom most is, the largest first, then of
+    /// the next: they come back and ask for what they missed. Clients that have not connected are one user for each address.
     async fn close_largest(self: Arc<Self>) {
         loop {
             self.outboxes.over().await;
-            let sessions = self.registry.all().into_iter().map(|session| (session.outbox.unasked(), session));
-            let mut waiting = sessions.filter(|(bytes, _)| *bytes > 0).collect::<Vec<_>>();
-            waiting.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-            for (_, session) in waiting {
-                if !self.outboxes.is_over() {
-                    break;
+            // What closed sessions still hold is on its way out.
+            let mut leaving = 0;
+            'holders: for (holder, _) in self.registry.holders() {
+                let sessions = self.registry.of_holder(holder).into_iter().map(|session| (session.outbox.bytes(), session));
+                let mut sessions = sessions.filter(|(bytes, _)| *bytes > 0).collect::<Vec<_>>();
+                sessions.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+                for (_, session) in sessions {
+                    if self.outboxes.excess() <= leaving {
+                        break 'holders;
+                    }
+                    if session.outbox.closing() != Some(Close::Now) {
+                        session.give_up();
+                    }
+                    leaving += session.outbox.bytes();
                 }
-                session.give_up();
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -205,3 +217,6 @@ impl Realtime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

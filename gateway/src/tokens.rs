@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::revocations::Revocations;
 
 /// Longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 8 * 1024;
+pub const MAX_TOKEN: usize = 8 * 1024;
 /// How far the clocks of auth and of this machine may differ, in seconds.
 const LEEWAY: u64 = 5;
 /// Who makes our tokens, and whom they are for.

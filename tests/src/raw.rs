@@ -2,12 +2,14 @@
 
 mod client;
 mod frames;
+mod handshakes;
 mod http;
 mod polling;
 mod websocket;
 
 pub use client::Client;
 pub use frames::{binary, frame, text};
+pub use handshakes::open_and_forget;
 pub use http::Http;
 pub use polling::Polling;
 pub use websocket::{Refused, WebSocket};

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,6 +23,9 @@ use crate::json::MessageJson;
 use crate::metrics::METRICS;
 use crate::payload;
 use crate::send::{Sending, Sent};
+
+/// Answers of more bytes are written in several steps.
+const LARGE: usize = 256 * 1024;
 
 /// What a client asks for.
 pub enum Request {
@@ -49,6 +53,11 @@ impl Request {
     /// Whether it may go to the log together with its like.
     pub fn is_send(&self) -> bool {
         matches!(self, Self::Send(_))
+    }
+
+    /// Whether few of a client are under way at once.
+    pub fn takes_turn(&self) -> bool {
+        matches!(self, Self::Send(_) | Self::Upload(_))
     }
 }
 
@@ -125,7 +134,6 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     for event in events {
         match event.request {
             Request::Send(message) => {
-                session.outbox.roomy().await;
                 let sending = event.span.within(|| begin_send(session, message, event.deadline));
                 sends.push((event.ack, event.span, sending, event.deadline));
             }
@@ -142,7 +150,6 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
                 METRICS.leaves.record(&Ok(()), took(event.deadline));
             }
             Request::Upload(file) => {
-                session.outbox.roomy().await;
                 let uploaded = event.span.hold(file.send(session)).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
@@ -155,8 +162,8 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
             }
         }
     }
-    // Answers that go together are written together.
-    let mut answers = Vec::with_capacity(sends.len());
+    // Answers that go together are written together, unless they are large: then the client's task gets to write some.
+    let (mut answers, mut bytes) = (Vec::with_capacity(sends.len()), 0);
     for (ack, span, sending, deadline) in sends {
         let outcome = match sending {
             Ok(sending) => sending.outcome().await,
@@ -166,11 +173,21 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
         if let Err(error) = &outcome {
             span.fail(error.code.as_str());
         }
-        match (outcome, ack) {
-            (Ok(sent), Some(id)) => answers.push(Frame::ack(id, &Accepted::from(&sent))),
-            (Ok(_), None) => {}
-            (Err(error), Some(id)) => answers.push(refusal(id, &error)),
-            (Err(error), None) => refuse(session, None, &error),
+        let answer = match (outcome, ack) {
+            (Ok(sent), Some(id)) => Frame::ack(id, &Accepted::from(&sent)),
+            (Ok(_), None) => continue,
+            (Err(error), Some(id)) => refusal(id, &error),
+            (Err(error), None) => {
+                refuse(session, None, &error);
+                continue;
+            }
+        };
+        bytes += answer.cost();
+        answers.push(answer);
+        if bytes > LARGE {
+            session.outbox.answer(&std::mem::take(&mut answers));
+            bytes = 0;
+            yield_now().await;
         }
     }
     session.outbox.answer(&answers);

@@ -23,10 +23,12 @@ use super::packet::{Frame, Malformed};
 use super::polling::{self, Way};
 use super::session::{Session, Transport};
 use super::websocket;
+use crate::address::ClientAddress;
 use crate::edge::hosts::{self, Host};
 use crate::server::Place;
+use crate::tokens::MAX_TOKEN;
 
-/// How long a payload may take to arrive.
+/// How long a payload may take to arrive that is for another gateway, or comes from one.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// A request that is not answered as asked, in the words of the protocol's reference server.
@@ -112,13 +114,13 @@ pub fn router(edge: Arc<Realtime>) -> Router {
     Router::new().route("/socket.io/", any(handle)).route("/socket.io", any(handle)).with_state(edge)
 }
 
-async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
+async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: ClientAddress, request: Request) -> Result<Response, Refusal> {
     let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
     if !allowed(&edge, &request) {
         return Err(Refusal::Forbidden);
     }
     let websocket = parameters.websocket()?;
-    let Some(sid) = &parameters.sid else { return open(&edge, websocket, request).await };
+    let Some(sid) = &parameters.sid else { return open(&edge, websocket, address, request).await };
     match (edge.registry.get(sid), &edge.forward) {
         (Some(session), _) => {
             let way = request.extensions().get().cloned().map_or(Way::Unknown, Way::Here);
@@ -159,16 +161,16 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, r
 }
 
 /// A new session.
-async fn open(edge: &Arc<Realtime>, websocket: bool, request: Request) -> Result<Response, Refusal> {
+async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, request: Request) -> Result<Response, Refusal> {
     if request.method() != Method::GET {
         return Err(Refusal::BadMethod);
     }
     let bearer = bearer(request.headers());
     if !websocket {
-        return polling::open(edge, bearer).await;
+        return polling::open(edge, address, bearer).await;
     }
     let accept = accept(request.headers())?;
-    let session = Session::open(edge, Transport::WebSocket, bearer).ok_or(Refusal::GoingAway)?;
+    let session = Session::open(edge, Transport::WebSocket, address, bearer).ok_or(Refusal::GoingAway)?;
     Ok(upgrade(request, accept, session, false))
 }
 
@@ -188,15 +190,13 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
             if !polled {
                 return Err(Refusal::BadRequest);
             }
-            let body = body_of(request.into_body(), session.edge.config.max_packet).await;
-            let body = body.inspect_err(|_| session.finish())?;
-            polling::receive(session, body).await
+            polling::receive(session, request.into_body()).await
         }
         _ => Err(Refusal::BadMethod),
     }
 }
 
-/// A payload, whole.
+/// A payload that another gateway signs, or has signed, whole.
 pub(super) async fn body_of(body: Body, max_packet: usize) -> Result<Bytes, Refusal> {
     match timeout(ARRIVES_WITHIN, to_bytes(body, polling::max_payload(max_packet))).await {
         Ok(Ok(body)) => Ok(body),
@@ -213,10 +213,12 @@ fn allowed(edge: &Realtime, request: &Request) -> bool {
     (own.is_some() && own == page) || edge.origins.allows(origin)
 }
 
+/// The token of the first request. One that is longer than any that is valid is not kept: an empty one, refused on CONNECT, stands for it.
 fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
+    let token = Some(token.trim()).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default();
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.into())
 }
 
 /// The answer to the client's key (RFC 6455 section 4.2).

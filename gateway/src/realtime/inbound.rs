@@ -56,6 +56,17 @@ impl Inbound {
         Self { codec, max_packet, beyond, largest: 0 }
     }
 
+    /// Takes messages of up to so many bytes from now on.
+    pub fn allow(&mut self, max_packet: usize) {
+        self.max_packet = max_packet;
+        self.codec.set_config(|settings| *settings = config(max_packet));
+    }
+
+    /// How many bytes of an unfinished message it holds.
+    pub fn unfinished(&self) -> usize {
+        self.beyond
+    }
+
     /// Reads what has arrived and hands each message to `take`; the protocol's own answers (pongs) are appended to `control`.
     pub fn read(
         &mut self,

@@ -2,24 +2,28 @@
 //! queued and writes it at once: after a fan-out a task that does so for many clients in a row, otherwise the client's own.
 
 mod flush;
+mod queue;
 mod shared;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::packet::Frame;
-use crate::metrics::METRICS;
+use queue::{Queue, Writer};
 
 pub use flush::Flushed;
-pub use shared::Shared;
+pub use shared::{Sends, Share, Shared};
 
-/// Most bytes that may wait for one client. One frame always fits an empty outbox.
+/// Most bytes that may wait for one client beside answers. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
+/// Most bytes of answers that may wait for one client.
+pub const MAX_ANSWERS: usize = 2 * 1024 * 1024;
+/// Most bytes that the gateway holds for a client that has not connected: what waits for it and what it has sent.
+pub const MAX_UNKNOWN: usize = 16 * 1024;
 /// Below this more answers are prepared for the client.
 const ROOMY: usize = 256 * 1024;
 
@@ -37,80 +41,57 @@ pub struct Outbox {
     // A std lock: held for a few pushes, never across an await.
     queue: Mutex<Queue>,
     task: AtomicWaker,
-    roomy: Notify,
+    /// There is room, the transport is to be closed, or a GET has ended.
+    changed: Notify,
     shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Queue {
-    frames: VecDeque<Frame>,
-    /// So many bytes of the first frame are written.
-    written: usize,
-    /// What the frames cost that are queued or being written.
-    cost: Cost,
-    /// What was taken last and is kept in case it is asked for again, in bytes.
-    kept: usize,
-    /// So many of all these bytes are counted among those of all outboxes.
-    counted: usize,
-    /// Where to write; none while the client polls.
-    stream: Option<Arc<TcpStream>>,
-    writer: Writer,
-    close: Option<Close>,
-    woken: bool,
-}
-
-/// What frames cost, in bytes.
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    all: usize,
-    /// So much of it are answers. They trip no bound: the client asked for them, and no more are made while much waits.
-    answers: usize,
-}
-
-impl Cost {
-    fn add(&mut self, frame: &Frame) {
-        self.all += frame.cost();
-        if frame.is_answer() {
-            self.answers += frame.cost();
-        }
-    }
-
-    fn subtract(&mut self, gone: Self) {
-        self.all -= gone.all;
-        self.answers -= gone.answers;
-    }
-
-    fn unasked(self) -> usize {
-        self.all - self.answers
-    }
-}
-
-impl<'a> FromIterator<&'a Frame> for Cost {
-    fn from_iter<I: IntoIterator<Item = &'a Frame>>(frames: I) -> Self {
-        let mut cost = Self::default();
-        frames.into_iter().for_each(|frame| cost.add(frame));
-        cost
-    }
-}
-
-/// Who sees to it that what is queued is written.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Writer {
-    /// Whoever queues the next frame has to find somebody.
-    #[default]
-    Nobody,
-    /// A flush has been promised.
-    Promised,
-    /// A flush is under way; at its end it looks whether more has come.
-    Flushing,
-    /// The client's task, as soon as the stream takes more.
-    Blocked,
 }
 
 impl Outbox {
     /// An empty outbox among others.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { queue: Mutex::default(), task: AtomicWaker::new(), roomy: Notify::new(), shared }
+        Self { queue: Mutex::default(), task: AtomicWaker::new(), changed: Notify::new(), shared }
+    }
+
+    /// That of a client which has not connected yet.
+    pub fn of_unknown(shared: Arc<Shared>) -> Self {
+        let outbox = Self::new(shared);
+        outbox.queue().is_unknown = true;
+        outbox
+    }
+
+    /// Counts what is held for the client in this share from now on.
+    pub fn count_in(&self, share: Arc<Share>) {
+        self.queue().count_in(share, &self.shared);
+    }
+
+    /// The client has connected: the bounds of users hold from now on.
+    pub fn is_known(&self) {
+        self.queue().is_unknown = false;
+    }
+
+    /// In which share what is held for the client is counted.
+    pub fn share(&self) -> Arc<Share> {
+        self.queue().share.clone()
+    }
+
+    /// How many bytes more a client that has not connected may make the gateway hold; `None` once it has.
+    pub fn left_to_unknown(&self) -> Option<usize> {
+        let queue = self.queue();
+        queue.is_unknown.then(|| MAX_UNKNOWN.saturating_sub(queue.total()))
+    }
+
+    /// Counts bytes that the client has sent and that are held until they are [`release`](Self::release)d.
+    pub fn hold(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.held += bytes;
+        queue.count(&self.shared);
+    }
+
+    /// Counts them no longer.
+    pub fn release(&self, bytes: usize) {
+        let mut queue = self.queue();
+        queue.held -= bytes;
+        queue.count(&self.shared);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -126,7 +107,7 @@ impl Outbox {
     /// missed, whereas a frame left out would never be noticed.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue();
-        if queue.admit(frames, &self.shared) {
+        if queue.admit(frames.iter().cloned(), &self.shared) {
             self.wake(queue);
         }
     }
@@ -135,7 +116,7 @@ impl Outbox {
     /// task can sleep on.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
         let mut queue = self.queue();
-        if !queue.admit(frames, &self.shared) {
+        if !queue.admit(frames.iter().cloned(), &self.shared) {
             return false;
         }
         let promised = queue.writer == Writer::Nobody && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
@@ -147,16 +128,14 @@ impl Outbox {
         promised
     }
 
-    /// Queues what answers the client's own request, whatever waits already: whoever makes it waits for
-    /// [`roomy`](Self::roomy) before.
+    /// Queues what answers the client's own requests. It has a bound of its own: few requests of a client are under way at once,
+    /// and none is begun before [`roomy`](Self::roomy), so that only a client that does not read exceeds it.
     pub fn answer(&self, frames: &[Frame]) {
         if frames.is_empty() {
             return;
         }
         let mut queue = self.queue();
-        if queue.close.is_none() {
-            frames.iter().for_each(|frame| queue.add(frame.as_answer()));
-            queue.count(&self.shared);
+        if queue.admit(frames.iter().map(Frame::as_answer), &self.shared) {
             self.wake(queue);
         }
     }
@@ -180,10 +159,9 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// How much waits or is kept that the client has not asked for itself.
-    pub fn unasked(&self) -> usize {
-        let queue = self.queue();
-        queue.cost.unasked() + queue.kept
+    /// Everything that is held for the client, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.queue().total()
     }
 
     /// Counts what was taken and is kept elsewhere, in bytes, in place of what was kept before.
@@ -193,11 +171,41 @@ impl Outbox {
         queue.count(&self.shared);
     }
 
-    /// Drops what waits and has the transport closed, because all outboxes together hold too much.
-    pub fn give_up(&self) {
+    /// Drops what waits and has the transport closed; the reason is counted.
+    pub fn give_up(&self, reason: &'static str) {
         let mut queue = self.queue();
-        queue.overflow("total", &self.shared);
+        queue.overflow(reason, &self.shared);
         self.wake(queue);
+    }
+
+    /// The client has gone: has the transport closed, and counts nothing any more.
+    pub fn finish(&self) {
+        let mut queue = self.queue();
+        queue.is_over = true;
+        queue.count(&self.shared);
+        queue.close = Some(Close::Now);
+        self.wake(queue);
+    }
+
+    /// A GET has ended.
+    pub fn got(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Completes after the next change that anyone may wait for: there is room, the transport is to be closed, or a GET has ended.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Completes when the transport is to be closed at once.
+    pub async fn closed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.closing() == Some(Close::Now) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Has the client's task look around, although nothing was queued.
@@ -209,7 +217,7 @@ impl Outbox {
     fn wake(&self, queue: MutexGuard<'_, Queue>) {
         if queue.close.is_some() {
             // Nobody is to wait for room that will never come.
-            self.roomy.notify_waiters();
+            self.changed.notify_waiters();
         }
         if queue.writer == Writer::Nobody || queue.close.is_some() {
             self.wake_task(queue);
@@ -233,11 +241,20 @@ impl Outbox {
     /// Completes when little waits for the client, or its transport is to be closed.
     pub async fn roomy(&self) {
         loop {
-            let roomy = self.roomy.notified();
+            let changed = self.changed.notified();
             if self.is_roomy() {
                 return;
             }
-            roomy.await;
+            changed.await;
+        }
+    }
+
+    /// Completes when the client's user holds no more than its share, or little is held in all outboxes together. `what` waits is
+    /// counted.
+    pub async fn within_share(&self, what: &'static str) {
+        if !self.shared.is_roomy() {
+            let share = self.share();
+            self.shared.roomy(&share, what).await;
         }
     }
 
@@ -285,8 +302,14 @@ impl Outbox {
             taken.extend(queue.frames.pop_front());
         }
         queue.woken = !queue.frames.is_empty();
-        queue.subtract(taken.iter().collect(), &self.roomy, &self.shared);
+        queue.was_taken |= !taken.is_empty();
+        queue.subtract(taken.iter().collect(), &self.changed, &self.shared);
         taken
+    }
+
+    /// Whether anything was taken since this was last asked.
+    pub fn was_taken(&self) -> bool {
+        std::mem::take(&mut self.queue().was_taken)
     }
 
     /// Ready when the client's task has to look around since it last did.
@@ -301,58 +324,7 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.shared.count(self.queue().counted, 0);
-    }
-}
-
-impl Queue {
-    /// Queues frames as far as the bound allows; `false` when it was closed before.
-    fn admit(&mut self, frames: &[Frame], shared: &Shared) -> bool {
-        if self.close.is_some() {
-            return false;
-        }
-        for frame in frames {
-            if self.cost.all > 0 && self.cost.unasked() + frame.cost() > MAX_BYTES {
-                self.overflow("overflow", shared);
-                break;
-            }
-            self.add(frame.clone());
-        }
-        self.count(shared);
-        true
-    }
-
-    fn add(&mut self, frame: Frame) {
-        self.cost.add(&frame);
-        self.frames.push_back(frame);
-    }
-
-    fn overflow(&mut self, reason: &'static str, shared: &Shared) {
-        METRICS.outbox_closes.hit(reason);
-        self.close = Some(Close::Now);
-        self.drop_frames();
-        self.count(shared);
-    }
-
-    /// Drops what waits. What has begun must be finished: the client could not read on otherwise.
-    fn drop_frames(&mut self) {
-        let begun = usize::from(self.written > 0);
-        let rest = self.frames.split_off(begun.min(self.frames.len()));
-        self.cost.subtract(rest.iter().collect());
-    }
-
-    fn subtract(&mut self, gone: Cost, roomy: &Notify, shared: &Shared) {
-        let before = self.cost.all;
-        self.cost.subtract(gone);
-        self.count(shared);
-        // Nobody waits for room while there is some.
-        if before > ROOMY && self.cost.all <= ROOMY {
-            roomy.notify_waiters();
-        }
-    }
-
-    fn count(&mut self, shared: &Shared) {
-        self.counted = shared.count(self.counted, self.cost.all + self.kept);
+        self.queue().forget(&self.shared);
     }
 }
 

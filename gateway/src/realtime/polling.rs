@@ -1,5 +1,6 @@
 //! A session over HTTP long-polling, until it is upgraded.
 
+mod body;
 mod last;
 
 use std::future::poll_fn;
@@ -11,12 +12,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Realtime;
 use super::handshake::Refusal;
 use super::outbox::Close;
-use super::session::{Heartbeat, Session, Transport};
+use super::session::{Heartbeat, STUCK, Session, Transport};
+use crate::address::ClientAddress;
+use crate::metrics::METRICS;
 use crate::server::wire::Fate;
 
 use last::is_clock;
@@ -28,6 +31,10 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
+/// How long a payload of the client may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+/// How soon a session for which nothing waits is looked at again while it has no GET.
+const LOOK_AGAIN: Duration = Duration::from_millis(2500);
 /// Nothing to say.
 const NOOP: Bytes = Bytes::from_static(b"6");
 /// The session is over.
@@ -37,8 +44,8 @@ const CLOSE: Bytes = Bytes::from_static(b"1");
 ///
 /// # Errors
 /// When this gateway leaves.
-pub async fn open(edge: &Arc<Realtime>, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
-    let session = Session::open(edge, Transport::Polling { reading: false }, bearer).ok_or(Refusal::GoingAway)?;
+pub async fn open(edge: &Arc<Realtime>, address: ClientAddress, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
+    let session = Session::open(edge, Transport::Polling { reading: false }, address, bearer).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(session.clone()));
     Ok(text(next_payload(&session).await))
 }
@@ -123,10 +130,14 @@ pub fn max_payload(max_packet: usize) -> usize {
 /// A POST: takes the client's packets.
 ///
 /// # Errors
-/// When one is malformed or too large; that ends the session.
-pub async fn receive(session: Arc<Session>, body: Bytes) -> Result<Response, Refusal> {
-    session.socket.drained().await;
-    let taken = take(&session, &body);
+/// When one is malformed or too large, or they take too long to arrive; that ends the session.
+pub async fn receive(session: Arc<Session>, body: Body) -> Result<Response, Refusal> {
+    tokio::select! {
+        () = session.socket.drained() => {}
+        () = session.outbox.closed() => return Err(Refusal::BadRequest),
+    }
+    let payload = timeout(ARRIVES_WITHIN, body::read(&session, body)).await.unwrap_or(Err(Refusal::BadRequest));
+    let taken = payload.and_then(|payload| take(&session, &payload));
     session.socket.start_lanes(&session);
     taken.inspect_err(|_| session.finish())?;
     Ok(text("ok"))
@@ -147,11 +158,31 @@ fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Refusal> {
 /// Keeps the clock of a session until it is upgraded or over.
 async fn watch(session: Arc<Session>) {
     let mut heartbeat = Heartbeat::new(&session);
+    // Since when something waits and no GET comes for it.
+    let mut unread: Option<Instant> = None;
     loop {
-        sleep_until(heartbeat.next(&session)).await;
-        match *session.transport() {
-            Transport::Polling { .. } | Transport::Probing { .. } => {}
+        let changed = session.outbox.changed();
+        let reading = match *session.transport() {
+            Transport::Polling { reading } | Transport::Probing { reading } => reading,
             Transport::WebSocket | Transport::Closed => return,
+        };
+        let now = Instant::now();
+        let was_taken = session.outbox.was_taken();
+        let before = unread.filter(|_| !was_taken);
+        unread = if reading || session.outbox.is_empty() { None } else { before.or(Some(now)) };
+        let mut next = heartbeat.next(&session);
+        if let Some(since) = unread {
+            next = next.min(since + STUCK);
+        } else if !reading {
+            next = next.min(now + LOOK_AGAIN);
+        }
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = changed => continue,
+        }
+        if unread.is_some_and(|since| since.elapsed() >= STUCK) {
+            METRICS.outbox_closes.hit("stuck");
+            return session.finish();
         }
         if !heartbeat.tick(&session) {
             return session.finish();
@@ -180,6 +211,7 @@ impl Drop for Turn<'_> {
         if let Transport::Polling { reading } | Transport::Probing { reading } = &mut *self.0.transport() {
             *reading = false;
         }
+        self.0.outbox.got();
         self.0.last_poll.over.notify_waiters();
     }
 }

@@ -1,13 +1,25 @@
-//! The sessions of this gateway: found by their secret id, by the token they connected with, counted by user.
+//! The sessions of this gateway: found by their secret id, by the token they connected with, by their user and, before they have
+//! connected, by their client's address.
 
-use std::collections::HashMap;
+mod pending;
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use self::pending::Pending;
+use super::hub::Listener;
+use super::outbox::Share;
 use super::session::Session;
+use crate::address::ClientAddress;
 use crate::tokens::Identity;
+
+/// A table with room for fewer entries is not made smaller.
+const SMALL: usize = 1024;
 
 /// All sessions.
 #[derive(Default)]
@@ -19,9 +31,48 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Sessions {
-    by_sid: HashMap<Box<str>, Arc<Session>>,
+    by_sid: HashSet<BySid>,
     by_token: HashMap<Uuid, Vec<Arc<Session>>>,
-    per_user: HashMap<Uuid, usize>,
+    by_user: HashMap<Uuid, User>,
+    pending: Pending<Session>,
+}
+
+/// A session as its secret id finds it.
+struct BySid(Arc<Session>);
+
+impl Borrow<str> for BySid {
+    fn borrow(&self) -> &str {
+        self.0.sid()
+    }
+}
+
+impl Hash for BySid {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.sid().hash(hasher);
+    }
+}
+
+impl PartialEq for BySid {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sid() == other.0.sid()
+    }
+}
+
+impl Eq for BySid {}
+
+#[derive(Default)]
+struct User {
+    sessions: Vec<Arc<Session>>,
+    share: Arc<Share>,
+}
+
+/// For whom a share of the outboxes is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A user.
+    User(Uuid),
+    /// An address, for its clients that have not connected.
+    Address(ClientAddress),
 }
 
 /// Why a session is not let in.
@@ -43,14 +94,46 @@ impl Registry {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a session.
-    pub fn insert(&self, session: Arc<Session>) {
-        self.lock().by_sid.insert(session.sid().into(), session);
+    /// Adds a session that has not connected. When there are more of them than `max` (0: any number) now, one has to go: the
+    /// oldest of the address that has most, which the caller must finish.
+    #[must_use]
+    pub fn insert(&self, session: &Arc<Session>, address: ClientAddress, max: usize) -> Option<Arc<Session>> {
+        let mut sessions = self.lock();
+        sessions.by_sid.insert(BySid(session.clone()));
+        let share = sessions.pending.insert(session.id(), address, session.clone());
+        session.outbox.count_in(share);
+        let excess = max != 0 && sessions.pending.len() > max;
+        excess.then(|| sessions.pending.oldest_of_most()).flatten()
     }
 
     /// The session with that secret id.
     pub fn get(&self, sid: &str) -> Option<Arc<Session>> {
-        self.lock().by_sid.get(sid).cloned()
+        self.lock().by_sid.get(sid).map(|found| found.0.clone())
+    }
+
+    /// How many sessions have not connected.
+    pub fn pending(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Whoever holds something in the outboxes, and how many bytes; the largest first.
+    pub fn holders(&self) -> Vec<(Holder, usize)> {
+        let sessions = self.lock();
+        let users = sessions.by_user.iter().map(|(id, user)| (Holder::User(*id), user.share.bytes()));
+        let addresses = sessions.pending.shares().map(|(address, bytes)| (Holder::Address(address), bytes));
+        let mut holders = users.chain(addresses).filter(|(_, bytes)| *bytes > 0).collect::<Vec<_>>();
+        drop(sessions);
+        holders.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        holders
+    }
+
+    /// The sessions that are counted for a holder.
+    pub fn of_holder(&self, holder: Holder) -> Vec<Arc<Session>> {
+        let sessions = self.lock();
+        match holder {
+            Holder::User(id) => sessions.by_user.get(&id).map(|user| user.sessions.clone()).unwrap_or_default(),
+            Holder::Address(address) => sessions.pending.of(address),
+        }
     }
 
     /// How many sessions there are.
@@ -60,7 +143,7 @@ impl Registry {
 
     /// All sessions there are now.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        self.lock().by_sid.values().cloned().collect()
+        self.lock().by_sid.iter().map(|found| found.0.clone()).collect()
     }
 
     /// Registers a session under its token and user (0: no limit to the sockets of one), and only then asks whether the token has
@@ -77,11 +160,17 @@ impl Registry {
     ) -> Result<(), NotSignedIn> {
         {
             let mut sessions = self.lock();
-            let count = sessions.per_user.entry(identity.user_id).or_default();
-            if max != 0 && *count >= max {
+            let user = sessions.by_user.entry(identity.user_id).or_default();
+            if max != 0 && user.sessions.len() >= max {
                 return Err(NotSignedIn::TooMany);
             }
-            *count += 1;
+            if user.sessions.is_empty() {
+                // Most users have one.
+                user.sessions.reserve_exact(1);
+            }
+            user.sessions.push(session.clone());
+            session.outbox.count_in(user.share.clone());
+            sessions.pending.remove(session.id());
             sessions.by_token.entry(identity.session_id).or_default().push(session.clone());
         }
         if is_revoked() { Err(NotSignedIn::Revoked) } else { Ok(()) }
@@ -96,20 +185,47 @@ impl Registry {
     pub fn remove(&self, session: &Session, identity: Option<&Identity>) {
         let mut sessions = self.lock();
         sessions.by_sid.remove(session.sid());
+        shrink_set(&mut sessions.by_sid);
+        sessions.pending.remove(session.id());
         let Some(identity) = identity else { return };
-        let Some(of_token) = sessions.by_token.get_mut(&identity.session_id) else { return };
-        let Some(index) = of_token.iter().position(|other| std::ptr::eq(&raw const **other, session)) else { return };
-        of_token.swap_remove(index);
-        if of_token.is_empty() {
+        if let Some(of_token) = sessions.by_token.get_mut(&identity.session_id)
+            && take(of_token, session)
+            && of_token.is_empty()
+        {
             sessions.by_token.remove(&identity.session_id);
+            shrink(&mut sessions.by_token);
         }
-        if let Some(count) = sessions.per_user.get_mut(&identity.user_id) {
-            *count -= 1;
-            if *count == 0 {
-                sessions.per_user.remove(&identity.user_id);
-            }
+        if let Some(user) = sessions.by_user.get_mut(&identity.user_id)
+            && take(&mut user.sessions, session)
+            && user.sessions.is_empty()
+        {
+            sessions.by_user.remove(&identity.user_id);
+            shrink(&mut sessions.by_user);
         }
     }
+}
+
+/// Takes a session out of a list; `false` when it is not there.
+fn take(sessions: &mut Vec<Arc<Session>>, session: &Session) -> bool {
+    let index = sessions.iter().position(|other| std::ptr::eq(&raw const **other, session));
+    index.map(|index| sessions.swap_remove(index)).is_some()
+}
+
+/// Gives back most of what a table needed for a burst of entries.
+fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
+    if is_sparse(table.len(), table.capacity()) {
+        table.shrink_to(2 * table.len());
+    }
+}
+
+fn shrink_set<T: Eq + Hash, S: BuildHasher>(table: &mut HashSet<T, S>) {
+    if is_sparse(table.len(), table.capacity()) {
+        table.shrink_to(2 * table.len());
+    }
+}
+
+fn is_sparse(entries: usize, room: usize) -> bool {
+    room > SMALL && entries < room / 8
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::polling::LastPoll;
 use super::socket::Socket;
+use crate::address::ClientAddress;
 use crate::metrics::METRICS;
 use crate::tokens::Identity;
 
@@ -23,6 +24,10 @@ use crate::tokens::Identity;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Clients that are to come back and ask for what they missed are closed within so long, one after another.
 const RESYNC_SPREAD_MS: u64 = 1000;
+/// A client that takes nothing of what waits for it for so long is closed.
+pub const STUCK: Duration = Duration::from_secs(10);
+/// Longest ping of a client's own that is answered, in bytes.
+const MAX_PING: usize = 125;
 /// Later than anything that matters soon.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -35,8 +40,6 @@ pub struct Session {
     pub edge: Arc<Realtime>,
     /// What waits to be sent.
     pub outbox: Outbox,
-    /// The `Authorization` header's token of the first request, if it had one.
-    pub bearer: Option<Box<str>>,
     /// So that a poll that is sent again gets the same answer.
     pub last_poll: LastPoll,
     /// The Socket.IO client within.
@@ -91,23 +94,28 @@ struct Open<'a> {
 }
 
 impl Session {
-    /// A new session, registered, its first packet queued; `None` when this gateway leaves.
-    pub fn open(edge: &Arc<Realtime>, transport: Transport, bearer: Option<Box<str>>) -> Option<Arc<Self>> {
+    /// A new session of a client at that address, registered, its first packet queued; `None` when this gateway leaves. `bearer` is
+    /// the token of its first request.
+    pub fn open(edge: &Arc<Realtime>, transport: Transport, address: ClientAddress, bearer: Option<Box<str>>) -> Option<Arc<Self>> {
+        let held = bearer.as_ref().map_or(0, |bearer| bearer.len());
         let session = Arc::new(Self {
             id: edge.registry.next_id(),
             sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
             edge: edge.clone(),
-            outbox: Outbox::new(edge.outboxes.clone()),
-            bearer,
+            outbox: Outbox::of_unknown(edge.outboxes.clone()),
             last_poll: LastPoll::default(),
-            socket: Socket::new(&edge.config),
+            socket: Socket::new(bearer),
             seen: AtomicU64::new(0),
             returning: AtomicBool::new(false),
             transport: Mutex::new(transport),
             on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         });
         transport.count(1.0);
-        edge.registry.insert(session.clone());
+        session.outbox.hold(held);
+        if let Some(oldest) = edge.registry.insert(&session, address, edge.config.max_pending_sessions) {
+            LIMITS.hit("pending_sessions");
+            oldest.finish();
+        }
         if edge.is_leaving() {
             // Registered first, then asked: who comes just then is either refused here or taken leave of.
             session.finish();
@@ -173,9 +181,11 @@ impl Session {
     /// When it is malformed; the caller closes the session.
     pub fn receive(self: &Arc<Self>, packet: &str) -> Result<(), Malformed> {
         self.touch();
+        self.socket.admit()?;
         match packet.as_bytes().first() {
             Some(b'4') => self.socket.receive(self, &packet[1..]),
             Some(b'3' | b'6') => Ok(()),
+            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("a long ping")),
             Some(b'2') => {
                 self.outbox.push(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())));
                 Ok(())
@@ -231,14 +241,16 @@ impl Session {
     /// Ends the session for good reason: the client is told and does not reconnect by itself.
     pub fn end(&self, code: &'static str) {
         self.socket.leave_all(self);
-        self.socket.drop_events();
+        self.socket.drop_events(self);
         self.outbox.end(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
     }
 
-    /// Drops what waits and what is kept for the client, and has its transport closed: all clients together hold too much.
+    /// Drops what is held for the client, and has its transport closed: all clients together hold too much.
     pub fn give_up(&self) {
         self.last_poll.forget(&self.outbox);
-        self.outbox.give_up();
+        self.socket.leave_all(self);
+        self.socket.drop_events(self);
+        self.outbox.give_up("total");
     }
 
     /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.
@@ -260,7 +272,7 @@ impl Session {
             return;
         }
         transport.count(-1.0);
-        self.outbox.close(Close::Now);
+        self.outbox.finish();
         self.edge.registry.remove(self, self.socket.identity());
         self.socket.leave_all(self);
     }

@@ -1,8 +1,9 @@
 //! The Socket.IO client within a session: its identity, its rooms, and its events, handled in order for each room.
 
 mod connect;
+mod lanes;
 
-use std::collections::{HashMap, HashSet, VecDeque, hash_map};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -16,23 +17,25 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::connect::Auth;
+use self::lanes::dispatch;
 use super::allowance::Allowance;
 use super::events::{self, Request};
-use super::outbox::Close;
+use super::outbox::{Close, MAX_UNKNOWN};
 use super::packet::{EventData, Frame, Kind, Malformed, Packet};
 use super::recovery::Recovery;
 use super::session::Session;
-use crate::config::RealtimeConfig;
 use crate::tokens::Identity;
 
 /// Bytes of events that may wait to be handled; beyond that nothing more is read from the client.
 const MAX_QUEUED: usize = 1024 * 1024;
-/// Most sends of one room that are under way at once: each is answered with its message.
+/// Most sends and uploads that are under way at once: each is answered with its message.
 const MAX_SENDS: usize = 64;
 /// Most joins that are under way at once.
 const MAX_JOINS: usize = 4;
 /// What an event costs beside its text.
 const EVENT_OVERHEAD: usize = 512;
+/// Packets a second from a client that has not connected, twice as many in a burst.
+const UNKNOWN_PER_SECOND: u32 = 50;
 
 /// A Socket.IO client in the namespace `/`.
 pub struct Socket {
@@ -48,10 +51,15 @@ pub struct Socket {
     leaving: AtomicBool,
     /// Joins under way: each reads history for the client.
     joins: Semaphore,
+    sends: Semaphore,
 }
 
 struct State {
     phase: Phase,
+    /// The `Authorization` header's token of the first request, until CONNECT.
+    bearer: Option<Box<str>>,
+    /// It has asked for a namespace that there is not.
+    has_asked_elsewhere: bool,
     partial: Option<Box<Partial>>,
     /// Events that came before CONNECT was answered.
     held: Vec<(Uuid, Event)>,
@@ -94,15 +102,17 @@ pub struct Event {
 
 impl Socket {
     /// A client that has not connected yet.
-    pub fn new(config: &RealtimeConfig) -> Self {
+    pub fn new(bearer: Option<Box<str>>) -> Self {
         let state = State {
             phase: Phase::New,
+            bearer,
+            has_asked_elsewhere: false,
             partial: None,
             held: Vec::new(),
             lanes: HashMap::new(),
             starting: Vec::new(),
             rooms: HashSet::new(),
-            allowance: Allowance::new(config.max_events_per_second),
+            allowance: Allowance::new(UNKNOWN_PER_SECOND),
         };
         Self {
             identity: OnceLock::new(),
@@ -112,6 +122,7 @@ impl Socket {
             drained: Notify::new(),
             leaving: AtomicBool::new(false),
             joins: Semaphore::new(MAX_JOINS),
+            sends: Semaphore::new(MAX_SENDS),
         }
     }
 
@@ -130,14 +141,16 @@ impl Socket {
     }
 
     fn is_full(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+        let queued = self.queued.load(Ordering::Relaxed);
+        queued > MAX_QUEUED || (queued > MAX_UNKNOWN && self.identity.get().is_none())
     }
 
-    /// The right to join a room; few joins of one client are under way at once, and none while much waits to be sent to it.
+    /// The right to join a room; few joins of one client are under way at once, and none while much
+    /// waits to be sent to it.
     pub async fn join_turn(&self, session: &Session) -> Option<SemaphorePermit<'_>> {
         let turn = self.joins.acquire().await.ok()?;
         session.outbox.roomy().await;
-        session.edge.outboxes.roomy().await;
+        session.outbox.within_share("join").await;
         Some(turn)
     }
 
@@ -163,15 +176,26 @@ impl Socket {
         }
     }
 
-    /// Drops the events that wait: their client is no longer who it was.
-    pub fn drop_events(&self) {
+    /// The `Authorization` header's token of the first request, if it had one. It is not kept any longer.
+    fn take_bearer(&self, session: &Session) -> Option<Box<str>> {
+        let bearer = self.state().bearer.take()?;
+        session.outbox.release(bearer.len());
+        Some(bearer)
+    }
+
+    /// Takes note of an Engine.IO packet.
+    ///
+    /// # Errors
+    /// When the client has not asked to connect and has sent too many.
+    pub(super) fn admit(&self) -> Result<(), Malformed> {
+        if self.identity.get().is_some() {
+            return Ok(());
+        }
         let mut state = self.state();
-        let held = std::mem::take(&mut state.held).into_iter().map(|(_, event)| event);
-        let waiting = state.lanes.values_mut().flat_map(std::mem::take);
-        let size = held.chain(waiting).map(|event| event.size).sum();
-        drop(state);
-        self.queued.fetch_sub(size, Ordering::Relaxed);
-        self.drained.notify_waiters();
+        match state.phase == Phase::New && !state.allowance.admit() {
+            true => Err(too_much()),
+            false => Ok(()),
+        }
     }
 
     /// Takes the text of a packet.
@@ -183,12 +207,25 @@ impl Socket {
         }
         if packet.namespace != "/" {
             if packet.kind == Kind::Connect {
+                let phase = state.phase;
+                match phase {
+                    Phase::New if std::mem::replace(&mut state.has_asked_elsewhere, true) => return Err(too_much()),
+                    Phase::Connecting | Phase::Connected if !state.allowance.admit() => {
+                        LIMITS.hit("events_per_second");
+                        return Ok(());
+                    }
+                    _ => {}
+                }
                 let error = json!({ "message": "Invalid namespace", "data": { "code": "not_found", "status": 404 } });
                 session.outbox.push(Frame::connect_error(packet.namespace, &error));
             }
             return Ok(());
         }
         if packet.attachments > 0 {
+            if state.phase == Phase::New {
+                return Err(Malformed("an attachment before CONNECT"));
+            }
+            session.outbox.hold(text.len());
             state.partial =
                 Some(Box::new(Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments }));
             return Ok(());
@@ -200,8 +237,9 @@ impl Socket {
     pub(super) fn receive_attachment(&self, session: &Arc<Session>, data: Bytes) -> Result<(), Malformed> {
         let mut state = self.state();
         let partial = state.partial.as_mut().ok_or(Malformed("an attachment that none awaits"))?;
+        session.outbox.hold(data.len());
         partial.bytes += data.len();
-        if partial.bytes > session.edge.config.max_packet {
+        if partial.bytes > self.max_packet(session) {
             LIMITS.hit("packet");
             return Err(Malformed("attachments over the limit"));
         }
@@ -209,8 +247,14 @@ impl Socket {
         if partial.attachments.len() < partial.expected {
             return Ok(());
         }
-        let Some(partial) = state.partial.take() else { return Ok(()) };
+        let Some(partial) = state.forget_partial(session) else { return Ok(()) };
         self.handle(session, state, &Packet::parse(&partial.text)?, &partial.attachments)
+    }
+
+    /// Most bytes of one packet from the client.
+    pub(super) fn max_packet(&self, session: &Session) -> usize {
+        let most = session.edge.config.max_packet;
+        if self.identity.get().is_some() { most } else { most.min(MAX_UNKNOWN) }
     }
 
     fn handle(
@@ -251,6 +295,7 @@ impl Socket {
                 span.set("confab.room.id", || room.to_string());
                 let event = Event { ack: packet.id, request, deadline, span, size };
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
+                session.outbox.hold(event.size);
                 match state.phase {
                     Phase::Connecting => state.held.push((room, event)),
                     _ => dispatch(&mut state, room, event),
@@ -266,40 +311,6 @@ impl Socket {
             (Kind::Ack, _) | (_, Phase::Ended) => Ok(()),
             (Kind::Connect, _) => Err(Malformed("CONNECT again")),
             (Kind::Event, Phase::New) => Err(Malformed("an event before CONNECT")),
-        }
-    }
-
-    /// Has the events handled that have arrived since the last call: those that came together go to the log together.
-    pub fn start_lanes(&self, session: &Arc<Session>) {
-        let starting = std::mem::take(&mut self.state().starting);
-        for room in starting {
-            tokio::spawn(work(session.clone(), room));
-        }
-    }
-
-    /// The next events of a room, once those before are done: all sends that queued up, or one other event.
-    /// `None` ends the room's lane.
-    fn next(&self, room: Uuid) -> Option<Vec<Event>> {
-        let mut state = self.state();
-        let lane = state.lanes.get_mut(&room)?;
-        let sends = lane.iter().take(MAX_SENDS).take_while(|event| event.request.is_send()).count();
-        let events = lane.drain(..sends.max(1).min(lane.len())).collect::<Vec<_>>();
-        if events.is_empty() {
-            state.lanes.remove(&room);
-            if state.lanes.is_empty() {
-                // What a burst needed is not kept.
-                state.lanes = HashMap::new();
-            }
-            return None;
-        }
-        Some(events)
-    }
-
-    fn done(&self, session: &Session, size: usize) {
-        let before = self.queued.fetch_sub(size, Ordering::Relaxed);
-        if before == size || (before > MAX_QUEUED && before - size <= MAX_QUEUED) {
-            self.drained.notify_waiters();
-            session.outbox.nudge();
         }
     }
 
@@ -332,7 +343,7 @@ impl Socket {
         let rooms = {
             let mut state = self.state();
             state.phase = Phase::Ended;
-            state.partial = None;
+            state.forget_partial(session);
             std::mem::take(&mut state.rooms)
         };
         for room in rooms {
@@ -341,23 +352,18 @@ impl Socket {
     }
 }
 
-/// Gives an event to its room's lane, beginning one where none is.
-fn dispatch(state: &mut State, room: Uuid, event: Event) {
-    match state.lanes.entry(room) {
-        hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),
-        hash_map::Entry::Vacant(lane) => {
-            lane.insert(VecDeque::from([event]));
-            state.starting.push(room);
-        }
+impl State {
+    /// What has come of an event that waits for attachments. It is not counted any more.
+    fn forget_partial(&mut self, session: &Session) -> Option<Box<Partial>> {
+        let partial = self.partial.take()?;
+        session.outbox.release(partial.bytes);
+        Some(partial)
     }
 }
 
-async fn work(session: Arc<Session>, room: Uuid) {
-    while let Some(events) = session.socket.next(room) {
-        let size = events.iter().map(|event| event.size).sum();
-        events::handle(&session, room, events).await;
-        session.socket.done(&session, size);
-    }
+fn too_much() -> Malformed {
+    LIMITS.hit("before_connect");
+    Malformed("too much before CONNECT")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Real time over a log that answers as told, and clients of it without a network.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,17 +16,19 @@ use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRe
 use confab_proto::{channel, partition};
 use prost::Message;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::session::{Session, Transport};
 use super::{Parts, Realtime};
+use crate::address::ClientAddress;
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
-use crate::testing::{SESSION, claims, eventually, fake};
-use crate::tokens::Tokens;
+use crate::testing::{SESSION, claims, eventually, fake, identity};
 use crate::tokens::tests::signed;
+use crate::tokens::{Identity, Tokens};
 
 pub const EPOCH: &str = "01930000-0000-7000-8000-000000000001";
 pub const NEXT_EPOCH: &str = "01940000-0000-7000-8000-000000000001";
@@ -110,6 +113,11 @@ pub fn partition() -> u32 {
     partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
 }
 
+/// Where a client may be.
+pub fn address(last: u8) -> ClientAddress {
+    IpAddr::from([192, 0, 2, last]).into()
+}
+
 /// CONNECT of the one user that there is, with more than a token.
 pub fn connect(mut auth: Value) -> String {
     auth["token"] = signed(1, &claims(json!({}))).into();
@@ -175,8 +183,18 @@ impl World {
 
     /// A client that has not connected.
     pub fn client(&self) -> Client {
-        let session = Session::open(&self.edge, Transport::Polling { reading: false }, None).unwrap();
+        let session = Session::open(&self.edge, Transport::Polling { reading: false }, address(1), None).unwrap();
         Client { session, heard: Vec::new(), seqs: Vec::new() }
+    }
+
+    /// A session of that user.
+    pub fn known(&self, user: u128) -> Arc<Session> {
+        let (session, user_id) = (self.client().session, Uuid::from_u128(user));
+        let who = Identity { user_id, session_id: user_id.to_string(), ..identity() };
+        self.edge.registry.sign_in(&session, &who, 0, || false).unwrap();
+        session.outbox.is_known();
+        session.outbox.take_some(9, usize::MAX);
+        session
     }
 
     /// A client in the room.

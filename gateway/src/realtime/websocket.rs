@@ -17,12 +17,10 @@ use tungstenite::protocol::Message;
 use super::inbound::{self, End, Inbound};
 use super::outbox::{Close, Flushed};
 use super::packet::{Frame, Malformed};
-use super::session::{Heartbeat, Session};
+use super::session::{Heartbeat, STUCK, Session};
 use crate::metrics::METRICS;
 use crate::server::Stream;
 
-/// A client that takes nothing for so long is closed.
-const STUCK: Duration = Duration::from_secs(10);
 /// How long the end of a session may take to reach its client.
 const ENDING: Duration = Duration::from_secs(2);
 /// How long the probe of an upgrade may take.
@@ -30,22 +28,28 @@ const PROBE: Duration = Duration::from_secs(10);
 /// How long what a client still sends is read after the end, so that it can read the end.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Smaller changes of what the parser holds are not counted.
+const STEP: usize = 4096;
+
 struct Connection {
     stream: Arc<TcpStream>,
     inbound: Inbound,
+    /// So many bytes of an unfinished message are counted in the outbox.
+    held: usize,
 }
 
 /// Carries a session over an upgraded connection until it ends.
 pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, probe: bool) {
     // The accept loop serves exactly this type.
     let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return session.finish() };
-    let inbound = Inbound::new(parts.read_buf, session.edge.config.max_packet);
-    let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound };
+    let inbound = Inbound::new(parts.read_buf, session.socket.max_packet(&session));
+    let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound, held: 0 };
     if probe && !connection.probe(&session).await {
         return;
     }
     session.outbox.attach(connection.stream.clone());
     let end = connection.run(&session).await;
+    session.outbox.release(connection.held);
     session.finish();
     // In the middle of a frame nothing else can be said.
     let whole = session.outbox.detach();
@@ -108,7 +112,12 @@ impl Connection {
         let mut give_up: Option<Instant> = None;
         self.inbound.feed(&[], &mut Vec::new(), |message| receive(session, message))?;
         session.socket.start_lanes(session);
+        let mut is_known = false;
         loop {
+            if !is_known && session.socket.identity().is_some() {
+                is_known = true;
+                self.inbound.allow(session.socket.max_packet(session));
+            }
             let close = session.outbox.look();
             if close == Some(Close::Now) {
                 return Err(End::Refused(1001));
@@ -149,6 +158,7 @@ impl Connection {
                     let mut control = Vec::new();
                     self.inbound.read(&self.stream, &mut control, |message| receive(session, message))?;
                     session.socket.start_lanes(session);
+                    self.count(session);
                     if !control.is_empty() {
                         session.outbox.push(Frame::raw(control));
                     }
@@ -166,6 +176,15 @@ impl Connection {
                     session.outbox.shrink();
                 }
             }
+        }
+    }
+
+    /// Brings up to date what is counted of an unfinished message.
+    fn count(&mut self, session: &Session) {
+        let unfinished = self.inbound.unfinished();
+        if unfinished.abs_diff(self.held) >= STEP || (unfinished == 0 && self.held > 0) {
+            session.outbox.hold(unfinished);
+            session.outbox.release(std::mem::replace(&mut self.held, unfinished));
         }
     }
 

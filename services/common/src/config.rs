@@ -37,6 +37,7 @@ pub const KNOWN: &[&str] = &[
     "MAX_FILE_SIZE",
     "MAX_OUTBOX_BYTES",
     "MAX_PACKET",
+    "MAX_PENDING_SESSIONS",
     "MAX_ROOMS_PER_SOCKET",
     "MAX_SOCKETS_PER_USER",
     "MAX_UPLOADS",

@@ -183,10 +183,11 @@ async fn outboxes_are_bounded_all_together() {
     let api = Api::new(server.url());
     let owner = api.signup().await.unwrap();
     let room = api.room(&owner).await.unwrap();
+    let reader = api.signup().await.unwrap();
     let mut stalled = Vec::new();
     for _ in 0..4 {
         let mut socket = WebSocket::open_narrow(&api.url, 4096).await.unwrap();
-        socket.enter(&owner.token).await.unwrap();
+        socket.enter(&reader.token).await.unwrap();
         assert_eq!(socket.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
         stalled.push(socket);
     }

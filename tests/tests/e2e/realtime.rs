@@ -4,6 +4,7 @@ mod bystanders;
 mod connect;
 mod events;
 mod handshake;
+mod holding;
 mod limits;
 mod malformed;
 mod malformed_polling;
@@ -11,12 +12,14 @@ mod polling;
 mod refusals;
 mod rooms;
 mod slow;
+mod strangers;
 mod writer;
 
 use std::time::Duration;
 
 use confab_tests::api::{Account, Api};
 use confab_tests::embedded::Embedded;
+use confab_tests::exposition::Exposition;
 use confab_tests::raw::{Client, WebSocket};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -106,4 +109,19 @@ fn fails(ack: &Value, status: u16, code: &str) {
     let error = &ack["error"];
     assert_eq!((&ack["ok"], &error["code"], &error["status"]), (&json!(false), &json!(code), &json!(status)), "{ack}");
     assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{ack}");
+}
+
+/// Resident memory of a server, in bytes.
+fn memory(server: &Embedded) -> u64 {
+    let pid = server.daemon().running().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its figures");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    kilobytes * 1024
+}
+
+/// What a server says of itself at this moment.
+async fn value(server: &Embedded, series: &str) -> f64 {
+    let exposition = Exposition::scrape(server.admin_port()).await.expect("its metrics");
+    exposition.value(series).unwrap_or_else(|| panic!("no {series}"))
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::edge::cors::Origins;
 use crate::realtime::session::Transport;
+use crate::realtime::testing::address;
 use crate::realtime::{Parts, Realtime};
 use crate::revocations::Revocations;
 use crate::send::Sender;
@@ -74,7 +75,7 @@ impl Client {
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, forward: None };
         let edge = Realtime::start(parts, &bus, &process);
-        let session = Session::open(&edge, Transport::Polling { reading: false }, None).unwrap();
+        let session = Session::open(&edge, Transport::Polling { reading: false }, address(1), None).unwrap();
         session.receive(&format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
         let mut client = Self { session, heard: Vec::new() };
         client.hears("40{").await;

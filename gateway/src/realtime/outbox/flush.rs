@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{Close, Cost, Outbox, Writer};
+use super::queue::{Cost, Writer};
+use super::{Close, Outbox};
 use crate::realtime::packet::Frame;
 
 /// Small frames are copied together up to this size: one plain write of them costs less than a vectored one.
@@ -82,7 +83,7 @@ impl Outbox {
         queue.frames = batch.frames;
         queue.writer = if blocked { Writer::Blocked } else { Writer::Nobody };
         if batch.sent.all > 0 {
-            queue.subtract(batch.sent, &self.roomy, &self.shared);
+            queue.subtract(batch.sent, &self.changed, &self.shared);
         }
         if more && !blocked {
             // Whoever queued it relied on this flush. One write is enough at a time: others wait for theirs.

@@ -21,31 +21,92 @@ fn small_frames_cost_what_they_take_in_memory() {
 }
 
 #[tokio::test]
-async fn answers_never_close_and_are_paced() {
+async fn answers_are_paced_and_have_a_bound_of_their_own() {
     let outbox = Outbox::new(Arc::default());
-    let large = Frame::engine(&"x".repeat(MAX_BYTES * 2));
-    outbox.answer(&[large.clone(), large.clone()]);
+    let large = Frame::engine(&"x".repeat(MAX_ANSWERS / 4));
+    outbox.answer(&[large.clone(), large.clone(), large.clone()]);
     outbox.push(Frame::engine("live"));
     assert_eq!(outbox.closing(), None);
     let mut roomy = std::pin::pin!(outbox.roomy());
     assert!(futures::poll!(&mut roomy).is_pending());
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
+    assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     roomy.await;
+    // What was taken counts no longer; what waits does, however it came.
+    (0..3).for_each(|_| outbox.answer(std::slice::from_ref(&large)));
+    assert_eq!(outbox.closing(), None);
+    outbox.answer(std::slice::from_ref(&large));
+    assert_eq!((outbox.closing(), outbox.bytes()), (Some(Close::Now), 0));
+    outbox.answer(&[large]);
+    assert_eq!(outbox.bytes(), 0);
+    let outbox = Outbox::new(Arc::default());
+    outbox.answer(&[Frame::engine(&"x".repeat(2 * MAX_ANSWERS))]);
+    assert_eq!(outbox.closing(), None, "one always fits an empty outbox");
 }
 
 #[test]
-fn what_waits_unasked_is_bounded_however_much_is_owed() {
+fn what_waits_unasked_is_bounded_beside_answers() {
     let outbox = Outbox::new(Arc::default());
     let [answer, live] = [600_000, 300_000].map(|bytes| Frame::engine(&"x".repeat(bytes)));
     outbox.answer(&[answer.clone(), answer.clone()]);
     (0..3).for_each(|_| outbox.push(live.clone()));
-    assert_eq!(outbox.unasked(), 3 * live.cost());
+    assert_eq!(outbox.bytes(), 2 * answer.cost() + 3 * live.cost());
     // Answers that were sent raise no bound, though much still waits.
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
-    assert_eq!(outbox.unasked(), 3 * live.cost());
+    assert_eq!((outbox.bytes(), outbox.closing()), (3 * live.cost(), None));
     outbox.push(live);
-    assert_eq!(outbox.closing(), Some(Close::Now));
-    assert_eq!((outbox.unasked(), outbox.queue().cost.all), (0, 0));
+    assert_eq!((outbox.closing(), outbox.bytes()), (Some(Close::Now), 0));
+}
+
+#[test]
+fn before_connect_everything_together_has_a_small_bound() {
+    let unknown = || Outbox::of_unknown(Arc::default());
+    let kilobyte = || Frame::engine(&"x".repeat(1024 - 128 - 4));
+    // However it gets there.
+    let fills: [fn(&Outbox, Frame); 4] = [
+        |outbox, frame| outbox.push(frame),
+        |outbox, frame| outbox.answer(&[frame]),
+        |outbox, frame| _ = outbox.push_to_flush(&[frame]),
+        |outbox, frame| outbox.push(Frame::raw(frame.websocket().to_vec())),
+    ];
+    for fill in fills {
+        let outbox = unknown();
+        outbox.hold(8 * 1024);
+        (0..8).for_each(|_| fill(&outbox, kilobyte()));
+        assert_eq!((outbox.closing(), outbox.left_to_unknown()), (None, Some(0)));
+        fill(&outbox, Frame::engine("2"));
+        assert_eq!(outbox.closing(), Some(Close::Now));
+    }
+    let outbox = unknown();
+    outbox.push(Frame::engine(&"x".repeat(MAX_UNKNOWN)));
+    assert_eq!(outbox.closing(), Some(Close::Now), "not even one that is alone");
+    // Afterwards the bounds of everybody hold.
+    let outbox = unknown();
+    outbox.is_known();
+    (0..100).for_each(|_| outbox.push(kilobyte()));
+    assert_eq!((outbox.closing(), outbox.left_to_unknown()), (None, None));
+}
+
+#[test]
+fn what_a_client_has_sent_counts_until_it_is_done() {
+    let (shared, user) = (Arc::new(Shared::new(500_000, Arc::default())), Arc::<Share>::default());
+    let outbox = Outbox::new(shared.clone());
+    outbox.hold(300_000);
+    outbox.count_in(user.clone());
+    outbox.push(Frame::engine(&"x".repeat(200_000)));
+    assert!(shared.excess() > 0 && user.bytes() == shared.bytes());
+    outbox.release(300_000);
+    assert_eq!((shared.excess(), user.bytes()), (0, outbox.bytes()));
+    drop(outbox);
+    assert_eq!((shared.bytes(), user.bytes()), (0, 0));
+}
+
+#[test]
+fn an_empty_queue_gives_back_what_a_burst_needed() {
+    let outbox = Outbox::new(Arc::default());
+    (0..5000).for_each(|_| outbox.push(Frame::engine("2")));
+    assert_eq!(outbox.take_some(5000, usize::MAX).len(), 5000);
+    assert!(outbox.queue().frames.capacity() <= 64);
 }
 
 #[test]
@@ -66,15 +127,15 @@ fn what_waits_is_counted_with_that_of_all_others() {
         outbox.push(Frame::engine(&"x".repeat(bytes)));
         outbox
     });
-    assert!(shared.is_over() && large.unasked() > small.unasked());
-    large.give_up();
-    assert!(!shared.is_over() && large.is_empty() && large.closing() == Some(Close::Now));
+    assert!(shared.excess() > 0 && large.bytes() > small.bytes());
+    large.give_up("total");
+    assert!(shared.excess() == 0 && large.is_empty() && large.closing() == Some(Close::Now));
     large.push(Frame::engine("too late"));
     assert_eq!((large.is_empty(), small.closing()), (true, None));
     small.answer(&[Frame::engine(&"x".repeat(400_000))]);
-    assert!(shared.is_over() && small.unasked() < 300_000);
+    assert!(shared.excess() > 0);
     drop(small);
-    assert!(!shared.is_over());
+    assert_eq!(shared.excess(), 0);
 }
 
 #[test]
@@ -98,4 +159,17 @@ fn a_polling_payload_is_bounded() {
     assert_eq!(outbox.queue().cost.all, 0);
     outbox.push(Frame::engine("large"));
     assert_eq!(outbox.take_some(16, 2).len(), 1);
+}
+
+#[test]
+fn nothing_is_counted_of_a_client_that_has_gone() {
+    let shared = Arc::new(Shared::new(usize::MAX, Arc::default()));
+    let outbox = Outbox::new(shared.clone());
+    outbox.push(Frame::engine(&"x".repeat(100_000)));
+    outbox.hold(100_000);
+    outbox.finish();
+    assert_eq!((shared.bytes(), outbox.closing()), (0, Some(Close::Now)));
+    outbox.release(100_000);
+    drop(outbox);
+    assert_eq!(shared.bytes(), 0);
 }

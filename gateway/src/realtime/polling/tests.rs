@@ -3,10 +3,11 @@ use std::net::SocketAddr;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
 
 use super::*;
 use crate::realtime::packet::Frame;
-use crate::realtime::testing::{AWAY, World};
+use crate::realtime::testing::{AWAY, World, address};
 use crate::server::tests::serving;
 use crate::testing::{bus, eventually};
 
@@ -18,7 +19,7 @@ async fn payload(response: Response) -> Bytes {
 async fn who_comes_as_the_gateway_leaves_is_refused() {
     let world = World::new(bus()).await;
     world.edge.leaving.send_replace(Some(Duration::ZERO));
-    assert_eq!(open(&world.edge, None).await.err(), Some(Refusal::GoingAway));
+    assert_eq!(open(&world.edge, address(1), None).await.err(), Some(Refusal::GoingAway));
     assert_eq!(world.edge.registry.len(), 0);
 }
 
@@ -27,16 +28,16 @@ async fn a_session_begins_with_its_first_packet_also_after_a_pause() {
     let world = World::new(bus()).await;
     world.revoked.store(AWAY, std::sync::atomic::Ordering::SeqCst);
     world.edge.revocations.pulse().stand_still();
-    let mut opening = Box::pin(open(&world.edge, None));
+    let mut opening = Box::pin(open(&world.edge, address(1), None));
     assert!(timeout(Duration::from_millis(100), &mut opening).await.is_err());
     world.revoked.store(0, std::sync::atomic::Ordering::SeqCst);
     assert!(payload(opening.await.unwrap()).await.starts_with(b"0{"));
 }
 
 #[tokio::test]
-async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_waits() {
+async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_is_held() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 1).await;
-    let [idle, polling, other] = [(); 3].map(|()| world.client().session);
+    let [idle, polling, other] = [1, 2, 3].map(|user| world.known(user));
     for session in [&idle, &polling] {
         session.outbox.push(Frame::engine(&"x".repeat(250_000)));
         poll(session.clone(), Some("a"), Way::Unknown).await.unwrap();
@@ -47,11 +48,63 @@ async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_wai
     other.outbox.push(Frame::engine(&"x".repeat(200_000)));
     tokio::task::yield_now().await;
     assert_eq!([&idle, &polling, &other].map(|session| session.outbox.closing()), [None; 3]);
-    other.outbox.push(Frame::engine(&"x".repeat(200_000)));
-    eventually(|| other.outbox.closing() == Some(Close::Now)).await;
-    assert_eq!((idle.outbox.closing(), idle.outbox.unasked() > 250_000), (None, true));
-    idle.give_up();
-    assert_eq!((idle.outbox.closing(), idle.outbox.unasked()), (Some(Close::Now), 0));
+    polling.outbox.push(Frame::engine(&"x".repeat(200_000)));
+    eventually(|| idle.outbox.closing() == Some(Close::Now)).await;
+    assert_eq!(idle.outbox.bytes(), 0);
+    assert_eq!([&polling, &other].map(|session| session.outbox.closing()), [None; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_fetch_what_waits_for_it_is_closed() {
+    let world = World::with(bus(), &["--ping-interval", "1h", "--connect-timeout", "0s"], 1).await;
+    let opened = payload(open(&world.edge, address(1), None).await.unwrap()).await;
+    let session = world.edge.registry.all().pop().unwrap();
+    assert!(opened.starts_with(b"0{"));
+    // Nothing waits: it may take its time.
+    sleep(10 * STUCK).await;
+    session.outbox.push(Frame::engine("4"));
+    assert_eq!(payload(poll(session.clone(), Some("a"), Way::Unknown).await.unwrap()).await, "4");
+    let fetched = Instant::now();
+    session.outbox.push(Frame::engine("4"));
+    // A POST is no sign that it reads.
+    for _ in 0..3 {
+        sleep(STUCK / 4).await;
+        receive(session.clone(), Body::from("3")).await.unwrap();
+    }
+    assert_eq!(session.outbox.closing(), None);
+    while session.outbox.closing().is_none() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!((STUCK..STUCK * 2).contains(&fetched.elapsed()), "{:?}", fetched.elapsed());
+    assert_eq!(world.edge.registry.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_fetches_now_and_then_lives() {
+    let world = World::with(bus(), &["--ping-interval", "1h", "--connect-timeout", "0s"], 1).await;
+    open(&world.edge, address(1), None).await.unwrap();
+    let session = world.edge.registry.all().pop().unwrap();
+    for _ in 0..20 {
+        session.outbox.push(Frame::engine("4"));
+        sleep(STUCK - Duration::from_secs(1)).await;
+        poll(session.clone(), None, Way::Unknown).await.unwrap();
+    }
+    assert_eq!(session.outbox.closing(), None);
+}
+
+#[tokio::test]
+async fn a_payload_before_connect_is_small_and_counted_while_it_arrives() {
+    let world = World::new(bus()).await;
+    let session = world.client().session;
+    let (sender, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let body = Body::from_stream(futures::stream::unfold(body, async |mut body| body.recv().await.map(|piece| (piece, body))));
+    let receiving = tokio::spawn(receive(session.clone(), body));
+    sender.send(Ok(Bytes::from(vec![b'6'; 10_000]))).await.unwrap();
+    eventually(|| session.outbox.bytes() > 10_000).await;
+    // What others of the session bring meanwhile has to fit beside it.
+    assert_eq!(receive(session.clone(), Body::from(vec![b'6'; 10_000])).await.err(), Some(Refusal::TooLarge));
+    assert_eq!(receiving.await.unwrap().err(), Some(Refusal::BadRequest), "the session is over");
+    assert!(session.outbox.bytes() < 1000);
 }
 
 /// A client with one session, over HTTP.
@@ -67,6 +120,7 @@ impl Polls {
         let world = World::new(bus()).await;
         let (address, ..) = serving(world.edge.router(), &[]).await;
         let session = world.client().session;
+        session.outbox.is_known();
         let polls = Self { world, address, session, said: 0 };
         polls.get(&mut polls.connect().await, "first").await;
         polls

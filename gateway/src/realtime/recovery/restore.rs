@@ -20,9 +20,10 @@ use crate::realtime::join::{BEHIND, begin};
 use crate::realtime::packet::Frame;
 use crate::realtime::session::Session;
 
-/// Most events that a client is brought, and what they may cost; who has missed more reads history.
+/// Most events that a client is brought, and what they may cost with their offsets: less than what may wait of answers. A client
+/// that has missed more reads history.
 const MAX_EVENTS: usize = 2_000;
-const MAX_COST: usize = 1024 * 1024;
+const MAX_COST: usize = 1536 * 1024;
 /// How long the client's turn may take to come when many return at once, and how long bringing it back may take then; the
 /// client waits for its CONNECT to be answered.
 const TURN: Duration = Duration::from_secs(20);
@@ -49,6 +50,8 @@ struct Room {
 struct Budget {
     events: AtomicUsize,
     cost: AtomicUsize,
+    /// What the offset adds to each event.
+    offset: usize,
 }
 
 /// It cannot be shown that nothing is lost or repeated.
@@ -63,7 +66,7 @@ impl<E: Into<confab_common::Error>> From<E> for Inexact {
 /// Joins the client to the rooms of its offset, and reads what it has missed. `None` when it cannot be brought back exactly; then
 /// it is in no room.
 pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored> {
-    let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into() };
+    let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
     let bring_back = async {
         let turn = timeout(TURN, turn(session)).await.unwrap_or(Err(Inexact))?;
         let rooms = offset.rooms.iter().map(|(room, sent)| bring_back(session, *room, *sent, offset.epoch, &budget));
@@ -84,10 +87,10 @@ pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored
     }
 }
 
-/// The client's turn: few are brought back at once, and none while much waits for all clients together.
+/// The client's turn: few are brought back at once, and none of a user above its share of what is held for all.
 async fn turn(session: &Session) -> Result<OwnedSemaphorePermit, Inexact> {
     let turn = session.edge.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
-    session.edge.outboxes.roomy().await;
+    session.outbox.within_share("recovery").await;
     Ok(turn)
 }
 
@@ -164,7 +167,7 @@ impl Budget {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(some)).map_err(|_| Inexact)
         };
         take(&self.events, 1)?;
-        take(&self.cost, cost)?;
+        take(&self.cost, cost + self.offset)?;
         Ok(())
     }
 }

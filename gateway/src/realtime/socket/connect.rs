@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Phase, dispatch};
 use crate::metrics::METRICS;
+use crate::realtime::allowance::Allowance;
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
@@ -41,7 +42,8 @@ impl Auth {
 /// Answers CONNECT. Events that came meanwhile are handled after it.
 pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let edge = &session.edge;
-    let verified = match auth.token.as_str().or(session.bearer.as_deref()) {
+    let bearer = session.socket.take_bearer(&session);
+    let verified = match auth.token.as_str().or(bearer.as_deref()) {
         Some(token) => edge.tokens.verify(token).await,
         None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
     };
@@ -66,6 +68,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     }
     let user = identity.user.id.clone();
     let _ = session.socket.identity.set(identity);
+    session.outbox.is_known();
     if *session.transport() == Transport::Closed {
         // It went while its token was looked at, without knowing whom to sign out.
         return edge.registry.remove(&session, session.socket.identity());
@@ -106,6 +109,8 @@ fn admit(session: &Session, is_back: bool) -> bool {
         return false;
     }
     state.phase = Phase::Connected;
+    state.allowance = Allowance::new(session.edge.config.max_events_per_second);
+    session.socket.drained.notify_waiters();
     METRICS.connects.hit("accepted");
     let recovery = session.socket.recovery.get();
     // First of all: what came before it, stock clients would keep for the next connection if this one broke now.
@@ -122,7 +127,7 @@ fn admit(session: &Session, is_back: bool) -> bool {
 fn refuse_connect(session: &Session, error: &Error) {
     METRICS.connects.hit("refused");
     let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
-    session.socket.drop_events();
+    session.socket.drop_events(session);
     session.outbox.push(Frame::connect_error("/", &json!({ "message": error.detail, "data": data })));
     session.outbox.close(Close::Flushed);
 }

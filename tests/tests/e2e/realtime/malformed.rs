@@ -5,7 +5,7 @@ use confab_tests::raw::{Client, WebSocket, binary, frame, text};
 use serde_json::json;
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, fails};
+use super::{SOON, Scene, fails, memory};
 use crate::world;
 
 /// Memory that the server may grow by while it is abused: what its allocator keeps, not what is lost each time.
@@ -229,13 +229,4 @@ async fn abuse_leaves_no_memory_behind() {
     assert_eq!(one.emit("message", scene.message("here")).await.unwrap()["ok"], true);
     let grown = memory(&server).saturating_sub(before);
     assert!(grown < GROWTH, "{grown} bytes more for {} sockets", sockets.len());
-}
-
-/// Resident memory of a server, in bytes.
-fn memory(server: &Embedded) -> u64 {
-    let pid = server.daemon().running().expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its figures");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
-    kilobytes * 1024
 }

@@ -10,7 +10,7 @@ use crate::realtime::testing::{Client, EPOCH, World, connect, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, identity};
 
-/// A world in which a hundred events cost a client more than it can be brought.
+/// A world in which 130 events cost a client more than it can be brought.
 async fn world(bus: Bus) -> World {
     World::with(bus, &[], 12_000).await
 }
@@ -58,7 +58,7 @@ async fn what_was_read_is_not_lost_when_more_must_be_read() {
 async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
     let world = world(bus()).await;
     let offset = at(7);
-    for (missed, fits) in [(80, true), (10, false)] {
+    for (missed, fits) in [(100, true), (40, false)] {
         world.append(missed);
         let client = returning(&world, &offset).await;
         let restored = restore(&client.session, &offset).await;

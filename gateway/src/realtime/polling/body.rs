@@ -1,0 +1,45 @@
+//! The body of a POST, bounded and counted while it arrives.
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+
+use super::max_payload;
+use crate::realtime::handshake::Refusal;
+use crate::realtime::session::Session;
+
+/// Bytes that are counted for a session until this is dropped.
+struct Held<'a> {
+    session: &'a Session,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.session.outbox.release(self.bytes);
+    }
+}
+
+/// Reads a payload.
+///
+/// # Errors
+/// When it is too large, or the session ends before it has arrived.
+pub(super) async fn read(session: &Session, mut body: Body) -> Result<Vec<u8>, Refusal> {
+    let most = max_payload(session.socket.max_packet(session));
+    let mut held = Held { session, bytes: 0 };
+    let mut payload = Vec::new();
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = session.outbox.closed() => return Err(Refusal::BadRequest),
+        };
+        let Some(frame) = frame else { return Ok(payload) };
+        let Ok(data) = frame.map_err(|_| Refusal::BadRequest)?.into_data() else { continue };
+        let left = session.outbox.left_to_unknown().unwrap_or(usize::MAX);
+        if payload.len() + data.len() > most || data.len() > left {
+            return Err(Refusal::too_large());
+        }
+        session.outbox.hold(data.len());
+        held.bytes += data.len();
+        payload.extend_from_slice(&data);
+    }
+}

@@ -1,0 +1,109 @@
+//! The events of one client, in order for each room: a room with events that wait has a lane, and a task that works on it.
+
+use std::collections::{HashMap, VecDeque, hash_map};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout_at;
+use uuid::Uuid;
+
+use super::{Event, MAX_QUEUED, MAX_SENDS, Socket, State};
+use crate::realtime::events;
+use crate::realtime::outbox::Sends;
+use crate::realtime::session::Session;
+
+/// Events that are handled together, and the right of the socket and of its user to have them under way, where few may be.
+type Work<'a> = (Vec<Event>, Option<(SemaphorePermit<'a>, Sends)>);
+
+impl Socket {
+    /// Drops the events that wait: their client is no longer who it was.
+    pub fn drop_events(&self, session: &Session) {
+        let mut state = self.state();
+        let held = std::mem::take(&mut state.held).into_iter().map(|(_, event)| event);
+        let waiting = state.lanes.values_mut().flat_map(std::mem::take);
+        let size = held.chain(waiting).map(|event| event.size).sum();
+        drop(state);
+        self.queued.fetch_sub(size, Ordering::Relaxed);
+        session.outbox.release(size);
+        self.drained.notify_waiters();
+    }
+
+    /// Has the events handled that have arrived since the last call: those that came together go to the log together.
+    pub fn start_lanes(&self, session: &Arc<Session>) {
+        let starting = std::mem::take(&mut self.state().starting);
+        for room in starting {
+            tokio::spawn(work(session.clone(), room));
+        }
+    }
+
+    /// The next events of a room, once those before are done: all sends that queued up, as far as they may be under way, or one
+    /// other event. `None` ends the room's lane.
+    pub(super) async fn next(&self, session: &Session, room: Uuid) -> Option<Work<'_>> {
+        loop {
+            let deadline = {
+                let mut state = self.state();
+                let lane = state.lanes.get_mut(&room)?;
+                let Some(first) = lane.front() else {
+                    state.lanes.remove(&room);
+                    if state.lanes.is_empty() {
+                        // What a burst needed is not kept.
+                        state.lanes = HashMap::new();
+                    }
+                    return None;
+                };
+                if !first.request.takes_turn() {
+                    return lane.pop_front().map(|event| (vec![event], None));
+                }
+                first.deadline
+            };
+            let mut turn = self.sends.acquire().await.ok()?;
+            session.outbox.roomy().await;
+            let _ = timeout_at(deadline, session.outbox.within_share("send")).await;
+            let mut of_user = session.outbox.share().begin_send().await;
+            let mut state = self.state();
+            // They may have been dropped meanwhile.
+            let Some(lane) = state.lanes.get_mut(&room).filter(|lane| !lane.is_empty()) else { continue };
+            let most = MAX_SENDS.min(1 + self.sends.available_permits());
+            let sends = lane.iter().take(most).take_while(|event| event.request.is_send()).count().max(1);
+            let more = of_user.begin_more(sends - 1);
+            let together = match self.sends.try_acquire_many(more as u32) {
+                Ok(others) => {
+                    turn.merge(others);
+                    1 + more
+                }
+                Err(_) => 1,
+            };
+            return Some((lane.drain(..together).collect(), Some((turn, of_user))));
+        }
+    }
+
+    fn done(&self, session: &Session, size: usize) {
+        session.outbox.release(size);
+        let before = self.queued.fetch_sub(size, Ordering::Relaxed);
+        if before == size || (before > MAX_QUEUED && before - size <= MAX_QUEUED) {
+            self.drained.notify_waiters();
+            session.outbox.nudge();
+        }
+    }
+}
+
+/// Gives an event to its room's lane, beginning one where none is.
+pub(super) fn dispatch(state: &mut State, room: Uuid, event: Event) {
+    match state.lanes.entry(room) {
+        hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),
+        hash_map::Entry::Vacant(lane) => {
+            lane.insert(VecDeque::from([event]));
+            state.starting.push(room);
+        }
+    }
+}
+
+async fn work(session: Arc<Session>, room: Uuid) {
+    while let Some((events, turn)) = session.socket.next(&session, room).await {
+        let size = events.iter().map(|event| event.size).sum();
+        events::handle(&session, room, events).await;
+        drop(turn);
+        session.socket.done(&session, size);
+    }
+}

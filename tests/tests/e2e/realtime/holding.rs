@@ -1,0 +1,158 @@
+//! What one account makes the server hold for it costs that account its sockets, and others nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use confab_tests::embedded::Embedded;
+use confab_tests::raw::{Client, Polling, connect};
+use confab_tests::wait::eventually;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::bystanders::Bystanders;
+use super::{SOON, Scene, memory, value};
+
+/// What all sockets together may make the server hold.
+const SETTING: usize = 6_000_000;
+/// What may be held beyond it until the largest are closed: some answers that are made at the same time.
+const SLACK: usize = 4_000_000;
+/// Between two packets of a payload.
+const SEPARATOR: &str = "\u{1e}";
+
+/// Someone who polls and is sent message after message. Every poll brings some, in order.
+struct Poller {
+    over: Arc<AtomicBool>,
+    polling: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Poller {
+    async fn start(scene: &Scene) -> anyhow::Result<Self> {
+        let mut client = Polling::connect(&scene.url, &scene.account.token).await?;
+        let joined = client.emit("joinRoom", json!(scene.room)).await?;
+        let mut seq = joined["lastSeq"].as_u64().unwrap_or_default();
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = over.clone();
+        let polling = tokio::spawn(async move {
+            while !ends.load(Ordering::Relaxed) {
+                let message = client.event("message").await?;
+                seq += 1;
+                anyhow::ensure!(message["seq"] == seq, "{seq}: {message}");
+            }
+            Ok(())
+        });
+        Ok(Self { over, polling })
+    }
+
+    async fn was_served(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.polling.await.expect("no panic").expect("served all the while");
+    }
+}
+
+/// The attack: sends that are repeats are short, their answers are long, and no session reads any.
+struct Greedy {
+    sessions: Vec<Polling>,
+    sends: String,
+}
+
+impl Greedy {
+    async fn at(server: &Embedded, rooms: usize, sessions: usize) -> anyhow::Result<Self> {
+        let scene = Scene::at(server).await?;
+        let mut sends = Vec::new();
+        for _ in 0..rooms {
+            let room = scene.api.room(&scene.account).await?;
+            let message = json!({"roomId": room, "content": "x".repeat(16_000), "clientMessageId": "again"});
+            scene.api.post("/api/messages", &scene.account, message).await?.expect(201)?;
+            sends.push(format!(r#"421["message",{{"roomId":"{room}","content":"x","clientMessageId":"again"}}]"#));
+        }
+        let mut open = Vec::new();
+        for _ in 0..sessions {
+            let session = Polling::open(&scene.url).await?;
+            session.post(connect(&scene.account.token)).await?;
+            open.push(session);
+        }
+        let connected = async || (value(server, "confab_pending_sessions").await == 0.0).then_some(());
+        eventually("they are connected", SOON, connected).await?;
+        Ok(Self { sessions: open, sends: sends.join(SEPARATOR) })
+    }
+
+    /// Every session asks for everything once more, as far as it is let.
+    async fn ask(&self) {
+        for session in &self.sessions {
+            let _ = session.post(self.sends.clone()).await;
+        }
+    }
+
+    /// How many of its sessions still stand.
+    async fn standing(&self) -> usize {
+        let mut standing = 0;
+        for session in &self.sessions {
+            standing += usize::from(session.post("3").await.is_ok_and(|(status, _)| status == 200));
+        }
+        standing
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_read_are_bounded_and_only_who_asked_for_them_is_closed() {
+    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", &SETTING.to_string())]).await.unwrap();
+    let scene = Scene::at(&server).await.unwrap();
+    let mut pollers = Vec::new();
+    for _ in 0..4 {
+        pollers.push(Poller::start(&scene).await.unwrap());
+    }
+    let writer = super::writer::Writer::start(&scene).await.unwrap();
+    let bystanders = Bystanders::at(&server).await.unwrap();
+    let greedy = Greedy::at(&server, 100, 20).await.unwrap();
+    let before = memory(&server);
+    let began = tokio::time::Instant::now();
+    let (mut most, mut largest) = (0, 0);
+    while began.elapsed() < Duration::from_secs(6) {
+        greedy.ask().await;
+        most = most.max(value(&server, "confab_outbox_bytes").await as usize);
+        largest = largest.max(memory(&server).saturating_sub(before));
+        // Whoever is new is let in, and joins.
+        let mut socket = scene.socket().await.unwrap();
+        let joined = socket.emit("joinRoom", json!({"roomId": scene.room, "last": 10})).await.unwrap();
+        assert_eq!(joined["ok"], true, "{joined}");
+    }
+    assert!(most > SETTING / 4, "the attack is one: {most}");
+    assert!(most <= SETTING + SLACK, "{most} bytes are held");
+    assert!(largest <= 150_000_000, "{largest} bytes more");
+    // In the end none of its sessions is left, although each says all the while that it lives.
+    let none = async || (greedy.standing().await == 0).then_some(());
+    eventually("its sessions are closed", Duration::from_secs(40), none).await.unwrap();
+    let gone = async || (value(&server, "confab_outbox_bytes").await < SETTING as f64 / 4.0).then_some(());
+    eventually("little is held", Duration::from_secs(10), gone).await.unwrap();
+    for poller in pollers {
+        poller.was_served().await;
+    }
+    writer.more(1).await.unwrap();
+    bystanders.noticed_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_and_is_not_whole_counts_for_who_sent_it() {
+    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "4000000")]).await.unwrap();
+    let bystanders = Bystanders::at(&server).await.unwrap();
+    let scene = Scene::at(&server).await.unwrap();
+    let announcement = confab_tests::raw::text(r#"452-["fileUpload",{"data":{"_placeholder":true,"num":0}}]"#);
+    let header = [&[0x82, 0xff][..], &1_000_000u64.to_be_bytes(), &[0; 4]].concat();
+    let mut sockets = Vec::new();
+    for n in 0..20 {
+        let mut socket = scene.socket().await.unwrap();
+        socket.write(&announcement).await.unwrap();
+        // Half of them announce a second attachment, the others leave the first one unfinished.
+        let part = match n % 2 {
+            0 => confab_tests::raw::binary(&vec![7; 800_000]),
+            _ => [&header[..], &vec![7; 800_000]].concat(),
+        };
+        let _ = socket.write(&part).await;
+        sockets.push(socket);
+    }
+    let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
+    eventually("not more is held than may be", SOON, bounded).await.unwrap();
+    assert!(value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0);
+    bystanders.noticed_nothing().await;
+}

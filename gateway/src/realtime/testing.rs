@@ -190,7 +190,7 @@ impl World {
     /// A session of that user.
     pub fn known(&self, user: u128) -> Arc<Session> {
         let (session, user_id) = (self.client().session, Uuid::from_u128(user));
-        let who = Identity { user_id, session_id: user_id.to_string(), ..identity() };
+        let who = Identity { user_id, session_id: user_id, ..identity() };
         self.edge.registry.sign_in(&session, &who, 0, || false).unwrap();
         session.outbox.is_known();
         session.outbox.take_some(9, usize::MAX);

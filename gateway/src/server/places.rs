@@ -173,6 +173,6 @@ mod tests {
         let address = |n: u32| ClientAddress::from(IpAddr::V4(Ipv4Addr::from(n)));
         let held = (0..50_000).map(|n| shares.take(address(n)).unwrap()).collect::<Vec<_>>();
         drop(held);
-        assert!(shares.held().is_empty() && shares.held().capacity() < 10_000);
+        assert!(shares.held().by_address.is_empty() && shares.held().by_address.capacity() < 10_000);
     }
 }

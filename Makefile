@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench
+.PHONY: help run test images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
@@ -82,3 +82,9 @@ bench: ## how fast and how small it is: a scratch cluster, a scratch embedded se
 	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace --bins --examples
 	@target/release/load all
+
+attack: ## hostile clients beside honest ones, with the memory that servers are shipped with: half an hour, or NAMES="acks logins"
+	@scripts/ensure-packages.sh $(SERVERS)
+	@scripts/ensure-seaweed.sh
+	cargo build --release --workspace --bins
+	@target/release/load attack $(NAMES)

@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::contract;
 
+/// The password of every account that is made here.
+pub const PASSWORD: &str = "correct horse battery";
+
 /// A client of one address.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -138,7 +141,7 @@ impl Api {
     /// When signup is refused.
     pub async fn signup(&self) -> anyhow::Result<Account> {
         let username = unique("user");
-        let credentials = json!({"username": username, "password": "correct horse battery"});
+        let credentials = json!({"username": username, "password": PASSWORD});
         let body = self.call(Method::POST, "/api/auth/signup", None, Some(credentials)).await?.expect(201)?;
         Account::of(&body)
     }

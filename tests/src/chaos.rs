@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 pub use checker::{Verdict, Violation};
@@ -27,10 +27,11 @@ pub use faults::{CASES, Case, named};
 pub use report::print;
 pub use schedule::Profile;
 
-use self::clients::{listener, sender, stock};
+use self::clients::{hostile, listener, sender, stock};
 use self::history::{Records, Seen, Stored, Use};
 use self::schedule::{Dice, Schedule};
 use self::world::World;
+use crate::load::attack::usage::Usage;
 use crate::plan::Role;
 use crate::stock::{Socket, Stock};
 use crate::wait::eventually;
@@ -45,6 +46,8 @@ const QUIET: Duration = Duration::from_millis(1500);
 const LAST: Duration = Duration::from_secs(60);
 /// How often processes are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a process may take to say how many tasks it has.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// What is to be tried.
 pub struct Options {
@@ -118,6 +121,12 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             }
         }
     }
+    look(&world).await;
+    // Who looks for one broken promise is not to be distracted. Their dice are their own: without them all else is the same.
+    let hostile = match options.breakage {
+        None => Some(hostile::Crowd::begin(&world, &mut Dice::new(!options.seed)).await?),
+        Some(_) => None,
+    };
     let watching = tokio::spawn(watch(world.clone()));
     let mut schedule = match options.breakage {
         Some(breakage) if options.cases.is_empty() => {
@@ -149,8 +158,16 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             let _ = whole(&world, WHOLE).await;
         }
     }
-    watching.abort();
+    let attacked = hostile.is_some();
+    if let Some(hostile) = hostile {
+        hostile.end().await;
+    }
     population.end(&world).await?;
+    if attacked {
+        sleep(options.profile.rest()).await;
+    }
+    watching.abort();
+    look(&world).await;
     let records = world.recorder.records();
     let verdict = checker::check(&records);
     Ok((records, verdict))
@@ -213,7 +230,7 @@ impl Population {
             }
             anyhow::Ok(())
         };
-        let finished = tokio::time::timeout(LAST, finished).await;
+        let finished = timeout(LAST, finished).await;
         if let Ok(finished) = finished {
             finished?;
         }
@@ -223,7 +240,6 @@ impl Population {
         // Who does not is found by the judge.
         let _ = eventually("everything is heard", Duration::from_secs(15), complete).await;
         self.listeners.iter().for_each(JoinHandle::abort);
-        look(world);
         world.recorder.note(|records| records.history = histories);
         Ok(())
     }
@@ -248,21 +264,19 @@ fn stored(message: &Value) -> Option<Stored> {
 /// Notes now and then what each process uses.
 async fn watch(world: Arc<World>) {
     loop {
-        look(&world);
+        look(&world).await;
         sleep(LOOK).await;
     }
 }
 
-fn look(world: &World) {
-    let at = world.recorder.now();
-    let ours = world.members().into_iter().filter(|member| member.0.is_ours());
-    let uses = ours.filter_map(|member| {
-        let pid = world.cluster.daemon(member).ok()?.running()?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
-        Some(Use { name: format!("{}-{}", member.0.name(), member.1), at, rss, descriptors })
-    });
-    let uses = uses.collect::<Vec<_>>();
-    world.recorder.note(|records| records.uses.extend(uses));
+async fn look(world: &World) {
+    for member in world.members().into_iter().filter(|member| member.0.is_ours()) {
+        let Some(pid) = world.cluster.daemon(member).ok().and_then(|daemon| daemon.running()) else { continue };
+        // One that stands still says nothing.
+        let tasks = timeout(ANSWER, world.metric(member, "confab_tasks")).await.ok().and_then(Result::ok);
+        let Ok(usage) = Usage::of(pid) else { continue };
+        let (name, tasks) = (format!("{}-{}", member.0.name(), member.1), tasks.map(|tasks| tasks as u64));
+        let used = Use { name, at: world.recorder.now(), rss: usage.rss, descriptors: usage.descriptors, tasks };
+        world.recorder.note(|records| records.uses.push(used));
+    }
 }

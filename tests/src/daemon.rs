@@ -107,6 +107,11 @@ impl Daemon {
         // Somebody has to take note of its end, or it stays behind as a zombie for as long as the caller lives.
         let (mut child, end) = (child, self.work.join(format!("end-of-{pid}")));
         std::thread::spawn(move || child.wait().map(|status| fs::write(end, status.to_string())));
+        if self.descriptors.is_some() {
+            // Until then it would be taken for another program.
+            let becomes = async || self.is_own(pid).then_some(());
+            eventually("prlimit becomes the program", Duration::from_secs(10), becomes).await.with_context(|| self.last_words())?;
+        }
         Ok(pid)
     }
 
@@ -272,6 +277,18 @@ mod tests {
         assert_eq!((sleeper.running(), sleeper.is_current()), (Some(pid), true));
         sleeper.stop(Duration::from_secs(5)).await.unwrap();
         assert_eq!((sleeper.running(), sleeper.pid_file.exists()), (None, false));
+        fs::remove_dir_all(sleeper.work.parent().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_has_no_more_descriptors_than_it_is_given() {
+        let sleeper = Daemon { descriptors: Some(77), ..daemon("narrow", "/bin/sleep", &["600"]) };
+        let pid = sleeper.spawn().await.unwrap();
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["77", "77"], "{line}");
+        assert_eq!(sleeper.running(), Some(pid));
+        sleeper.kill().await.unwrap();
         fs::remove_dir_all(sleeper.work.parent().unwrap()).unwrap();
     }
 

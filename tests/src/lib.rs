@@ -2,6 +2,7 @@
 //! processes, and clients that speak to them like a user.
 
 pub mod api;
+pub mod cgroup;
 pub mod chaos;
 pub mod cluster;
 pub mod collector;

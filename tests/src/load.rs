@@ -3,6 +3,7 @@
 //! It shares the machine with what it measures, so it is frugal: a few threads, each with an epoll of its own sockets, frames
 //! parsed in place, and of each message only the few bytes that are needed.
 
+pub mod attack;
 pub mod conversation;
 pub mod crowd;
 pub mod fanout;

@@ -50,6 +50,8 @@ pub fn start(program: &str, readiness: Readiness) {
     own::build_info(program).set(1.0);
     let ready = own::ready();
     at_scrape(move || ready.set(f64::from(u8::from(readiness.missing().is_none()))));
+    let (tasks, runtime) = (own::tasks(), tokio::runtime::Handle::current().metrics());
+    at_scrape(move || tasks.set(runtime.num_alive_tasks() as f64));
     #[cfg(target_os = "linux")]
     system::start();
     tokio::spawn(async {

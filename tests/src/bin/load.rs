@@ -4,7 +4,7 @@ use anyhow::ensure;
 use clap::{Parser, Subcommand};
 use confab_tests::cluster::Cluster;
 use confab_tests::embedded::Embedded;
-use confab_tests::load::{fanout, files, hintless, idle, send, stalled, start, storm};
+use confab_tests::load::{attack, fanout, files, hintless, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
 /// Measures how fast and how small a chat server is, over plain Socket.IO and /proc
@@ -37,6 +37,8 @@ enum Scenario {
     Stalled(stalled::Stalled),
     /// Redis is killed while people chat: how soon they are heard without it
     Hintless(hintless::Hintless),
+    /// Hostile clients beside honest ones: what that costs the honest, and the server's memory
+    Attack(attack::Attack),
     /// The program's start: time until it is ready, memory, size
     Start(start::Start),
     /// All of these, on a scratch cluster with one gateway and on a scratch embedded server
@@ -67,6 +69,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<()> {
         Scenario::Storm(storm) => storm::run(storm).await,
         Scenario::Stalled(stalled) => stalled::run(stalled).await,
         Scenario::Hintless(hintless) => hintless::run(hintless).await,
+        Scenario::Attack(attack) => attack::run(attack).await,
         Scenario::Start(start) => start::run(start),
         Scenario::All { .. } => Ok(()),
     }

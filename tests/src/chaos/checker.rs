@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored};
+use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored, Uses};
 
 /// Most memory that one process may ever use, and how much more at the end than at first.
 const MOST_MEMORY: u64 = 1 << 30;
 const MORE_MEMORY: u64 = 128 << 20;
+/// How many more descriptors and tasks than twice those at first.
+const MORE_DESCRIPTORS: u64 = 200;
+const MORE_TASKS: u64 = 500;
 
 /// Something that was promised and not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,21 +191,21 @@ impl<'a> Judge<'a> {
 
     /// I8: memory and descriptors are bounded and return.
     fn bounds(&mut self) {
-        let mut processes = BTreeMap::<&str, Vec<(u64, u64)>>::new();
-        for used in &self.records.uses {
-            processes.entry(&used.name).or_default().push((used.rss, used.descriptors));
-        }
-        for (name, uses) in processes {
-            let most = uses.iter().map(|used| used.0).max().unwrap_or_default();
-            if most > MOST_MEMORY {
-                self.violated("I8", format!("{name} used {} MiB", most >> 20));
+        for (name, Uses { first, most, last }) in self.records.uses() {
+            if most.rss > MOST_MEMORY {
+                self.violated("I8", format!("{name} used {} MiB", most.rss >> 20));
             }
-            let [(memory, descriptors), .., (last_memory, last_descriptors)] = uses[..] else { continue };
-            if last_memory > 2 * memory + MORE_MEMORY {
-                self.violated("I8", format!("{name} uses {} MiB at the end and used {} at first", last_memory >> 20, memory >> 20));
+            if last.rss > 2 * first.rss + MORE_MEMORY {
+                self.violated("I8", format!("{name} uses {} MiB at the end and used {} at first", last.rss >> 20, first.rss >> 20));
             }
-            if last_descriptors > 2 * descriptors + 200 {
-                self.violated("I8", format!("{name} has {last_descriptors} descriptors at the end and had {descriptors} at first"));
+            if last.descriptors > 2 * first.descriptors + MORE_DESCRIPTORS {
+                let (first, last) = (first.descriptors, last.descriptors);
+                self.violated("I8", format!("{name} has {last} descriptors at the end and had {first} at first"));
+            }
+            if let (Some(first), Some(last)) = (first.tasks, last.tasks)
+                && last > 2 * first + MORE_TASKS
+            {
+                self.violated("I8", format!("{name} has {last} tasks at the end and had {first} at first"));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! receivers that come back with `after` and `epoch`.
 
 pub mod bystander;
+pub mod hostile;
 pub mod listener;
 pub mod sender;
 pub mod stock;

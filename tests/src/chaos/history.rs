@@ -1,6 +1,6 @@
 //! What was sent, answered and heard, with times: the evidence that the checker judges.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -181,6 +181,17 @@ pub struct Use {
     pub rss: u64,
     /// Open descriptors.
     pub descriptors: u64,
+    /// Tasks of its runtime; `None` when it did not say.
+    pub tasks: Option<u64>,
+}
+
+/// How often attackers did something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attacks {
+    /// How often they did.
+    pub made: u64,
+    /// How often they were refused, or cut off.
+    pub refused: u64,
 }
 
 /// Everything of one run.
@@ -198,6 +209,8 @@ pub struct Records {
     pub restored: Option<Restored>,
     /// What the processes used.
     pub uses: Vec<Use>,
+    /// What attackers did.
+    pub attacks: BTreeMap<&'static str, Attacks>,
     /// Promises of single cases that were not kept.
     pub broken: Vec<String>,
     /// The final history of every room, in rising `seq`.
@@ -206,7 +219,32 @@ pub struct Records {
     pub ended: At,
 }
 
+/// What one process used in the course of a run.
+#[derive(Debug, Clone)]
+pub struct Uses {
+    /// At first.
+    pub first: Use,
+    /// The most of each at any time.
+    pub most: Use,
+    /// At the end.
+    pub last: Use,
+}
+
 impl Records {
+    /// What each process used, by its name.
+    pub fn uses(&self) -> BTreeMap<&str, Uses> {
+        let mut processes = BTreeMap::<&str, Uses>::new();
+        for used in &self.uses {
+            let new = || Uses { first: used.clone(), most: used.clone(), last: used.clone() };
+            let uses = processes.entry(&used.name).or_insert_with(new);
+            uses.most.rss = uses.most.rss.max(used.rss);
+            uses.most.descriptors = uses.most.descriptors.max(used.descriptors);
+            uses.most.tasks = uses.most.tasks.max(used.tasks);
+            uses.last = used.clone();
+        }
+        processes
+    }
+
     /// Whether everybody who is to hold everything has come to the heads of all rooms.
     pub fn all_hold(&self, heads: &HashMap<Uuid, u64>) -> bool {
         let mut holders = self.receivers.iter().filter(|receiver| !receiver.ended && receiver.logged_out.is_none());

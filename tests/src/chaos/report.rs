@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::checker::Verdict;
-use super::history::Records;
+use super::history::{Records, Uses};
 
 /// Most violations that are printed in full.
 const SHOWN: usize = 20;
@@ -28,8 +28,14 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed, counts.recovered
     );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
-    let most = records.uses.iter().map(|used| used.rss).max().unwrap_or_default();
-    println!("largest process {} MiB", most >> 20);
+    for (what, attacks) in &records.attacks {
+        println!("attackers: {what}: {}, refused or cut off {} times", attacks.made, attacks.refused);
+    }
+    println!("before, most and after: memory in MiB, descriptors, tasks");
+    for (name, Uses { first, most, last }) in records.uses() {
+        let all = [first, most, last].map(|used| (used.rss >> 20, used.descriptors, used.tasks.unwrap_or_default()));
+        println!("  {name:<12} {:?} {:?} {:?}", all.map(|used| used.0), all.map(|used| used.1), all.map(|used| used.2));
+    }
     println!("lost {}, repeated {}, reordered {}, invented {}", counts.lost, counts.repeated, counts.reordered, counts.invented);
     for violation in verdict.violations.iter().take(SHOWN) {
         println!("  NOT KEPT {}: {}", violation.promise, violation.evidence);

@@ -48,6 +48,16 @@ pub enum Profile {
     Long,
 }
 
+impl Profile {
+    /// How long after everything it is looked what processes still hold.
+    pub fn rest(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Short => 10,
+            Self::Long => 60,
+        })
+    }
+}
+
 /// How many cases may happen, one after another, while the bus is away for long.
 const MEANWHILE: usize = 6;
 

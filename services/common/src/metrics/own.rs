@@ -11,6 +11,11 @@ use super::{Counters, at_scrape, counter, gauge, histogram};
 /// Requests over limits that can be set, by the limit. Each program says which it has.
 pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| Counters::new("confab_limits_total", "What met a limit, by the limit", "limit"));
 
+/// Tasks of the runtime that have not ended.
+pub fn tasks() -> Gauge {
+    gauge("confab_tasks", "Tasks of the runtime that have not ended", &[])
+}
+
 /// The bus.
 pub static BUS: LazyLock<Bus> = LazyLock::new(Bus::new);
 

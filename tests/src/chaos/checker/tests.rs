@@ -224,11 +224,15 @@ fn while_a_fault_lasts_what_carries_on_does() {
 
 #[test]
 fn resources_are_bounded_and_return() {
-    let used = |rss, descriptors| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors };
-    keeps(|records| records.uses = vec![used(1 << 20, 50), used(900 << 20, 5000), used(1 << 20, 60)]);
-    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(2 << 30, 50)]);
-    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(1 << 20, 5000)]);
-    breaks("I8", |records| records.uses = vec![used(1 << 20, 50), used(300 << 20, 50)]);
+    let used = |rss, descriptors, tasks| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors, tasks: Some(tasks) };
+    let first = || used(1 << 20, 50, 90);
+    keeps(|records| records.uses = vec![first(), used(900 << 20, 5000, 5000), used(1 << 20, 60, 100)]);
+    breaks("I8", |records| records.uses = vec![first(), used(2 << 30, 50, 90), first()]);
+    breaks("I8", |records| records.uses = vec![first(), used(1 << 20, 5000, 90)]);
+    breaks("I8", |records| records.uses = vec![first(), used(300 << 20, 50, 90)]);
+    breaks("I8", |records| records.uses = vec![first(), used(1 << 20, 50, 5000)]);
+    // Who stands still says nothing of its tasks.
+    keeps(|records| records.uses = vec![first(), Use { tasks: None, ..first() }]);
 }
 
 #[test]

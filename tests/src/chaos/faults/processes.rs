@@ -13,7 +13,7 @@ use super::super::clients::bystander::Bystander;
 use super::super::clients::{PATIENCE, listener, rest_outcome};
 use super::super::history::Outcome;
 use super::super::world::World;
-use crate::api::{Account, Api, unique};
+use crate::api::{Account, Api, PASSWORD, unique};
 use crate::form::Form;
 use crate::plan::{Member, Role};
 use crate::wait::eventually;
@@ -79,7 +79,7 @@ async fn refused(world: &World, role: Role) -> anyhow::Result<()> {
         let owner = &world.owner;
         match role {
             Role::Auth => {
-                let credentials = json!({"username": owner.username, "password": "correct horse battery"});
+                let credentials = json!({"username": owner.username, "password": PASSWORD});
                 world.api.call(Method::POST, "/api/auth/login", None, Some(credentials)).await
             }
             Role::Room => world.api.post("/api/rooms", owner, json!({"name": unique("room")})).await,

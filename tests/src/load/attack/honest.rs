@@ -1,0 +1,101 @@
+//! People who use the server as it is meant, at an even pace, whatever others do to it.
+
+mod acts;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::net::Route;
+use super::tally::{Counts, Tally};
+use crate::api::Account;
+
+/// People who speak in the hall and hear it, and how many messages a second each of them sends.
+const SPEAKERS: u32 = 10;
+const EACH_SPEAKS: Duration = Duration::from_millis(500);
+/// People who hear the hall over HTTP long-polling.
+const POLLERS: u32 = 20;
+/// How often each of the other things is tried.
+const JOINS: Duration = Duration::from_millis(100);
+const CONNECTS: Duration = Duration::from_millis(250);
+const LOGINS: Duration = Duration::from_millis(1000);
+const TRANSFERS: Duration = Duration::from_millis(500);
+const LOOKS: Duration = Duration::from_millis(500);
+
+/// How long a person waits for what is not instant.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where they are, and who they are.
+#[derive(Debug, Clone)]
+pub struct People {
+    /// Their way to the server.
+    pub route: Route,
+    /// The way to its admin port.
+    pub admin: Route,
+    /// Their accounts; at least one.
+    pub accounts: Vec<Account>,
+    /// The room in which they speak.
+    pub hall: String,
+    /// Rooms that are joined and left.
+    pub rooms: Vec<String>,
+}
+
+/// People at work, on a thread of their own.
+pub struct Honest {
+    tally: Arc<Tally>,
+    over: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Honest {
+    /// They begin.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn begin(people: People) -> anyhow::Result<Self> {
+        let (over, ended) = oneshot::channel();
+        let tally = Arc::<Tally>::default();
+        let theirs = tally.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = move || {
+            runtime.block_on(async {
+                let mut tasks = everything(people, &theirs);
+                let _ = ended.await;
+                tasks.abort_all();
+            });
+        };
+        Ok(Self { tally, over, thread: thread::Builder::new().name("honest".into()).spawn(work)? })
+    }
+
+    /// What came of what they tried since the last time.
+    pub fn take(&self) -> Counts {
+        self.tally.take()
+    }
+
+    /// They leave.
+    pub fn end(self) {
+        let _ = self.over.send(());
+        let _ = self.thread.join();
+    }
+}
+
+fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
+    let people = Arc::new(people);
+    let mut tasks = JoinSet::new();
+    for number in 0..SPEAKERS {
+        tasks.spawn(acts::speak(people.clone(), tally.clone(), number, EACH_SPEAKS, EACH_SPEAKS * number / SPEAKERS));
+    }
+    for number in 0..POLLERS {
+        tasks.spawn(acts::poll(people.clone(), tally.clone(), number));
+    }
+    tasks.spawn(acts::join(people.clone(), tally.clone(), JOINS));
+    tasks.spawn(acts::transfer(people.clone(), tally.clone(), TRANSFERS));
+    tasks.spawn(acts::again("connect", tally.clone(), CONNECTS, people.clone(), acts::connect));
+    tasks.spawn(acts::again("login", tally.clone(), LOGINS, people.clone(), acts::login));
+    tasks.spawn(acts::again("upload by a newcomer", tally.clone(), TRANSFERS, people.clone(), acts::upload_as_newcomer));
+    tasks.spawn(acts::again("admin port", tally.clone(), LOOKS, people, acts::look));
+    tasks
+}

@@ -1,0 +1,194 @@
+//! Clients that take as much as they can get. Each attack is a future that goes on until it is dropped, and counts what it does.
+
+mod connections;
+mod handshakes;
+mod readers;
+mod requests;
+mod silent;
+mod uploads;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::net::{Http, Route};
+use super::stage::Stage;
+use super::tally::{Counts, Tally};
+use crate::api::{Account, unique};
+
+/// How long before an attacker that was refused tries again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Rooms of the attacker, and the length of the one message that each of them holds.
+const ROOMS: usize = 200;
+const BYTES: usize = 16_000;
+
+/// What attackers know of the server.
+#[derive(Debug)]
+pub struct Field {
+    /// Their way to it.
+    pub route: Route,
+    /// Their account.
+    pub account: Account,
+    /// Rooms of theirs with a long message in each, and that message's `clientMessageId`.
+    pub rooms: Vec<(String, String)>,
+    /// What they did.
+    pub tally: Tally,
+}
+
+/// An attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attack {
+    /// Polling sessions that repeat long messages and never ask for the answers; with `true`, each asks once.
+    Silent(bool),
+    /// Sessions before CONNECT, with headers of so many bytes.
+    Handshakes(usize),
+    /// CONNECT to namespaces that do not exist, over WebSockets that do not read.
+    Namespaces,
+    /// The same by POST to polling sessions that are never asked, 18 new ones a second.
+    Pending,
+    /// Half of a large packet in each of many sessions before CONNECT.
+    Halves,
+    /// Logins with a wrong password.
+    Logins,
+    /// Uploads of one account, each at so many bytes a second.
+    Uploads(u64),
+    /// Searches for a room that does not exist.
+    Searches,
+    /// HEAD of a large page of the documentation.
+    Docs,
+    /// Connections that say nothing, or half of a request's head.
+    Idle,
+    /// WebSockets of one account that do nothing.
+    Sockets,
+    /// Joins with history of many rooms, whose answers are not read.
+    Joins,
+    /// Readers of a busy room that read a little now and then.
+    Slow,
+}
+
+/// An attack under way, on a thread of its own.
+pub struct Hostile {
+    field: Arc<Field>,
+    over: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Attack {
+    /// Prepares it while all is quiet.
+    ///
+    /// # Errors
+    /// When something is refused.
+    pub async fn prepare(self, stage: &Stage) -> anyhow::Result<Arc<Field>> {
+        let account = stage.attacker.clone();
+        let mut rooms = Vec::new();
+        let needed = match self {
+            Self::Silent(_) | Self::Joins => ROOMS,
+            Self::Slow => 1,
+            _ => 0,
+        };
+        for _ in 0..needed {
+            let (room, key) = (stage.api.room(&account).await?, unique("original"));
+            let message = json!({"roomId": room, "content": "x".repeat(BYTES), "clientMessageId": key});
+            stage.api.post("/api/messages", &account, message).await?.expect(201)?;
+            rooms.push((room, key));
+        }
+        if self == Self::Searches {
+            requests::make_rooms(stage).await?;
+        }
+        Ok(Arc::new(Field { route: stage.hostile, account, rooms, tally: Tally::default() }))
+    }
+
+    async fn run(self, field: &Arc<Field>) -> anyhow::Result<()> {
+        let mut tasks = JoinSet::new();
+        match self {
+            Self::Silent(asks_once) => silent::begin(field, &mut tasks, asks_once),
+            Self::Handshakes(header) => handshakes::begin(field, &mut tasks, header),
+            Self::Namespaces => silent::namespaces(field, &mut tasks),
+            Self::Pending => silent::pending(field, &mut tasks),
+            Self::Halves => silent::halves(field, &mut tasks),
+            Self::Logins => requests::logins(field, &mut tasks),
+            Self::Uploads(rate) => uploads::begin(field, &mut tasks, rate),
+            Self::Searches => requests::searches(field, &mut tasks),
+            Self::Docs => requests::docs(field, &mut tasks),
+            Self::Idle => connections::idle(field, &mut tasks),
+            Self::Sockets => connections::sockets(field, &mut tasks),
+            Self::Joins => readers::joins(field, &mut tasks),
+            Self::Slow => readers::slow(field, &mut tasks),
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+impl Hostile {
+    /// It begins.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn begin(attack: Attack, field: Arc<Field>) -> anyhow::Result<Self> {
+        let (over, ended) = oneshot::channel();
+        let theirs = field.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = move || {
+            let attack = async {
+                tokio::select! {
+                    result = attack.run(&theirs) => {
+                        if let Err(error) = result {
+                            super::say(&format!("An attacker panicked: {error:#}"));
+                        }
+                    }
+                    _ = ended => {}
+                }
+            };
+            LocalSet::new().block_on(&runtime, attack);
+        };
+        Ok(Self { field, over, thread: thread::Builder::new().name("hostile".into()).spawn(work)? })
+    }
+
+    /// Whether it has done all that it does.
+    pub fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// All its connections are closed; what it did.
+    pub fn end(self) -> Counts {
+        let _ = self.over.send(());
+        let _ = self.thread.join();
+        self.field.tally.take()
+    }
+}
+
+/// Does something again and again with a connection of its own, which is opened anew after each failure.
+async fn again(field: Arc<Field>, what: &'static str, mut act: impl AsyncFnMut(&Field, &mut Http) -> anyhow::Result<()>) {
+    loop {
+        let begun = Instant::now();
+        let Ok(mut http) = field.route.http().await else {
+            field.tally.failed("connection", "refused");
+            sleep(PAUSE).await;
+            continue;
+        };
+        let error = loop {
+            match act(&field, &mut http).await {
+                Ok(()) => field.tally.count(what, 1),
+                Err(error) => break error,
+            }
+        };
+        field.tally.failed(what, &format!("{error:#}"));
+        // Whom the server holds for long it may let in again at once.
+        sleep(PAUSE.saturating_sub(begun.elapsed())).await;
+    }
+}
+
+/// An interval that does not make up for what was missed.
+fn pace(gap: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(gap);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

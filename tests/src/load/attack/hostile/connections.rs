@@ -1,0 +1,65 @@
+//! As many connections as there can be, that do nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::super::line::Line;
+use super::super::stage::FEW_DESCRIPTORS;
+use super::{Field, PAUSE};
+
+/// Half as many again as the server can have.
+const CONNECTIONS: u64 = FEW_DESCRIPTORS * 3 / 2;
+/// Between the first tries.
+const EVERY: Duration = Duration::from_millis(2);
+
+/// Connections that say nothing, every other one half of a head.
+pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
+    for number in 0..CONNECTIONS {
+        let field = field.clone();
+        tasks.spawn_local(async move {
+            sleep(EVERY * number as u32).await;
+            loop {
+                let hold = async {
+                    let mut stream = field.route.open(None).await?;
+                    field.tally.count("connections", 1);
+                    if number % 2 == 0 {
+                        stream.write_all(b"GET /api/rooms HTTP/1.1\r\nHost: x\r\n").await?;
+                    }
+                    // Until the server has had enough.
+                    while stream.read(&mut [0; 512]).await? > 0 {}
+                    anyhow::Ok(())
+                };
+                if let Err(error) = hold.await {
+                    field.tally.failed("connections", &format!("{error:#}"));
+                }
+                sleep(PAUSE).await;
+            }
+        });
+    }
+}
+
+/// WebSockets of one account that answer pings.
+pub fn sockets(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
+    for number in 0..CONNECTIONS {
+        let field = field.clone();
+        tasks.spawn_local(async move {
+            sleep(EVERY * number as u32).await;
+            loop {
+                let hold = async {
+                    let mut line = Line::connect(field.route, None, &field.account.token).await?;
+                    field.tally.count("sockets", 1);
+                    loop {
+                        line.hear().await?;
+                    }
+                };
+                let Err(error): anyhow::Result<std::convert::Infallible> = hold.await;
+                field.tally.failed("sockets", &format!("{error:#}"));
+                sleep(5 * PAUSE).await;
+            }
+        });
+    }
+}

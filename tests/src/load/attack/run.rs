@@ -1,0 +1,190 @@
+//! One attack: the honest alone, with the attackers, and alone again.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::figures::Figures;
+use super::honest::Honest;
+use super::hostile::Hostile;
+use super::say;
+use super::scenarios::Scenario;
+use super::stage::Stage;
+use super::tally::Counts;
+use super::usage::{Usage, Watch};
+
+/// Before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// The honest are counted anew at this distance from the end: what they do at leisure after an attack.
+const CALM: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
+/// Log lines that are shown.
+const SHOWN: usize = 3;
+
+/// How long each part takes, in seconds.
+pub struct Times {
+    /// The honest alone.
+    pub base: u64,
+    /// The attack.
+    pub attack: u64,
+    /// Afterwards.
+    pub after: u64,
+}
+
+/// What became of a process.
+#[derive(Debug)]
+pub struct Victim {
+    /// Its name.
+    pub name: &'static str,
+    /// Before.
+    pub base: Usage,
+    /// The most meanwhile.
+    pub most: Usage,
+    /// Some time after; `None` when it has ended.
+    pub after: Option<Usage>,
+    /// Whether it is in a cgroup.
+    pub is_confined: bool,
+    /// Who killed it, if anyone did.
+    pub killed: Option<String>,
+}
+
+/// All that was measured.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The honest alone, with the attackers, and alone again.
+    pub base: Counts,
+    /// With the attackers.
+    pub attacked: Counts,
+    /// Alone again.
+    pub after: Counts,
+    /// What the attackers did.
+    pub hostile: Counts,
+    /// The processes.
+    pub victims: Vec<Victim>,
+    /// Lines of their logs that should not be there.
+    pub faults: Vec<String>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the server does not start, or the honest are refused before the attack.
+pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyhow::Result<Outcome> {
+    let stage = Stage::set(scenario.kind, one_address).await?;
+    let field = scenario.attack.prepare(&stage).await?;
+    let honest = Honest::begin(stage.people.clone())?;
+    sleep(WARM_UP).await;
+    honest.take();
+    sleep(Duration::from_secs(times.base)).await;
+    let base = honest.take();
+    let mut victims = Vec::new();
+    for victim in &stage.victims {
+        victims.push((Usage::with_tasks(victim.pid, victim.admin).await?, Watch::begin(victim.pid, victim.limit())?));
+    }
+    say("Now with the attackers.");
+    let (hostile, begun) = (Hostile::begin(scenario.attack, field)?, Instant::now());
+    let mut tasks = vec![0; victims.len()];
+    while begun.elapsed() < Duration::from_secs(times.attack) && !hostile.is_done() {
+        sleep(LOOK).await;
+        for (most, victim) in tasks.iter_mut().zip(&stage.victims) {
+            if let Ok(usage) = Usage::with_tasks(victim.pid, victim.admin).await {
+                *most = usage.tasks.max(*most);
+            }
+        }
+    }
+    let attacked = honest.take();
+    let hostile = hostile.end();
+    say(&format!("The attackers are gone after {:.1} s.", begun.elapsed().as_secs_f64()));
+    let rest = Duration::from_secs(times.after);
+    sleep(rest.saturating_sub(CALM)).await;
+    honest.take();
+    sleep(rest.min(CALM)).await;
+    let after = honest.take();
+    let mut became = Vec::new();
+    for (((base, watch), tasks), victim) in victims.into_iter().zip(tasks).zip(&stage.victims) {
+        let (most, beyond) = watch.end();
+        let after = Usage::with_tasks(victim.pid, victim.admin).await.ok();
+        let kills = victim.cgroup.as_ref().map_or(0, |cgroup| cgroup.kills());
+        let killed = match (beyond, kills, after) {
+            (Some(bytes), ..) => Some(format!("killed at {} MiB by the watch", bytes >> 20)),
+            (None, 1.., _) => Some(format!("killed by the kernel at {} MiB", victim.given >> 20)),
+            (None, 0, None) => Some("ended".into()),
+            (None, 0, Some(_)) => None,
+        };
+        let most = Usage { tasks, ..most };
+        became.push(Victim { name: victim.name, base, most, after, is_confined: victim.cgroup.is_some(), killed });
+    }
+    honest.end();
+    let faults = stage.logs().iter().flat_map(|log| faults(log)).collect();
+    stage.clear().await;
+    Ok(Outcome { base, attacked, after, hostile, victims: became, faults })
+}
+
+/// As much of a text as one wants to read.
+pub fn shown(text: &str) -> String {
+    text.chars().take(160).collect()
+}
+
+/// Lines of a log that speak of a failure of the server's own.
+fn faults(log: &str) -> Vec<String> {
+    let is_fault = |line: &&str| {
+        [" ERROR ", "internal error", "panicked", "Too many open files", "cannot open"].iter().any(|sign| line.contains(sign))
+    };
+    log.lines().filter(is_fault).map(str::to_owned).collect()
+}
+
+impl Outcome {
+    /// The first failure of each kind, in words.
+    pub fn failures(&self) -> Vec<String> {
+        let phases = [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after), ("attackers", &self.hostile)];
+        let all = phases.into_iter().flat_map(|(phase, counts)| counts.acts.iter().map(move |(what, acts)| (phase, what, acts)));
+        let words = all.filter_map(|(phase, what, acts)| Some(format!("{phase}: {what}: {}", shown(acts.fault.as_deref()?))));
+        words.chain(self.faults.iter().take(SHOWN).map(|line| format!("log: {}", shown(line)))).collect()
+    }
+
+    /// Everything as a table.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        for (phase, counts) in [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after)] {
+            for (what, acts) in &counts.acts {
+                figures.add(format!("{phase}: {what}, done"), "", acts.done as f64);
+                if acts.failed > 0 {
+                    figures.add(format!("{phase}: {what}, failed"), "", acts.failed as f64);
+                }
+                if acts.time.percentile(50.0) > 0.0 {
+                    figures.add(format!("{phase}: {what}, p50"), "ms", acts.time.percentile(50.0));
+                    figures.add(format!("{phase}: {what}, p99"), "ms", acts.p99());
+                }
+            }
+        }
+        for (what, acts) in &self.hostile.acts {
+            figures.add(format!("attackers: {what}"), "", acts.done as f64);
+            if acts.failed > 0 {
+                figures.add(format!("attackers: {what}, failed"), "", acts.failed as f64);
+            }
+        }
+        for victim in &self.victims {
+            let phases = [("before", Some(victim.base)), ("most", Some(victim.most)), ("after", victim.after)];
+            for (phase, usage) in phases {
+                let Some(usage) = usage else { continue };
+                let rss = if phase == "most" { usage.rss.max(usage.peak) } else { usage.rss };
+                figures.add(format!("{}, {phase}: memory", victim.name), "MiB", (rss >> 20) as f64);
+                figures.add(format!("{}, {phase}: descriptors", victim.name), "", usage.descriptors as f64);
+                figures.add(format!("{}, {phase}: threads", victim.name), "", usage.threads as f64);
+                figures.add(format!("{}, {phase}: tasks", victim.name), "", usage.tasks as f64);
+            }
+        }
+        figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_what_the_server_is_to_blame_for() {
+        let log = "x INFO ready\nx ERROR store: cannot open file.db\nx WARN a client was slow\nx WARN internal error: 24\n";
+        assert_eq!(faults(log).len(), 2);
+    }
+}

@@ -9,7 +9,7 @@ use confab_tests::replay::stage;
 use serde_json::Value;
 
 /// Variables that may have a default: none is a secret.
-const OPEN: [&str; 5] = ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "OTEL_TRACES_SAMPLER_ARG"];
+const OPEN: [&str; 6] = ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "CONFAB_PUBLIC_HOSTS", "OTEL_TRACES_SAMPLER_ARG"];
 /// Drain time of a program unless told otherwise, and what it may take to end after that, in seconds.
 const DRAIN: u64 = 30;
 const END: u64 = 5;

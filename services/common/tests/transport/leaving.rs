@@ -1,14 +1,14 @@
 //! Calls that meet a replica which shuts down: what it has not taken was not done.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use confab_common::grpc::{self, Call};
 use confab_common::process::Process;
-use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::service::Routes;
 
@@ -70,45 +70,28 @@ async fn a_call_that_a_replica_did_not_take_goes_to_the_one_in_its_place() {
     assert_eq!(service.calls(), 1);
 }
 
-/// Each call takes a connection of its own, since those are what a server that shuts down may cut.
-async fn call_until_refused(address: SocketAddr) -> (u64, Code) {
-    let mut answered = 0;
-    loop {
-        let transport = grpc::connect(&format!("http://{address}")).unwrap();
-        match check(&transport, CALL).await {
-            Ok(()) => answered += 1,
-            Err(code) => return (answered, code),
-        }
+#[tokio::test]
+async fn a_connection_that_is_made_just_before_the_shutdown_is_served() {
+    let (listener, address) = bind().await;
+    drop(listener);
+    let process = Process::new();
+    process.readiness.started();
+    let serving = tokio::spawn({
+        let process = process.clone();
+        async move { grpc::serve(&process, address, Routes::default()).await }
+    });
+    let transport = grpc::connect(&format!("http://{address}")).unwrap();
+    while check(&transport, CALL).await.is_err() {
+        sleep(Duration::from_millis(2)).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_call_to_a_replica_that_shuts_down_is_answered_or_was_not_done() {
-    for _ in 0..5 {
-        let (listener, address) = bind().await;
-        drop(listener);
-        let process = Process::new();
-        process.readiness.started();
-        let serving = tokio::spawn({
-            let process = process.clone();
-            async move { grpc::serve(&process, address, Routes::default()).await }
-        });
-        let transport = grpc::connect(&format!("http://{address}")).unwrap();
-        while check(&transport, CALL).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        let calling = join_all((0..16).map(|_| tokio::spawn(call_until_refused(address))));
-        let leave = async {
-            // One call shows nothing; some must be under way.
-            for _ in 0..20 {
-                assert_eq!(check(&transport, CALL).await, Ok(()));
-            }
-            process.shutdown.cancel();
-        };
-        let (ends, ()) = tokio::join!(timeout(IN_TIME, calling), leave);
-        for end in ends.expect("an end") {
-            assert_eq!(end.unwrap().1, Code::Unavailable);
-        }
-        serving.await.unwrap().unwrap();
-    }
+    // Nothing is awaited until the shutdown, so the runtime has not heard of the connection by then.
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    io::Write::write_all(&mut client, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).unwrap();
+    client.set_nonblocking(true).unwrap();
+    process.shutdown.cancel();
+    let (mut client, mut frame) = (TcpStream::from_std(client).unwrap(), [0; 9]);
+    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("an end").unwrap();
+    assert_eq!(frame[3], SETTINGS[3]);
+    drop(client);
+    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
 }

@@ -103,7 +103,9 @@ impl Registry {
         let share = sessions.pending.insert(session.id(), address, session.clone());
         session.outbox.count_in(share);
         let excess = max != 0 && sessions.pending.len() > max;
-        excess.then(|| sessions.pending.oldest_of_most()).flatten()
+        let oldest = excess.then(|| sessions.pending.oldest_of_most()).flatten();
+        // Under the same lock: of two that come at once each has another one closed.
+        oldest.inspect(|oldest| sessions.pending.remove(oldest.id()))
     }
 
     /// The session with that secret id.

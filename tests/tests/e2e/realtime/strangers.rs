@@ -31,9 +31,8 @@ async fn sessions_without_connect_are_bounded_and_leave_no_memory_behind() {
             _ = &mut flood => break,
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
         }
-        // The oldest goes just after the one that takes its place has come.
         let pending = value(&server, "confab_pending_sessions").await;
-        assert!(pending <= 1020.0, "{pending}");
+        assert!(pending <= 1000.0, "{pending}");
         largest = largest.max(memory(&server).saturating_sub(before));
         // Who is in goes on, and who comes gets in.
         assert_eq!(member.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);

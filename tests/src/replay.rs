@@ -201,7 +201,7 @@ impl Replay {
         let paths = container.files.keys().chain(&container.volumes).cloned().collect::<Vec<_>>();
         paths.iter().filter(|path| container.volumes.contains(*path)).try_for_each(|path| fs::create_dir_all(below(&files, path)))?;
         let here = |text: &String| {
-            let text = self.network.located(plan, &text.replace("0.0.0.0", &address).replace("127.0.0.1", &address));
+            let text = self.network.located(plan, &of_replica(text, &address));
             paths.iter().fold(text, |text, path| placed(&text, path, &below(&files, path)))
         };
         let file = |name: &str| directory.join(name);
@@ -213,6 +213,17 @@ impl Replay {
         let daemon = if container.is_ours() { daemon } else { servers::daemon(container, &address, daemon)? };
         Ok(Replica { container: container.clone(), address, daemon })
     }
+}
+
+/// A text with the replica's own address for `0.0.0.0` and `127.0.0.1`. The end of a network such as 10.0.0.0/8 is neither.
+fn of_replica(text: &str, address: &str) -> String {
+    let mut parts = text.split("0.0.0.0");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let replaced = parts.fold(first, |text, rest| {
+        let own = if text.ends_with(|last: char| last.is_ascii_digit()) { "0.0.0.0" } else { address };
+        text + own + rest
+    });
+    replaced.replace("127.0.0.1", address)
 }
 
 impl Container {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is made of it, and that runs
-# green; Swagger UI works in a browser.
+# green; Swagger UI works in a browser, and a page of a foreign name does not.
 # (That the document is the server's, and true, is tested end to end.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,3 +16,4 @@ fi
 target/debug/with-embedded sh -c \
     "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --bail failure --reporters cli"
 target/debug/with-embedded node tests/api-documents/swagger.mjs
+target/debug/with-embedded node tests/api-documents/rebinding.mjs

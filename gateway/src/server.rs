@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::listen::Listener;
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
+use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,6 +52,8 @@ const FIRST_WITHIN: Duration = Duration::from_millis(500);
 const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
 /// Refused connections that are read on for a moment, so that their clients can read why.
 const MOST_REFUSED: usize = 16;
+/// A body of up to so many bytes is taken at once by a proxy.
+const SHORT: u64 = 64 * 1024;
 /// How long to wait when the system has no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -59,8 +63,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Place {
     peer: SocketAddr,
     seat: Arc<Seat>,
-    /// What the client of a request holds that came through a trusted proxy.
-    _share: Option<Arc<Share>>,
+    /// What the client of a request holds that came through a trusted proxy, until it has its answer.
+    share: Option<Arc<Share>>,
 }
 
 impl Place {
@@ -116,7 +120,7 @@ impl Admission {
             Some(shares) if !is_proxy => Some(shares.take(address.into())?),
             _ => None,
         };
-        Some(Place { peer, seat: Arc::new(Seat { permit, share }), _share: None })
+        Some(Place { peer, seat: Arc::new(Seat { permit, share }), share: None })
     }
 
     /// A request's part of the place; `None` when it came through a proxy and its client has its share.
@@ -125,7 +129,7 @@ impl Admission {
             Some(shares) if place.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
             _ => None,
         };
-        Some(Place { _share: share, ..place.clone() })
+        Some(Place { share, ..place.clone() })
     }
 }
 
@@ -178,10 +182,7 @@ async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(
             serve(accepted);
         }
     };
-    tokio::select! {
-        () = accepting => {}
-        () = listener.close_at_shutdown() => {}
-    }
+    tokio::join!(accepting, listener.close_at_shutdown());
 }
 
 /// The next connection, once there is a place for it; until then it waits in the system's queue. `None` after the last one.
@@ -275,8 +276,15 @@ fn answer(
         let Some(place) = place else { return Ok(too_many()) };
         request.extensions_mut().insert(place.clone());
         let mut answer = app.call(request).await?;
-        // A handler may have dropped the request at once.
-        drop(place);
+        if place.share.is_some() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
+            // A proxy takes it as fast as its client does.
+            answer = answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _held = &place;
+                    frame
+                }))
+            });
+        }
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
         }

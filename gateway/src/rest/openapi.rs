@@ -18,7 +18,7 @@ the server is set to `CONFAB_ANONYMOUS_READ=true`.
 
 Times are RFC 3339 in UTC with milliseconds, ids are UUIDv7. Unknown fields of a request are ignored. Every answer names its request \
 in the header `X-Request-Id`. Every failure is a Problem: a route that does not exist is 404 `not_found`, another method than these is \
-405 `method_not_allowed`.";
+405 `method_not_allowed`, and a `Host` that the server is not called by is 400 `invalid_request`.";
 
 /// The document without its operations.
 pub(super) fn document() -> OpenApi {

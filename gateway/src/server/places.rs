@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Resource, getrlimit};
+use confab_common::descriptors::{for_connections, limit};
 
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
 
-/// Descriptors that are left for all else: listeners, the admin port, calls to services, stores and their readers, files that
-/// come and go. A process that may have fewer than twice as many leaves half.
-const RESERVE: u64 = 256;
 /// Where gateways pass sessions on, one in so many descriptors is for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
 /// A gateway with fewer places can hardly be meant.
@@ -18,10 +15,6 @@ const FEW: usize = 100;
 /// An address may hold so many times as many places as are free. So one that takes all it can holds four fifths and leaves a fifth,
 /// a second one takes four fifths of what is left, and others always get in.
 const TIMES_FREE: usize = 4;
-
-fn limit() -> u64 {
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
 
 /// How many connections a gateway takes from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
@@ -44,7 +37,7 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
 }
 
 fn within(limit: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
-    let places = part(limit - RESERVE.min(limit / 2));
+    let places = part(for_connections(limit));
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 

@@ -1,4 +1,4 @@
-//! A client's connection: one that takes nothing for too long is broken.
+//! A client's connection: one that takes next to nothing for too long is broken.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,22 +12,54 @@ use tokio::time::{Sleep, sleep};
 
 use super::wire::{Wire, Writer};
 
-/// How long a client may take nothing of an answer.
+/// Within what time a client must take the least of an answer that waits for it.
 const STUCK: Duration = Duration::from_secs(60);
+/// That least, in bytes.
+const LEAST: usize = 32 * 1024;
 
 /// The stream of an HTTP connection; who takes an upgrade has the bare one.
 pub struct Stream {
     // Dropped first: it looks at the socket before that is closed.
     writer: Writer,
     tcp: TcpStream,
-    /// Runs while the client takes nothing.
-    stuck: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+}
+
+/// Runs out on a client that takes less than it must.
+#[derive(Default)]
+struct Patience {
+    /// Runs while something waits for the client.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that the client has taken since the timer was started.
+    taken: usize,
+}
+
+impl Patience {
+    fn took(&mut self, bytes: usize) {
+        self.taken += bytes;
+        if self.taken >= LEAST {
+            self.timer = None;
+        }
+    }
+
+    fn took_all(&mut self) {
+        self.timer = None;
+    }
+
+    /// The client takes nothing now; ready when that has been so for too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| {
+            self.taken = 0;
+            Box::pin(sleep(STUCK))
+        });
+        timer.as_mut().poll(context)
+    }
 }
 
 impl Stream {
     /// Around a bare stream.
     pub fn new(tcp: TcpStream) -> Self {
-        Self { writer: Writer::new(&tcp), tcp, stuck: None }
+        Self { writer: Writer::new(&tcp), tcp, patience: Patience::default() }
     }
 
     /// What becomes of the answers that are written to it.
@@ -42,12 +74,12 @@ impl Stream {
 
     fn taken(&mut self, context: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = &taken {
-            self.stuck = None;
-            self.writer.wrote(*result.as_ref().unwrap_or(&0));
+            let bytes = *result.as_ref().unwrap_or(&0);
+            self.patience.took(bytes);
+            self.writer.wrote(bytes);
             return taken;
         }
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
-        ready!(stuck.as_mut().poll(context));
+        ready!(self.patience.poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -75,11 +107,43 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TCP has nothing to flush.
+        self.patience.took_all();
         self.writer.flushed();
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    /// Whether patience ends with a client that takes so much at once, every 10 s, for ten minutes.
+    async fn ends_with(bytes: usize, take: fn(&mut Patience, usize)) -> bool {
+        let mut patience = Patience::default();
+        for _ in 0..60 {
+            if timeout(Duration::ZERO, poll_fn(|context| patience.poll(context))).await.is_ok() {
+                return true;
+            }
+            advance(Duration::from_secs(10)).await;
+            take(&mut patience, bytes);
+        }
+        false
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_is_not_enough() {
+        assert!(ends_with(0, Patience::took).await);
+        assert!(ends_with(1000, Patience::took).await);
+        assert!(!ends_with(8000, Patience::took).await);
+        // What is less and all that there was is enough.
+        assert!(!ends_with(1000, |patience, _| patience.took_all()).await);
     }
 }

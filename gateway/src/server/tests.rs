@@ -3,9 +3,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 
 use super::*;
-use axum::routing::{get, post};
+use axum::body::Bytes;
+use axum::routing::{MethodRouter, get, post};
 use clap::Parser;
 use confab_common::process::Process;
+use futures::stream::{StreamExt, repeat};
 use tokio::net::TcpSocket;
 use tokio::sync::{Notify, Semaphore};
 
@@ -55,15 +57,21 @@ async fn a_client_that_is_still_sending_can_read_why_it_was_refused() {
     assert!(read_all(stream).await.ends_with("too large"));
 }
 
-#[tokio::test]
-async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
+/// A route that says when it is reached and answers when it may.
+fn slow() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
     let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reaching, going_on) = (reached.clone(), go_on.clone());
-    let slow = get(move || async move {
+    let route = get(move || async move {
         reaching.notify_one();
         going_on.notified().await;
         "done"
     });
+    (route, reached, go_on)
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
+    let (slow, reached, go_on) = slow();
     let (address, process, server) = serving(Router::new().route("/", slow), &[]).await;
     let idle = TcpStream::connect(address).await.unwrap();
     let busy = sent(address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -78,13 +86,7 @@ async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
 
 #[tokio::test]
 async fn shutdown_answers_what_waits_in_the_systems_queue() {
-    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (reaching, going_on) = (reached.clone(), go_on.clone());
-    let slow = get(move || async move {
-        reaching.notify_one();
-        going_on.notified().await;
-        "done"
-    });
+    let (slow, reached, go_on) = slow();
     let routes = Router::new().route("/slow", slow).route("/", get(|| async { "here" }));
     for settings in [&[][..], &["--max-connections", "1"]] {
         let (address, process, server) = serving(routes.clone(), settings).await;
@@ -229,6 +231,24 @@ async fn behind_a_proxy_each_client_has_its_share() {
         stream.read_u8().await.unwrap();
     }
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_some());
+}
+
+#[tokio::test]
+async fn behind_a_proxy_a_client_has_its_share_until_it_has_taken_a_long_answer() {
+    let long = get(|| async { Body::from_stream(repeat(Bytes::from_static(&[b'x'; 64 * 1024])).take(1024).map(io::Result::Ok)) });
+    let app = Router::new().route("/long", long).route("/", get(|| async { "here" }));
+    let (address, ..) = serving(app, &["--max-connections", "16", "--trusted-proxies", "127.0.0.1"]).await;
+    let mut held = Vec::new();
+    for _ in 0..13 {
+        let mut stream = sent(address, "GET /long HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.1\r\n\r\n").await;
+        stream.read_u8().await.unwrap();
+        held.push(stream);
+    }
+    assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_none());
+    assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.2").await.is_some());
+    held.truncate(3);
+    let again = async { while comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_none() {} };
+    timeout(Duration::from_secs(10), again).await.unwrap();
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let bus = bus.open()?;
     let server = start(&auth, &storage, bus.clone(), &process).await?;
     process.readiness.started();
-    confab_common::grpc::serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
+    confab_common::grpc::serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
     // The last revocations.
     bus.flush().await;
     Ok(())

@@ -1,5 +1,6 @@
 //! gRPC between Confab programs: one client type whether the service is in this process or on many replicas elsewhere.
 
+mod connection;
 mod failure;
 mod measure;
 mod network;

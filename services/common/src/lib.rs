@@ -5,6 +5,7 @@ pub mod bus;
 pub mod cluster_key;
 pub mod config;
 pub mod cursor;
+pub mod descriptors;
 pub mod error;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;

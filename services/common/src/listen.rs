@@ -11,8 +11,6 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use futures::Stream;
-use futures::stream::unfold;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
@@ -48,19 +46,10 @@ impl Listener {
         }
     }
 
-    /// Lets no client in any more from shutdown on, even while nothing is accepted. Never ends.
+    /// Waits for the shutdown, and from then on lets no client in any more, even while nothing is accepted.
     pub async fn close_at_shutdown(&self) {
         self.shutdown.cancelled().await;
         self.close();
-        std::future::pending().await
-    }
-
-    /// The connections, one after another.
-    pub fn into_stream(self) -> impl Stream<Item = io::Result<TcpStream>> {
-        unfold(self, async |listener| {
-            let accepted = listener.accept().await?;
-            Some((accepted.map(|(stream, _)| stream), listener))
-        })
     }
 
     fn close(&self) -> Instant {
@@ -151,7 +140,7 @@ mod tests {
         let (address, shutdown, listener) = listening().await;
         let early = Client::connect(address).unwrap();
         shutdown.cancel();
-        assert!(listener.close_at_shutdown().now_or_never().is_none());
+        assert!(listener.close_at_shutdown().now_or_never().is_some());
         let late = Client::connect_timeout(&address, Duration::from_millis(300)).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         accepts(&listener, &early).await;

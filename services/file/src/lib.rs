@@ -106,7 +106,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
     let server = start(&file, &storage, room, message, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
+    serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }
 
 /// Brings the store's schema up to date.

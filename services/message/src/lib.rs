@@ -62,7 +62,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let bus = bus.open()?;
             let log = start(&message, &storage, bus.clone(), room, file, &process).await?;
             process.readiness.started();
-            serve(&process, common.listen, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?).await?;
+            serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?).await?;
             log.finish().await;
             bus.flush().await;
             Ok(())

@@ -62,7 +62,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let server = start(&room, &storage, connect(&message_url)?, &process).await?;
     process.readiness.started();
-    serve(&process, common.listen, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
+    serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }
 
 /// Brings the store's schema up to date.

@@ -16,6 +16,8 @@ const STEP: usize = 16 * 1024;
 const STEP_POLLING: usize = 1024;
 /// Most sends and uploads of one user that are under way at once.
 const MAX_SENDS: usize = 128;
+/// Most clients of one user that are brought back at once: a quarter of all.
+const MAX_RESTORES: usize = 16;
 /// How often a user above its share is looked at again, unless the total falls before.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -38,11 +40,12 @@ pub struct Share {
     /// What all outboxes hold together.
     bytes: AtomicUsize,
     sends: Semaphore,
+    restores: Arc<Semaphore>,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { bytes: AtomicUsize::new(0), sends: Semaphore::new(MAX_SENDS) }
+        Self { bytes: AtomicUsize::new(0), sends: Semaphore::new(MAX_SENDS), restores: Arc::new(Semaphore::new(MAX_RESTORES)) }
     }
 }
 
@@ -50,6 +53,11 @@ impl Share {
     /// What all outboxes hold together, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The user's places for clients that are brought back.
+    pub fn restores(&self) -> Arc<Semaphore> {
+        self.restores.clone()
     }
 
     /// The right to have one send under way; few of a user are at once, so that those of others do not wait behind them.

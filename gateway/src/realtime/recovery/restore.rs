@@ -35,8 +35,11 @@ pub struct Restored {
     epoch: Uuid,
     budget: Budget,
     /// Held until what it has missed is counted among what waits for all clients.
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
+
+/// A place among the clients that are brought back at once, first among its user's.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// A room that it is back in.
 struct Room {
@@ -88,10 +91,12 @@ pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored
 }
 
 /// The client's turn: few are brought back at once, and none of a user above its share of what is held for all.
-async fn turn(session: &Session) -> Result<OwnedSemaphorePermit, Inexact> {
-    let turn = session.edge.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
+async fn turn(session: &Session) -> Result<Turn, Inexact> {
+    let of_user = session.outbox.share().restores().acquire_owned().await.map_err(|_| Inexact)?;
+    // A user above its share waits here, so that it keeps only places of its own meanwhile.
     session.outbox.within_share("recovery").await;
-    Ok(turn)
+    let of_all = session.edge.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
+    Ok((of_user, of_all))
 }
 
 async fn bring_back(session: &Arc<Session>, id: Uuid, sent: Option<u64>, epoch: Uuid, budget: &Budget) -> Result<Room, Inexact> {

@@ -1,30 +1,30 @@
 //! The server's side: a gRPC server with health that follows readiness and an ending in good order.
 
 use std::future::pending;
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::middleware::from_fn;
-use futures::StreamExt;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tower::layer::layer_fn;
 
 use super::traced::Traced;
-use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, measure};
+use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, measure};
 use crate::listen::Listener;
 use crate::process::Process;
 
-/// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way.
+/// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way. Those that take
+/// more than three quarters of the `drain` time are cut, so that the rest of it is left for what comes after them.
 /// Health answers for the server as a whole (the empty service name) and follows `/readyz`.
 ///
 /// # Errors
 /// When the address cannot be bound or serving fails.
-pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> anyhow::Result<()> {
+pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, routes: Routes) -> anyhow::Result<()> {
     let socket = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut readiness = process.readiness.watch();
@@ -38,12 +38,8 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         }
     });
     tracing::info!(%listen, "serving gRPC");
-    let connections = Listener::new(socket, process.shutdown.clone()).into_stream().map(|connection| {
-        let connection = connection?;
-        connection.set_nodelay(true)?;
-        io::Result::Ok(connection)
-    });
-    Server::builder()
+    let connections = connection::accept(Listener::new(socket, process.shutdown.clone()), connection::places());
+    let served = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(MAX_STREAMS)
@@ -54,7 +50,16 @@ pub async fn serve(process: &Process, listen: SocketAddr, routes: Routes) -> any
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
         // It ends when there are no more connections, and tells those it has.
-        .serve_with_incoming_shutdown(connections, pending())
-        .await
-        .context("serving gRPC")
+        .serve_with_incoming_shutdown(connections, pending());
+    let too_late = async {
+        process.shutdown.cancelled().await;
+        sleep(drain.mul_f64(0.75)).await;
+    };
+    tokio::select! {
+        ended = served => ended.context("serving gRPC"),
+        () = too_late => {
+            tracing::warn!("calls that take too long are cut");
+            Ok(())
+        }
+    }
 }

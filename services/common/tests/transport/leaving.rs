@@ -8,9 +8,13 @@ use confab_common::grpc::{self, Call};
 use confab_common::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::service::Routes;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::calls::{Behaviour, IN_TIME, Service, check};
 
@@ -70,20 +74,37 @@ async fn a_call_that_a_replica_did_not_take_goes_to_the_one_in_its_place() {
     assert_eq!(service.calls(), 1);
 }
 
-#[tokio::test]
-async fn a_connection_that_is_made_just_before_the_shutdown_is_served() {
+type Serving = JoinHandle<anyhow::Result<()>>;
+
+/// A server that answers.
+async fn serving(drain: Duration) -> (Process, SocketAddr, Serving) {
     let (listener, address) = bind().await;
     drop(listener);
     let process = Process::new();
     process.readiness.started();
     let serving = tokio::spawn({
         let process = process.clone();
-        async move { grpc::serve(&process, address, Routes::default()).await }
+        async move { grpc::serve(&process, address, drain, Routes::default()).await }
     });
-    let transport = grpc::connect(&format!("http://{address}")).unwrap();
-    while check(&transport, CALL).await.is_err() {
+    while TcpStream::connect(address).await.is_err() {
         sleep(Duration::from_millis(2)).await;
     }
+    (process, address, serving)
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_the_drain_time_is_cut() {
+    let (process, address, serving) = serving(Duration::from_secs(1)).await;
+    let mut client = HealthClient::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
+    let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    process.shutdown.cancel();
+    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_made_just_before_the_shutdown_is_served() {
+    let (process, address, serving) = serving(IN_TIME).await;
     // Nothing is awaited until the shutdown, so the runtime has not heard of the connection by then.
     let mut client = std::net::TcpStream::connect(address).unwrap();
     io::Write::write_all(&mut client, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).unwrap();

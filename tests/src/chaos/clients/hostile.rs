@@ -35,7 +35,7 @@ const LOGINS: usize = 2;
 const GUESSES: Duration = Duration::from_millis(500);
 /// Uploads that go on at 1 kB/s, and for how long.
 const UPLOADS: usize = 3;
-const PIECES: usize = 3;
+const PIECES: usize = 20;
 /// Between two searches.
 const SEARCHES: Duration = Duration::from_millis(250);
 

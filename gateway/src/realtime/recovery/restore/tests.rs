@@ -82,6 +82,7 @@ async fn nobody_is_brought_back_while_much_waits_for_others() {
     let mut restoring = Box::pin(restore(&client.session, &offset));
     let early = timeout(Duration::from_millis(200), &mut restoring).await;
     assert!(early.is_err(), "more than half of what may wait does so already");
+    assert_eq!(world.edge.restores.available_permits(), RESTORES, "no place is kept from others meanwhile");
     stalled.session.finish();
     drop(stalled);
     assert!(restoring.await.unwrap().go_live(&client.session).await);
@@ -102,13 +103,29 @@ async fn who_is_brought_back_waits_for_its_turn_however_slow_the_storm() {
     assert_eq!(world.edge.restores.available_permits(), RESTORES);
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_user_leaves_places_to_others() {
+    let world = world(bus()).await;
+    let offset = at(5);
+    let mut clients = Vec::new();
+    for _ in 0..17 {
+        clients.push(returning(&world, &offset).await);
+    }
+    let back = join_all(clients[..16].iter().map(|client| restore(&client.session, &offset))).await;
+    assert!(back.iter().all(Option::is_some) && world.edge.restores.available_permits() == RESTORES - 16);
+    let mut last = Box::pin(restore(&clients[16].session, &offset));
+    assert!(timeout(Duration::from_secs(15), &mut last).await.is_err());
+    drop(back);
+    assert!(last.await.is_some());
+}
+
 #[tokio::test]
 async fn one_read_serves_many_who_return() {
     let world = world(bus()).await;
     let _member = world.member().await;
     let (last, offset) = (world.append(9), at(7));
     let mut clients = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..16 {
         clients.push(returning(&world, &offset).await);
     }
     let before = world.log.lists.load(Ordering::SeqCst);

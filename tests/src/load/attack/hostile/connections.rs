@@ -18,47 +18,46 @@ const EVERY: Duration = Duration::from_millis(2);
 
 /// Connections that say nothing, every other one half of a head.
 pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    for number in 0..CONNECTIONS {
-        let field = field.clone();
-        tasks.spawn_local(async move {
-            sleep(EVERY * number as u32).await;
-            loop {
-                let hold = async {
-                    let mut stream = field.route.open(None).await?;
-                    field.tally.count("connections", 1);
-                    if number % 2 == 0 {
-                        stream.write_all(b"GET /api/rooms HTTP/1.1\r\nHost: x\r\n").await?;
-                    }
-                    // Until the server has had enough.
-                    while stream.read(&mut [0; 512]).await? > 0 {}
-                    anyhow::Ok(())
-                };
-                if let Err(error) = hold.await {
-                    field.tally.failed("connections", &format!("{error:#}"));
-                }
-                sleep(PAUSE).await;
-            }
-        });
-    }
+    many(field, tasks, "connections", PAUSE, async |field, number| {
+        let mut stream = field.route.open(None).await?;
+        field.tally.count("connections", 1);
+        if number % 2 == 0 {
+            stream.write_all(b"GET /api/rooms HTTP/1.1\r\nHost: x\r\n").await?;
+        }
+        // Until the server has had enough.
+        while stream.read(&mut [0; 512]).await? > 0 {}
+        Ok(())
+    });
 }
 
 /// WebSockets of one account that answer pings.
 pub fn sockets(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
+    many(field, tasks, "sockets", 5 * PAUSE, async |field, _| {
+        let mut line = Line::connect(field.route, None, &field.account.token).await?;
+        field.tally.count("sockets", 1);
+        loop {
+            line.hear().await?;
+        }
+    });
+}
+
+/// Holds as many connections as there are to be; one that ends is opened again after a pause.
+fn many(
+    field: &Arc<Field>,
+    tasks: &mut JoinSet<()>,
+    what: &'static str,
+    pause: Duration,
+    hold: impl AsyncFn(&Field, u64) -> anyhow::Result<()> + Copy + 'static,
+) {
     for number in 0..CONNECTIONS {
         let field = field.clone();
         tasks.spawn_local(async move {
             sleep(EVERY * number as u32).await;
             loop {
-                let hold = async {
-                    let mut line = Line::connect(field.route, None, &field.account.token).await?;
-                    field.tally.count("sockets", 1);
-                    loop {
-                        line.hear().await?;
-                    }
-                };
-                let Err(error): anyhow::Result<std::convert::Infallible> = hold.await;
-                field.tally.failed("sockets", &format!("{error:#}"));
-                sleep(5 * PAUSE).await;
+                if let Err(error) = hold(&field, number).await {
+                    field.tally.failed(what, &format!("{error:#}"));
+                }
+                sleep(pause).await;
             }
         });
     }

@@ -24,45 +24,41 @@ const DOCS: usize = 4;
 /// Logins to an account that exists, with a wrong password.
 pub fn logins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let body = json!({"username": field.account.username, "password": "not my own password"}).to_string();
-    for _ in 0..LOGINS {
-        let (field, body) = (field.clone(), body.clone());
-        tasks.spawn_local(async move {
-            again(field, "wrong logins", async |field: &Field, http: &mut Http| {
-                let answer = http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await?;
-                if answer.status != 401 {
-                    field.tally.count("logins not judged", 1);
-                }
-                Ok(())
-            })
-            .await;
-        });
-    }
+    many(LOGINS, field, tasks, "wrong logins", async move |field: &Field, http: &mut Http| {
+        let answer = http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await?;
+        if answer.status != 401 {
+            field.tally.count("logins not judged", 1);
+        }
+        Ok(())
+    });
 }
 
 /// Searches that find nothing, however long they look.
 pub fn searches(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    for _ in 0..SEARCHES {
-        let field = field.clone();
-        tasks.spawn_local(async move {
-            again(field, "searches", async |field: &Field, http: &mut Http| {
-                let answer = http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer(field)).await?;
-                if answer.status != 200 {
-                    field.tally.count("searches refused", 1);
-                }
-                Ok(())
-            })
-            .await;
-        });
-    }
+    many(SEARCHES, field, tasks, "searches", async |field: &Field, http: &mut Http| {
+        let answer = http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer(field)).await?;
+        if answer.status != 200 {
+            field.tally.count("searches refused", 1);
+        }
+        Ok(())
+    });
 }
 
 /// HEAD of the largest file of the documentation.
 pub fn docs(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    for _ in 0..DOCS {
-        let field = field.clone();
-        tasks.spawn_local(async move {
-            again(field, "HEADs", async |_: &Field, http: &mut Http| http.get("HEAD /docs/swagger-ui-bundle.js", "").await.map(drop)).await;
-        });
+    many(DOCS, field, tasks, "HEADs", async |_: &Field, http: &mut Http| http.get("HEAD /docs/swagger-ui-bundle.js", "").await.map(drop));
+}
+
+/// Does the same on that many connections.
+fn many(
+    count: usize,
+    field: &Arc<Field>,
+    tasks: &mut JoinSet<()>,
+    what: &'static str,
+    act: impl AsyncFnMut(&Field, &mut Http) -> anyhow::Result<()> + Clone + 'static,
+) {
+    for _ in 0..count {
+        tasks.spawn_local(again(field.clone(), what, act.clone()));
     }
 }
 

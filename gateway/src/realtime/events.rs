@@ -150,7 +150,7 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
                 METRICS.leaves.record(&Ok(()), took(event.deadline));
             }
             Request::Upload(file) => {
-                let uploaded = event.span.hold(file.send(session)).await;
+                let uploaded = event.span.hold(Box::pin(file.send(session))).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(session, event.ack, &uploaded.answer()),

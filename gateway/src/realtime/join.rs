@@ -82,7 +82,9 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline
     let prepared = timeout_at(deadline, async { (session.socket.join_turn(session).await, edge.follower.partition_of(join.room).await) });
     let (_turn, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
     let joining = begin(session, join.room, partition)?;
-    let joined = timeout_at(deadline, go_live(session, ack, &join, &joining, partition)).await.unwrap_or_else(|_| Err(Error::timeout()));
+    // Boxed: thousands may wait for their turn, few are past it.
+    let live = Box::pin(go_live(session, ack, &join, &joining, partition));
+    let joined = timeout_at(deadline, live).await.unwrap_or_else(|_| Err(Error::timeout()));
     if let Err(error) = &joined {
         // Who was in the room stays in it, or comes back to it, unless it may not be there.
         let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);

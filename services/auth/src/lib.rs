@@ -2,6 +2,7 @@
 
 mod config;
 mod grpc;
+mod hashing;
 mod key;
 mod password;
 mod publish;

@@ -1,7 +1,7 @@
 //! Passwords: which are taken, and their hashes, computed off the async threads and never more at once than there are cores.
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -12,7 +12,8 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::CodePointMapData;
 use icu_properties::props::GeneralCategory;
 
-use crate::turns::{Ticket, Turns};
+use crate::hashing::Threads;
+use crate::turns::{Ticket, Turn, Turns};
 use crate::username;
 
 /// Lengths of a password, in bytes.
@@ -62,6 +63,7 @@ fn opaque(typed: &str) -> Option<String> {
 /// Hashes and verifies passwords with Argon2id. A hash takes 19 MiB and a core for tens of milliseconds.
 pub struct Passwords {
     turns: Turns,
+    threads: Threads,
     wait: Duration,
 }
 
@@ -71,46 +73,49 @@ impl Passwords {
     /// # Errors
     /// When the system gives no thread.
     pub fn start() -> std::io::Result<Self> {
-        Ok(Self { turns: Turns::start(std::thread::available_parallelism().map_or(1, usize::from))?, wait: WAIT })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { turns: Turns::new(cores), threads: Threads::start(cores)?, wait: WAIT })
+    }
+
+    /// The right to compute one hash, when it has come.
+    ///
+    /// # Errors
+    /// `unavailable` when too many wait or this one has waited too long.
+    pub async fn turn(&self, ticket: Ticket) -> Result<Turn> {
+        let turn = tokio::time::timeout(self.wait, self.turns.take(ticket)).await;
+        turn.unwrap_or_else(|_| Err(Error::unavailable("password checking"))).inspect_err(|_| LIMITS.hit("password_hashes"))
     }
 
     /// The hash of a password that [`check`] has returned, as a PHC string.
     ///
     /// # Errors
-    /// `unavailable` when too many wait or this one has waited too long.
-    pub async fn hash(&self, ticket: Ticket, password: String) -> Result<String> {
+    /// Those of the system.
+    pub async fn hash(&self, turn: Turn, password: String) -> Result<String> {
         let work = move || argon2()?.hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string());
-        self.in_time(self.turns.run(ticket, work)).await?.map_err(Error::internal)
+        self.threads.run(turn, work).await?.map_err(Error::internal)
     }
 
     /// Whether the hash is that of a password as it was typed, or as it was typed once: earlier releases hashed it as it came.
-    /// Without a hash the answer is no, after the same work.
+    /// Without a hash the answer is no, after the same work. What costs two hashes waits for a second turn.
     ///
     /// # Errors
-    /// `unavailable` when too many wait or this one has waited too long; `internal` when the hash is not one.
-    pub async fn verify(&self, ticket: Ticket, typed: String, hash: Option<String>) -> Result<bool> {
-        use argon2::password_hash::Error as HashError;
-        let is_known = hash.is_some();
-        let hash: Arc<str> = hash.as_deref().unwrap_or(NOBODY).into();
-        let forms = opaque(&typed).filter(|opaque| *opaque != typed).into_iter().chain([typed]);
-        let verified = self.in_time(async {
-            // One turn each: what costs two hashes waits twice.
-            for form in forms {
-                let hash = hash.clone();
-                let work = move || argon2()?.verify_password(form.as_bytes(), &PasswordHash::new(&hash)?);
-                match self.turns.run(ticket, work).await? {
-                    Err(HashError::PasswordInvalid) => {}
-                    outcome => return Ok(outcome.map(|()| is_known)),
-                }
-            }
-            Ok(Ok(false))
-        });
-        verified.await?.map_err(Error::internal)
+    /// As [`turn`](Self::turn); `internal` when the hash is not one.
+    pub async fn verify(&self, turn: Turn, ticket: Ticket, typed: String, hash: Option<String>) -> Result<bool> {
+        let opaque = opaque(&typed).filter(|opaque| *opaque != typed);
+        let Some(opaque) = opaque else { return self.matches(turn, typed, hash).await };
+        Ok(self.matches(turn, opaque, hash.clone()).await? || self.matches(self.turn(ticket).await?, typed, hash).await?)
     }
 
-    async fn in_time<T>(&self, hashing: impl Future<Output = Result<T>>) -> Result<T> {
-        let hashed = tokio::time::timeout(self.wait, hashing).await;
-        hashed.unwrap_or_else(|_| Err(Error::unavailable("password checking"))).inspect_err(|_| LIMITS.hit("password_hashes"))
+    async fn matches(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool> {
+        use argon2::password_hash::Error as HashError;
+        let work = move || {
+            let known = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))?;
+            match argon2()?.verify_password(password.as_bytes(), &known) {
+                Err(HashError::PasswordInvalid) => Ok(false),
+                verified => verified.map(|()| hash.is_some()),
+            }
+        };
+        self.threads.run(turn, work).await?.map_err(|error: HashError| Error::internal(error))
     }
 }
 
@@ -178,38 +183,46 @@ mod tests {
         }
     }
 
+    async fn hashed(passwords: &Passwords, password: String) -> Result<String> {
+        passwords.hash(passwords.turn(TICKET).await?, password).await
+    }
+
+    async fn verify(passwords: &Passwords, typed: String, hash: Option<String>) -> Result<bool> {
+        passwords.verify(passwords.turn(TICKET).await?, TICKET, typed, hash).await
+    }
+
     #[tokio::test]
     async fn a_hash_verifies_its_password_alone() {
         let passwords = Passwords::start().unwrap();
-        let hash = passwords.hash(TICKET, "correct horse".into()).await.unwrap();
+        let hash = hashed(&passwords, "correct horse".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_ne!(hash, passwords.hash(TICKET, "correct horse".into()).await.unwrap(), "salted");
-        assert!(passwords.verify(TICKET, "correct horse".into(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify(TICKET, "Correct horse".into(), Some(hash)).await.unwrap());
+        assert_ne!(hash, hashed(&passwords, "correct horse".into()).await.unwrap(), "salted");
+        assert!(verify(&passwords, "correct horse".into(), Some(hash.clone())).await.unwrap());
+        assert!(!verify(&passwords, "Correct horse".into(), Some(hash)).await.unwrap());
     }
 
     #[tokio::test]
     async fn passwords_verify_however_they_are_typed_and_however_they_were_hashed() {
         let passwords = Passwords::start().unwrap();
         let (composed, decomposed) = ("caf\u{e9} au lait", "cafe\u{301}\u{A0}au lait");
-        let hash = passwords.hash(TICKET, check(decomposed, "ada").unwrap()).await.unwrap();
+        let hash = hashed(&passwords, check(decomposed, "ada").unwrap()).await.unwrap();
         for typed in [composed, decomposed] {
-            assert!(passwords.verify(TICKET, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
+            assert!(verify(&passwords, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
         }
         // As earlier releases hashed them: as they came.
         for typed in [decomposed, "tab\tinside"] {
-            let hash = passwords.hash(TICKET, typed.into()).await.unwrap();
-            assert!(passwords.verify(TICKET, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
-            assert!(!passwords.verify(TICKET, composed.into(), Some(hash)).await.unwrap(), "{typed:?}");
+            let hash = hashed(&passwords, typed.into()).await.unwrap();
+            assert!(verify(&passwords, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
+            assert!(!verify(&passwords, composed.into(), Some(hash)).await.unwrap(), "{typed:?}");
         }
-        assert!(!passwords.verify(TICKET, decomposed.into(), None).await.unwrap());
+        assert!(!verify(&passwords, decomposed.into(), None).await.unwrap());
     }
 
     #[tokio::test]
     async fn nobody_costs_what_somebody_costs() {
         let passwords = Passwords::start().unwrap();
-        assert!(!passwords.verify(TICKET, "correct horse".into(), None).await.unwrap());
-        let (nobody, real) = (PasswordHash::new(NOBODY).unwrap(), passwords.hash(TICKET, "correct horse".into()).await.unwrap());
+        assert!(!verify(&passwords, "correct horse".into(), None).await.unwrap());
+        let (nobody, real) = (PasswordHash::new(NOBODY).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
         let real = PasswordHash::new(&real).unwrap();
         let kind = |hash: &PasswordHash| (hash.algorithm.to_string(), hash.version, hash.params.to_string());
         assert_eq!(kind(&nobody), kind(&real));
@@ -219,8 +232,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_that_waits_too_long_is_refused() {
-        let passwords = Passwords { turns: Turns::start(0).unwrap(), wait: Duration::from_millis(10) };
-        let error = passwords.hash(TICKET, "correct horse".into()).await.unwrap_err();
+        let passwords = Passwords { wait: Duration::from_millis(10), ..Passwords::start().unwrap() };
+        let mut held = Vec::new();
+        let error = loop {
+            match passwords.turn(TICKET).await {
+                Ok(turn) => held.push(turn),
+                Err(error) => break error,
+            }
+        };
         assert_eq!((error.code, error.retry_after.is_some()), (Code::Unavailable, true));
     }
 }

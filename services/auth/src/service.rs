@@ -45,8 +45,8 @@ pub struct Accounts {
     passwords: Passwords,
     tokens: Tokens,
     publisher: Publisher,
-    /// From which addresses which accounts were logged in to lately. A correct password alone adds to it.
-    known: Cache<(IpAddr, Uuid), ()>,
+    /// From which addresses under which names was logged in lately. A correct password alone adds to it.
+    known: Cache<(IpAddr, u64), ()>,
     hasher: RandomState,
 }
 
@@ -71,7 +71,8 @@ impl Accounts {
         if self.named(username).await?.is_some_and(|other| other.id != id) {
             return Err(Error::new(Code::UsernameTaken, "that username is taken"));
         }
-        let password_hash = self.passwords.hash(self.ticket(address, &folded, None), hashable).await?;
+        let turn = self.passwords.turn(self.ticket(address, &folded)).await?;
+        let password_hash = self.passwords.hash(turn, hashable).await?;
         let user = User { id, username: kept, username_folded: folded.clone(), password_hash, created_at_ms: now_ms() };
         let stored = self.store.create_user(user.clone(), username::skeleton(&folded)).await?;
         if stored == user { self.open(stored, address).await } else { self.repeat(stored, &folded, password, address).await }
@@ -85,11 +86,12 @@ impl Accounts {
         within_bounds(username, &password)?;
         text::no_nul("username", username)?;
         text::no_nul("password", &password)?;
-        let folded = username::folded(username);
+        let ticket = self.ticket(address, &username::folded(username));
+        // Before anything else: in a flood, what is refused must cost as good as nothing.
+        let turn = self.passwords.turn(ticket).await?;
         let user = self.named(username).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        let ticket = self.ticket(address, &folded, user.as_ref());
-        match (self.passwords.verify(ticket, password, hash).await?, user) {
+        match (self.passwords.verify(turn, ticket, password, hash).await?, user) {
             (true, Some(user)) => self.open(user, address).await,
             _ => Err(Error::new(Code::InvalidCredentials, "wrong username or password")),
         }
@@ -147,23 +149,24 @@ impl Accounts {
 
     /// Answers a signup whose id has an account: its own retry, or a misuse of the id.
     async fn repeat(&self, first: User, folded: &str, password: String, address: IpAddr) -> Result<Session> {
-        let hash = first.password_hash.clone();
-        let ticket = self.ticket(address, folded, Some(&first));
-        if username::folded(&first.username) == folded && self.passwords.verify(ticket, password, Some(hash)).await? {
-            return self.open(first, address).await;
+        if username::folded(&first.username) == folded {
+            let ticket = self.ticket(address, folded);
+            let turn = self.passwords.turn(ticket).await?;
+            if self.passwords.verify(turn, ticket, password, Some(first.password_hash.clone())).await? {
+                return self.open(first, address).await;
+            }
         }
         Err(Error::new(Code::Conflict, "that id belongs to another account"))
     }
 
-    /// What the queue of hashes tells this client by.
-    fn ticket(&self, address: IpAddr, folded: &str, user: Option<&User>) -> Ticket {
-        let is_known = user.is_some_and(|user| self.known.contains_key(&(address, user.id)));
-        // Not the user's id: whether a name has an account must not decide when its login is looked at.
-        Ticket { address, name: self.hasher.hash_one(folded), is_known }
+    /// What the queue of logins tells this client by. Whether the name has an account must not decide when its login is looked at.
+    fn ticket(&self, address: IpAddr, folded: &str) -> Ticket {
+        let name = self.hasher.hash_one(folded);
+        Ticket { address, name, is_known: self.known.contains_key(&(address, name)) }
     }
 
     async fn open(&self, user: User, address: IpAddr) -> Result<Session> {
-        self.known.insert((address, user.id), ()).await;
+        self.known.insert((address, self.hasher.hash_one(username::folded(&user.username))), ()).await;
         let token = self.tokens.issue(user.id, &user.username, now_ms() / 1000)?;
         Ok(Session { token, user })
     }

@@ -1,8 +1,7 @@
-//! Who hashes next. A hash takes a core for tens of milliseconds, so under a flood of logins almost all of them have to be
+//! Which login is next. A hash takes a core for tens of milliseconds, so under a flood of logins almost all of them have to be
 //! refused: the queue decides which.
 //!
-//! * One thread for each core, below the priority of all others, so that chat goes on.
-//! * Every other turn is for clients that have logged in to that account from that address lately.
+//! * Every other turn is for clients that have logged in under that name from that address lately.
 //! * Of those that wait, the address that waits least often goes first, then the name that is asked for least often, then the
 //!   newest. One address, or an attack on one name, delays itself, and in a flood some logins succeed at once where a fair
 //!   queue would let all of them time out.
@@ -11,17 +10,15 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use confab_common::{Error, Result};
 use tokio::sync::oneshot;
 
-/// Hashes that may wait for each core: two seconds of work.
-const WAITERS_PER_CORE: usize = 64;
-/// Most hashes that may wait, however many cores there are.
+/// Logins that may wait for each turn: two seconds of work.
+const WAITERS_PER_TURN: usize = 64;
+/// Most logins that may wait, however many turns there are.
 const MAX_WAITERS: usize = 1024;
-/// Added to the nice value of the hashing threads.
-const NICE: i32 = 10;
 
 /// What the queue tells logins apart by.
 #[derive(Debug, Clone, Copy)]
@@ -30,108 +27,95 @@ pub struct Ticket {
     pub address: IpAddr,
     /// Stands for the name that is asked for.
     pub name: u64,
-    /// That client has logged in to that account lately.
+    /// That client has logged in under that name lately.
     pub is_known: bool,
 }
 
 struct Waiter {
     ticket: Ticket,
-    work: Box<dyn FnOnce() + Send>,
+    sender: oneshot::Sender<Turn>,
 }
 
-/// A queue of hashes and the threads that work on it.
+/// The turns, and the queue of those that wait for one.
 pub struct Turns(Arc<Shared>);
 
+/// The right to hash, until it is dropped.
+pub struct Turn(Arc<Shared>);
+
 struct Shared {
+    // A std lock: held for a decision, never across an await, and never by a thread that the system lets wait.
     queue: Mutex<Queue>,
-    changed: Condvar,
     capacity: usize,
 }
 
-#[derive(Default)]
 struct Queue {
+    /// Turns that no login has.
+    free: usize,
     /// The oldest first.
     waiters: Vec<Waiter>,
     /// The next turn is for known clients.
     known_next: bool,
-    is_over: bool,
 }
 
 impl Turns {
-    /// Starts one thread for each core.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(cores: usize) -> std::io::Result<Self> {
-        let turns = Self(Arc::new(Shared::new((cores * WAITERS_PER_CORE).min(MAX_WAITERS))));
-        for _ in 0..cores {
-            let shared = turns.0.clone();
-            std::thread::Builder::new().name("hash".into()).spawn(move || shared.work())?;
-        }
-        Ok(turns)
+    /// `count` turns at once.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Shared::new(count, (count * WAITERS_PER_TURN).min(MAX_WAITERS))))
     }
 
-    /// Runs `work` when its turn comes; dropped before, it is not run.
+    /// A turn, when it has come.
     ///
     /// # Errors
     /// `unavailable` when too many wait.
-    pub async fn run<T: Send + 'static>(&self, ticket: Ticket, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub async fn take(&self, ticket: Ticket) -> Result<Turn> {
         let (sender, receiver) = oneshot::channel();
-        let work = Box::new(move || {
-            if !sender.is_closed() {
-                let _ = sender.send(work());
-            }
-        });
-        self.0.push(Waiter { ticket, work });
+        self.0.push(Waiter { ticket, sender });
         receiver.await.map_err(|_| Error::unavailable("password checking"))
     }
 }
 
-impl Drop for Turns {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.queue().is_over = true;
-        self.0.changed.notify_all();
+        self.0.queue().free += 1;
+        self.0.give();
     }
 }
 
 impl Shared {
-    fn new(capacity: usize) -> Self {
-        Self { queue: Mutex::default(), changed: Condvar::new(), capacity }
+    fn new(free: usize, capacity: usize) -> Self {
+        Self { queue: Mutex::new(Queue { free, waiters: Vec::new(), known_next: false }), capacity }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, waiter: Waiter) {
+    fn push(self: &Arc<Self>, waiter: Waiter) {
         let mut queue = self.queue();
+        if queue.waiters.len() == self.capacity {
+            queue.waiters.retain(|waiter| !waiter.sender.is_closed());
+        }
         queue.waiters.push(waiter);
         let refused = if queue.waiters.len() > self.capacity { queue.take_last() } else { None };
         drop(queue);
-        self.changed.notify_one();
         drop(refused);
+        self.give();
     }
 
-    fn work(&self) {
-        // Where it is not allowed the hashes run like everything else.
-        let _ = rustix::process::nice(NICE);
-        while let Some(waiter) = self.next() {
-            // A panic of one hash must not take the thread from all others; its caller finds the channel closed.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(waiter.work));
-        }
-    }
-
-    /// Waits for the next turn; `None` when there is none any more.
-    fn next(&self) -> Option<Waiter> {
-        let mut queue = self.queue();
+    /// Gives the free turns to those that wait.
+    fn give(self: &Arc<Self>) {
         loop {
-            if queue.is_over {
-                return None;
+            let mut queue = self.queue();
+            if queue.free == 0 {
+                return;
             }
-            if let Some(waiter) = queue.take_next() {
-                return Some(waiter);
+            let Some(waiter) = queue.take_next() else { return };
+            // Its caller may have given up.
+            if !waiter.sender.is_closed() {
+                queue.free -= 1;
+                drop(queue);
+                let _ = waiter.sender.send(Turn(self.clone()));
             }
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -139,10 +123,9 @@ impl Shared {
 impl Queue {
     /// The waiter whose turn it is.
     fn take_next(&mut self) -> Option<Waiter> {
-        let known = self.known_next;
-        self.known_next = !known;
-        let ranks = self.ranks();
+        let (known, ranks) = (self.known_next, self.ranks());
         let next = (0..self.waiters.len()).min_by_key(|at| (self.waiters[*at].ticket.is_known != known, ranks[*at], Reverse(*at)))?;
+        self.known_next = !known;
         Some(self.waiters.remove(next))
     }
 

@@ -102,7 +102,8 @@ pub(super) fn dispatch(state: &mut State, room: Uuid, event: Event) {
 async fn work(session: Arc<Session>, room: Uuid) {
     while let Some((events, turn)) = session.socket.next(&session, room).await {
         let size = events.iter().map(|event| event.size).sum();
-        events::handle(&session, room, events).await;
+        // Boxed: thousands of lanes may wait for their turn, few have events under way.
+        Box::pin(events::handle(&session, room, events)).await;
         drop(turn);
         session.socket.done(&session, size);
     }

@@ -1,5 +1,3 @@
-use std::sync::mpsc;
-
 use confab_common::Code;
 
 use super::*;
@@ -10,18 +8,26 @@ fn ticket(address: u8, name: u64, is_known: bool) -> Ticket {
     Ticket { address: [127, 0, 0, address].into(), name, is_known }
 }
 
-/// A queue with room for that many, on which no thread works.
-fn queue(capacity: usize) -> Shared {
-    Shared::new(capacity)
+/// A queue with room for that many, in which none has its turn yet.
+struct Waiting {
+    shared: Arc<Shared>,
+    /// Their callers, who have not given up.
+    callers: Vec<oneshot::Receiver<Turn>>,
 }
 
-fn push(shared: &Shared, address: u8, name: u64, is_known: bool) {
-    shared.push(Waiter { ticket: ticket(address, name, is_known), work: Box::new(|| {}) });
+fn queue(capacity: usize) -> Waiting {
+    Waiting { shared: Arc::new(Shared::new(0, capacity)), callers: Vec::new() }
+}
+
+fn push(waiting: &mut Waiting, address: u8, name: u64, is_known: bool) {
+    let (sender, caller) = oneshot::channel();
+    waiting.callers.push(caller);
+    waiting.shared.push(Waiter { ticket: ticket(address, name, is_known), sender });
 }
 
 /// In which order the waiters get their turns.
-fn order(shared: &Shared) -> Vec<(u8, u64)> {
-    let mut queue = shared.queue();
+fn order(waiting: &Waiting) -> Vec<(u8, u64)> {
+    let mut queue = waiting.shared.queue();
     std::iter::from_fn(|| queue.take_next()).map(|waiter| of(&waiter)).collect()
 }
 
@@ -32,83 +38,89 @@ fn of(waiter: &Waiter) -> (u8, u64) {
 
 #[test]
 fn the_newest_goes_first_among_equals() {
-    let shared = queue(9);
-    (1..=3).for_each(|address| push(&shared, address, 0, false));
-    assert_eq!(order(&shared), [(3, 0), (2, 0), (1, 0)]);
+    let mut waiting = queue(9);
+    (1..=3).for_each(|address| push(&mut waiting, address, 0, false));
+    assert_eq!(order(&waiting), [(3, 0), (2, 0), (1, 0)]);
 }
 
 #[test]
 fn a_crowd_of_one_address_goes_last() {
-    let shared = queue(9);
-    push(&shared, 1, 0, false);
-    (0..4).for_each(|name| push(&shared, ATTACKER, name, false));
-    assert_eq!(order(&shared)[0], (1, 0));
+    let mut waiting = queue(9);
+    push(&mut waiting, 1, 0, false);
+    (0..4).for_each(|name| push(&mut waiting, ATTACKER, name, false));
+    assert_eq!(order(&waiting)[0], (1, 0));
 }
 
 #[test]
 fn behind_one_address_the_name_that_all_ask_for_goes_last() {
-    let shared = queue(9);
-    push(&shared, 1, 7, false);
-    (0..4).for_each(|_| push(&shared, 1, 8, false));
-    assert_eq!(order(&shared)[0], (1, 7));
+    let mut waiting = queue(9);
+    push(&mut waiting, 1, 7, false);
+    (0..4).for_each(|_| push(&mut waiting, 1, 8, false));
+    assert_eq!(order(&waiting)[0], (1, 7));
 }
 
 #[test]
 fn every_other_turn_is_for_known_clients() {
-    let shared = queue(9);
-    (0..2).for_each(|_| push(&shared, ATTACKER, 1, false));
-    (4..8).for_each(|address| push(&shared, address, 0, true));
-    let known = order(&shared).iter().map(|(address, _)| *address != ATTACKER).collect::<Vec<_>>();
+    let mut waiting = queue(9);
+    (0..2).for_each(|_| push(&mut waiting, ATTACKER, 1, false));
+    (4..8).for_each(|address| push(&mut waiting, address, 0, true));
+    let known = order(&waiting).iter().map(|(address, _)| *address != ATTACKER).collect::<Vec<_>>();
     assert_eq!(known, [false, true, false, true, true, true], "neither half of the turns is lost when the other side is absent");
 }
 
 #[test]
 fn a_full_queue_refuses_the_oldest_of_the_largest_crowd() {
-    let shared = queue(4);
-    push(&shared, 1, 0, false);
-    push(&shared, 2, 0, true);
-    (0..100).for_each(|name| push(&shared, ATTACKER, name, false));
-    let order = order(&shared);
+    let mut waiting = queue(4);
+    push(&mut waiting, 1, 0, false);
+    push(&mut waiting, 2, 0, true);
+    (0..100).for_each(|name| push(&mut waiting, ATTACKER, name, false));
+    let order = order(&waiting);
     assert_eq!(order.len(), 4);
     assert!(order.contains(&(1, 0)) && order.contains(&(2, 0)) && order.contains(&(ATTACKER, 99)) && order.contains(&(ATTACKER, 98)));
 }
 
 #[test]
 fn known_clients_are_refused_after_all_strangers() {
-    let shared = queue(3);
-    (0..3).for_each(|_| push(&shared, 1, 0, true));
-    (2..50).for_each(|address| push(&shared, address, 0, false));
-    assert_eq!(order(&shared), [(1, 0); 3]);
+    let mut waiting = queue(3);
+    (0..3).for_each(|_| push(&mut waiting, 1, 0, true));
+    (2..50).for_each(|address| push(&mut waiting, address, 0, false));
+    assert_eq!(order(&waiting), [(1, 0); 3]);
+}
+
+fn free(turns: &Turns) -> usize {
+    turns.0.queue().free
 }
 
 #[tokio::test]
-async fn work_is_done_and_what_is_refused_says_so() {
-    let turns = Turns(Arc::new(queue(1)));
-    let worker = turns.0.clone();
-    let (first, second) = (turns.run(ticket(1, 0, false), || 1), turns.run(ticket(1, 0, false), || 2));
-    let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+async fn a_turn_goes_on_to_the_next_and_what_is_refused_says_so() {
+    let turns = Turns(Arc::new(Shared::new(1, 1)));
+    let turn = turns.take(ticket(1, 0, false)).await.unwrap();
+    let (mut first, mut second) = (Box::pin(turns.take(ticket(1, 0, false))), Box::pin(turns.take(ticket(1, 0, false))));
     assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
-    let error = first.await.unwrap_err();
+    let error = first.await.err().unwrap();
     assert_eq!((error.code, error.retry_after.is_some()), (Code::Unavailable, true));
-    let thread = std::thread::spawn(move || worker.work());
-    assert_eq!(second.await.unwrap(), 2);
-    drop(turns);
-    thread.join().unwrap();
+    drop(turn);
+    drop(second.await.unwrap());
+    assert_eq!(free(&turns), 1);
 }
 
 #[tokio::test]
-async fn what_its_caller_has_given_up_is_not_run_and_a_panic_ends_no_thread() {
-    let turns = Turns(Arc::new(queue(9)));
-    let (ran, runs) = mpsc::channel();
-    let mut dropped = Box::pin(turns.run(ticket(1, 0, false), move || ran.send(()).unwrap()));
-    assert!(futures::poll!(&mut dropped).is_pending());
-    drop(dropped);
-    let worker = turns.0.clone();
-    let thread = std::thread::spawn(move || worker.work());
-    let broken = turns.run(ticket(1, 0, false), || panic!("on purpose")).await;
-    assert_eq!(broken.map(|()| 0).unwrap_err().code, Code::Unavailable);
-    assert_eq!(turns.run(ticket(1, 0, false), || 3).await.unwrap(), 3);
-    drop(turns);
-    thread.join().unwrap();
-    assert!(runs.try_recv().is_err());
+async fn callers_that_have_given_up_get_no_turn_and_keep_none_from_others() {
+    let turns = Turns(Arc::new(Shared::new(1, 2)));
+    let turn = turns.take(ticket(1, 0, false)).await.unwrap();
+    for _ in 0..10 {
+        let mut given_up = Box::pin(turns.take(ticket(2, 0, true)));
+        assert!(futures::poll!(&mut given_up).is_pending());
+    }
+    let mut next = Box::pin(turns.take(ticket(1, 0, false)));
+    assert!(futures::poll!(&mut next).is_pending());
+    drop(turn);
+    let turn = next.await.unwrap();
+    // It has come, and its caller has not looked.
+    let mut unseen = Box::pin(turns.take(ticket(1, 0, false)));
+    assert!(futures::poll!(&mut unseen).is_pending());
+    drop(turn);
+    assert_eq!(free(&turns), 0);
+    drop(unseen);
+    assert_eq!(free(&turns), 1);
 }

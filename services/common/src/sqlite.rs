@@ -1,16 +1,21 @@
 //! A SQLite database as a service's store: one writer thread that groups commits, a few readers beside it.
 
+mod connection;
+mod readers;
+
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, private};
+
+pub use readers::Readers;
+
+use connection::{connect, span};
 
 /// Jobs that may wait for the writer.
 const WRITE_QUEUE: usize = 1024;
@@ -23,15 +28,8 @@ const READERS: usize = 4;
 #[derive(Clone)]
 pub struct Database {
     writer: mpsc::Sender<Box<dyn Job>>,
-    readers: Arc<Readers>,
+    readers: Readers,
     _lock: Arc<File>,
-}
-
-struct Readers {
-    path: PathBuf,
-    // A std lock: held to take or return a connection, never across an await.
-    idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
 }
 
 /// A unit of work in a group commit: run in a savepoint of its own, told of the outcome after the commit.
@@ -79,8 +77,7 @@ impl Database {
         let (connection, lock) = open_alone(path, migrations)?;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
         std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || write_all(connection, queue))?;
-        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) };
-        Ok(Self { writer, readers: Arc::new(readers), _lock: Arc::new(lock) })
+        Ok(Self { writer, readers: Readers::new(path.to_owned(), READERS), _lock: Arc::new(lock) })
     }
 
     /// Runs `work` in a transaction that it may share with others' work, and answers once it is on disk.
@@ -101,32 +98,13 @@ impl Database {
     /// # Errors
     /// What `work` returns.
     pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
-        let _span = span("sqlite read");
-        let readers = self.readers.clone();
-        let _permit = self.readers.permits.acquire().await.map_err(Error::internal)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => {
-                    connect(&readers.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(Error::internal)?
-                }
-            };
-            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            let outcome = work(&snapshot);
-            drop(snapshot);
-            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            outcome
-        });
-        task.await.map_err(Error::internal)?
+        self.readers.read(work).await
     }
-}
 
-/// A span for as long as it is kept.
-fn span(name: &'static str) -> Span {
-    let span = Span::current().child(Kind::Client, name);
-    span.set("db.system.name", || "sqlite");
-    span
+    /// Its read-only connections.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
 }
 
 /// A connection to a file that nobody else holds, brought up to date, and the lock that keeps others out.
@@ -161,19 +139,6 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", lock_path.display())),
     }
-}
-
-fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", path.display()))?;
-    connection.busy_timeout(Duration::from_secs(2))?;
-    connection.set_prepared_statement_cache_capacity(64);
-    if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // An acknowledged write survives a power failure, not only a crash.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-    }
-    Ok(connection)
 }
 
 fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
@@ -220,6 +185,7 @@ impl From<rusqlite::Error> for Error {
                 tracing::error!(%error, "the database refuses");
                 Error::unavailable("the database")
             }
+            Some(ErrorCode::OperationInterrupted) => Error::timeout(),
             _ => Error::internal(error),
         }
     }
@@ -228,11 +194,16 @@ impl From<rusqlite::Error> for Error {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
 
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("confab-sqlite-{}-{name}", std::process::id())).join("test.db")
+    }
+
     fn open(name: &str) -> Database {
-        let path = std::env::temp_dir().join(format!("confab-sqlite-{}-{name}", std::process::id())).join("test.db");
+        let path = file(name);
         let _ = std::fs::remove_dir_all(path.parent().unwrap());
         let migration = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
         Database::open(&path, refinery::Runner::new(&[migration])).unwrap()
@@ -256,10 +227,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_lives_on_the_schema_of_a_newer_one() {
-        let database = open("newer");
-        let path = database.readers.path.clone();
-        drop(database);
-        if let Err(error) = Database::open(&path, refinery::Runner::new(&[])) {
+        drop(open("newer"));
+        if let Err(error) = Database::open(&file("newer"), refinery::Runner::new(&[])) {
             panic!("{error:#}");
         }
     }
@@ -267,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn others_may_use_none_of_its_files() {
         let mut database = open("private");
-        let path = database.readers.path.clone();
+        let path = file("private");
         let directory = path.parent().unwrap().to_owned();
         let files = || std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
         for given in [0o600, 0o644, 0o666] {
@@ -290,8 +259,8 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_held_alone() {
-        let database = open("lock");
-        let error = Database::open(&database.readers.path, refinery::Runner::new(&[])).err().unwrap().to_string();
+        let _database = open("lock");
+        let error = Database::open(&file("lock"), refinery::Runner::new(&[])).err().unwrap().to_string();
         assert!(error.contains("in use by another"), "{error}");
     }
 }

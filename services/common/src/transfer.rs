@@ -22,6 +22,8 @@ pub struct Schema {
     pub name: &'static str,
     /// Its tables.
     pub tables: &'static [Table],
+    /// Tables that its databases fill by themselves from those, and that are not carried.
+    pub derived: &'static [&'static str],
     /// Its migrations on SQLite.
     pub sqlite: fn() -> refinery::Runner,
     /// Its migrations on Postgres.

@@ -22,7 +22,7 @@ const THINGS: Table = Table::new(
     ],
 );
 
-static WHOLE: Schema = Schema { name: "whole", tables: &[THINGS, HEAD], sqlite: on_sqlite, postgres: on_postgres };
+static WHOLE: Schema = Schema { name: "whole", tables: &[THINGS, HEAD], derived: &[], sqlite: on_sqlite, postgres: on_postgres };
 const HEAD: Table = Table::new("head", 1, &[("single", Kind::Flag), ("place", Kind::Local)]).seeded();
 
 /// As if the last migration had been forgotten.

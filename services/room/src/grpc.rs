@@ -35,7 +35,7 @@ impl RoomService for RoomApi {
     async fn list_rooms(&self, request: Request<wire::ListRoomsRequest>) -> Result<Response<wire::ListRoomsResponse>, Status> {
         let request = request.into_inner();
         let caller = optional(request.caller)?;
-        let page = self.0.list(request.limit, &request.cursor, &request.query).await?;
+        let page = self.0.list(caller.as_ref().map(|caller| caller.id), request.limit, &request.cursor, &request.query).await?;
         let rooms = page.rooms.into_iter().map(|room| shown(room, caller.as_ref())).collect();
         Ok(Response::new(wire::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
     }

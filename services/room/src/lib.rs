@@ -7,10 +7,12 @@ mod refold;
 mod relay;
 mod service;
 mod store;
+mod turns;
 
 use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
+use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
@@ -36,6 +38,7 @@ pub async fn start(
     message: Transport,
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
+    LIMITS.exist(&["searches", "search_time"]);
     let store = open(config, &storage.serving(process)).await?;
     let relay = Arc::new(Relay::new(store.clone(), message));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));

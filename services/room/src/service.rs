@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, cursor, text};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::relay::Relay;
 use crate::store::{Position, Room, RoomEvent, Store, User, searchable};
+use crate::turns::{Caller, Turns};
 
 /// Longest name, in Unicode scalar values.
 const MAX_NAME: usize = 80;
@@ -25,6 +27,7 @@ const WAIT: Duration = Duration::from_secs(2);
 pub struct Rooms {
     store: Arc<dyn Store>,
     relay: Arc<Relay>,
+    turns: Turns,
 }
 
 /// A page of the list.
@@ -58,7 +61,8 @@ struct Updated<'a> {
 impl Rooms {
     /// Rooms in a store, whose events go to the log through `relay`.
     pub fn new(store: Arc<dyn Store>, relay: Arc<Relay>) -> Self {
-        Self { store, relay }
+        let turns = Turns::new(store.searches());
+        Self { store, relay, turns }
     }
 
     /// Makes a room; repeated with the same id and owner it returns the first.
@@ -73,8 +77,8 @@ impl Rooms {
         first.ok_or_else(|| Error::new(Code::Conflict, "the id was used before"))
     }
 
-    /// Rooms whose name or description contains `query`, newest first.
-    pub async fn list(&self, limit: u32, page: &str, query: &str) -> Result<Page> {
+    /// Rooms whose name or description contains `query`, newest first. A search waits for the caller's turn.
+    pub async fn list(&self, caller: Caller, limit: u32, page: &str, query: &str) -> Result<Page> {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
         }
@@ -88,11 +92,23 @@ impl Rooms {
                 _ => return Err(Error::field("cursor", "belongs to another q")),
             },
         };
-        let mut rooms = self.store.list(query, below, limit + 1).await?;
+        let mut rooms =
+            if query.is_empty() { self.store.list(below, limit + 1).await? } else { self.search(caller, query, below, limit + 1).await? };
         let more = rooms.len() > limit as usize;
         rooms.truncate(limit as usize);
         let last = rooms.last().filter(|_| more).map(Room::position);
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, hash))), rooms })
+    }
+
+    async fn search(&self, caller: Caller, query: String, below: Position, limit: u32) -> Result<Vec<Room>> {
+        let turn = self.turns.take(caller).await?;
+        let (store, span) = (self.store.clone(), Span::current());
+        // A task of its own: a caller that leaves does not end the database's work, and must not end the turn either.
+        let search = async move {
+            let _turn = turn;
+            span.hold(store.search(query, below, limit)).await
+        };
+        tokio::spawn(search).await.map_err(Error::internal)?
     }
 
     /// One room.
@@ -183,3 +199,6 @@ fn unknown() -> Error {
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests;

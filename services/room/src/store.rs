@@ -2,11 +2,15 @@
 
 #[cfg(test)]
 mod contract;
+mod pieces;
 pub mod postgres;
 pub mod sqlite;
 pub mod tables;
 
-use confab_common::{Result, text};
+use std::time::Duration;
+
+use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error, Result, text};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -46,6 +50,27 @@ impl Room {
     pub fn position(&self) -> Position {
         Position { created_at_ms: self.created_at_ms, id: self.id }
     }
+}
+
+/// What bounds the work of one search.
+#[derive(Debug, Clone, Copy)]
+struct SearchBounds {
+    /// Longest that the database works.
+    time: Duration,
+    /// Rooms up to which one of two ways to find is taken: by the index, which finds rooms in no order, or along the list, which
+    /// ends at the first full page.
+    rooms: u32,
+}
+
+const SEARCH_BOUNDS: SearchBounds = SearchBounds { time: Duration::from_millis(250), rooms: 2000 };
+/// When a search that took longer may be repeated.
+const SEARCH_AGAIN: Duration = Duration::from_secs(5);
+
+/// The error of a search that took longer than its limit.
+fn search_took_too_long() -> Error {
+    LIMITS.hit("search_time");
+    let detail = "the search takes too long; search for more letters, or for less common ones";
+    Error { retry_after: Some(SEARCH_AGAIN), ..Error::new(Code::Unavailable, detail) }
 }
 
 /// The form in which texts are searched.
@@ -112,8 +137,15 @@ pub trait Store: Send + Sync + 'static {
     /// The room of that id.
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<Room>>>;
 
-    /// Up to `limit` rooms below a position whose [`Room::search`] contains `query` (all for an empty one), newest first.
-    fn list(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+    /// Up to `limit` rooms below a position, newest first.
+    fn list(&self, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+
+    /// The same of those whose [`Room::search`] contains `query`, which is not empty. `unavailable` when that takes the database
+    /// over 250 ms.
+    fn search(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>>;
+
+    /// How many searches may run at once without keeping other calls waiting.
+    fn searches(&self) -> usize;
 
     /// Up to `limit` rooms whose name or description is not ASCII alone, by rising id above `after`.
     fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>>;

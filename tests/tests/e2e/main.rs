@@ -21,6 +21,7 @@ mod realtime;
 mod recovery;
 mod rest;
 mod rolling;
+mod searching;
 mod shared_bucket;
 mod standby;
 mod starting;

@@ -147,13 +147,17 @@ async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, Stri
 fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String, String)>)> {
     let (connection, _lock) = open_alone(&testing::directory().join("empty.db"), (schema.sqlite)())?;
     let mut catalog = connection.prepare(
-        "SELECT t.name, c.name, c.pk, c.\"notnull\" FROM sqlite_schema t JOIN pragma_table_info(t.name) c
-        WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history'",
+        // Indexes for full-text search are virtual tables over shadow tables.
+        "SELECT t.name, c.name, c.pk, c.\"notnull\" FROM pragma_table_list t JOIN pragma_table_info(t.name) c
+        WHERE t.schema = 'main' AND t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history'",
     )?;
     let (mut columns, mut nullable) = (Columns::new(), BTreeSet::new());
     let mut rows = catalog.query([])?;
     while let Some(row) = rows.next()? {
         let (name, place): ((String, String), u32) = ((row.get(0)?, row.get(1)?), row.get(2)?);
+        if schema.derived.contains(&name.0.as_str()) {
+            continue;
+        }
         if place == 0 && !row.get::<_, bool>(3)? {
             nullable.insert(name.clone());
         }
@@ -170,5 +174,6 @@ async fn postgres_columns(schema: &'static Schema) -> anyhow::Result<BTreeSet<(S
     let catalog = "SELECT table_name::text, column_name::text FROM information_schema.columns
         WHERE table_schema = $1 AND table_name <> 'refinery_schema_history'";
     let rows = client.query(catalog, &[&schema.name]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let columns = rows.iter().map(|row| (row.get::<_, String>(0), row.get(1)));
+    Ok(columns.filter(|(table, _)| !schema.derived.contains(&table.as_str())).collect())
 }

@@ -32,6 +32,7 @@ pub static SCHEMA: Schema = Schema {
         ),
         Table::new("deleted_files", 3, &[("partition", Number), ("room_id", Id), ("file_id", Id)]),
     ],
+    derived: &[],
     sqlite: sqlite::migrations::runner,
     postgres: postgres::migrations::runner,
 };

@@ -1,6 +1,7 @@
 //! What both stores must do alike.
 
 mod earlier;
+mod search;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +82,11 @@ fn deletion(room: &Room) -> RoomEvent {
 }
 
 async fn found(store: &Arc<dyn Store>, query: &str) -> Vec<String> {
-    let rooms = store.list(searchable(query), Position::TOP, 200).await.unwrap();
+    let rooms = match searchable(query) {
+        query if query.is_empty() => store.list(Position::TOP, 200).await,
+        query => store.search(query, Position::TOP, 200).await,
+    };
+    let rooms = rooms.unwrap();
     rooms.into_iter().map(|room| room.name).collect()
 }
 
@@ -157,7 +162,7 @@ async fn pages_neither_skip_nor_repeat_while_rooms_are_made(store: Arc<dyn Store
     let reader = async {
         let (mut below, mut seen) = (Position::TOP, Vec::new());
         loop {
-            let page = store.list(String::new(), below, 7).await.unwrap();
+            let page = store.list(below, 7).await.unwrap();
             let Some(last) = page.last() else { return seen };
             below = last.position();
             seen.extend(page.iter().map(Room::position));

@@ -1,39 +1,53 @@
-//! Rooms in Postgres. Every call is one statement, so each is a transaction of its own in one round trip.
+//! Rooms in Postgres. Every call but a search is one statement, so each is a transaction of its own in one round trip.
 
-use confab_common::pg::{Pool, PostgresConfig, prepare, violates};
+use confab_common::pg::{Client, Pool, PostgresConfig, prepare, violates};
 use confab_common::{Code, Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, Store, Stored, User};
+use super::{Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
+/// Most searches that run at once, each with a connection; a quarter of the pool if that is less.
+const SEARCHES: usize = 2;
+
 /// The store in one Postgres schema.
-pub struct PostgresStore(Pool);
+pub struct PostgresStore {
+    pool: Pool,
+    searches: usize,
+    pub(super) bounds: SearchBounds,
+}
 
 impl PostgresStore {
     /// Opens the schema and brings it up to date.
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
-        Ok(Self(Pool::open(url, "room", embedded::migrations::runner(), config).await?))
+        let pool = Pool::open(url, "room", embedded::migrations::runner(), config).await?;
+        Ok(Self { pool, searches: (config.postgres_connections / 4).clamp(1, SEARCHES), bounds: SEARCH_BOUNDS })
     }
 
     /// Rows changed.
     async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
-        self.0.run(async |client| client.execute(&prepare(client, sql).await?, values).await.map_err(named)).await
+        self.pool.run(async |client| client.execute(&prepare(client, sql).await?, values).await.map_err(named)).await
     }
 
     async fn query<T>(&self, sql: &str, values: &[&(dyn ToSql + Sync)], row: fn(&Row) -> T) -> Result<Vec<T>> {
-        Ok(self.0.query(sql, values).await?.iter().map(row).collect())
+        Ok(self.pool.query(sql, values).await?.iter().map(row).collect())
     }
 }
 
 fn named(error: tokio_postgres::Error) -> Error {
     if violates(&error, "rooms_name") { Error::new(Code::RoomNameTaken, "a room of that name exists") } else { error.into() }
+}
+
+/// The error of a search: one that the server has ended took too long.
+fn bounded(error: tokio_postgres::Error) -> Error {
+    if error.code() == Some(&SqlState::QUERY_CANCELED) { search_took_too_long() } else { error.into() }
 }
 
 fn room(row: &Row) -> Room {
@@ -73,11 +87,21 @@ const CREATE: &str = "/* create */
 const GET: &str = "/* get */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms WHERE id = $1";
 
-// strpos, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
 const LIST: &str = "/* list */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
-    WHERE (created_at_ms, id) < ($1, $2) AND ($3 = '' OR strpos(search, $3) > 0)
-    ORDER BY created_at_ms DESC, id DESC LIMIT $4";
+    WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $3";
+
+// strpos, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
+const SEARCH_NEWEST: &str = "/* search */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM (
+        SELECT * FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $5::bigint) newest
+    WHERE strpos(search, $4) > 0 ORDER BY created_at_ms DESC, id DESC LIMIT $3";
+
+// By way of rooms_search whatever the statistics say: with `+ 0` no other index fits.
+const SEARCH_INDEXED: &str = "/* search */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
+    WHERE search_pieces(search) COLLATE \"C\" @> $5::text[] AND strpos(search, $4) > 0 AND (created_at_ms + 0, id) < ($1, $2)
+    ORDER BY created_at_ms + 0 DESC, id DESC LIMIT $3";
 
 const BEYOND_ASCII: &str = "/* beyond_ascii */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, folded_name, search FROM rooms
@@ -136,8 +160,37 @@ impl Store for PostgresStore {
         async move { Ok(self.query(GET, &[&id], room).await?.pop()) }.boxed()
     }
 
-    fn list(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
-        async move { self.query(LIST, &[&below.created_at_ms, &below.id, &query, &i64::from(limit)], room).await }.boxed()
+    fn list(&self, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
+        async move { self.query(LIST, &[&below.created_at_ms, &below.id, &i64::from(limit)], room).await }.boxed()
+    }
+
+    fn search(&self, query: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
+        async move {
+            let (limit, pieces) = (i64::from(limit), pieces::of(&query).into_iter().collect::<Vec<_>>());
+            let (time, rooms) = (self.bounds.time.as_millis(), i64::from(self.bounds.rooms));
+            let search = async |client: &mut Client| {
+                let transaction = client.transaction().await?;
+                // Pools have bitmap scans off, and a GIN index has no others.
+                let settings = format!("SET LOCAL statement_timeout = {time}; SET LOCAL enable_bitmapscan = on");
+                transaction.batch_execute(&settings).await?;
+                // What is common is among the newest; the index would find it far too often.
+                let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
+                let mut rows = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
+                if (rows.len() as i64) < limit {
+                    let indexed = transaction.prepare_cached(SEARCH_INDEXED).await?;
+                    rows = transaction.query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces]).await?;
+                }
+                transaction.commit().await?;
+                Ok(rows)
+            };
+            let found = self.pool.run(async |client| search(client).await.map_err(bounded)).await?;
+            Ok(found.iter().map(room).collect())
+        }
+        .boxed()
+    }
+
+    fn searches(&self) -> usize {
+        self.searches
     }
 
     fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {

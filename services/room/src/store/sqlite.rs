@@ -2,25 +2,36 @@
 
 use std::path::Path;
 
-use confab_common::sqlite::{Database, is_unique_violation};
+use confab_common::sqlite::{Database, Readers, is_unique_violation};
+use confab_common::transfer::hex;
 use confab_common::{Code, Error, Result};
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, Store, Stored, User};
+use super::{Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
+/// Searches that run at once.
+const SEARCHES: usize = 2;
+
 /// The store in one SQLite file.
-pub struct SqliteStore(Database);
+pub struct SqliteStore {
+    database: Database,
+    /// For searches alone: all others would have to wait for them.
+    pub(super) searchers: Readers,
+    pub(super) bounds: SearchBounds,
+}
 
 impl SqliteStore {
     /// Opens the file and brings its schema up to date.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Database::open(path, embedded::migrations::runner())?))
+        let database = Database::open(path, embedded::migrations::runner())?;
+        let searchers = database.readers().apart(SEARCHES);
+        Ok(Self { database, searchers, bounds: SEARCH_BOUNDS })
     }
 }
 
@@ -78,11 +89,22 @@ const CREATE: &str = "/* create */
 const GET: &str = "/* get */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms WHERE id = ?1";
 
-// instr, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
 const LIST: &str = "/* list */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
-    WHERE (created_at_ms, id) < (?1, ?2) AND (?3 = '' OR instr(search, ?3) > 0)
-    ORDER BY created_at_ms DESC, id DESC LIMIT ?4";
+    WHERE (created_at_ms, id) < (?1, ?2) ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
+
+const COUNT_INDEXED: &str = "/* search */ SELECT count(*) FROM (SELECT 1 FROM room_search WHERE room_search MATCH ?1 LIMIT ?2)";
+
+// instr, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
+const SEARCH_INDEXED: &str = "/* search */
+    SELECT rooms.id, name, description, owner_id, owner_name, created_at_ms, revision
+    FROM room_search CROSS JOIN room_numbers ON number = room_search.rowid CROSS JOIN rooms ON rooms.id = room_numbers.id
+    WHERE room_search MATCH ?5 AND (created_at_ms, rooms.id) < (?1, ?2) AND instr(search, ?4) > 0
+    ORDER BY created_at_ms DESC, rooms.id DESC LIMIT ?3";
+
+const SEARCH_LIST: &str = "/* search */
+    SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
+    WHERE (created_at_ms, id) < (?1, ?2) AND instr(search, ?4) > 0 ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
 
 const BEYOND_ASCII: &str = "/* beyond_ascii */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision, folded_name, search FROM rooms
@@ -150,20 +172,40 @@ impl Store for SqliteStore {
             execute(connection, CREATE, values)?;
             Ok(true)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<Room>>> {
-        self.0.read(move |connection| Ok(query(connection, GET, [id.as_bytes()], room)?.pop())).boxed()
+        self.database.read(move |connection| Ok(query(connection, GET, [id.as_bytes()], room)?.pop())).boxed()
     }
 
-    fn list(&self, text: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
+    fn list(&self, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         let Position { created_at_ms, id } = below;
-        self.0.read(move |connection| query(connection, LIST, params![created_at_ms, id.as_bytes(), text, limit], room)).boxed()
+        self.database.read(move |connection| query(connection, LIST, params![created_at_ms, id.as_bytes(), limit], room)).boxed()
+    }
+
+    fn search(&self, text: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
+        let (Position { created_at_ms, id }, SearchBounds { time, rooms }) = (below, self.bounds);
+        let search = move |connection: &Connection| {
+            // In hexadecimal, as the migration has them.
+            let indexed = pieces::of(&text).into_iter().map(|piece| hex(piece.as_bytes())).collect::<Vec<_>>().join(" ");
+            let mut count = connection.prepare_cached(COUNT_INDEXED)?;
+            // With so many, a page is soon full along the list.
+            if count.query_row(params![indexed, rooms + 1], |row| row.get::<_, u32>(0))? > rooms {
+                return query(connection, SEARCH_LIST, params![created_at_ms, id.as_bytes(), limit, text], room);
+            }
+            query(connection, SEARCH_INDEXED, params![created_at_ms, id.as_bytes(), limit, text, indexed], room)
+        };
+        let found = self.searchers.read_within(time, search);
+        found.map_err(|error| if error.code == Code::Timeout { search_took_too_long() } else { error }).boxed()
+    }
+
+    fn searches(&self) -> usize {
+        SEARCHES
     }
 
     fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
-        self.0.read(move |connection| query(connection, BEYOND_ASCII, params![after.as_bytes(), limit], stored)).boxed()
+        self.database.read(move |connection| query(connection, BEYOND_ASCII, params![after.as_bytes(), limit], stored)).boxed()
     }
 
     fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>> {
@@ -171,7 +213,7 @@ impl Store for SqliteStore {
             execute(connection, REFOLD_SEARCH, params![room.id.as_bytes(), room.revision, room.search()])?;
             execute(connection, REFOLD_NAME, params![room.id.as_bytes(), room.revision, room.folded_name()]).map(drop)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn update(&self, room: Room, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {
@@ -184,7 +226,7 @@ impl Store for SqliteStore {
             }
             Ok(changed)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn delete(&self, event: RoomEvent) -> BoxFuture<'_, Result<bool>> {
@@ -195,19 +237,19 @@ impl Store for SqliteStore {
             }
             Ok(gone)
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 
     fn oldest(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
-        self.0.read(move |connection| Ok(query(connection, OLDEST, [room.as_bytes()], owed)?.pop())).boxed()
+        self.database.read(move |connection| Ok(query(connection, OLDEST, [room.as_bytes()], owed)?.pop())).boxed()
     }
 
     fn closing(&self, room: Uuid) -> BoxFuture<'_, Result<Option<Owed>>> {
-        self.0.read(move |connection| Ok(query(connection, CLOSING, [room.as_bytes()], owed)?.pop())).boxed()
+        self.database.read(move |connection| Ok(query(connection, CLOSING, [room.as_bytes()], owed)?.pop())).boxed()
     }
 
     fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
-        self.0.read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed)).boxed()
+        self.database.read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed)).boxed()
     }
 
     fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
@@ -217,6 +259,6 @@ impl Store for SqliteStore {
             }
             Ok(())
         };
-        self.0.write(write).boxed()
+        self.database.write(write).boxed()
     }
 }

@@ -40,6 +40,7 @@ pub static SCHEMA: Schema = Schema {
             ],
         ),
     ],
+    derived: &["room_numbers"],
     sqlite: sqlite::embedded::migrations::runner,
     postgres: postgres::embedded::migrations::runner,
 };

@@ -1,0 +1,50 @@
+use confab_common::grpc::late;
+use confab_common::pg::PostgresConfig;
+use confab_common::testing;
+use futures::poll;
+
+use super::*;
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+
+async fn stores() -> [Arc<dyn Store>; 2] {
+    let config = PostgresConfig { postgres_connections: 8, ..PostgresConfig::default() };
+    [
+        Arc::new(SqliteStore::open(&testing::directory().join("room.db")).unwrap()),
+        Arc::new(PostgresStore::open(&testing::database().await, &config).await.unwrap()),
+    ]
+}
+
+#[tokio::test]
+async fn while_searches_wait_everything_else_is_answered() {
+    for store in stores().await {
+        let relay = Arc::new(Relay::new(store.clone(), late().0));
+        let rooms = Rooms::new(store, relay);
+        let ada = User { id: Uuid::now_v7(), username: "ada".into() };
+        let room = rooms.create(Uuid::now_v7(), ada.clone(), "Tea", "").await.unwrap();
+        let running = [rooms.turns.take(Some(Uuid::now_v7())).await.unwrap(), rooms.turns.take(None).await.unwrap()];
+
+        let mut search = Box::pin(rooms.list(Some(ada.id), 50, "", "TEA"));
+        assert!(poll!(&mut search).is_pending());
+        assert_eq!(rooms.get(room.id).await.unwrap(), room);
+        assert!(rooms.access(room.id, Some(ada.id)).await.unwrap().may_manage);
+        assert_eq!(rooms.list(Some(ada.id), 50, "", "").await.unwrap().rooms, [room.clone()]);
+        assert!(poll!(&mut search).is_pending());
+        drop(running);
+        assert_eq!(search.await.unwrap().rooms, [room]);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_keeps_its_turn_until_the_search_has_ended() {
+    for store in stores().await {
+        let relay = Arc::new(Relay::new(store.clone(), late().0));
+        let rooms = Rooms::new(store, relay);
+        let ada = Some(Uuid::now_v7());
+        let mut left = Box::pin(rooms.list(ada, 50, "", "tea"));
+        assert!(poll!(&mut left).is_pending());
+        drop(left);
+        // Its turn comes after the one left behind, and it comes.
+        assert_eq!(rooms.list(ada, 50, "", "tea").await.unwrap().rooms, []);
+    }
+}

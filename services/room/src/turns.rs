@@ -1,0 +1,156 @@
+//! Whose search is next. Few run at once; users take turns, so that one who searches a lot delays searches of their own.
+//!
+//! * A user has at most half of the places, so that another finds one at once.
+//! * Each turn goes to the next user in a ring, for the oldest of that user's searches.
+//! * Few wait. A full queue refuses the newest search of the user with most in it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error, Result};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Most searches that wait.
+const MOST_WAITING: usize = 64;
+/// Most of one user.
+const MOST_WAITING_OF_ONE: usize = 8;
+/// Longest that a search waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// When a refused search may be repeated.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Who searches; anonymous callers are one together.
+pub type Caller = Option<Uuid>;
+
+/// The places for searches.
+pub struct Turns(Arc<Shared>);
+
+struct Shared {
+    places: usize,
+    // A std lock: held for a look at the queue, never across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// One entry for each search.
+    running: Vec<Caller>,
+    /// The ring of callers that wait, the next one in front, each with its searches, the oldest in front.
+    waiting: VecDeque<(Caller, VecDeque<oneshot::Sender<Turn>>)>,
+}
+
+/// A search's place, which the next one has when this is dropped.
+pub struct Turn {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
+
+impl Turns {
+    /// That many places.
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Shared { places, state: Mutex::default() }))
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    /// `unavailable` when too many wait, or after a second.
+    pub async fn take(&self, caller: Caller) -> Result<Turn> {
+        let (sender, turn) = oneshot::channel();
+        let queued = self.0.state().queue(caller, sender);
+        self.0.hand_out();
+        let turn = if queued { timeout(PATIENCE, turn).await.ok().and_then(Result::ok) } else { None };
+        turn.ok_or_else(refusal)
+    }
+}
+
+fn refusal() -> Error {
+    LIMITS.hit("searches");
+    Error { retry_after: Some(AGAIN), ..Error::new(Code::Unavailable, "too many searches are waiting, try again") }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives free places to those that wait.
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let Some((caller, sender)) = self.state().next(self.places) else { return };
+            // Whoever has left meanwhile drops it, and so frees the place again.
+            let _ = sender.send(Turn { shared: self.clone(), caller });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.state().end(self.caller);
+        self.shared.hand_out();
+    }
+}
+
+impl State {
+    /// Whether there was room for it.
+    fn queue(&mut self, caller: Caller, sender: oneshot::Sender<Turn>) -> bool {
+        self.forget_those_that_left();
+        let own = self.waiting.iter().position(|(waiting, _)| *waiting == caller);
+        let count = own.map_or(0, |at| self.waiting[at].1.len());
+        if count >= MOST_WAITING_OF_ONE || (self.is_full() && !self.refuse_one_of_more_than(count)) {
+            return false;
+        }
+        match own {
+            Some(at) => self.waiting[at].1.push_back(sender),
+            None => self.waiting.push_back((caller, [sender].into())),
+        }
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.iter().map(|(_, searches)| searches.len()).sum::<usize>() >= MOST_WAITING
+    }
+
+    /// Refuses the newest search of the caller with most; `false` if that is not more than the newcomer would then have.
+    fn refuse_one_of_more_than(&mut self, count: usize) -> bool {
+        let most = self.waiting.iter_mut().map(|(_, searches)| searches).max_by_key(|searches| searches.len());
+        // Two at least, so that no caller is left with none.
+        most.filter(|searches| searches.len() > count + 1).and_then(VecDeque::pop_back).is_some()
+    }
+
+    fn forget_those_that_left(&mut self) {
+        self.waiting.iter_mut().for_each(|(_, searches)| searches.retain(|sender| !sender.is_closed()));
+        self.waiting.retain(|(_, searches)| !searches.is_empty());
+    }
+
+    /// Takes out the search whose turn it is, if there is a place for it, and counts it among those that run.
+    fn next(&mut self, places: usize) -> Option<(Caller, oneshot::Sender<Turn>)> {
+        self.forget_those_that_left();
+        if self.running.len() >= places {
+            return None;
+        }
+        let share = places.div_ceil(2);
+        let is_below = |caller: &Caller| self.running.iter().filter(|running| *running == caller).count() < share;
+        let at = self.waiting.iter().position(|(caller, _)| is_below(caller))?;
+        let (caller, mut searches) = self.waiting.remove(at)?;
+        let search = searches.pop_front()?;
+        if !searches.is_empty() {
+            self.waiting.push_back((caller, searches));
+        }
+        self.running.push(caller);
+        Some((caller, search))
+    }
+
+    fn end(&mut self, caller: Caller) {
+        if let Some(at) = self.running.iter().position(|running| *running == caller) {
+            self.running.swap_remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use confab_tests::embedded::Embedded;
 use confab_tests::exposition::Exposition;
 use confab_tests::servers::postgres::programs;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 /// A session with the test run's Postgres server.
 struct Psql(Child);
@@ -59,7 +60,12 @@ async fn what_searches_too_long_or_too_much_is_refused_and_told_when_to_come_bac
     assert!(refused.body["detail"].as_str().unwrap().contains("search for more letters"), "{}", refused.body);
 
     // One runs and eight wait, for a second at most.
-    let refused = futures::future::join_all((0..20).map(|_| search(&api, &account, "tea"))).await;
+    let mut searches = JoinSet::new();
+    for _ in 0..20 {
+        let (api, account) = (api.clone(), account.clone());
+        searches.spawn(async move { search(&api, &account, "tea").await });
+    }
+    let refused = searches.join_all().await;
     assert!(refused.iter().all(|answer| (answer.status, answer.code()) == (503, "unavailable")));
     let too_many = refused.iter().filter(|answer| answer.header("retry-after") == "1").count();
     assert!((11..20).contains(&too_many), "{too_many}");

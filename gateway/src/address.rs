@@ -1,4 +1,4 @@
-//! The address by which limits tell clients apart.
+//! The client address that per-address limits count by.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,9 +8,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// Proxies append the address of their peer to it, so only its right-most entries are theirs.
+/// Each proxy appends the address of its peer, so only the right-most entries come from our own proxies.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The first 64 bits of an IPv6 address name a network of one subscriber, who picks the others.
+/// The first 64 bits of an IPv6 address identify one subscriber's network; the subscriber picks the rest.
 const SUBSCRIBER: u32 = 64;
 
 /// An IPv4 address, or the /64 network of an IPv6 address.
@@ -18,10 +18,11 @@ const SUBSCRIBER: u32 = 64;
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// Stands for the client of a request that came over no connection.
+    /// Used for a request that did not come over a connection.
     const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-    /// The address of a request's client: the peer, or behind trusted proxies the right-most hop that is none of them.
+    /// The address of a request's client: the peer or, behind trusted proxies, the right-most hop that is not one of
+    /// them.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
@@ -29,7 +30,7 @@ impl ClientAddress {
             let lines = headers.get_all(FORWARDED_FOR).iter().rev();
             let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
             for hop in hops {
-                // What stands left of something unreadable is not a proxy's word.
+                // No proxy wrote an unreadable hop, so the hops to its left cannot be trusted either.
                 let Some(hop) = address(hop) else { break };
                 client = hop;
                 if !is_trusted(&client) {
@@ -67,17 +68,17 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
-/// An address as proxies write it: some add the port, then with brackets around IPv6.
+/// Parses an address as proxies write it: some append the port, and then put brackets around IPv6.
 fn address(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-/// Reads a network, or a single address, as a setting names it; nothing names none.
+/// Parses a network or a single address from a setting; an empty text is `None`.
 ///
 /// # Errors
-/// When it is neither.
+/// When the text is neither.
 pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     let text = text.trim();
     if text.is_empty() {

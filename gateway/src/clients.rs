@@ -1,4 +1,4 @@
-//! The services, as the gateway calls them.
+//! The gateway's clients of the services.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 
-/// One client of each service; cheap to clone, whether the service is in this process or elsewhere.
+/// One client of each service; cheap to clone, whether the service runs in this process or elsewhere.
 #[derive(Clone)]
 pub struct Clients {
     /// Accounts and tokens.
@@ -19,9 +19,9 @@ pub struct Clients {
     pub message: MessageServiceClient<Transport>,
     /// Files.
     pub file: FileServiceClient<Transport>,
-    /// How an ordinary call is made: answered within the request timeout, another replica asked after a second.
+    /// Options of an ordinary call: answered within the request timeout, sent to another replica after a second.
     pub call: Call,
-    /// How a call is made that changes nothing.
+    /// Options of a call that changes nothing.
     pub read: Call,
 }
 

@@ -44,12 +44,12 @@ pub struct GatewayConfig {
     /// Limits of real time.
     #[command(flatten)]
     pub realtime: RealtimeConfig,
-    /// The way between gateways.
+    /// Settings of the traffic between gateways.
     #[command(flatten)]
     pub forward: ForwardConfig,
 }
 
-/// Settings of the way between gateways, so that any of them takes what comes for a session of another.
+/// Settings of the traffic between gateways, which lets any gateway take requests for a session of another.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Between gateways")]
 pub struct ForwardConfig {
@@ -101,13 +101,13 @@ pub struct RealtimeConfig {
     pub max_outbox_bytes: usize,
 }
 
-/// A duration; none at all means longer than any process lives.
+/// Parses a duration; zero means longer than any process lives.
 fn patience(text: &str) -> Result<Duration, String> {
     const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
     duration(text).map(|duration| if duration.is_zero() { FOR_EVER } else { duration })
 }
 
-/// A number of bytes; 0 means any number.
+/// Parses a number of bytes; 0 means no limit.
 fn bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Ok(usize::MAX),
@@ -116,7 +116,7 @@ fn bytes(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A host, perhaps with a port, or nothing (so that an empty setting lists none).
+/// Parses a host, optionally with a port; an empty text (an empty setting) is no host.
 fn host(text: &str) -> Result<Host, String> {
     if text.trim().is_empty() {
         return Ok(Host::default());
@@ -124,7 +124,7 @@ fn host(text: &str) -> Result<Host, String> {
     Host::parse(text).ok_or_else(|| "must look like chat.example.org or chat.example.org:8443".into())
 }
 
-/// An origin as browsers send it, `*`, or nothing (so that an empty setting allows none).
+/// Parses an origin as browsers send it, or `*`; an empty text (an empty setting) is no origin.
 fn origin(text: &str) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/').to_ascii_lowercase();
     let host = text.split_once("://").map(|(_, host)| host);

@@ -1,4 +1,4 @@
-//! A message as a client asks for it, by REST and by socket alike.
+//! A message that a client asks to send, over REST or a socket.
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
@@ -29,7 +29,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The room and the event to append to it, with an id of its own so that it can be sent again.
+    /// The room, and the event to append to it. The event gets its id here, so that the append can be repeated.
     ///
     /// # Errors
     /// `invalid_request` that names the field, `too_large` for too much content.
@@ -60,7 +60,7 @@ impl Draft {
     }
 }
 
-/// Checks the client's own name for what it sends.
+/// Checks a `clientMessageId`.
 ///
 /// # Errors
 /// `invalid_request` that names the field.
@@ -72,7 +72,7 @@ pub fn check_client_message_id(id: &str) -> Result<()> {
     Ok(())
 }
 
-/// The files in their one spelling.
+/// Normalises the file ids to one spelling.
 fn file_ids(given: Vec<String>) -> Result<Vec<String>> {
     if given.len() > MAX_FILES {
         return Err(Error::field("fileIds", format!("must be at most {MAX_FILES}")));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_becomes_an_event() {
+    fn a_valid_draft_becomes_an_event() {
         let event = draft(|_| {}).unwrap();
         assert_eq!((event.content.as_str(), event.kind(), event.client_message_id), ("hi", Kind::Message, None));
         assert_eq!(event.sender, Some(identity().user));

@@ -1,4 +1,4 @@
-//! What every request passes: its id, the access log, CORS, headers that hold for all answers, and no panic gets out.
+//! What applies to every request: its id, the access log, CORS, headers common to all responses, and catching panics.
 
 pub mod body;
 pub mod cors;
@@ -24,18 +24,18 @@ use crate::problem::{self, Problem};
 use cors::Origins;
 use hosts::Hosts;
 
-/// Names a request; a sane one from the client or a proxy is kept. What looks like one of ours gets a prefix.
+/// Names a request. A valid id from the client or a proxy is kept; one that looks like ours gets a prefix.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Where real time is.
+/// The path of Socket.IO.
 const REALTIME: &str = "/socket.io/";
 
-/// Before a client's request id that has the form of ours.
+/// Put before a client's request id that has the form of ours.
 const OF_CLIENT: &str = "client-";
-/// Longest request id that is kept.
+/// Longest request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 64;
 
-/// What the edge knows of a request; it is among the request's extensions.
+/// What the edge knows about a request; stored in the request's extensions.
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
@@ -55,7 +55,7 @@ impl Context {
         Self(Arc::new(Inner { id, user: OnceLock::new() }))
     }
 
-    /// Notes who called, for the access log.
+    /// Records the caller for the access log.
     pub fn called_by(&self, user: Uuid) {
         let _ = self.0.user.set(user);
     }
@@ -75,12 +75,12 @@ pub fn around(routes: Router, origins: Origins, hosts: Hosts, trust: TraceTrust)
     routes.layer(from_fn_with_state(hosts, hosts::only)).layer(observe).layer(origins.layer())
 }
 
-/// Whose `traceparent` is believed.
+/// Which requests' `traceparent` is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceTrust {
-    /// That of every request: a proxy of ours sets it. The request continues that trace, sampled or not.
+    /// Every request's: our own proxy sets it. The request continues that trace, sampled or not.
     All,
-    /// None: a request begins a trace of its own, which is linked to the client's.
+    /// No request's: each begins a trace of its own that links to the client's.
     LinkOnly,
 }
 
@@ -104,7 +104,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
 
     let took = started.elapsed();
     metrics::request(route.as_ref(), &method, answer.status(), took);
-    // The path alone: queries may hold what must not be logged.
+    // The path alone: queries may hold secrets.
     let (path, status, ms) = (uri.path(), answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if path.starts_with(REALTIME) {
@@ -119,7 +119,8 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     answer
 }
 
-/// The span of a request, named after its route: what stands in its place may be anything. Real time has a span for each event.
+/// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO has a span for each
+/// event instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
     if request.uri().path().starts_with(REALTIME) {
         return Span::default();
@@ -128,7 +129,7 @@ fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTr
         TraceTrust::All => Span::entry(Kind::Server, "request", request.headers()),
         TraceTrust::LinkOnly => Span::linked_root(Kind::Server, "request", request.headers()),
     };
-    // A client may make one up.
+    // Clients can send methods that they made up.
     let is_known = |method: &Method| method.is_idempotent() || [Method::POST, Method::PATCH].contains(method);
     let method = Some(request.method()).filter(|method| is_known(method)).map_or("_OTHER", Method::as_str);
     let route = route.map_or("unknown", MatchedPath::as_str);
@@ -161,7 +162,7 @@ mod tests {
         let request = || Request::get("/x").header("Host", "localhost");
         let answer = send(&routes(), request().header("X-Request-Id", "abc-1_Z")).await;
         assert_eq!((&answer.headers[REQUEST_ID], &answer.json["requestId"]), (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into()));
-        // No client can pass its id off as one of ours.
+        // A client cannot pass its id off as one of ours.
         for like_ours in [Uuid::now_v7().to_string(), Uuid::new_v4().to_string().to_uppercase()] {
             let answer = send(&routes(), request().header("X-Request-Id", &like_ours)).await;
             assert_eq!(answer.headers[REQUEST_ID], format!("client-{like_ours}"));

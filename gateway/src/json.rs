@@ -1,4 +1,4 @@
-//! The public JSON of what services return. REST and real time show the same thing in the same words.
+//! The public JSON of what services return. REST and Socket.IO return the same objects.
 
 use std::fmt;
 

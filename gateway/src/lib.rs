@@ -51,13 +51,13 @@ use tokens::Tokens;
 pub struct App {
     /// The services.
     pub clients: Clients,
-    /// Who calls.
+    /// Verifies the callers' tokens.
     pub tokens: Tokens,
-    /// Who has logged out.
+    /// Knows which sessions are logged out.
     pub revocations: Revocations,
     /// The settings.
     pub config: GatewayConfig,
-    /// The way into the log.
+    /// Sends events to the log.
     pub sender: Sender,
 }
 
@@ -110,22 +110,23 @@ pub struct Gateway {
     realtime: Arc<Realtime>,
     /// Most connections of clients.
     places: usize,
-    /// Where other gateways come in.
+    /// Accepts connections from other gateways.
     forward: Option<TcpListener>,
 }
 
 impl Gateway {
-    /// Serves until shutdown, then finishes the requests under way and sends the sockets elsewhere within the drain time.
+    /// Serves until shutdown, then finishes the requests in progress and moves the sockets to other gateways within the
+    /// drain time.
     pub async fn serve(self, listener: TcpListener, config: &GatewayConfig, drain: Duration, process: &Process) {
         let leave = async {
             process.shutdown.cancelled().await;
-            // The rest of the time is for what is under way.
+            // The other half of the time is for requests in progress.
             self.realtime.drain(drain / 2).await;
         };
         let clients_admission = Admission::of_clients(config, self.places);
         let gateways_admission = Admission::of_gateways(places::for_gateways(config));
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
-        // What other gateways have in hand for sessions of this one goes on to the end.
+        // Requests that other gateways forwarded to sessions of this one run to their end.
         let left = CancellationToken::new();
         let clients = async {
             tokio::join!(server::serve(listener, self.routes, &ending, &clients_admission), leave);
@@ -145,7 +146,7 @@ impl Gateway {
 /// process.
 ///
 /// # Errors
-/// When a part cannot start. Services that are away are no error: readiness waits for them.
+/// When a part cannot start. Services that cannot be reached are no error: readiness waits for them.
 #[expect(clippy::too_many_arguments, reason = "one transport for each service")]
 pub async fn start(
     config: &GatewayConfig,

@@ -1,4 +1,4 @@
-//! What the gateway measures.
+//! The gateway's metrics.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Metrics {
     pub polling: Gauge,
     /// Sessions on a WebSocket.
     pub websocket: Gauge,
-    /// Sockets that asked to be let in.
+    /// CONNECTs, by outcome.
     pub connects: Counters,
     /// `joinRoom`.
     pub joins: Outcomes,
@@ -29,47 +29,47 @@ pub struct Metrics {
     pub messages: Outcomes,
     /// `fileUpload`.
     pub uploads: Outcomes,
-    /// Sockets that came back with an offset.
+    /// Clients that reconnected with a recovery offset, by outcome.
     pub recoveries: Counters,
-    /// Reads of history for those who join.
+    /// Reads of history for clients that join.
     pub history_reads: Counter,
     /// Events put into outboxes.
     pub deliveries: Counter,
-    /// Sessions that have not connected.
+    /// Sessions whose client has not connected yet.
     pub pending_sessions: Gauge,
     /// Bytes held for all sessions.
     pub outbox_bytes: Gauge,
-    /// What waited because its user holds more than its share of them.
+    /// Requests that waited because their user holds more than its share of these bytes.
     pub outbox_waits: Counters,
-    /// Sockets closed for what they left unread.
+    /// Sockets closed because of their unread bytes.
     pub outbox_closes: Counters,
-    /// Events of one append.
+    /// Events per append.
     pub send_batch: Histogram,
-    /// Sends that found too much waiting.
+    /// Sends refused because too many were waiting.
     pub send_refused: Counter,
-    /// Partitions followed.
+    /// Followed partitions.
     pub followed: Gauge,
     /// Positions of the partition that is furthest behind.
     pub lag: Gauge,
-    /// Whether following keeps up.
+    /// Whether the followed partitions keep up.
     pub keeping_up: Gauge,
-    /// Holes, by whatever was missing.
+    /// Holes in the sequence of hints.
     pub misses: Counter,
-    /// Events read from the log for holes.
+    /// Events read from the log to fill holes.
     pub repaired: Counter,
-    /// Partitions that were begun anew.
+    /// Partitions that started over.
     pub resyncs: Counter,
     /// Sessions known to be revoked.
     pub revocations: Gauge,
-    /// How long ago they were last read.
+    /// Age of the last answer from auth about revocations.
     pub revocations_age: Gauge,
-    /// Times that the process stood still.
+    /// Pauses of the process.
     pub pauses: Counter,
-    /// Requests passed to other gateways.
+    /// Requests forwarded to other gateways.
     pub forwarded: Counter,
-    /// What came to the port of gateways from somebody else.
+    /// Requests to the port between gateways that no gateway of the cluster signed.
     pub forward_refused: Counter,
-    /// WebSockets that pass through to other gateways.
+    /// WebSockets tunnelled to other gateways.
     pub tunnels: Gauge,
 }
 
@@ -137,7 +137,7 @@ impl Metrics {
     }
 }
 
-/// Takes note of an HTTP request. Neither a path nor a method that somebody made up becomes a label.
+/// Counts an HTTP request. Paths and methods that a client made up never become labels.
 pub fn request(route: Option<&MatchedPath>, method: &Method, status: StatusCode, took: Duration) {
     let route = route.map_or_else(|| "unknown".to_owned(), |route| route.as_str().to_owned());
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];

@@ -1,10 +1,10 @@
-//! JSON that clients send, and what is wrong with it, in the words of the contract.
+//! Reads JSON payloads from clients and describes their faults in the words of the contract.
 
 use confab_common::{Code, Error};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Reads an object out of parsed JSON; fields that are not asked for are ignored.
+/// Reads an object out of parsed JSON; unknown fields are ignored.
 ///
 /// # Errors
 /// `invalid_request` that names the first faulty field with its path.
@@ -21,7 +21,7 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     })
 }
 
-/// What Rust expects, as who writes JSON calls it.
+/// Translates the name of a Rust type to its JSON name.
 fn of_json(expected: &str) -> &str {
     match expected {
         "u32" | "u64" | "usize" => "a whole number",
@@ -30,7 +30,7 @@ fn of_json(expected: &str) -> &str {
     }
 }
 
-/// What is wrong with the text of a payload that is not of this type.
+/// The fault in the text of a payload that is not a valid `T`.
 pub fn fault<T: DeserializeOwned>(text: &str, shape: &str) -> Error {
     match serde_json::from_str(text) {
         Ok(value @ Value::Object(_)) => read::<T>(value).err(),
@@ -39,7 +39,7 @@ pub fn fault<T: DeserializeOwned>(text: &str, shape: &str) -> Error {
     .unwrap_or_else(|| self::shape(shape))
 }
 
-/// A payload that is something else altogether.
+/// The error for a payload that is not an object of this shape at all.
 pub fn shape(shape: &str) -> Error {
     Error::new(Code::InvalidRequest, format!("the payload must be {shape}"))
 }

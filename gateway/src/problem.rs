@@ -8,7 +8,7 @@ use confab_common::{Code, Error};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// An error on its way to the client. A handler answers it; the edge writes the document, as it alone knows the
+/// An error on its way to the client. Handlers return it; the edge writes the document, because only the edge knows the
 /// request's id.
 #[derive(Debug, Clone)]
 pub struct Problem(pub Error);
@@ -87,7 +87,7 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     match error.code {
         Code::Unauthorized => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
         Code::RateLimited | Code::Unavailable => {
-            // Whole seconds, rounded up: coming back too early helps nobody.
+            // Whole seconds, rounded up: a client must not come back too early.
             let seconds = error.retry_after.map_or(1, |time| time.as_millis().div_ceil(1000).max(1) as u64);
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -96,12 +96,12 @@ pub fn render(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-/// Answers a route that does not exist.
+/// The answer to an unknown route.
 pub async fn unknown_route() -> Problem {
     Problem(Error::not_found("route"))
 }
 
-/// Answers a route that exists, not for this method. The router adds `Allow`.
+/// The answer to an unsupported method of a known route. The router adds `Allow`.
 pub async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem(Error::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path())))
 }

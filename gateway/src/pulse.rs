@@ -1,20 +1,20 @@
-//! Whether this process stood still (SIGSTOP, a machine that was frozen or asleep) and does not know yet what has happened
-//! meanwhile.
+//! Detects that this process stood still (SIGSTOP, a machine that was frozen or asleep), so that it does not act before
+//! it knows what it missed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A clock that has not been seen going for so long says that the process stood still.
+/// A gap this long between two looks at the clock means that the process stood still.
 const PAUSE_MS: u64 = 2000;
 
-/// Goes on while the machine sleeps.
+/// This clock keeps running while the machine sleeps.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// When the clock was last seen going, in milliseconds; the far future before anybody looks.
+/// When the clock was last read, in milliseconds; the far future before the first reading.
 pub struct Pulse(AtomicU64);
 
 impl Default for Pulse {
@@ -24,8 +24,8 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Says that the clock is going; `false` when it stood still before. Then [`is_paused`](Self::is_paused) holds until
-    /// [`resume`](Self::resume).
+    /// Records that the clock was read; `false` when the process stood still before. [`is_paused`](Self::is_paused)
+    /// then holds until [`resume`](Self::resume).
     pub fn beat(&self) -> bool {
         let now = now();
         let goes = !stood_still(self.0.load(Ordering::Relaxed), now);
@@ -35,7 +35,7 @@ impl Pulse {
         goes
     }
 
-    /// Says that what was missed is known, unless the clock has stood still since `begin`.
+    /// Records that the process has caught up, unless it stood still again since `begin`.
     pub fn resume(&self, begin: u64) -> bool {
         let goes = !stood_still(begin, now());
         if goes {
@@ -44,19 +44,19 @@ impl Pulse {
         goes
     }
 
-    /// As if the process had stood still.
+    /// Simulates a pause of the process.
     #[cfg(test)]
     pub fn stand_still(&self) {
         self.0.store(now() - PAUSE_MS - 1, Ordering::Relaxed);
     }
 
-    /// Whether the process stood still and does not know yet what it missed.
+    /// Whether the process stood still and has not caught up yet.
     pub fn is_paused(&self) -> bool {
         stood_still(self.0.load(Ordering::Relaxed), now())
     }
 }
 
-/// The time in milliseconds, from some moment on.
+/// The time in milliseconds since an arbitrary moment.
 pub fn now() -> u64 {
     let time = clock_gettime(CLOCK);
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000

@@ -1,4 +1,4 @@
-//! Real time: our own Engine.IO 4 / Socket.IO 5 edge, the hub of who hears what, the follower of the log.
+//! Real time: our own Engine.IO 4 / Socket.IO 5 server, the hub that fans events out, and the follower of the log.
 
 mod allowance;
 mod events;
@@ -53,16 +53,16 @@ use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::tokens::Tokens;
 
-/// How many clients are brought back at once.
+/// How many clients are recovered at once.
 const RESTORES: usize = 64;
 
-/// How soon is looked again for what nobody tells of.
+/// Polling interval for conditions that send no notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// When the gateway leaves, from one client to the next.
+/// While draining: the time between closing one client and the next.
 const PACE: Duration = Duration::from_millis(2);
 
-/// How long a client that polls may take to fetch the end of its session by way of another gateway.
+/// How long a polling client may take to fetch the end of its session through another gateway.
 const FETCHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What all sessions of this gateway share.
@@ -79,29 +79,30 @@ pub struct Realtime {
     history: Arc<History>,
     outboxes: Arc<outbox::Shared>,
     registry: Registry,
-    /// From when on new sessions are refused: within what time other gateways are told of what passes through this one.
+    /// Set once new sessions are refused: the time within which other gateways learn that their forwarded sessions must
+    /// move.
     leaving: watch::Sender<Option<Duration>>,
-    /// Few clients are brought back at once: what each has missed is held meanwhile.
+    /// Bounds recoveries in progress: each holds the events that its client missed.
     restores: Arc<Semaphore>,
-    /// Tasks that carry sessions, or take leave of them.
+    /// Tasks that serve sessions or close them.
     connections: TaskTracker,
 }
 
-/// What real time needs of the rest of the gateway.
+/// The parts of the gateway that real time uses.
 pub struct Parts {
     /// Limits and times.
     pub config: RealtimeConfig,
     /// The services.
     pub clients: Clients,
-    /// The way of messages to the log.
+    /// Sends messages to the log.
     pub sender: Sender,
     /// Verifies tokens.
     pub tokens: Tokens,
-    /// Knows revoked ones.
+    /// Knows which sessions are logged out.
     pub revocations: Revocations,
-    /// Which pages may connect.
+    /// The pages that may connect.
     pub origins: Origins,
-    /// The way to other gateways, if there are any.
+    /// Forwards to other gateways, if there are any.
     pub forward: Option<Forward>,
 }
 
@@ -131,7 +132,7 @@ impl Realtime {
         at_scrape(move || METRICS.outbox_bytes.set(outboxes.bytes() as f64));
         let sessions = realtime.clone();
         at_scrape(move || METRICS.pending_sessions.set(sessions.registry.pending() as f64));
-        // Subscribed before anything can be revoked that matters here.
+        // Subscribed before the first client can connect, so that no revocation is missed.
         tokio::spawn(realtime.clone().close_revoked(realtime.revocations.subscribe()));
         tokio::spawn(realtime.clone().close_largest());
         tokio::spawn(pause::watch(realtime.clone()));
@@ -143,7 +144,7 @@ impl Realtime {
         handshake::router(self.clone())
     }
 
-    /// The same for other gateways.
+    /// The routes for other gateways.
     pub fn forward_router(self: &Arc<Self>) -> Router {
         forward::router(self.clone())
     }
@@ -156,12 +157,13 @@ impl Realtime {
         }
     }
 
-    /// Whenever too much is held for all clients together, closes sessions of the user for whom most is, the largest first, then of
-    /// the next: they come back and ask for what they missed. Clients that have not connected are one user for each address.
+    /// While all clients together hold too much, closes sessions of the user that holds most, the largest session
+    /// first, then of the next user. The clients reconnect and ask for what they missed. Clients that have not
+    /// connected count as one user per address.
     async fn close_largest(self: Arc<Self>) {
         loop {
             self.outboxes.over().await;
-            // What closed sessions still hold is on its way out.
+            // Closed sessions may still hold bytes that are about to be released.
             let mut leaving = 0;
             'holders: for (holder, _) in self.registry.holders() {
                 let sessions = self.registry.of_holder(holder).into_iter().map(|session| (session.outbox.bytes(), session));
@@ -181,8 +183,9 @@ impl Realtime {
         }
     }
 
-    /// Takes no new sessions and closes those there are at the transport, one after another within `window`, so that the
-    /// clients come back to another gateway, and not all at once. Returns when none is left or the window is over.
+    /// Refuses new sessions and closes the existing ones at the transport, one after another within `window`, so that
+    /// the clients reconnect to other gateways, and not all at once. Returns when no session is left or the window is
+    /// over.
     pub async fn drain(&self, window: Duration) {
         let deadline = Instant::now() + window;
         let carried = self.connections.len().max(self.registry.len()) as u32;
@@ -208,7 +211,7 @@ impl Realtime {
         self.leaving.borrow().is_some()
     }
 
-    /// Completes when the gateway leaves; within what time it is to take leave of what passes through it.
+    /// Completes when the gateway begins to drain; returns the time left for tunnels and forwarded requests.
     async fn leaving(&self) -> Duration {
         let mut leaving = self.leaving.subscribe();
         match leaving.wait_for(Option::is_some).await.map(|window| *window) {

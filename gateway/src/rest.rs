@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::App;
 use crate::problem;
 
-/// All routes of REST, with problems for what is none, and the documents that show them.
+/// All routes of REST, a problem document for any other path, and the API's documentation.
 ///
 /// # Errors
 /// When the document cannot be written or a file of Swagger UI is missing.
@@ -28,7 +28,7 @@ pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
 }
 
-/// The document of this API (OpenAPI 3.1), as it is served.
+/// The OpenAPI 3.1 document of this API, as it is served.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -42,7 +42,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }
 
-/// The time that a request has for all its calls together.
+/// The time left for all calls of a request.
 struct Deadline(Call, Instant);
 
 impl Deadline {
@@ -50,12 +50,12 @@ impl Deadline {
         Self(app.clients.call, Instant::now() + app.clients.call.deadline)
     }
 
-    /// A call within what is left.
+    /// A call within the time left.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0 })
     }
 
-    /// A call that changes nothing, within what is left.
+    /// A call that changes nothing, within the time left.
     fn reading<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0.reading() })
     }

@@ -1,6 +1,6 @@
-//! Which sessions were logged out: asked of auth every second, and told by hints on the bus in between.
+//! Which sessions were logged out: read from auth every second, with hints on the bus in between.
 //!
-//! Revocations are numbered without a hole, so what was missed is simply everything above the highest number read.
+//! Revocations are numbered without gaps, so everything missed is above the highest number read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -22,16 +22,16 @@ use uuid::Uuid;
 use crate::metrics::METRICS;
 use crate::pulse::Pulse;
 
-/// How often auth is asked, whatever the bus does.
+/// How often auth is asked, in addition to hints.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
-/// After a pause of the process: how long one may wait until it is known who was revoked meanwhile, and how often that is looked
-/// at.
+/// After a pause of the process: how long a caller may wait until the revocations are up to date, and how often it
+/// checks.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
-/// How often expired sessions are forgotten.
+/// How often expired sessions are purged.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
-/// How long beyond its end a session is remembered; tokens are taken a little beyond theirs.
+/// How long a session is remembered beyond its end; tokens are accepted a little beyond theirs.
 const REMEMBER_MS: i64 = 60_000;
 
 /// The revoked sessions; clones share them.
@@ -43,7 +43,7 @@ struct Inner {
     // Std locks: held for one look-up or insertion, never across an await.
     sessions: RwLock<HashMap<Uuid, i64>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<Uuid>>>,
-    /// When everything that there was had been read; the start before that.
+    /// When the list was last read to its end; the start of the process before the first time.
     read: Mutex<Instant>,
     /// The highest number read. Held while reading, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
@@ -51,7 +51,7 @@ struct Inner {
 }
 
 impl Revocations {
-    /// Begins to follow. The process is not ready before everything was read once.
+    /// Starts following. The process is not ready before the whole list was read once.
     pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
         let revocations = Self(Arc::new(Inner {
             auth,
@@ -68,12 +68,12 @@ impl Revocations {
         revocations
     }
 
-    /// Says whether the process stood still and has not read what was revoked meanwhile.
+    /// Detects pauses of the process, after which revocations may have been missed.
     pub(crate) fn pulse(&self) -> &Arc<Pulse> {
         &self.0.pulse
     }
 
-    /// Completes when it is known who is revoked: after a pause of the process not before auth was asked.
+    /// Completes when the revocations are up to date: after a pause of the process, once auth has answered.
     ///
     /// # Errors
     /// `unavailable` when auth does not answer.
@@ -94,15 +94,15 @@ impl Revocations {
         self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session_id)
     }
 
-    /// The ids of sessions that are revoked from now on, each once. Whoever registers a socket does so first and asks
-    /// [`Revocations::is_revoked`] then, so that none falls in between.
+    /// Receives the ids of sessions revoked from now on, each once. A caller that registers a socket must do so before
+    /// it checks [`Revocations::is_revoked`], so that no revocation falls in between.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Uuid> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.0.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         receiver
     }
 
-    /// Takes a revocation that this gateway knows of itself; `expires_at_ms` is the end of the token.
+    /// Adds a revocation that this gateway requested itself; `expires_at_ms` is the end of the token.
     pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         if sessions.insert(session_id, expires_at_ms).is_none() {
@@ -112,7 +112,7 @@ impl Revocations {
         }
     }
 
-    /// Reads what is new, now.
+    /// Reads new revocations now.
     ///
     /// # Errors
     /// When auth does not answer; what was read until then counts.
@@ -145,7 +145,7 @@ impl Revocations {
         }
     }
 
-    /// Takes a hint. It does not move the position: hints before it may have been lost.
+    /// Handles a hint. It does not move the position: earlier hints may have been lost.
     fn hear(&self, payload: &[u8]) {
         match Revocation::decode(payload) {
             Ok(revocation) if self.take(&revocation) => {}
@@ -153,7 +153,7 @@ impl Revocations {
         }
     }
 
-    /// Adds it, or returns false when its session id is no UUID.
+    /// Adds a revocation, or returns false when its session id is not a UUID.
     fn take(&self, revocation: &Revocation) -> bool {
         let id = revocation.session_id.parse();
         id.map(|id| self.add(id, revocation.expires_at_ms)).is_ok()
@@ -173,9 +173,9 @@ impl Inner {
     }
 }
 
-/// Follows until nobody holds the revocations any more.
+/// Follows until all clones of the revocations are dropped.
 async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscriptions, Notices), loaded: Condition) {
-    // The confirmation may take as long as the bus is away; nothing waits for it.
+    // The confirmation may take as long as the bus is away; no task waits for it.
     let subscribing = subscriptions.clone();
     tokio::spawn(async move { subscribing.subscribe(REVOCATIONS).await });
     let mut tick = interval(ASK_EVERY);
@@ -212,7 +212,7 @@ mod tests {
     use crate::testing::{bus, eventually, fake};
     use confab_proto::auth::v1::ListRevocationsResponse;
 
-    /// An auth service whose newest revocation is `head`, and that answers two at a time.
+    /// An auth service whose newest revocation is `head`, and that lists two per answer.
     fn auth(head: Arc<AtomicU64>) -> AuthServiceClient<Transport> {
         AuthServiceClient::new(fake(move |_, body| {
             let after = ListRevocationsRequest::decode(body).unwrap().after;
@@ -243,7 +243,7 @@ mod tests {
         bus.publish(REVOCATIONS, &b"garbage"[..]);
         bus.publish(REVOCATIONS, Revocation { session_id: "s8".into(), ..revocation(8) }.encode_to_vec());
         assert_eq!(news.recv().await.unwrap(), id(9));
-        // The hint came before its predecessors; those are read all the same, and it is told once.
+        // The hint arrived before its predecessors; those are read all the same, and the session is announced once.
         head.store(9, Ordering::Relaxed);
         for n in 6..=8 {
             assert_eq!(news.recv().await.unwrap(), id(n));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_expired_is_forgotten() {
+    async fn expired_sessions_are_purged() {
         let revocations = Revocations::start(auth(Arc::default()), &bus(), &Process::new());
         revocations.add(id(1), 1);
         revocations.add(id(2), i64::MAX);

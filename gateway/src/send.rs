@@ -1,8 +1,8 @@
-//! The way of a new event to the log: lanes that keep order and put what queues up into one append.
+//! Sends new events to the log, in lanes that keep order and batch queued events into one append.
 //!
-//! A room belongs to one lane, a lane has one append under way and, when it is answered, takes everything that has queued up
-//! since. So a hop costs what it costs once for many messages, and the sends of one client to one room keep their order, also
-//! when an append is sent again to another replica.
+//! A room belongs to one lane; a lane has one append in progress and, when it is answered, takes everything queued
+//! since. So many messages share the cost of one hop, and the sends of one client to one room keep their order, even
+//! when an append is repeated to another replica.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,21 +24,21 @@ use crate::metrics::METRICS;
 
 /// A power of two, so that a lane holds a contiguous range of partitions and all gateways agree on it.
 const LANES: u32 = 8;
-/// Events that may wait in a lane, and what they may hold in bytes.
+/// Most events, and most bytes, that may wait in a lane.
 const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Most events and bytes of one append.
+/// Most events, and most bytes, of one append.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
-/// What an attached file is counted for: about what the log answers of it.
+/// Bytes counted for an attached file: about what the log returns for it.
 const FILE: usize = 1024;
 
-/// An event that the log has taken.
+/// An event that the log has accepted.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// The event as it stands in the log.
+    /// The event as the log stores it.
     pub event: Event,
-    /// It was there before: this send repeats an earlier one.
+    /// The event was there before: this send repeats an earlier one.
     pub duplicate: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct Sender {
 
 struct Lane {
     jobs: mpsc::Sender<Job>,
-    /// Bytes that wait.
+    /// Waiting bytes.
     bytes: Arc<AtomicUsize>,
 }
 
@@ -58,21 +58,21 @@ struct Job {
     event: NewEvent,
     deadline: Instant,
     answer: oneshot::Sender<Result<Sent>>,
-    /// Who sends it.
+    /// The span of the send.
     span: Span,
 }
 
-/// A send under way.
+/// A send in progress.
 pub struct Sending {
     answer: oneshot::Receiver<Result<Sent>>,
     deadline: Instant,
 }
 
 impl Sending {
-    /// The outcome, by the deadline of the send.
+    /// Waits for the outcome, until the send's deadline.
     ///
     /// # Errors
-    /// What the log refused it for; `timeout` when the outcome is not known in time.
+    /// Why the log refused the event; `timeout` when the outcome is not known in time.
     pub async fn outcome(self) -> Result<Sent> {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -127,7 +127,7 @@ fn too_much_waits() -> Error {
     Error::unavailable("the message service")
 }
 
-/// What an event is counted for.
+/// The bytes counted for an event.
 fn size(event: &NewEvent) -> usize {
     event.content.len() + event.file_ids.len() * FILE
 }
@@ -162,11 +162,12 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
     let mut longest = Duration::ZERO;
-    // One call for events of many traces: it is seen in that of the first.
+    // One call for events of many traces: its span belongs to the first trace.
     let mut lead = Span::default();
     for job in batch {
         let left = job.deadline.saturating_duration_since(now);
-        // Who has gone has been told that the outcome is unknown; it is kinder not to begin.
+        // The sender of an expired job already has the answer that the outcome is unknown; not appending is better for
+        // its repeat.
         if left.is_zero() || job.answer.is_closed() {
             continue;
         }

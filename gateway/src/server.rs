@@ -1,4 +1,4 @@
-//! The HTTP/1.1 server: our own accept loop, because connections are to be bounded, timed and ended in good order.
+//! The HTTP/1.1 server: our own accept loop, because connections must be bounded, timed and closed in order.
 
 pub mod places;
 mod stream;
@@ -40,35 +40,35 @@ use crate::problem::{self, Problem};
 
 pub use stream::Stream;
 
-/// How long a request's head may take to arrive, and a connection may idle between requests.
+/// How long a request's head may take to arrive, and how long a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
 const MAX_HEAD: usize = 32 * 1024;
-/// How long what still comes is discarded after the last answer, so that the client gets to read it.
+/// How long arriving data is discarded after the last response, so that the client gets to read it.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a connection that has brought nothing yet may still bring its first request after shutdown.
+/// After shutdown: how long a connection without a request yet may take to send its first.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
-/// The same on a connection that comes when more than half of the places are taken, unless a proxy keeps it.
+/// [`HEAD_WITHIN`] of a connection accepted while more than half of the places are taken, except a trusted proxy's.
 const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
-/// Refused connections that are read on for a moment, so that their clients can read why.
+/// Most refused connections that are read for a moment, so that their clients can read the reason.
 const MOST_REFUSED: usize = 16;
-/// A body of up to so many bytes is taken at once by a proxy.
+/// A proxy takes a body of up to this many bytes at once.
 const SHORT: u64 = 64 * 1024;
-/// How long to wait when the system has no descriptor left.
+/// Pause before accepting again when the system has run out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A connection's place among the most that there may be. It is among each request's extensions; whoever takes an
+/// A connection's place among the bounded number of places. It is in each request's extensions; a handler that takes an
 /// upgrade keeps it for as long as the connection lives.
 #[derive(Clone)]
 pub struct Place {
     peer: SocketAddr,
     seat: Arc<Seat>,
-    /// What the client of a request holds that came through a trusted proxy, until it has its answer.
+    /// For a request that came through a trusted proxy: its client's share, held until the response is sent.
     share: Option<Arc<Share>>,
 }
 
 impl Place {
-    /// A second place, for what the client's connection needs of another gateway.
+    /// A second place, for the connection to another gateway that this client's request needs.
     pub fn another(&self) -> Option<OwnedSemaphorePermit> {
         let another = self.seat.permit.semaphore().clone().try_acquire_owned().ok();
         if another.is_none() {
@@ -85,34 +85,35 @@ impl Place {
 
 struct Seat {
     permit: OwnedSemaphorePermit,
-    /// What the address of the connection holds.
+    /// The share of the connection's address.
     share: Option<Share>,
 }
 
-/// Which connections are let in.
+/// Decides which connections are accepted.
 #[derive(Clone)]
 pub struct Admission {
-    /// Most at once.
+    /// Most connections at once.
     pub places: usize,
-    /// The proxies in front.
+    /// The trusted proxies.
     pub trusted: Arc<[IpNet]>,
-    /// How many one address may have; any number without.
+    /// The bound on connections per address; `None`: no bound.
     pub shares: Option<Arc<Shares>>,
 }
 
 impl Admission {
-    /// That of clients, to so many places.
+    /// Admits clients to this many places.
     pub fn of_clients(config: &GatewayConfig, places: usize) -> Self {
         Self { places, trusted: config.trusted_proxies.iter().flatten().copied().collect(), shares: Some(Shares::of(places)) }
     }
 
-    /// That of other gateways, to as many places of their own: each says which client it passes on.
+    /// Admits other gateways to this many places of their own; gateways are trusted to name the clients that they
+    /// forward for.
     pub fn of_gateways(places: usize) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
         Self { places, trusted, shares: None }
     }
 
-    /// A place for a connection; `None` when its address has its share.
+    /// A place for a connection; `None` when its address has used up its share.
     fn admit(&self, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
         let address = peer.ip().to_canonical();
         let is_proxy = self.trusted.iter().any(|network| network.contains(&address));
@@ -123,7 +124,7 @@ impl Admission {
         Some(Place { peer, seat: Arc::new(Seat { permit, share }), share: None })
     }
 
-    /// A request's part of the place; `None` when it came through a proxy and its client has its share.
+    /// A request's part of the place; `None` when it came through a proxy and its client has used up its share.
     fn admit_request(&self, place: &Place, address: ClientAddress) -> Option<Place> {
         let share = match &self.shares {
             Some(shares) if place.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
@@ -133,18 +134,18 @@ impl Admission {
     }
 }
 
-/// When a server is to end.
+/// When and how a server ends.
 #[derive(Clone)]
 pub struct Ending {
-    /// From then on connections end with their next answer, so that whoever keeps them for further requests goes elsewhere.
+    /// From then on, connections end with their next response, so that clients that reuse them go elsewhere.
     pub leaving: CancellationToken,
-    /// From then on none is accepted.
+    /// From then on, no connection is accepted.
     pub shutdown: CancellationToken,
-    /// How long those under way may then still take.
+    /// How long requests in progress may then still take.
     pub within: Duration,
 }
 
-/// Serves until shutdown, then ends idle connections and finishes the requests under way.
+/// Serves until shutdown, then closes idle connections and finishes the requests in progress.
 pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admission: &Admission) {
     let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
     let refused = Arc::new(Semaphore::new(MOST_REFUSED));
@@ -175,7 +176,7 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
 
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
-/// Serves connections until the server shuts down and there are no more.
+/// Serves connections until the server shuts down and no connection is left.
 async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(Accepted)) {
     let accepting = async {
         while let Some(accepted) = accept(&listener, places).await {
@@ -185,7 +186,8 @@ async fn accept_all(listener: Listener, places: &Arc<Semaphore>, serve: impl Fn(
     tokio::join!(accepting, listener.close_at_shutdown());
 }
 
-/// The next connection, once there is a place for it; until then it waits in the system's queue. `None` after the last one.
+/// The next connection, once there is a place for it; until then it waits in the system's queue. `None` after the last
+/// one.
 async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> Option<Accepted> {
     loop {
         if places.available_permits() == 0 {
@@ -210,7 +212,7 @@ fn too_many() -> Response {
     answer
 }
 
-/// Answers what an address asks that has its share, for as many as may be answered at once.
+/// Answers an address that has used up its share, for a bounded number of connections at once.
 fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     let Ok(permit) = refused.clone().try_acquire_owned() else { return LIMITS.hit("connections_per_address") };
     tokio::spawn(async move {
@@ -222,7 +224,7 @@ fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     });
 }
 
-/// One connection, until it ends or is upgraded: what takes the upgrade has a task of its own.
+/// Serves one connection until it ends or is upgraded: an upgrade is served by a task of its own.
 async fn serve_connection(stream: TcpStream, app: Router, place: Place, admission: Admission, ending: Ending, is_crowded: bool) {
     if stream.set_nodelay(true).is_err() {
         return;
@@ -245,7 +247,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
         tokio::select! {
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
-                // Asked to end, hyper would drop a request that is just arriving on a new connection.
+                // Told to shut down, hyper would drop a request that is just arriving on a new connection.
                 if asked.is_new() && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
@@ -277,7 +279,7 @@ fn answer(
         request.extensions_mut().insert(place.clone());
         let mut answer = app.call(request).await?;
         if place.share.is_some() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
-            // A proxy takes it as fast as its client does.
+            // The proxy takes the body as fast as its client does.
             answer = answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _held = &place;
@@ -292,8 +294,8 @@ fn answer(
     }
 }
 
-/// Ends our side and discards what still comes: closing with bytes unread would reset the connection, and the client
-/// might never see the answer.
+/// Closes our side and discards arriving data: closing with unread bytes would reset the connection, and the client
+/// might never see the response.
 async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
     let mut discarded = [0; 1024];

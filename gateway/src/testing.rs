@@ -1,4 +1,4 @@
-//! What the tests of this crate share: services that answer as told, and requests to routes.
+//! Helpers for the tests of this crate: scripted services, and requests to routes.
 
 pub mod files;
 pub mod services;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::tokens::Identity;
 
-/// A gRPC service that answers each call's method name and message as `answer` says.
+/// A gRPC service that answers each call's method name and message with the result of `answer`.
 pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync + 'static) -> Transport {
     let answer = Arc::new(answer);
     in_process(service_fn(move |request: http::Request<tonic::body::Body>| {
@@ -46,22 +46,22 @@ pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync
     }))
 }
 
-/// The session of the test's tokens.
+/// The session id in the tests' tokens.
 pub const SESSION: Uuid = Uuid::from_u128(9);
 
-/// A bus of the test's own.
+/// A bus that only the test uses.
 pub fn bus() -> Bus {
     Bus::open(&"local:".into(), None).unwrap()
 }
 
-/// Somebody.
+/// An arbitrary identity.
 pub fn identity() -> Identity {
     let user_id = Uuid::from_u128(7);
     let user = UserRef { id: user_id.to_string(), username: "zoë".into() };
     Identity { user_id, user, session_id: SESSION, expires_at: i64::MAX }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub async fn eventually(mut so: impl FnMut() -> bool) {
     let waiting = async {
         while !so() {
@@ -71,7 +71,7 @@ pub async fn eventually(mut so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("this to become so");
 }
 
-/// An answer, read whole.
+/// A response, read whole.
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
@@ -94,7 +94,7 @@ pub async fn send_body(routes: &Router, request: request::Builder, body: impl In
     Answer { status: head.status.as_u16(), headers: head.headers, bytes, json }
 }
 
-/// Claims of a good token, with some changed; null removes one.
+/// The claims of a valid token with some changed; null removes a claim.
 pub fn claims(change: serde_json::Value) -> serde_json::Value {
     let now = jsonwebtoken::get_current_timestamp();
     let mut claims: HashMap<String, serde_json::Value> = serde_json::from_value(serde_json::json!({

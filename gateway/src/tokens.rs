@@ -1,4 +1,4 @@
-//! Tokens, verified by the gateway itself with the public keys of auth.
+//! Tokens, verified by the gateway itself with auth's public keys.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -18,31 +18,31 @@ use uuid::Uuid;
 
 use crate::revocations::Revocations;
 
-/// Longest token that is looked at, in bytes.
+/// Longest token that is verified, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// How far the clocks of auth and of this machine may differ, in seconds.
 const LEEWAY: u64 = 5;
-/// Who makes our tokens, and whom they are for.
+/// The issuer and the audience of our tokens.
 const PARTY: &str = "confab";
 
 const FETCH: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 const FETCH_EVERY: Duration = Duration::from_secs(60);
-/// How long to wait between attempts for the first set.
+/// How long to wait between attempts to fetch the first set.
 const FETCH_FIRST: Duration = Duration::from_millis(250);
-/// Unknown keys cause no more than one fetch in this time.
+/// Unknown keys cause at most one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
-/// How long a key is good that was listed once and is not any more: while keys are changed, replicas of auth list different ones,
-/// and each fetch may come to another replica.
+/// How long a key remains valid after it was last listed: during a key rotation, replicas of auth list different keys,
+/// and each fetch may reach another replica.
 const KEEP: Duration = Duration::from_secs(180);
-/// Most keys that are kept though they are not listed any more.
+/// Most keys that are kept although they are no longer listed.
 const MAX_KEPT: usize = 16;
 
-/// Whom a token speaks for.
+/// The user and the session that a token stands for.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The user's id.
     pub user_id: Uuid,
-    /// The user as the services want to hear of one.
+    /// The user in the form that the services expect.
     pub user: UserRef,
     /// The session that the token stands for (`jti`).
     pub session_id: Uuid,
@@ -55,7 +55,7 @@ struct Claims {
     sub: Uuid,
     name: String,
     jti: Uuid,
-    // Whole numbers alone: the library would also take a fraction.
+    // Integers only: the library would also accept a fraction.
     exp: i64,
     #[serde(rename = "nbf")]
     _nbf: i64,
@@ -71,7 +71,7 @@ struct Inner {
     validation: Validation,
     // A std lock: held for a copy of the pointer, never across an await.
     keys: RwLock<Option<Arc<Keys>>>,
-    /// The last attempt to fetch keys. Held while fetching, so that there is one attempt at a time.
+    /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
     attempt: tokio::sync::Mutex<Option<Attempt>>,
 }
 
@@ -84,7 +84,7 @@ struct Keys {
 struct Key {
     verifies: DecodingKey,
     published: Jwk,
-    /// When auth listed it last.
+    /// When auth last listed the key.
     listed: Instant,
 }
 
@@ -94,7 +94,7 @@ struct Attempt {
 }
 
 impl Tokens {
-    /// Begins to fetch keys, now and every minute. The process is not ready before it has some.
+    /// Starts fetching keys, now and every minute. The process is not ready before the first set.
     pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
@@ -108,11 +108,11 @@ impl Tokens {
         tokens
     }
 
-    /// Whom this token speaks for.
+    /// Verifies a token.
     ///
     /// # Errors
-    /// `unauthorized` for a token that is malformed, forged, for somebody else, not valid now, or revoked; `unavailable`
-    /// when that cannot be told because auth is away.
+    /// `unauthorized` for a token that is malformed, forged, for another audience, expired or not yet valid, or
+    /// revoked; `unavailable` when auth is away and its keys or revocations are needed.
     pub async fn verify(&self, token: &str) -> Result<Identity> {
         if token.len() > MAX_TOKEN {
             return Err(refused());
@@ -130,7 +130,7 @@ impl Tokens {
         Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
     }
 
-    /// The keys as auth publishes them, and those that it published a moment ago.
+    /// The keys as auth publishes them, and those that it published recently.
     ///
     /// # Errors
     /// `unavailable` when auth has never answered.
@@ -145,7 +145,7 @@ impl Tokens {
         self.0.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The keys, fetched anew when the one wanted is not among them.
+    /// The keys, fetched again when the wanted one is not among them.
     async fn keys_with(&self, id: &str) -> Result<Arc<Keys>> {
         let has = |keys: &Keys| keys.by_id.contains_key(id);
         if let Some(keys) = self.keys().filter(|keys| has(keys)) {
@@ -155,7 +155,8 @@ impl Tokens {
         self.keys().ok_or_else(|| Error::unavailable("the key set"))
     }
 
-    /// Fetches unless that was done lately, by whom ever, or somebody else has meanwhile brought what was wanted.
+    /// Fetches the keys unless an attempt was made recently, or another task has meanwhile fetched a set that satisfies
+    /// the caller.
     async fn fetch_unless_recent(&self, satisfied: impl Fn(&Keys) -> bool) -> Result<()> {
         let mut attempt = self.0.attempt.lock().await;
         if self.keys().is_some_and(|keys| satisfied(&keys)) {
@@ -171,14 +172,14 @@ impl Tokens {
         let fetched = self.0.auth.clone().get_jwks(request(GetJwksRequest {}, FETCH)).await;
         let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
         *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
-        // When auth is away, the last set stands.
+        // When auth is away, the last set remains.
         *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetched?));
         Ok(())
     }
 }
 
 impl Keys {
-    /// The keys of a set, and those of the set before that were listed lately.
+    /// The keys of a set, and those of the previous set that were listed recently.
     fn parse(json: String, before: Option<&Self>) -> Result<Self> {
         let mut set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
         let listed = Instant::now();
@@ -208,7 +209,7 @@ fn refused() -> Error {
     Error::new(Code::Unauthorized, "the token is not valid")
 }
 
-/// Fetches until nobody holds the tokens any more.
+/// Fetches until all clones of the tokens are dropped.
 async fn keep_fetching(tokens: Weak<Inner>, loaded: Condition) {
     while let Some(tokens) = tokens.upgrade().map(Tokens) {
         let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;

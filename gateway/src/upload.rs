@@ -1,4 +1,4 @@
-//! The way of a file to the file service: one stream that is fed as fast as the service takes it.
+//! Streams a file to the file service, as fast as the service accepts it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use tokio::time::timeout;
 
 use crate::clients::Clients;
 
-/// How long the service may take over a piece, and over the end.
+/// How long the service may take to accept a piece, and to answer after the end.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// Pieces that wait for the service.
+/// Pieces queued for the service.
 const AHEAD: usize = 2;
 
-/// An upload under way. Dropped before its end, it leaves nothing.
+/// An upload in progress. Dropped before its end, it leaves nothing behind.
 pub struct Upload {
     parts: mpsc::Sender<UploadRequest>,
     answer: BoxFuture<'static, Result<UploadResponse>>,
-    /// The answer, where the service did not wait for the end.
+    /// The answer, if the service answered before the end.
     early: Option<UploadResponse>,
 }
 
 impl Upload {
-    /// Begins to call the service.
+    /// Starts the call of the service.
     pub fn begin(clients: &Clients, begin: Begin) -> Self {
         let (parts, mut queue) = mpsc::channel(AHEAD);
         let first = parts.try_send(part(Part::Begin(begin)));
@@ -44,7 +44,7 @@ impl Upload {
     /// Waits for the client, unless the service refuses meanwhile.
     ///
     /// # Errors
-    /// The client's, or why the service refuses.
+    /// The client's error, or the service's refusal.
     pub async fn meanwhile<T>(&mut self, client: impl Future<Output = Result<T>>) -> Result<T> {
         let mut client = pin!(client);
         if self.early.is_none() {
@@ -57,10 +57,10 @@ impl Upload {
         client.await
     }
 
-    /// Passes some of the file's bytes on, once the service has room for them.
+    /// Sends some of the file's bytes once the service accepts more.
     ///
     /// # Errors
-    /// Why the service refuses; `unavailable` when it takes nothing any more.
+    /// The service's refusal; `unavailable` when the service stops accepting.
     pub async fn send(&mut self, bytes: Bytes) -> Result<()> {
         if self.early.is_some() || bytes.is_empty() {
             return Ok(());
@@ -68,15 +68,15 @@ impl Upload {
         self.give(Part::Chunk(bytes)).await
     }
 
-    /// What the service has answered already: a repeat needs no bytes.
+    /// The file, if the service has answered already: a repeat needs no bytes.
     pub fn answered(&self) -> Option<&File> {
         self.early.as_ref().and_then(|answer| answer.file.as_ref())
     }
 
-    /// Ends the file, and waits for the service to have kept it.
+    /// Ends the file, and waits for the service to store it.
     ///
     /// # Errors
-    /// Why the service refuses; `timeout` when that is not known in time.
+    /// The service's refusal; `timeout` when the outcome is not known in time.
     pub async fn finish(mut self, finish: Finish) -> Result<UploadResponse> {
         if self.early.is_none() {
             self.give(Part::Finish(finish)).await?;
@@ -94,7 +94,7 @@ impl Upload {
             tokio::select! {
                 biased;
                 answer = answer => Some(answer),
-                // Where nobody takes it, the answer is on its way.
+                // If the service has stopped reading, its answer is on the way.
                 _ = parts.send(part(what)) => None,
             }
         };
@@ -113,7 +113,7 @@ fn part(part: Part) -> UploadRequest {
     UploadRequest { part: Some(part) }
 }
 
-/// An upload that was not finished has left nothing, whatever became of the call.
+/// An upload that was not finished leaves nothing behind, whatever became of the call.
 fn unfinished(error: Error) -> Error {
     match error.code {
         Code::Timeout => Error::unavailable("the file service"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_heard_while_the_client_says_nothing() {
+    async fn a_refusal_arrives_while_the_client_sends_nothing() {
         let files = Files::default();
         files.refuse(Error::new(Code::Forbidden, "not here"));
         let mut upload = begin(&files);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_that_is_given_up_leaves_nothing() {
+    async fn an_abandoned_upload_leaves_nothing() {
         let files = Files::default();
         let mut upload = begin(&files);
         while files.under_way() == 0 {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_takes_nothing_is_given_up() {
+    async fn a_service_that_accepts_nothing_times_out() {
         let files = Files::default();
         files.stall();
         let mut upload = begin(&files);

@@ -32,7 +32,7 @@ pub async fn read(request: Request<Body>) -> Result<Bytes> {
 }
 
 async fn collect(mut body: Body) -> Result<Bytes> {
-    // Grows with what arrives: a declared length costs its sender nothing.
+    // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body is broken off"))?;

@@ -1,4 +1,4 @@
-//! Which web pages may call.
+//! Which web pages may call this server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// Another name of `clientMessageId`.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Headers of a request that pages may set.
+/// Request headers that pages may set.
 const TAKEN: [HeaderName; 10] = [
     AUTHORIZATION,
     CONTENT_TYPE,
@@ -32,7 +32,7 @@ const TAKEN: [HeaderName; 10] = [
     HeaderName::from_static("tracestate"),
 ];
 
-/// The origins that may call; clones share them.
+/// The allowed origins; clones share them.
 #[derive(Debug, Clone)]
 pub struct Origins(Arc<Rule>);
 
@@ -44,7 +44,8 @@ enum Rule {
 }
 
 impl Origins {
-    /// The rule of the setting. Without one: pages of this machine while listening on loopback, none otherwise.
+    /// The origins of the setting. Without the setting: pages of this machine while listening on loopback, otherwise
+    /// none.
     pub fn new(setting: Option<&[String]>, on_loopback: bool) -> Self {
         Self(Arc::new(match setting {
             Some(list) if list.iter().any(|origin| origin == "*") => Rule::Any,
@@ -54,7 +55,7 @@ impl Origins {
         }))
     }
 
-    /// Whether a page of this origin may call.
+    /// Whether a page of this origin may call this server.
     pub fn allows(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         match &*self.0 {
@@ -64,7 +65,7 @@ impl Origins {
         }
     }
 
-    /// The layer that answers preflights and tells browsers.
+    /// The layer that answers preflight requests and sets the CORS headers.
     pub(super) fn layer(&self) -> CorsLayer {
         let origins = self.clone();
         CorsLayer::new()
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_alone_unless_told_otherwise() {
+    fn by_default_only_this_machine_is_allowed() {
         let local = Origins::new(None, true);
         for good in ["http://localhost", "http://localhost:5173", "http://127.0.0.1:8080"] {
             assert!(allowed(&local, good), "{good}");

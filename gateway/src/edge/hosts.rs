@@ -1,5 +1,5 @@
-//! Under which names this server may be called. A page of any site can have its own name resolve to our address (DNS rebinding);
-//! its requests then look like those of a page of ours, but for the name.
+//! The host names under which this server may be called. Any site can make its own name resolve to our address (DNS
+//! rebinding); its page's requests then look like those of one of our pages, except for the name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +31,7 @@ struct Inner {
     logged: Mutex<Option<Instant>>,
 }
 
-/// A host and perhaps a port, in lower case and without the root's dot.
+/// A host with an optional port, in lower case and without the trailing dot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
     name: String,
@@ -50,7 +50,7 @@ impl Host {
         (!name.is_empty() && !name.contains('*')).then_some(Self { name, port })
     }
 
-    /// Whether it means this machine, whatever a name server says.
+    /// Whether it means this machine regardless of DNS.
     fn is_loopback(&self) -> bool {
         let v6 = self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(|name| name.parse::<Ipv6Addr>().ok());
         self.name == "localhost"
@@ -59,7 +59,7 @@ impl Host {
             || v6.is_some_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// Whether the setting allows another; a host without a port has one of the schemes' own.
+    /// Whether this host of the setting allows `other`; a host without a port allows the default ports of both schemes.
     fn allows(&self, other: &Self) -> bool {
         self.name == other.name && self.port.is_none_or(|port| other.port.map_or(matches!(port, 80 | 443), |other| other == port))
     }
@@ -74,7 +74,7 @@ pub fn of(uri: &Uri, headers: &HeaderMap) -> Option<Host> {
 }
 
 impl Hosts {
-    /// The hosts of the setting. Without one: those that mean this machine while listening on loopback, else any.
+    /// The hosts of the setting. Without the setting: names of this machine while listening on loopback, otherwise any.
     pub fn new(setting: &[Host], on_loopback: bool) -> Self {
         let listed = setting.iter().filter(|host| !host.name.is_empty()).cloned().collect::<Vec<_>>();
         let any = listed.is_empty() && !on_loopback;
@@ -84,7 +84,7 @@ impl Hosts {
     fn check(&self, request: &Request) -> Result<(), Error> {
         let mut named = request.headers().get_all(HOST).iter();
         let (first, second) = (named.next(), named.next());
-        // HTTP/1.0 has no Host, as health checks send it. Browsers do not speak it.
+        // HTTP/1.0 has no Host header, and health checks use it. Browsers do not.
         if first.is_none() && second.is_none() && request.version() < Version::HTTP_11 {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Hosts {
     }
 }
 
-/// Refuses requests for other hosts.
+/// Rejects requests for other hosts.
 pub async fn only(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     match hosts.check(&request) {
         Ok(()) => next.run(request).await,
@@ -188,7 +188,7 @@ mod tests {
                 "tls.example",
                 "tls.example:443",
                 "[2001:DB8::1]:80",
-                // What a health check on the same machine sends.
+                // Sent by a health check on the same machine.
                 "127.0.0.1:8080",
             ] {
                 assert!(is_taken(&hosts, own), "{own}");

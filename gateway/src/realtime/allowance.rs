@@ -1,8 +1,8 @@
-//! How many events a client may send: a token bucket that holds two seconds' worth.
+//! Limits the events a client may send: a token bucket that holds two seconds' worth.
 
 use std::time::Instant;
 
-/// What is left of a client's allowance.
+/// A client's token bucket.
 pub struct Allowance {
     /// Events a second; 0: no limit.
     rate: f64,
@@ -11,13 +11,13 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// A full allowance of so many events a second (0: no limit).
+    /// A full bucket for `rate` events a second (0: no limit).
     pub fn new(rate: u32) -> Self {
         let rate = f64::from(rate);
         Self { rate, left: 2.0 * rate, since: Instant::now() }
     }
 
-    /// Takes one event from it, if there is one left.
+    /// Takes one event out of the bucket if there is one.
     pub fn admit(&mut self) -> bool {
         self.admit_at(Instant::now())
     }

@@ -24,10 +24,10 @@ use crate::metrics::METRICS;
 use crate::payload;
 use crate::send::{Sending, Sent};
 
-/// Answers of more bytes are written in several steps.
+/// Above this size in bytes, acknowledgements are written in several steps.
 const LARGE: usize = 256 * 1024;
 
-/// What a client asks for.
+/// A client's request.
 pub enum Request {
     /// `joinRoom`.
     Join(Join),
@@ -40,7 +40,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What clients call it.
+    /// The event's name in the protocol.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Join(_) => "joinRoom",
@@ -50,12 +50,12 @@ impl Request {
         }
     }
 
-    /// Whether it may go to the log together with its like.
+    /// Whether it may share an append with other requests.
     pub fn is_send(&self) -> bool {
         matches!(self, Self::Send(_))
     }
 
-    /// Whether few of a client are under way at once.
+    /// Whether the number in progress per client is bounded.
     pub fn takes_turn(&self) -> bool {
         matches!(self, Self::Send(_) | Self::Upload(_))
     }
@@ -101,12 +101,12 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
 /// # Errors
 /// `invalid_request` that names the faulty field or, where there is none, says what shape is expected.
 pub(super) fn read<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<T> {
-    // An array would be taken for the fields in their order.
+    // serde would read an array as the fields in order.
     let read = argument.starts_with('{').then(|| serde_json::from_str(argument).ok()).flatten();
     read.ok_or_else(|| payload::fault::<T>(argument, shape))
 }
 
-/// A room's id alone, or an object that holds more.
+/// A room's id alone, or an object with more fields.
 pub(super) enum RoomOr<T> {
     /// The id.
     Id(String),
@@ -125,10 +125,10 @@ pub(super) fn read_room<T: DeserializeOwned>(argument: &str, shape: &str) -> Res
     }
 }
 
-/// Handles events of one room, in order: several sends, or one other.
+/// Handles events of one room in order: several sends together, or a single other event.
 pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     let within = session.edge.clients.call.deadline;
-    // From its arrival on, which its deadline tells.
+    // Measured from the event's arrival, which follows from its deadline.
     let took = |deadline: Instant| (Instant::now() + within).saturating_duration_since(deadline);
     let mut sends = Vec::with_capacity(events.len());
     for event in events {
@@ -162,7 +162,8 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
             }
         }
     }
-    // Answers that go together are written together, unless they are large: then the client's task gets to write some.
+    // Acknowledgements of sends that were appended together are written together, unless they are large: then the
+    // client's task gets to write some in between.
     let (mut answers, mut bytes) = (Vec::with_capacity(sends.len()), 0);
     for (ack, span, sending, deadline) in sends {
         let outcome = match sending {
@@ -225,7 +226,7 @@ fn answer(session: &Session, ack: Option<u64>, answer: &impl Serialize) {
     }
 }
 
-/// Answers an event that was refused or failed; who asked for no acknowledgement gets it as `error`.
+/// Answers an event that was refused or failed; a client that asked for no acknowledgement receives an `error` event.
 pub fn refuse(session: &Session, ack: Option<u64>, error: &Error) {
     match ack {
         Some(id) => session.outbox.push(refusal(id, error)),

@@ -1,4 +1,4 @@
-//! `fileUpload`: a small file over the socket, on the same way to the file service as one over REST.
+//! `fileUpload`: a small file over the socket. It takes the same path to the file service as a REST upload.
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
@@ -16,7 +16,7 @@ use crate::upload::Upload;
 
 /// Largest file that comes over a socket, in bytes.
 const MAX_FILE: usize = 1024 * 1024;
-/// Passed on at once, in bytes.
+/// Bytes sent to the file service at once.
 const PIECE: usize = 64 * 1024;
 
 /// A valid `fileUpload`.
@@ -40,7 +40,7 @@ struct Argument {
     client_message_id: Option<String>,
 }
 
-/// What stands in the text for binary data that follows it.
+/// Stands in the text for an attachment that follows it.
 #[derive(Deserialize)]
 #[serde(expecting = "binary data")]
 struct Placeholder {
@@ -54,7 +54,7 @@ impl FileUpload {
     /// Reads the payload with its attachments.
     ///
     /// # Errors
-    /// `invalid_request` that names the field; `too_large` for what is to go over REST.
+    /// `invalid_request` that names the field; `too_large` for a file that must be uploaded over REST.
     pub fn parse(argument: &str, attachments: &[Bytes]) -> Result<Self> {
         let given: Argument = read(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
         let room = text::id("roomId", &given.room_id)?;
@@ -71,10 +71,10 @@ impl FileUpload {
         Ok(Self { room, name, content_type, data: data.clone(), client_message_id })
     }
 
-    /// Has the file kept and its room told.
+    /// Sends the file to the file service, which shares it in the room.
     ///
     /// # Errors
-    /// Why it was refused; `timeout` when the outcome is not known in time.
+    /// The service's refusal; `timeout` when the outcome is not known in time.
     pub async fn send(self, session: &Session) -> Result<Uploaded> {
         let identity = session.socket.identity().ok_or_else(|| Error::new(Code::Unauthorized, "not connected"))?;
         let clients = &session.edge.clients;
@@ -96,12 +96,12 @@ impl FileUpload {
             }
             upload.finish(finish).await
         };
-        // Its turn came only now: the time that it waited behind others is not counted.
+        // The time that the event waited behind others does not count.
         timeout(within, sent).await.unwrap_or_else(|_| Err(Error::timeout())).map(Uploaded)
     }
 }
 
-/// A file that its room has been told of.
+/// A file that was shared in its room.
 pub struct Uploaded(UploadResponse);
 
 #[derive(Serialize)]

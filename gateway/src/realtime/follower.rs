@@ -1,7 +1,7 @@
-//! Follows the log: hints from the bus while they come, the log itself whenever one is missing.
+//! Follows the log: by hints from the bus while they arrive, by reading the log whenever one is missing.
 //!
-//! A partition is followed while somebody is in one of its rooms, and a while longer, by a task of its own. Its position is
-//! fixed *after* its subscription is confirmed, so that nothing falls between the two.
+//! A partition is followed by a task of its own while a client is in one of its rooms, and for [`LINGER`] longer. Its
+//! position is fixed *after* its subscription is confirmed, so that no event falls between the two.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,14 +24,14 @@ use super::session::Session;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 
-/// How often heads are asked for, and how often when hints cannot be relied on.
+/// How often heads are polled, normally and while hints are unreliable.
 const POLL: Duration = Duration::from_secs(1);
 const POLL_DEGRADED: Duration = Duration::from_millis(250);
-/// How long after a miss hints are not relied on.
+/// How long hints count as unreliable after a miss.
 const CLEAN: Duration = Duration::from_secs(5);
-/// How long a partition is followed after its last room here was left.
+/// How long a partition is followed after the last client here left its rooms.
 const LINGER: Duration = Duration::from_secs(60);
-/// Hints that may wait for a partition's task; what does not fit is read from the log.
+/// Hints that may wait for a partition's task; the task reads any others from the log.
 const INPUTS: usize = 1024;
 const HEADS: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
 
@@ -42,30 +42,30 @@ pub struct Follower {
     pub(super) subscriptions: Subscriptions,
     // A std lock: held for a look-up or a change, never across an await.
     followed: Mutex<HashMap<u32, Followed>>,
-    /// How many partitions the log has; 0 until the first answer.
+    /// How many partitions the log has; 0 until the message service has answered.
     count: watch::Sender<u32>,
     bus_up: AtomicBool,
     start: Instant,
     /// Milliseconds from `start` to the last miss.
     missed: AtomicU64,
-    /// The heads are to be asked for soon.
+    /// Wakes the poller early.
     soon: Notify,
-    /// Nothing that the database has told of stays away for long.
+    /// Holds while every followed partition reaches each known head in time.
     keeping_up: Condition,
 }
 
 struct Followed {
     inputs: mpsc::Sender<Input>,
     ready: watch::Receiver<bool>,
-    /// Up to which position events were handed to the hub.
+    /// The position up to which events were handed to the hub.
     reached: Arc<AtomicU64>,
     lag: Lag,
-    /// Since when no room of it is here.
+    /// Since when no client here is in a room of the partition.
     unused: Option<Instant>,
 }
 
 impl Follower {
-    /// Starts following; ready once the log has been heard of.
+    /// Starts following; the process is ready once the message service has answered.
     pub fn start(hub: Arc<Hub<Session>>, clients: Clients, bus: &Bus, process: &Process) -> Arc<Self> {
         let (subscriptions, notices) = bus.listen();
         let follower = Arc::new(Self {
@@ -102,7 +102,7 @@ impl Follower {
         follower
     }
 
-    /// The partition of a room, once the log has said how many there are.
+    /// The partition of a room; waits until the number of partitions is known.
     pub async fn partition_of(&self, room: Uuid) -> u32 {
         let mut count = self.count.subscribe();
         let known = count.wait_for(|count| *count > 0).await.map(|count| *count);
@@ -112,7 +112,7 @@ impl Follower {
         }
     }
 
-    /// Completes when the partition is followed. The caller has registered a room of it in the hub before.
+    /// Completes when the partition is followed. The caller must already have registered a room of it in the hub.
     pub async fn follow(self: &Arc<Self>, partition: u32) {
         let mut ready = {
             let mut followed = self.followed();
@@ -135,14 +135,14 @@ impl Follower {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something was missed: for a while heads are asked for more often.
+    /// Records a miss: heads are polled more often for a while.
     pub(super) fn note_miss(&self) {
         METRICS.misses.increment(1);
         self.missed.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.ask_soon();
     }
 
-    /// Has the heads asked for without waiting for the next time.
+    /// Polls the heads without waiting for the next interval.
     pub(super) fn ask_soon(&self) {
         self.soon.notify_one();
     }
@@ -163,7 +163,7 @@ impl Follower {
                 }
                 Notice::Up => {
                     self.bus_up.store(true, Ordering::Relaxed);
-                    // Whatever was published meanwhile was missed.
+                    // Anything published meanwhile was missed.
                     self.note_miss();
                 }
                 Notice::Down => {
@@ -187,7 +187,7 @@ impl Follower {
             let partitions = self.followed().keys().copied().collect::<Vec<_>>();
             #[cfg(feature = "failpoints")]
             let partitions = if confab_common::failpoint::hit("skip-heads") { Vec::new() } else { partitions };
-            // While nobody answers it is not the following that is broken.
+            // A message service that does not answer does not mean that following is broken.
             let keeping_up = partitions.is_empty() || self.poll(&partitions).await.unwrap_or(true);
             self.keeping_up.set(keeping_up);
             METRICS.keeping_up.set(f64::from(u8::from(keeping_up)));
@@ -201,13 +201,14 @@ impl Follower {
         }
     }
 
-    /// Asks for the heads of all that is followed; `false` when nobody answered.
+    /// Polls the heads of all followed partitions; `false` when the message service did not answer.
     pub async fn catch_up(&self) -> bool {
         let partitions = self.followed().keys().copied().collect::<Vec<_>>();
         partitions.is_empty() || self.poll(&partitions).await.is_some()
     }
 
-    /// Asks for heads and tells the partitions' tasks. Whether these keep up; `None` when nobody answered.
+    /// Polls heads and sends them to the partitions' tasks. Returns whether these keep up; `None` when the message
+    /// service did not answer.
     async fn poll(&self, partitions: &[u32]) -> Option<bool> {
         let heads = self.heads(partitions).await?;
         self.count.send_if_modified(|count| {
@@ -230,7 +231,7 @@ impl Follower {
         Some(keeping_up)
     }
 
-    /// The epoch and head of a partition, as the primary database has them; `None` when nobody answered.
+    /// The epoch and head of a partition from the primary database; `None` when the message service did not answer.
     pub(super) async fn head(&self, partition: u32) -> Option<(String, u64)> {
         let heads = self.heads(&[partition]).await?;
         let position = heads.heads.first()?.position;
@@ -248,7 +249,8 @@ impl Follower {
         }
     }
 
-    /// A partition whose task ended by itself is deaf: its clients come back and have it followed anew.
+    /// A partition whose task has died receives nothing more: its clients are closed, reconnect and have it followed
+    /// again.
     fn drop_ended(&self) {
         let ended =
             self.followed().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
@@ -258,7 +260,7 @@ impl Follower {
         }
     }
 
-    /// Whether hints can come.
+    /// Whether the bus is connected.
     pub(super) fn is_bus_up(&self) -> bool {
         self.bus_up.load(Ordering::Relaxed)
     }

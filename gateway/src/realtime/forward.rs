@@ -1,4 +1,4 @@
-//! Sessions of other gateways: what comes for one is passed on to the gateway that has it, in one hop and never twice.
+//! Sessions of other gateways: a request for one is forwarded to the gateway that has it, in one hop and never twice.
 
 mod node;
 mod own;
@@ -43,25 +43,26 @@ use crate::server::wire::{Fate, SETTLES_WITHIN};
 use node::NodeId;
 pub use passed::Passage;
 
-/// How long a gateway may take to be connected: a lost SYN is repeated after a second.
+/// How long connecting to a gateway may take: TCP repeats a lost SYN after a second.
 const CONNECT: Duration = Duration::from_millis(2500);
-/// How long a connection is kept for the next request: less than its server keeps it.
+/// How long an idle connection is kept: shorter than its server keeps it.
 const KEEP: Duration = Duration::from_secs(5);
-/// How long what passes through a gateway that leaves may still take once the session's own gateway has been told.
+/// While draining: how long forwarded requests and tunnels may still take once the session's gateway knows of the
+/// drain.
 const AFTER_TOLD: Duration = Duration::from_secs(5);
-/// Names the client that a request is of.
+/// Carries the address of the request's client.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The headers of a client's request that matter to the gateway that has its session.
+/// The request headers that the session's gateway needs.
 const PASSED_ON: [HeaderName; 6] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_TYPE, REQUEST_ID];
-/// And of its answer.
+/// The response headers that the client needs.
 const PASSED_BACK: [HeaderName; 4] = [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, CONTENT_TYPE];
 
-/// What is needed to forward, checked.
+/// Checked settings for forwarding.
 struct Settings {
     targets: Vec<String>,
     listen: SocketAddr,
-    /// As other gateways see it; `None`: to be found out.
+    /// This gateway's address as other gateways see it; `None`: to be detected.
     own: Option<SocketAddr>,
     node_key: SigningKey,
     forward_key: SigningKey,
@@ -77,30 +78,30 @@ impl Settings {
     }
 }
 
-/// Finds out what is wrong with the settings.
+/// Checks the settings.
 ///
 /// # Errors
-/// When something is.
+/// When they are wrong.
 pub fn check(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<()> {
     Settings::of(config, key).map(drop)
 }
 
-/// The way to the other gateways.
+/// Forwards requests to the other gateways.
 pub struct Forward {
     own: Ids,
     nodes: Arc<Nodes>,
     sealer: Sealer,
     passed: Passed,
     http: Client<HttpConnector, Body>,
-    /// How long an answer may take: a GET waits until its session is pinged.
+    /// How long a response may take: a GET waits until its session is pinged.
     patience: Duration,
 }
 
 impl Forward {
-    /// The way to the gateways that the settings name; `None` when they name none.
+    /// Forwarding between the gateways that the settings name; `None` when they name none.
     ///
     /// # Errors
-    /// When something is wrong with them, or this gateway cannot find out its address.
+    /// When the settings are wrong, or this gateway cannot detect its own address.
     pub async fn open(config: &ForwardConfig, key: Option<&ClusterKey>, patience: Duration) -> anyhow::Result<Option<Self>> {
         let Some(Settings { targets, listen, own, node_key, forward_key }) = Settings::of(config, key)? else { return Ok(None) };
         let own = match own {
@@ -111,24 +112,24 @@ impl Forward {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
-        // Nothing that was sent is sent again: only a request that a dead connection had not taken yet goes over another one.
+        // No request is sent twice: only one that a dead connection had not accepted yet goes over another connection.
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP).build(connector);
         let nodes = Nodes::find(targets, own, node_key);
         let (own, sealer) = (nodes.ids_of(own), Sealer::new(forward_key));
         Ok(Some(Self { own, nodes, sealer, passed: Passed::new(), http, patience }))
     }
 
-    /// The node that the ids of this gateway's sessions name.
+    /// The node in the ids of this gateway's sessions.
     pub fn own(&self) -> &str {
         self.own.given_out().as_str()
     }
 
-    /// The other gateway that has given out a session id.
+    /// The node of another gateway that issued this session id; `None` for our own ids and unknown ones.
     pub fn elsewhere(&self, sid: &str) -> Option<NodeId> {
         NodeId::of_session(sid).filter(|node| !self.own.contain(*node))
     }
 
-    /// A request to another gateway, known there as ours.
+    /// A signed request to another gateway.
     fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Bytes) -> Option<Request> {
         let target = Sealer::mark(target);
         let uri = Uri::builder().scheme("http").authority(to.1.to_string()).path_and_query(target).build().ok()?;
@@ -138,7 +139,7 @@ impl Forward {
         Some(request)
     }
 
-    /// The answer, whole; `None` when there is none in time.
+    /// The whole response; `None` when there is none in time.
     async fn send(&self, request: Request) -> Option<(Response<Body>, hyper::upgrade::OnUpgrade)> {
         let exchange = async {
             let mut answer = self.http.request(request).await.inspect_err(|error| tracing::debug!(%error, "cannot forward")).ok()?;
@@ -156,7 +157,7 @@ impl Forward {
         timeout(self.patience, exchange).await.ok().flatten()
     }
 
-    /// What became of an answer that this gateway passed on, as another one is told.
+    /// What became of a response that this gateway forwarded, as a status for the gateway that asks.
     pub async fn fate_here(&self, sid: &str, number: u64) -> StatusCode {
         match self.passed.fate(sid, number).await {
             Fate::Delivered => StatusCode::NO_CONTENT,
@@ -165,7 +166,7 @@ impl Forward {
         }
     }
 
-    /// What became of an answer that another gateway passed on.
+    /// Asks the gateway that forwarded a response what became of it.
     pub async fn fate(&self, passage: Passage, sid: &str) -> Fate {
         let ask = async {
             let address = self.nodes.address_of(passage.node).await?;
@@ -181,7 +182,7 @@ impl Forward {
     }
 }
 
-/// Passes a request on to the gateway that has its session. A gateway that is gone has taken its sessions with it.
+/// Forwards a request to the gateway that has its session. The sessions of a gateway that is gone are gone, too.
 pub async fn pass(
     edge: &Arc<Realtime>,
     forward: &Forward,
@@ -199,7 +200,8 @@ pub async fn pass(
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let is_poll = head.method == Method::GET && !head.headers.contains_key(UPGRADE);
-    // The signature covers the body. An empty one is malformed and ends the session, as one that is too large or too slow does.
+    // The signature covers the body. An empty body is malformed and ends the session, as do bodies that are too large
+    // or too slow.
     let (body, refusal) = match head.method {
         Method::POST => {
             body_of(body, edge.config.max_packet).await.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
@@ -232,7 +234,7 @@ pub async fn pass(
             let _places = (place, another);
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
             METRICS.tunnels.increment(1);
-            // On the heap and gone with the tunnel's end; the rest of this task is small.
+            // Boxed, so that it is freed when the tunnel ends; the rest of this task is small.
             until_leaving(&edge, (node, address), &sid, tunnel::run(client, owner)).await;
             METRICS.tunnels.decrement(1);
         });
@@ -240,8 +242,8 @@ pub async fn pass(
     Ok(answer)
 }
 
-/// Waits for what passes through this gateway; when it leaves meanwhile, the session's own gateway is told, once, and sees to
-/// it that the wait is over soon. `None`: it was not.
+/// Waits for a forwarded request. When this gateway begins to drain meanwhile, it notifies the session's gateway once,
+/// which then ends the wait soon. `None`: the wait did not end in time.
 async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, passing: impl Future<Output = T>) -> Option<T> {
     let mut passing = std::pin::pin!(passing);
     let leaving = async {
@@ -261,7 +263,7 @@ async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, 
     timeout(AFTER_TOLD, told).await.ok()
 }
 
-/// What other gateways ask of this one; it answers nobody else.
+/// The routes for other gateways; requests without the cluster's signature are rejected.
 pub fn router(edge: Arc<Realtime>) -> Router {
     let ours = from_fn_with_state(edge.clone(), only_gateways);
     let handler = any(handshake::forwarded);

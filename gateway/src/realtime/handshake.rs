@@ -1,4 +1,4 @@
-//! The HTTP side of `/socket.io/`: which session and which transport a request means.
+//! The HTTP side of `/socket.io/`: finds the session and the transport that a request means.
 //! <https://github.com/socketio/engine.io-protocol>
 
 use std::sync::Arc;
@@ -28,32 +28,32 @@ use crate::edge::hosts::{self, Host};
 use crate::server::Place;
 use crate::tokens::MAX_TOKEN;
 
-/// How long a payload may take to arrive that is for another gateway, or comes from one.
+/// How long a payload to or from another gateway may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
-/// A request that is not answered as asked, in the words of the protocol's reference server.
+/// A refused request, in the words of the protocol's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// No such transport.
     UnknownTransport,
-    /// No such session here; the client begins anew.
+    /// No such session here; the client starts over.
     UnknownSession,
-    /// Another method is meant.
+    /// The session needs another method.
     BadMethod,
-    /// Anything else that makes no sense.
+    /// Any other invalid request.
     BadRequest,
-    /// That page may not connect.
+    /// The page's origin may not connect.
     Forbidden,
     /// Another version of the protocol.
     UnsupportedVersion,
-    /// More than a packet may hold.
+    /// The payload exceeds the packet limit.
     TooLarge,
-    /// Leaving; the client comes back to another gateway.
+    /// This gateway is draining; the client reconnects to another one.
     GoingAway,
 }
 
 impl Refusal {
-    /// A packet over its limit.
+    /// The refusal of a packet over its limit.
     pub fn too_large() -> Self {
         LIMITS.hit("packet");
         Self::TooLarge
@@ -90,12 +90,12 @@ pub(super) struct Parameters {
     version: Option<String>,
     transport: Option<String>,
     sid: Option<String>,
-    /// Different for each poll of a client.
+    /// Differs between a client's polls.
     t: Option<String>,
 }
 
 impl Parameters {
-    /// Whether a WebSocket is meant.
+    /// Whether the request is for a WebSocket.
     fn websocket(&self) -> Result<bool, Refusal> {
         let websocket = match self.transport.as_deref() {
             Some("polling") => false,
@@ -126,7 +126,7 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: Client
             let way = request.extensions().get().cloned().map_or(Way::Unknown, Way::Here);
             carry(session, websocket, parameters.t, way, request).await
         }
-        // The client goes on polling, by another way.
+        // The client keeps polling, through another gateway.
         (None, Some(_)) if websocket && edge.is_leaving() => Err(Refusal::GoingAway),
         (None, Some(forward)) => {
             let node = forward.elsewhere(sid).ok_or(Refusal::UnknownSession)?;
@@ -136,8 +136,8 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: Client
     }
 }
 
-/// What another gateway passes on, and DELETE, by which it says that it leaves: what it passes on now is to end soon. HEAD asks what
-/// became of an answer that this gateway passed on.
+/// Handles requests from other gateways: forwarded ones; DELETE, which says that the sender is draining, so that its
+/// pending request must end soon; and HEAD, which asks what became of a response that this gateway forwarded.
 pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
     let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
     if let (&Method::HEAD, Some(forward)) = (request.method(), &edge.forward) {
@@ -151,7 +151,7 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, r
             let within = edge.clients.call.deadline;
             edge.connections.spawn(async move { session.go_away(within).await });
         } else {
-            // The next poll takes another way.
+            // The noop ends the pending GET; the next poll takes another gateway.
             session.outbox.push(Frame::engine("6"));
         }
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -160,7 +160,7 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, r
     carry(session, parameters.websocket()?, parameters.t, way, request).await
 }
 
-/// A new session.
+/// Opens a session.
 async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, request: Request) -> Result<Response, Refusal> {
     if request.method() != Method::GET {
         return Err(Refusal::BadMethod);
@@ -174,7 +174,7 @@ async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, req
     Ok(upgrade(request, accept, session, false))
 }
 
-/// A request for a session of this gateway.
+/// Serves a request for a session of this gateway.
 async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: Way, request: Request) -> Result<Response, Refusal> {
     match (websocket, request.method()) {
         (true, &Method::GET) => {
@@ -196,7 +196,7 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
     }
 }
 
-/// A payload that another gateway signs, or has signed, whole.
+/// The whole payload of a signed request between gateways.
 pub(super) async fn body_of(body: Body, max_packet: usize) -> Result<Bytes, Refusal> {
     match timeout(ARRIVES_WITHIN, to_bytes(body, polling::max_payload(max_packet))).await {
         Ok(Ok(body)) => Ok(body),
@@ -205,7 +205,7 @@ pub(super) async fn body_of(body: Body, max_packet: usize) -> Result<Bytes, Refu
     }
 }
 
-/// A page may connect from its own host or from an allowed origin; what is no browser sends no origin.
+/// Whether the page may connect: from its own host or an allowed origin. Clients other than browsers send no origin.
 fn allowed(edge: &Realtime, request: &Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
     let own = hosts::of(request.uri(), request.headers());
@@ -213,7 +213,8 @@ fn allowed(edge: &Realtime, request: &Request) -> bool {
     (own.is_some() && own == page) || edge.origins.allows(origin)
 }
 
-/// The token of the first request. One that is longer than any that is valid is not kept: an empty one, refused on CONNECT, stands for it.
+/// The token of the first request. One longer than any valid token is replaced with an empty one, which CONNECT
+/// refuses.
 fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -221,7 +222,7 @@ fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.into())
 }
 
-/// The answer to the client's key (RFC 6455 section 4.2).
+/// The response to the client's WebSocket key (RFC 6455 section 4.2).
 fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     let has = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());

@@ -1,5 +1,5 @@
-//! Reading the history of rooms for those who join them or are brought back to them: when many come at once, as after a
-//! gateway's end, one read serves all who came before it began.
+//! Reads the history of rooms for clients that join or recover. When many arrive at once, as after the end of a
+//! gateway, one read serves every client that asked before the read began.
 
 use std::collections::{HashMap, hash_map};
 use std::ops::Range;
@@ -18,22 +18,22 @@ use crate::clients::Clients;
 use crate::json::MessageJson;
 use crate::metrics::METRICS;
 
-/// Most messages and encoded bytes that one client is answered with.
+/// Most messages, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
 pub const MAX_BYTES: usize = 256 * 1024;
 
-/// What of a room's history somebody wants.
+/// The part of a room's history that a reader wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Where it ends, and nothing of it.
+    /// Only where it ends.
     End,
-    /// What follows this `seq`.
+    /// The events after this `seq`.
     After(u64),
-    /// So many of the newest messages.
+    /// This many of the newest messages.
     Last(u32),
 }
 
-/// A part of a room's history, read after it was asked for.
+/// A part of a room's history, read after the request for it.
 #[derive(Debug, Clone)]
 pub struct Page {
     read: Arc<Read>,
@@ -47,7 +47,7 @@ struct Read {
     events: Vec<Entry>,
 }
 
-/// An event as clients get it: encoded once for all.
+/// An event, encoded once for all clients.
 #[derive(Debug)]
 pub struct Entry {
     /// Its place in the room.
@@ -62,7 +62,7 @@ impl Entry {
         Some(Self { seq: event.seq, json: to_raw_value(&MessageJson::from(event)).ok()?, name: name(event).into() })
     }
 
-    /// As it is delivered live.
+    /// The frame that is also sent to members when the event happens.
     pub fn frame(&self) -> Frame {
         Frame::event(&self.name, &self.json)
     }
@@ -79,37 +79,37 @@ impl Page {
         self.read.last_seq
     }
 
-    /// The events in rising `seq`.
+    /// The events by rising `seq`.
     pub fn events(&self) -> &[Entry] {
         &self.read.events[self.part.clone()]
     }
 }
 
-/// Readers that share what is read.
+/// Lets readers share reads.
 pub struct History {
     clients: Clients,
     // A std lock: held for a look-up or a change, never across an await.
     waiting: Mutex<HashMap<Key, Vec<Reader>>>,
 }
 
-/// A room, and whether its newest messages are read. What follows a `seq` is read in a line of its own.
+/// A room, and whether its newest messages are wanted. Readers that want the events after a `seq` queue separately.
 type Key = (Uuid, bool);
 
 struct Reader {
     wanted: Wanted,
     answer: oneshot::Sender<Result<Page>>,
-    /// In whose trace the read is seen.
+    /// The span of the reader's request.
     span: Span,
 }
 
 impl History {
-    /// Reads over these clients.
+    /// Reads through these clients.
     pub fn new(clients: Clients) -> Arc<Self> {
         Arc::new(Self { clients, waiting: Mutex::default() })
     }
 
-    /// A page that was read after this was called; it may be shared with others who called before it was read. Of what follows
-    /// a `seq` it holds the beginning.
+    /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] it may
+    /// hold only the beginning.
     ///
     /// # Errors
     /// When the message service does not answer.
@@ -117,11 +117,11 @@ impl History {
         let (answer, answered) = oneshot::channel();
         let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
         match self.waiting().entry(key) {
-            // Whoever reads for those before will read for this one next.
+            // The task that serves the earlier readers serves this one next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
             hash_map::Entry::Vacant(nobody) => {
                 nobody.insert(vec![reader]);
-                // A task of its own: whoever was the first may give up.
+                // A task of its own: the first reader may be cancelled.
                 tokio::spawn(self.clone().serve(key));
             }
         }
@@ -132,7 +132,7 @@ impl History {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads for all who wait, until nobody does.
+    /// Serves the waiting readers until there are none.
     async fn serve(self: Arc<Self>, key: Key) {
         loop {
             let readers = {
@@ -165,8 +165,8 @@ impl History {
         }
     }
 
-    /// Reads what the first of the readers wants, and thereby as much as possible of what the others want. The `seq` after which
-    /// that begins, if they want what follows one.
+    /// Reads what the first reader wants and as much as possible of what the others want. Also returns the `seq` after
+    /// which the events begin, if the readers want the events after one.
     async fn list(&self, room: Uuid, readers: &[Reader]) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
@@ -179,7 +179,7 @@ impl History {
 }
 
 impl Wanted {
-    /// After what, as the database can be asked: it holds no number above this.
+    /// The `seq` to read after, capped at the largest number that the database holds.
     fn after(self) -> Option<u64> {
         match self {
             Self::After(after) => Some(after.min(i64::MAX as u64)),
@@ -189,7 +189,7 @@ impl Wanted {
 }
 
 impl Read {
-    /// Where it holds what somebody wants. `None` when it ends so soon that a read of its own holds much more.
+    /// The wanted range of this read. `None` when it ends so early that a separate read returns much more.
     fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
         let all = self.events.len();
         match wanted {

@@ -1,8 +1,8 @@
-//! Who is here and who hears what: plain data behind short locks, no I/O.
+//! Which clients are in which rooms and receive which events: plain data behind short locks, no I/O.
 //!
-//! A membership has a **floor**: only events with a higher `seq` are delivered. It is infinite while the client is joining and
-//! becomes the `lastSeq` of the answer to its `joinRoom`. While somebody joins a room, what is fanned out in it is kept in the
-//! room's tail, so that what came between reading history and the answer follows the answer.
+//! A membership has a **floor**: only events with a higher `seq` are delivered. It is infinite while the client is
+//! joining and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins a room, events fanned out in
+//! it are kept in the room's tail, so that events between the read of history and the answer follow the answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,45 +13,44 @@ use uuid::Uuid;
 use super::packet::Frame;
 
 const SHARDS: usize = 64;
-/// Most bytes that a room's tail holds while somebody joins; a join that needs more reads history again.
+/// Most bytes in a room's tail while a client joins; a join that needs more reads history again.
 const MAX_TAIL: usize = 1024 * 1024;
 const JOINING: u64 = u64::MAX;
 
 /// A client as the hub sees it.
 pub trait Listener: Send + Sync {
-    /// Distinguishes clients.
+    /// A number unique to the client.
     fn id(&self) -> u64;
-    /// Queues events of a room, numbered from `first`, either one by one or as the one piece that they are joined to; never
-    /// waits. `true` asks the caller to have it write them soon.
+    /// Queues events of a room, numbered from `first`, either one by one or as the one piece `joined`; never waits.
+    /// `true` asks the caller to flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
-    /// Queues what its arrival in a room brings, then the events that follow `last_seq`; never waits.
+    /// Queues what the client's arrival in a room brings, then the events after `last_seq`; never waits.
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]);
-    /// Tells it that it is no longer in a room. Called under the hub's lock: it must not call back.
+    /// Notifies the client that it is no longer in a room. Called under the hub's lock: it must not call back.
     fn evicted(&self, room: Uuid);
-    /// Has it closed at the transport, soon and not at the same time as others, so that it comes back and asks for what it missed
-    /// of a room, in which it is no longer.
-    /// Called under the hub's lock.
+    /// Closes the client at the transport, soon but not at the same time as others, so that it reconnects and asks for
+    /// the events it missed in a room that it is no longer in. Called under the hub's lock: it must not call back.
     fn resync(self: &Arc<Self>, room: Uuid);
 }
 
-/// How a client gets to hear a room.
+/// How a client arrives in a room.
 pub enum Arrival<'a> {
-    /// Its join is answered, if it wants an answer; `last_seq` is of this epoch of the log.
+    /// It joined and is answered if it asked for an acknowledgement; `last_seq` belongs to this epoch of the log.
     Joined {
         /// The answer.
         answer: Option<Frame>,
         /// The epoch.
         epoch: Uuid,
     },
-    /// It is brought back: these events, up to `last_seq`, it has missed.
+    /// It is recovered; these are the events up to `last_seq` that it missed.
     Restored(&'a [Frame]),
-    /// It goes on where it was.
+    /// It continues where it was.
     Stayed,
 }
 
-/// Who listens to which room on this gateway.
+/// The members of every room on this gateway.
 pub struct Hub<L> {
-    // Std locks, one for each part of the rooms: held for one fan-out or one change, never across an await.
+    // Std locks, one per shard of the rooms: held for one fan-out or one change, never across an await.
     shards: Box<[Mutex<Shard<L>>]>,
 }
 
@@ -63,7 +62,7 @@ struct Shard<L> {
 struct Room<L> {
     partition: u32,
     members: IndexMap<u64, Member<L>>,
-    /// The newest `seq` fanned out since somebody is here; 0 before.
+    /// The newest `seq` fanned out since the first member joined; 0 before.
     seq: u64,
     joining: usize,
     tail: Vec<(u64, Frame)>,
@@ -84,7 +83,7 @@ pub struct Joining {
     /// The room.
     pub room: Uuid,
     generation: u64,
-    /// For a client that was in the room before: the newest `seq` it may have been sent.
+    /// For a client that was in the room before: the newest `seq` that it may have been sent.
     rejoined_at: Option<u64>,
 }
 
@@ -97,13 +96,13 @@ pub enum NotLive {
     Behind,
 }
 
-/// One event on its way to a room.
+/// An event on its way to the members of a room.
 pub struct Delivery<E> {
     /// The room.
     pub room: Uuid,
     /// Its place in the room.
     pub seq: u64,
-    /// Nobody hears anything after it.
+    /// The room is gone after this event.
     pub closes_room: bool,
     /// The event.
     pub event: E,
@@ -120,7 +119,7 @@ impl<L: Listener> Hub<L> {
         self.shards[room.as_bytes()[15] as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a client as joining: from now on nothing of the room is lost to it, and nothing delivered yet.
+    /// Registers a client as joining: from now on no event of the room is lost to it, and none is delivered yet.
     pub fn begin_join(&self, room: Uuid, partition: u32, listener: &Arc<L>) -> Joining {
         let mut shard = self.shard(room);
         let generation = shard.next_generation;
@@ -143,7 +142,8 @@ impl<L: Listener> Hub<L> {
         Joining { room, generation, rejoined_at }
     }
 
-    /// Ends a join: queues what the arrival brings, then what was fanned out above `last_seq` meanwhile, and delivers from then on.
+    /// Ends a join: queues what the arrival brings, then the events above `last_seq` fanned out meanwhile, and delivers
+    /// from then on.
     ///
     /// # Errors
     /// When the join was cancelled or history must be read again; the membership is as before.
@@ -161,7 +161,8 @@ impl<L: Listener> Hub<L> {
         Ok(())
     }
 
-    /// Gives a join up; `true` when the client stays in the room, where it was before, or is closed to come back to it.
+    /// Cancels a join; `true` when the client stays in the room where it was before, or is closed in order to reconnect
+    /// to it.
     pub fn cancel_join(&self, joining: &Joining, listener: &Arc<L>) -> bool {
         let stayed = joining.rejoined_at.map(|seq| self.go_live(joining, listener, seq, &Arrival::Stayed));
         if stayed == Some(Ok(())) {
@@ -180,14 +181,15 @@ impl<L: Listener> Hub<L> {
         comes_back
     }
 
-    /// Takes a client out of a room; `false` when it was not in it. When this returns, nothing more of the room is queued for it.
+    /// Removes a client from a room; `false` when it was not in it. After this returns, no event of the room is queued
+    /// for the client.
     pub fn leave(&self, room: Uuid, listener: u64) -> bool {
         self.shard(room).remove(room, listener)
     }
 
-    /// Hands events of one partition, in order, to those who hear them; returns how many deliveries that made. An event is
-    /// encoded once, and only if somebody listens; events of one room that follow each other reach a client in one write.
-    /// Those who are to be made to write are added to `writers`.
+    /// Fans out the events of one partition, in order; returns the number of deliveries. An event is encoded once, and
+    /// only if its room has members; successive events of one room reach a client in one write. Clients whose outbox
+    /// must be flushed are added to `writers`.
     pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame, writers: &mut Vec<Arc<L>>) -> usize {
         let mut delivered = 0;
         let mut frames = Vec::with_capacity(deliveries.len());
@@ -221,7 +223,7 @@ impl<L: Listener> Hub<L> {
         delivered
     }
 
-    /// Empties every room of the partition, whose numbers count no more, and closes every client that is in one.
+    /// Empties every room of the partition, because its numbers are no longer valid, and closes the clients in them.
     pub fn resync(&self, partition: u32) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,14 +233,14 @@ impl<L: Listener> Hub<L> {
         }
     }
 
-    /// Who is in a room, or joining it.
+    /// The clients in a room or joining it.
     pub fn members(&self, room: Uuid) -> Vec<Arc<L>> {
         let shard = self.shard(room);
         let members = shard.rooms.get(&room).map(|room| room.members.values().map(|member| member.listener.clone()));
         members.into_iter().flatten().collect()
     }
 
-    /// The partitions of which somebody is in a room, or joining one.
+    /// The partitions with a client in one of their rooms or joining one.
     pub fn partitions(&self) -> std::collections::HashSet<u32> {
         let of_shard = |shard: &Mutex<Shard<L>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! What a client sends over a WebSocket, parsed and unmasked by tungstenite. It is fed from a buffer that all sockets of a thread
-//! share, so that an idle socket keeps none (measured: 0.1 to 0.3 µs for a frame of chat's size, as the other kept libraries
-//! take, which all keep some KiB for each socket; the read itself costs 5 µs).
+//! What a client sends over a WebSocket, parsed and unmasked by tungstenite. All sockets of a thread share one read
+//! buffer, so an idle socket has none (measured: 0.1 to 0.3 µs for a frame of chat's size, the same as other maintained
+//! libraries, which all keep some KiB per socket; the read itself costs 5 µs).
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -13,11 +13,11 @@ use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use super::packet::Malformed;
 
-/// Read at once from a socket.
+/// Most bytes read at once.
 const SCRATCH: usize = 64 * 1024;
-/// What the parser keeps for each socket.
+/// Bytes that the parser keeps per socket.
 const KEPT: usize = 256;
-/// A parser that had to hold a larger message is replaced: it would keep the room for ever.
+/// A parser that had to hold a larger message is replaced, because it never shrinks its buffer.
 const LARGE: usize = 4096;
 
 thread_local! {
@@ -29,7 +29,7 @@ thread_local! {
 pub enum End {
     /// The peer is gone.
     Gone,
-    /// The peer, or what it sent, is not to be listened to any more; the RFC 6455 close code tells it why.
+    /// The peer, or what it sent, is rejected; the RFC 6455 close code says why.
     Refused(u16),
 }
 
@@ -43,20 +43,20 @@ impl From<io::Error> for End {
 pub struct Inbound {
     codec: WebSocketContext,
     max_packet: usize,
-    /// Bytes fed beyond those of the messages that came out: 0 only between two messages.
+    /// Bytes of an unfinished message: 0 only between two messages.
     beyond: usize,
     largest: usize,
 }
 
 impl Inbound {
-    /// A parser that begins with what was read ahead of the upgrade.
+    /// A parser that begins with the bytes read ahead of the upgrade.
     pub fn new(ahead: Bytes, max_packet: usize) -> Self {
         let beyond = ahead.len();
         let codec = WebSocketContext::from_partially_read(alone(ahead), Role::Server, Some(config(max_packet)));
         Self { codec, max_packet, beyond, largest: 0 }
     }
 
-    /// Takes messages of up to so many bytes from now on.
+    /// Accepts messages of up to `max_packet` bytes from now on.
     pub fn allow(&mut self, max_packet: usize) {
         self.max_packet = max_packet;
         self.codec.set_config(|settings| *settings = config(max_packet));
@@ -82,7 +82,7 @@ impl Inbound {
         })
     }
 
-    /// Takes bytes as if they had been read.
+    /// Parses bytes as if they had been read from the socket.
     pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Message) -> Result<(), Malformed>) -> Result<(), End> {
         self.beyond += input.len();
         let mut feed = Feed { input, output: control };
@@ -113,7 +113,7 @@ impl Inbound {
     }
 }
 
-/// Discards what has arrived; `false` when nothing more comes.
+/// Discards what has arrived; `false` at the end of the stream.
 pub fn discard(stream: &TcpStream) -> bool {
     match BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
         Ok(length) => length > 0,
@@ -121,7 +121,7 @@ pub fn discard(stream: &TcpStream) -> bool {
     }
 }
 
-/// What was read ahead, without the HTTP connection's buffer of 8 KiB in which it stands and which would be kept with it.
+/// Copies the bytes read ahead, so that the HTTP connection's 8 KiB buffer around them can be freed.
 fn alone(ahead: Bytes) -> Vec<u8> {
     ahead.to_vec()
 }
@@ -130,8 +130,8 @@ fn config(max_packet: usize) -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(KEPT).max_message_size(Some(max_packet)).max_frame_size(Some(max_packet))
 }
 
-/// The bytes of a message in one masked frame with the shortest header. One in several frames, or with a longer header, has
-/// more; then the parser is taken to be within a message, which costs memory and nothing else.
+/// The length of a message in one masked frame with the shortest header. A message in several frames or with a longer
+/// header is longer; the parser then seems to be within a message, which only costs memory.
 fn frame_length(payload: usize) -> usize {
     let header = match payload {
         0..126 => 2,
@@ -141,7 +141,7 @@ fn frame_length(payload: usize) -> usize {
     header + 4 + payload
 }
 
-/// What has been read, as the parser's stream.
+/// Feeds read bytes to the parser as a stream.
 struct Feed<'a> {
     input: &'a [u8],
     output: &'a mut Vec<u8>,

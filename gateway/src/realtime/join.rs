@@ -1,5 +1,5 @@
-//! Joining a room without losing or repeating anything: the client is registered first, then the partition is followed, then
-//! the right to read is asked, then history is read; what was fanned out meanwhile follows the answer.
+//! Joins a room without losing or repeating events: the client is registered first, then the partition is followed,
+//! then the right to read is checked, then history is read; events fanned out meanwhile follow the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +75,8 @@ struct Answer<'a> {
 /// Joins the client to a room and answers it.
 ///
 /// # Errors
-/// `not_found` for a room that the client may not know of; when a service does not answer, or the log cannot be followed from where
-/// it was, the client stays where it was.
+/// `not_found` for a room whose existence is hidden from the client. When a service does not answer, or the log cannot
+/// be followed from where the client was, the client stays where it was.
 pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline: Instant) -> Result<()> {
     let edge = &session.edge;
     let prepared = timeout_at(deadline, async { (session.socket.join_turn(session).await, edge.follower.partition_of(join.room).await) });
@@ -86,7 +86,7 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline
     let live = Box::pin(go_live(session, ack, &join, &joining, partition));
     let joined = timeout_at(deadline, live).await.unwrap_or_else(|_| Err(Error::timeout()));
     if let Err(error) = &joined {
-        // Who was in the room stays in it, or comes back to it, unless it may not be there.
+        // A client that was in the room stays in it or reconnects to it, unless it lost the right to be there.
         let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
         if !(may_stay && (edge.hub.cancel_join(&joining, session) || session.is_returning())) {
             edge.hub.leave(join.room, session.id());
@@ -99,7 +99,7 @@ pub async fn join(session: &Arc<Session>, ack: Option<u64>, join: Join, deadline
 /// Registers the client as joining.
 ///
 /// # Errors
-/// When it is in too many rooms, or has gone.
+/// When the client is in too many rooms or has disconnected.
 pub(super) fn begin(session: &Arc<Session>, room: Uuid, partition: u32) -> Result<Joining> {
     let edge = &session.edge;
     if !session.socket.remember_room(room, edge.config.max_rooms_per_socket) {
@@ -107,7 +107,7 @@ pub(super) fn begin(session: &Arc<Session>, room: Uuid, partition: u32) -> Resul
     }
     let joining = edge.hub.begin_join(room, partition, session);
     if !session.socket.is_in(room) {
-        // It went between the two.
+        // The client disconnected between the two.
         edge.hub.leave(room, session.id());
         return Err(Error::not_found("socket"));
     }
@@ -127,7 +127,7 @@ async fn go_live(session: &Arc<Session>, ack: Option<u64>, join: &Join, joining:
         match edge.hub.go_live(joining, session, page.last_seq(), &arrival) {
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
-            // The room is as it was; what is known of it here is not.
+            // The room itself is unchanged; this gateway's knowledge of it is stale.
             Err(NotLive::Cancelled) if session.is_returning() => return Err(Error::unavailable("the room's history")),
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
         }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_answer_says() {
+    fn an_answer_reports_its_extent() {
         let room = Room::default();
         let say = |rest: &str, page: &Page| {
             let answer = answer(&parse(rest).unwrap(), &room, page);
@@ -214,14 +214,14 @@ mod tests {
         assert_eq!(say(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
         assert_eq!(say(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
         assert_eq!(say(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
-        // Escapes make the encoded form larger than what the log holds.
+        // Escapes make the encoded form larger than the form in the log.
         let (count, complete, _) = say(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
         assert_eq!((count, complete), (2, false));
         assert_eq!(say(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
     }
 
     #[tokio::test]
-    async fn who_is_to_come_back_is_not_told_that_the_room_is_gone() {
+    async fn a_client_that_must_reconnect_gets_no_room_gone_error() {
         let world = World::new(bus()).await;
         let mut client = world.client();
         client.emit(&connect(serde_json::json!({ "recovery": true })));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_removed_meanwhile_is_told_of_no_room() {
+    async fn a_client_removed_meanwhile_gets_not_found() {
         let world = World::new(bus()).await;
         let client = world.member().await;
         let (hub, id) = (world.edge.hub.clone(), client.session.id());

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a position that the database has told of may not be reached.
+/// How long a partition may take to reach a head that the database reported.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How far behind a partition is, as seen at every poll of the heads.
+/// How far behind a partition is, measured at every poll of the heads.
 #[derive(Debug, Default)]
 pub struct Lag {
-    /// A position that was not reached when it was told of, and when that was.
+    /// A head that was not reached yet when it was reported, and when that was.
     behind: Option<(u64, Instant)>,
 }
 
 impl Lag {
-    /// Takes note of a head; `false` when an earlier one has not been reached for too long.
+    /// Records a head; `false` when an earlier one has not been reached for too long.
     pub fn see(&mut self, reached: u64, head: u64, now: Instant) -> bool {
-        // A head that was taken back will never be reached.
+        // A head that was rolled back will never be reached.
         self.behind = self.behind.filter(|(target, _)| (reached + 1..=head).contains(target));
         if head > reached {
             self.behind.get_or_insert((head, now));
@@ -31,12 +31,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn behind_is_who_does_not_reach_what_was_told_long_ago() {
+    fn a_partition_is_behind_when_it_does_not_reach_an_old_head() {
         let (mut lag, begin) = (Lag::default(), Instant::now());
         let mut see = |reached, head, second| lag.see(reached, head, begin + Duration::from_secs(second));
         assert!(see(7, 7, 0) && see(7, 9, 1) && see(8, 20, 6));
-        assert!(!see(8, 20, 7), "nine was told of six seconds ago");
-        // It moves on, if always a little behind.
+        assert!(!see(8, 20, 7), "position 9 was reported six seconds ago");
+        // The partition moves on, although it is always a little behind.
         assert!(see(10, 30, 8) && see(20, 40, 13) && see(30, 50, 14) && see(40, 60, 18));
         assert!(!see(40, 60, 24));
         // The log was restored to an older state.

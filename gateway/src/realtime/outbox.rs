@@ -1,5 +1,5 @@
-//! What waits to be sent to one client, bounded in bytes. Any task puts frames in; whoever flushes takes everything that is
-//! queued and writes it at once: after a fan-out a task that does so for many clients in a row, otherwise the client's own.
+//! What waits to be sent to one client, bounded in bytes. Any task can queue frames; a flush writes everything queued
+//! at once. After a fan-out one task flushes many clients in a row, otherwise the client's own task does it.
 
 mod flush;
 mod queue;
@@ -18,16 +18,16 @@ use queue::{Queue, Writer};
 pub use flush::Flushed;
 pub use shared::{Sends, Share, Shared};
 
-/// Most bytes that may wait for one client beside answers. One frame always fits an empty outbox.
+/// Most bytes that may wait for one client besides answers. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
 /// Most bytes of answers that may wait for one client.
 pub const MAX_ANSWERS: usize = 2 * 1024 * 1024;
-/// Most bytes that the gateway holds for a client that has not connected: what waits for it and what it has sent.
+/// Most bytes that the gateway holds for a client that has not connected, in both directions.
 pub const MAX_UNKNOWN: usize = 16 * 1024;
-/// Below this more answers are prepared for the client.
+/// Below this many waiting bytes, more answers are prepared for the client.
 const ROOMY: usize = 256 * 1024;
 
-/// How a client's transport is to be closed.
+/// How a client's transport must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Close {
     /// After everything queued has been sent.
@@ -41,53 +41,53 @@ pub struct Outbox {
     // A std lock: held for a few pushes, never across an await.
     queue: Mutex<Queue>,
     task: AtomicWaker,
-    /// There is room, the transport is to be closed, or a GET has ended.
+    /// There is room, the transport must be closed, or a GET has ended.
     changed: Notify,
     shared: Arc<Shared>,
 }
 
 impl Outbox {
-    /// An empty outbox among others.
+    /// An empty outbox; `shared` is common to all outboxes.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { queue: Mutex::default(), task: AtomicWaker::new(), changed: Notify::new(), shared }
     }
 
-    /// That of a client which has not connected yet.
+    /// The outbox of a client that has not connected yet.
     pub fn of_unknown(shared: Arc<Shared>) -> Self {
         let outbox = Self::new(shared);
         outbox.queue().is_unknown = true;
         outbox
     }
 
-    /// Counts what is held for the client in this share from now on.
+    /// Counts what is held for the client in `share` from now on.
     pub fn count_in(&self, share: Arc<Share>) {
         self.queue().count_in(share, &self.shared);
     }
 
-    /// The client has connected: the bounds of users hold from now on.
+    /// The client has connected: the bounds for users apply from now on.
     pub fn is_known(&self) {
         self.queue().is_unknown = false;
     }
 
-    /// In which share what is held for the client is counted.
+    /// The share in which what is held for the client is counted.
     pub fn share(&self) -> Arc<Share> {
         self.queue().share.clone()
     }
 
-    /// How many bytes more a client that has not connected may make the gateway hold; `None` once it has.
+    /// How many more bytes a client that has not connected may make the gateway hold; `None` once it has connected.
     pub fn left_to_unknown(&self) -> Option<usize> {
         let queue = self.queue();
         queue.is_unknown.then(|| MAX_UNKNOWN.saturating_sub(queue.total()))
     }
 
-    /// Counts bytes that the client has sent and that are held until they are [`release`](Self::release)d.
+    /// Counts bytes that the client has sent until they are [`release`](Self::release)d.
     pub fn hold(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.held += bytes;
         queue.count(&self.shared);
     }
 
-    /// Counts them no longer.
+    /// Stops counting bytes that the client has sent.
     pub fn release(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.held -= bytes;
@@ -103,8 +103,8 @@ impl Outbox {
         self.push_all(std::slice::from_ref(&frame));
     }
 
-    /// Queues frames for one write. A client that leaves too much unread is closed: it comes back and asks for what it
-    /// missed, whereas a frame left out would never be noticed.
+    /// Queues frames for one write. A client that leaves too much unread is closed: it reconnects and asks for what it
+    /// missed, whereas it would never notice a missing frame.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue();
         if queue.admit(frames.iter().cloned(), &self.shared) {
@@ -112,8 +112,8 @@ impl Outbox {
         }
     }
 
-    /// The same, but the caller promises to [`flush`](Self::flush) soon when it is answered `true`, so that the client's
-    /// task can sleep on.
+    /// Queues frames; when this returns `true`, the caller must [`flush`](Self::flush) soon. That saves waking the
+    /// client's task.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
         let mut queue = self.queue();
         if !queue.admit(frames.iter().cloned(), &self.shared) {
@@ -128,8 +128,8 @@ impl Outbox {
         promised
     }
 
-    /// Queues what answers the client's own requests. It has a bound of its own: few requests of a client are under way at once,
-    /// and none is begun before [`roomy`](Self::roomy), so that only a client that does not read exceeds it.
+    /// Queues the answer to a request of the client. Answers have a bound of their own: few requests of a client are in
+    /// progress at once, and none begins before [`roomy`](Self::roomy), so only a client that does not read exceeds it.
     pub fn answer(&self, frames: &[Frame]) {
         if frames.is_empty() {
             return;
@@ -140,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the last words to a client in place of everything that waits, and has the transport closed after them.
+    /// Replaces everything that waits with these last frames, and has the transport closed after them.
     pub fn end(&self, last: &[Frame]) {
         let mut queue = self.queue();
         if queue.close.is_none() {
@@ -152,33 +152,33 @@ impl Outbox {
         self.wake(queue);
     }
 
-    /// Has the transport closed; the stricter of two demands holds.
+    /// Requests that the transport is closed; of two requests the stricter one holds.
     pub fn close(&self, close: Close) {
         let mut queue = self.queue();
         queue.close = queue.close.max(Some(close));
         self.wake(queue);
     }
 
-    /// Everything that is held for the client, in bytes.
+    /// Bytes held for the client.
     pub fn bytes(&self) -> usize {
         self.queue().total()
     }
 
-    /// Counts what was taken and is kept elsewhere, in bytes, in place of what was kept before.
+    /// Replaces the number of bytes that were taken but are kept for a repeat.
     pub fn keep(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.kept = bytes;
         queue.count(&self.shared);
     }
 
-    /// Drops what waits and has the transport closed; the reason is counted.
+    /// Drops what waits and requests that the transport is closed; counts the reason.
     pub fn give_up(&self, reason: &'static str) {
         let mut queue = self.queue();
         queue.overflow(reason, &self.shared);
         self.wake(queue);
     }
 
-    /// The client has gone: has the transport closed, and counts nothing any more.
+    /// The client has disconnected: requests that the transport is closed, and counts nothing any more.
     pub fn finish(&self) {
         let mut queue = self.queue();
         queue.is_over = true;
@@ -192,12 +192,12 @@ impl Outbox {
         self.changed.notify_waiters();
     }
 
-    /// Completes after the next change that anyone may wait for: there is room, the transport is to be closed, or a GET has ended.
+    /// Completes after the next change: there is room, the transport must be closed, or a GET has ended.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Completes when the transport is to be closed at once.
+    /// Completes when the transport must be closed at once.
     pub async fn closed(&self) {
         loop {
             let changed = self.changed.notified();
@@ -208,15 +208,15 @@ impl Outbox {
         }
     }
 
-    /// Has the client's task look around, although nothing was queued.
+    /// Wakes the client's task although nothing was queued.
     pub fn nudge(&self) {
         self.wake_task(self.queue());
     }
 
-    /// Has what was queued written, or the transport closed.
+    /// Makes sure that queued frames are written or the transport is closed.
     fn wake(&self, queue: MutexGuard<'_, Queue>) {
         if queue.close.is_some() {
-            // Nobody is to wait for room that will never come.
+            // No task may wait for room that will never come.
             self.changed.notify_waiters();
         }
         if queue.writer == Writer::Nobody || queue.close.is_some() {
@@ -225,7 +225,7 @@ impl Outbox {
     }
 
     fn wake_task(&self, mut queue: MutexGuard<'_, Queue>) {
-        // Once is enough until the task has looked.
+        // Waking the task once is enough until it has looked.
         let first = !std::mem::replace(&mut queue.woken, true);
         drop(queue);
         if first {
@@ -233,12 +233,12 @@ impl Outbox {
         }
     }
 
-    /// Whether the transport is to be closed.
+    /// How the transport must be closed, if it must.
     pub fn closing(&self) -> Option<Close> {
         self.queue().close
     }
 
-    /// Completes when little waits for the client, or its transport is to be closed.
+    /// Completes when little waits for the client, or its transport must be closed.
     pub async fn roomy(&self) {
         loop {
             let changed = self.changed.notified();
@@ -249,8 +249,8 @@ impl Outbox {
         }
     }
 
-    /// Completes when the client's user holds no more than its share, or little is held in all outboxes together. `what` waits is
-    /// counted.
+    /// Completes when the client's user holds no more than its share, or little is held in all outboxes together. The
+    /// wait is counted under `what`.
     pub async fn within_share(&self, what: &'static str) {
         if !self.shared.is_roomy() {
             let share = self.share();
@@ -258,7 +258,7 @@ impl Outbox {
         }
     }
 
-    /// Whether [`roomy`](Self::roomy) would not wait.
+    /// Whether [`roomy`](Self::roomy) completes at once.
     pub fn is_roomy(&self) -> bool {
         let queue = self.queue();
         queue.cost.all <= ROOMY || queue.close.is_some()
@@ -269,14 +269,14 @@ impl Outbox {
         self.queue().frames.is_empty()
     }
 
-    /// Notes that the client's task looks around now; whether the transport is to be closed.
+    /// Records that the client's task looks around now; returns how the transport must be closed, if it must.
     pub fn look(&self) -> Option<Close> {
         let mut queue = self.queue();
         queue.woken = false;
         queue.close
     }
 
-    /// Gives back what a burst needed.
+    /// Frees the memory of a burst.
     pub fn shrink(&self) {
         self.queue().frames.shrink_to(4);
     }
@@ -288,7 +288,7 @@ impl Outbox {
         let mut taken = Vec::new();
         let mut total = 0;
         if self.shared.is_paused() {
-            // When it is over, everybody is told.
+            // The end of the session wakes every waiter.
             queue.woken = false;
             return taken;
         }
@@ -307,12 +307,12 @@ impl Outbox {
         taken
     }
 
-    /// Whether anything was taken since this was last asked.
+    /// Whether frames were taken since the last call.
     pub fn was_taken(&self) -> bool {
         std::mem::take(&mut self.queue().was_taken)
     }
 
-    /// Ready when the client's task has to look around since it last did.
+    /// Ready when the client's task must look around.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.task.register(context.waker());
         match self.queue().woken {

@@ -1,4 +1,4 @@
-//! Socket.IO packets (protocol 5) inside Engine.IO messages (protocol 4), text side.
+//! Socket.IO packets (protocol 5) inside Engine.IO messages (protocol 4), text part.
 //! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
 
 use std::borrow::Cow;
@@ -13,33 +13,33 @@ use serde_json::value::RawValue;
 /// Most binary attachments of one packet.
 const MAX_ATTACHMENTS: usize = 10;
 
-/// A packet that no conforming client sends. Its socket is closed.
+/// A packet that no conforming client sends. The socket is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// What a packet is for.
+/// The type of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Enter a namespace.
     Connect,
-    /// Leave it.
+    /// Leave a namespace.
     Disconnect,
     /// An event, perhaps with binary attachments that follow.
     Event,
-    /// The answer to an event of ours.
+    /// An acknowledgement of a server event.
     Ack,
 }
 
-/// A packet as it stands in its text.
+/// A parsed packet that borrows from its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// What for.
     pub kind: Kind,
     /// How many binary frames follow.
     pub attachments: usize,
-    /// `/` unless it says so.
+    /// `/` unless the packet names another.
     pub namespace: &'a str,
-    /// The number under which the sender wants its acknowledgement.
+    /// The id under which the sender expects the acknowledgement.
     pub id: Option<u64>,
     /// JSON, or empty.
     pub data: &'a str,
@@ -49,7 +49,7 @@ impl<'a> Packet<'a> {
     /// Reads the text of a Socket.IO packet.
     ///
     /// # Errors
-    /// When it is none that a client may send.
+    /// When clients may not send such a packet.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let (kind, binary) = match text.as_bytes().first() {
             Some(b'0') => (Kind::Connect, false),
@@ -91,7 +91,7 @@ fn split_digits(text: &str) -> (&str, &str) {
 pub struct EventData<'a> {
     /// The event's name.
     pub name: Cow<'a, str>,
-    /// The first argument as it stands in the text.
+    /// The first argument as JSON text.
     pub argument: Option<&'a RawValue>,
 }
 
@@ -99,7 +99,7 @@ impl<'a> EventData<'a> {
     /// Reads the JSON array of an event.
     ///
     /// # Errors
-    /// When it is no array that begins with a string.
+    /// When the text is not an array that begins with a string.
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
         serde_json::from_str(data).map_err(|_| Malformed("event data"))
     }
@@ -129,16 +129,16 @@ impl<'de> Deserialize<'de> for EventData<'de> {
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What a frame takes beside its bytes: its place in a queue, its share of an allocation.
+/// What a frame costs besides its bytes: its place in a queue, its share of an allocation.
 const FRAME_OVERHEAD: usize = 128;
-/// Most bytes that a thread keeps to encode into.
+/// Most bytes of encoding buffer that a thread keeps.
 const MAX_SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An Engine.IO packet on its way to clients: encoded once, shared by all who get it.
+/// An Engine.IO packet on its way to clients: encoded once, shared by all its receivers.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// A whole WebSocket text frame (RFC 6455 section 5.2; servers do not mask).
@@ -148,7 +148,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame around an Engine.IO packet that `write` appends to the buffer it is given.
+    /// The frame around an Engine.IO packet that `write` appends to the given buffer.
     fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         const ROOM: usize = 10;
         SCRATCH.with_borrow_mut(|buffer| {
@@ -174,7 +174,7 @@ impl Frame {
                     buffer[start + 2..ROOM].copy_from_slice(&(length as u64).to_be_bytes());
                 }
             }
-            // Exactly as long as it must be: it may wait in many outboxes.
+            // Allocated exactly: the frame may wait in many outboxes.
             let bytes = Bytes::copy_from_slice(&buffer[start..]);
             buffer.shrink_to(MAX_SCRATCH);
             Self { bytes, header: header as u8, answer: false }
@@ -199,7 +199,7 @@ impl Frame {
         })
     }
 
-    /// The answer to CONNECT; with a `pid` for a client that can be brought back.
+    /// The answer to CONNECT; with a `pid` for a client that can be recovered.
     pub fn connected(sid: &str, pid: Option<&str>) -> Self {
         #[derive(Serialize)]
         struct Connected<'a> {
@@ -247,7 +247,7 @@ impl Frame {
         })
     }
 
-    /// The event again with one more argument, a text that needs no escapes in JSON.
+    /// The event with one more argument, a text that needs no escapes in JSON.
     pub fn with_last_argument(&self, text: &str) -> Self {
         let event = self.packet();
         Self::build(|buffer| {
@@ -258,8 +258,8 @@ impl Frame {
         })
     }
 
-    /// Several frames as one piece, for WebSockets alone: whoever gets them all then shares one allocation and one place in a
-    /// queue.
+    /// Several frames as one piece, for WebSockets only: receivers of all of them then share one allocation and use one
+    /// place in a queue.
     pub fn join(frames: &[Self]) -> Self {
         match frames {
             [frame] => frame.clone(),
@@ -267,12 +267,12 @@ impl Frame {
         }
     }
 
-    /// The same, noted as something that the client has asked for.
+    /// The frame, marked as an answer to a request of the client.
     pub fn as_answer(&self) -> Self {
         Self { answer: true, ..self.clone() }
     }
 
-    /// Whether the client has asked for it.
+    /// Whether it answers a request of the client.
     pub fn is_answer(&self) -> bool {
         self.answer
     }
@@ -282,7 +282,7 @@ impl Frame {
         &self.bytes
     }
 
-    /// What it takes in memory while it waits, in bytes.
+    /// The memory that it occupies while it waits, in bytes.
     pub fn cost(&self) -> usize {
         self.bytes.len() + FRAME_OVERHEAD
     }
@@ -294,7 +294,7 @@ impl Frame {
 }
 
 fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
-    // Our own types serialise, and a Vec takes everything.
+    // Our own types always serialise, and writing to a Vec cannot fail.
     let written = serde_json::to_writer(buffer, value);
     debug_assert!(written.is_ok());
 }
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn packet(kind: Kind, attachments: usize, namespace: &str, id: Option<u64>, data: &str) -> Packet<'static> {
-        // Lifetimes of literals only.
+        // These hold literals only.
         Packet {
             kind,
             attachments,

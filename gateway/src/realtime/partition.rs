@@ -23,26 +23,26 @@ use crate::metrics::METRICS;
 
 /// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
 const REORDER: Duration = Duration::from_millis(20);
-/// Most hints and bytes that wait so.
+/// Most hints, and most bytes, parked beyond a hole.
 const MAX_PARKED: usize = 64;
 const MAX_PARKED_BYTES: usize = 256 * 1024;
-/// A larger hole is not replayed: the clients concerned come back and ask for what they missed.
+/// A larger hole is not replayed: the clients concerned reconnect and ask for what they missed.
 const MAX_HOLE: u64 = 10_000;
-/// Of the log read at once. Encoded with everything beside the content it takes up to six times as much, which still fits an
-/// outbox that has room.
+/// Most bytes of the log read at once. Encoded with everything besides the content they grow up to sixfold, which still
+/// fits an outbox that has room.
 const PAGE_BYTES: u32 = 128 * 1024;
-/// How long the next page waits for clients that have not taken what they were sent of the last.
+/// How long the next page waits for clients that have not taken most of the last one.
 const PACE: Duration = Duration::from_secs(1);
 /// Clients whose outboxes one task flushes in a row: enough to be cheap, few enough to share the work among threads.
 const FLUSHED: usize = 32;
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What a partition's task is told.
+/// Input of a partition's task.
 pub enum Input {
     /// A hint as it came over the bus.
     Hint(Bytes),
-    /// The head as the database has it.
+    /// The head that the database reported.
     Head {
         /// The log's epoch.
         epoch: String,
@@ -57,21 +57,22 @@ pub struct PartitionTask {
     partition: u32,
     inputs: mpsc::Receiver<Input>,
     epoch: String,
-    /// Everything up to here has been handed to the hub.
+    /// All events up to here have been handed to the hub.
     position: u64,
     /// Hints beyond a hole, by first position.
     parked: BTreeMap<u64, Vec<Event>>,
     parked_bytes: usize,
-    /// `position`, for whoever watches.
+    /// `position`, for observers outside the task.
     reached: Arc<AtomicU64>,
-    /// The newest position known to exist beyond `position`, and when to read the log if it has not come by then.
+    /// The newest position known to exist beyond `position`, and when to read the log if the hints have not arrived by
+    /// then.
     hole: Option<(u64, Instant)>,
-    /// The position at which a head was last seen that is below it.
+    /// The position at which a lower head was last reported.
     low: Option<u64>,
 }
 
 impl PartitionTask {
-    /// A task that has not begun.
+    /// A task that does not run yet.
     pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
         Self {
             follower,
@@ -87,9 +88,9 @@ impl PartitionTask {
         }
     }
 
-    /// Follows until the inputs end; says through `ready` when the position is fixed.
+    /// Follows until the inputs end; signals `ready` when the position is fixed.
     pub async fn run(mut self, ready: watch::Sender<bool>) {
-        // Without the bus the heads are enough.
+        // Polling the heads is enough without the bus.
         let _ = timeout(SUBSCRIBE, self.follower.subscriptions.subscribe(channel::log(self.partition))).await;
         loop {
             if let Some((epoch, position)) = self.follower.head(self.partition).await {
@@ -122,7 +123,7 @@ impl PartitionTask {
             _ => return bus::dropped("malformed", 1),
         };
         if hint.epoch != self.epoch {
-            // The heads tell which epoch holds.
+            // The heads say which epoch is valid.
             return self.follower.ask_soon();
         }
         let last = hint.first_position + hint.events.len() as u64 - 1;
@@ -170,12 +171,12 @@ impl PartitionTask {
         if epoch > self.epoch {
             self.skip_to(epoch, position);
         } else if epoch < self.epoch {
-            // A replica that has not noticed yet.
+            // A replica that has not noticed the new epoch yet.
         } else if position > self.position {
-            // Its hint may just be on its way.
+            // Its hint may still be on the way.
             self.note_hole(position);
         } else if position < self.position {
-            // An answer may be a little old. If the next one is below the same place, the log itself is asked.
+            // An answer may be slightly stale. If the next one is below the same position, the log itself is read.
             match low {
                 Some(at) if position < at => self.hole = Some((self.position, Instant::now())),
                 _ => self.low = Some(self.position),
@@ -183,7 +184,7 @@ impl PartitionTask {
         }
     }
 
-    /// Goes on at another place of the log: whoever is in one of the rooms comes back and reads what it missed.
+    /// Continues at another position of the log: clients in the partition's rooms reconnect and read what they missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
         tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
         METRICS.resyncs.increment(1);
@@ -204,7 +205,7 @@ impl PartitionTask {
         self.hole = None;
     }
 
-    /// Gives up a hole that is too large to be replayed, if the database says so, too: a hint may say anything.
+    /// Skips a hole that is too large to be replayed, if the database confirms it: hints are not trusted.
     async fn give_up(&mut self, target: u64) {
         match self.follower.head(self.partition).await {
             Some((epoch, position)) if epoch == self.epoch && position.saturating_sub(self.position) <= MAX_HOLE => {
@@ -216,7 +217,7 @@ impl PartitionTask {
         }
     }
 
-    /// Reads what is missing from the log.
+    /// Reads the missing events from the log.
     async fn repair(&mut self) {
         let Some((target, _)) = self.hole else { return };
         self.follower.note_miss();
@@ -243,7 +244,7 @@ impl PartitionTask {
         METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
-                // Only who reads on has anybody to wait for.
+                // Waiting for clients only matters when another page follows.
                 let keeping_up = if last < target { self.keeping_up(&page.events) } else { Vec::new() };
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
@@ -252,18 +253,18 @@ impl PartitionTask {
                     pace(&keeping_up).await;
                 }
             }
-            // What the log does not hold never was: a forged or mistaken hint.
+            // Positions that the log does not hold never existed: the hint was forged or mistaken.
             None => self.forget_hole(),
         }
         if self.hole.is_some() || !self.follower.is_bus_up() {
             return;
         }
-        // A channel that missed something may be deaf.
+        // A channel that missed a hint may have lost its subscription.
         let (subscriptions, name) = (self.follower.subscriptions.clone(), channel::log(self.partition));
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
-    /// Who hears these events, and has taken most of what was sent before.
+    /// The clients that receive these events and have taken most of what was sent before.
     fn keeping_up(&self, events: &[Event]) -> Vec<Arc<Session>> {
         let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
         let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room));
@@ -281,7 +282,7 @@ impl PartitionTask {
                 Some(Delivery { room: event.room_id.parse().ok()?, seq: event.seq, closes_room: event.event == "roomDeleted", event })
             })
             .collect::<Vec<_>>();
-        // Order is promised within a room; side by side its events share locks and writes. (The sort is stable.)
+        // Order is promised within a room; grouped by room, events share locks and writes. (The sort is stable.)
         deliveries.sort_by_key(|delivery| delivery.room);
         let mut writers = Vec::new();
         let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
@@ -294,8 +295,8 @@ impl PartitionTask {
     }
 }
 
-/// Waits until clients have taken most of what waits for them. Who does not for long is not waited for the next time, and closed
-/// once its outbox is full: others of the partition must not wait for it again and again.
+/// Waits until the clients have taken most of what waits for them. A client that does not in time is not waited for
+/// again, and is closed once its outbox is full: the partition's other clients must not wait for it repeatedly.
 async fn pace(clients: &[Arc<Session>]) {
     let taken = async {
         for session in clients {
@@ -305,21 +306,21 @@ async fn pace(clients: &[Arc<Session>]) {
     let _ = timeout(PACE, taken).await;
 }
 
-/// Whether a hint can be what it says. Its author may be anybody who reaches the bus while there is no cluster key.
+/// Whether a hint is plausible. Without a cluster key, anything that reaches the bus can publish hints.
 fn is_sound(hint: &Hint, partition: u32) -> bool {
-    // What the database holds is no number above this.
+    // The database holds no larger number.
     let bounded = (1..i64::MAX as u64).contains(&hint.first_position);
     let mut positions = (hint.first_position..).zip(&hint.events);
     let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0;
     bounded && hint.partition == partition && !hint.events.is_empty() && positions.all(sound)
 }
 
-/// An event of the log as clients are sent it.
+/// The frame in which clients receive an event of the log.
 fn encode(event: &Event) -> Frame {
     Frame::event(name(event), &MessageJson::from(event))
 }
 
-/// What clients know an event of the log by.
+/// The event's name in the client protocol.
 pub(super) fn name(event: &Event) -> &str {
     match event.kind() {
         Kind::System => &event.event,

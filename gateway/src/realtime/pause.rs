@@ -1,5 +1,5 @@
-//! After a pause: a gateway that stood still (SIGSTOP, a frozen machine) does not know who has logged out since. It writes
-//! nothing before it does.
+//! After a pause (SIGSTOP, a frozen machine) a gateway does not know which sessions have logged out since. It writes
+//! nothing until it has read that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::Realtime;
 use crate::metrics::METRICS;
 use crate::pulse::now;
 
-/// How often it is looked whether the clock goes.
+/// How often the clock is read.
 const BEAT: Duration = Duration::from_millis(250);
-/// Pause before it is asked again what was missed.
+/// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Watches the clock.
@@ -24,7 +24,7 @@ pub async fn watch(realtime: Arc<Realtime>) {
             while !realtime.catch_up().await {
                 sleep(RETRY).await;
             }
-            // Those who wanted to write meanwhile.
+            // Wakes the clients' tasks that wanted to write meanwhile.
             realtime.registry.all().iter().for_each(|session| session.outbox.nudge());
         }
         sleep(BEAT).await;
@@ -32,8 +32,8 @@ pub async fn watch(realtime: Arc<Realtime>) {
 }
 
 impl Realtime {
-    /// Reads revocations and heads, ends the sessions of those who have logged out, and has outboxes written again. `false` when
-    /// somebody did not answer, or the process stood still again meanwhile.
+    /// Reads revocations and heads, ends the sessions that have logged out, and allows writing again. `false` when a
+    /// service did not answer, or the process stood still again meanwhile.
     async fn catch_up(&self) -> bool {
         let begin = now();
         let (revocations, heads) = tokio::join!(self.revocations.catch_up(), self.follower.catch_up());
@@ -41,7 +41,7 @@ impl Realtime {
             return false;
         }
         for session in self.registry.all() {
-            // They are told of, too, but perhaps later than the others are written.
+            // Subscribers learn of these revocations as well, but perhaps after the other sessions are written to.
             if session.socket.identity().is_some_and(|identity| self.revocations.is_revoked(identity.session_id)) {
                 session.end("logged_out");
             }

@@ -31,31 +31,31 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
-/// How long a payload of the client may take to arrive.
+/// How long a client's payload may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
-/// How soon a session for which nothing waits is looked at again while it has no GET.
+/// How often a session without a GET is checked while nothing waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(2500);
-/// Nothing to say.
+/// Answers a GET for which there is nothing.
 const NOOP: Bytes = Bytes::from_static(b"6");
-/// The session is over.
+/// Answers the GET that ends a session.
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
 /// Opens a session and answers its first packet.
 ///
 /// # Errors
-/// When this gateway leaves.
+/// When this gateway is draining.
 pub async fn open(edge: &Arc<Realtime>, address: ClientAddress, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
     let session = Session::open(edge, Transport::Polling { reading: false }, address, bearer).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(session.clone()));
     Ok(text(next_payload(&session).await))
 }
 
-/// A GET: answers what is queued, as soon as there is something. One that repeats the last, whose answer was lost on its way, gets
+/// A GET: returns the queued packets as soon as there are any. A repeat of the last GET, whose answer was lost, gets
 /// the same bytes: see [`last`].
 ///
 /// # Errors
-/// When another GET is waiting already, which ends the session; when it does not poll any more; or when what the client missed
-/// cannot be told from what it has.
+/// When another GET is already waiting, which ends the session; when the session is not polling any more; or when a
+/// lost answer cannot be distinguished from one that arrived.
 pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Response, Refusal> {
     let mut came_meanwhile = false;
     let turn = loop {
@@ -65,7 +65,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Re
             let fate = if came_meanwhile { Fate::Lost } else { last_way.fate(&session.edge, session.sid()).await };
             match fate {
                 Fate::Lost if is_clock && !came_meanwhile => {
-                    tracing::debug!("a poll's answer was lost, and its repeat cannot be told from the next poll");
+                    tracing::debug!("a poll's answer was lost, and its repeat cannot be distinguished from the next poll");
                     session.finish();
                     return Err(Refusal::UnknownSession);
                 }
@@ -77,7 +77,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Re
         }
         match Turn::take(&session, t) {
             Ok(turn) => break turn,
-            // That the first try is lost may not be known yet.
+            // The loss of the first GET may not have been noticed yet.
             Err(Transport::Polling { .. } | Transport::Probing { .. }) if session.last_poll.is(t) => {
                 came_meanwhile = true;
                 over.await;
@@ -98,7 +98,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Re
 
 async fn next_payload(session: &Session) -> Bytes {
     loop {
-        // What is asked after this, of the session or of the outbox, wakes the wait below.
+        // Changes of the session or the outbox after this point wake the wait below.
         let payload = queued(session);
         let probing = matches!(*session.transport(), Transport::Probing { .. });
         let closing = session.outbox.closing();
@@ -116,21 +116,21 @@ async fn next_payload(session: &Session) -> Bytes {
         if !probing {
             queued.await;
         } else if timeout(PROBE_HOLD, queued).await.is_err() {
-            // The client waits for this GET to end before it changes over.
+            // The client waits for this GET to end before it upgrades.
             return NOOP;
         }
     }
 }
 
-/// Largest payload of a POST: a packet's attachments come as base64.
+/// Largest payload of a POST: attachments arrive as base64.
 pub fn max_payload(max_packet: usize) -> usize {
     max_packet.div_ceil(3).saturating_mul(4)
 }
 
-/// A POST: takes the client's packets.
+/// A POST: handles the client's packets.
 ///
 /// # Errors
-/// When one is malformed or too large, or they take too long to arrive; that ends the session.
+/// When a packet is malformed or too large, or takes too long to arrive; that ends the session.
 pub async fn receive(session: Arc<Session>, body: Body) -> Result<Response, Refusal> {
     tokio::select! {
         () = session.socket.drained() => {}
@@ -155,10 +155,10 @@ fn take(session: &Arc<Session>, body: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Keeps the clock of a session until it is upgraded or over.
+/// Runs the timers of a session until it is upgraded or over.
 async fn watch(session: Arc<Session>) {
     let mut heartbeat = Heartbeat::new(&session);
-    // Since when something waits and no GET comes for it.
+    // Since when frames have waited without a GET.
     let mut unread: Option<Instant> = None;
     loop {
         let changed = session.outbox.changed();
@@ -190,11 +190,11 @@ async fn watch(session: Arc<Session>) {
     }
 }
 
-/// The right to answer a GET, given back when the client goes away.
+/// The right to answer a GET, returned when the client disconnects.
 struct Turn<'a>(&'a Session);
 
 impl<'a> Turn<'a> {
-    /// The turn of the GET that bears `t`; what carries the session when there is none to be had.
+    /// The turn of the GET with this `t`; when there is none, the transport that the session is on.
     fn take(session: &'a Session, t: Option<&str>) -> Result<Self, Transport> {
         let mut transport = session.transport();
         match &mut *transport {
@@ -216,7 +216,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// What is queued, as one payload.
+/// The queued packets, as one payload.
 fn queued(session: &Session) -> Option<Bytes> {
     let frames = session.outbox.take_some(MAX_PACKETS, session.edge.config.max_packet);
     let packets = frames.iter().map(|frame| frame.packet()).collect::<Vec<_>>();

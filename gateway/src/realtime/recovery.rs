@@ -1,5 +1,5 @@
-//! Socket.IO's connection state recovery without a store of sessions: every event to a client that asked for it carries, as its
-//! last argument, the offset from which any gateway can bring the client back.
+//! Socket.IO's connection state recovery without a store of sessions: every event to a client that asked for recovery
+//! carries, as its last argument, the offset from which any gateway can recover the client.
 //! <https://socket.io/docs/v4/connection-state-recovery>
 
 mod offset;
@@ -15,20 +15,20 @@ use super::packet::Frame;
 pub use offset::Offset;
 pub use restore::{Restored, restore};
 
-/// What a client has been sent, noted as it is queued.
+/// What a client has been sent, recorded as it is queued.
 pub struct Recovery {
-    // A std lock, held while frames are stamped and queued, so that the offsets rise in the order in which they are sent. Taken
-    // within the hub's locks, and around the outbox's.
+    // A std lock, held while frames are stamped and queued, so that the offsets rise in sending order. Taken within the
+    // hub's locks, and around the outbox's.
     offset: Mutex<Offset>,
 }
 
 impl Recovery {
-    /// Goes on from an offset.
+    /// Continues from an offset.
     pub fn new(offset: Offset) -> Self {
         Self { offset: Mutex::new(offset) }
     }
 
-    /// The id under which the client comes back.
+    /// The id under which the client reconnects.
     pub fn pid(&self) -> String {
         self.with(|offset| offset.pid())
     }
@@ -37,17 +37,17 @@ impl Recovery {
         act(&mut self.offset.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Queues an event of no room.
+    /// Queues an event that belongs to no room.
     pub fn tell(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| queue(&[stamp(offset, event)]));
     }
 
-    /// Queues the event that only carries the offset, so that the client has one from the beginning.
+    /// Queues the event that only carries the offset, so that the client has an offset from the beginning.
     pub fn begin(&self, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| queue(&[session(offset)]));
     }
 
-    /// Queues events of a room, numbered from `first`, each with the offset of a client that has got it.
+    /// Queues events of a room, numbered from `first`, each with the offset of a client that has received it.
     pub fn deliver<T>(&self, room: Uuid, first: u64, frames: &[Frame], queue: impl FnOnce(&[Frame]) -> T) -> T {
         self.with(|offset| {
             let mut stamped = Vec::with_capacity(frames.len());
@@ -56,10 +56,10 @@ impl Recovery {
         })
     }
 
-    /// Queues what a client's arrival in a room brings and what it has missed meanwhile.
+    /// Queues what a client's arrival in a room brings, and the events that it missed meanwhile.
     ///
-    /// The answer to a join carries no offset. So the room is marked before it, because a client that lost the connection just
-    /// after it could not be brought back to where it is, and has its number after it.
+    /// The answer to a join carries no offset. So the room is marked as joining before the answer, because a client
+    /// that loses its connection right after the answer cannot be recovered exactly, and its number follows the answer.
     pub fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame], queue: impl FnOnce(&[Frame])) {
         self.with(|offset| {
             let mut frames = Vec::with_capacity(missed.len() + 3);
@@ -69,7 +69,7 @@ impl Recovery {
                     frames.push(session(offset));
                     frames.extend(answer.clone());
                     if offset.epoch != *epoch {
-                        // What was sent before belongs to a log that is no more.
+                        // Everything sent before belongs to a log that no longer exists.
                         offset.rooms.values_mut().for_each(|sent| *sent = None);
                         offset.epoch = *epoch;
                     }

@@ -1,4 +1,4 @@
-//! The sessions of this gateway: found by their secret id, by the token they connected with, by their user and, before they have
+//! The sessions of this gateway: found by their secret id, by their token, by their user and, before they have
 //! connected, by their client's address.
 
 mod pending;
@@ -18,7 +18,7 @@ use super::session::Session;
 use crate::address::ClientAddress;
 use crate::tokens::Identity;
 
-/// A table with room for fewer entries is not made smaller.
+/// Tables with capacity for fewer entries are not shrunk.
 const SMALL: usize = 1024;
 
 /// All sessions.
@@ -37,7 +37,7 @@ struct Sessions {
     pending: Pending<Session>,
 }
 
-/// A session as its secret id finds it.
+/// A session, hashed by its secret id.
 struct BySid(Arc<Session>);
 
 impl Borrow<str> for BySid {
@@ -66,7 +66,7 @@ struct User {
     share: Arc<Share>,
 }
 
-/// For whom a share of the outboxes is counted.
+/// The holder of a share of the outboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// A user.
@@ -75,10 +75,10 @@ pub enum Holder {
     Address(ClientAddress),
 }
 
-/// Why a session is not let in.
+/// Why a session may not sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSignedIn {
-    /// Its user has too many.
+    /// Its user has too many sockets.
     TooMany,
     /// Its token has been revoked.
     Revoked,
@@ -89,13 +89,13 @@ impl Registry {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that no other session of this process has.
+    /// A number that is unique among the sessions of this process.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a session that has not connected. When there are more of them than `max` (0: any number) now, one has to go: the
-    /// oldest of the address that has most, which the caller must finish.
+    /// Adds a session that has not connected. When there are now more than `max` of them (0: no limit), returns the one
+    /// that the caller must close: the oldest of the address that has most.
     #[must_use]
     pub fn insert(&self, session: &Arc<Session>, address: ClientAddress, max: usize) -> Option<Arc<Session>> {
         let mut sessions = self.lock();
@@ -104,11 +104,11 @@ impl Registry {
         session.outbox.count_in(share);
         let excess = max != 0 && sessions.pending.len() > max;
         let oldest = excess.then(|| sessions.pending.oldest_of_most()).flatten();
-        // Under the same lock: of two that come at once each has another one closed.
+        // Under the same lock: of two concurrent inserts over the limit, each closes a different session.
         oldest.inspect(|oldest| sessions.pending.remove(oldest.id()))
     }
 
-    /// The session with that secret id.
+    /// The session with this secret id.
     pub fn get(&self, sid: &str) -> Option<Arc<Session>> {
         self.lock().by_sid.get(sid).map(|found| found.0.clone())
     }
@@ -118,7 +118,7 @@ impl Registry {
         self.lock().pending.len()
     }
 
-    /// Whoever holds something in the outboxes, and how many bytes; the largest first.
+    /// The holders of bytes in the outboxes, with their bytes; the largest first.
     pub fn holders(&self) -> Vec<(Holder, usize)> {
         let sessions = self.lock();
         let users = sessions.by_user.iter().map(|(id, user)| (Holder::User(*id), user.share.bytes()));
@@ -129,7 +129,7 @@ impl Registry {
         holders
     }
 
-    /// The sessions that are counted for a holder.
+    /// The sessions that count towards a holder.
     pub fn of_holder(&self, holder: Holder) -> Vec<Arc<Session>> {
         let sessions = self.lock();
         match holder {
@@ -148,11 +148,13 @@ impl Registry {
         self.lock().by_sid.iter().map(|found| found.0.clone()).collect()
     }
 
-    /// Registers a session under its token and user (0: no limit to the sockets of one), and only then asks whether the token has
-    /// been revoked: a logout in between is seen here or by whoever ends the token's sessions.
+    /// Registers a session under its token and its user (0: no limit on a user's sockets), and only then checks whether
+    /// the token has been revoked: a logout in between is seen either here or by the task that ends the token's
+    /// sessions.
     ///
     /// # Errors
-    /// When the user has `max` sockets already, and when the token has been revoked; in the latter case the session is registered.
+    /// When the user has `max` sockets already, or when the token has been revoked; in the latter case the session is
+    /// registered.
     pub fn sign_in(
         &self,
         session: &Arc<Session>,
@@ -167,7 +169,7 @@ impl Registry {
                 return Err(NotSignedIn::TooMany);
             }
             if user.sessions.is_empty() {
-                // Most users have one.
+                // Most users have one session.
                 user.sessions.reserve_exact(1);
             }
             user.sessions.push(session.clone());
@@ -178,12 +180,12 @@ impl Registry {
         if is_revoked() { Err(NotSignedIn::Revoked) } else { Ok(()) }
     }
 
-    /// The sessions that connected with that token.
+    /// The sessions that connected with this token.
     pub fn of_token(&self, session_id: Uuid) -> Vec<Arc<Session>> {
         self.lock().by_token.get(&session_id).cloned().unwrap_or_default()
     }
 
-    /// Forgets a session, and its sign-in if it had one. Doing it again is harmless.
+    /// Forgets a session and, if it signed in, its sign-in. Idempotent.
     pub fn remove(&self, session: &Session, identity: Option<&Identity>) {
         let mut sessions = self.lock();
         sessions.by_sid.remove(session.sid());
@@ -207,13 +209,13 @@ impl Registry {
     }
 }
 
-/// Takes a session out of a list; `false` when it is not there.
+/// Removes a session from a list; `false` when it is not there.
 fn take(sessions: &mut Vec<Arc<Session>>, session: &Session) -> bool {
     let index = sessions.iter().position(|other| std::ptr::eq(&raw const **other, session));
     index.map(|index| sessions.swap_remove(index)).is_some()
 }
 
-/// Gives back most of what a table needed for a burst of entries.
+/// Frees most of the memory that a table needed for a burst of entries.
 fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if is_sparse(table.len(), table.capacity()) {
         table.shrink_to(2 * table.len());
@@ -237,7 +239,7 @@ mod tests {
     use crate::testing::{bus, identity};
 
     #[tokio::test]
-    async fn who_signs_in_can_be_found_before_it_is_asked_whether_it_has_logged_out() {
+    async fn a_session_is_registered_before_its_revocation_is_checked() {
         let (world, identity) = (World::new(bus()).await, identity());
         let registry = &world.edge.registry;
         let [session, other] = [(); 2].map(|()| world.client().session);

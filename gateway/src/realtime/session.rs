@@ -1,4 +1,4 @@
-//! An Engine.IO session: one client, whichever transport carries it now.
+//! An Engine.IO session: one client, over whichever transport it uses now.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,40 +20,40 @@ use crate::address::ClientAddress;
 use crate::metrics::METRICS;
 use crate::tokens::Identity;
 
-/// How often a session that has not connected is looked at.
+/// How often a session that has not connected is checked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Clients that are to come back and ask for what they missed are closed within so long, one after another.
+/// Clients that must reconnect are closed one after another, spread over this many milliseconds.
 const RESYNC_SPREAD_MS: u64 = 1000;
-/// A client that takes nothing of what waits for it for so long is closed.
+/// A client that takes nothing of what waits for it for this long is closed.
 pub const STUCK: Duration = Duration::from_secs(10);
-/// Longest ping of a client's own that is answered, in bytes.
+/// Longest ping from a client that is answered, in bytes.
 const MAX_PING: usize = 125;
-/// Later than anything that matters soon.
+/// Further ahead than any deadline that matters.
 const FAR: Duration = Duration::from_secs(3600);
 
 /// A session.
 pub struct Session {
     id: u64,
-    /// Known to its client alone: whoever has it can speak for the client.
+    /// A secret between this gateway and the client: it authenticates the client's requests.
     sid: Box<str>,
     /// What all sessions share.
     pub edge: Arc<Realtime>,
-    /// What waits to be sent.
+    /// Frames that wait to be sent.
     pub outbox: Outbox,
-    /// So that a poll that is sent again gets the same answer.
+    /// Lets a repeated poll get the same answer.
     pub last_poll: LastPoll,
     /// The Socket.IO client within.
     pub socket: Socket,
-    /// How many packets the client has sent, its signs of life.
+    /// How many packets the client has sent, as signs of life.
     seen: AtomicU64,
-    /// It is about to be closed, to come back.
+    /// The session is about to be closed, so that its client reconnects.
     returning: AtomicBool,
     transport: Mutex<Transport>,
-    /// Its transport is a WebSocket, now and to the end.
+    /// Whether the transport is a WebSocket; never reset.
     on_websocket: AtomicBool,
 }
 
-/// What carries a session.
+/// The transport of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Long-polling; whether a GET is waiting.
@@ -68,12 +68,12 @@ pub enum Transport {
     },
     /// A WebSocket.
     WebSocket,
-    /// Nothing: the session is over.
+    /// None: the session is over.
     Closed,
 }
 
 impl Transport {
-    /// Counts a session that is on it from now on, or is not any more.
+    /// Counts a session that starts or stops using this transport.
     fn count(self, by: f64) {
         match self {
             Self::Polling { .. } | Self::Probing { .. } => METRICS.polling.increment(by),
@@ -94,8 +94,8 @@ struct Open<'a> {
 }
 
 impl Session {
-    /// A new session of a client at that address, registered, its first packet queued; `None` when this gateway leaves. `bearer` is
-    /// the token of its first request.
+    /// Opens and registers a session for a client at that address, and queues its first packet; `None` when this
+    /// gateway is draining. `bearer` is the token of the first request.
     pub fn open(edge: &Arc<Realtime>, transport: Transport, address: ClientAddress, bearer: Option<Box<str>>) -> Option<Arc<Self>> {
         let held = bearer.as_ref().map_or(0, |bearer| bearer.len());
         let session = Arc::new(Self {
@@ -117,7 +117,8 @@ impl Session {
             oldest.finish();
         }
         if edge.is_leaving() {
-            // Registered first, then asked: who comes just then is either refused here or taken leave of.
+            // Registered before the check: a session that opens at this moment is either refused here or closed by the
+            // drain.
             session.finish();
             return None;
         }
@@ -126,7 +127,7 @@ impl Session {
             upgrades: if transport == Transport::WebSocket { &[] } else { &["websocket"] },
             ping_interval: edge.config.ping_interval.as_millis() as u64,
             ping_timeout: edge.config.ping_timeout.as_millis() as u64,
-            // No number that a client's own integers could not hold.
+            // Clients may use 32-bit integers.
             max_payload: edge.config.max_packet.min(i32::MAX as usize),
         }));
         Some(session)
@@ -137,23 +138,23 @@ impl Session {
         &self.sid
     }
 
-    /// What carries the session now.
+    /// The current transport.
     pub fn transport(&self) -> MutexGuard<'_, Transport> {
         self.transport.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to try a WebSocket; `false` when the session is not polling.
+    /// Begins to probe a WebSocket; `false` when the session is not polling.
     pub fn begin_probe(&self) -> bool {
         let mut transport = self.transport();
         let Transport::Polling { reading } = *transport else { return false };
         *transport = Transport::Probing { reading };
         drop(transport);
-        // A GET that waits is to be answered soon.
+        // A waiting GET must be answered soon.
         self.outbox.nudge();
         true
     }
 
-    /// Changes over to the WebSocket that was tried; `false` while a GET waits, or when the session is over.
+    /// Upgrades to the probed WebSocket; `false` while a GET waits, or when the session is over.
     pub fn upgrade(&self) -> bool {
         let mut transport = self.transport();
         let upgraded = *transport == Transport::Probing { reading: false };
@@ -167,7 +168,7 @@ impl Session {
         upgraded
     }
 
-    /// Goes on polling after a WebSocket came to nothing.
+    /// Returns to polling after a failed probe.
     pub fn probe_failed(&self) {
         let mut transport = self.transport();
         if let Transport::Probing { reading } = *transport {
@@ -175,7 +176,7 @@ impl Session {
         }
     }
 
-    /// Takes an Engine.IO text packet from the client.
+    /// Handles an Engine.IO text packet from the client.
     ///
     /// # Errors
     /// When it is malformed; the caller closes the session.
@@ -198,10 +199,10 @@ impl Session {
         }
     }
 
-    /// Takes a binary message, which can only be an attachment.
+    /// Handles a binary message, which can only be an attachment.
     ///
     /// # Errors
-    /// When none is awaited.
+    /// When no attachment is expected.
     pub fn receive_binary(self: &Arc<Self>, data: Bytes) -> Result<(), Malformed> {
         self.touch();
         self.socket.receive_attachment(self, data)
@@ -211,7 +212,7 @@ impl Session {
         self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Queues an event of no room.
+    /// Queues an event that belongs to no room.
     pub fn tell(&self, name: &str, argument: &impl Serialize) {
         let event = Frame::event(name, argument);
         match self.socket.recovery.get() {
@@ -220,7 +221,7 @@ impl Session {
         }
     }
 
-    /// Notes that the client is no longer in a room.
+    /// Records that the client is no longer in a room.
     pub fn left(&self, room: Uuid) {
         self.socket.forget_room(room);
         if let Some(recovery) = self.socket.recovery.get() {
@@ -238,14 +239,14 @@ impl Session {
         }
     }
 
-    /// Ends the session for good reason: the client is told and does not reconnect by itself.
+    /// Ends the session with an error; the client receives the code and does not reconnect on its own.
     pub fn end(&self, code: &'static str) {
         self.socket.leave_all(self);
         self.socket.drop_events(self);
         self.outbox.end(&[Frame::event("sessionEnded", &serde_json::json!({ "code": code })), Frame::engine("41")]);
     }
 
-    /// Drops what is held for the client, and has its transport closed: all clients together hold too much.
+    /// Drops what is held for the client and has its transport closed, because all clients together hold too much.
     pub fn give_up(&self) {
         self.last_poll.forget(&self.outbox);
         self.socket.leave_all(self);
@@ -253,19 +254,19 @@ impl Session {
         self.outbox.give_up("total");
     }
 
-    /// Sends the client to another gateway: nothing more is read from it, what it is owed is sent, then its transport is closed.
+    /// Moves the client to another gateway: stops reading from it, sends what is queued, then closes its transport.
     pub async fn go_away(&self, within: Duration) {
         self.tell("serverGoingAway", &serde_json::json!({ "retryAfterMs": 1000 }));
         let _ = timeout(within, self.socket.finish_events()).await;
         self.outbox.close(Close::Flushed);
     }
 
-    /// Whether it is about to be closed at the transport, to come back and ask for what it missed.
+    /// Whether the session is about to be closed so that its client reconnects and asks for what it missed.
     pub fn is_returning(&self) -> bool {
         self.returning.load(Ordering::Relaxed)
     }
 
-    /// The transport is gone: nobody refers to the session any more.
+    /// The transport is gone: removes all references to the session.
     pub fn finish(&self) {
         let transport = std::mem::replace(&mut *self.transport(), Transport::Closed);
         if transport == Transport::Closed {
@@ -304,7 +305,7 @@ impl Listener for Session {
     }
 
     fn resync(self: &Arc<Self>, room: Uuid) {
-        // Its offset stays as it is: the client can be brought back to just there.
+        // The offset stays as it is: the client can be recovered to exactly that position.
         self.socket.forget_room(room);
         if !self.returning.swap(true, Ordering::Relaxed) {
             let session = self.clone();
@@ -322,24 +323,25 @@ pub fn secret() -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes())
 }
 
-/// The clock of a session's transport: pings, their answers, the time to CONNECT, the token's end.
+/// The timers of a session's transport: pings and their answers, the time to CONNECT, the token's end.
 pub struct Heartbeat {
     connect_by: Instant,
     next_ping: Instant,
-    /// When the last ping must be answered by, and how many signs of life there were when it was sent.
+    /// When the last ping must be answered, and the number of signs of life when it was sent.
     awaited: Option<(Instant, u64)>,
-    /// When to look at the token; known once the client has connected.
+    /// When to check the token; known once the client has connected.
     expires: Option<Instant>,
 }
 
 impl Heartbeat {
-    /// Begins now.
+    /// Starts now.
     pub fn new(session: &Session) -> Self {
         let (now, config) = (Instant::now(), &session.edge.config);
         Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None, expires: None }
     }
 
-    /// When [`tick`](Self::tick) has something to do. Asked at every turn of a transport, so it reads no clock once connected.
+    /// When [`tick`](Self::tick) is due. Called at every turn of a transport, so it does not read the clock once
+    /// connected.
     pub fn next(&mut self, session: &Session) -> Instant {
         if self.expires.is_none() {
             self.expires = session.socket.identity().map(|identity| Instant::now() + left(identity));
@@ -349,7 +351,7 @@ impl Heartbeat {
         self.next_ping.min(awaited).min(other)
     }
 
-    /// Does what is due; `false` when the client is taken for gone.
+    /// Does what is due; `false` when the client counts as gone.
     pub fn tick(&mut self, session: &Session) -> bool {
         let now = Instant::now();
         let seen = session.seen.load(Ordering::Relaxed);
@@ -363,7 +365,7 @@ impl Heartbeat {
                 if left.is_zero() && session.outbox.closing().is_none() {
                     session.end("expired");
                 }
-                // Whether the client fetches the end is up to the pings.
+                // If the client does not fetch the end, the pings notice.
                 self.expires = Some(now + if left.is_zero() { FAR } else { left });
             }
             _ => {}
@@ -384,7 +386,7 @@ impl Heartbeat {
     }
 }
 
-/// How long a token is good for, or until it is to be looked at again: clocks are set, and machines sleep.
+/// How long a token remains valid, or until the next check: clocks are adjusted, and machines sleep.
 fn left(identity: &Identity) -> Duration {
     let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second());
     Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(FAR)

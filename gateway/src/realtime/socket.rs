@@ -1,4 +1,4 @@
-//! The Socket.IO client within a session: its identity, its rooms, and its events, handled in order for each room.
+//! The Socket.IO client of a session: its identity, its rooms, and its events, handled in order for each room.
 
 mod connect;
 mod lanes;
@@ -26,30 +26,30 @@ use super::recovery::Recovery;
 use super::session::Session;
 use crate::tokens::Identity;
 
-/// Bytes of events that may wait to be handled; beyond that nothing more is read from the client.
+/// Most bytes of events that may wait to be handled; beyond that nothing more is read from the client.
 const MAX_QUEUED: usize = 1024 * 1024;
-/// Most sends and uploads that are under way at once: each is answered with its message.
+/// Most sends and uploads in progress at once: each is answered with its message.
 const MAX_SENDS: usize = 64;
-/// Most joins that are under way at once.
+/// Most joins in progress at once.
 const MAX_JOINS: usize = 4;
-/// What an event costs beside its text.
+/// What an event costs besides its text, in bytes.
 const EVENT_OVERHEAD: usize = 512;
-/// Packets a second from a client that has not connected, twice as many in a burst.
+/// Packets a second from a client that has not connected; twice as many in a burst.
 const UNKNOWN_PER_SECOND: u32 = 50;
 
 /// A Socket.IO client in the namespace `/`.
 pub struct Socket {
     identity: OnceLock<Identity>,
-    /// What it has been sent, if it asked for recovery when it connected.
+    /// What the client has been sent, if it asked for recovery when it connected.
     pub(super) recovery: OnceLock<Box<Recovery>>,
     // A std lock: held for one packet's bookkeeping, never across an await.
     state: Mutex<State>,
-    /// Bytes of events that wait or are under way.
+    /// Bytes of events that wait or are being handled.
     queued: AtomicUsize,
     drained: Notify,
-    /// Nothing more is to be read from the client.
+    /// Nothing more may be read from the client.
     leaving: AtomicBool,
-    /// Joins under way: each reads history for the client.
+    /// Permits for joins, which read history for the client.
     joins: Semaphore,
     sends: Semaphore,
 }
@@ -58,14 +58,14 @@ struct State {
     phase: Phase,
     /// The `Authorization` header's token of the first request, until CONNECT.
     bearer: Option<Box<str>>,
-    /// It has asked for a namespace that there is not.
+    /// The client has asked for a namespace that does not exist.
     has_asked_elsewhere: bool,
     partial: Option<Box<Partial>>,
-    /// Events that came before CONNECT was answered.
+    /// Events that arrived before CONNECT was answered.
     held: Vec<(Uuid, Event)>,
-    /// Events that wait behind one under way in the same room.
+    /// Events that wait behind another event of the same room.
     lanes: HashMap<Uuid, VecDeque<Event>>,
-    /// Lanes that nobody works on yet: they start when what has arrived together has been read.
+    /// Lanes without a task: they start when everything that arrived together has been read.
     starting: Vec<Uuid>,
     rooms: HashSet<Uuid>,
     allowance: Allowance,
@@ -89,11 +89,11 @@ struct Partial {
 
 /// A valid event on its way to its handler.
 pub struct Event {
-    /// The number under which the client wants its acknowledgement.
+    /// The id under which the client expects the acknowledgement.
     pub ack: Option<u64>,
-    /// What it asks for.
+    /// What the client asks for.
     pub request: Request,
-    /// When it must be answered by.
+    /// When it must be answered.
     pub deadline: Instant,
     /// Its trace, which begins here.
     pub span: Span,
@@ -130,7 +130,7 @@ impl Socket {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who it is, once CONNECT has been answered.
+    /// The client's identity, once CONNECT has been answered.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.get()
     }
@@ -145,8 +145,8 @@ impl Socket {
         queued > MAX_QUEUED || (queued > MAX_UNKNOWN && self.identity.get().is_none())
     }
 
-    /// The right to join a room; few joins of one client are under way at once, and none while much
-    /// waits to be sent to it.
+    /// Waits for a permit to join a room; the joins of one client are bounded, and none begins while much waits to be
+    /// sent to it.
     pub async fn join_turn(&self, session: &Session) -> Option<SemaphorePermit<'_>> {
         let turn = self.joins.acquire().await.ok()?;
         session.outbox.roomy().await;
@@ -164,7 +164,7 @@ impl Socket {
         }
     }
 
-    /// Reads nothing more from the client, and completes when all its events are answered.
+    /// Stops reading from the client, and completes when all its events are answered.
     pub async fn finish_events(&self) {
         self.leaving.store(true, Ordering::Relaxed);
         loop {
@@ -176,17 +176,17 @@ impl Socket {
         }
     }
 
-    /// The `Authorization` header's token of the first request, if it had one. It is not kept any longer.
+    /// Takes the `Authorization` header's token of the first request, if it had one, and stops counting its bytes.
     fn take_bearer(&self, session: &Session) -> Option<Box<str>> {
         let bearer = self.state().bearer.take()?;
         session.outbox.release(bearer.len());
         Some(bearer)
     }
 
-    /// Takes note of an Engine.IO packet.
+    /// Counts an Engine.IO packet.
     ///
     /// # Errors
-    /// When the client has not asked to connect and has sent too many.
+    /// When a client that has not connected has sent too many.
     pub(super) fn admit(&self) -> Result<(), Malformed> {
         if self.identity.get().is_some() {
             return Ok(());
@@ -314,7 +314,8 @@ impl Socket {
         }
     }
 
-    /// Notes that the client is in a room; `false` when it is in `max` already (0: no limit) or has gone.
+    /// Records that the client is in a room; `false` when it is already in `max` rooms (0: no limit) or has
+    /// disconnected.
     pub fn remember_room(&self, room: Uuid, max: usize) -> bool {
         let mut state = self.state();
         let within = max == 0 || state.rooms.len() < max || state.rooms.contains(&room);
@@ -333,12 +334,12 @@ impl Socket {
         self.state().rooms.contains(&room)
     }
 
-    /// Notes that the client is no longer in a room.
+    /// Records that the client is no longer in a room.
     pub fn forget_room(&self, room: Uuid) {
         self.state().rooms.remove(&room);
     }
 
-    /// Takes the client out of every room, for good.
+    /// Removes the client from every room for good.
     pub(super) fn leave_all(&self, session: &Session) {
         let rooms = {
             let mut state = self.state();
@@ -353,7 +354,7 @@ impl Socket {
 }
 
 impl State {
-    /// What has come of an event that waits for attachments. It is not counted any more.
+    /// Drops an event that waits for attachments and stops counting it.
     fn forget_partial(&mut self, session: &Session) -> Option<Box<Partial>> {
         let partial = self.partial.take()?;
         session.outbox.release(partial.bytes);

@@ -1,4 +1,4 @@
-//! Real time over a log that answers as told, and clients of it without a network.
+//! Real time over a scripted log, and clients of it without a network.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,20 +41,20 @@ struct Settings {
     gateway: crate::config::GatewayConfig,
 }
 
-/// The log of one room, whose events have the same number there and in their partition.
+/// The log of one room, whose events have the same number in the room and in the partition.
 pub struct Log {
     pub epoch: Mutex<&'static str>,
     pub head: AtomicU64,
     content: String,
-    /// Nobody answers.
+    /// No call is answered.
     pub away: AtomicBool,
     /// Whether the partition can be read.
     pub readable: AtomicBool,
-    /// How often heads were asked for, the partition read, the room's history read.
+    /// How often heads were polled, the partition was read, and the room's history was read.
     pub heads: AtomicU64,
     pub reads: AtomicU64,
     pub lists: AtomicU64,
-    /// Done once, while the room's history is read.
+    /// Runs once, during the next read of the room's history.
     pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -64,7 +64,7 @@ impl Log {
         Event { partition: partition(), position: seq, room_id, seq, content, ..Event::default() }
     }
 
-    /// What follows a number, within a bound of bytes.
+    /// The events after a number, within a bound of bytes.
     fn events(&self, after: u64, head: u64, max_bytes: u32) -> Vec<Event> {
         let mut bytes = 0;
         let within = |event: &Event| {
@@ -108,17 +108,17 @@ impl Log {
     }
 }
 
-/// That of the room.
+/// The partition of the room.
 pub fn partition() -> u32 {
     partition::of_room(ROOM.parse().unwrap(), PARTITIONS)
 }
 
-/// Where a client may be.
+/// An address that a client may have.
 pub fn address(last: u8) -> ClientAddress {
     IpAddr::from([192, 0, 2, last]).into()
 }
 
-/// CONNECT of the one user that there is, with more than a token.
+/// The CONNECT of the only user, with more fields than a token.
 pub fn connect(mut auth: Value) -> String {
     auth["token"] = signed(1, &claims(json!({}))).into();
     format!("40{auth}")
@@ -126,14 +126,14 @@ pub fn connect(mut auth: Value) -> String {
 
 pub struct World {
     pub log: Arc<Log>,
-    /// How many have logged out: everybody here has the same sign-in.
+    /// How many sessions have logged out: all clients here share one sign-in.
     pub revoked: Arc<AtomicU64>,
     pub bus: Bus,
     pub process: Process,
     pub edge: Arc<Realtime>,
 }
 
-/// For [`World::revoked`]: auth is away.
+/// A value of [`World::revoked`]: auth does not answer.
 pub const AWAY: u64 = u64::MAX;
 
 impl World {
@@ -141,7 +141,7 @@ impl World {
         Self::with(bus, &[], 300).await
     }
 
-    /// With these settings, and events whose content has so many bytes.
+    /// A world with these settings, and events whose content has `content` bytes.
     pub async fn with(bus: Bus, settings: &[&str], content: usize) -> Self {
         let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
         let log = Arc::new(Log {
@@ -208,12 +208,12 @@ impl World {
         client
     }
 
-    /// Appends events; the last one's number.
+    /// Appends events; returns the last one's number.
     pub fn append(&self, count: u64) -> u64 {
         self.log.head.fetch_add(count, Ordering::SeqCst) + count
     }
 
-    /// Tells of events, as a replica does after a commit.
+    /// Publishes a hint of events, as a replica does after a commit.
     pub fn hint(&self, first: u64, count: u64) -> Hint {
         let events = (first..first + count).map(|seq| self.log.event(seq)).collect();
         Hint { epoch: EPOCH.into(), partition: partition(), first_position: first, events }
@@ -223,14 +223,14 @@ impl World {
         self.bus.publish(channel::log(partition()), payload);
     }
 
-    /// Appends events and tells of them; the last one's number.
+    /// Appends events and publishes their hint; returns the last one's number.
     pub fn say(&self, count: u64) -> u64 {
         let last = self.append(count);
         self.publish(self.hint(last + 1 - count, count).encode_to_vec());
         last
     }
 
-    /// Waits until the heads have been asked for so many times more.
+    /// Waits until the heads have been polled `times` more times.
     pub async fn heads_asked(&self, times: u64) {
         let asked = self.log.heads.load(Ordering::SeqCst);
         eventually(|| self.log.heads.load(Ordering::SeqCst) >= asked + times).await;
@@ -254,7 +254,7 @@ impl Client {
         self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Waits for what begins so.
+    /// Waits for a frame with this beginning.
     pub async fn hears(&mut self, begin: &str) {
         eventually(|| {
             self.listen();
@@ -263,7 +263,7 @@ impl Client {
         .await;
     }
 
-    /// Reads on until it has heard the event of that number; the numbers of all that it heard.
+    /// Reads until the event with that number arrives; returns the numbers of all events that arrived.
     pub async fn hears_up_to(&mut self, last: u64) -> Vec<u64> {
         let reading = async {
             loop {
@@ -279,7 +279,7 @@ impl Client {
         tokio::time::timeout(PATIENCE, reading).await.expect("all of it")
     }
 
-    /// The numbers of the events that it has heard.
+    /// The numbers of the events that have arrived.
     pub fn seqs(&mut self) -> Vec<u64> {
         let number = |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
         self.seqs.extend(self.heard.drain(..).filter_map(|packet| number(&packet)));

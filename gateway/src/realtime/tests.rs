@@ -1,4 +1,4 @@
-//! Who has to go when too much is held, and who need not even wait.
+//! Which sessions are closed, and which need not even wait, when too much is held.
 
 use serde_json::json;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ async fn over(limit: usize) -> World {
 }
 
 #[tokio::test]
-async fn the_user_who_holds_most_is_closed_whatever_it_is_that_is_held() {
+async fn the_user_that_holds_most_is_closed_whatever_kind_of_bytes_it_holds() {
     type Fill = fn(&Session, usize);
     let fills: [Fill; 4] = [
         |session, bytes| session.outbox.push(frame(bytes)),
@@ -33,7 +33,7 @@ async fn the_user_who_holds_most_is_closed_whatever_it_is_that_is_held() {
     ];
     for fill in fills {
         let world = over(1_000_000).await;
-        // Each honest client has more waiting than any session of the one who takes most.
+        // Each honest client has more waiting than any one session of the greedy user.
         let honest = (10..20).map(|user| world.known(user)).collect::<Vec<_>>();
         honest.iter().for_each(|session| session.outbox.push(frame(30_000)));
         let greedy = (0..40).map(|_| world.known(1)).collect::<Vec<_>>();
@@ -82,7 +82,7 @@ async fn joins_go_on_while_another_holds_more_than_half() {
     client.hears("40{").await;
     let greedy = world.known(1);
     greedy.outbox.push(frame(500_000));
-    // At once: who waits looks again after a quarter of a second.
+    // At once: a client that waits looks again after a quarter of a second.
     client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
     timeout(Duration::from_secs(2), client.hears("430[{\"ok\":true")).await.unwrap();
     let wait = async || timeout(Duration::from_millis(50), greedy.outbox.within_share("join")).await;
@@ -100,7 +100,7 @@ async fn sessions_that_have_not_connected_are_bounded() {
     let flood = (0..50).map(|_| open(1)).collect::<Vec<_>>();
     assert_eq!((world.edge.registry.pending(), world.edge.registry.len()), (3, 4));
     assert_eq!([&known, &honest, &flood[47], &flood[48], &flood[49]].map(|session| is_closed(session)), [false, false, true, false, false]);
-    // Whoever connects makes room.
+    // A session that connects makes room.
     let before = world.known(2);
     let after = open(1);
     assert_eq!((world.edge.registry.pending(), is_closed(&before), is_closed(&after)), (3, false, false));

@@ -1,5 +1,4 @@
-//! A session over a WebSocket. Frames to the client come ready from the outbox, and everything that is queued goes out in one
-//! write.
+//! A session over a WebSocket. The outbox holds encoded frames, and everything queued goes out in one write.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +24,7 @@ use crate::server::Stream;
 const ENDING: Duration = Duration::from_secs(2);
 /// How long the probe of an upgrade may take.
 const PROBE: Duration = Duration::from_secs(10);
-/// How long what a client still sends is read after the end, so that it can read the end.
+/// How long the client's remaining data is read after the end, so that the client can read the end.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Smaller changes of what the parser holds are not counted.
@@ -34,11 +33,11 @@ const STEP: usize = 4096;
 struct Connection {
     stream: Arc<TcpStream>,
     inbound: Inbound,
-    /// So many bytes of an unfinished message are counted in the outbox.
+    /// This many bytes of an unfinished message are counted in the outbox.
     held: usize,
 }
 
-/// Carries a session over an upgraded connection until it ends.
+/// Serves a session over an upgraded connection until it ends.
 pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, probe: bool) {
     // The accept loop serves exactly this type.
     let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return session.finish() };
@@ -51,7 +50,7 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     let end = connection.run(&session).await;
     session.outbox.release(connection.held);
     session.finish();
-    // In the middle of a frame nothing else can be said.
+    // Within a frame nothing else can be sent.
     let whole = session.outbox.detach();
     drop(session);
     if let Err(End::Refused(code)) = end {
@@ -60,7 +59,7 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
 }
 
 impl Connection {
-    /// Plays the upgrade: the client's `2probe`, our `3probe`, its `5`. `false`: it came to nothing, and polling goes on.
+    /// Performs the upgrade: the client's `2probe`, our `3probe`, its `5`. `false`: it failed, and polling continues.
     async fn probe(&mut self, session: &Arc<Session>) -> bool {
         let mut probed = false;
         let mut upgraded = false;
@@ -129,7 +128,7 @@ impl Connection {
             give_up = match (flushed, give_up) {
                 (_, None) if close.is_some() => Some(Instant::now() + ENDING),
                 (Flushed::All, _) => None,
-                // Once the end is near, progress alone does not put it off.
+                // Once the session is closing, progress alone does not extend the deadline.
                 (_, Some(at)) if close.is_some() => Some(at.min(Instant::now() + ENDING)),
                 (Flushed::Elsewhere, at) | (Flushed::Nothing, at @ Some(_)) => at,
                 (Flushed::Some | Flushed::Nothing, _) => Some(Instant::now() + STUCK),
@@ -172,14 +171,14 @@ impl Connection {
                     if !heartbeat.tick(session) {
                         return Err(End::Refused(1000));
                     }
-                    // What a burst needed is not kept by an idle socket.
+                    // An idle socket does not keep the memory of a burst.
                     session.outbox.shrink();
                 }
             }
         }
     }
 
-    /// Brings up to date what is counted of an unfinished message.
+    /// Updates the counted bytes of an unfinished message.
     fn count(&mut self, session: &Session) {
         let unfinished = self.inbound.unfinished();
         if unfinished.abs_diff(self.held) >= STEP || (unfinished == 0 && self.held > 0) {
@@ -199,7 +198,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Says why, and reads on for a moment: closing with unread data resets the connection, and the peer might lose the end.
+    /// Sends the reason, and reads on for a moment: closing with unread data resets the connection, and the peer might
+    /// lose the close frame.
     async fn say_goodbye(self, code: Option<u16>) {
         let goodbye = async {
             if let Some([high, low]) = code.map(u16::to_be_bytes) {

@@ -108,7 +108,7 @@ async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<R
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
     let logout = LogoutRequest { session_id: caller.session_id.to_string(), user_id: caller.user.id, expires_at_ms };
     app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
-    // Here at once; the other gateways hear of it.
+    // Takes effect here at once; the other gateways receive a hint.
     app.revocations.add(caller.session_id, expires_at_ms);
     Ok(Answer(Done { ok: true }).into_response())
 }

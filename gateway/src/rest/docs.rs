@@ -1,4 +1,4 @@
-//! The document of this API at `/openapi.json`, and Swagger UI over it at `/docs`.
+//! The OpenAPI document at `/openapi.json`, and Swagger UI at `/docs`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,14 +24,14 @@ use utoipa_swagger_ui::Config;
 use crate::App;
 use crate::problem::Problem;
 
-/// The same for everybody, until another version is rolled out.
+/// The documents only change with a new version.
 const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
 
-/// Its own scripts, the styles and images that these write into the page, and calls of this server.
+/// Allows the page's own scripts, the styles and images that they write into the page, and calls of this server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files of Swagger UI that its page loads.
+/// The files that the page of Swagger UI loads.
 const FILES: [&str; 8] = [
     "index.html",
     "index.css",
@@ -52,7 +52,7 @@ pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     Ok(Router::new().route("/openapi.json", document).route("/docs", to_page).merge(assets))
 }
 
-/// The document as it is served, and kept in `docs/openapi.json`.
+/// The document as it is served and committed as `docs/openapi.json`.
 pub(super) fn text(document: &OpenApi) -> serde_json::Result<String> {
     document.to_pretty_json().map(|text| text + "\n")
 }
@@ -80,19 +80,19 @@ async fn serve(
 /// The files of Swagger UI by name.
 struct Assets(HashMap<&'static str, Asset>);
 
-/// A file of Swagger UI. Most are in the program in compressed form.
+/// A file of Swagger UI. Most are embedded in compressed form.
 struct Asset {
     content_type: String,
     gzip: Option<Bytes>,
-    /// Filled by the first client that does not accept gzip.
+    /// Filled when the first client that does not accept gzip asks for it.
     plain: OnceCell<Bytes>,
-    /// Bytes of the plain form.
+    /// Size of the uncompressed form, in bytes.
     size: usize,
 }
 
 impl Assets {
     fn new() -> anyhow::Result<Self> {
-        // Relative, so that it works below a path of a proxy too.
+        // Relative, so that it also works below a proxy's path.
         let settings = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
         let settings = Arc::new(settings);
         FILES.into_iter().map(|name| Ok((name, Asset::read(name, settings.clone())?))).collect::<anyhow::Result<_>>().map(Self)
@@ -108,7 +108,7 @@ impl Asset {
             Cow::Owned(bytes) => bytes.into(),
         };
         let (gzip, plain, size) = if file.gzpipped {
-            // RFC 1952: the last four bytes are the size of what was compressed.
+            // RFC 1952: the last four bytes are the uncompressed size.
             let size = bytes.last_chunk().map_or(0, |size| u32::from_le_bytes(*size));
             (Some(bytes), OnceCell::new(), size as usize)
         } else {
@@ -118,7 +118,7 @@ impl Asset {
         Ok(Self { content_type: file.content_type, gzip, plain, size })
     }
 
-    /// The plain form. It is inflated once, on a blocking thread, and kept.
+    /// The uncompressed form. It is inflated once, on a blocking thread, and kept.
     async fn plain(&self) -> Result<Bytes> {
         let inflate = async || {
             let gzip = self.gzip.clone().unwrap_or_default();
@@ -134,7 +134,7 @@ fn inflate(gzip: &[u8]) -> std::io::Result<Bytes> {
     Ok(plain.into())
 }
 
-/// Whether a client says that it can read gzip (RFC 9110, section 12.5.3).
+/// Whether a client accepts gzip (RFC 9110, section 12.5.3).
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, weight)| {
@@ -154,7 +154,7 @@ mod tests {
     use crate::testing::send;
 
     #[test]
-    fn who_takes_gzip() {
+    fn gzip_is_negotiated() {
         let takes = |accepts: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]));
         assert!(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8", "GZIP"].into_iter().all(takes));
         assert!(!["", "identity", "br", "gzip;q=0", "gzip; Q=0.000, br", "gzip;q=0, *"].into_iter().any(takes));
@@ -236,7 +236,7 @@ mod tests {
 
         let first = ask(Method::GET, "identity").await;
         assert!(first.starts_with(b"/*!"));
-        // The same bytes in memory, not a second copy.
+        // The same memory, not a second copy.
         assert_eq!(ask(Method::GET, "").await.as_ptr(), first.as_ptr());
     }
 }

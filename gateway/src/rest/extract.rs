@@ -1,4 +1,4 @@
-//! What handlers take: who calls, ids in paths, queries, JSON bodies; each refuses in the words of the contract.
+//! Extractors for handlers: the caller, ids in paths, queries, JSON bodies; each rejects in the words of the contract.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::tokens::Identity;
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// Whoever calls; nobody is refused with `unauthorized`.
+/// The authenticated caller. Anonymous requests are rejected with `unauthorized`.
 pub(super) struct Caller(pub Identity);
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -33,7 +33,8 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// Whoever reads; nobody may where the setting says so. A bad token is refused all the same.
+/// The caller of a read; `None` is an anonymous caller, if the setting allows one. An invalid token is rejected all the
+/// same.
 pub(super) struct Reader(pub Option<Identity>);
 
 impl FromRequestParts<Arc<App>> for Reader {
@@ -68,7 +69,7 @@ pub(super) fn unauthorized(detail: &str) -> Error {
     Error::new(Code::Unauthorized, detail)
 }
 
-/// The room in a path.
+/// The room id in a path.
 pub(super) struct RoomId(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for RoomId {
@@ -79,7 +80,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomId {
     }
 }
 
-/// The file in a path.
+/// The file id in a path.
 pub(super) struct FileId(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for FileId {
@@ -90,14 +91,14 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
     }
 }
 
-/// A malformed id is as unknown as any other.
+/// A malformed id is answered like an unknown one.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;
     let id = path.ok().and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
     id.ok_or_else(|| Problem(Error::not_found(what)))
 }
 
-/// The query. Unknown parameters are ignored; one that is given twice is refused.
+/// The query parameters. Unknown ones are ignored; a duplicate is rejected.
 #[derive(Debug)]
 pub(super) struct Params(HashMap<String, String>);
 
@@ -120,12 +121,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// A parameter as it stands.
+    /// A parameter's text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// How many items are wanted.
+    /// How many items the client wants.
     pub fn limit(&self) -> Result<u32> {
         let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };
         number(text)
@@ -134,7 +135,7 @@ impl Params {
             .ok_or_else(|| Error::field("limit", format!("must be a number from 1 to {MAX_LIMIT}")))
     }
 
-    /// A `seq` from `least` on. One beyond what a database can count stands for the largest.
+    /// A `seq` of at least `least`. One above the database's range is capped.
     pub fn seq(&self, name: &str, least: u64) -> Result<Option<u64>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match number(text).filter(|seq| *seq >= least) {
@@ -144,7 +145,7 @@ impl Params {
     }
 }
 
-/// Digits alone: `+5` is no number of ours.
+/// Accepts digits only, unlike `parse`, which also accepts `+5`.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -163,13 +164,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             let error = Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json");
             return Err(Problem(error).into_response());
         }
-        // What is left of the body stands between this request and the next.
+        // The unread rest of the body would precede the next request on this connection.
         let body = body::read(request).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
         parse(&body).map(Self).map_err(|error| Problem(error).into_response())
     }
 }
 
-/// By way of a [`Value`], which bounds the depth of everything, ignored fields too.
+/// Parses through a [`Value`], which bounds the depth of everything, ignored fields included.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let value: Value =
         serde_json::from_slice(body).map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;

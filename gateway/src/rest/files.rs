@@ -1,4 +1,4 @@
-//! Files: their facts and lists; their bytes come in by [`upload`] and go out by [`download`].
+//! Files: their metadata and lists; [`upload`] and [`download`] transfer their bytes.
 
 mod conditions;
 mod disposition;
@@ -123,7 +123,8 @@ fn user(caller: Option<UserRef>) -> proto::Reader {
     proto::Reader { reader: caller.map(reader::Reader::Caller) }
 }
 
-/// Whoever reads a file's bytes: the caller, else the bearer of a link, else nobody where the setting allows it.
+/// The reader of a file's bytes: the caller, else the bearer of a link, else an anonymous caller if the setting allows
+/// one.
 pub(super) struct FileReader(proto::Reader);
 
 impl FileReader {
@@ -151,14 +152,14 @@ impl FromRequestParts<Arc<App>> for FileReader {
     }
 }
 
-/// A link that may open something.
+/// The link in these parameters, if it is well formed.
 fn valid(expires: Option<&str>, signature: Option<&str>) -> Option<Link> {
     let digits = expires?.bytes().all(|byte| byte.is_ascii_digit());
     let expires_at_ms = expires?.parse().ok().filter(|at| digits && *at > Timestamp::now().as_millisecond())?;
     Some(Link { expires_at_ms, signature: signature?.to_owned() })
 }
 
-/// One answer for every link that opens nothing, whatever the reason.
+/// One answer for every link that does not work, whatever the reason.
 fn invalid_link() -> Error {
     unauthorized("the link is not valid, or not any more")
 }

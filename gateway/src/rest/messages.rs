@@ -62,7 +62,7 @@ async fn post(
     Ok((status, Answer(MessageJson::from(&sent.event))).into_response())
 }
 
-/// The header `Idempotency-Key` and the field `clientMessageId` are the same thing.
+/// The header `Idempotency-Key` and the field `clientMessageId` mean the same.
 pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, Error> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(field) };
@@ -96,7 +96,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, RoomId(room):
     Ok(Answer(page(room, position, &history)).into_response())
 }
 
-/// Where a page of history lies.
+/// The position of a page of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Position {
@@ -117,7 +117,7 @@ impl Position {
         }
     }
 
-    /// A cursor holds for its room alone.
+    /// A cursor is valid for its room only.
     fn of_cursor(room: Uuid, text: &str) -> Result<Self, Error> {
         match cursor::decode::<(Uuid, Self)>(text)? {
             (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => Ok(position),
@@ -126,7 +126,7 @@ impl Position {
     }
 }
 
-/// The room, if it may be read.
+/// The room, if the reader may read it.
 pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uuid) -> Result<Room, Problem> {
     let ask = GetRoomRequest { caller: reader.map(|reader| reader.user.clone()), id: room.to_string() };
     Ok(app.clients.room.clone().get_room(request(ask, app.clients.read)).await?.into_inner())

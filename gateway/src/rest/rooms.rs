@@ -54,7 +54,7 @@ struct RoomChange {
     visibility: Option<String>,
 }
 
-/// Private rooms are not there yet; nobody is to believe that a room is one.
+/// Private rooms do not exist yet; a client must not believe that a room is private.
 fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     match visibility {
         None | Some("public") => Ok(()),

@@ -25,12 +25,12 @@ async fn gateway(settings: &[&str]) -> Router {
     gateway_with(settings, &Files::default()).await
 }
 
-/// All routes, over services that remember little and these files.
+/// All routes, over scripted services and these files.
 pub(super) async fn gateway_with(settings: &[&str], files: &Files) -> Router {
     gateway_over(settings, files.transport()).await
 }
 
-/// All routes, over a file service that is reached so.
+/// All routes, over the file service behind this transport.
 pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let process = Process::new();
@@ -59,7 +59,7 @@ pub(super) fn problem(answer: &Answer) -> (u16, &str) {
 }
 
 #[tokio::test]
-async fn who_may_read() {
+async fn readers_need_a_token_unless_anonymous_reads_are_allowed() {
     let files = Files::default();
     let file = files.put("a.txt", "text/plain", "some text");
     let (closed, open) = (gateway_with(&[], &files).await, gateway_with(&["--anonymous-read", "true"], &files).await);
@@ -206,7 +206,7 @@ async fn bodies_that_are_refused() {
 }
 
 #[tokio::test]
-async fn browsers_are_told_who_may_call() {
+async fn browsers_learn_which_origins_may_call() {
     let routes = gateway(&["--allowed-origins", "https://chat.example"]).await;
     let preflight = |origin: &str| {
         let request = Request::options("/api/messages").header("Origin", origin).header("Access-Control-Request-Method", "POST");

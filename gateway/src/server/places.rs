@@ -1,4 +1,4 @@
-//! Places for connections: how many there are, and how many of them one address may take.
+//! Places for connections: how many exist, and how many of them one address may take.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use confab_common::descriptors::{for_connections, limit};
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
 
-/// Where gateways pass sessions on, one in so many descriptors is for connections of other gateways.
+/// Where gateways forward sessions, one descriptor out of this many is reserved for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
-/// A gateway with fewer places can hardly be meant.
+/// Fewer places than this indicate a mistake.
 const FEW: usize = 100;
-/// An address may hold so many times as many places as are free. So one that takes all it can holds four fifths and leaves a fifth,
-/// a second one takes four fifths of what is left, and others always get in.
+/// An address may hold this many times as many places as are free. So one that takes all it can holds four fifths and
+/// leaves a fifth, a second one takes four fifths of the rest, and other addresses always get in.
 const TIMES_FREE: usize = 4;
 
-/// How many connections a gateway takes from other gateways at once.
+/// How many connections a gateway accepts from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
     within(limit(), config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
 }
 
-/// How many connections a gateway takes from clients at once. What passes through to another gateway takes two places.
+/// How many connections a gateway accepts from clients at once. A tunnel to another gateway takes two places.
 pub fn for_clients(config: &GatewayConfig) -> usize {
     let limit = limit();
     let is_forwarding = config.forward.forward_listen.is_some();
@@ -41,7 +41,7 @@ fn within(limit: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
-/// How many sockets one user may have: the setting (0: any number), and never more than four fifths of the places.
+/// How many sockets one user may have: the setting (0: no limit), but never more than four fifths of the places.
 pub fn sockets_per_user(setting: usize, places: usize) -> usize {
     if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }
@@ -60,7 +60,7 @@ struct Held {
 }
 
 impl Shares {
-    /// Of so many places.
+    /// Shares of this many places.
     pub fn of(places: usize) -> Arc<Self> {
         Arc::new(Self { places, held: Mutex::default() })
     }
@@ -69,7 +69,7 @@ impl Shares {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One place more for an address; `None` when it has its share.
+    /// Takes one more place for an address; `None` when it has used up its share.
     pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
         let mut held = self.held();
         let free = self.places.saturating_sub(held.all);
@@ -91,7 +91,7 @@ pub struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        /// A table of this size is kept.
+        /// Tables up to this size are not shrunk.
         const SMALL: usize = 1024;
         let mut held = self.shares.held();
         held.all -= 1;
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_descriptor_limit_leaves() {
+    fn places_within_the_descriptor_limit() {
         let all = |descriptors| descriptors;
         assert_eq!(within(1 << 20, 100_000, all), 100_000);
         assert_eq!(within(65_536, 100_000, all), 65_280);

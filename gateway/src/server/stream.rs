@@ -1,4 +1,4 @@
-//! A client's connection: one that takes next to nothing for too long is broken.
+//! A client's connection; it fails when the client takes next to nothing for too long.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,20 +12,20 @@ use tokio::time::{Sleep, sleep};
 
 use super::wire::{Wire, Writer};
 
-/// Within what time a client must take the least of an answer that waits for it.
+/// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
 const STUCK: Duration = Duration::from_secs(60);
-/// That least, in bytes.
+/// In bytes.
 const LEAST: usize = 32 * 1024;
 
-/// The stream of an HTTP connection; who takes an upgrade has the bare one.
+/// The stream of an HTTP connection; after an upgrade the bare stream is used instead.
 pub struct Stream {
-    // Dropped first: it looks at the socket before that is closed.
+    // Dropped first: it reads the socket's state before the socket is closed.
     writer: Writer,
     tcp: TcpStream,
     patience: Patience,
 }
 
-/// Runs out on a client that takes less than it must.
+/// Expires when a client takes less than it must.
 #[derive(Default)]
 struct Patience {
     /// Runs while something waits for the client.
@@ -46,7 +46,7 @@ impl Patience {
         self.timer = None;
     }
 
-    /// The client takes nothing now; ready when that has been so for too long.
+    /// Called while the client takes nothing; ready when it has taken too little for too long.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| {
             self.taken = 0;
@@ -57,12 +57,12 @@ impl Patience {
 }
 
 impl Stream {
-    /// Around a bare stream.
+    /// Wraps a bare stream.
     pub fn new(tcp: TcpStream) -> Self {
         Self { writer: Writer::new(&tcp), tcp, patience: Patience::default() }
     }
 
-    /// What becomes of the answers that are written to it.
+    /// What became of the responses written to it.
     pub fn wire(&self) -> &Arc<Wire> {
         self.writer.wire()
     }
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether patience ends with a client that takes so much at once, every 10 s, for ten minutes.
+    /// Whether the timer expires within ten minutes on a client that takes `bytes` at once, every 10 s.
     async fn ends_with(bytes: usize, take: fn(&mut Patience, usize)) -> bool {
         let mut patience = Patience::default();
         for _ in 0..60 {
@@ -143,7 +143,7 @@ mod tests {
         assert!(ends_with(0, Patience::took).await);
         assert!(ends_with(1000, Patience::took).await);
         assert!(!ends_with(8000, Patience::took).await);
-        // What is less and all that there was is enough.
+        // Less is enough when nothing else is waiting.
         assert!(!ends_with(1000, |patience, _| patience.took_all()).await);
     }
 }

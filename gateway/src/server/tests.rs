@@ -17,12 +17,12 @@ struct Settings {
     gateway: GatewayConfig,
 }
 
-/// Whoever need not wait is answered by then, except when all stands still.
+/// A client that need not wait is answered by then, unless the whole machine stands still.
 const NOW: Duration = Duration::from_millis(200);
-/// How long what is under way may take after shutdown.
+/// How long requests in progress may take after shutdown.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// A server of these routes, with its process; the handle ends when it has stopped.
+/// Serves these routes; returns the address, the process, and a handle that completes when the server has stopped.
 pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -52,12 +52,12 @@ async fn a_client_that_is_still_sending_can_read_why_it_was_refused() {
     let refuse = post(|| async { ([("connection", "close")], "too large") });
     let (address, ..) = serving(Router::new().route("/", refuse), &[]).await;
     let mut stream = sent(address, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n").await;
-    // Blocks unless somebody takes it, and fails when the connection is reset.
+    // Blocks unless the server reads it, and fails when the connection is reset.
     stream.write_all(&vec![b'x'; 8_000_000]).await.unwrap();
     assert!(read_all(stream).await.ends_with("too large"));
 }
 
-/// A route that says when it is reached and answers when it may.
+/// A route that signals when it is reached, and answers when it is allowed to.
 fn slow() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
     let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reaching, going_on) = (reached.clone(), go_on.clone());
@@ -70,7 +70,7 @@ fn slow() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
 }
 
 #[tokio::test]
-async fn shutdown_finishes_what_is_under_way_and_ends_what_idles() {
+async fn shutdown_finishes_requests_in_progress_and_closes_idle_connections() {
     let (slow, reached, go_on) = slow();
     let (address, process, server) = serving(Router::new().route("/", slow), &[]).await;
     let idle = TcpStream::connect(address).await.unwrap();
@@ -92,7 +92,7 @@ async fn shutdown_answers_what_waits_in_the_systems_queue() {
         let (address, process, server) = serving(routes.clone(), settings).await;
         let busy = sent(address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
         reached.notified().await;
-        // Nothing is awaited between these, so the runtime has not heard of the connections at shutdown.
+        // No await between these, so the runtime does not know of the connections at shutdown.
         let queued = [(); 3].map(|()| std::net::TcpStream::connect(address).unwrap());
         for mut queued in &queued {
             io::Write::write_all(&mut queued, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -123,7 +123,7 @@ async fn connections_beyond_the_most_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn a_place_is_kept_by_whoever_took_the_upgrade() {
+async fn an_upgraded_connection_keeps_its_place() {
     let kept = Arc::new(std::sync::Mutex::new(None));
     let keeping = kept.clone();
     let route = get(move |axum::Extension(place): axum::Extension<Place>| async move { *keeping.lock().unwrap() = Some(place) });
@@ -136,7 +136,7 @@ async fn a_place_is_kept_by_whoever_took_the_upgrade() {
     assert!(next.await.contains("200 OK"));
 }
 
-/// A client that has begun to read an answer larger than any buffer, and reads no more.
+/// A client that has begun to read a response larger than any buffer, and reads no more.
 async fn stuck(address: SocketAddr) -> TcpStream {
     let mut stream = sent(address, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(stream.read_u8().await.unwrap(), b'H');
@@ -149,7 +149,7 @@ fn large() -> Router {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_of_an_answer_loses_its_place() {
+async fn a_client_that_takes_nothing_of_an_answer_loses_its_place() {
     let (address, ..) = serving(large(), &["--max-connections", "1"]).await;
     let _stuck = stuck(address).await;
     let next = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await);
@@ -157,7 +157,7 @@ async fn who_takes_nothing_of_an_answer_loses_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_does_not_keep_the_server_from_ending() {
+async fn a_client_that_takes_nothing_does_not_keep_the_server_from_ending() {
     let (address, process, server) = serving(large(), &[]).await;
     let _stuck = stuck(address).await;
     process.shutdown.cancel();
@@ -165,14 +165,14 @@ async fn who_takes_nothing_does_not_keep_the_server_from_ending() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused() {
+async fn bytes_that_are_not_http_are_refused() {
     let (address, ..) = serving(Router::new(), &[]).await;
     assert!(read_all(sent(address, "hello\r\n\r\n").await).await.starts_with("HTTP/1.1 400"));
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 * 1024));
     assert!(read_all(sent(address, &long).await).await.starts_with("HTTP/1.1 431"));
 }
 
-/// A connection from an address of this machine, kept alive after an answer; `None`: it was refused.
+/// A connection from an address of this machine, kept alive after a response; `None`: it was refused.
 async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
@@ -199,7 +199,7 @@ async fn one_address_takes_many_places_and_leaves_the_rest() {
     for _ in 0..7 {
         held.push(comes_in(address, first, "198.51.100.1").await.unwrap());
     }
-    // What a client says of itself counts for nothing.
+    // A client's own X-Forwarded-For is not trusted.
     assert!(comes_in(address, first, "198.51.100.2").await.is_none());
     let other = comes_in(address, second, "198.51.100.1").await.unwrap();
     held.truncate(3);
@@ -225,7 +225,7 @@ async fn behind_a_proxy_each_client_has_its_share() {
     let _all = waiting.acquire_many(13).await.unwrap();
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.1").await.is_none());
     assert!(comes_in(address, [127, 0, 0, 1], "198.51.100.2").await.is_some());
-    // Its share is given back with the answers, though the proxy keeps the connections.
+    // The share is returned with the responses, although the proxy keeps the connections.
     go_on.notify_waiters();
     for stream in &mut held {
         stream.read_u8().await.unwrap();
@@ -259,7 +259,7 @@ async fn what_passes_through_to_another_gateway_takes_two_places() {
     });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "3"]).await;
     let answer = read_all(sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await).await;
-    // One is the connection's own, and the next connection's may be taken already.
+    // One place is the connection's own, and the next connection may have taken one already.
     assert!(answer.ends_with("\r\n\r\n1") || answer.ends_with("\r\n\r\n2"), "{answer}");
 }
 
@@ -275,7 +275,7 @@ async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
         stream.write_all(b"GET / HT").await.unwrap();
         half.push(stream);
     }
-    // All places are taken, of which the halves give theirs back first.
+    // All places are taken; the connections with half a head lose theirs first.
     let next = tokio::time::Instant::now();
     assert!(comes_in(address, [127, 0, 0, 4], "").await.is_some());
     assert!(next.elapsed() < HEAD_WITHIN, "{:?}", next.elapsed());

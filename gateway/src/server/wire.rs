@@ -1,5 +1,5 @@
-//! What the peer of a connection has acknowledged. A balancer repeats a GET only when it has not seen the answer, and what it
-//! has seen its TCP has acknowledged.
+//! Tracks what the peer of a connection has acknowledged. A balancer repeats a GET only when it has not seen the
+//! answer, and everything it has seen its TCP has acknowledged.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -9,17 +9,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uapi::c::{IPPROTO_TCP, TCP_INFO};
 
-/// TCP may hold an acknowledgement back for half a second (RFC 1122, 4.2.3.2), and it has a way to go.
+/// TCP may delay an acknowledgement by half a second (RFC 1122, 4.2.3.2), plus the time in transit.
 pub const SETTLES_WITHIN: Duration = Duration::from_secs(1);
-/// How often an answer that is under way is looked at.
+/// How often an answer in progress is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// The sending side of a connection, as far as answers are watched.
+/// The sending side of a connection, where answers are watched.
 pub struct Wire {
-    /// Requests that have come over the connection.
+    /// Requests that arrived over the connection.
     requests: AtomicU64,
     progress: AtomicU8,
-    // A std lock: held for a look at the socket, never across an await.
+    // A std lock: held while reading the socket's state, never across an await.
     state: Mutex<State>,
 }
 
@@ -27,15 +27,15 @@ pub struct Wire {
 const WAITING: u8 = 1;
 /// Some of it is written.
 const WRITING: u8 = 2;
-/// All of it is written, or none is watched.
+/// The whole answer is written, or none is watched.
 const WRITTEN: u8 = 0;
 
 struct State {
     /// The socket, until it is closed.
     socket: Option<RawFd>,
-    /// So many bytes were acknowledged when it was.
+    /// Bytes that were acknowledged when the socket was closed.
     acknowledged: u64,
-    /// So many bytes had been written with the end of the watched answer; 0: none has been watched.
+    /// Bytes written up to the end of the watched answer; 0: none has been watched.
     end: u64,
 }
 
@@ -44,37 +44,37 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no request has come over it yet.
+    /// Whether no request has arrived over the connection yet.
     pub fn is_new(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// The answer to the request that has just come over a connection.
+    /// The answer to the request that has just arrived over the connection.
     pub fn next_answer(self: &Arc<Self>) -> Answer {
         Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() }
     }
 }
 
-/// What a connection's stream tells of it. When it is dropped, the socket is looked at for the last time.
+/// Reports what a connection's stream does. When it is dropped, the socket's state is read for the last time.
 pub struct Writer {
     wire: Arc<Wire>,
     written: u64,
 }
 
 impl Writer {
-    /// For a socket that is closed only after this has been dropped.
+    /// For a socket that is closed only after this is dropped.
     pub fn new(socket: &impl AsRawFd) -> Self {
         let state = State { socket: Some(socket.as_raw_fd()), acknowledged: 0, end: 0 };
         let wire = Wire { requests: AtomicU64::new(0), progress: AtomicU8::new(WRITTEN), state: Mutex::new(state) };
         Self { wire: Arc::new(wire), written: 0 }
     }
 
-    /// What others see of it.
+    /// The state that others can read.
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
 
-    /// So many bytes more were written.
+    /// Records that `bytes` more were written.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
         if self.wire.progress.load(Ordering::Relaxed) == WAITING {
@@ -82,7 +82,7 @@ impl Writer {
         }
     }
 
-    /// Nothing is left to be written.
+    /// Records that everything was written.
     pub fn flushed(&self) {
         if self.wire.progress.load(Ordering::Relaxed) == WRITING {
             self.wire.state().end = self.written;
@@ -108,7 +108,7 @@ pub struct Answer {
     number: u64,
 }
 
-/// What has become of an answer by now.
+/// What has become of an answer so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
     /// The peer has it.
@@ -119,26 +119,26 @@ enum Delivery {
     Lost,
 }
 
-/// What has become of an answer in the end.
+/// What finally became of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It has arrived.
     Delivered,
-    /// It has not, and will not.
+    /// It has not arrived and will not.
     Lost,
-    /// That cannot be found out.
+    /// Impossible to find out.
     Unknown,
 }
 
 impl Answer {
-    /// Has it watched: to be called when it is given, before it is written.
+    /// Starts watching the answer; must be called before it is written.
     pub fn watch(&self) {
         self.wire.progress.store(WAITING, Ordering::Relaxed);
     }
 
-    /// What has become of it, watched, by now.
+    /// What has become of the watched answer so far.
     fn delivery(&self) -> Delivery {
-        // A peer sends its next request when it has the answer to the last.
+        // A peer sends its next request once it has the last answer.
         if self.wire.requests.load(Ordering::Relaxed) > self.number {
             return Delivery::Delivered;
         }
@@ -152,7 +152,7 @@ impl Answer {
         }
     }
 
-    /// Whether the peer gets it; waits for late acknowledgements.
+    /// Whether the peer receives the answer; waits for late acknowledgements.
     pub async fn fate(&self) -> Fate {
         let until = Instant::now() + SETTLES_WITHIN;
         loop {
@@ -165,7 +165,7 @@ impl Answer {
     }
 }
 
-/// How many bytes the peer has acknowledged; 0 when the system does not say.
+/// How many bytes the peer has acknowledged; 0 when the system does not report it.
 fn acknowledged(socket: RawFd) -> u64 {
     /// Where `tcpi_bytes_acked` is in Linux' `struct tcp_info`.
     const BYTES_ACKED: usize = 120;

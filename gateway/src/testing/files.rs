@@ -1,4 +1,4 @@
-//! A file service that keeps everything in memory, over the real gRPC server.
+//! A file service that keeps everything in memory, behind the real gRPC server.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::clients::Clients;
 
-/// Largest file.
+/// Largest file, in bytes.
 pub const MAX_FILE: usize = 4 * 1024 * 1024;
 
 /// The service; clones share what it keeps.
@@ -31,7 +31,7 @@ struct State {
     client_ids: BTreeMap<String, String>,
     under_way: usize,
     refusal: Option<Error>,
-    /// Downloads break off after so many bytes.
+    /// Downloads fail after this many bytes.
     breaks_after: Option<usize>,
     finishes: Vec<Finish>,
     begins: Vec<Begin>,
@@ -42,38 +42,38 @@ impl Files {
         self.0.lock().unwrap()
     }
 
-    /// The way to it.
+    /// The transport to the service.
     pub fn transport(&self) -> Transport {
         in_process(FileServiceServer::new(self.clone()))
     }
 
-    /// Clients that know only this service.
+    /// Clients that reach only this service.
     pub fn clients(&self) -> Clients {
         let nobody = || super::fake(|_, _| Err(Error::unavailable("nobody")));
         Clients::new(nobody(), nobody(), nobody(), self.transport(), Duration::from_secs(2))
     }
 
-    /// From now on it refuses every upload at once.
+    /// Refuses every upload at once from now on.
     pub fn refuse(&self, error: Error) {
         self.state().refusal = Some(error);
     }
 
-    /// From now on it takes and gives nothing.
+    /// Accepts and returns nothing from now on.
     pub fn stall(&self) {
         self.1.send_replace(true);
     }
 
-    /// From now on it goes on where it stood.
+    /// Continues after [`stall`](Self::stall).
     pub fn go_on(&self) {
         self.1.send_replace(false);
     }
 
-    /// From now on downloads break off.
+    /// Makes downloads fail after `bytes` from now on.
     pub fn break_after(&self, bytes: usize) {
         self.state().breaks_after = Some(bytes);
     }
 
-    /// Keeps a file, whose id it returns.
+    /// Stores a file; returns its id.
     pub fn put(&self, name: &str, content_type: &str, bytes: impl Into<Bytes>) -> String {
         let bytes = bytes.into();
         let id = Uuid::now_v7().to_string();
@@ -101,12 +101,12 @@ impl Files {
         self.state().kept.len()
     }
 
-    /// How many uploads are under way.
+    /// How many uploads are in progress.
     pub fn under_way(&self) -> usize {
         self.state().under_way
     }
 
-    /// What uploads began and ended with.
+    /// The first and last messages of the uploads.
     pub fn said(&self) -> (Vec<Begin>, Vec<Finish>) {
         let state = self.state();
         (state.begins.clone(), state.finishes.clone())
@@ -156,7 +156,7 @@ impl Files {
     }
 }
 
-/// An upload that counts as under way for as long as somebody listens to it.
+/// An upload that counts as in progress while a caller waits for it.
 struct UnderWay(Files);
 
 impl Drop for UnderWay {

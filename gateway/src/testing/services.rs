@@ -1,4 +1,4 @@
-//! Services that answer as told, with just as much memory as the tests need.
+//! Scripted services with as much memory as the tests need.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use prost::Message;
 
 use crate::tokens::tests::jwks;
 
-/// The room that there is.
+/// The only room.
 pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
 
 /// One account.

@@ -9,7 +9,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use prost::Message;
 use serde_json::{Value, json};
 
-/// An Ed25519 key made of one byte.
+/// An Ed25519 key derived from one byte.
 fn key(seed: u8) -> EncodingKey {
     let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     EncodingKey::from_ed_der(&[&head[..], &[seed; 32]].concat())
@@ -29,7 +29,7 @@ pub(crate) fn signed(seed: u8, claims: &Value) -> String {
     jsonwebtoken::encode(&header, claims, &key(seed)).unwrap()
 }
 
-/// An auth service with these keys (none: it is away), and how often it was asked for them.
+/// An auth service with these keys (none: it is away), and how often they were requested.
 struct Auth {
     seeds: Mutex<Option<Vec<u8>>>,
     asked: AtomicUsize,
@@ -102,7 +102,7 @@ async fn claims_must_all_be_there_and_right() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_believed_before_it_is_known_who_logged_out_during_a_pause() {
+async fn no_token_is_accepted_before_the_logouts_during_a_pause_are_known() {
     let (_auth, tokens, _) = started(Some(&[1])).await;
     let (good, pulse) = (signed(1, &claims(json!({}))), tokens.0.revocations.pulse().clone());
     pulse.stand_still();
@@ -136,7 +136,7 @@ async fn forgeries_are_refused() {
         let header = base64(&format!(r#"{{"alg":"{alg}","kid":"k1"}}"#));
         forged.extend([format!("{header}.{payload}."), format!("{header}.{payload}.{signature}")]);
     }
-    // Signed by another key under a known name, without a name, with an extension that must be understood.
+    // Signed by another key under a known key id, without a key id, and with an extension that must be understood.
     let header = |change: fn(&mut Header)| {
         let mut header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::EdDSA) };
         change(&mut header);
@@ -188,7 +188,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
     let (auth, tokens, process) = started(Some(&[1])).await;
     eventually(|| process.readiness.missing().is_none()).await;
     let token = |seed| signed(seed, &claims(json!({})));
-    // A replica with a new key alone and one with the old key alone answer in turn.
+    // One replica with only the new key and one with only the old key answer in turn.
     for seeds in [[2], [1], [2], [1]] {
         *auth.seeds.lock().unwrap() = Some(seeds.to_vec());
         let before = auth.asked.load(Ordering::Relaxed);
@@ -199,7 +199,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
         let published = String::from_utf8(tokens.jwks().await.unwrap().to_vec()).unwrap();
         assert!(published.contains("\"k1\"") && published.contains("\"k2\""), "{published}");
     }
-    // At last all have the new one alone.
+    // Finally all replicas have only the new key.
     *auth.seeds.lock().unwrap() = Some(vec![2]);
     tokio::time::sleep(KEEP + FETCH_EVERY * 2).await;
     eventually(|| tokens.keys().is_some_and(|keys| keys.by_id.len() == 1)).await;
@@ -221,7 +221,7 @@ fn keys_that_are_listed_no_more_are_bounded() {
 }
 
 #[tokio::test]
-async fn without_any_keys_nothing_can_be_told() {
+async fn without_any_keys_verification_is_unavailable() {
     let (auth, tokens, process) = started(None).await;
     let token = signed(1, &claims(json!({})));
     assert_eq!(code(&tokens, &token).await, Some(Code::Unavailable));

@@ -52,7 +52,7 @@ fn payloads() {
     assert!(large.code == Code::TooLarge && large.detail.contains("POST /api/files/upload"));
 }
 
-/// A client that has connected, with what it is sent.
+/// A connected client and the frames that it receives.
 struct Client {
     session: Arc<Session>,
     heard: Vec<String>,
@@ -82,7 +82,7 @@ impl Client {
         client
     }
 
-    /// Sends an event, with an attachment if there is one.
+    /// Sends an event with an optional attachment.
     fn emit(&self, text: &str, data: Option<Bytes>) {
         self.session.receive(text).unwrap();
         data.into_iter().for_each(|data| self.session.receive_binary(data).unwrap());
@@ -95,7 +95,7 @@ impl Client {
         self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Waits for what begins so.
+    /// Waits for a frame with this beginning.
     async fn hears(&mut self, begin: &str) -> String {
         eventually(|| {
             self.listen();

@@ -1,4 +1,4 @@
-//! Following a log that answers as told: holes of every size, hints of every kind, a gateway that stood still.
+//! Following a scripted log: holes of every size, hints of every kind, a gateway that stood still.
 
 use bytes::Bytes;
 use confab_proto::message::v1::{Event, Hint};
@@ -12,10 +12,10 @@ use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_hole_arrives_whole_at_who_reads() {
+async fn a_client_that_reads_receives_a_large_hole_whole() {
     let world = World::new(bus()).await;
     let (mut reader, stalled) = (world.member().await, world.member().await);
-    // More than any outbox holds, and no hint of it.
+    // More than any outbox holds, and no hint for it.
     let last = world.append(9000);
     assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
     assert_eq!(reader.session.outbox.closing(), None);
@@ -23,18 +23,18 @@ async fn a_large_hole_arrives_whole_at_who_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_is_waited_for_once() {
+async fn a_client_that_takes_nothing_delays_the_repair_once() {
     let world = World::new(bus()).await;
     let (mut reader, _stalled) = (world.member().await, world.member().await);
     let begin = Instant::now();
     let last = world.append(9000);
     reader.hears_up_to(last).await;
-    // A second until the head is looked at, and one for who takes nothing.
+    // One second until the head is polled, and one to wait for a client that takes nothing.
     assert!(begin.elapsed() < 3 * POLL, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
-async fn a_hole_beyond_replay_sends_its_clients_back() {
+async fn a_hole_too_large_to_replay_closes_its_clients() {
     let world = World::new(bus()).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -43,7 +43,7 @@ async fn a_hole_beyond_replay_sends_its_clients_back() {
     world.append(10_001);
     eventually(|| clients.iter().all(|client| client.session.outbox.closing() == Some(Close::Now))).await;
     assert!(clients.iter().all(|client| client.session.outbox.is_empty()), "nothing of it was sent");
-    // Those who come back hear what is new.
+    // Clients that reconnect receive what is new.
     let mut back = world.member().await;
     let last = world.say(1);
     assert_eq!(back.hears_up_to(last).await, [last]);
@@ -66,7 +66,7 @@ async fn the_next_good_hint_is_delivered(world: World) {
     }
     forged.iter().for_each(|hint| world.publish(hint.encode_to_vec()));
     world.publish(vec![0x5a; confab_common::bus::MAX_PAYLOAD - 100]);
-    // Well formed, but of a log that there is not: the database is asked, and nobody is sent away.
+    // Well formed, but of an epoch that does not exist: the database decides, and no client is closed.
     world.publish(Hint { epoch: NEXT_EPOCH.into(), ..good.clone() }.encode_to_vec());
     let far = 1_000_000;
     world.publish(world.hint(far, 1).encode_to_vec());
@@ -78,24 +78,24 @@ async fn the_next_good_hint_is_delivered(world: World) {
 }
 
 #[tokio::test]
-async fn whatever_is_on_the_bus() {
+async fn arbitrary_payloads_on_the_local_bus_do_no_harm() {
     the_next_good_hint_is_delivered(World::new(bus()).await).await;
 }
 
 #[tokio::test]
-async fn whatever_is_on_redis() {
+async fn arbitrary_payloads_on_redis_do_no_harm() {
     let redis = Bus::open(&confab_common::testing::redis(), Some(&confab_common::testing::cluster_key("key").bus)).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 
 #[tokio::test]
-async fn whatever_is_on_an_unsigned_redis() {
+async fn arbitrary_payloads_on_an_unsigned_redis_do_no_harm() {
     let redis = Bus::open(&confab_common::testing::redis(), None).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 
 #[tokio::test]
-async fn a_new_epoch_is_heard_of_by_its_first_hint() {
+async fn the_first_hint_of_a_new_epoch_announces_it() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     *world.log.epoch.lock().unwrap() = NEXT_EPOCH;
@@ -103,7 +103,7 @@ async fn a_new_epoch_is_heard_of_by_its_first_hint() {
     eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     *world.log.epoch.lock().unwrap() = EPOCH;
-    // A replica that has not noticed.
+    // A replica that has not noticed the new epoch.
     world.append(1);
     world.heads_asked(3).await;
     back.listen();
@@ -111,7 +111,7 @@ async fn a_new_epoch_is_heard_of_by_its_first_hint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_while_the_log_is_not_followed_and_only_then() {
+async fn readiness_follows_whether_the_log_is_followed() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     let ready = || world.process.readiness.missing().is_none();
@@ -126,7 +126,7 @@ async fn not_ready_while_the_log_is_not_followed_and_only_then() {
 }
 
 #[tokio::test]
-async fn who_stood_still_writes_nothing_before_it_knows_what_it_missed() {
+async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     world.edge.revocations.pulse().stand_still();
@@ -136,7 +136,7 @@ async fn who_stood_still_writes_nothing_before_it_knows_what_it_missed() {
     world.heads_asked(3).await;
     client.listen();
     assert_eq!(client.heard, [""; 0]);
-    // It had logged out meanwhile.
+    // The client logged out during the pause.
     world.revoked.store(1, Ordering::SeqCst);
     client.hears("41").await;
     assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
@@ -144,7 +144,7 @@ async fn who_stood_still_writes_nothing_before_it_knows_what_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_answer_makes_no_gateway_unready() {
+async fn a_silent_message_service_does_not_make_a_gateway_unready() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     world.log.away.store(true, Ordering::SeqCst);
@@ -158,7 +158,7 @@ async fn who_does_not_answer_makes_no_gateway_unready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_is_followed_a_while_longer_than_somebody_is_there() {
+async fn a_partition_is_followed_a_while_after_its_last_client_left() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     let (follower, hub, room) = (&world.edge.follower, &world.edge.hub, ROOM.parse().unwrap());
@@ -174,7 +174,7 @@ async fn a_partition_is_followed_a_while_longer_than_somebody_is_there() {
     sleep(LINGER - Duration::from_secs(2)).await;
     assert!(follows());
     eventually(|| !follows()).await;
-    // Its channel is not heard any more, either.
+    // Its channel is unsubscribed as well.
     let (inputs, mut heard) = mpsc::channel(INPUTS);
     let followed = Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
     follower.followed().insert(partition(), followed);
@@ -185,10 +185,10 @@ async fn a_partition_is_followed_a_while_longer_than_somebody_is_there() {
 }
 
 #[tokio::test]
-async fn who_is_in_a_partition_that_nobody_follows_any_more_comes_back() {
+async fn clients_of_a_partition_whose_task_died_reconnect() {
     let world = World::new(bus()).await;
     let client = world.member().await;
-    // As if its task had panicked.
+    // Simulates a panic of its task.
     world.edge.follower.followed().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
     eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;

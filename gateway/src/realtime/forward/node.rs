@@ -1,5 +1,5 @@
-//! The gateways of a cluster and their ids. An id is a keyed hash of an address, so that a node is found among the addresses
-//! that the configured names resolve to: nobody registers anywhere, and nothing that a client says is ever dialled.
+//! The gateways of a cluster and their ids. An id is a keyed hash of an address, so a node is looked up among the
+//! addresses that the configured names resolve to: there is no registry, and no address from a client is ever dialled.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,20 +12,20 @@ use confab_common::cluster_key::SigningKey;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// Length of an id in a session id.
+/// Length of a node id within a session id.
 const LENGTH: usize = 8;
-/// Length of what follows it, see [`secret`](crate::realtime::session::secret).
+/// Length of the rest of a session id, see [`secret`](crate::realtime::session::secret).
 const SECRET: usize = 22;
-/// How often names are resolved again.
+/// How often names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
-/// A name server is not asked more often than this, however many unknown nodes are named.
+/// Least time between two resolutions, however many unknown nodes clients name.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
-/// A gateway that finds itself at none of the names for so many resolutions says so.
+/// A gateway that is missing from the names for this many resolutions in a row logs it.
 const STRANGE: u32 = 12;
-/// How long a request waits for names to be resolved again.
+/// How long a request waits for a new resolution.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Which gateway a session lives at: the beginning of its id.
+/// The gateway that has a session: the first part of the session's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeId([u8; LENGTH]);
 
@@ -34,29 +34,30 @@ impl NodeId {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let tag = hmac::sign(key, format!("confab node {address}").as_bytes());
         let mut id = [0; LENGTH];
-        // Six bytes are eight characters.
+        // Six bytes encode to eight characters.
         let _ = URL_SAFE_NO_PAD.encode_slice(&tag.as_ref()[..LENGTH / 4 * 3], &mut id);
         Self(id)
     }
 
-    /// The node that a session id names; `None` when no node of a cluster has given it out.
+    /// The node that a session id names; `None` when no node of a cluster issued the id.
     pub fn of_session(sid: &str) -> Option<Self> {
         let well_formed = sid.len() == LENGTH + SECRET && sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         Some(Self(*sid.as_bytes().first_chunk().filter(|_| well_formed)?))
     }
 
-    /// The node of that text.
+    /// Parses a node id.
     pub fn of_text(text: &str) -> Option<Self> {
         text.as_bytes().try_into().ok().map(Self)
     }
 
-    /// The text of it.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// The ids of one node. It gives out the one that the release before finds; the next release gives out the other.
+/// The two ids of one node. This release issues the one that the previous release understands; the next release issues
+/// the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
     former: NodeId,
@@ -64,18 +65,18 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// The id that this release gives out.
+    /// The id that this release issues.
     pub fn given_out(&self) -> &NodeId {
         &self.former
     }
 
-    /// Whether one of them is this.
+    /// Whether `id` is one of them.
     pub fn contain(&self, id: NodeId) -> bool {
         self.former == id || self.derived == id
     }
 }
 
-/// The nodes at the configured names, looked for again every few seconds.
+/// The nodes at the configured names, resolved again every few seconds.
 pub struct Nodes {
     key: SigningKey,
     targets: Vec<String>,
@@ -88,12 +89,12 @@ pub struct Nodes {
 struct Node {
     ids: Ids,
     address: SocketAddr,
-    /// Resolutions in a row in which it was missing.
+    /// Resolutions in a row that did not contain it.
     absences: u8,
 }
 
 impl Nodes {
-    /// The nodes at these `host:port`s, among them the one at `own`; ids are made with the cluster's key.
+    /// Starts resolving these `host:port`s; `own` is this gateway's address, and `key` the cluster's key.
     pub fn find(targets: Vec<String>, own: SocketAddr, key: SigningKey) -> Arc<Self> {
         let nodes = Arc::new(Self { key, targets, known: Mutex::default(), resolve: Notify::new(), resolved: Notify::new() });
         tokio::spawn(keep_resolving(Arc::downgrade(&nodes), own));
@@ -106,7 +107,7 @@ impl Nodes {
         Ids { former, derived }
     }
 
-    /// Where a node is. One that is not known may have come just now: names are resolved once more.
+    /// The address of a node. An unknown node may be new, so the names are resolved once more.
     pub async fn address_of(&self, id: NodeId) -> Option<SocketAddr> {
         let resolved = self.resolved.notified();
         if let Some(address) = self.known(id) {
@@ -122,7 +123,7 @@ impl Nodes {
         known.iter().find(|node| node.ids.contain(id)).map(|node| node.address)
     }
 
-    /// Adds new addresses, removes those missing twice; keeps the last set when nothing was found at all.
+    /// Adds new addresses and removes those missing twice; keeps the last set when a resolution is empty.
     fn update(&self, addresses: &[SocketAddr]) {
         if addresses.is_empty() {
             return;
@@ -186,14 +187,14 @@ mod tests {
         assert_eq!(nodes.address_of(nodes.ids_of(address("127.0.0.1:3")).former).await, None);
         assert_eq!(ids, nodes.ids_of(address("[::ffff:127.0.0.1]:2")));
         assert_ne!(id, NodeId::of_address(&key("another").former, address("127.0.0.1:2")));
-        // The release before finds it by this id, and the next one gives out the other.
+        // The previous release finds the node by this id, and the next one issues the other.
         assert_eq!(id, NodeId::of_address(&key("k").former, address("127.0.0.1:2")));
         assert_ne!(ids.derived, id);
         assert_eq!(nodes.address_of(ids.derived).await, Some(address("127.0.0.1:2")));
     }
 
     #[test]
-    fn what_no_node_gives_out_names_none() {
+    fn text_that_no_node_issues_names_no_node() {
         let good = "x".repeat(LENGTH + SECRET);
         assert!(NodeId::of_session(&good).is_some());
         for bad in ["", "x", &good[1..], &format!("{good}x"), &good.replacen('x', "/", 1), &format!("ä{}", &good[2..])] {

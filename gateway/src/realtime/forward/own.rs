@@ -1,4 +1,5 @@
-//! By which address other gateways reach this one, when nobody says so: containers and their like are told it by nobody.
+//! Detects the address at which other gateways reach this one, for containers and other environments that do not
+//! configure it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -6,14 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{Instant, sleep};
 
-/// How long it is looked for: the name of a container that starts may come a moment after it.
+/// How long detection is retried: DNS may list a new container a moment after its start.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Of the addresses that the `host:port`s resolve to the one that is this machine's and has that port.
+/// Resolves the `host:port`s to the address that belongs to this machine and has that port.
 ///
 /// # Errors
-/// When there is none after a while.
+/// When there is none within [`PATIENCE`].
 pub async fn find(targets: &[String], port: u16) -> anyhow::Result<SocketAddr> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -32,7 +33,7 @@ pub async fn find(targets: &[String], port: u16) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// Whether one of this machine's interfaces has it: nobody can be bound to any other.
+/// Whether an interface of this machine has the address: only then can a socket be bound to it.
 fn is_ours(ip: IpAddr) -> bool {
     !ip.is_unspecified() && UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -42,8 +43,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_the_one_that_is_ours() {
-        // The first is in a range that is for documentation (RFC 5737), the second another gateway's on this machine.
+    async fn the_address_of_this_machine_is_found() {
+        // The first range is reserved for documentation (RFC 5737); the second is another gateway's on this machine.
         let targets = ["192.0.2.1:7250", "127.0.0.1:7251", "localhost:7250"].map(String::from);
         assert_eq!(find(&targets, 7250).await.unwrap(), "127.0.0.1:7250".parse().unwrap());
     }

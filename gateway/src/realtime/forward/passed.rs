@@ -1,5 +1,5 @@
-//! Answers that this gateway passed on to clients of others: the session's own gateway asks what became of the last one, when a
-//! GET seems to come again.
+//! Responses that this gateway forwarded to clients of other gateways' sessions. When a GET seems to be repeated, the
+//! session's gateway asks what became of the last response.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use moka::policy::EvictionPolicy;
 use super::node::NodeId;
 use crate::server::wire::{Answer, Fate};
 
-/// Names the gateway that passes a GET on, and the GET: `<node>.<number>`.
+/// Names the forwarding gateway and the GET: `<node>.<number>`.
 pub const PASSAGE: HeaderName = HeaderName::from_static("confab-forward-passage");
 
-/// Sessions of other gateways whose last answer is remembered, and how long: a balancer repeats at once.
+/// Most sessions whose last response is remembered. The time can be short: a balancer repeats at once.
 const MOST: u64 = 65_536;
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// A GET on its way through a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passage {
-    /// The gateway.
+    /// The forwarding gateway.
     pub node: NodeId,
-    /// Its number for the GET.
+    /// That gateway's number for the GET.
     pub number: u64,
 }
 
 impl Passage {
-    /// That of a request from another gateway; versions before this one do not say.
+    /// Reads the header of a forwarded request; earlier releases do not send it.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let (node, number) = headers.get(PASSAGE)?.to_str().ok()?.split_once('.')?;
         Some(Self { node: NodeId::of_text(node)?, number: number.parse().ok()? })
@@ -39,7 +39,7 @@ impl Passage {
     }
 }
 
-/// The last answer to each session.
+/// The last forwarded response of each session.
 pub struct Passed {
     next: AtomicU64,
     last: Cache<Box<str>, (u64, Answer)>,
@@ -56,13 +56,13 @@ impl Passed {
         Passage { node: own, number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// The answer is passed on now.
+    /// Remembers a response that is about to be forwarded.
     pub async fn answered(&self, sid: &str, passage: Passage, answer: Answer) {
         answer.watch();
         self.last.insert(sid.into(), (passage.number, answer)).await;
     }
 
-    /// What became of one, if it is the last.
+    /// What became of a response, if it is the session's last.
     pub async fn fate(&self, sid: &str, number: u64) -> Fate {
         match self.last.get(sid).await {
             Some((last, answer)) if last == number => answer.fate().await,

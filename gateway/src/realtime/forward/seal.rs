@@ -1,8 +1,9 @@
-//! How gateways know one another: each request between them carries a signature over its head, its body, the time and a nonce.
+//! Authentication between gateways: each request carries a signature over its head, its body, the time and a nonce.
 //!
-//! The release before signs and verifies the head and the time alone, with the cluster's former key. Requests carry its seal as
-//! well, and requests with that seal alone are still accepted. A request of this release is marked in its query, which both cover:
-//! a marked request without the signature is refused, so removing the signature does not bring the weaker check back.
+//! The previous release signs and verifies the head and the time alone, with the cluster's former key (the seal).
+//! Requests carry its seal as well, and requests that only have that seal are still accepted. A request of this release
+//! is marked in its query, which both cover: a marked request without the signature is rejected, so an attacker cannot
+//! downgrade it by removing the signature.
 
 use std::time::Duration;
 
@@ -18,21 +19,21 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use uuid::Uuid;
 
-/// Carries the seal of the release before: `<seconds since 1970>.<tag>`.
+/// Carries the previous release's seal: `<seconds since 1970>.<tag>`.
 const SEAL: HeaderName = HeaderName::from_static("confab-forward");
 /// Carries the signature: `<seconds since 1970>.<nonce>.<SHA-256 of the body>.<tag>`.
 const SIGNATURE: HeaderName = HeaderName::from_static("confab-signature");
-/// At the end of a query: the request has a signature.
+/// Ends the query of every request that has a signature.
 const MARK: &str = "&forward=2";
 
 /// How far two clocks may differ, in seconds.
 const CLOCKS_DIFFER: i64 = 60;
-/// How long a nonce is remembered: longer than its signature holds.
+/// How long a nonce is remembered: longer than its signature is valid.
 const REMEMBER: Duration = Duration::from_secs(2 * CLOCKS_DIFFER as u64 + 1);
-/// Most nonces that are remembered, about 10 MB of them. Beyond that the oldest are forgotten.
+/// Most nonces remembered (about 10 MB). Beyond that the oldest are forgotten.
 const MAX_NONCES: u64 = 65_536;
 
-/// Signs requests to other gateways of a cluster and verifies theirs.
+/// Signs requests to other gateways of the cluster and verifies theirs.
 pub struct Sealer {
     key: SigningKey,
     nonces: Cache<Uuid, ()>,
@@ -41,14 +42,14 @@ pub struct Sealer {
 /// What a verified request's signature covers besides its head.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Covers {
-    /// Nothing; it comes from the release before.
+    /// Nothing; the request comes from the previous release.
     Head,
     /// The body with this SHA-256.
     Body(Vec<u8>),
 }
 
 impl Covers {
-    /// Whether the request's body is the one that was signed.
+    /// Whether `body` is the body that was signed.
     pub fn is_of(&self, body: &[u8]) -> bool {
         match self {
             Self::Head => true,
@@ -58,18 +59,18 @@ impl Covers {
 }
 
 impl Sealer {
-    /// With the cluster's key.
+    /// Signs with the cluster's key.
     pub fn new(key: SigningKey) -> Self {
         let nonces = Cache::builder().max_capacity(MAX_NONCES).time_to_live(REMEMBER).eviction_policy(EvictionPolicy::lru());
         Self { key, nonces: nonces.build() }
     }
 
-    /// The target of a request that will be signed.
+    /// Marks the target of a request that will be signed.
     pub fn mark(target: &str) -> String {
         format!("{target}{MARK}")
     }
 
-    /// The headers that sign a request to the node of that id; its target is marked.
+    /// The headers that sign a request to the node with that id; the target must be marked.
     pub fn sign(&self, to: &str, method: &Method, uri: &Uri, body: &[u8]) -> HeaderMap {
         self.sign_at(Timestamp::now().as_second(), to, method, uri, body)
     }
@@ -84,8 +85,8 @@ impl Sealer {
         headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?))).collect()
     }
 
-    /// What a gateway of this cluster signed when it sent this request to the node of that id, within the last minute. `None`
-    /// when none did, or when the request writes and was taken before.
+    /// What a gateway of this cluster signed when it sent this request to the node with that id, within the last
+    /// minute. `None` when no gateway signed it, or when the request writes and was accepted before.
     pub async fn verify(&self, head: &Parts, to: &str) -> Option<Covers> {
         let Some(signature) = head.headers.get(SIGNATURE) else { return self.verify_former(head, to) };
         let mut parts = signature.to_str().ok()?.split('.');
@@ -118,12 +119,12 @@ fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
-/// What the signature's tag is over. No part holds a space.
+/// The text that the signature's tag covers. No part holds a space.
 fn line(second: i64, nonce: Uuid, body: &str, to: &str, method: &Method, uri: &Uri) -> String {
     format!("{second} {nonce} {body} {to} {method} {}", target(uri))
 }
 
-/// What the seal's tag is over. The beginning keeps it apart from all else that is signed with the former key.
+/// The text that the seal's tag covers. The prefix separates it from everything else signed with the former key.
 fn former_line(second: i64, to: &str, method: &Method, uri: &Uri) -> String {
     format!("confab forward {second} {to} {method} {}", target(uri))
 }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn uri(target: &str) -> Uri {
-        // The address is not signed: what arrives has none.
+        // The address is not signed: requests arrive without one.
         format!("http://10.0.0.1:1{target}").parse().unwrap()
     }
 
@@ -169,7 +170,7 @@ mod tests {
         for (second, good) in [(now - 30, true), (now + 30, true), (now - 90, false), (now + 90, false), (i64::MIN, false)] {
             let mut signed = ours.sign_at(second, "node", &Method::GET, &uri(TARGET), b"");
             assert_eq!(ours.verify(&head(Method::GET, TARGET, signed.clone()), "node").await.is_some(), good, "{second}");
-            // Nor does the seal alone help.
+            // The seal alone does not help either.
             signed.remove(SIGNATURE);
             assert_eq!(ours.verify(&head(Method::GET, TARGET, signed), "node").await, None);
         }
@@ -201,7 +202,7 @@ mod tests {
             let signed = sign(&Method::POST);
             assert!(ours.verify(&head(Method::POST, TARGET, signed.clone()), "node").await.is_some());
             assert_eq!(ours.verify(&head(Method::POST, TARGET, signed), "node").await, None);
-            // The same request, sent anew by the client.
+            // The same request, sent again by the client.
             assert!(ours.verify(&head(Method::POST, TARGET, sign(&Method::POST)), "node").await.is_some());
         }
         ours.nonces.run_pending_tasks().await;

@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// A gateway that is reached at an address, seen from another one, and the other's way to it.
+/// The forwarding side of the gateway at `own`, and the gateway at `other` to forward to.
 async fn between(own: SocketAddr, other: SocketAddr) -> (Forward, (NodeId, SocketAddr)) {
     let config =
         ForwardConfig { gateway_url: Some(format!("http://{own},http://{other}")), forward_listen: Some(own), forward_address: None };
@@ -14,7 +14,7 @@ async fn between(own: SocketAddr, other: SocketAddr) -> (Forward, (NodeId, Socke
     (forward, (node, other))
 }
 
-/// The head of the next request; nothing when the connection ends instead.
+/// Reads the head of the next request; empty when the connection ends instead.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -34,10 +34,10 @@ async fn what_was_sent_is_not_sent_again() {
         let (mut stream, _) = owner.accept().await.unwrap();
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=x&forward=2 HTTP/1.1\r\n"));
         stream.write_all(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        // Dies with the second request in hand, on a connection that had been good.
+        // The connection, which worked before, dies with the second request unanswered.
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=y&forward=2 HTTP/1.1\r\n"));
         drop(stream);
-        // What comes next is the third.
+        // The next request to arrive is the third.
         let (mut stream, _) = owner.accept().await.unwrap();
         assert!(head(&mut stream).await.starts_with("POST /socket.io/?sid=z&forward=2 HTTP/1.1\r\n"));
     });

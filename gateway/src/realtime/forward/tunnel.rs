@@ -1,4 +1,4 @@
-//! A forwarded WebSocket: bytes from the client to the gateway that has its session, and back.
+//! A forwarded WebSocket: copies bytes between the client and the gateway that has its session.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,23 +16,23 @@ use tokio::time::timeout;
 
 use crate::server::Stream;
 
-/// Most bytes that are read at once.
+/// Most bytes read at once.
 const TURN: usize = 16 * 1024;
-/// An end that takes nothing for so long is given up; a session's own gateway gives up a little earlier.
+/// A peer that takes nothing for this long is disconnected; the session's own gateway does so a little earlier.
 const STUCK: Duration = Duration::from_secs(15);
-/// How long one direction goes on after the other has ended.
+/// How long one direction continues after the other has ended.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Carries bytes both ways until one end closes.
+/// Copies bytes both ways until one end closes.
 pub async fn run(client: Upgraded, owner: Upgraded) {
-    // Both sides are TCP, ours by the accept loop, the other by the connector.
+    // Both sides are TCP: ours comes from the accept loop, the other from the connector.
     let (Ok(client), Ok(owner)) = (client.downcast::<TokioIo<Stream>>(), owner.downcast::<TokioIo<TcpStream>>()) else { return };
     let (mut client_io, mut owner_io) = (client.io.into_inner().into_inner(), owner.io.into_inner());
     let (from_client, to_client) = client_io.split();
     let (from_owner, to_owner) = owner_io.split();
     let up = pin!(pump(client.read_buf, from_client, to_owner));
     let down = pin!(pump(owner.read_buf, from_owner, to_client));
-    // After an end the other direction goes on for a moment, after a failure there is nothing to wait for.
+    // After a clean end the other direction continues for a moment; after a failure there is nothing to wait for.
     let _ = match select(up, down).await {
         Either::Left((Ok(()), down)) => timeout(LINGER, down).await,
         Either::Right((Ok(()), up)) => timeout(LINGER, up).await,
@@ -40,10 +40,10 @@ pub async fn run(client: Upgraded, owner: Upgraded) {
     };
 }
 
-/// One direction, to its end, which is passed on.
+/// Copies one direction to its end, and forwards the end.
 async fn pump(first: Bytes, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     write(&mut to, &first).await?;
-    // However short, it is a part of all that the HTTP connection had room for.
+    // However short, it keeps the HTTP connection's whole buffer alive.
     drop(first);
     while let Some(rest) = poll_fn(|context| turn(context, &mut from, &mut to)).await? {
         write(&mut to, &rest).await?;
@@ -51,8 +51,8 @@ async fn pump(first: Bytes, mut from: impl AsyncRead + Unpin, mut to: impl Async
     to.shutdown().await
 }
 
-/// Passes on what there is, until there is nothing (pending), the other side takes no more (the rest), or the end (`None`).
-/// The buffer is on the stack of the turn: a tunnel that is idle has none.
+/// Copies available bytes until there are none (pending), the other side accepts no more (returns the rest), or the end
+/// (`None`). The buffer lives on this stack frame, so an idle tunnel has none.
 fn turn<R, W>(context: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Option<Box<[u8]>>>>
 where
     R: AsyncRead + Unpin,
@@ -76,7 +76,7 @@ where
     }
 }
 
-/// Writes all, as long as some of it is taken now and then.
+/// Writes all bytes; fails when the peer takes nothing for [`STUCK`].
 async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = timeout(STUCK, to.write(bytes)).await??;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_given_up() {
+    async fn a_peer_that_takes_nothing_is_disconnected() {
         let ((mut source, from), (to, _sink)) = (duplex(1 << 20), duplex(16));
         source.write_all(&[1; 1000]).await.unwrap();
         assert_eq!(pump(Bytes::new(), from, to).await.unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -20,7 +20,7 @@ impl From<ListEventsResponse> for Page {
 
 const ROOM: Uuid = Uuid::from_u128(7);
 
-/// A room of `last` events, whose reads are counted, wait for a permit, and fail while the room is empty.
+/// A room of `last` events. Its reads are counted, wait for a permit, and fail while the room is empty.
 struct Log {
     last: AtomicU64,
     reads: AtomicU64,
@@ -76,13 +76,13 @@ async fn one_read_serves_all_who_came_before_it() {
     let newest = join_all([1, 50, 7].map(|count| history.read(ROOM, Wanted::Last(count)))).await;
     assert_eq!(newest.into_iter().map(|page| seqs(&page.unwrap()).len()).collect::<Vec<_>>(), [1, 50, 7]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
-    // Whoever wants nothing of it costs no more than that.
+    // A reader that wants no events adds no read.
     assert!(history.read(ROOM, Wanted::End).await.unwrap().events().is_empty());
     assert!(history.waiting().is_empty());
 }
 
 #[tokio::test]
-async fn who_comes_while_it_is_read_is_served_by_the_next_read() {
+async fn a_reader_that_asks_during_a_read_gets_the_next_one() {
     let (log, history) = history(5, 0);
     let first = tokio::spawn({
         let history = history.clone();
@@ -109,7 +109,7 @@ async fn who_comes_while_it_is_read_is_served_by_the_next_read() {
 }
 
 #[tokio::test]
-async fn who_wants_what_one_read_does_not_hold_gets_another() {
+async fn a_reader_that_one_read_cannot_serve_gets_another() {
     let (log, history) = history(1000, 9);
     let wanted = [0, 90, 150, 700, 990, 1000, 5000, u64::MAX];
     let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after)))).await;
@@ -122,7 +122,7 @@ async fn who_wants_what_one_read_does_not_hold_gets_another() {
 }
 
 #[tokio::test]
-async fn a_failed_read_is_told_to_all_and_who_gave_up_is_forgotten() {
+async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     let (log, history) = history(0, 0);
     let mut gave_up = Box::pin(history.read(ROOM, Wanted::After(1)));
     assert!(futures::poll!(&mut gave_up).is_pending());

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A client that notes what it is sent.
+/// A client that records what it receives.
 #[derive(Default)]
 struct Client {
     id: u64,
@@ -199,7 +199,8 @@ fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
     assert_eq!(hub.partitions(), [4].into());
 }
 
-/// Whatever happens in whatever order: what a client hears after an answer is dense, rising and above the answer.
+/// For any sequence of operations: the events that a client receives after an answer are dense, rising and above the
+/// answer.
 #[test]
 fn random_joins_and_leaves_never_tear_a_hole() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -210,7 +211,7 @@ fn random_joins_and_leaves_never_tear_a_hole() {
         state % below
     };
     let (hub, clients) = (Hub::new(), (0..8).map(Client::new).collect::<Vec<_>>());
-    // What is committed runs ahead of what is fanned out.
+    // Commits run ahead of the fan-out.
     let (mut committed, mut fanned) = (0, 0);
     let mut joins = vec![None; clients.len()];
     for _ in 0..20_000 {

@@ -1,4 +1,5 @@
-//! Writing what is queued to a WebSocket's stream. One flush is under way at a time, so frames keep their order whoever does it.
+//! Writes queued frames to a WebSocket's stream. One flush runs at a time, so frames keep their order whichever task
+//! flushes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,40 +12,40 @@ use super::queue::{Cost, Writer};
 use super::{Close, Outbox};
 use crate::realtime::packet::Frame;
 
-/// Small frames are copied together up to this size: one plain write of them costs less than a vectored one.
+/// Small frames are copied together up to this many bytes: one plain write of them costs less than a vectored one.
 const COPIED: usize = 16 * 1024;
 
 thread_local! {
     static COPY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COPIED));
 }
 
-/// What became of a flush.
+/// The outcome of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
-    /// Everything that was queued at the beginning is written; for what came since the task is woken.
+    /// Everything queued at its beginning is written; the task is woken for later frames.
     All,
-    /// The stream took some and takes no more now.
+    /// The stream accepted some bytes and is full.
     Some,
-    /// The stream takes nothing now.
+    /// The stream accepts nothing now.
     Nothing,
-    /// Somebody else is at it, and has the client's task look around if anything is left to do.
+    /// Another task flushes, and wakes the client's task if anything is left to do.
     Elsewhere,
 }
 
 impl Outbox {
-    /// From now on frames are written to this stream.
+    /// Frames are written to this stream from now on.
     pub fn attach(&self, stream: Arc<TcpStream>) {
         self.queue().stream = Some(stream);
     }
 
-    /// From now on nothing is written any more. `false` when that is in the middle of a frame.
+    /// Nothing is written from now on. `false` when the last write ended within a frame.
     pub fn detach(&self) -> bool {
         let mut queue = self.queue();
         queue.stream = None;
         queue.written == 0 && queue.writer != Writer::Flushing
     }
 
-    /// Writes everything queued, as far as the stream takes it, and leaves the rest to the client's task. Never waits.
+    /// Writes what the stream accepts and leaves the rest to the client's task. Never waits.
     pub fn flush(&self) {
         match self.write() {
             Ok(Flushed::All) if self.closing().is_none() => {}
@@ -54,7 +55,7 @@ impl Outbox {
         }
     }
 
-    /// The same for the client's task itself, which has to call again when the stream takes more.
+    /// [`flush`](Self::flush) for the client's task, which must call it again when the stream is writable.
     ///
     /// # Errors
     /// When the stream is broken.
@@ -86,7 +87,8 @@ impl Outbox {
             queue.subtract(batch.sent, &self.changed, &self.shared);
         }
         if more && !blocked {
-            // Whoever queued it relied on this flush. One write is enough at a time: others wait for theirs.
+            // These frames were queued in reliance on this flush. One flush writes once, so that other clients wait
+            // less.
             self.wake_task(queue);
         }
         result.map(|all| match (all, batch.progress) {
@@ -100,15 +102,15 @@ impl Outbox {
 /// Frames on their way out.
 struct Batch {
     frames: VecDeque<Frame>,
-    /// So many bytes of the first frame are written.
+    /// This many bytes of the first frame are written.
     written: usize,
-    /// What the frames cost that are written whole.
+    /// The cost of the frames that are written whole.
     sent: Cost,
     progress: bool,
 }
 
 impl Batch {
-    /// `true` when all of it is written, `false` when the stream takes no more now.
+    /// `true` when the whole batch is written, `false` when the stream is full.
     fn write(&mut self, stream: &TcpStream) -> io::Result<bool> {
         while !self.frames.is_empty() {
             match self.write_once(stream) {
@@ -129,7 +131,7 @@ impl Batch {
         Ok(true)
     }
 
-    /// One write: the first frame as it is, or as many small ones as fit together.
+    /// One write: the first frame as it is, or as many small frames as fit together.
     fn write_once(&self, stream: &TcpStream) -> io::Result<usize> {
         let Some(first) = self.frames.front() else { return Ok(0) };
         let first = &first.websocket()[self.written..];
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_promised_flush_writes_what_came_until_then_and_lets_the_task_sleep() {
+    async fn a_promised_flush_writes_what_was_queued_before_it_and_lets_the_task_sleep() {
         let (outbox, mut client) = pair().await;
         let frames = ["a", "b", "c"].map(Frame::engine);
         assert!(outbox.push_to_flush(&frames[..1]));
@@ -199,7 +201,7 @@ mod tests {
         let last = Frame::engine("last");
         assert!(!outbox.push_to_flush(std::slice::from_ref(&last)), "the bound holds for what is blocked");
         assert_eq!(outbox.look(), Some(Close::Now));
-        // What has begun is finished all the same when words are put in the place of the rest.
+        // A frame that has begun is finished although the rest is replaced.
         let reader = tokio::spawn(async move {
             let mut read = vec![0; large.websocket().len()];
             client.read_exact(&mut read).await.unwrap();

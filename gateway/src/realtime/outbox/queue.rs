@@ -1,4 +1,4 @@
-//! The queue of one outbox and the bounds that hold for one client.
+//! The queue of one outbox and the bounds on one client.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,42 +12,42 @@ use super::{Close, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN, ROOMY};
 use crate::metrics::METRICS;
 use crate::realtime::packet::Frame;
 
-/// An empty queue keeps room for at most this many frames.
+/// An empty queue keeps capacity for at most this many frames.
 const KEPT_FRAMES: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Queue {
     pub frames: VecDeque<Frame>,
-    /// So many bytes of the first frame are written.
+    /// This many bytes of the first frame are written.
     pub written: usize,
-    /// What the frames cost that are queued or being written.
+    /// The cost of the frames that are queued or being written.
     pub cost: Cost,
-    /// What was taken last and is kept in case it is asked for again, in bytes.
+    /// Bytes that were taken last and are kept for a repeated poll.
     pub kept: usize,
-    /// What the client has sent and the gateway still holds, in bytes.
+    /// Bytes that the client has sent and the gateway still holds.
     pub held: usize,
-    /// So many of all these bytes are counted in `share` and among those of all outboxes.
+    /// This many of all these bytes are counted in `share` and in the total of all outboxes.
     counted: usize,
-    /// That of the client's user or, before it has connected, of its address.
+    /// The share of the client's user or, before it has connected, of its address.
     pub share: Arc<Share>,
-    /// The client has not connected: everything together is bounded by [`MAX_UNKNOWN`].
+    /// The client has not connected: [`MAX_UNKNOWN`] bounds all its bytes together.
     pub is_unknown: bool,
-    /// The client has gone.
+    /// The client has disconnected.
     pub is_over: bool,
-    /// Where to write; none while the client polls.
+    /// The stream to write to; none while the client polls.
     pub stream: Option<Arc<TcpStream>>,
     pub writer: Writer,
     pub close: Option<Close>,
     pub woken: bool,
-    /// Something was taken since this was last asked.
+    /// Frames were taken since the last look.
     pub was_taken: bool,
 }
 
-/// What frames cost, in bytes.
+/// The cost of frames, in bytes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Cost {
     pub all: usize,
-    /// So much of it are answers.
+    /// The part of it that answers cost.
     pub answers: usize,
 }
 
@@ -77,27 +77,27 @@ impl<'a> FromIterator<&'a Frame> for Cost {
     }
 }
 
-/// Who sees to it that what is queued is written.
+/// Which task will write the queued frames.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// Whoever queues the next frame has to find somebody.
+    /// None; the task that queues the next frame must find one.
     #[default]
     Nobody,
     /// A flush has been promised.
     Promised,
-    /// A flush is under way; at its end it looks whether more has come.
+    /// A flush is in progress; at its end it looks for more frames.
     Flushing,
-    /// The client's task, as soon as the stream takes more.
+    /// The client's task, as soon as the stream is writable.
     Blocked,
 }
 
 impl Queue {
-    /// Everything that is held for the client, in bytes. What is left of one that has gone is on its way out.
+    /// Bytes held for the client; 0 once it has disconnected, because the rest is about to be freed.
     pub fn total(&self) -> usize {
         if self.is_over { 0 } else { self.cost.all + self.kept + self.held }
     }
 
-    /// Queues frames. When one exceeds the bound, the client is to be closed. `false` when it was closed before.
+    /// Queues frames. A frame that exceeds the bound closes the client. `false` when it was closed before.
     pub fn admit(&mut self, frames: impl Iterator<Item = Frame>, shared: &Shared) -> bool {
         if self.close.is_some() {
             return false;
@@ -133,7 +133,7 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Drops what waits and has the transport closed.
+    /// Drops what waits and requests that the transport is closed.
     pub fn overflow(&mut self, reason: &'static str, shared: &Shared) {
         METRICS.outbox_closes.hit(reason);
         self.close = Some(Close::Now);
@@ -141,7 +141,7 @@ impl Queue {
         self.count(shared);
     }
 
-    /// Drops what waits. What has begun must be finished: the client could not read on otherwise.
+    /// Drops what waits. A frame that has begun must be finished: otherwise the client could not read on.
     pub fn drop_frames(&mut self) {
         let begun = usize::from(self.written > 0);
         let rest = self.frames.split_off(begun.min(self.frames.len()));
@@ -155,13 +155,13 @@ impl Queue {
         if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
             self.frames.shrink_to(KEPT_FRAMES);
         }
-        // Nobody waits for room while there is some.
+        // Tasks only wait for room while there is none.
         if before > ROOMY && self.cost.all <= ROOMY {
             changed.notify_waiters();
         }
     }
 
-    /// Brings what is counted up to date.
+    /// Updates the counters that this outbox shares with others.
     pub fn count(&mut self, shared: &Shared) {
         self.counted = shared.count(&self.share, self.counted, self.total(), self.stream.is_some());
     }
@@ -172,7 +172,7 @@ impl Queue {
         self.share = share;
     }
 
-    /// Counts nothing any more.
+    /// Stops counting what is held.
     pub fn forget(&mut self, shared: &Shared) {
         self.counted = shared.count(&self.share, self.counted, 0, true);
     }

@@ -1,4 +1,5 @@
-//! What all outboxes of a gateway share: how much is held in them together and for each user, and whether anything may be written.
+//! State that all outboxes of a gateway share: how much they hold in total and for each user, and whether writing is
+//! allowed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,23 +11,23 @@ use tokio::time::timeout;
 use crate::metrics::METRICS;
 use crate::pulse::Pulse;
 
-/// Smaller changes of an outbox are not counted, so that clients who read well seldom touch the counters.
+/// Smaller changes of an outbox are not counted, so that clients that keep up seldom touch the counters.
 const STEP: usize = 16 * 1024;
-/// The same for sessions that poll, which cost their client no connection.
+/// The same for polling sessions, of which a client can have many without a connection.
 const STEP_POLLING: usize = 1024;
-/// Most sends and uploads of one user that are under way at once.
+/// Most sends and uploads of one user in progress at once.
 const MAX_SENDS: usize = 128;
-/// Most clients of one user that are brought back at once: a quarter of all.
+/// Most clients of one user that are recovered at once: a quarter of all.
 const MAX_RESTORES: usize = 16;
-/// How often a user above its share is looked at again, unless the total falls before.
+/// How often a user above its share is checked again, unless the total falls before.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Shared by all outboxes.
+/// State that all outboxes share.
 pub struct Shared {
-    /// Most bytes that may be held in all of them.
+    /// Most bytes that all outboxes may hold together.
     limit: usize,
     total: AtomicUsize,
-    /// How many shares hold something.
+    /// How many shares hold bytes.
     holders: AtomicUsize,
     over: Notify,
     /// The total has fallen to half the limit.
@@ -34,10 +35,10 @@ pub struct Shared {
     pulse: Arc<Pulse>,
 }
 
-/// What one user takes with all its sockets, or one address with those that have not connected.
+/// The resources of one user's sockets, or of one address's sockets that have not connected.
 #[derive(Debug)]
 pub struct Share {
-    /// What all outboxes hold together.
+    /// Bytes held by all outboxes of this share.
     bytes: AtomicUsize,
     sends: Semaphore,
     restores: Arc<Semaphore>,
@@ -50,31 +51,31 @@ impl Default for Share {
 }
 
 impl Share {
-    /// What all outboxes hold together, in bytes.
+    /// Bytes held by all outboxes of this share.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The user's places for clients that are brought back.
+    /// Permits to recover clients of this user.
     pub fn restores(&self) -> Arc<Semaphore> {
         self.restores.clone()
     }
 
-    /// The right to have one send under way; few of a user are at once, so that those of others do not wait behind them.
+    /// Waits for a permit to send; one user's sends are bounded, so that other users' sends do not queue behind them.
     pub async fn begin_send(self: Arc<Self>) -> Sends {
         let count = usize::from(self.sends.acquire().await.map(SemaphorePermit::forget).is_ok());
         Sends { share: self, count }
     }
 }
 
-/// So many sends of a user are under way.
+/// Permits for a user's sends in progress.
 pub struct Sends {
     share: Arc<Share>,
     count: usize,
 }
 
 impl Sends {
-    /// Begins up to `wanted` more, as far as that needs no wait; how many it has begun.
+    /// Takes up to `wanted` more permits without waiting; returns how many.
     pub fn begin_more(&mut self, wanted: usize) -> usize {
         let more = wanted.min(self.share.sends.available_permits());
         let begun = self.share.sends.try_acquire_many(more as u32).map(SemaphorePermit::forget).map_or(0, |()| more);
@@ -90,13 +91,13 @@ impl Drop for Sends {
 }
 
 impl Shared {
-    /// Outboxes that hold at most so many bytes together; nothing is written while the process does not know what it missed.
+    /// Outboxes that hold at most `limit` bytes together; nothing is written while `pulse` is paused.
     pub fn new(limit: usize, pulse: Arc<Pulse>) -> Self {
         let [total, holders] = [0; 2].map(AtomicUsize::new);
         Self { limit, total, holders, over: Notify::new(), fell: Notify::new(), pulse }
     }
 
-    /// Takes note of an outbox that has changed from `counted` to `bytes`, and returns what is counted of it now.
+    /// Records that an outbox has changed from `counted` to `bytes`; returns the bytes counted for it now.
     pub(super) fn count(&self, share: &Share, counted: usize, bytes: usize, on_websocket: bool) -> usize {
         let step = if on_websocket { STEP } else { STEP_POLLING };
         if counted.abs_diff(bytes) < step && (bytes != 0 || counted == 0) {
@@ -117,7 +118,7 @@ impl Shared {
         bytes
     }
 
-    /// Moves what is counted from one share to another.
+    /// Moves counted bytes from one share to another.
     pub(super) fn pass(&self, counted: usize, from: &Share, to: &Share) {
         if counted > 0 {
             self.shrink(from, counted);
@@ -137,25 +138,25 @@ impl Shared {
         }
     }
 
-    /// How much is held in all of them.
+    /// Bytes held by all outboxes.
     pub fn bytes(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// By how much more is held than may be.
+    /// Bytes held above the limit.
     pub fn excess(&self) -> usize {
         self.bytes().saturating_sub(self.limit)
     }
 
-    /// Completes when more is held than may be.
+    /// Completes when more than the limit is held.
     pub async fn over(&self) {
         while self.excess() == 0 {
             self.over.notified().await;
         }
     }
 
-    /// Completes when more may be prepared for the user whose share it is: at once, unless over half of what may be held is, and
-    /// the user holds more than an equal part of that half. `what` waits is counted.
+    /// Completes when more may be prepared for the user of this share: at once, unless more than half of the limit is
+    /// held and the user holds more than an equal part of that half. The wait is counted under `what`.
     pub async fn roomy(&self, share: &Share, what: &'static str) {
         if self.has_room_for(share) {
             return;
@@ -170,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Whether no more than half of what may be held is.
+    /// Whether at most half of the limit is held.
     pub fn is_roomy(&self) -> bool {
         self.bytes() <= self.limit / 2
     }
@@ -179,7 +180,7 @@ impl Shared {
         self.is_roomy() || share.bytes() <= self.limit / 2 / self.holders.load(Ordering::Relaxed).max(1)
     }
 
-    /// Whether nothing may be written.
+    /// Whether writing is suspended.
     pub fn is_paused(&self) -> bool {
         self.pulse.is_paused()
     }
@@ -227,7 +228,7 @@ mod tests {
         let others = [(); 9].map(|()| Share::default());
         others.iter().for_each(|other| _ = shared.count(other, 0, STEP, true));
         assert_eq!([waits(&light).await, waits(&idle).await], [true, false]);
-        // The wait ends as soon as the total has fallen, whoever held it.
+        // The wait ends as soon as the total has fallen, whichever user freed the bytes.
         let mut waiting = std::pin::pin!(shared.roomy(&light, "join"));
         assert!(futures::poll!(&mut waiting).is_pending());
         shared.count(&heavy, 90 * STEP, 0, true);

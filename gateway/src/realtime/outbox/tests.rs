@@ -32,7 +32,7 @@ async fn answers_are_paced_and_have_a_bound_of_their_own() {
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     roomy.await;
-    // What was taken counts no longer; what waits does, however it came.
+    // Frames that were taken count no longer; frames that wait do, however they were queued.
     (0..3).for_each(|_| outbox.answer(std::slice::from_ref(&large)));
     assert_eq!(outbox.closing(), None);
     outbox.answer(std::slice::from_ref(&large));
@@ -45,13 +45,13 @@ async fn answers_are_paced_and_have_a_bound_of_their_own() {
 }
 
 #[test]
-fn what_waits_unasked_is_bounded_beside_answers() {
+fn events_have_a_bound_beside_that_of_answers() {
     let outbox = Outbox::new(Arc::default());
     let [answer, live] = [600_000, 300_000].map(|bytes| Frame::engine(&"x".repeat(bytes)));
     outbox.answer(&[answer.clone(), answer.clone()]);
     (0..3).for_each(|_| outbox.push(live.clone()));
     assert_eq!(outbox.bytes(), 2 * answer.cost() + 3 * live.cost());
-    // Answers that were sent raise no bound, though much still waits.
+    // Sent answers do not raise the bound, although much still waits.
     assert_eq!(outbox.take_some(2, usize::MAX).len(), 2);
     assert_eq!((outbox.bytes(), outbox.closing()), (3 * live.cost(), None));
     outbox.push(live);
@@ -62,7 +62,7 @@ fn what_waits_unasked_is_bounded_beside_answers() {
 fn before_connect_everything_together_has_a_small_bound() {
     let unknown = || Outbox::of_unknown(Arc::default());
     let kilobyte = || Frame::engine(&"x".repeat(1024 - 128 - 4));
-    // However it gets there.
+    // For every way to queue a frame.
     let fills: [fn(&Outbox, Frame); 4] = [
         |outbox, frame| outbox.push(frame),
         |outbox, frame| outbox.answer(&[frame]),
@@ -80,7 +80,7 @@ fn before_connect_everything_together_has_a_small_bound() {
     let outbox = unknown();
     outbox.push(Frame::engine(&"x".repeat(MAX_UNKNOWN)));
     assert_eq!(outbox.closing(), Some(Close::Now), "not even one that is alone");
-    // Afterwards the bounds of everybody hold.
+    // Afterwards the normal bounds apply.
     let outbox = unknown();
     outbox.is_known();
     (0..100).for_each(|_| outbox.push(kilobyte()));
@@ -88,7 +88,7 @@ fn before_connect_everything_together_has_a_small_bound() {
 }
 
 #[test]
-fn what_a_client_has_sent_counts_until_it_is_done() {
+fn events_of_a_client_count_until_they_are_handled() {
     let (shared, user) = (Arc::new(Shared::new(500_000, Arc::default())), Arc::<Share>::default());
     let outbox = Outbox::new(shared.clone());
     outbox.hold(300_000);
@@ -120,7 +120,7 @@ fn the_end_takes_the_place_of_what_waits() {
 }
 
 #[test]
-fn what_waits_is_counted_with_that_of_all_others() {
+fn waiting_bytes_count_in_the_total() {
     let shared = Arc::new(Shared::new(500_000, Arc::default()));
     let [small, large] = [200_000, 400_000].map(|bytes| {
         let outbox = Outbox::new(shared.clone());

@@ -1,4 +1,4 @@
-//! Hints that come in another order, channels that have gone deaf, heads that fall.
+//! Hints in another order, channels that lost their subscription, heads that fall.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use crate::realtime::outbox::Close;
 use crate::realtime::testing::{Client, World, partition};
 use crate::testing::{bus, eventually};
 
-/// A world whose log cannot be read, with a client: what it hears came by hints.
+/// A world whose log cannot be read, with a client: the events that it receives came by hints.
 async fn by_hints_alone(content: usize) -> (World, Client) {
     let world = World::with(bus(), &[], content).await;
     let client = world.member().await;
@@ -19,7 +19,8 @@ fn tell_of_each(world: &World, positions: impl IntoIterator<Item = u64>) {
     positions.into_iter().for_each(|position| world.publish(world.hint(position, 1).encode_to_vec()));
 }
 
-/// Of hints beyond a hole these are heard once the hole is closed, and the rest as soon as the log can be read.
+/// Of the hints beyond a hole, `parked` are delivered once the hole is closed, and the rest as soon as the log can be
+/// read.
 async fn parks(content: usize, beyond: RangeInclusive<u64>, parked: u64) {
     let (world, mut client) = by_hints_alone(content).await;
     world.append(beyond.end() - 7);
@@ -72,7 +73,7 @@ async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
     world.edge.follower.subscriptions.unsubscribe(channel::log(partition()));
     let missed = world.append(1);
     assert_eq!(client.hears_up_to(missed).await, [missed]);
-    // From now on hints are heard again.
+    // Hints arrive again from now on.
     world.log.readable.store(false, Ordering::SeqCst);
     let last = world.append(1);
     eventually(|| {
@@ -89,7 +90,7 @@ async fn a_log_that_has_lost_what_it_had_is_a_new_one() {
     let mut client = world.member().await;
     let last = world.say(3);
     client.hears_up_to(last).await;
-    // One answer may be old.
+    // A single answer may be stale.
     world.log.head.store(last - 2, Ordering::SeqCst);
     world.heads_asked(1).await;
     world.log.head.store(last, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The body of a POST, bounded and counted while it arrives.
+//! Reads the body of a POST, bounded and counted while it arrives.
 
 use axum::body::Body;
 use http_body_util::BodyExt;

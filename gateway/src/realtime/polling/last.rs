@@ -1,7 +1,8 @@
-//! The last GET of a session, in case it comes again: a balancer repeats a GET whose answer did not arrive. A client never does,
-//! but its next GET may bear the same `t`, which is there against caches alone: many clients stamp it with a clock.
+//! Remembers the last GET of a session in case it is repeated: a balancer repeats a GET whose answer did not arrive. A
+//! client never does, but its next GET may have the same `t`, which only serves to defeat caches: many clients use a
+//! clock for it.
 //!
-//! What a GET gets whose `t` equals the last one's, by what became of the last answer:
+//! What a GET whose `t` equals the last one's receives, by what became of the last answer:
 //!
 //! | last answer | `t` reads as a clock | any other `t` |
 //! |---|---|---|
@@ -10,9 +11,10 @@
 //! | its connection has ended without that, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
 //! | not known: the gateway that passed it on is gone | what comes next | the same bytes |
 //!
-//! Below a clock the two cases of the third row look alike: a repeat must not miss the bytes, and a new GET must not get them
-//! twice. A session that ends does neither, since its client begins anew and asks for what it missed. An answer that another
-//! gateway passed on has arrived when the client's TCP has acknowledged it there, so that gateway is asked.
+//! With a clock, the two cases of the third row look alike: a repeat must not miss the bytes, and a new GET must not
+//! receive them twice. Ending the session avoids both, since the client reconnects and asks for what it missed. An
+//! answer that another gateway forwarded has arrived when the client's TCP has acknowledged it there, so that gateway
+//! is asked.
 //!
 //! [`SETTLES_WITHIN`]: crate::server::wire::SETTLES_WITHIN
 
@@ -28,14 +30,14 @@ use crate::realtime::forward::Passage;
 use crate::realtime::outbox::Outbox;
 use crate::server::wire::{Answer, Fate};
 
-/// Longest `t` that is remembered.
+/// Longest `t` that is remembered, in bytes.
 const MAX_T: usize = 64;
 
 /// The last GET of a session and, once it is answered, its payload.
 #[derive(Default)]
 pub struct LastPoll {
     last: Mutex<Option<Last>>,
-    /// It waits no longer.
+    /// Notified when the GET waits no longer.
     pub(super) over: Notify,
 }
 
@@ -44,26 +46,26 @@ struct Last {
     answered: Option<(Bytes, Way)>,
 }
 
-/// The way that an answer takes to the client.
+/// The way an answer takes to the client.
 #[derive(Clone)]
 pub enum Way {
     /// Over a connection of this gateway.
     Here(Answer),
     /// Through another gateway.
     Through(Passage),
-    /// Through one that does not say, or over no connection.
+    /// Through a gateway that does not identify the GET, or over no connection.
     Unknown,
 }
 
 impl Way {
-    /// Has the answer watched that is given now.
+    /// Starts watching the answer that is about to be given.
     fn watch(&self) {
         if let Self::Here(answer) = self {
             answer.watch();
         }
     }
 
-    /// What has become of the answer.
+    /// What became of the answer.
     pub(super) async fn fate(&self, edge: &Realtime, sid: &str) -> Fate {
         match (self, &edge.forward) {
             (Self::Here(answer), _) => answer.fate().await,
@@ -78,12 +80,12 @@ impl LastPoll {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it bears that `t`.
+    /// Whether the GET has this `t`.
     pub(super) fn is(&self, t: Option<&str>) -> bool {
         self.last().as_ref().is_some_and(|last| Some(&*last.t) == t)
     }
 
-    /// The answer to it and its way, if it bears that `t`.
+    /// The answer and its way, if the GET has this `t`.
     pub(super) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Way)> {
         self.last().as_ref().filter(|last| Some(&*last.t) == t)?.answered.clone()
     }
@@ -93,7 +95,7 @@ impl LastPoll {
         outbox.keep(0);
     }
 
-    /// It is answered, that way.
+    /// Records the answer.
     pub(super) fn answered(&self, payload: &Bytes, way: Way, outbox: &Outbox) {
         if let Some(last) = &mut *self.last() {
             way.watch();
@@ -102,7 +104,7 @@ impl LastPoll {
         }
     }
 
-    /// The same answer is given once more; `false` when it is the last one no longer.
+    /// Records that the same answer is given again; `false` when it is no longer the last one.
     pub(super) fn repeated(&self, payload: &Bytes, way: Way) -> bool {
         match &mut *self.last() {
             Some(Last { answered: Some((last, last_way)), .. }) if last.as_ptr() == payload.as_ptr() => {
@@ -114,18 +116,19 @@ impl LastPoll {
         }
     }
 
-    /// No GET of the session comes any more, or none that is to get the same bytes.
+    /// Forgets the answer: no GET will need it again.
     pub fn forget(&self, outbox: &Outbox) {
         *self.last() = None;
         outbox.keep(0);
     }
 }
 
-/// Whether a `t` reads as a time of these years: a date, or how long ago an epoch is. The stamps of JavaScript clients do not, and
-/// differ from poll to poll: the time in base 36 without its first three digits, then three random ones; before version 4.8 the
-/// time in base 64, and a counter while it is the same.
+/// Whether a `t` reads as a time of these years: a date, or a count since an epoch. The stamps of JavaScript clients do
+/// not, and they differ from poll to poll: the time in base 36 without its first three digits, then three random ones;
+/// before version 4.8 the time in base 64, plus a counter within the same time.
 pub(super) fn is_clock(t: &str) -> bool {
-    /// How many units are a second, and how many seconds before 1970 they count from: Unix' own, .NET's ticks, Windows' file times.
+    /// Units per second, and how many seconds before 1970 they count from: Unix' own, .NET's ticks, Windows' file
+    /// times.
     const CLOCKS: [(f64, f64); 7] =
         [(1.0, 0.0), (1e3, 0.0), (1e6, 0.0), (1e7, 0.0), (1e9, 0.0), (1e7, 62_135_596_800.0), (1e7, 11_644_473_600.0)];
     const YEARS: i16 = 10;
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_are_told_from_other_stamps() {
+    fn clocks_are_distinguished_from_other_stamps() {
         let now = Timestamp::now();
         let ticks = now.as_nanosecond() / 100;
         let clocks = [
@@ -164,7 +167,7 @@ mod tests {
         for t in clocks {
             assert!(is_clock(&t), "{t}");
         }
-        // Of engine.io-client 6.6, of yeast, checksums, counters, and what is none of these.
+        // Stamps of engine.io-client 6.6 and of yeast, checksums, counters, and others.
         let others =
             ["7hw2kq3x", "12345678", "PeJ9Xz1", "PeJ9Xz1.0", "3421780262", "17", "0", "", ".", "1e9", "inf", "1777-01-01T00:00:00Z"];
         for t in others {

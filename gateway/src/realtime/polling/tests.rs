@@ -16,7 +16,7 @@ async fn payload(response: Response) -> Bytes {
 }
 
 #[tokio::test]
-async fn who_comes_as_the_gateway_leaves_is_refused() {
+async fn a_draining_gateway_refuses_new_sessions() {
     let world = World::new(bus()).await;
     world.edge.leaving.send_replace(Some(Duration::ZERO));
     assert_eq!(open(&world.edge, address(1), None).await.err(), Some(Refusal::GoingAway));
@@ -42,7 +42,7 @@ async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_is_
         session.outbox.push(Frame::engine(&"x".repeat(250_000)));
         poll(session.clone(), Some("a"), Way::Unknown).await.unwrap();
     }
-    // This one has the answer: it asks for the next.
+    // This client has the answer: it polls again.
     let mut next = Box::pin(poll(polling.clone(), Some("b"), Way::Unknown));
     assert!(timeout(Duration::from_millis(10), &mut next).await.is_err());
     other.outbox.push(Frame::engine(&"x".repeat(200_000)));
@@ -55,18 +55,18 @@ async fn what_is_kept_for_a_poll_that_is_sent_again_is_bounded_with_all_that_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_does_not_fetch_what_waits_for_it_is_closed() {
+async fn a_session_that_does_not_fetch_its_frames_is_closed() {
     let world = World::with(bus(), &["--ping-interval", "1h", "--connect-timeout", "0s"], 1).await;
     let opened = payload(open(&world.edge, address(1), None).await.unwrap()).await;
     let session = world.edge.registry.all().pop().unwrap();
     assert!(opened.starts_with(b"0{"));
-    // Nothing waits: it may take its time.
+    // Nothing waits, so the session may take its time.
     sleep(10 * STUCK).await;
     session.outbox.push(Frame::engine("4"));
     assert_eq!(payload(poll(session.clone(), Some("a"), Way::Unknown).await.unwrap()).await, "4");
     let fetched = Instant::now();
     session.outbox.push(Frame::engine("4"));
-    // A POST is no sign that it reads.
+    // A POST does not show that the client reads.
     for _ in 0..3 {
         sleep(STUCK / 4).await;
         receive(session.clone(), Body::from("3")).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_payload_before_connect_is_small_and_counted_while_it_arrives() {
     let receiving = tokio::spawn(receive(session.clone(), body));
     sender.send(Ok(Bytes::from(vec![b'6'; 10_000]))).await.unwrap();
     eventually(|| session.outbox.bytes() > 10_000).await;
-    // What others of the session bring meanwhile has to fit beside it.
+    // Other payloads of the session have to fit besides it.
     assert_eq!(receive(session.clone(), Body::from(vec![b'6'; 10_000])).await.err(), Some(Refusal::TooLarge));
     assert_eq!(receiving.await.unwrap().err(), Some(Refusal::BadRequest), "the session is over");
     assert!(session.outbox.bytes() < 1000);
@@ -156,7 +156,7 @@ impl Polls {
         String::from_utf8(body).unwrap()
     }
 
-    /// Has more on its way than TCP takes from a client that reads nothing.
+    /// Queues more than TCP accepts for a client that reads nothing.
     async fn leave_unread(&self, t: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -168,7 +168,7 @@ impl Polls {
     }
 }
 
-/// As stock clients of .NET and Unity, of Dart, of Python, of Rust, and of JavaScript stamp their polls.
+/// Stamps as stock clients of .NET and Unity, Dart, Python, Rust and JavaScript make them.
 fn stamps() -> Vec<String> {
     let now = jiff::Timestamp::now();
     let clocks = [now.as_second().to_string(), now.as_millisecond().to_string(), format!("{}.25", now.as_second())];
@@ -176,7 +176,7 @@ fn stamps() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_has_arrived_is_not_given_again_whatever_the_next_poll_bears() {
+async fn an_answer_that_arrived_is_not_given_again_whatever_the_next_poll_bears() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let mut kept = polls.connect().await;
@@ -190,7 +190,7 @@ async fn what_has_arrived_is_not_given_again_whatever_the_next_poll_bears() {
 }
 
 #[tokio::test]
-async fn what_was_lost_with_its_connection_is_given_again() {
+async fn an_answer_lost_with_its_connection_is_given_again() {
     for t in ["3421780262", "7hw2kq3x", "PeJ9Xz1.0"] {
         let mut polls = Polls::new().await;
         let lost = polls.leave_unread(t).await;
@@ -203,14 +203,14 @@ async fn what_was_lost_with_its_connection_is_given_again() {
 }
 
 #[tokio::test]
-async fn what_does_not_arrive_is_given_again_though_its_connection_lives() {
+async fn an_answer_that_does_not_arrive_is_given_again_though_its_connection_lives() {
     let polls = Polls::new().await;
     let _deaf = polls.leave_unread("7hw2kq3x").await;
     assert_eq!(polls.get(&mut polls.connect().await, "7hw2kq3x").await.len(), 500_000);
 }
 
 #[tokio::test]
-async fn a_session_ends_whose_client_may_have_lost_something_and_stamps_with_a_clock() {
+async fn a_session_ends_when_its_client_stamps_with_a_clock_and_may_have_lost_an_answer() {
     let polls = Polls::new().await;
     let t = jiff::Timestamp::now().as_second().to_string();
     drop(polls.leave_unread(&t).await);

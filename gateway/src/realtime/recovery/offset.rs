@@ -1,21 +1,21 @@
-//! The recovery offset: all that is needed to bring a client back, kept by the client itself.
+//! The recovery offset: everything needed to recover a client, kept by the client itself.
 //!
-//! Bytes, then base64 (RFC 4648 section 5, unpadded): version, pid (8), mark of the user (8), epoch of the log (16), number of
-//! rooms, and for each its id (16) and a LEB128 number: 0 while the client is joining it, else the room's newest `seq` that the
-//! client has been sent, plus one.
+//! Bytes, then base64 (RFC 4648 section 5, unpadded): version, pid (8), mark of the user (8), epoch of the log (16),
+//! number of rooms, and for each its id (16) and a LEB128 number: 0 while the client is joining it, else one more than
+//! the newest `seq` of the room sent to the client.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use indexmap::IndexMap;
 use uuid::Uuid;
 
-/// Most rooms that are brought back.
+/// Most rooms that are recovered.
 pub const MAX_ROOMS: usize = 16;
-/// Stands for a client that cannot be brought back.
+/// Marks a client that cannot be recovered.
 const BEYOND: u8 = u8::MAX;
 const VERSION: u8 = 1;
 const FIXED: usize = 34;
-/// A LEB128 number of 64 bits.
+/// Longest LEB128 number of 64 bits, in bytes.
 const MAX_NUMBER: usize = 10;
 /// Longest offset, in characters.
 pub const MAX_LENGTH: usize = (FIXED + MAX_ROOMS * (16 + MAX_NUMBER)).div_ceil(3) * 4;
@@ -23,29 +23,29 @@ pub const MAX_LENGTH: usize = (FIXED + MAX_ROOMS * (16 + MAX_NUMBER)).div_ceil(3
 /// What a client has been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offset {
-    /// Names the offset's line of connections. An offset of another line says nothing.
+    /// Identifies the offset's chain of connections. An offset of another chain is meaningless.
     pub pid: u64,
     /// Distinguishes users; see [`mark`].
     pub user: u64,
-    /// That of the log. None before the first room.
+    /// The log's epoch. None before the first room.
     pub epoch: Uuid,
-    /// The newest `seq` sent of each room; none while it is being joined.
+    /// The newest `seq` sent of each room; `None` while it is being joined.
     pub rooms: IndexMap<Uuid, Option<u64>>,
 }
 
 impl Offset {
-    /// A client that has been sent nothing.
+    /// The offset of a client that has been sent nothing.
     pub fn new(user: &str) -> Self {
         // The low half of a UUIDv4 is 62 random bits.
         Self { pid: Uuid::new_v4().as_u64_pair().1, user: mark(user), epoch: Uuid::nil(), rooms: IndexMap::new() }
     }
 
-    /// The pid as the client is told it.
+    /// The pid in the form that clients receive.
     pub fn pid(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(self.pid.to_be_bytes())
     }
 
-    /// As a string for the client to keep.
+    /// The offset as a string that the client keeps.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(FIXED + self.rooms.len().min(MAX_ROOMS) * (16 + 3));
         bytes.push(VERSION);
@@ -64,8 +64,8 @@ impl Offset {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads what a client kept under a pid, for the user that it is now. None when it cannot be brought back exactly: it is
-    /// another's, names another pid, was joining a room, or is in too many.
+    /// Reads an offset that a client kept under a pid, for its present user. `None` when the client cannot be recovered
+    /// exactly: the offset is another user's, names another pid, was joining a room, or has too many rooms.
     pub fn decode(text: &str, pid: &str, user: &str) -> Option<Self> {
         if text.len() > MAX_LENGTH {
             return None;
@@ -95,7 +95,7 @@ impl Offset {
     }
 }
 
-/// Distinguishes users without naming them: the random half of the id. Whether somebody may read a room is asked anyway.
+/// Distinguishes users without naming them: the random half of the id. Access to rooms is checked separately.
 fn mark(user: &str) -> u64 {
     Uuid::parse_str(user).unwrap_or_default().as_u64_pair().1
 }
@@ -119,7 +119,7 @@ fn take_number(rest: &mut &[u8]) -> Option<u64> {
     for place in 0..MAX_NUMBER {
         let [byte] = take(rest)?;
         let bits = u64::from(byte & 0x7f);
-        // The tenth byte holds the one bit that is left.
+        // The tenth byte holds the one remaining bit.
         if place == MAX_NUMBER - 1 && bits > 1 {
             return None;
         }
@@ -181,7 +181,7 @@ mod tests {
         for bad in [format!("{text}AAAA"), "A".repeat(MAX_LENGTH + 4), "\u{1F600}".into(), text.replacen('A', "-", 1)] {
             assert_ne!(read(&bad).as_ref(), Some(&offset), "{bad}");
         }
-        // A room twice, a number without an end or too large.
+        // A duplicate room, an endless number, one that is too large.
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         let with = |rooms: &[u8]| read(&BASE64_URL_SAFE_NO_PAD.encode([&bytes[..FIXED - 1], rooms].concat()));
         let room = [7; 16];

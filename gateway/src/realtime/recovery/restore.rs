@@ -1,5 +1,5 @@
-//! Bringing a client back to where its offset says it was: it joins its rooms like anybody, what it has missed of each is read
-//! from the log, and only when all of it is there the client is told that it is back.
+//! Recovers a client: it joins the rooms of its offset like any client, the events that it missed are read from the
+//! log, and only when all of them are there is the client connected as recovered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,31 +20,31 @@ use crate::realtime::join::{BEHIND, begin};
 use crate::realtime::packet::Frame;
 use crate::realtime::session::Session;
 
-/// Most events that a client is brought, and what they may cost with their offsets: less than what may wait of answers. A client
-/// that has missed more reads history.
+/// Most events that a recovery sends, and most bytes with their offsets: less than the bound on waiting answers. A
+/// client that has missed more reads history.
 const MAX_EVENTS: usize = 2_000;
 const MAX_COST: usize = 1536 * 1024;
-/// How long the client's turn may take to come when many return at once, and how long bringing it back may take then; the
-/// client waits for its CONNECT to be answered.
+/// How long a client may wait for its turn when many return at once, and how long its recovery may then take; the
+/// client waits for the answer to its CONNECT.
 const TURN: Duration = Duration::from_secs(20);
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// A client that can be told that it is back.
+/// A client that is ready to be recovered.
 pub struct Restored {
     rooms: Vec<Room>,
     epoch: Uuid,
     budget: Budget,
-    /// Held until what it has missed is counted among what waits for all clients.
+    /// Held until the missed events are counted among the bytes of all outboxes.
     _turn: Turn,
 }
 
-/// A place among the clients that are brought back at once, first among its user's.
+/// A permit of the user and one of the gateway to recover a client.
 type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-/// A room that it is back in.
+/// A room that the client is back in.
 struct Room {
     joining: Joining,
-    /// Everything up to here has been sent to it before, or is among the events.
+    /// All events up to here were sent to the client before, or are among `events`.
     seq: u64,
     missed: Vec<Frame>,
 }
@@ -53,11 +53,11 @@ struct Room {
 struct Budget {
     events: AtomicUsize,
     cost: AtomicUsize,
-    /// What the offset adds to each event.
+    /// Bytes that the offset adds to each event.
     offset: usize,
 }
 
-/// It cannot be shown that nothing is lost or repeated.
+/// Exactness cannot be shown: an event might be lost or repeated.
 struct Inexact;
 
 impl<E: Into<confab_common::Error>> From<E> for Inexact {
@@ -66,8 +66,8 @@ impl<E: Into<confab_common::Error>> From<E> for Inexact {
     }
 }
 
-/// Joins the client to the rooms of its offset, and reads what it has missed. `None` when it cannot be brought back exactly; then
-/// it is in no room.
+/// Joins the client to the rooms of its offset, and reads the events that it missed. `None` when it cannot be recovered
+/// exactly; it is then in no room.
 pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored> {
     let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
     let bring_back = async {
@@ -90,10 +90,11 @@ pub async fn restore(session: &Arc<Session>, offset: &Offset) -> Option<Restored
     }
 }
 
-/// The client's turn: few are brought back at once, and none of a user above its share of what is held for all.
+/// Waits for the client's turn: few clients are recovered at once, and none of a user above its share of the held
+/// bytes.
 async fn turn(session: &Session) -> Result<Turn, Inexact> {
     let of_user = session.outbox.share().restores().acquire_owned().await.map_err(|_| Inexact)?;
-    // A user above its share waits here, so that it keeps only places of its own meanwhile.
+    // A user above its share waits here, where it only holds permits of its own.
     session.outbox.within_share("recovery").await;
     let of_all = session.edge.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
     Ok((of_user, of_all))
@@ -105,7 +106,7 @@ async fn bring_back(session: &Arc<Session>, id: Uuid, sent: Option<u64>, epoch: 
     let partition = edge.follower.partition_of(id).await;
     let joining = begin(session, id, partition)?;
     edge.follower.follow(partition).await;
-    // Whether it may still be there is asked anew.
+    // The right to be in the room is checked again.
     let caller = session.socket.identity().map(|identity| identity.user.clone());
     edge.clients.room.clone().get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, edge.clients.read)).await?;
     let mut room = Room { joining, seq, missed: Vec::new() };
@@ -144,7 +145,7 @@ impl Room {
             let live = session.edge.hub.go_live(&self.joining, session, self.seq, &Arrival::Restored(&self.missed));
             match live {
                 Ok(()) => return Ok(()),
-                // It has left or joined again by itself since it was told that it is back.
+                // The client left or joined the room again after it was connected.
                 Err(NotLive::Cancelled) if session.socket.is_in(self.joining.room) => return Ok(()),
                 Err(NotLive::Cancelled) => return Err(Inexact),
                 Err(NotLive::Behind) => {
@@ -157,8 +158,8 @@ impl Room {
 }
 
 impl Restored {
-    /// Has the client sent what it has missed, and from then on what is new. It has been told that it is back. `false` when that
-    /// has failed: it must be closed, and comes back with the offset that it has got to.
+    /// Queues the events that the client missed, and delivers new ones from then on. The client has been connected as
+    /// recovered. `false` when that has failed: it must be closed, and reconnects with the offset that it has reached.
     pub async fn go_live(self, session: &Arc<Session>) -> bool {
         let Self { rooms, epoch, budget, _turn } = self;
         let live = join_all(rooms.into_iter().map(|room| room.go_live(session, epoch, &budget)));

@@ -9,10 +9,10 @@ const ROOM: Uuid = Uuid::from_u128(7);
 const OTHER: Uuid = Uuid::from_u128(8);
 const EPOCH: Uuid = Uuid::from_u128(9);
 
-/// The rooms that a client could be brought back to, if any.
+/// The rooms that a client could be recovered to, if any.
 type Back = Option<Vec<(Uuid, u64)>>;
 
-/// A client, and what it has been sent.
+/// A client and the frames that it has been sent.
 struct Client {
     recovery: Recovery,
     pid: String,
@@ -41,8 +41,8 @@ impl Client {
         self.recovery.deliver(room, first, &frames(events), |frames| self.queue(frames));
     }
 
-    /// What has been sent since the last time: each event's name or first argument, and where a client that got no further
-    /// could be brought back to.
+    /// What has been sent since the last call: each event's name or first argument, and where a client that received no
+    /// more could be recovered to.
     fn sent(&self) -> Vec<(Value, Back)> {
         let frames = std::mem::take(&mut *self.sent.lock().unwrap());
         let read = |frame: &Frame| {
@@ -98,7 +98,7 @@ fn a_client_that_was_brought_back_goes_on_from_there() {
     client.arrive(OTHER, 9, &Arrival::Restored(&[]), &[]);
     let at = |seq| Some(vec![(ROOM, seq), (OTHER, 9)]);
     assert_eq!(client.sent(), [(json!(3), at(3)), (json!(4), at(4)), (json!(5), at(5))]);
-    // A join that came to nothing leaves it where it was.
+    // A failed join leaves the client where it was.
     client.arrive(ROOM, 5, &Arrival::Stayed, &frames(&[6]));
     assert_eq!(client.sent(), [(json!(6), at(6))]);
 }

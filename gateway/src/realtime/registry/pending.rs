@@ -11,7 +11,7 @@ use crate::realtime::outbox::Share;
 pub(super) struct Pending<S> {
     addresses: HashMap<ClientAddress, Waiting<S>>,
     address_of: HashMap<u64, ClientAddress>,
-    /// By how many sessions an address has; among equals the one whose oldest session is the oldest comes last.
+    /// Addresses by their number of sessions; among equals, the address with the oldest session comes last.
     order: BTreeMap<Rank, ClientAddress>,
 }
 
@@ -39,7 +39,7 @@ impl<S> Pending<S> {
         self.address_of.len()
     }
 
-    /// Adds a session; the share of its address.
+    /// Adds a session; returns the share of its address.
     pub fn insert(&mut self, id: u64, address: ClientAddress, session: Arc<S>) -> Arc<Share> {
         let waiting = self.addresses.entry(address).or_insert_with(|| Waiting { sessions: BTreeMap::new(), share: Arc::default() });
         if let Some(rank) = waiting.rank() {
@@ -69,7 +69,7 @@ impl<S> Pending<S> {
         super::shrink(&mut self.addresses);
     }
 
-    /// The oldest session of the address that has most.
+    /// The oldest session of the address with the most sessions.
     pub fn oldest_of_most(&self) -> Option<Arc<S>> {
         let (_, address) = self.order.last_key_value()?;
         self.addresses.get(address)?.sessions.values().next().cloned()
@@ -80,7 +80,7 @@ impl<S> Pending<S> {
         self.addresses.get(&address).into_iter().flat_map(|waiting| waiting.sessions.values().cloned()).collect()
     }
 
-    /// How much is held for each address, in bytes.
+    /// Bytes held for each address.
     pub fn shares(&self) -> impl Iterator<Item = (ClientAddress, usize)> {
         self.addresses.iter().map(|(address, waiting)| (*address, waiting.share.bytes()))
     }

@@ -1,4 +1,4 @@
-//! CONNECT: who the client is, and whether it may come in, or come back.
+//! CONNECT: identifies the client, and decides whether it may connect or be recovered.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
 use crate::realtime::registry::NotSignedIn;
 use crate::realtime::session::{Session, Transport, secret};
 
-/// What comes with CONNECT. What is of another type than expected counts as missing.
+/// The payload of CONNECT. Values of an unexpected type count as missing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Auth {
     token: Value,
-    /// Whether the client wants to be brought back after its connection broke.
+    /// Whether the client wants to be recovered after its connection breaks.
     recovery: Value,
-    /// What it has kept of the last one.
+    /// What it kept of its last connection.
     pid: Value,
     offset: Value,
 }
@@ -39,7 +39,7 @@ impl Auth {
     }
 }
 
-/// Answers CONNECT. Events that came meanwhile are handled after it.
+/// Answers CONNECT. Events that arrived meanwhile are handled after it.
 pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let edge = &session.edge;
     let bearer = session.socket.take_bearer(&session);
@@ -52,7 +52,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
         Err(error) if error.code == Code::Unauthorized => return refuse_connect(&session, &error),
         Err(_) => {
             METRICS.connects.hit("unavailable");
-            // Not the client's fault: it is to come back by itself.
+            // Not the client's fault: it must reconnect on its own.
             return session.outbox.close(Close::Now);
         }
     };
@@ -70,7 +70,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let _ = session.socket.identity.set(identity);
     session.outbox.is_known();
     if *session.transport() == Transport::Closed {
-        // It went while its token was looked at, without knowing whom to sign out.
+        // The client disconnected while its token was verified, before the session knew its user.
         return edge.registry.remove(&session, session.socket.identity());
     }
     if signed_in == Err(NotSignedIn::Revoked) {
@@ -91,7 +91,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     session.socket.start_lanes(&session);
 }
 
-/// Brings the client back, if its offset allows; from now on it is told offsets.
+/// Recovers the client if its offset allows; from now on its events carry offsets.
 async fn recover(session: &Arc<Session>, offset: Option<Offset>, user: &str) -> Option<Restored> {
     let restored = match &offset {
         Some(offset) => restore(session, offset).await,
@@ -102,7 +102,7 @@ async fn recover(session: &Arc<Session>, offset: Option<Offset>, user: &str) -> 
     restored
 }
 
-/// Tells the client that it is in; `false` when it has gone.
+/// Connects the client; `false` when it has disconnected.
 fn admit(session: &Session, is_back: bool) -> bool {
     let mut state = session.socket.state();
     if state.phase != Phase::Connecting {
@@ -113,7 +113,8 @@ fn admit(session: &Session, is_back: bool) -> bool {
     session.socket.drained.notify_waiters();
     METRICS.connects.hit("accepted");
     let recovery = session.socket.recovery.get();
-    // First of all: what came before it, stock clients would keep for the next connection if this one broke now.
+    // This frame must be the first: stock clients buffer anything before it, and would keep it for the next connection
+    // if this one broke now.
     session.outbox.push(Frame::connected(&secret(), recovery.map(|recovery| recovery.pid()).as_deref()));
     if let Some(recovery) = recovery.filter(|_| !is_back) {
         recovery.begin(|frames| session.outbox.push_all(frames));

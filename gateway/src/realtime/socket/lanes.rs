@@ -1,4 +1,5 @@
-//! The events of one client, in order for each room: a room with events that wait has a lane, and a task that works on it.
+//! The events of one client, in order for each room: a room with waiting events has a lane, and a task that works on
+//! it.
 
 use std::collections::{HashMap, VecDeque, hash_map};
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use crate::realtime::events;
 use crate::realtime::outbox::Sends;
 use crate::realtime::session::Session;
 
-/// Events that are handled together, and the right of the socket and of its user to have them under way, where few may be.
+/// Events that are handled together, with the permits of the socket and of its user, where those are required.
 type Work<'a> = (Vec<Event>, Option<(SemaphorePermit<'a>, Sends)>);
 
 impl Socket {
-    /// Drops the events that wait: their client is no longer who it was.
+    /// Drops the waiting events: their client's identity is no longer valid.
     pub fn drop_events(&self, session: &Session) {
         let mut state = self.state();
         let held = std::mem::take(&mut state.held).into_iter().map(|(_, event)| event);
@@ -29,7 +30,8 @@ impl Socket {
         self.drained.notify_waiters();
     }
 
-    /// Has the events handled that have arrived since the last call: those that came together go to the log together.
+    /// Starts handling the events that have arrived since the last call: sends that arrived together go to the log
+    /// together.
     pub fn start_lanes(&self, session: &Arc<Session>) {
         let starting = std::mem::take(&mut self.state().starting);
         for room in starting {
@@ -37,8 +39,8 @@ impl Socket {
         }
     }
 
-    /// The next events of a room, once those before are done: all sends that queued up, as far as they may be under way, or one
-    /// other event. `None` ends the room's lane.
+    /// The next events of a room, once those before are done: all queued sends, as far as permits allow, or one other
+    /// event. `None` ends the room's lane.
     pub(super) async fn next(&self, session: &Session, room: Uuid) -> Option<Work<'_>> {
         loop {
             let deadline = {
@@ -47,7 +49,7 @@ impl Socket {
                 let Some(first) = lane.front() else {
                     state.lanes.remove(&room);
                     if state.lanes.is_empty() {
-                        // What a burst needed is not kept.
+                        // The memory of a burst is freed.
                         state.lanes = HashMap::new();
                     }
                     return None;
@@ -62,7 +64,7 @@ impl Socket {
             let _ = timeout_at(deadline, session.outbox.within_share("send")).await;
             let mut of_user = session.outbox.share().begin_send().await;
             let mut state = self.state();
-            // They may have been dropped meanwhile.
+            // The events may have been dropped meanwhile.
             let Some(lane) = state.lanes.get_mut(&room).filter(|lane| !lane.is_empty()) else { continue };
             let most = MAX_SENDS.min(1 + self.sends.available_permits());
             let sends = lane.iter().take(most).take_while(|event| event.request.is_send()).count().max(1);
@@ -88,7 +90,7 @@ impl Socket {
     }
 }
 
-/// Gives an event to its room's lane, beginning one where none is.
+/// Appends an event to its room's lane, creating the lane if necessary.
 pub(super) fn dispatch(state: &mut State, room: Uuid, event: Event) {
     match state.lanes.entry(room) {
         hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),

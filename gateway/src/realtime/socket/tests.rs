@@ -1,4 +1,4 @@
-//! What a client may make its gateway hold.
+//! Bounds on what a client may make its gateway hold.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::realtime::testing::{World, connect};
 use crate::testing::{bus, eventually};
 
 #[tokio::test]
-async fn who_asks_on_and_reads_nothing_is_not_read_from() {
+async fn backpressure_stops_reading() {
     let world = World::with(bus(), &["--max-events-per-second", "0"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
@@ -20,7 +20,7 @@ async fn who_asks_on_and_reads_nothing_is_not_read_from() {
         assert!(asked < 50_000, "everything is answered, although nothing is read");
         tokio::task::yield_now().await;
     }
-    // Nothing was left out, either.
+    // No event was dropped, either.
     eventually(|| {
         client.listen();
         client.heard.len() == asked
@@ -50,7 +50,7 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
     }
     let mut waiting = Box::pin(next(&rooms[100]));
     assert!(futures::poll!(&mut waiting).is_pending());
-    // What does not go to the log does not wait for it.
+    // Requests that do not go to the log do not wait for it.
     let (events, turn) = next(&rooms[0]).await.unwrap();
     assert!(matches!(events[0].request, Request::Leave) && turn.is_none());
     turns.pop();
@@ -58,7 +58,7 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
 }
 
 #[tokio::test]
-async fn what_a_client_has_asked_for_is_counted_until_it_is_done() {
+async fn requests_of_a_client_count_until_they_are_done() {
     let world = World::new(bus()).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
@@ -66,7 +66,7 @@ async fn what_a_client_has_asked_for_is_counted_until_it_is_done() {
     let session = &client.session;
     client.emit(&format!(r#"42["message",{{"roomId":"{}","content":"{}"}}]"#, Uuid::now_v7(), "x".repeat(10_000)));
     assert!(session.outbox.bytes() > 10_000);
-    // Its refusal is what is left.
+    // Only the refusal is left.
     eventually(|| session.outbox.bytes() < 1000).await;
     session.receive(r#"451-["message",{}]"#).unwrap();
     assert!(session.receive_binary(vec![0; 2_000_000].into()).is_err());

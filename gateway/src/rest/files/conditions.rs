@@ -1,4 +1,5 @@
-//! Conditional requests (RFC 9110 section 13): whether the client has the file already, and whether its part still fits.
+//! Conditional requests (RFC 9110 section 13): whether the client already has the file, and whether its part still
+//! fits.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,10 +7,10 @@ use axum::http::header::{HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MAT
 use axum::http::{HeaderMap, header};
 use confab_proto::file::v1::File;
 
-/// What tells a version of a file from another. A file never changes, so there is one.
+/// The validators of a file. A file never changes, so there is one version.
 pub struct Validators {
     tag: String,
-    /// In whole seconds, as HTTP tells time.
+    /// In whole seconds, the resolution of HTTP dates.
     modified: SystemTime,
 }
 
@@ -20,7 +21,7 @@ impl Validators {
         Self { tag: format!("\"{}\"", file.sha256), modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
     }
 
-    /// As headers of an answer.
+    /// The validators as response headers.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
         [(header::ETAG, value(&self.tag)), (header::LAST_MODIFIED, value(&httpdate::fmt_http_date(self.modified)))]
@@ -35,14 +36,14 @@ impl Validators {
         date(headers.get(IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
     }
 
-    /// Whether a part of this version fits what the client has.
+    /// Whether a part of this version fits the part that the client has.
     pub fn allow_range(&self, headers: &HeaderMap) -> bool {
         let Some(condition) = headers.get(IF_RANGE) else { return true };
         condition == self.tag.as_str() || date(Some(condition)) == Some(self.modified)
     }
 }
 
-/// A tag for the weak comparison, which takes strong and weak ones for the same.
+/// Strips the mark of a weak tag: weak comparison treats strong and weak tags alike.
 fn weak(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }

@@ -1,10 +1,10 @@
-//! `Content-Disposition`, as it is read in forms (RFC 7578) and written for downloads (RFC 6266, RFC 8187).
+//! `Content-Disposition`, read from forms (RFC 7578) and written for downloads (RFC 6266, RFC 8187).
 
 use std::fmt::Write;
 
 use axum::http::HeaderValue;
 
-/// The parameter of that name of a part's header.
+/// A parameter of a part's `Content-Disposition` header.
 pub fn parameter(header: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(header);
     let mut rest = &*text;
@@ -12,7 +12,7 @@ pub fn parameter(header: &[u8], name: &str) -> Option<String> {
         let (key, after) = parameters.split_once('=')?;
         let value;
         (value, rest) = split_value(after.trim_start());
-        // What has no value is passed over.
+        // Parameters without a value are skipped.
         let key = key.rsplit(';').next().unwrap_or(key).trim();
         if key.eq_ignore_ascii_case(name) {
             return Some(value);
@@ -21,7 +21,7 @@ pub fn parameter(header: &[u8], name: &str) -> Option<String> {
     None
 }
 
-/// A value, in quotes or not, and what follows it.
+/// A value, quoted or not, and the text that follows it.
 fn split_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -32,7 +32,7 @@ fn split_value(text: &str) -> (String, &str) {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return (value, &quoted[at + 1..]),
-            // Browsers of old send whole paths as they are: a backslash before anything else stands for itself.
+            // Old browsers send whole paths unescaped: a backslash before any other character is literal.
             '\\' => match characters.next_if(|(_, next)| matches!(next, '"' | '\\')) {
                 Some((_, escaped)) => value.push(escaped),
                 None => value.push('\\'),
@@ -43,10 +43,10 @@ fn split_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// What a browser is to do with a file, and under which name it keeps it.
+/// The header of a download: whether the browser displays or saves the file, and the file's name.
 pub fn header(inline: bool, name: &str) -> HeaderValue {
     let kind = if inline { "inline" } else { "attachment" };
-    // What clients disagree about how to read is left to the second form.
+    // Characters that clients decode differently only appear in the second form.
     let plain = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%') { c } else { '_' };
     let mut text = format!("{kind}; filename=\"{}\"; filename*=UTF-8''", name.chars().map(plain).collect::<String>());
     for byte in name.bytes() {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_can_be_told() {
+    fn any_name_can_be_written() {
         let of = |name: &str| header(false, name).to_str().unwrap().to_owned();
         assert_eq!(header(true, "a.png"), "inline; filename=\"a.png\"; filename*=UTF-8''a.png");
         assert_eq!(of("a b.txt"), "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt");

@@ -33,7 +33,7 @@ use crate::upload::PATIENCE;
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Handed to the client at once, in bytes.
+/// Bytes handed to the client at once.
 const PIECE: usize = 64 * 1024;
 
 /// Download a file
@@ -67,7 +67,7 @@ pub(super) async fn download(
     let file = file.map_err(|status| refusal(&reader, status))?.into_inner();
 
     let validators = Validators::of(&file);
-    // Access can end: a cache is to ask each time.
+    // Access can end: caches must revalidate each time.
     let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")], isolation(&reader));
     if validators.is_known_to(&headers) {
         return Ok((StatusCode::NOT_MODIFIED, known).into_response());
@@ -115,7 +115,7 @@ pub(super) async fn head(app: State<Arc<App>>, reader: FileReader, file: FileId,
     download(app, Method::HEAD, reader, file, headers).await
 }
 
-/// What a link does not open is not told apart; anybody else hears what the service says.
+/// The bearer of a link gets one answer for every reason; other readers get the service's error.
 fn refusal(reader: &FileReader, status: Status) -> Problem {
     match Error::from(status) {
         error if reader.has_link() && matches!(error.code, Code::NotFound | Code::Forbidden | Code::InvalidRequest) => {
@@ -125,24 +125,26 @@ fn refusal(reader: &FileReader, status: Status) -> Problem {
     }
 }
 
-/// Only pages of this site may embed a file, but any page may embed a link: it needs no token. A file names no referrer.
+/// Only pages of this site may embed a file, but any page may embed a link, which needs no token. Files send no
+/// referrer.
 fn isolation(reader: &FileReader) -> [(HeaderName, &'static str); 2] {
     let pages = if reader.has_link() { "cross-origin" } else { "same-site" };
     [(RESOURCE_POLICY, pages), (REFERRER_POLICY, "no-referrer")]
 }
 
-/// What the bytes are, and what a browser may do with them.
+/// The headers that describe the bytes and restrict what a browser may do with them.
 fn description(file: &File) -> impl axum::response::IntoResponseParts {
     [
         (CONTENT_TYPE, served::content_type(&file.content_type)),
         (CONTENT_DISPOSITION, disposition::header(file.safe_inline, &file.name)),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-        // Whatever it is, it runs nothing here.
+        // Whatever its type, the file runs no script in this origin.
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
     ]
 }
 
-/// The answer's body. Before it begins, the first bytes are there: until then a failure is still an answer of its own.
+/// The response body. It begins once the first bytes are there: until then a failure can still be a response of its
+/// own.
 async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
     let first = next(&mut bytes).await?;
     let (sender, mut receiver) = mpsc::channel(1);
@@ -151,16 +153,16 @@ async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Bod
             passed = pass(first, bytes, length, &sender) => passed,
             () = sender.closed() => return,
         };
-        // The client sees a body that is too short, and no other request on this connection.
+        // The client sees a truncated body, and the connection ends.
         if let Err(error) = passed {
-            tracing::warn!(%error, "a download broke off");
+            tracing::warn!(%error, "a download failed midway");
             let _ = sender.send(Err(io::Error::other(error))).await;
         }
     });
     Ok(Body::from_stream(poll_fn(move |context| receiver.poll_recv(context))))
 }
 
-/// Passes the bytes on, as long as somebody takes them.
+/// Passes the bytes on while the client takes them.
 async fn pass(
     mut chunk: Option<Bytes>,
     mut bytes: Streaming<DownloadResponse>,

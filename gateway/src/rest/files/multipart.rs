@@ -1,5 +1,5 @@
-//! `multipart/form-data` read as it comes. The parser keeps what it cannot hand out yet; [`Source`] feeds it by the piece, when
-//! it needs one, and bounds what is beside the file.
+//! Parses `multipart/form-data` as it arrives. The parser buffers what it cannot hand out yet; [`Source`] feeds it
+//! piece by piece, when it needs one, and bounds everything besides the file.
 
 mod source;
 
@@ -20,7 +20,7 @@ use super::disposition;
 
 pub use self::source::MAX_BESIDE;
 
-/// The part that holds the file.
+/// The name of the part that holds the file.
 pub const FILE: &str = "file";
 /// Most parts of a form.
 const MAX_PARTS: usize = 20;
@@ -29,14 +29,14 @@ const MAX_FIELD: usize = 1024;
 /// Longest boundary (RFC 2046).
 const MAX_BOUNDARY: usize = 70;
 
-/// A form on its way in.
+/// A form being read.
 pub struct Form {
     parts: Multipart<'static>,
     count: usize,
     gauge: Arc<Gauge>,
 }
 
-/// A part of a form. It must be gone before the next is asked for.
+/// A part of a form. It must be dropped before the next part is read.
 pub struct Part {
     field: multer::Field<'static>,
     name: String,
@@ -47,7 +47,7 @@ impl Form {
     /// The form in the body of a request.
     ///
     /// # Errors
-    /// `unsupported_media_type` for what is no form, `invalid_request` for one whose parts cannot be told apart.
+    /// `unsupported_media_type` for a body that is not a form, `invalid_request` for a form without a usable boundary.
     pub fn of(request: Request) -> Result<Self> {
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -61,7 +61,7 @@ impl Form {
         Ok(Self { parts: Multipart::new(source, boundary), count: 0, gauge })
     }
 
-    /// The next part; nothing after the last.
+    /// The next part; `None` after the last.
     ///
     /// # Errors
     /// `invalid_request` when it is malformed, too large, too slow or broken off.
@@ -79,25 +79,25 @@ impl Form {
 }
 
 impl Part {
-    /// The field that it stands for.
+    /// The field's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the client calls the file; may be empty.
+    /// The file's name as the client sent it; may be empty.
     pub fn file_name(&self) -> String {
         let header = self.field.headers().get(CONTENT_DISPOSITION);
         let name = header.and_then(|header| disposition::parameter(header.as_bytes(), "filename")).unwrap_or_default();
-        // So browsers and curl write a quotation mark.
+        // Browsers and curl escape a quotation mark like this.
         name.replace("%22", "\"")
     }
 
-    /// What the client takes it for; may be empty.
+    /// The part's content type as the client sent it; may be empty.
     pub fn content_type(&self) -> String {
         self.field.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned()
     }
 
-    /// More of the file; nothing at its end.
+    /// The file's next bytes; `None` at its end.
     ///
     /// # Errors
     /// As [`Form::next`].
@@ -115,7 +115,7 @@ impl Part {
     /// A field as text.
     ///
     /// # Errors
-    /// As [`Form::next`], and when it is too long or no UTF-8.
+    /// As [`Form::next`], and when the field is too long or not UTF-8.
     pub async fn text(mut self) -> Result<String> {
         let mut text = Vec::new();
         while let Some(chunk) = self.read().await? {
@@ -128,7 +128,7 @@ impl Part {
     }
 }
 
-/// Waits for the parser, which gets more to read only when it can say nothing about what it has.
+/// Polls the parser, and feeds it a piece only when it cannot make progress with what it has.
 async fn fed<T>(gauge: &Gauge, mut parser: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     poll_fn(|context| {
         gauge.shut();
@@ -141,7 +141,7 @@ async fn fed<T>(gauge: &Gauge, mut parser: impl FnMut(&mut Context<'_>) -> Poll<
     .await
 }
 
-/// What the parser says, in our words.
+/// Translates an error of the parser.
 fn refusal(error: multer::Error, part: Option<&str>) -> Error {
     let about = |detail: &str| match part {
         Some(name) => Error::field(name, detail),

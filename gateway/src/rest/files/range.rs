@@ -1,9 +1,9 @@
-//! `Range` (RFC 9110 section 14): one range of bytes; whatever else is asked for is answered with the whole.
+//! `Range` (RFC 9110 section 14): a single range of bytes; any other request is answered with the whole file.
 
 use axum::http::HeaderMap;
 use axum::http::header::RANGE;
 
-/// Which part of a file is wanted.
+/// The part of a file that a client wants.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// All of it.
@@ -15,18 +15,18 @@ pub enum Wanted {
         /// The last byte.
         last: u64,
     },
-    /// Nothing that the file has.
+    /// A range outside the file.
     Unsatisfiable,
 }
 
-/// Which part of a file of so many bytes is wanted.
+/// The part of a file of `size` bytes that the client wants.
 pub fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Wanted::Whole };
     value.to_str().ok().and_then(|value| parse(value, size)).unwrap_or(Wanted::Whole)
 }
 
-/// `None` for several ranges, another unit, and what is no range.
+/// `None` for several ranges, another unit, and malformed ranges.
 fn parse(value: &str, size: u64) -> Option<Wanted> {
     let (unit, range) = value.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -53,7 +53,7 @@ fn parse(value: &str, size: u64) -> Option<Wanted> {
     Some(wanted.map_or(Wanted::Unsatisfiable, |(first, last)| Wanted::Part { first, last }))
 }
 
-/// A number of any length; one that is too large to count stands for the largest.
+/// A number of any length; one too large for a `u64` is capped.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_file() {
+    fn ranges_beyond_the_file() {
         for beyond in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999-"] {
             assert_eq!(of(beyond, 10), Wanted::Unsatisfiable, "{beyond}");
         }

@@ -1,5 +1,6 @@
-//! The `Content-Type` of a download. Types that a browser runs are served as plain bytes: otherwise one flaw in a page of this
-//! origin would let an upload be its script, style sheet or manifest in spite of `script-src 'self'`.
+//! The `Content-Type` of a download. Types that a browser executes are served as plain bytes: otherwise an injection
+//! flaw in a page of this origin could load an upload as its script, style sheet or manifest despite `script-src
+//! 'self'`.
 
 use axum::http::HeaderValue;
 
@@ -20,7 +21,7 @@ const SCRIPT: [&str; 11] = [
     "vbscript",
 ];
 
-/// Everything else that a browser runs, applies to a page, shows as a page, or installs.
+/// Other types that a browser executes, applies to a page, shows as a page, or installs.
 const ACTIVE: [&str; 17] = [
     "application/importmap+json",
     "application/manifest+json",

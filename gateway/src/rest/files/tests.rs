@@ -119,7 +119,7 @@ async fn forms_that_are_refused() {
     assert_eq!((files.count(), files.under_way()), (0, 0));
 }
 
-/// A file that goes on for ever.
+/// A file that never ends.
 fn endless() -> Body {
     let begin = file("a", "");
     let begin = stream::iter([Ok::<_, std::io::Error>(Bytes::from(begin.strip_suffix("\r\n").unwrap().to_owned()))]);
@@ -133,7 +133,7 @@ async fn a_refusal_does_not_wait_for_the_end() {
     let too_large = send_body(&routes, posting(), endless()).await;
     assert_eq!((problem(&too_large), &too_large.headers[CONNECTION]), ((413, "too_large"), &"close".parse().unwrap()));
 
-    // Known by its length alone: after the head of the file nothing comes.
+    // The declared length alone is enough: nothing follows the head of the file.
     let begin = file("a", "");
     let silent = stream::iter([Ok::<_, std::io::Error>(Bytes::from(begin))]).chain(stream::pending());
     let declared = posting().header(CONTENT_LENGTH, MAX_FILE + 200_000);

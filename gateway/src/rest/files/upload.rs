@@ -1,4 +1,4 @@
-//! `POST /api/files/upload`: the form goes through to the service as it comes.
+//! `POST /api/files/upload`: streams the form through to the service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::rest::openapi::{examples, params};
 use crate::tokens::Identity;
 use crate::upload::Upload;
 
-/// How long the service may take to keep the file and tell its room, once it has all of it: an object store can be slow.
+/// How long the service may take to store and share the file once it has all of it: object stores can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is uploaded; the fields may come in any order.
@@ -74,7 +74,7 @@ pub(super) async fn upload(State(app): State<Arc<App>>, caller: Result<Caller, P
     };
     match taken {
         Ok(taken) => taken,
-        // What is left of the body stands between this request and the next.
+        // The unread rest of the body would precede the next request on this connection.
         Err(problem) => ([(CONNECTION, "close")], problem).into_response(),
     }
 }
@@ -105,7 +105,7 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
     let mut unneeded = 0;
     while let Some(chunk) = upload.meanwhile(file.chunk()).await? {
         if let Some(known) = upload.answered() {
-            // A repeat: the client gets to send it to the end, as far as it is one.
+            // A repeat: the client may finish sending, up to a bound.
             unneeded += chunk.len() as u64;
             if unneeded > known.size {
                 let answer = upload.finish(Finish::default()).await?;
@@ -139,11 +139,11 @@ fn declared_length(headers: &HeaderMap) -> u64 {
     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
-/// What a form says beside its file.
+/// The fields of a form besides its file.
 #[derive(Clone, Default)]
 struct Fields {
     room_id: Option<String>,
-    /// From the header, until the field is given.
+    /// From the header, until the field arrives.
     client_message_id: Option<String>,
     named: bool,
 }
@@ -155,7 +155,7 @@ impl Fields {
         Ok(Self { client_message_id, ..Self::default() })
     }
 
-    /// Takes a field; unknown ones are ignored.
+    /// Stores a field; unknown ones are ignored.
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         let name = part.name().to_owned();
         let value = part.text().await?;

@@ -9,10 +9,10 @@ use super::*;
 use crate::server::tests::serving;
 use crate::testing::eventually;
 
-/// More than TCP takes from a peer that does not read.
+/// More than TCP accepts for a peer that does not read.
 const LARGE: usize = 16 * 1024 * 1024;
 
-/// A server whose answers are watched, the last of them, and a client that has asked for so many bytes.
+/// A server whose answers are watched, its last answer, and a client that has requested `bytes` bytes.
 async fn asked(bytes: usize) -> (Arc<Mutex<Option<Answer>>>, TcpStream) {
     let last = Arc::<Mutex<Option<Answer>>>::default();
     let keep = last.clone();

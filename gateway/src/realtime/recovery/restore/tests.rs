@@ -1,4 +1,4 @@
-//! Bringing clients back over a log that answers as told.
+//! Recovering clients over a scripted log.
 
 use confab_common::bus::Bus;
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::realtime::testing::{Client, EPOCH, World, connect, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, identity};
 
-/// A world in which 130 events cost a client more than it can be brought.
+/// A world in which 130 events cost more than a recovery may send.
 async fn world(bus: Bus) -> World {
     World::with(bus, &[], 12_000).await
 }
@@ -19,13 +19,13 @@ fn room() -> Uuid {
     ROOM.parse().unwrap()
 }
 
-/// Where a client in the room is that was sent everything up to this number.
+/// The offset of a client in the room that has received everything up to this number.
 fn at(sent: u64) -> Offset {
     let epoch = EPOCH.parse().unwrap();
     Offset { epoch, rooms: [(room(), Some(sent))].into(), ..Offset::new(&identity().user.id) }
 }
 
-/// A client that has connected to be brought back from there.
+/// A client that has connected to be recovered from there.
 async fn returning(world: &World, offset: &Offset) -> Client {
     let mut client = world.client();
     client.emit(&connect(json!({})));
@@ -36,10 +36,10 @@ async fn returning(world: &World, offset: &Offset) -> Client {
 }
 
 #[tokio::test]
-async fn what_was_read_is_not_lost_when_more_must_be_read() {
+async fn events_already_read_are_not_lost_when_more_must_be_read() {
     let world = world(bus()).await;
     let (mut member, joining) = (world.member().await, world.member().await);
-    // Somebody's join takes long: meanwhile the room's tail is kept, as far as it goes.
+    // Another client's join takes long: meanwhile the room's tail is kept, up to its bound.
     world.edge.hub.begin_join(room(), partition(), &joining.session);
     let sent = world.say(70);
     member.hears_up_to(sent).await;
@@ -70,7 +70,7 @@ async fn a_client_that_has_missed_too_many_bytes_is_not_brought_back() {
 }
 
 #[tokio::test]
-async fn nobody_is_brought_back_while_much_waits_for_others() {
+async fn no_client_is_recovered_while_much_waits_for_others() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 12_000).await;
     let (mut member, stalled) = (world.member().await, world.member().await);
     for _ in 0..3 {
@@ -89,7 +89,7 @@ async fn nobody_is_brought_back_while_much_waits_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_brought_back_waits_for_its_turn_however_slow_the_storm() {
+async fn a_returning_client_waits_for_its_turn_however_slow_the_storm() {
     let world = world(bus()).await;
     let offset = at(5);
     let turns = world.edge.restores.clone().acquire_many_owned(RESTORES as u32).await.unwrap();

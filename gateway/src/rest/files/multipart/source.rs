@@ -1,4 +1,4 @@
-//! The body of a form on its way to the parser.
+//! Feeds the body of a form to the parser.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,41 +13,41 @@ use confab_common::{Code, Error, Result};
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Most bytes of a form beside its file, with what the parser holds of the file itself.
+/// Most bytes of a form besides its file, including what the parser buffers of the file.
 pub const MAX_BESIDE: u64 = 128 * 1024;
-/// Handed to the parser at once, in bytes.
+/// Bytes handed to the parser at once.
 const PIECE: usize = 32 * 1024;
 
-/// What the two sides of the parser know of each other.
+/// State shared by the two sides of the parser.
 #[derive(Default)]
 pub struct Gauge {
     /// The parser may read one more piece.
     open: AtomicBool,
-    /// Bytes of the file that it has handed out.
+    /// Bytes of the file that the parser has handed out.
     of_file: AtomicU64,
 }
 
 impl Gauge {
-    /// Lets the parser read one piece.
+    /// Lets the parser read one more piece.
     pub fn open(&self) {
         self.open.store(true, Ordering::Relaxed);
     }
 
-    /// Lets it read nothing.
+    /// Stops the parser from reading.
     pub fn shut(&self) {
         self.open.store(false, Ordering::Relaxed);
     }
 
-    /// Notes that it has handed out bytes of the file.
+    /// Records that the parser has handed out bytes of the file.
     pub fn note_of_file(&self, bytes: usize) {
         self.of_file.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
-/// A body in small pieces. Left to itself, the parser reads whatever is ready before it looks at any of it.
+/// A body in small pieces. On its own, the parser would read everything available before it parses any of it.
 pub struct Source {
     body: Body,
-    /// Read, and not handed out.
+    /// Read, but not handed out yet.
     ahead: Bytes,
     handed_out: u64,
     gauge: Arc<Gauge>,
@@ -60,7 +60,7 @@ impl Source {
         Self { body, ahead: Bytes::new(), handed_out: 0, gauge, clock: Clock::new() }
     }
 
-    /// Reads on when everything was handed out; `false` at the end.
+    /// Reads more once everything was handed out; `false` at the end.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
         while self.ahead.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
@@ -102,7 +102,7 @@ impl Stream for Source {
             return Poll::Ready(Some(Err(Error::new(Code::InvalidRequest, "the form holds too much beside its file"))));
         }
         self.gauge.shut();
-        // If the parser cannot make anything of it, it is to be asked again.
+        // If the parser needs more, it must be polled again.
         context.waker().wake_by_ref();
         Poll::Ready(Some(Ok(piece)))
     }
@@ -112,10 +112,10 @@ fn too_slow() -> Error {
     Error::new(Code::InvalidRequest, "the body does not arrive in time")
 }
 
-/// Notices a client that sends nothing, or next to nothing. Time in which nobody reads is not the client's.
+/// Detects a client that sends nothing or next to nothing. Time in which the server does not read does not count.
 struct Clock {
     silence: Pin<Box<Sleep>>,
-    /// When the client began to be waited for.
+    /// When the server began to wait for the client.
     since: Option<Instant>,
     pace: Pace,
 }
@@ -125,7 +125,7 @@ impl Clock {
         Self { silence: Box::pin(sleep(WINDOW)), since: None, pace: Pace::default() }
     }
 
-    /// Notes what has arrived; `false` when it was too little for so long a time.
+    /// Records what has arrived; `false` when it was too little for the time it took.
     fn arrived(&mut self, bytes: usize) -> bool {
         let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         self.pace.keeps(bytes, waited)

@@ -10,13 +10,13 @@ fn request(body: Body) -> Request {
     request::Builder::new().header(CONTENT_TYPE, "multipart/form-data; boundary=XX").body(body).unwrap()
 }
 
-/// A form that arrives in pieces of this size, at once.
+/// A form that arrives in pieces of `piece` bytes, all available at once.
 fn form(text: &str, piece: usize) -> Form {
     let pieces = text.as_bytes().chunks(piece).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
     Form::of(request(Body::from_stream(stream::iter(pieces)))).unwrap()
 }
 
-/// A form that begins so, and goes on with this for ever.
+/// A form that begins with `begin` and repeats `more` for ever.
 fn endless(begin: &str, more: &'static str) -> Form {
     let begin = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(begin.as_bytes()))]);
     Form::of(request(Body::from_stream(begin.chain(stream::repeat_with(|| Ok(Bytes::from_static(more.as_bytes()))))))).unwrap()
@@ -30,7 +30,7 @@ fn file(content: &str) -> String {
     format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\n{content}\r\n")
 }
 
-/// Reads everything: the parts' names with what they hold.
+/// Reads all parts: their names and contents.
 async fn read(mut form: Form) -> Result<Vec<(String, String)>> {
     let mut parts = Vec::new();
     while let Some(mut part) = form.next().await? {
@@ -56,7 +56,7 @@ async fn refused(form: Form) -> String {
 }
 
 #[tokio::test]
-async fn a_form_however_it_is_cut() {
+async fn a_form_is_read_however_it_is_cut() {
     let content = "\r\n--X\r\n--XY\r--XX\n".repeat(20_000);
     let text =
         ["preamble\r\n", &part("a", "1"), &part("b", ""), &part("ü", "x"), &file(&content), &part("c", "2"), "--XX--\r\nepilogue"].concat();
@@ -92,7 +92,7 @@ async fn fields_are_bounded_and_text() {
 }
 
 #[tokio::test]
-async fn what_is_no_form() {
+async fn malformed_forms_are_refused() {
     let whole = format!("{}{}", part("a", "1"), file("content"));
     for end in 1..whole.len() {
         assert!(read(form(&whole[..end], 50)).await.is_err(), "{end}");
@@ -140,7 +140,7 @@ async fn a_part_at_a_time_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_or_next_to_nothing_is_given_up() {
+async fn a_client_that_sends_nothing_or_next_to_nothing_times_out() {
     async fn arriving(pause: Duration, piece: &'static str) -> (String, Duration) {
         let more = stream::unfold((), move |()| async move {
             tokio::time::sleep(pause).await;
@@ -153,13 +153,13 @@ async fn a_client_that_says_nothing_or_next_to_nothing_is_given_up() {
         (refused, started.elapsed())
     }
     use std::time::Duration;
-    // These live as long as the test does.
+    // These live as long as the test.
     let text = |length| &*String::from_utf8(vec![b'x'; length]).unwrap().leak();
     let (silent, after) = arriving(Duration::from_secs(3600), "x").await;
     assert_eq!((silent.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
     let (drip, after) = arriving(Duration::from_secs(1), "x").await;
     assert_eq!((drip.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
-    // The longer it takes the faster it must be.
+    // The longer the upload takes, the faster it must be.
     let (slow, after) = arriving(Duration::from_secs(1), text(1100)).await;
     assert_eq!((slow.as_str(), after.as_secs()), ("the body does not arrive in time", 150));
     assert_eq!(arriving(Duration::from_secs(1), text(20_000)).await.0, "goes on");

@@ -1,4 +1,4 @@
-//! What only shows on a connection.
+//! Behaviour that is only visible on a connection.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ fn upload_head(more: &str) -> String {
     head("POST /api/files/upload", &format!("content-type: multipart/form-data; boundary=XX\r\n{more}"))
 }
 
-/// Reads an answer with the length that it says; `None` when the connection ends.
+/// Reads a response with the declared length; `None` when the connection ends.
 async fn answer(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -76,7 +76,7 @@ fn head_of(url: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_sends_too_much_reads_why() {
+async fn a_client_that_sends_too_much_can_read_why() {
     let files = Files::default();
     let (address, _process) = served(&files).await;
     let length = 4 * MAX_FILE;
@@ -88,7 +88,7 @@ async fn who_sends_too_much_reads_why() {
             stream.write_all(format!("{length:x}\r\n").as_bytes()).await.unwrap();
         }
         stream.write_all(file("a", "").as_bytes()).await.unwrap();
-        // Blocks unless somebody takes it, and fails when the connection is reset.
+        // Blocks unless the server reads it, and fails when the connection is reset.
         stream.write_all(&vec![b'x'; length - 1000]).await.unwrap();
         let (head, _) = answer(&mut stream).await.unwrap();
         assert!(head.starts_with("http/1.1 413") && head.contains("connection: close"), "{head}");
@@ -130,7 +130,7 @@ async fn a_download_that_breaks_ends_the_connection() {
     assert!((10_000..100_000).contains(&all.len()));
 }
 
-/// A file service of its own process, as it were: all of it ends with its runtime. With all routes over it.
+/// All routes, over a file service with a runtime of its own: ending the runtime ends the service like a process.
 async fn network(files: &Files) -> (Router, Runtime) {
     let runtime = Runtime::new().unwrap();
     let entered = runtime.enter();
@@ -162,7 +162,7 @@ async fn over_the_network_too() {
     uploading.abort();
     eventually(|| files.under_way() == 0).await;
 
-    // It dies in the middle of an upload; from then on nobody is there.
+    // The service dies during an upload and stays away.
     let first = Bytes::from(file("a", "some text"));
     let begun = files.clone();
     let dies = stream::once(async move {
@@ -180,7 +180,7 @@ async fn over_the_network_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_given_up() {
+async fn a_client_that_takes_nothing_is_disconnected() {
     let files = Files::default();
     let size = 64 * 1024 * 1024;
     let id = files.put("a", "text/plain", vec![b'x'; size]);
@@ -188,7 +188,7 @@ async fn a_client_that_takes_nothing_is_given_up() {
     let mut stuck = TcpStream::connect(address).await.unwrap();
     stuck.write_all(head_of(&format!("/api/files/{id}"), "").as_bytes()).await.unwrap();
     assert_eq!(stuck.read_u8().await.unwrap(), b'H');
-    // Its place is free although it still takes nothing.
+    // Its place is free although the client still takes nothing.
     let mut next = TcpStream::connect(address).await.unwrap();
     next.write_all(head_of(&format!("/api/files/{id}"), "range: bytes=-10\r\n").as_bytes()).await.unwrap();
     let answered = tokio::time::timeout(std::time::Duration::from_secs(100), answer(&mut next)).await;
@@ -199,7 +199,7 @@ async fn a_client_that_takes_nothing_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_takes_nothing_holds_the_client_up() {
+async fn a_service_that_takes_nothing_slows_the_client_down() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     files.stall();

@@ -1,4 +1,5 @@
-//! The settings of the embedded server: those of every part, each of which can be pointed elsewhere by a URL.
+//! The settings of the embedded server: those of every service, each of which can be replaced by a remote one through a
+//! URL.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub enum Command {
     },
 }
 
-/// The parts and where they are.
+/// The services and where they are.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Without any setting it listens on 127.0.0.1:8080 and keeps its data in ./data.\n\
                   Every --flag can also be given as the CONFAB_ variable named beside it, or in a file named by CONFAB_…_FILE.")]
@@ -97,7 +98,7 @@ impl program::Own for Parts {
 }
 
 impl Parts {
-    /// The stores of the services within.
+    /// The stores of the embedded services.
     ///
     /// # Errors
     /// When a URL is wrong.
@@ -110,7 +111,7 @@ impl Parts {
         ];
         stores.into_iter().filter(|(elsewhere, _)| elsewhere.is_none()).map(|(_, store)| store).collect()
     }
-    /// Whether anything is kept in the data directory.
+    /// Whether a service keeps anything in the data directory.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found_before_anything_is_done() {
+    fn wrong_settings_are_found_at_start() {
         Program::command().debug_assert();
         assert_eq!(with(&[]).unwrap().common.listen.port(), 8080);
         for bad in [
@@ -165,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_elsewhere_needs_no_settings_here() {
+    fn a_remote_service_needs_no_settings_here() {
         assert!(with(&["--auth-store=postgres://h/d"]).is_err(), "it needs a key");
         assert!(with(&["--auth-store=postgres://h/d", "--auth-url=http://h:1"]).is_ok());
     }
 
     #[test]
-    fn who_keeps_something_in_the_data_directory() {
+    fn the_data_directory_is_used_by_local_stores() {
         let keeps = |arguments: &[&str]| {
             let program = with(arguments).unwrap();
             program.own.keeps_here(&program.storage).unwrap()

@@ -1,4 +1,4 @@
-//! Confab in one process: every service and the gateway, joined by transports that never leave it.
+//! Confab in one process: every service and the gateway, connected by in-process transports.
 
 mod config;
 mod moving;

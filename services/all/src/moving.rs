@@ -1,5 +1,5 @@
-//! Moves everything that lasts from one set of stores to another by way of a directory: from the embedded server to a cluster, or
-//! back. See `docs/moving.md`.
+//! Moves all durable data from one set of stores to another by way of a directory: from the embedded server to a
+//! cluster, or back. See `docs/moving.md`.
 
 mod archive;
 mod export;
@@ -14,8 +14,8 @@ use crate::config::Parts;
 pub use export::export;
 pub use import::import;
 
-/// The stores of the services, each with what is in it. What one service owes another is read before the other's own, so that
-/// nothing is missing in both.
+/// The services' stores with their schemas. An outbox is read before the store that it feeds, so that no row is missing
+/// from both.
 fn stores(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<[(&'static Schema, StoreUrl); 4]> {
     for (part, is_elsewhere, is_named) in [
         ("AUTH", parts.auth_url.is_some(), parts.auth.auth_store.is_some()),
@@ -33,7 +33,7 @@ fn stores(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<[(&'static S
     ])
 }
 
-/// Shows counts and hashes as a table.
+/// Prints counts and hashes as a table.
 fn show<'a>(tallies: impl IntoIterator<Item = (String, &'a Tally)>) {
     println!("{:<24} {:>12}  SHA-256", "", "rows");
     for (name, tally) in tallies {

@@ -1,4 +1,4 @@
-//! Joins the parts.
+//! Starts and connects the services.
 
 use anyhow::{Context, ensure};
 use confab_common::grpc::{self, Transport};
@@ -28,7 +28,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(transport) => transport,
         None => grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), &process).await?),
     };
-    // The three call one another: the log asks who may post and for files, rooms and files have their events put into the log.
+    // These three call one another: message asks room about rights and file about files; room and file append their
+    // events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
     let (to_message, log) = match elsewhere(&parts.message_url)? {
@@ -69,9 +70,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings the schemas of the services within up to date.
+/// Migrates the schemas of the embedded services.
 async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
-    // None is touched while another's URL is wrong.
+    // Checks every URL before any store is changed.
     parts.stores(storage)?;
     if parts.auth_url.is_none() {
         confab_auth::migrate(&parts.auth, storage).await?;
@@ -88,13 +89,13 @@ async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of the log within.
+/// Renews the epoch of the embedded log.
 async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     ensure!(parts.message_url.is_none(), "the log is elsewhere (CONFAB_MESSAGE_URL): run `confab-message renew-epoch` with its settings");
     confab_message::renew_epoch(&parts.message, storage).await
 }
 
-/// Of the files within.
+/// Claims the object store for the embedded file service.
 async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     ensure!(parts.file_url.is_none(), "files are elsewhere (CONFAB_FILE_URL): run `confab-file claim-objects` with its settings");
     confab_file::claim_objects(&parts.file, storage).await

@@ -1,4 +1,4 @@
-//! docs/settings.md, written from what the programs themselves say of their settings.
+//! docs/settings.md, generated from the programs' own `--help`.
 
 use clap::{Arg, Command, CommandFactory};
 use confab_common::config::KNOWN;
@@ -20,7 +20,7 @@ Written by a test from what the programs say of themselves (`--help`); change it
 ";
 const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];
 
-/// A setting as one program has it.
+/// A setting of one program.
 struct Setting {
     program: String,
     theme: String,
@@ -33,7 +33,7 @@ struct Setting {
 impl Setting {
     fn of(program: &Command, arg: &Arg) -> Option<Self> {
         let help = arg.get_long_help().or_else(|| arg.get_help())?.to_string().replace('|', "\\|");
-        // A default that depends on something is a remark behind what it is.
+        // A computed default is a remark at the end of the help text.
         let (what, told) = match help.split_once(" [default: ") {
             Some((what, told)) => (what.to_string(), told.trim_end_matches(']').to_string()),
             None => (help, String::new()),
@@ -50,7 +50,7 @@ impl Setting {
     }
 }
 
-/// What several programs have in common, or each one's, with whose it is.
+/// The text that the programs share, or each program's text with the program's name.
 fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -> String {
     let mut texts: Vec<(&str, Vec<&str>)> = Vec::new();
     for setting in settings {

@@ -1,4 +1,4 @@
-//! Settings.
+//! The auth service's settings.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct AuthConfig {
 }
 
 impl AuthConfig {
-    /// Where accounts are kept.
+    /// The URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -38,15 +38,15 @@ impl AuthConfig {
         StoreUrl::parse("CONFAB_AUTH_STORE", self.auth_store.as_ref(), &storage.data_dir, "auth.db")
     }
 
-    /// Finds out what is wrong with the settings, without touching anything.
+    /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one is.
+    /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.keys(&self.store(storage)?).map(drop)
     }
 
-    /// Whether the keys are kept in the data directory.
+    /// Whether the keys live in the data directory.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -54,7 +54,7 @@ impl AuthConfig {
         Ok(self.keys(&self.store(storage)?)?.is_none())
     }
 
-    /// The keys given, or `None` where one is made and kept.
+    /// The given keys, or `None` if a key is to be created and kept.
     pub(crate) fn keys(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKeys>> {
         match (&self.signing_key, store) {
             (Some(given), _) => SigningKeys::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),
@@ -67,7 +67,7 @@ impl AuthConfig {
     }
 }
 
-/// The life of a token.
+/// Parses the lifetime of a token.
 fn life(text: &str) -> Result<Duration, String> {
     let life = duration(text)?;
     if token::LIFE.contains(&life) { Ok(life) } else { Err("must be from 1s to 8760h".into()) }
@@ -76,10 +76,10 @@ fn life(text: &str) -> Result<Duration, String> {
 /// The auth service as a program of its own.
 pub type Program = program::Program<Own>;
 
-/// What the program has of its own.
+/// The settings of this program.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
-    /// Whether tools may ask what can be called.
+    /// Whether tools may list the gRPC methods.
     #[command(flatten)]
     pub reflection: Reflection,
     /// Where revocations are announced.
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn defaults() {
         Program::command().debug_assert();
-        // Where the gateway looks for it unless told otherwise.
+        // The gateway's default for this service.
         assert_eq!(with(&[]).unwrap().common.listen.port(), 50051);
     }
 
     #[test]
-    fn what_is_wrong_is_found_before_anything_is_done() {
+    fn wrong_settings_are_found_at_start() {
         let postgres = "--auth-store=postgres://localhost/confab";
         for bad in [
             &["--auth-store=mysql://x"][..],

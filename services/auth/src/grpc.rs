@@ -1,4 +1,4 @@
-//! The wire: requests to domain calls, answers back.
+//! Converts gRPC requests to domain calls, and their results back.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,7 @@ use crate::store::User;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The auth service as gRPC knows it.
+/// The gRPC face of the auth service.
 pub struct Service(Accounts);
 
 impl Service {
@@ -45,7 +45,7 @@ impl AuthService for Service {
     }
 
     async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Answer<v1::User> {
-        // A malformed id is nobody's.
+        // A malformed id belongs to no user.
         let id = text::id("id", &request.into_inner().id).map_err(|_| Error::not_found("user"))?;
         Ok(Response::new(self.0.user(id).await?.into()))
     }
@@ -62,7 +62,7 @@ impl AuthService for Service {
     }
 }
 
-/// The address that a caller names; those that name none share one.
+/// The client address in a request; callers that send none share one.
 fn address(text: &str) -> Result<IpAddr, Error> {
     match text {
         "" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),

@@ -1,4 +1,4 @@
-//! The keys of tokens: given by a setting, or made and kept in the data directory.
+//! The signing keys of tokens: given by a setting, or created and kept in the data directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use confab_common::private;
 
-/// Its name in the data directory.
+/// The file's name in the data directory.
 const FILE: &str = "signing.key";
 /// Most keys in use at once.
 const MAX_KEYS: usize = 8;
@@ -20,12 +20,12 @@ const MAX_KEYS: usize = 8;
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
-    /// Reads the base64 of PKCS#8 or of the 32 secret bytes.
+    /// Parses the base64 of PKCS#8 or of the 32 secret bytes.
     fn parse(base64: &str) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(base64.split_ascii_whitespace().collect::<String>()).ok()?;
         let pair = match bytes.len() {
             32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
-            // The library skips what follows a key; that would be another one, lost in silence.
+            // The library ignores bytes after a key; those might be another key, silently lost.
             length if bytes.get(1).is_some_and(|inner| usize::from(*inner) + 2 == length) => {
                 Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes)
             }
@@ -48,15 +48,15 @@ impl SigningKey {
     }
 }
 
-/// The keys of tokens: the first signs, all verify.
+/// The signing keys: the first signs, all verify.
 pub struct SigningKeys(Vec<SigningKey>);
 
 impl SigningKeys {
-    /// Reads PEM blocks of PKCS#8 (`openssl genpkey -algorithm ed25519`); or, parted by commas or white space, the base64 of
-    /// such keys or of their 32 secret bytes.
+    /// Parses PEM blocks of PKCS#8 (`openssl genpkey -algorithm ed25519`), or the base64 of such keys or of their 32
+    /// secret bytes, separated by commas or white space.
     ///
     /// # Errors
-    /// When there is none, one is wrong or repeated, or there are too many. The message does not quote them.
+    /// When there is no key, one is invalid or repeated, or there are too many. The message does not quote them.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it, or the base64 of 32 bytes";
         // Some ways of passing an environment variable spell line breaks as `\n`.
@@ -78,12 +78,12 @@ impl SigningKeys {
         &self.0[0]
     }
 
-    /// All of them, the one that signs first.
+    /// All keys, the signing one first.
     pub fn all(&self) -> impl Iterator<Item = &SigningKey> {
         self.0.iter()
     }
 
-    /// The keys kept in a directory; one is made when there is none. Only the owner may read them.
+    /// The keys kept in a directory; creates one when there is none. Only the owner may read them.
     ///
     /// # Errors
     /// When they cannot be read, written or understood.
@@ -99,7 +99,7 @@ impl SigningKeys {
     }
 }
 
-/// What is inside PEM blocks. `None` when there is anything between them.
+/// The contents of PEM blocks. `None` when there is other text between them.
 fn blocks(text: &str) -> Option<Vec<String>> {
     let mut blocks = Vec::new();
     let mut parts = text.split("-----").map(str::trim);
@@ -114,7 +114,7 @@ fn blocks(text: &str) -> Option<Vec<String>> {
     None
 }
 
-/// Keys without frames: one that is broken over lines, or several.
+/// Keys without PEM framing: one broken over lines, or several.
 fn words(text: &str) -> Vec<String> {
     if SigningKey::parse(text).is_some() {
         return vec![text.to_owned()];
@@ -122,7 +122,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Makes a key and puts it there whole or not at all; one that came there meanwhile stays.
+/// Creates a key file atomically; a file created meanwhile stays.
 fn create(path: &Path) -> anyhow::Result<()> {
     let key = SigningKey(Ed25519KeyPair::generate().ok().context("no randomness")?);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(key.pkcs8()?));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_shown() {
+    fn text_that_is_no_key_is_refused_and_not_shown() {
         let (cut, wide) = (pem(SECRET).replace("-----END", "----END"), format!("{} hunter2", pem(SECRET)));
         for bad in
             ["", " , ", "hunter2!", "aHVudGVyMg==", "-----BEGIN PRIVATE KEY-----", &cut, &wide, &pem(SECRET).replace("PRIVATE", "PUBLIC")]

@@ -34,7 +34,7 @@ use service::Accounts;
 use store::Store;
 use token::Tokens;
 
-/// How often the store is looked after.
+/// How often the store's upkeep runs.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Opens the store, starts its upkeep (which ends with the process) and returns the service.
@@ -53,7 +53,7 @@ pub async fn start(
     let store = store::open(&url, &storage.serving(process)).await?;
     let keys = match given {
         Some(keys) => keys,
-        // Behind the store, whose lock file keeps a second process away from the keys as well.
+        // After the store, whose lock file keeps a second process away from the keys as well.
         None => SigningKeys::load_or_create(&storage.data_dir)?,
     };
     let tokens = Tokens::new(&keys, config.token_ttl)?;
@@ -75,7 +75,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let server = start(&auth, &storage, bus.clone(), &process).await?;
     process.readiness.started();
     confab_common::grpc::serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
-    // The last revocations.
+    // Publishes the last revocations.
     bus.flush().await;
     Ok(())
 }
@@ -97,7 +97,7 @@ async fn upkeep(store: Arc<dyn Store>) {
             Ok(purged) => tracing::debug!(purged, "expired revocations forgotten"),
             Err(error) => tracing::warn!(%error, "expired revocations are not purged now"),
         }
-        // Again and again: replicas of an earlier release may be making accounts.
+        // Repeatedly, because replicas of an earlier release may still create accounts.
         match service::fill_skeletons(store.as_ref()).await {
             Ok(0) => {}
             Ok(filled) => tracing::info!(filled, "accounts of an earlier release are compared with names that look alike"),

@@ -1,4 +1,4 @@
-//! Tells the gateways of revocations at once; those who miss it ask `ListRevocations`.
+//! Announces revocations to the gateways at once; a gateway that misses one gets it from `ListRevocations`.
 
 use confab_common::bus::Bus;
 use confab_proto::auth::v1;
@@ -7,16 +7,16 @@ use prost::Message;
 
 use crate::store::Revocation;
 
-/// Publishes on the bus.
+/// Publishes revocations on the bus.
 pub struct Publisher(Bus);
 
 impl Publisher {
-    /// On that bus.
+    /// Publishes on this bus.
     pub fn new(bus: Bus) -> Self {
         Self(bus)
     }
 
-    /// Announces a revocation that is committed.
+    /// Announces a committed revocation.
     pub fn revoked(&self, revocation: Revocation) {
         self.0.publish(channel::REVOCATIONS, v1::Revocation::from(revocation).encode_to_vec());
     }

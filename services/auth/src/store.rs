@@ -1,4 +1,4 @@
-//! Where accounts and revocations are kept.
+//! The store of accounts and revocations.
 
 #[cfg(test)]
 mod contract;
@@ -20,9 +20,9 @@ pub use tables::SCHEMA;
 pub struct User {
     /// UUIDv7.
     pub id: Uuid,
-    /// As its owner writes it, in NFC.
+    /// As its owner typed it, in NFC.
     pub username: String,
-    /// By which names are compared; unique.
+    /// The form in which names are compared; unique.
     pub username_folded: String,
     /// A PHC string.
     pub password_hash: String,
@@ -30,7 +30,7 @@ pub struct User {
     pub created_at_ms: i64,
 }
 
-/// A token that is refused though it has not expired.
+/// Marks a token as refused although it has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     /// 1, 2, 3 … in commit order.
@@ -44,13 +44,13 @@ pub struct Revocation {
 /// One page of revocations, read in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocations {
-    /// In rising number; purged ones are missing.
+    /// By rising number; purged ones are missing.
     pub items: Vec<Revocation>,
-    /// The newest number given out; 0 when there is none.
+    /// The newest number assigned; 0 when there is none.
     pub head: u64,
 }
 
-/// What is asked of a store; both implementations pass the same contract tests.
+/// The operations of a store; both implementations pass the same contract tests.
 pub trait Store: Send + Sync {
     /// Inserts an account and returns it, or the one that already has that id.
     ///
@@ -61,27 +61,28 @@ pub trait Store: Send + Sync {
     /// Ids and names of at most `limit` accounts without a skeleton, by rising id above `after`.
     fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>>;
 
-    /// Gives accounts without a skeleton the one named with their id, and returns how many there were. One that another account
-    /// has is left out.
+    /// Sets the skeletons of accounts that have none, by id; returns how many. A skeleton that another account has is
+    /// skipped.
     fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>>;
 
-    /// The account of that id.
+    /// The account with this id.
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;
 
-    /// The account of that folded name.
+    /// The account with this folded name.
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
-    /// Revokes a session under the next number, or returns the revocation that it already has.
+    /// Revokes a session under the next number, or returns its existing revocation.
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>>;
 
     /// At most `limit` revocations numbered above `after`.
     fn revocations(&self, after: u64, limit: u32) -> BoxFuture<'_, Result<Revocations>>;
 
-    /// Forgets at most `limit` revocations of tokens that expired before that time, and returns how many. Numbers and head stay.
+    /// Deletes at most `limit` revocations of tokens that expired before `expired_before_ms`; returns how many. Numbers
+    /// and head stay.
     fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>>;
 }
 
-/// Opens and migrates the store at that URL.
+/// Opens and migrates the store at this URL.
 pub async fn open(url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match url {
         StoreUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path)?),

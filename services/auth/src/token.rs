@@ -1,4 +1,4 @@
-//! Tokens: JSON Web Tokens (RFC 7519) signed with EdDSA, which gateways verify by themselves.
+//! Tokens: JSON Web Tokens (RFC 7519) signed with EdDSA, which gateways verify on their own.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Signs with the first of these keys tokens that live so long.
+    /// Signs with the first of these keys; tokens live for `ttl`.
     ///
     /// # Errors
     /// When the crypto library refuses.
@@ -56,7 +56,7 @@ impl Tokens {
         Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks, ttl })
     }
 
-    /// A token of a new session of that user, good from `now` (seconds since the Unix epoch).
+    /// A token for a new session of a user, valid from `now` (seconds since the Unix epoch).
     ///
     /// # Errors
     /// `internal` when signing fails.
@@ -67,16 +67,16 @@ impl Tokens {
         Ok(Token { text, expires_at_ms: exp * 1000 })
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517), the one that signs first.
+    /// The public keys as a JSON Web Key Set (RFC 7517), the signing key first.
     pub fn jwks(&self) -> &str {
         &self.jwks
     }
 }
 
-/// The public key as it is published.
+/// The public key in its published form.
 fn jwk(key: &SigningKey) -> anyhow::Result<Jwk> {
     let mut jwk = Jwk::from_decoding_key(&DecodingKey::from_ed_der(key.public()), Some(Algorithm::EdDSA))?;
-    // RFC 7638: every program that has the key finds the same id.
+    // RFC 7638: every program that has the key derives the same id.
     jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256)?);
     jwk.common.public_key_use = Some(PublicKeyUse::Signature);
     Ok(jwk)

@@ -1,4 +1,4 @@
-//! Which usernames are taken, and the forms under which they are compared.
+//! Which usernames are accepted, and the forms in which they are compared.
 //!
 //! The characters are those of RFC 8264's IdentifierClass, derived by its rules from the current Unicode tables, and narrowed to
 //! letters, their marks, digits, `_`, `.` and `-`.
@@ -23,17 +23,17 @@ static RESERVED_SKELETONS: LazyLock<HashSet<String>> = LazyLock::new(|| RESERVED
 const NFC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfc();
 const NFKC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfkc();
 
-/// A name that an account may have.
+/// A valid username.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Username {
-    /// As it is kept and shown.
+    /// The form that is stored and shown.
     pub kept: String,
-    /// By which accounts are found.
+    /// The form by which accounts are found.
     pub folded: String,
 }
 
 impl Username {
-    /// The name in what was typed.
+    /// Validates a typed name.
     ///
     /// # Errors
     /// `invalid_request` about `username`.
@@ -67,22 +67,22 @@ impl Username {
     }
 }
 
-/// The form under which the account of a typed name is kept.
+/// The folded form of a typed name, under which its account is stored.
 pub fn folded(typed: &str) -> String {
     text::fold(&mapped(typed))
 }
 
-/// The form under which earlier releases kept it.
+/// The folded form of earlier releases.
 pub fn former(typed: &str) -> String {
     NFC.normalize(&NFC.normalize(typed.trim()).to_lowercase()).into_owned()
 }
 
-/// What is the same for two names that look alike (UTS 39), of a name in its folded form.
+/// The skeleton of a folded name: two names that look alike have the same one (UTS 39).
 pub fn skeleton(folded: &str) -> String {
     unicode_security::skeleton(folded).collect()
 }
 
-/// Trimmed, with the full-width and half-width forms made ordinary, and composed.
+/// Trims the name, normalises full-width and half-width forms, and composes it.
 fn mapped(typed: &str) -> String {
     let ordinary = |c: char| match c {
         '\u{FF01}'..='\u{FFEE}' => NFKC.normalize(c.encode_utf8(&mut [0; 4])).into_owned(),
@@ -99,7 +99,7 @@ enum Kind {
     Sign,
 }
 
-/// `None` for a character that no name may hold.
+/// `None` for a character that names may not contain.
 fn kind(c: char) -> Option<Kind> {
     if "_.-".contains(c) {
         return Some(Kind::Sign);
@@ -119,10 +119,10 @@ fn kind(c: char) -> Option<Kind> {
     (!is_refused).then_some(kind)
 }
 
-/// Whether it is another form of ordinary characters, or stretches or repeats them.
+/// Whether the character is a variant of ordinary characters, or stretches or repeats them.
 fn is_variant(c: char) -> bool {
     match c {
-        // Thai and Lao cannot be written without these, although they have compatibility decompositions.
+        // Thai and Lao cannot be written without these, despite their compatibility decompositions.
         '\u{E33}' | '\u{EB3}' | '\u{EDC}' | '\u{EDD}' => false,
         // Refused by RFC 5892, section 2.6.
         '\u{640}' | '\u{7FA}' | '\u{302E}' | '\u{302F}' | '\u{3031}'..='\u{3035}' | '\u{303B}' => true,
@@ -152,14 +152,14 @@ fn check_characters(name: &str) -> Result<(), String> {
 fn has_one_set_of_digits(name: &str) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new();
     let is_digit = |c: u32| category.get32(c) == GeneralCategory::DecimalNumber;
-    // Digits stand in order, ten together.
+    // Digits come in blocks of ten in order.
     let zero = |c: char| (0..10).map(|n| u32::from(c) - n).take_while(|c| is_digit(*c)).last();
     let mut zeros = name.chars().filter(|c| is_digit(u32::from(*c))).map(zero);
     let first = zeros.next();
     zeros.all(|zero| Some(zero) == first)
 }
 
-/// The rules of RFC 5893, section 2, that a name of these characters could break.
+/// The rules of RFC 5893, section 2, that a name of these characters could violate.
 fn reads_in_one_direction(name: &str) -> bool {
     use BidiClass as B;
     let classes = name.chars().map(|c| CodePointMapData::<B>::new().get(c)).filter(|class| *class != B::NonspacingMark).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! The program as it leaves.
+//! Shutdown of the program.
 
 #![allow(clippy::unwrap_used)]
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 type Client = AuthServiceClient<Transport>;
 
-/// A call with a deadline that a busy machine keeps: hashing is slow by design.
+/// A call with a deadline that even a busy machine meets: hashing is slow by design.
 fn call<T>(message: T) -> tonic::Request<T> {
     confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
 }
@@ -50,7 +50,7 @@ async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
     (AuthServiceClient::new(in_process(server)), process)
 }
 
-/// Starts once the old database is let go: when the last task that uses it has ended.
+/// Starts once the old database is released: when the last task that uses it has ended.
 async fn restart(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
     loop {
         let process = Process::new();
@@ -95,7 +95,7 @@ async fn an_account_from_signup_to_login() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_and_a_wrong_password_are_told_alike() {
+async fn a_wrong_name_and_a_wrong_password_get_the_same_error() {
     let (mut client, _process) = start(directory(), bus()).await;
     signup(&mut client, "", "ada", "correct horse").await.unwrap();
     let mut answers = Vec::new();
@@ -229,7 +229,7 @@ async fn names_that_look_alike_are_one_name() {
         assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "username"), "{bad}");
     }
     assert_eq!(login(&mut client, "ａｃｅ", "correct horse").await.unwrap().user.unwrap(), ace);
-    // It would be somebody else's, had it an account.
+    // The name would belong to another user, if that one had an account.
     assert_eq!(login(&mut client, "асе", "correct horse").await.unwrap_err().code, Code::InvalidCredentials);
     let name = signup(&mut client, "", "हिन्दी", "correct horse").await.unwrap().user.unwrap().username;
     assert_eq!(name, "हिन्दी");
@@ -297,7 +297,8 @@ async fn a_signing_key_is_changed_replica_by_replica() {
     let kid = |token: &str| jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
     let signers = steps.iter().map(|(token, _)| kid(token)).collect::<Vec<_>>();
     assert!(signers[0] == signers[1] && signers[1] != signers[2] && signers[2] == signers[3], "{signers:?}");
-    // A token of one step verifies with the keys of another: of the replicas that run beside its own, and of later ones while it lives.
+    // A token of one step verifies with the keys of another: those of the replicas that run beside its own, and of
+    // later ones while the token lives.
     for (token, keys) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)] {
         verify(&steps[token].0, &steps[keys].1);
     }

@@ -1,5 +1,5 @@
-//! A bare program on an S3 store, to compare the file service with: parts of the same size, as many under way at once, and
-//! nothing else. Settings as `confab-file`'s; a file of the given size goes up and down, and a line says how long each took.
+//! A bare S3 client to compare the file service with: parts of the same size, as many at once, and nothing else. It
+//! takes `confab-file`'s settings, uploads and downloads a file of the given size, and prints how long each took.
 //!
 //! `s3_copy KEY BYTES`
 

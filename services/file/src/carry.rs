@@ -1,4 +1,5 @@
-//! Carries the bytes of files into an archive and out of it. What they must be is said by the files' rows, which are carried too.
+//! Transfers the files' bytes to an archive and back. The files' rows, which are transferred too, say what the bytes
+//! must be.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -19,24 +20,24 @@ use crate::memory::Memory;
 use crate::object::{self, Content, Objects};
 use crate::store::tables::FILES;
 
-/// Objects on their way at once.
+/// Objects transferred at once.
 const AT_ONCE: usize = 8;
-/// How often an object is tried again while a store is not there.
+/// How often an object is retried while a store is away.
 const RETRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Memory for their bytes.
+/// Memory for the parts being transferred, in bytes.
 const MEMORY: usize = 128 << 20;
-/// Keys listed at once.
+/// Keys per page of a list.
 const KEYS: u32 = 1000;
 
-/// The store that the settings name, and the archive.
+/// The configured object store, and the archive.
 pub struct Carrier {
     store: Arc<dyn Objects>,
     archive: Arc<dyn Objects>,
     memory: Memory,
 }
 
-/// An object as a file's row has it.
+/// An object according to its file's row.
 struct Object {
     key: Uuid,
     size: u64,
@@ -44,12 +45,12 @@ struct Object {
 }
 
 impl Carrier {
-    /// Between the store of these settings and an archive's directory of objects.
+    /// Transfers between the configured store and an archive's directory of objects.
     ///
     /// # Errors
     /// When a setting is wrong.
     pub fn new(config: &FileConfig, storage: &StorageConfig, archive: PathBuf) -> anyhow::Result<Self> {
-        // Files may be there that are larger than is allowed now.
+        // The store may hold files larger than the current limit.
         let store = object::open(&config.objects, &storage.data_dir, LARGEST)?;
         Ok(Self { store, archive: object::in_directory(archive), memory: Memory::new(MEMORY) })
     }
@@ -57,7 +58,7 @@ impl Carrier {
     /// Copies the bytes of the files in these lines into the archive.
     ///
     /// # Errors
-    /// When they cannot be copied, or are not what a row says.
+    /// When they cannot be copied, or do not match their rows.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
         copied.map_err(|error| match error.is::<Error>() {
@@ -66,19 +67,19 @@ impl Carrier {
         })
     }
 
-    /// Reads the bytes of these files in the archive.
+    /// Checks the bytes of these files in the archive.
     ///
     /// # Errors
-    /// When they are not there, or not what a row says.
+    /// When they are missing or do not match their rows.
     pub async fn verify(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         each(files, "objects read", async |object| check(&*self.archive, object).await).await
     }
 
-    /// Copies the bytes of these files into the store and reads them there. Those that an import before this one has left are
-    /// taken as they are.
+    /// Copies the bytes of these files into the store and reads them back. Objects that an earlier import left there
+    /// are checked and kept.
     ///
     /// # Errors
-    /// When they cannot be copied, or what is there is not what a row says.
+    /// When they cannot be copied, or the stored bytes do not match their rows.
     pub async fn import(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let carry = async |object: &Object| {
             self.copy(&*self.archive, &*self.store, object).await?;
@@ -87,11 +88,11 @@ impl Carrier {
         each(files, "objects copied", carry).await.map_err(told)
     }
 
-    /// Finds out whether the store is another installation's, or has objects that the archive has not: they would soon be swept
-    /// away.
+    /// Checks that no other installation owns the store, and that it has no objects besides the archive's: a sweep
+    /// would soon remove those.
     ///
     /// # Errors
-    /// When it is or has, or cannot be asked.
+    /// When one of these is so, or the store does not answer.
     pub async fn ensure_empty(&self) -> anyhow::Result<()> {
         let owner = self.store.owner().await.map_err(|error| told(error.into()))?;
         ensure!(
@@ -124,7 +125,7 @@ impl Carrier {
     }
 }
 
-/// An error of a store with where that is said to be.
+/// Adds to a store's error where that error is explained.
 fn told(error: anyhow::Error) -> anyhow::Error {
     match error.is::<Error>() {
         true => error.context("the store of the files' bytes (CONFAB_OBJECTS) refuses or is away; the log says which"),
@@ -132,7 +133,7 @@ fn told(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Does something with each object of these files and tallies them, in their order. While a store is not there it waits a while.
+/// Runs `work` for each object of these files and tallies the objects in order. Retries while a store is away.
 async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
     let (mut tally, mut progress) = (Tallying::default(), Progress::new(done));
     let objects = stream::iter(rows(&FILES, files)).map(|row| {
@@ -178,7 +179,7 @@ async fn open(at: &dyn Objects, object: &Object) -> anyhow::Result<Content> {
     at.read(object.key, 0, object.size).await?.context("they are missing")
 }
 
-/// Hands on the bytes of an object, and says in the end whether they are what they must be.
+/// Passes on the bytes of an object, and checks at the end that they match its row.
 async fn read(mut content: Content, object: &Object, mut to: impl AsyncFnMut(bytes::Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (mut size, mut sum) = (0, digest::Context::new(&SHA256));
     while let Some(chunk) = content.try_next().await? {
@@ -196,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// Two stores, and the lines of files whose bytes the first has.
+    /// Two stores, and the lines of the files whose bytes the first store has.
     async fn carrier(contents: &[&'static str]) -> (Carrier, String) {
         let carrier = Carrier {
             store: object::in_directory(testing::directory()),
@@ -219,7 +220,7 @@ mod tests {
         writer.finish().await.unwrap();
     }
 
-    /// The other way round, to an empty store.
+    /// Transfers in the other direction, to an empty store.
     fn back(carrier: Carrier) -> Carrier {
         Carrier { store: object::in_directory(testing::directory()), ..carrier }
     }
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_and_back_again_and_once_more() {
+    async fn objects_survive_export_and_import_and_a_repeat() {
         let (carrier, files) = carrier(&["", "a", "b"]).await;
         let exported = carrier.export(files.as_bytes()).await.unwrap();
         assert_eq!(exported.rows, 3);
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_missing_or_damaged_is_found() {
+    async fn missing_and_damaged_bytes_are_found() {
         let (carrier, files) = carrier(&["one", "two"]).await;
         let key = key(files.lines().nth(1).unwrap());
         let failed = async |outcome: anyhow::Result<Tally>, how: &str| {

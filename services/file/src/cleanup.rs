@@ -1,4 +1,5 @@
-//! Pays what is owed for files that are gone: their bytes are removed, the log is told, and the files of closed rooms go too.
+//! Finishes deletions: removes the bytes of deleted files, tells the log about them, and deletes the files of closed
+//! rooms.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use uuid::Uuid;
 use crate::owned::Owned;
 use crate::store::{Forget, Store};
 
-/// How the message service is called.
+/// The options of calls to the message service.
 const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-/// How often the queues are looked through.
+/// How often the queues are processed.
 const EVERY: Duration = Duration::from_secs(1);
-/// Longest pause while something cannot be done.
+/// Longest pause between attempts while something fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Rows taken from a queue at once.
 const BATCH: u32 = 500;
@@ -27,10 +28,10 @@ const BATCH: u32 = 500;
 const REMOVALS: usize = 8;
 /// How often the log is asked which rooms are closed.
 const ROOMS_EVERY: Duration = Duration::from_secs(5);
-/// Rooms asked about at once.
+/// Rooms per question.
 const ROOMS: u32 = 1000;
 
-/// Works off what is owed.
+/// Processes the queues.
 pub struct Cleanup {
     store: Arc<dyn Store>,
     objects: Arc<Owned>,
@@ -38,13 +39,13 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// The cleanup of a store and its objects, with the log behind `message`.
+    /// Cleans up a store and its objects; `message` leads to the log.
     pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, objects, message }
     }
 
-    /// Works for ever.
+    /// Runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
         tokio::join!(
             keep_trying("objects cannot be removed", || self.remove_objects()),
@@ -53,14 +54,14 @@ impl Cleanup {
         );
     }
 
-    /// Removes an object that no file was made of. If that fails, the sweep finds it.
+    /// Removes an object that belongs to no file. If that fails, the sweep finds it.
     pub async fn drop_object(&self, id: Uuid) {
         if let Err(error) = self.objects.delete(id).await {
             tracing::warn!(object = %id, %error, "an object stays until the sweep");
         }
     }
 
-    /// Tells the log of deleted files.
+    /// Reports deleted files to the log.
     pub async fn forget(&self, files: &[Forget]) -> Result<()> {
         let mut rooms = BTreeMap::<Uuid, Vec<Uuid>>::new();
         files.iter().for_each(|forget| rooms.entry(forget.room).or_default().push(forget.file));
@@ -69,7 +70,7 @@ impl Cleanup {
             let question = ForgetFilesRequest { room_id: room.to_string(), ids: ids.iter().map(Uuid::to_string).collect() };
             match self.message.clone().forget_files(request(question, CALL)).await.map_err(Error::from) {
                 Ok(_) => self.store.forgotten(ids).await?,
-                // Nobody can read what is not there.
+                // The room does not exist, so no event can show the file.
                 Err(error) if error.code == Code::NotFound => self.store.forgotten(ids).await?,
                 Err(error) => outcome = Err(error),
             }
@@ -110,7 +111,7 @@ impl Cleanup {
         }
     }
 
-    /// Asks about one batch of rooms after the other, and about the first again after the last.
+    /// Asks about one batch of rooms after the other, and starts over after the last.
     async fn empty_rooms(&self) {
         let mut after = Uuid::nil();
         loop {
@@ -122,7 +123,7 @@ impl Cleanup {
         }
     }
 
-    /// Deletes the files of those rooms above `after` that are closed; where to go on.
+    /// Deletes the files of the closed rooms among the next ones above `after`; returns where to continue.
     async fn empty_closed(&self, after: Uuid) -> Result<Uuid> {
         let rooms = self.store.rooms(after, ROOMS).await?;
         if rooms.is_empty() {
@@ -138,7 +139,7 @@ impl Cleanup {
     }
 }
 
-/// Does the work again and again, less often while it fails.
+/// Repeats the work, less often while it fails.
 async fn keep_trying<F: Future<Output = Result<()>>>(what: &str, work: impl Fn() -> F) {
     let mut pause = EVERY;
     loop {

@@ -1,4 +1,4 @@
-//! Settings of the file service.
+//! The file service's settings.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use confab_common::{Secret, grpc, program};
 
 use crate::object::{self, ObjectsConfig};
 
-/// Largest that a file may be allowed to be, in bytes.
+/// The largest file size that can be configured, in bytes.
 pub const LARGEST: u64 = 64 << 30;
 
 /// Least memory for uploads, in bytes: two parts of the largest file.
@@ -59,7 +59,7 @@ fn upload_memory(text: &str) -> Result<usize, String> {
 }
 
 impl FileConfig {
-    /// Where it is kept what files there are.
+    /// The URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -67,10 +67,10 @@ impl FileConfig {
         StoreUrl::parse("CONFAB_FILE_STORE", self.file_store.as_ref(), &storage.data_dir, "file.db")
     }
 
-    /// Finds out what is wrong with the settings, without touching anything.
+    /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one is.
+    /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.store(storage)?;
         object::open(&self.objects, &storage.data_dir, self.max_file_size).map(drop)
@@ -80,10 +80,10 @@ impl FileConfig {
 /// The file service as a program of its own.
 pub type Program = program::Program<Own, Command>;
 
-/// What the program has of its own.
+/// The settings of this program.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
-    /// Whether tools may ask what can be called.
+    /// Whether tools may list the gRPC methods.
     #[command(flatten)]
     pub reflection: Reflection,
     /// The service's own settings.
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(program.command, Some(Command::Migrate));
 
         let program = Program::parse_from(["confab-file"]);
-        // Where the gateway looks for it unless told otherwise.
+        // The gateway's default for this service.
         assert_eq!(program.common.listen.port(), 50054);
         let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, .. } = program.own.file;
         assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found_before_anything_is_done() {
+    fn wrong_settings_are_found_at_start() {
         for bad in ["--file-store=mysql://x", "--objects=gs://x", "--objects=s3://confab"] {
             assert!(Program::parse_from(["confab-file", bad]).check().is_err(), "{bad}");
         }

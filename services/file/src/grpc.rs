@@ -1,4 +1,4 @@
-//! Wire ↔ domain.
+//! Converts gRPC requests to domain calls, and their results back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::service::{Files, Link, Reader, no_token, unknown};
 use crate::store::User;
 use crate::{upload, wire as shown};
 
-/// How long an upload's first part may take.
+/// How long an upload's first part may take to arrive.
 const FIRST_PART: Duration = Duration::from_secs(30);
 
-/// The service as gRPC serves it.
+/// The gRPC face of the file service.
 pub struct FileApi(Arc<Files>);
 
 impl FileApi {
@@ -96,7 +96,7 @@ fn begin(begin: Begin) -> Result<upload::Begin> {
     })
 }
 
-/// What comes after the first part.
+/// Converts a part after the first.
 fn following(request: wire::UploadRequest) -> Result<upload::Part> {
     match request.part {
         Some(Part::Chunk(chunk)) => Ok(upload::Part::Chunk(chunk)),
@@ -107,7 +107,7 @@ fn following(request: wire::UploadRequest) -> Result<upload::Part> {
     }
 }
 
-/// Why the next part did not come. That the caller went away is no fault of ours.
+/// The error when the next part did not arrive. A caller that disconnected is not our failure.
 fn broken(status: Status) -> Error {
     match Error::from(status) {
         error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload is broken off"),
@@ -133,7 +133,7 @@ fn optional_room(room: Option<String>) -> Result<Option<Uuid>> {
     room.map(|room| text::id("roomId", &room)).transpose()
 }
 
-/// A malformed id is as unknown as any other.
+/// A malformed id is treated like an unknown one.
 fn file_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| unknown())
 }

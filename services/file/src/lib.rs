@@ -1,5 +1,5 @@
-//! The file service: what files there are, whom they belong to, and their bytes. A file shared in a room is told to the log;
-//! until the log has it, nobody else knows of it.
+//! The file service: files' metadata, ownership, and bytes. A file shared in a room is announced through the log; until
+//! the log has its event, only the uploader's call knows of it.
 
 mod carry;
 mod cleanup;
@@ -47,11 +47,12 @@ use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
 use sweep::Sweep;
 
-/// Starts the service: opens its store, and until shutdown relays, cleans up and sweeps. `room` is asked who may do what,
-/// `message` is told of files.
+/// Starts the service: opens its store, and until shutdown relays, cleans up and sweeps. `room` leads to the service
+/// that decides rights, `message` to the log.
 ///
 /// # Errors
-/// When a setting is wrong or the store cannot be opened. Neither the other services nor the objects need be there.
+/// When a setting is wrong or the store cannot be opened. Neither the other services nor the object store need be
+/// reachable.
 pub async fn start(
     config: &FileConfig,
     storage: &StorageConfig,
@@ -117,12 +118,12 @@ pub async fn migrate(config: &FileConfig, storage: &StorageConfig) -> anyhow::Re
     open(config, &storage.migrating()).await.map(drop)
 }
 
-/// Makes the place of the files' bytes this installation's, whoever's it is, and says so.
+/// Makes this installation the owner of the object store, and prints the owners before and after.
 ///
 /// # Errors
-/// When the installation is not there, or one of its stores refuses.
+/// When the installation's database does not exist, or one of its stores refuses.
 pub async fn claim_objects(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
-    // A file that is not there would be made.
+    // Opening would create a missing file.
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
         ensure!(path.exists(), "there is no store of files in {}; is CONFAB_FILE_STORE or CONFAB_DATA_DIR right?", path.display());
     }

@@ -1,4 +1,5 @@
-//! Links that need no token: a signature over the file and the time it ends, by a key that is the file's own and goes with it.
+//! Links that need no token: a signature over the file and the end of the link's life, made with a key that belongs to
+//! the file and is deleted with it.
 
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
@@ -6,10 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use confab_common::{Error, Result};
 use uuid::Uuid;
 
-/// Bytes of a key: those of the hash.
+/// Length of a key in bytes: that of the hash.
 const KEY_LEN: usize = 32;
 
-/// Signs the links to one file. It is never shown.
+/// Signs the links to one file. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LinkKey(Vec<u8>);
 
@@ -21,22 +22,22 @@ impl LinkKey {
         Ok(Self(key))
     }
 
-    /// The key as a store keeps it.
+    /// The key in its stored form.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The key itself, to be stored and never to be shown.
+    /// The key's bytes, to be stored and never to be printed.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// A signature by which `file` can be read until a time, in milliseconds since the Unix epoch.
+    /// A signature that lets its bearer read `file` until a time in milliseconds since the Unix epoch.
     pub fn sign(&self, file: Uuid, expires_at_ms: i64) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.key(), signed(file, expires_at_ms).as_bytes()))
     }
 
-    /// Whether [`LinkKey::sign`] made the signature for these. Takes as long for a wrong one as for a right one.
+    /// Whether [`LinkKey::sign`] made this signature; in constant time.
     pub fn verifies(&self, file: Uuid, expires_at_ms: i64, signature: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         hmac::verify(&self.key(), signed(file, expires_at_ms).as_bytes(), &signature).is_ok()
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_known_signature() {
-        // From another implementation of HMAC-SHA256, so that links survive an exchange of the library.
+        // Computed by another implementation of HMAC-SHA256, so that links survive a change of the library.
         let key = LinkKey::from_bytes(vec![7; 32]);
         let file = Uuid::from_u128(0x0193a4c0_7d50_7cc3_98a5_2f6b8e1d0c01);
         assert_eq!(key.sign(file, 1_700_000_000_000), "Vb9hWRH-HVg4zNGrz1vHGID5wOhJmE4R0kkTDotYEqU");

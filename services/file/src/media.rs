@@ -1,14 +1,14 @@
-//! What kind of file it is: recognised from its first bytes, else what its sender claims.
+//! The media type of a file: detected from its first bytes, otherwise its sender's claim.
 
 use infer::MatcherType;
 
-/// How many bytes of the beginning are looked at.
+/// How many of the first bytes are inspected.
 pub const HEAD: usize = 8192;
-/// What nothing is known of.
+/// The type when nothing is known.
 const UNKNOWN: &str = "application/octet-stream";
-/// Longest media type that is believed, in bytes.
+/// Longest claimed media type that is accepted, in bytes.
 const MAX_LEN: usize = 255;
-/// Pictures that cannot hold a script.
+/// Image types that cannot contain a script.
 const RASTER: [&str; 10] = [
     "image/avif",
     "image/bmp",
@@ -30,9 +30,10 @@ pub struct Media {
 }
 
 impl Media {
-    /// The type of a file that begins like this; where that says nothing, what is claimed, if it is a media type at all.
+    /// The type of a file with these first bytes; if they are inconclusive, the claim, provided that it is a media
+    /// type.
     pub fn of(head: &[u8], claim: &str) -> Self {
-        // Texts begin with BM too; in a picture four reserved bytes follow the size.
+        // Texts can begin with BM too; in a picture four reserved bytes follow the size.
         let certain = |found: &infer::Type| found.mime_type() != "image/bmp" || head.get(6..10) == Some(&[0; 4]);
         let Some(found) = infer::get(head).filter(certain) else {
             return Self { content_type: valid(claim).unwrap_or_else(|| UNKNOWN.into()), safe_inline: false };
@@ -46,7 +47,7 @@ impl Media {
     }
 }
 
-/// The claim in its usual form, if it is a media type: `type/subtype` and perhaps `;name=value` (RFC 9110, 8.3.1).
+/// The claim in canonical form, if it is a media type: `type/subtype` with optional `;name=value` (RFC 9110, 8.3.1).
 fn valid(claim: &str) -> Option<String> {
     let mut parts = claim.split(';').map(str::trim);
     let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_hold_a_script_is_not() {
+    fn types_that_could_contain_a_script_are_not_shown_in_place() {
         for head in [
             &b"<html><script>alert(1)</script>"[..],
             b"<svg xmlns=\"http://www.w3.org/2000/svg\"><script/></svg>",

@@ -1,8 +1,9 @@
-//! The memory in which uploads collect the parts that go to the object store: one budget for a process, shared between users.
+//! The memory in which uploads collect the parts for the object store: one budget per process, shared between users.
 //!
-//! A part grows by doubling, and each step takes what it needs from the budget. A user alone gets up to two thirds of it; the
-//! more users there are the less each gets. What does not fit waits, and its sender with it. Parts that wait for each other would
-//! wait for ever, so a step is taken only if the part that is nearest to its end could still be filled afterwards.
+//! A part grows by doubling, and each step takes what it needs from the budget. A user alone gets up to two thirds of
+//! it; the more users there are, the less each gets. A step that does not fit waits, and the sender with it. Parts that
+//! wait for each other would deadlock, so a step is taken only if the part nearest to its end could still be filled
+//! afterwards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use crate::metrics::METRICS;
 
 /// The first step of a part, in bytes.
 const FIRST: usize = 64 * 1024;
-/// How long a step is waited for: less than the gateway waits for the service.
+/// How long a step may wait: less than the gateway waits for the service.
 const WAIT: Duration = Duration::from_secs(12);
 
 /// The budget of a process.
@@ -28,18 +29,18 @@ pub struct Memory(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    /// Parts on their way to the store, in bytes: they will be free whatever else happens.
+    /// Bytes of parts on their way to the store: these will become free whatever else happens.
     under_way: usize,
-    /// What each user has of it, in parts being filled and under way.
+    /// The bytes of each user, in parts that are being filled or sent.
     users: HashMap<Uuid, usize>,
     /// The parts being filled, by number.
     parts: BTreeMap<u64, Part>,
-    /// Steps that wait, in the order in which they came.
+    /// Waiting steps, in order of arrival.
     waiting: Vec<Step>,
     next: u64,
 }
 
-/// A part being filled: what it has, and what it has when it is full.
+/// A part being filled: its present size, and its size when full.
 struct Part {
     user: Uuid,
     has: usize,
@@ -53,7 +54,7 @@ struct Step {
 }
 
 impl Memory {
-    /// A budget of so many bytes.
+    /// A budget of `bytes` bytes.
     pub fn new(bytes: usize) -> Self {
         let (users, parts) = (HashMap::new(), BTreeMap::new());
         Self(Arc::new(Mutex::new(State { free: bytes, under_way: 0, users, parts, waiting: Vec::new(), next: 0 })))
@@ -70,7 +71,7 @@ impl Memory {
 }
 
 impl State {
-    /// Takes the steps that can be taken, the first first.
+    /// Takes every waiting step that can be taken, in order.
     fn go_on(&mut self) {
         let mut at = 0;
         while at < self.waiting.len() {
@@ -91,14 +92,15 @@ impl State {
         let Some(part) = self.parts.get(&number) else { return false };
         let step = to - part.has;
         let Some(left) = self.free.checked_sub(step) else { return false };
-        // One can be filled after this: what another still needs is there, or comes.
+        // Some part can be filled after this: the memory that it still needs is free or will become free.
         let needed = self.parts.iter().filter(|(other, _)| **other != number).map(|(_, other)| other.full - other.has);
         let safe = needed.chain([part.full - to]).min().is_none_or(|needed| needed <= left + self.under_way);
         let fair = self.users.get(&part.user).copied().unwrap_or_default() + step <= 2 * left;
         safe && (fair || self.is_first_of_its_user(number, part))
     }
 
-    /// Nearest to its end of all parts of its user: it goes on even when the user has too much, for that ends it.
+    /// Whether the part is the nearest to its end of its user's parts: such a part may continue even when its user has
+    /// too much, because that ends it.
     fn is_first_of_its_user(&self, number: u64, part: &Part) -> bool {
         let same = self.parts.iter().filter(|(_, other)| other.user == part.user);
         same.min_by_key(|(other, part)| (part.full - part.has, **other)).is_some_and(|(first, _)| *first == number)
@@ -127,14 +129,14 @@ impl State {
     }
 }
 
-/// Where one upload gets its parts.
+/// Allocates the parts of one upload.
 pub struct Parts {
     memory: Memory,
     user: Uuid,
 }
 
 impl Parts {
-    /// An empty part that is full at so many bytes.
+    /// An empty part that is full at `full` bytes.
     pub fn part(&self, full: usize) -> Filling {
         let mut state = self.memory.state();
         state.next += 1;
@@ -155,10 +157,10 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// Takes the beginning of a chunk, as much as fits; waits for memory.
+    /// Takes as much of the beginning of a chunk as fits; waits for memory.
     ///
     /// # Errors
-    /// `unavailable` when there is none in time.
+    /// `unavailable` when there is no memory in time.
     pub async fn take(&mut self, chunk: &mut Bytes) -> Result<()> {
         while !chunk.is_empty() && !self.is_full() {
             if self.bytes.len() == self.room {
@@ -170,19 +172,19 @@ impl Filling {
         Ok(())
     }
 
-    /// Nothing fits any more.
+    /// Whether the part is full.
     pub fn is_full(&self) -> bool {
         self.bytes.len() == self.full
     }
 
-    /// The bytes on their way: what they take is free when the second is dropped.
+    /// The part's bytes, to be sent; their memory becomes free when the second value is dropped.
     pub fn send(mut self) -> (Bytes, UnderWay) {
         let bytes = std::mem::take(&mut self.bytes);
         let mut state = self.memory.state();
         state.parts.remove(&self.number);
         let room = std::mem::take(&mut self.room);
         state.under_way += room;
-        // What this one would have needed, others need not leave free any more.
+        // Other parts need not leave room for this one any more.
         state.go_on();
         drop(state);
         (bytes.into(), UnderWay { memory: self.memory.clone(), user: self.user, bytes: room })
@@ -210,14 +212,14 @@ impl Filling {
 impl Drop for Filling {
     fn drop(&mut self) {
         let mut state = self.memory.state();
-        // What it was given at the last moment is in the state alone.
+        // A step granted at the last moment is only in the state.
         if let Some(part) = state.parts.remove(&self.number) {
             state.release(self.user, part.has);
         }
     }
 }
 
-/// A part under way.
+/// The memory of a part being sent.
 pub struct UnderWay {
     memory: Memory,
     user: Uuid,

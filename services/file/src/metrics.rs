@@ -1,4 +1,4 @@
-//! What the file service measures.
+//! The file service's metrics.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -12,19 +12,19 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// Handles of the metrics.
 pub struct Metrics {
-    /// Uploads under way.
+    /// Uploads in progress.
     pub uploads: Gauge,
-    /// Memory that their parts take.
+    /// Memory of the uploads' parts.
     pub upload_memory: Gauge,
-    /// How long they take.
+    /// Duration of uploads.
     pub upload: Outcomes,
-    /// Bytes taken.
+    /// Bytes received.
     pub uploaded: Counter,
-    /// Bytes given.
+    /// Bytes sent.
     pub downloaded: Counter,
-    /// What sweeps found.
+    /// What the sweeps found.
     pub orphans: Counters,
-    /// The objects are another installation's.
+    /// Whether another installation owns the objects.
     pub foreign: Gauge,
 }
 
@@ -56,20 +56,20 @@ impl Metrics {
     }
 }
 
-/// An upload under way. One that is dropped before its end was left by its client.
+/// An upload in progress. If it is dropped before its end, the client has disconnected.
 pub struct UnderWay {
     begun: Instant,
     left: bool,
 }
 
 impl UnderWay {
-    /// It begins.
+    /// Begins an upload.
     pub fn begin() -> Self {
         METRICS.uploads.increment(1);
         Self { begun: Instant::now(), left: true }
     }
 
-    /// It is answered.
+    /// Ends the upload with its answer.
     pub fn end<T>(mut self, answer: &Result<T>) {
         METRICS.upload.record(answer, self.begun.elapsed());
         self.left = false;

@@ -1,10 +1,10 @@
-//! Names of files as clients send them: cleaned, not refused.
+//! File names as clients send them: cleaned instead of rejected.
 
 /// Longest name, in bytes.
 const MAX_LEN: usize = 255;
-/// What follows the last dot is kept by shortening as long as it is no longer than this, in bytes with its dot.
+/// Shortening keeps an extension of at most this many bytes, including its dot.
 const MAX_EXTENSION: usize = 64;
-/// What a file is called when nothing is left of its name.
+/// The name of a file when cleaning leaves nothing.
 const NAMELESS: &str = "file";
 
 /// The last component of a path, without control and bidirectional marks, at most 255 bytes long.
@@ -17,7 +17,7 @@ pub fn clean(name: &str) -> String {
     }
 }
 
-/// Marks that turn the direction of a text around, by which `gpj.exe` can be made to look like `exe.jpg`.
+/// Characters that reverse the direction of text, with which `gpj.exe` can be made to look like `exe.jpg`.
 fn is_bidirectional_mark(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_is_left_of_is_called_file() {
+    fn an_empty_name_becomes_file() {
         for name in ["", "  ", "../", "/", "\\", ".", "..", "\0\r\n", "\u{202e}", ".\0."] {
             assert_eq!(clean(name), "file", "{name:?}");
         }

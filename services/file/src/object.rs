@@ -1,4 +1,4 @@
-//! Where the bytes of files are kept, picked by the scheme of a URL.
+//! The object store, which holds the bytes of files; the scheme of a URL selects the implementation.
 
 #[cfg(test)]
 mod contract;
@@ -23,57 +23,57 @@ use crate::memory::Parts;
 use directory::Directory;
 use s3::S3;
 
-/// The bytes of an object as they are read.
+/// A stream of an object's bytes.
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
-/// Where the bytes of files are kept. A key is a UUIDv7 that is used once.
+/// A store of the files' bytes. A key is a UUIDv7 that is used once.
 pub trait Objects: Send + Sync + 'static {
-    /// Begins an object, if the store can be reached, whose bytes are collected in `parts`. Nothing of it can be seen until its
-    /// writer has finished; a writer that is dropped leaves nothing.
+    /// Begins an object whose bytes are collected in `parts`, if the store can be reached. The object is invisible
+    /// until its writer has finished; a writer that is dropped leaves nothing.
     fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>>;
 
-    /// The bytes of a range that lies within the object; `None` when there is no such object.
+    /// The bytes of a range within the object; `None` when there is no such object.
     fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>>;
 
-    /// Removes an object; that there is none is no error.
+    /// Removes an object; a missing object is no error.
     fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>>;
 
     /// Objects with keys above `after`, in rising key order; fewer than `limit` only at the end.
     fn list(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>>;
 
-    /// Ends what was begun before that time and never finished; how many.
+    /// Aborts writes begun before that time and never finished; returns how many.
     fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>>;
 
     /// The owner object, if there is one.
     fn owner(&self) -> BoxFuture<'_, Result<Option<Found>>>;
 
-    /// Makes the owner object unless there is one; whether it did.
+    /// Creates the owner object unless it exists; returns whether it did.
     fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>>;
 
-    /// Makes the owner object anew; where the store can do that, only if it still is the one that was found.
+    /// Replaces the owner object; if the store supports conditions, only if the object is still the one that was found.
     fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>>;
 }
 
-/// An object that is being written. After an error it can only be dropped.
+/// An object being written. After an error it can only be dropped.
 pub trait Writer: Send {
-    /// Takes more bytes, waiting while too many are under way.
+    /// Accepts more bytes; waits while too many are being sent.
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<()>>;
 
-    /// Waits until something under way has failed, for ever when nothing does: who is slow to send more hears of it at once.
+    /// Completes when something being sent has failed, otherwise never: a slow sender learns of a failure at once.
     fn failed(&mut self) -> BoxFuture<'_, Error>;
 
-    /// Makes the object durable and visible. An object that is there already stays as it is: `conflict`.
+    /// Makes the object durable and visible. An existing object with this key is kept: `conflict`.
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
 }
 
-/// An object that is there.
+/// An object in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     pub key: Uuid,
     pub modified: SystemTime,
 }
 
-/// Settings of where the bytes of files are kept.
+/// Settings of the object store.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub struct ObjectsConfig {
@@ -94,15 +94,15 @@ pub struct ObjectsConfig {
     pub s3_secret_access_key: Option<Secret>,
 }
 
-/// Which store, by the scheme of its URL.
+/// The kinds of store, by the scheme of the URL.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Directory(PathBuf),
-    /// Its name, and what stands before every key: nothing, or a path that ends with a slash.
+    /// The bucket's name, and the prefix of every key: empty, or a path that ends with a slash.
     Bucket(String, String),
 }
 
-/// The store that the settings name, for objects of at most so many bytes. Nothing is touched or asked before it is used.
+/// The configured store, for objects of at most `largest` bytes. No request is sent before its first use.
 ///
 /// # Errors
 /// When the settings are wrong.
@@ -113,7 +113,7 @@ pub fn open(config: &ObjectsConfig, data_dir: &Path, largest: u64) -> anyhow::Re
     })
 }
 
-/// Objects in a directory, which need not be there yet.
+/// Objects in a directory, which need not exist yet.
 pub fn in_directory(path: PathBuf) -> Arc<dyn Objects> {
     Arc::new(Directory::new(path))
 }
@@ -122,7 +122,7 @@ fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
     let Some(url) = url else { return Ok(Place::Directory(data_dir.join("objects"))) };
     match url.expose().split_once(':') {
         Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
-        // It is not quoted: who puts keys into it has made a mistake that must not be logged.
+        // The URL is not quoted: it may contain keys by mistake, and those must not be logged.
         Some(("s3", place)) => bucket(place).context(
             "CONFAB_OBJECTS must be s3://bucket or s3://bucket/prefix: a bucket's name has 3 to 63 small letters, digits, hyphens and \
              dots, a prefix up to 512 letters, digits and _ . - between single slashes; keys have settings of their own",
@@ -141,14 +141,14 @@ fn bucket(place: &str) -> Option<Place> {
     is_bucket(name).then(|| Place::Bucket(name.into(), prefix))
 }
 
-/// What every store takes in keys as it is.
+/// Whether every store accepts the path in keys without escaping.
 fn is_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
     path.len() <= 512 && path.split('/').all(part)
 }
 
-/// The part of Amazon's rules for the names of buckets that every store keeps to.
+/// Whether it is a bucket name by the part of Amazon's rules that all stores share.
 fn is_bucket(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);

@@ -1,5 +1,6 @@
-//! The objects of this installation. Only the one that the owner object names writes and removes objects, so that two that are
-//! led to one place, such as production and a restored copy of its database, do not remove each other's files.
+//! The objects of this installation. Only the installation that the owner object names writes and removes objects, so
+//! that two installations with the same configured store, such as production and a restored copy of its database, do
+//! not remove each other's files.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,19 +15,20 @@ use crate::metrics::METRICS;
 use crate::object::{Content, Found, Objects, Owner, Stored, Writer};
 use crate::store::{Identity, Installation};
 
-/// How long it is believed that the objects are this installation's.
+/// How long a positive look at the owner object is valid.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// How long it is believed that they are not; an operator may have claimed them.
+/// How long a negative one is valid; an operator may have claimed the objects since.
 const DOUBTED: Duration = Duration::from_secs(5);
-/// How old a turn must be to be written into the owner object: a failover of the database may lose what is younger.
+/// How old a turn must be before it is written into the owner object: a failover of the database may lose younger ones.
 const SETTLED: Duration = Duration::from_secs(600);
 
-/// The objects, as far as they are this installation's.
+/// The objects, guarded by their ownership.
 pub struct Owned {
     objects: Arc<dyn Objects>,
     store: Arc<dyn Identity>,
     settled: Duration,
-    /// When the owner was last looked at, and whether it was this installation. Held while looking, so that one look serves all.
+    /// When the owner was last looked at, and whether it was this installation. Locked during a look, so that
+    /// concurrent callers share one.
     seen: Mutex<Option<(Instant, Result<bool>)>>,
 }
 
@@ -39,13 +41,13 @@ impl Owned {
     /// Begins an object, as [`Objects::create`] does.
     ///
     /// # Errors
-    /// `unavailable` also when the objects are another installation's: its sweep would remove this one.
+    /// `unavailable` also when another installation owns the objects: its sweep would remove this one.
     pub async fn create(&self, key: Uuid, parts: Parts) -> Result<Box<dyn Writer>> {
         self.ensure_own().await?;
         self.objects.create(key, parts).await
     }
 
-    /// Reads an object, as [`Objects::read`] does, whoever owns it.
+    /// Reads an object, as [`Objects::read`] does, whichever installation owns it.
     pub async fn read(&self, key: Uuid, offset: u64, length: u64) -> Result<Option<Content>> {
         self.objects.read(key, offset, length).await
     }
@@ -53,7 +55,7 @@ impl Owned {
     /// Removes an object, as [`Objects::delete`] does.
     ///
     /// # Errors
-    /// `unavailable` also when the objects are another installation's.
+    /// `unavailable` also when another installation owns the objects.
     pub async fn delete(&self, key: Uuid) -> Result<()> {
         self.ensure_own().await?;
         self.objects.delete(key).await
@@ -64,22 +66,23 @@ impl Owned {
         self.objects.list(after, limit).await
     }
 
-    /// Ends old uploads, as [`Objects::abandon`] does.
+    /// Aborts old uploads, as [`Objects::abandon`] does.
     ///
     /// # Errors
-    /// `unavailable` also when the objects are another installation's.
+    /// `unavailable` also when another installation owns the objects.
     pub async fn abandon(&self, before: SystemTime) -> Result<u64> {
         self.ensure_own().await?;
         self.objects.abandon(before).await
     }
 
-    /// Whether the objects are this installation's, by a look at the owner object that is not old.
+    /// Whether this installation owns the objects, according to a recent look at the owner object.
     pub async fn are_own(&self) -> Result<bool> {
         let asked = Instant::now();
         let mut seen = self.seen.lock().await;
         match &*seen {
             Some((when, Ok(own))) if when.elapsed() < if *own { BELIEVED } else { DOUBTED } => return Ok(*own),
-            // It failed while we waited, and would keep all who wait as long, one after the other.
+            // The look failed while we waited; another one would make every waiting caller wait as long, one after the
+            // other.
             Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
             _ => {}
         }
@@ -88,10 +91,10 @@ impl Owned {
         looked
     }
 
-    /// Looks at the owner object before a sweep, and moves on to the next turn when it is time.
+    /// Looks at the owner object before a sweep, and advances the turn when it is time.
     ///
     /// # Errors
-    /// When the owner is not known.
+    /// When the owner cannot be determined.
     pub async fn begin_sweep(&self) -> Result<bool> {
         let mut seen = self.seen.lock().await;
         let looked = self.look(true).await;
@@ -99,12 +102,13 @@ impl Owned {
         looked
     }
 
-    /// Makes the objects this installation's, whoever's they are; returns who owns them now and who did.
+    /// Makes this installation the owner, whichever was; returns the new and the previous owner.
     ///
     /// # Errors
     /// When one of the stores refuses.
     pub async fn take_over(&self) -> Result<(Owner, Option<Owner>)> {
-        // First made and then renewed, so that a copy of this database is not taken for it.
+        // The installation is decided first and its turns renewed then, so that a copy of this database is not mistaken
+        // for it.
         self.store.installation().await?;
         self.store.renew_turns().await?;
         let owner = owner(&self.store.installation().await?);
@@ -125,7 +129,7 @@ impl Owned {
                 if self.objects.claim(owner(&here)).await? {
                     tracing::info!(installation = %here.id, "the place of the files' bytes is this installation's from now on");
                 }
-                // It says who was first, whatever each was answered.
+                // The owner object says which of several claims succeeded, whatever answer each got.
                 self.objects.owner().await?.ok_or_else(|| Error::unavailable("file storage"))?
             }
         };
@@ -148,7 +152,8 @@ impl Owned {
         Ok(note(own))
     }
 
-    /// Moves the database or the owner object on by one step, never both: each sees the other's step before it takes its own.
+    /// Advances either the database or the owner object by one step, never both: each sees the other's step before it
+    /// takes its own.
     async fn take_turn(&self, here: &Installation, found: &Found) -> Result<()> {
         if found.owner.turn == here.next {
             return self.store.turn(here.next).await;
@@ -164,7 +169,7 @@ fn owner(here: &Installation) -> Owner {
     Owner { installation: here.id, database: here.database.clone(), turn: here.turn, file: String::new() }
 }
 
-/// Whether the owner is this installation on this database in its present state, and not a copy of it.
+/// Whether the owner is this installation on this database in its present state, rather than a copy of the database.
 fn is_of(owner: &Owner, here: &Installation) -> bool {
     owner.installation == here.id && owner.database == here.database && [here.turn, here.next].contains(&owner.turn)
 }

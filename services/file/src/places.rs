@@ -1,5 +1,5 @@
-//! Places for uploads and for downloads, shared between users. One user alone may take nearly half of them; the more users there are the fewer each
-//! may take, so that all have about as many, and some are free for a user who has none.
+//! Places for uploads and for downloads, shared between users. One user alone may take nearly half of them; the more
+//! users there are, the fewer each may take, so that all have about as many, and some remain free for new users.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// Longest that a place is waited for: less than a client waits for a small file.
+/// How long a transfer waits for a place: less than a client waits for a small file.
 const WAIT: Duration = Duration::from_secs(2);
-/// When what found no place may be tried again.
+/// When a transfer that found no place may be tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What the places are for.
+/// The kind of transfer that the places are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     Upload,
@@ -30,7 +30,7 @@ struct Shared {
     what: Transfer,
     total: usize,
     state: Mutex<State>,
-    /// A place has become free.
+    /// Notified when a place becomes free.
     freed: Notify,
 }
 
@@ -40,20 +40,20 @@ struct State {
     waiting: Counts,
 }
 
-/// How many each user has, and all together.
+/// How many places each user has, and all together.
 #[derive(Default)]
 struct Counts {
     of: HashMap<Uuid, usize>,
     all: usize,
 }
 
-/// A place that is free again when it is dropped.
+/// A place, free again when it is dropped.
 pub struct Place {
     shared: Arc<Shared>,
     user: Uuid,
 }
 
-/// A user waits, until it is dropped.
+/// Counts a user as waiting until it is dropped.
 struct Waiting<'a> {
     shared: &'a Shared,
     user: Uuid,
@@ -81,21 +81,21 @@ impl Counts {
 }
 
 impl Places {
-    /// So many places.
+    /// `total` places.
     pub fn new(what: Transfer, total: usize) -> Self {
         Self(Arc::new(Shared { what, total, state: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// A place for a user, who waits a little for it.
+    /// Takes a place for a user; waits briefly for one.
     ///
     /// # Errors
-    /// `rate_limited` when the user has as many as there are for one, `unavailable` when all are taken.
+    /// `rate_limited` when the user has its full share, `unavailable` when all places are taken.
     pub async fn take(&self, user: Uuid) -> Result<Place> {
         let deadline = Instant::now() + WAIT;
         let mut waiting = None;
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());
-            // From here on no place that becomes free is missed.
+            // From here on, no place that becomes free is missed.
             freed.as_mut().enable();
             if let Some(place) = self.0.place(user) {
                 return Ok(place);
@@ -116,7 +116,7 @@ impl Shared {
     fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
         let mut state = self.state();
         let (has, free) = (state.taken.of(user), self.total - state.taken.all);
-        // A tenth is for users who have none.
+        // A tenth of the places is reserved for users that have none.
         if free == 0 || (has > 0 && has >= free.saturating_sub(self.total / 10)) {
             return None;
         }
@@ -124,7 +124,7 @@ impl Shared {
         Some(Place { shared: self.clone(), user })
     }
 
-    /// As many wait as there are places, and of one user a quarter of that.
+    /// As many transfers may wait as there are places, and a quarter of that for one user.
     fn wait(&self, user: Uuid) -> Option<Waiting<'_>> {
         let mut state = self.state();
         if state.waiting.all >= self.total || state.waiting.of(user) >= self.total.div_ceil(4) {
@@ -166,7 +166,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    /// Takes what a user gets at once.
+    /// Takes all places that a user gets without waiting.
     fn fill(places: &Places, user: Uuid) -> Vec<Place> {
         std::iter::from_fn(|| places.0.place(user)).collect()
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_all() {
+    fn no_user_takes_all_places() {
         for total in [1, 2, 3, 4, 10, 100, 1000] {
             let places = Places::new(Transfer::Upload, total);
             let one = fill(&places, user());
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(first.len(), 45);
         let rest = (0..8).map(|_| fill(&places, user())).collect::<Vec<_>>();
         assert_eq!(rest.iter().map(Vec::len).collect::<Vec<_>>(), [23, 11, 6, 3, 1, 1, 1, 1]);
-        // Once the first has ended some, it gets no more than the others.
+        // Once the first user has ended some transfers, it gets no more places than the others.
         drop(first);
         assert!(fill(&places, user()).len() < 25);
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_what_becomes_free_and_is_refused_after_a_while() {
+    async fn a_waiting_transfer_gets_a_freed_place_or_times_out() {
         let places = Places::new(Transfer::Upload, 10);
         let (ada, bob) = (user(), user());
         let mut adas = fill(&places, ada);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_wait_at_once() {
+    async fn waiting_transfers_are_bounded() {
         let places = Places::new(Transfer::Upload, 8);
         let taken = (0..8).map(|_| places.0.place(user()).unwrap()).collect::<Vec<_>>();
         let ada = user();

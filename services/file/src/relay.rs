@@ -1,7 +1,7 @@
-//! Tells rooms of their files: appends the event of each pending file until the log has it or refuses it for good.
+//! Announces files in their rooms: appends the event of each pending file until the log has it or refuses it for good.
 //!
-//! Any number of replicas and calls may relay one file at once, without a lock: its event's id is in its row, so that the
-//! second is a repeat in the log and changes nothing.
+//! Any number of replicas and calls may relay one file at once, without a lock: the event's id is in the file's row, so
+//! a second append is a repeat and changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,38 +19,38 @@ use crate::wire;
 
 pub use confab_proto::message::v1::Event;
 
-/// How an append is called; another replica is asked after half of it.
+/// The options of an append; another replica is tried after half of the time.
 const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-/// How long an event may wait its turn in the message service: shorter than an attempt, so that one stuck room is refused by
-/// name and does not cost the whole batch its answer.
+/// How long an event may wait in the message service: shorter than an attempt, so that a single stuck room is refused
+/// without costing the whole batch its answer.
 const TURN: Duration = Duration::from_millis(800);
 /// Files in one append.
 const BATCH: u32 = 64;
-/// How often the store is looked through for what a call left behind: it gave up, or its process ended.
+/// How often the store is searched for files whose call gave up or whose process ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A call waits two seconds and a half in all, and should notice in time that the log is back.
+/// A call waits two and a half seconds in all, and should notice soon when the log is back.
 const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
 
-/// Carries the events of files to the log.
+/// Relays the events of files to the log.
 pub struct Relay {
     store: Arc<dyn Store>,
     message: MessageServiceClient<Transport>,
 }
 
 impl Relay {
-    /// A relay to the message service behind `message`.
+    /// Relays to the message service behind `message`.
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
     }
 
-    /// The event of a file that was uploaded to a room, in the log by then, however long that takes; the file is ready. May be
-    /// dropped at any time: the sweep finds what is left.
+    /// Appends the event of a file that was uploaded to a room, and retries until the log has it; the file is then
+    /// ready. May be dropped at any time: the sweep continues.
     ///
     /// # Errors
-    /// When the log refuses it for good; the file is gone then, unless it was ready before.
+    /// When the log refuses the event for good; the file is then deleted, unless it was ready before.
     pub async fn settle(&self, file: &File) -> Result<Event> {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -65,7 +65,7 @@ impl Relay {
         }
     }
 
-    /// Relays what is pending for ever: at start what an earlier process left, later what calls gave up on.
+    /// Relays pending files for ever: at first those of an earlier process, later those whose calls gave up.
     pub async fn run(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -83,7 +83,7 @@ impl Relay {
         }
     }
 
-    /// Tries every pending file once; how many still are.
+    /// Tries every pending file once; returns how many are still pending.
     async fn sweep(&self) -> Result<usize> {
         let (mut after, mut waiting) = (Uuid::nil(), 0);
         loop {
@@ -95,7 +95,7 @@ impl Relay {
         }
     }
 
-    /// Appends the events of files, notes what is settled by that, and returns what became of each.
+    /// Appends the events of files, records the results in the store, and returns the outcome of each.
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
         let events = files.iter().filter_map(new_event).collect();
         let answer = self.message.clone().append(request(AppendRequest { events }, CALL)).await?.into_inner();
@@ -135,12 +135,12 @@ fn is_settled(verdict: &Result<Event>) -> bool {
     verdict.as_ref().err().is_none_or(|error| is_final(error.code))
 }
 
-/// Whether asking again cannot help.
+/// Whether a retry cannot succeed.
 fn is_final(code: Code) -> bool {
     !matches!(code, Code::Unavailable | Code::Timeout | Code::RateLimited | Code::Internal)
 }
 
-/// The event that tells the room of a file; `None` when it was uploaded without one.
+/// The event that announces a file in its room; `None` for a file without a room.
 fn new_event(file: &File) -> Option<NewEvent> {
     Some(NewEvent {
         id: file.event?.to_string(),

@@ -1,4 +1,4 @@
-//! Who may do what in a room: asked of the room service and remembered for less than a second.
+//! Who may do what in a room: the room service's answers, cached for less than a second.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use confab_proto::room::v1::room_service_client::RoomServiceClient;
 use moka::future::Cache;
 use uuid::Uuid;
 
-/// How long an answer is taken for the truth; with the call itself it stays below a second.
+/// How long an answer counts as current; with the call itself, less than a second passes.
 const FRESH: Duration = Duration::from_millis(900);
-/// Answers remembered.
+/// Most cached answers.
 const CAPACITY: u64 = 100_000;
-/// How long to wait for an answer.
+/// The options of the call.
 const CALL: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
 
-/// What somebody may do in a room; nothing at all where not even its existence is to be known.
+/// What a reader may do in a room; nothing at all where even the room's existence is hidden.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access {
     pub read: bool,
@@ -24,22 +24,23 @@ pub struct Access {
     pub manage: bool,
 }
 
-/// The room and the user; without one an anonymous reader.
+/// The room and the user; `None` is an anonymous reader.
 type Key = (Uuid, Option<Uuid>);
 
-/// The rights that were asked for lately.
+/// A cache of rights.
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Access>,
 }
 
 impl Rights {
-    /// Rights as the room service behind `room` knows them.
+    /// Rights according to the room service behind `room`.
     pub fn new(room: Transport) -> Self {
         Self { room: RoomServiceClient::new(room), fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build() }
     }
 
-    /// What a user, or with `None` an anonymous reader, may do in a room. Callers that ask for the same at once share one call.
+    /// What a user, or with `None` an anonymous reader, may do in a room. Concurrent callers with the same question
+    /// share one call.
     ///
     /// # Errors
     /// When no room replica answers.
@@ -56,7 +57,7 @@ impl Rights {
                 Ok(Access { read: access.may_read, post: access.may_post, manage: access.may_manage })
             }
             Err(error) if error.code == Code::NotFound => Ok(Access::default()),
-            // Asking changed nothing, so nothing at all was done.
+            // The call changed nothing, so the outcome is known: nothing was done.
             Err(error) if error.code == Code::Timeout => Err(Error::unavailable("the room service")),
             Err(error) => Err(error),
         }

@@ -18,18 +18,18 @@ use crate::relay::Relay;
 use crate::rights::Rights;
 use crate::store::{File, Forget, Of, Position, Store, User};
 
-/// How long a link is good.
+/// How long a link is valid.
 const LINK_LIFE: Duration = Duration::from_secs(300);
 /// How long the object store may take for one step.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a reader waits for a file whose event is in the log but not yet noted to be.
+/// How long a reader waits for a file whose event is in the log but not recorded in the store yet.
 const NOTING: Duration = Duration::from_secs(1);
-/// How long a deletion waits for the log to know of it.
+/// How long a deletion waits for the log to be updated.
 const TELLING: Duration = Duration::from_secs(1);
-/// How often a change is decided anew because somebody else was faster.
+/// How often a change is retried because a concurrent change was faster.
 const TRIES: usize = 3;
 
-/// Files and what may be done with them.
+/// The files and the operations on them.
 pub struct Files {
     pub store: Arc<dyn Store>,
     pub objects: Arc<Owned>,
@@ -44,14 +44,14 @@ pub struct Files {
     pub memory: Memory,
 }
 
-/// Who reads.
+/// The reader of a file.
 #[derive(Debug, Clone)]
 pub enum Reader {
-    /// Somebody logged in.
+    /// A user with a token.
     User(User),
     /// The bearer of a link.
     Link(Link),
-    /// Anybody: sees what is in public rooms.
+    /// An anonymous reader: may read files in public rooms.
     Anonymous,
 }
 
@@ -63,7 +63,7 @@ impl Reader {
         }
     }
 
-    /// Whose place a download takes. Links to files of one uploader share places, which are not the uploader's own.
+    /// The user whose places a download takes. Links to one uploader's files share places of their own.
     fn takes_place_of(&self, file: &File) -> Uuid {
         match self {
             Self::User(user) => user.id,
@@ -77,7 +77,7 @@ impl Reader {
     }
 }
 
-/// What makes a link good for its file.
+/// The parameters that make a link valid for its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub expires_at_ms: i64,
@@ -87,7 +87,7 @@ pub struct Link {
 /// A page of a list.
 pub struct Page {
     pub files: Vec<File>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl Files {
         self.noted(file).await
     }
 
-    /// A range of a file's bytes; a length of 0 stands for all that follow.
+    /// A range of a file's bytes; a length of 0 means all that follow.
     pub async fn download(&self, id: Uuid, reader: &Reader, offset: u64, length: u64) -> Result<BoxStream<'static, Result<Bytes>>> {
         let file = self.get(id, reader).await?;
         if file.size == 0 && offset == 0 {
@@ -123,7 +123,7 @@ impl Files {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
         }
-        // A link shows one file, not lists.
+        // A link is for one file, not for lists.
         reader.is_no_link()?;
         let (of, whose) = match room {
             Some(room) if self.rights.of(room, reader.user()).await?.read => (Of::Room(room), room),
@@ -133,7 +133,7 @@ impl Files {
                 (Of::Uploader(user), user)
             }
         };
-        // A cursor carries whose files it goes on with: on another list it would silently skip some.
+        // A cursor names its list: on another one it would silently skip files.
         let below = match page {
             "" => Position::TOP,
             page => match cursor::decode::<(i64, Uuid, Uuid)>(page)? {
@@ -148,8 +148,8 @@ impl Files {
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
-    /// Deletes a file: its uploader may, and who manages its room. The log is told before the answer if that is possible in
-    /// time, else soon.
+    /// Deletes a file, on behalf of its uploader or a manager of its room. The log is updated before the answer if that
+    /// is possible in time, otherwise soon after.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
         let file = self.store.get(id).await?.ok_or_else(unknown)?;
         if file.uploader.id != caller.id {
@@ -166,24 +166,24 @@ impl Files {
         if !self.store.delete(id).await? {
             return Err(unknown());
         }
-        // It may have been attached since it was looked at: then the queue has its room.
+        // The file may have been attached since it was read: its entry in the queue then has the room.
         if let Some(room) = file.room {
             let _ = tokio::time::timeout(TELLING, self.cleanup.forget(&[Forget { file: id, room }])).await;
         }
         Ok(())
     }
 
-    /// A link by which anybody can read a file for a few minutes.
+    /// A link with which anyone can read a file for a few minutes.
     pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
-        // A link would otherwise make itself last for ever.
+        // Otherwise a link could renew itself for ever.
         reader.is_no_link()?;
         let file = self.get(id, reader).await?;
         let expires_at_ms = now_ms() + LINK_LIFE.as_millis() as i64;
         Ok(Link { expires_at_ms, signature: file.link_key.sign(id, expires_at_ms) })
     }
 
-    /// Gives files to a room: roomless ones of the caller, and those that are its already; all or none. They are returned in
-    /// the order asked for.
+    /// Attaches files to a room: the caller's files without a room, and files that are already in this room; all or
+    /// none. Returns them in the order requested.
     pub async fn attach(&self, caller: &User, room: Uuid, ids: &[Uuid]) -> Result<Vec<File>> {
         let mut distinct = ids.to_vec();
         distinct.sort_unstable();
@@ -220,7 +220,8 @@ impl Files {
         }
     }
 
-    /// The file, ready. Whoever knows a pending file's id has it from its event, so that only noting this is left to do.
+    /// The file, ready. A caller knows a pending file's id from the file's event, so the log has it and only the record
+    /// is missing.
     async fn noted(&self, file: File) -> Result<File> {
         if file.ready {
             return Ok(file);
@@ -233,12 +234,13 @@ impl Files {
     }
 }
 
-/// A step of the object store, given up when it takes too long.
+/// One step of the object store, with a time limit.
 pub async fn patiently<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
 }
 
-/// The bytes of a range, all of them or an error at the end. They have their place until they are read or left.
+/// The bytes of a range, either complete or with an error at the end. They occupy their place until they are read or
+/// dropped.
 fn whole(content: Content, length: u64, place: Place) -> BoxStream<'static, Result<Bytes>> {
     let bytes = stream::try_unfold((content, length), piece);
     bytes.inspect_ok(move |_| _ = &place).boxed()
@@ -254,12 +256,12 @@ async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Co
     Ok(Some((bytes, (content, left))))
 }
 
-/// The error for whoever must log in.
+/// The error for a caller that must log in.
 pub fn no_token() -> Error {
     Error::new(Code::Unauthorized, "a token is needed")
 }
 
-/// The error for an id that is no file's, as far as the caller may know.
+/// The error for an id that is not a file's, as far as the caller may know.
 pub fn unknown() -> Error {
     Error::not_found("file")
 }

@@ -1,4 +1,4 @@
-//! What a store of files' facts does, and its rows.
+//! The store of the files' metadata, and its rows.
 
 #[cfg(test)]
 mod contract;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::link::LinkKey;
 
-/// Who does something.
+/// A user, as an actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: Uuid,
@@ -27,37 +27,37 @@ pub struct File {
     /// Bytes.
     pub size: u64,
     pub content_type: String,
-    /// Of the bytes, in lower-case hexadecimal.
+    /// The SHA-256 of the bytes, in lower-case hexadecimal.
     pub sha256: String,
-    /// A browser may show it in place.
+    /// Whether a browser may show the file in place.
     pub safe_inline: bool,
     pub uploader: User,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     pub link_key: LinkKey,
-    /// The one room it belongs to; without one its uploader alone may read it.
+    /// The one room that the file belongs to; without one, only its uploader may read it.
     pub room: Option<Uuid>,
-    /// What the client called its upload.
+    /// The upload's `clientMessageId`.
     pub client_message_id: Option<String>,
-    /// The event that tells the room of it, if it was uploaded to one.
+    /// The id of the event that announces the file, if it was uploaded to a room.
     pub event: Option<Uuid>,
-    /// That event is in the log, or there is none. Until then nobody is to know of the file.
+    /// Whether that event is in the log, or there is none. Until then the file must stay hidden.
     pub ready: bool,
 }
 
 impl File {
-    /// Where it stands in lists.
+    /// The file's position in lists.
     pub fn position(&self) -> Position {
         Position { created_at_ms: self.created_at_ms, id: self.id }
     }
 
-    /// The room it was uploaded to, as the identity of the upload has it: all zeros for none.
+    /// The room in the identity of the upload: all zeros for none.
     fn upload_room(&self) -> Uuid {
         self.room.filter(|_| self.event.is_some()).unwrap_or_default()
     }
 }
 
-/// A place in a list of files, which goes by creation.
+/// A position in a list of files, which is ordered by creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub created_at_ms: i64,
@@ -69,48 +69,49 @@ impl Position {
     pub const TOP: Self = Self { created_at_ms: i64::MAX, id: Uuid::max() };
 }
 
-/// Whose files.
+/// Which files to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
     Uploader(Uuid),
     Room(Uuid),
 }
 
-/// A file that the log is still to show as deleted.
+/// A deleted file that the log does not know to be deleted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forget {
     pub file: Uuid,
     pub room: Uuid,
 }
 
-/// This installation, as its database knows it.
+/// This installation according to its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     pub id: Uuid,
-    /// Which database this is. A copy of it, restored elsewhere, has the same `id` and is another database.
+    /// Identifies the database. A copy of it, restored elsewhere, has the same `id` and another `database`.
     pub database: String,
-    /// What the owner object said when it was last read.
+    /// The turn in the owner object when it was last read.
     pub turn: Uuid,
-    /// What it may say next. It was made here well before it was written there.
+    /// The turn to be written next. It was stored here well before it is written there.
     pub next: Uuid,
 }
 
-/// What a database knows of its installation.
+/// The installation's row in a database.
 pub trait Identity: Send + Sync + 'static {
-    /// Which installation this is; decided at the first call.
+    /// The installation; decided at the first call.
     fn installation(&self) -> BoxFuture<'_, Result<Installation>>;
 
-    /// Makes the next turn the present one, and a new next one, if this still is the next.
+    /// If `next` is still the next turn, makes it the present one and creates a new next turn.
     fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>>;
 
-    /// Makes both turns anew.
+    /// Replaces both turns.
     fn renew_turns(&self) -> BoxFuture<'_, Result<()>>;
 }
 
-/// A store of files' facts, and of what is owed for those that are gone: to the object store the removal of their bytes, to
-/// the log word of it. What is owed is written with the change that owes it.
+/// The store of the files' metadata, and of two queues for deleted files: bytes to remove from the object store, and
+/// deletions to report to the log. A change and its entries in the queues are written together.
 pub trait Store: Identity {
-    /// Adds a file, unless its uploader has made an upload of that name to that room before. Returns the one that stands.
+    /// Adds a file, unless its uploader already made an upload with that name to that room. Returns the one in the
+    /// store.
     fn add(&self, file: File) -> BoxFuture<'_, Result<File>>;
 
     /// The file of that id, ready or not.
@@ -119,17 +120,18 @@ pub trait Store: Identity {
     /// Up to `limit` files that are ready, below a position, newest first.
     fn list(&self, of: Of, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<File>>>;
 
-    /// Gives files to a room: all of them, or, with `false`, none, because one is neither its already nor a roomless one of
-    /// that uploader. No id is given twice.
+    /// Attaches files to a room: all of them, or, with `false`, none, because one is neither in the room already nor a
+    /// file of that uploader without a room. No id may occur twice.
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>>;
 
     /// Up to `limit` files that are not ready, by rising id above `after`.
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>>;
 
-    /// These files' events are in the log.
+    /// Records that these files' events are in the log.
     fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
-    /// Deletes those of these files that are not ready. The log is told too: it may hold an event in spite of its refusal.
+    /// Deletes those of these files that are not ready. They are queued for the log too: it may hold the event despite
+    /// its refusal.
     fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
     /// Deletes a file; `false` when there is none.
@@ -138,21 +140,21 @@ pub trait Store: Identity {
     /// Up to `limit` rooms that have files, by rising id above `after`.
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Deletes up to `limit` files of a room whose log is closed, so that the log need not be told; how many.
+    /// Deletes up to `limit` files of a room whose log is closed, without reporting them to the log; returns how many.
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>>;
 
     /// Up to `limit` ids of files and of unwanted objects, rising above `after`.
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Up to `limit` objects that are still to be removed, by rising id above `after`.
+    /// Up to `limit` objects to be removed, by rising id above `after`.
     fn unwanted(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// These objects are removed.
+    /// Records that these objects are removed.
     fn removed(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
-    /// Up to `limit` files that the log is still to be told of, by rising id above `after`.
+    /// Up to `limit` deletions to report to the log, by rising id above `after`.
     fn forgets(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Forget>>>;
 
-    /// The log knows of these.
+    /// Records that the log knows of these deletions.
     fn forgotten(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 }

@@ -1,4 +1,4 @@
-//! Compares what objects there are with what files there are, and removes objects that belong to none.
+//! Compares the objects with the files, and removes objects that belong to no file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,36 +12,36 @@ use crate::object::Stored;
 use crate::owned::Owned;
 use crate::store::Store;
 
-/// How many of each are compared at once.
+/// How many files, and how many objects, are compared at once.
 const PAGE: u32 = 1000;
 
 /// Looks for orphans.
 pub struct Sweep {
     store: Arc<dyn Store>,
     objects: Arc<Owned>,
-    /// How old something must be to be one: an upload may be under way.
+    /// How old an orphan must be: a younger object may belong to an upload in progress.
     age: Duration,
     page: u32,
 }
 
-/// What a sweep found.
+/// The findings of a sweep.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Orphans {
     /// Objects without a file, removed.
     pub objects: u64,
     /// Files without an object.
     pub files: u64,
-    /// Uploads to the object store that were begun and never ended, ended.
+    /// Unfinished uploads to the object store, aborted.
     pub uploads: u64,
 }
 
 impl Sweep {
-    /// A sweep that takes nothing younger than `age` for an orphan.
+    /// A sweep to which nothing younger than `age` is an orphan.
     pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, age: Duration) -> Self {
         Self { store, objects, age, page: PAGE }
     }
 
-    /// Sweeps now and then for ever.
+    /// Sweeps for ever, every `every`.
     pub async fn run(self, every: Duration) {
         loop {
             match self.once().await {
@@ -52,7 +52,7 @@ impl Sweep {
         }
     }
 
-    /// Goes through everything once, in the order of ids, if the objects are this installation's.
+    /// Goes through all files and objects once, in the order of ids, if this installation owns the objects.
     async fn once(&self) -> Result<Orphans> {
         if !self.objects.begin_sweep().await? {
             return Ok(Orphans::default());
@@ -61,10 +61,10 @@ impl Sweep {
         let mut orphans = Orphans::default();
         let mut after = Uuid::nil();
         loop {
-            // In this order: a file's object is there before its row is.
+            // In this order: a file's object exists before its row does.
             let ids = self.store.known(after, self.page).await?;
             let objects = self.objects.list(after, self.page).await?;
-            // A full page says nothing about what is behind it.
+            // A full page says nothing about the ids after it.
             let ends = [end(&ids, self.page, |id| *id), end(&objects, self.page, |object| object.key)];
             let end = ends.into_iter().flatten().min();
             let within = |id: &Uuid| end.is_none_or(|end| *id <= end);
@@ -85,7 +85,7 @@ impl Sweep {
         Ok(orphans)
     }
 
-    /// Removes an object unless it is young or has got its file meanwhile; whether it did.
+    /// Removes an object unless it is young or its file exists by now; returns whether it did.
     async fn remove(&self, object: &Stored, before: SystemTime) -> Result<bool> {
         if object.modified > before || self.store.get(object.key).await?.is_some() {
             return Ok(false);
@@ -95,7 +95,7 @@ impl Sweep {
         Ok(true)
     }
 
-    /// Whether it is still a file: an object goes after its file does.
+    /// Whether the file still exists: an object is removed after its file.
     async fn is_without_bytes(&self, id: Uuid) -> Result<bool> {
         let stands = self.store.get(id).await?.is_some();
         if stands {
@@ -105,7 +105,7 @@ impl Sweep {
     }
 }
 
-/// The last of a page, if the page is full.
+/// The last id of a page, if the page is full.
 fn end<T>(page: &[T], limit: u32, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
     page.last().filter(|_| page.len() >= limit as usize).map(id)
 }

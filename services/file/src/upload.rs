@@ -1,4 +1,4 @@
-//! Taking a file: its bytes go to the object store as they come; then its row is written, and its room is told.
+//! Uploads: the bytes are streamed to the object store; then the file's row is written, and its room gets the event.
 
 mod intake;
 
@@ -22,25 +22,25 @@ use crate::store::{File, User};
 
 use intake::Intake;
 
-/// How long a caller waits who does not say.
+/// How long a caller waits that does not specify a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Longest that a caller is believed to wait.
+/// The longest timeout that a caller can specify.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is known of a file before its bytes come.
+/// What is known about a file before its bytes arrive.
 #[derive(Debug, Clone)]
 pub struct Begin {
     pub caller: User,
-    /// As the client gave it.
+    /// As the client sent it.
     pub name: String,
-    /// As the client claims it.
+    /// The client's claim.
     pub content_type: String,
-    /// At least so many bytes will come.
+    /// The least number of bytes that will arrive.
     pub at_least: u64,
     pub target: Target,
 }
 
-/// Where an upload goes and what its client calls it, as far as is known yet.
+/// The room and the `clientMessageId` of an upload, as far as they are known yet.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
     pub room: Option<Uuid>,
@@ -48,7 +48,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Both together; what is said twice must be the same.
+    /// Merges both; a field given twice must have the same value.
     fn and(self, later: Self) -> Result<Self> {
         Ok(Self {
             room: once("roomId", self.room, later.room)?,
@@ -64,26 +64,26 @@ fn once<T: PartialEq>(field: &str, first: Option<T>, second: Option<T>) -> Resul
     }
 }
 
-/// What follows [`Begin`].
+/// A part after [`Begin`].
 #[derive(Debug, Clone)]
 pub enum Part {
     Chunk(Bytes),
-    /// All bytes were sent; the caller waits so long for the answer, or the usual time if that is zero.
+    /// All bytes were sent; the caller waits this long for the answer, or the default time if it is zero.
     Finish(Target, Duration),
 }
 
-/// What became of an upload.
+/// The result of an upload.
 #[derive(Debug)]
 pub struct Uploaded {
     pub file: File,
-    /// The room's message, when there is a room.
+    /// The room's message, if the upload names a room.
     pub message: Option<Event>,
-    /// An earlier upload of the same name is answered.
+    /// Whether the result is that of an earlier upload with the same name.
     pub duplicate: bool,
 }
 
 impl Files {
-    /// Takes a file. Until the last part has come nothing of it is kept, whatever happens.
+    /// Stores a file. Until the last part has arrived, nothing is kept, whatever happens.
     pub async fn upload(self: &Arc<Self>, begin: Begin, parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
         let measured = UnderWay::begin();
         let taken = self.take(begin, parts).await;
@@ -135,7 +135,7 @@ impl Files {
             event: room.map(|_| Uuid::now_v7()),
             ready: room.is_none(),
         };
-        // A task of its own: a caller that leaves now must not leave a thing half done.
+        // A task of its own: when the caller disconnects now, the upload is still completed.
         let files = self.clone();
         let keeping = tokio::spawn(async move {
             let _place = place;
@@ -150,14 +150,14 @@ impl Files {
         }
     }
 
-    /// Makes a file of the bytes written, and answers once its room knows. What is left behind here is found again: a row by
-    /// the relay, an object without one by the sweep.
+    /// Makes the written bytes a file, and answers once the room has its event. If it ends early, the relay finds the
+    /// row, and the sweep finds an object without a row.
     async fn keep(&self, writer: Box<dyn Writer>, file: File, deadline: Instant) -> Result<Uploaded> {
         let finished = tokio::time::timeout(PATIENCE, writer.finish()).await;
         finished.unwrap_or_else(|_| Err(Error::timeout()))?;
         let id = file.id;
         let file = match self.store.add(file).await {
-            // The row may be there.
+            // The row may have been written.
             Err(error) if error.code == Code::Timeout => return Err(error),
             Err(error) => {
                 self.cleanup.drop_object(id).await;
@@ -175,7 +175,7 @@ impl Files {
         Ok(Uploaded { file, message: message?, duplicate })
     }
 
-    /// The event of a file in the log; `None` when it was uploaded without a room.
+    /// Waits for the file's event in the log; `None` when it was uploaded without a room.
     async fn tell(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
         if file.event.is_none() {
             return Ok(None);

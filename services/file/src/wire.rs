@@ -1,11 +1,11 @@
-//! Files as they go over the wire: in answers and in events.
+//! Converts files to their gRPC form, for answers and events.
 
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1 as pb;
 
 use crate::store::{File, User};
 
-/// A file as everyone else sees it.
+/// The public form of a file.
 pub fn file(file: &File) -> pb::File {
     pb::File {
         id: file.id.to_string(),
@@ -21,7 +21,7 @@ pub fn file(file: &File) -> pb::File {
     }
 }
 
-/// Who does something.
+/// The public form of a user.
 pub fn user(user: &User) -> UserRef {
     UserRef { id: user.id.to_string(), username: user.username.clone() }
 }

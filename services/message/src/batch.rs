@@ -1,4 +1,4 @@
-//! One batch into the store, whatever goes wrong with it: repeats folded, unknown outcomes asked again, bad drafts isolated.
+//! Appends one batch to the store whatever goes wrong: folds repeats, retries unknown outcomes, isolates bad drafts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::store::{AppendError, Appended, Draft, Outcome, Store};
 /// How long to wait before a batch of unknown outcome is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
-/// What became of a draft, in which epoch.
+/// The outcome of a draft, and the epoch it belongs to.
 pub type Answer = Result<(Uuid, Outcome)>;
 
-/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting. What has no answer
-/// was not done, because a head is locked: one of its partition or of another in the batch.
+/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting. A draft
+/// without an answer was not appended, because a head is locked: its own partition's or another one's in the batch.
 pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Option<Answer>> {
     let first_of = first_of_each_identity(drafts);
     let mut answers: Vec<Option<Answer>> = vec![None; drafts.len()];
@@ -36,7 +36,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
             }
             Err(AppendError::Locked) => {
                 METRICS.locked.increment(1);
-                // What is left is left undone as well: nothing may overtake what came before it.
+                // The rest is not appended either: no draft may overtake an earlier one.
                 break;
             }
             Err(AppendError::Failed(error)) if error.code == Code::Internal && part.len() > 1 => {
@@ -56,21 +56,21 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
         .collect()
 }
 
-/// For each draft the first one of the same identity: itself, unless it is a repeat.
+/// For each draft the index of the first one with the same identity: its own index, unless it is a repeat.
 fn first_of_each_identity(drafts: &[Arc<Draft>]) -> Vec<usize> {
     let mut seen = HashMap::with_capacity(drafts.len());
     let identities = drafts.iter().map(|draft| (draft.room, draft.sender, draft.client_id.as_str()));
     identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
 }
 
-/// Sends a batch again while its outcome is unknown, which its drafts' identities make safe.
+/// Repeats a batch while its outcome is unknown; the drafts' identities make that safe.
 async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Result<Appended, AppendError> {
     let mut unknown = false;
     let mut pauses = PAUSES.into_iter();
     loop {
         match store.append(drafts, now_ms()).await {
             Err(AppendError::Failed(error)) if error.code == Code::Timeout => unknown = true,
-            // Nothing was done this time, perhaps the time before.
+            // Nothing was appended this time, but perhaps the time before.
             Err(AppendError::Locked) if unknown => {}
             Err(AppendError::Failed(error)) if unknown && error.code == Code::Unavailable => {}
             outcome => return outcome,

@@ -1,4 +1,4 @@
-//! What somebody sends, and what it must look like before it may become a draft.
+//! Validates an event before it becomes a draft.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::store::{Body, Draft, File, Kind, client_id};
 
 /// Most bytes of a system event's data.
 const MAX_DATA: usize = 64 * 1024;
-/// Most bytes of names that other services give: a sender's, an event's, a file's.
+/// Most bytes of names from other services: a sender's, an event's, a file's.
 const MAX_NAME: usize = 256;
-/// The room events that there are. [`ROOM_DELETED`] alone closes its room.
+/// All room events. Only [`ROOM_DELETED`] closes its room.
 const ROOM_EVENTS: [&str; 4] = ["memberJoined", "memberLeft", "roomUpdated", ROOM_DELETED];
 const ROOM_DELETED: &str = "roomDeleted";
-/// Hexadecimal digits of a SHA-256.
+/// Length of a SHA-256 in hexadecimal digits.
 const SHA256: usize = 64;
-/// How long a caller waits who does not say.
+/// How long a caller waits that does not specify a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Longest that a caller is believed to wait.
+/// The longest timeout that a caller can specify.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An event as somebody sends it, unchecked.
+/// An event as its sender sent it, not validated yet.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct NewEvent {
@@ -42,25 +42,25 @@ pub struct NewEvent {
     pub data: String,
     /// [`Kind::Message`]: files to attach.
     pub file_ids: Vec<String>,
-    /// [`Kind::File`]: what was shared.
+    /// [`Kind::File`]: the shared files.
     pub files: Vec<File>,
     pub closes_room: bool,
-    /// The span under which it is appended; empty for none.
+    /// The span that appends the event; empty for none.
     pub traceparent: String,
-    /// How long the caller waits; zero for the usual time.
+    /// How long the caller waits; zero for the default.
     pub timeout: Duration,
 }
 
-/// A draft that may be appended, once it has its files.
+/// A valid draft, except that its files are not attached yet.
 #[derive(Debug)]
 pub struct Checked {
-    /// The draft, and how long its caller waits.
+    /// The draft and its deadline.
     pub pending: Pending,
     /// The files to attach first.
     pub file_ids: Vec<Uuid>,
 }
 
-/// Checks an event that somebody sent at that time.
+/// Validates an event that arrived at `arrived`.
 ///
 /// # Errors
 /// `invalid_request` about the first bad field, `too_large` for too much content.
@@ -104,7 +104,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     })
 }
 
-/// A room event has one of the known names, and nothing else has a name or closes a room.
+/// Checks that a room event has one of the known names, and that other events have no name and close no room.
 fn check_event(kind: Kind, event: &str, closes_room: bool) -> Result<()> {
     let known = if kind == Kind::System { ROOM_EVENTS.contains(&event) } else { event.is_empty() };
     if !known {
@@ -126,7 +126,7 @@ fn check_file(file: &File) -> Result<()> {
     }
 }
 
-/// A text of `min` to `max` bytes without NUL characters.
+/// Checks that a text has `min` to `max` bytes and no NUL characters.
 fn within(field: &str, value: &str, min: usize, max: usize) -> Result<()> {
     text::no_nul(field, value)?;
     match value.len() {
@@ -136,7 +136,7 @@ fn within(field: &str, value: &str, min: usize, max: usize) -> Result<()> {
     }
 }
 
-/// A list of `min` to `max`.
+/// Checks that a list has `min` to `max` items.
 fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
     match len {
         0 if min > 0 => Err(Error::field(field, "must not be empty")),
@@ -146,7 +146,7 @@ fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
     }
 }
 
-/// Ids of which none comes twice.
+/// Checks that no id occurs twice.
 fn distinct(field: &str, ids: impl Iterator<Item = Uuid> + Clone) -> Result<()> {
     match ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
         true => Err(Error::field(field, "must name each file once")),

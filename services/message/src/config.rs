@@ -23,7 +23,7 @@ fn partitions(text: &str) -> Result<u32, String> {
 }
 
 impl MessageConfig {
-    /// Where the log is kept.
+    /// The URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -31,10 +31,10 @@ impl MessageConfig {
         StoreUrl::parse("CONFAB_MESSAGE_STORE", self.message_store.as_ref(), &storage.data_dir, "message.db")
     }
 
-    /// Finds out what is wrong with the settings, without touching anything.
+    /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one is.
+    /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.store(storage).map(drop)
     }
@@ -43,10 +43,10 @@ impl MessageConfig {
 /// The message service as a program of its own.
 pub type Program = program::Program<Own, Command>;
 
-/// What the program has of its own.
+/// The settings of this program.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Own {
-    /// Whether tools may ask what can be called.
+    /// Whether tools may list the gRPC methods.
     #[command(flatten)]
     pub reflection: Reflection,
     /// The bus.
@@ -96,12 +96,12 @@ mod tests {
         let program = Program::parse_from(["confab-message", "renew-epoch", "--message-store=sqlite:x.db"]);
         assert_eq!(program.own.message.message_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::RenewEpoch));
-        // Where the gateway looks for it unless told otherwise.
+        // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-message"]).common.listen.port(), 50053);
     }
 
     #[test]
-    fn what_is_wrong_is_found_before_anything_is_done() {
+    fn wrong_settings_are_found_at_start() {
         for bad in ["--message-store=mysql://x", "--bus=amqp://x", "--room-url=nowhere", "--partitions=3"] {
             let checked = Program::try_parse_from(["confab-message", bad]).map(|program| program.check());
             assert!(!matches!(checked, Ok(Ok(()))), "{bad}");

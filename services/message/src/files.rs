@@ -1,4 +1,4 @@
-//! The files that messages name: the file service gives them to the room and tells what they are.
+//! Attaches the files that messages name: the file service assigns them to the room and returns their metadata.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,12 +14,13 @@ use uuid::Uuid;
 use crate::store::{Draft, File};
 use crate::wire;
 
-/// How long to wait: less than a gateway gives one attempt at an append.
+/// How long to wait: less than a gateway waits for one attempt at an append.
 const CALL: Call = Call::within(Duration::from_millis(800)).attempt(Duration::from_millis(400));
-/// How long nobody is asked after an answer was waited for in vain: what came with a message that names files has waited too.
+/// How long the file service is not called after a timeout: every event that arrived together with a message with files
+/// waited as well.
 const REST: Duration = Duration::from_secs(1);
 
-/// The file service as the log needs it.
+/// The log's client of the file service.
 pub struct Files {
     file: FileServiceClient<Transport>,
     // A std lock: held for a comparison, never across an await.
@@ -27,12 +28,12 @@ pub struct Files {
 }
 
 impl Files {
-    /// The file service behind `file`.
+    /// Uses the file service behind `file`.
     pub fn new(file: Transport) -> Self {
         Self { file: FileServiceClient::new(file), rest_until: Mutex::default() }
     }
 
-    /// Gives files of a draft's sender to its room, if they are not there yet, and returns them in the order asked for.
+    /// Attaches files of a draft's sender to its room, if necessary, and returns them in the order requested.
     ///
     /// # Errors
     /// `not_found` and `conflict` about `fileIds`; `unavailable` when no file replica answers.
@@ -71,7 +72,7 @@ fn refusal(error: Error) -> Error {
     match error.code {
         Code::NotFound => Error::new(Code::NotFound, "fileIds must be of files that exist"),
         Code::Conflict => Error::new(Code::Conflict, "fileIds must not be of files in another room"),
-        // Whatever became of the files, nothing is in the log.
+        // Whatever happened to the files, the message is not in the log.
         Code::Unavailable | Code::Timeout => unavailable(),
         _ => error,
     }

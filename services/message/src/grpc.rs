@@ -1,4 +1,4 @@
-//! The wire: generated types to and from the domain's.
+//! Converts between gRPC types and the domain's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::service::{Sent, Service};
 use crate::store::Window;
 use crate::wire;
 
-/// The message service behind gRPC.
+/// The gRPC face of the message service.
 pub struct Grpc(Arc<Service>);
 
-/// A server of that service.
+/// A gRPC server of this service.
 pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
     MessageServiceServer::new(Grpc(service)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
 }

@@ -1,6 +1,6 @@
-//! The way into the log: a few lanes, each with one append in flight. When it returns, everything queued goes into the next.
-//! There is no timer: idle latency is one transaction, loaded throughput is the batch's. A partition whose head is locked by
-//! somebody else goes aside for as long, so that it holds up no other.
+//! The way into the log: a few lanes, each with one append in flight. When it returns, everything queued goes into the
+//! next append. There is no timer: idle latency is one transaction, loaded throughput is the batch's. A partition whose
+//! head another transaction has locked is set aside meanwhile, so that it does not hold up the others.
 
 mod lane;
 mod queue;
@@ -25,9 +25,9 @@ use queue::Group;
 pub struct Pending {
     /// What to append.
     pub draft: Arc<Draft>,
-    /// When to drop it if it has not been begun.
+    /// When to drop the draft if its append has not begun.
     pub deadline: Instant,
-    /// Whose trace it is in.
+    /// The span of the caller's request.
     pub span: Span,
 }
 
@@ -39,8 +39,8 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Starts `count` lanes into the store of a log of so many partitions. A lane has neighbouring partitions, as the lanes of
-    /// the gateways do, so that what comes together stays together.
+    /// Starts `count` lanes into the store of a log with `partitions` partitions. Like a gateway's lane, a lane has
+    /// neighbouring partitions, so that events that arrive together stay together.
     pub fn start(count: usize, partitions: u32, store: &Arc<dyn Store>, hints: &Hints) -> Self {
         let tasks = TaskTracker::new();
         let log = Log { store: store.clone(), hints: hints.clone(), tasks: tasks.clone() };
@@ -60,7 +60,7 @@ impl Lanes {
             by_lane.entry(self.lane_of(row.draft.partition)).or_default().push((index, row));
         }
         let (answered, mut parts) = mpsc::unbounded_channel();
-        // Every lane has its rows before the first is waited for.
+        // Every lane gets its rows before the first is awaited.
         for (lane, rows) in by_lane {
             self.lanes[lane].admit(Group::new(rows, answered.clone()));
         }
@@ -68,7 +68,7 @@ impl Lanes {
         while let Some(part) = parts.recv().await {
             part.into_iter().for_each(|(index, answer)| answers[index] = Some(answer));
         }
-        // A lane that ended without an answer has perhaps done it.
+        // A lane that ended without an answer may have appended the draft.
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(Error::timeout()))).collect()
     }
 
@@ -77,7 +77,7 @@ impl Lanes {
         lane.min(self.lanes.len() - 1)
     }
 
-    /// Takes nothing more, appends what is queued, publishes its hints, and ends the lanes.
+    /// Rejects new rows, appends what is queued, publishes its hints, and ends the lanes.
     pub async fn finish(&self) {
         self.lanes.iter().for_each(|lane| lane.close());
         self.tasks.wait().await;

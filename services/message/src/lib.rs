@@ -1,4 +1,4 @@
-//! The message service: a partitioned, numbered log that owns the truth about order.
+//! The message service: a partitioned, numbered log, the only authority on order.
 
 mod batch;
 mod check;
@@ -43,12 +43,12 @@ use store::sqlite::Sqlite;
 
 /// Pause before the log is opened again.
 const OPEN_AGAIN: Duration = Duration::from_millis(250);
-/// How often it is looked whether the database is still the same.
+/// How often the service checks that the database is still the same.
 const WATCH: Duration = Duration::from_secs(1);
-/// Lanes into Postgres: enough to keep it busy while others wait for its disk.
+/// Lanes into Postgres: enough to keep it busy while some wait for its disk.
 const LANES: usize = 4;
 
-/// Runs the program until shutdown; what was taken by then is finished and its hints are published.
+/// Runs the program until shutdown; accepted events are then appended and their hints published.
 ///
 /// # Errors
 /// When a setting is wrong, the database refuses, or the address cannot be bound.
@@ -70,23 +70,23 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
 }
 
-/// The log, open and served by whoever asks it for a server.
+/// The open log.
 pub struct Log(Arc<Service>);
 
 impl Log {
-    /// The service as gRPC.
+    /// A gRPC server of the log.
     pub fn server(&self) -> MessageServiceServer<Grpc> {
         grpc::server(self.0.clone())
     }
 
-    /// Finishes what was taken and publishes its hints; nothing is taken any more.
+    /// Appends accepted events and publishes their hints; rejects new ones.
     pub async fn finish(&self) {
         self.0.finish().await;
     }
 }
 
-/// Opens the log and starts its lanes. `room` leads to the room service, which is asked who may post; `file` to the file service,
-/// which gives files to messages.
+/// Opens the log and starts its lanes. `room` leads to the room service, which decides who may post; `file` to the file
+/// service, which attaches files to messages.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database refuses, or its log has another number of partitions.
@@ -117,7 +117,7 @@ pub async fn start(
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
 }
 
-/// Renews the epoch when another database has taken the place of the one that was opened.
+/// Renews the epoch when a different database has replaced the one that was opened.
 async fn watch(store: Arc<dyn Store>, partitions: u32) {
     loop {
         tokio::time::sleep(WATCH).await;
@@ -137,12 +137,12 @@ pub async fn migrate(config: &MessageConfig, storage: &StorageConfig) -> anyhow:
     open_store(config, &storage.migrating()).await.map(drop)
 }
 
-/// Gives the log a new epoch and prints it: its database was put back to an older state.
+/// Renews the log's epoch and prints it, after its database was restored to an older state.
 ///
 /// # Errors
 /// When there is no log, or the store cannot be opened.
 pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
-    // A file that is not there would be made.
+    // Opening would create a missing file.
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
         ensure!(path.exists(), "there is no log in {}; is CONFAB_MESSAGE_STORE or CONFAB_DATA_DIR right?", path.display());
     }
@@ -155,10 +155,10 @@ pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> any
     Ok(())
 }
 
-/// The store and how many lanes do it good.
+/// Opens the store; also returns how many lanes suit it.
 async fn open_store(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<(Arc<dyn Store>, usize)> {
     Ok(match config.store(storage)? {
-        // It has one writer, which groups what it finds.
+        // SQLite has one writer, which groups the rows that it finds.
         StoreUrl::Sqlite(path) => (Arc::new(Sqlite::open(&path)?), 1),
         StoreUrl::Postgres(url) => (Arc::new(Postgres::open(&url, &storage.postgres).await?), LANES),
     })

@@ -1,4 +1,4 @@
-//! What the message service measures.
+//! The message service's metrics.
 
 use std::sync::LazyLock;
 
@@ -10,19 +10,19 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// Handles of the metrics.
 pub struct Metrics {
-    /// Drafts of one append.
+    /// Events per append.
     pub append_rows: Histogram,
-    /// How long an append takes.
+    /// Duration of an append.
     pub append: Histogram,
-    /// How long the oldest draft of an append has waited.
+    /// How long the oldest event of an append has waited.
     pub queue: Histogram,
-    /// Events that are new in the log.
+    /// New events in the log.
     pub appended: Counter,
-    /// Appends sent again.
+    /// Repeated appends.
     pub resent: Counter,
     /// Appends that met a locked head.
     pub locked: Counter,
-    /// Drafts that a lane did not take.
+    /// Groups of events that a lane refused.
     pub refused: Counters,
 }
 

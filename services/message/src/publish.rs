@@ -1,4 +1,4 @@
-//! Hints: what was just committed, told to whoever follows the partition. They may be lost; the log heals that.
+//! Hints announce committed events to the gateways that follow a partition. They may be lost; the log heals every loss.
 
 use confab_common::bus::Bus;
 use confab_common::telemetry::trace::{Kind, Span};
@@ -11,22 +11,22 @@ use crate::metrics::METRICS;
 use crate::store::{Event, Outcome};
 use crate::wire;
 
-/// Most bytes of events in one hint, far below what the bus takes.
+/// Most bytes of events in one hint, far below the bus's limit.
 const HINT_BYTES: usize = 256 * 1024;
 
-/// Publishes hints without ever waiting for the bus.
+/// Publishes hints without waiting for the bus.
 #[derive(Clone)]
 pub struct Hints(Bus);
 
 impl Hints {
-    /// Hints over that bus.
+    /// Publishes on this bus.
     pub fn new(bus: Bus) -> Self {
         Self(bus)
     }
 
-    /// Tells of the events of one batch: for each partition one hint, its positions dense, or several when they would be too
-    /// large for one. Each answer comes with the span under which it is told, if there is one. Repeats are told again: perhaps the
-    /// replica that had them first is dead, and did not come to it.
+    /// Publishes the events of one batch: for each partition one hint with dense positions, or several if one would be
+    /// too large. Each answer comes with the span that publishes it, if there is one. Repeats are published again: the
+    /// replica that appended them first may have died before it published.
     pub fn publish<'a>(&self, answers: impl Iterator<Item = (&'a Answer, Option<&'a Span>)> + Clone) {
         let mut events: Vec<_> = answers
             .clone()
@@ -62,7 +62,7 @@ impl Hints {
     }
 }
 
-/// An event as it is in a hint: those who deliver it continue its trace.
+/// An event in a hint, with a span that its receivers continue.
 fn told(event: &Event, span: Option<&Span>) -> pb::Event {
     let Some(span) = span else { return wire::event(event) };
     let publish = span.child(Kind::Producer, "publish");

@@ -1,4 +1,4 @@
-//! Who may post where: asked of the room service, remembered for a moment, and longer while that service is away.
+//! Who may post where: the room service's answers, cached briefly, and for longer while that service is away.
 
 use std::time::Duration;
 
@@ -9,32 +9,32 @@ use confab_proto::room::v1::room_service_client::RoomServiceClient;
 use moka::future::Cache;
 use uuid::Uuid;
 
-/// How long an answer is taken for the truth; with the call itself it stays below a second.
+/// How long an answer counts as current; with the call itself, less than a second passes.
 const FRESH: Duration = Duration::from_millis(900);
-/// How long the last answer stands while no room replica gives another.
+/// How long the last answer is used while no room replica answers.
 const KNOWN: Duration = Duration::from_secs(600);
-/// Answers remembered.
+/// Most cached answers.
 const CAPACITY: u64 = 100_000;
-/// How long to wait for an answer when there is none yet.
+/// The call when no answer is cached.
 const PATIENT: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
-/// How long to wait for a newer one.
+/// The call to refresh a cached answer.
 const HASTY: Call = Call::within(Duration::from_millis(400)).attempt(Duration::from_millis(200)).reading();
 
 /// What a user may do in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// Post.
+    /// Post messages.
     Post,
-    /// Know of it, but not post.
+    /// Know of the room, but not post.
     Look,
-    /// Not even know of it.
+    /// Not even know of the room.
     Nothing,
 }
 
 /// The room and the user.
 type Key = (Uuid, Uuid);
 
-/// The rights that were asked for lately.
+/// A cache of rights.
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Right>,
@@ -42,7 +42,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Rights as the room service behind `room` knows them.
+    /// Rights according to the room service behind `room`.
     pub fn new(room: Transport) -> Self {
         Self {
             room: RoomServiceClient::new(room),
@@ -51,10 +51,10 @@ impl Rights {
         }
     }
 
-    /// What a user may do in a room. Callers that ask for the same at once share one call.
+    /// What a user may do in a room. Concurrent callers with the same question share one call.
     ///
     /// # Errors
-    /// When no room replica answers and nobody asked in the last ten minutes.
+    /// When no room replica answers and no answer from the last ten minutes is cached.
     pub async fn of(&self, room: Uuid, user: Uuid) -> Result<Right> {
         let key = (room, user);
         if let Some(right) = self.fresh.get(&key).await {
@@ -72,9 +72,9 @@ impl Rights {
             Ok(_) => Right::Look,
             Err(error) => match (error.code, known) {
                 (Code::NotFound, _) => Right::Nothing,
-                // Not written back: it is no newer for having been used.
+                // Not written back: using an answer does not make it any newer.
                 (Code::Unavailable | Code::Timeout, Some(known)) => return Ok(known),
-                // Asking changed nothing, so nothing at all was done.
+                // The call changed nothing, so the outcome is known: nothing was done.
                 (Code::Timeout, None) => return Err(Error::unavailable("the room service")),
                 _ => return Err(error),
             },

@@ -1,4 +1,5 @@
-//! What only test builds can do: die at the worst moment, and break promises on purpose, so that the checker can be seen to notice.
+//! Faults for test builds only: dying at the worst moment, and breaking promises on purpose to show that the checker
+//! notices.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +11,13 @@ use crate::batch::{self, Answer};
 use crate::publish::Hints;
 use crate::store::{Draft, Event, Outcome, Store};
 
-/// What follows it in the identity of an event is not shown.
+/// Whatever follows this character in an event's identity is not shown.
 pub const UNSEEN: char = '\u{1f}';
 
-/// Before a batch goes to the store.
+/// Runs before a batch goes to the store.
 pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc<Draft>>) -> Vec<Arc<Draft>> {
     if !drafts.is_empty() && hit("skip-repeat-check") {
-        // Nothing has the identity of anything before, and looks as if it had.
+        // Gives every event a new identity that looks like the old one.
         let other = |draft: &mut Arc<Draft>| Arc::make_mut(draft).client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
         drafts.iter_mut().for_each(other);
     }
@@ -29,14 +30,14 @@ pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc
     drafts
 }
 
-/// Between COMMIT and publish.
+/// Runs between COMMIT and publishing.
 pub fn after_append(answers: &[Option<Answer>]) {
     if answers.iter().flatten().any(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))) {
         hit("after-commit");
     }
 }
 
-/// What the answers will be, if nothing comes in between.
+/// The answers that the batch will get if nothing intervenes.
 async fn foretold(store: &dyn Store, drafts: &[Arc<Draft>]) -> Vec<Answer> {
     let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
     let (Ok(heads), Ok(room_heads)) = (store.heads().await, store.room_heads(rooms).await) else { return Vec::new() };

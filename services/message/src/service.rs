@@ -1,4 +1,4 @@
-//! The rules: what may be appended by whom, and how much is read at once.
+//! The rules: which events a user may append, and how much one call may read.
 
 mod attach;
 
@@ -23,18 +23,18 @@ use crate::store::{Draft, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHe
 const MAX_EVENTS: usize = 1024;
 /// Most events in a page of history.
 const MAX_PAGE: u32 = 200;
-/// Most bytes in any page, well below what a message can hold.
+/// Most bytes in any page.
 const MAX_PAGE_BYTES: u32 = 4 * 1024 * 1024;
-/// A page of the log unless the caller says otherwise.
+/// The default page of the log.
 const LOG_PAGE: Limit = Limit { events: 1000, bytes: 256 * 1024 };
-/// Most rooms whose heads are asked for at once.
+/// Most rooms whose heads one call may read.
 const MAX_ROOMS: usize = 1000;
-/// Most files that are forgotten at once.
+/// Most files that one call may forget.
 const MAX_FORGOTTEN: usize = 1000;
-/// How old heads may be that are handed out.
+/// How old cached heads may be.
 const HEADS_AGE: Duration = Duration::from_millis(250);
 
-/// What became of a [`NewEvent`]: the event in the log, and whether an earlier send put it there.
+/// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
 pub type Sent = Result<(Event, bool)>;
 
 /// The message service.
@@ -50,13 +50,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service over an opened log of so many partitions.
+    /// The service over an open log of `partitions` partitions.
     pub fn new(store: Arc<dyn Store>, partitions: u32, epoch: Uuid, lanes: Lanes, rights: Rights, files: Files) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
         Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch) }
     }
 
-    /// Finishes what is queued and takes nothing more.
+    /// Appends what is queued and rejects new events.
     pub async fn finish(&self) {
         self.lanes.finish().await;
     }
@@ -66,8 +66,8 @@ impl Service {
         self.partitions
     }
 
-    /// Appends events; each has an outcome of its own, in their order, and there is one epoch: the newest seen.
-    /// An event that could not be read comes as its refusal.
+    /// Appends events; each has its own outcome, in their order, and all share the newest epoch seen. An event that
+    /// could not be decoded is passed as its error.
     ///
     /// # Errors
     /// `too_large` when there are too many.
@@ -103,7 +103,7 @@ impl Service {
                 epoch = epoch.max(seen);
                 match outcome {
                     Outcome::Appended(event) => Ok((event, false)),
-                    // The same id is the same send, resent on its way: not the caller's repetition.
+                    // The same id is the same send, repeated by a gateway rather than by its client.
                     Outcome::Repeated(event) => Ok((event.clone(), event.draft.id != id)),
                     Outcome::Closed => Err(Error::not_found("room")),
                 }
@@ -113,7 +113,7 @@ impl Service {
         Ok((epoch, sent))
     }
 
-    /// The rights that a request needs, each asked for once, all at the same time.
+    /// The rights that a request needs, each fetched once, all concurrently.
     async fn rights_of(&self, checked: &[Result<Checked>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
         let needed = checked.iter().flatten().map(|checked| &checked.pending.draft).filter(|draft| draft.kind != Kind::System);
         let mut keys: Vec<_> = needed.map(|draft| (draft.room, draft.sender)).collect();
@@ -122,7 +122,8 @@ impl Service {
         join_all(keys.into_iter().map(async |key| (key, self.rights.of(key.0, key.1).await))).await.into_iter().collect()
     }
 
-    /// A page of a room's history and whether there is more in that direction. Who may read it is the caller's concern.
+    /// A page of a room's history, and whether there is more in that direction. The caller must check the right to
+    /// read.
     ///
     /// # Errors
     /// `invalid_request` for a limit over 200; when the database fails.
@@ -133,7 +134,7 @@ impl Service {
         }
         let limit = Limit { events: limit, bytes: at_most(max_bytes, MAX_PAGE_BYTES, MAX_PAGE_BYTES) };
         let page = self.store.list((self.partition(room), room), window, limit).await?;
-        // A room's numbers are dense, so its ends say whether there is more.
+        // A room's numbers are dense, so the page's ends say whether there is more.
         let more = match window {
             Window::After(seq) => page.events.last().map_or(seq, |event| event.seq) < page.head,
             Window::Before(seq) => page.events.first().map_or(seq.min(page.head + 1), |event| event.seq) > 1,
@@ -156,7 +157,7 @@ impl Service {
         Ok(page)
     }
 
-    /// The heads of these partitions, or of all. Callers that ask within a quarter of a second share one query.
+    /// The heads of these partitions, or of all. Callers within a quarter of a second share one query.
     ///
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
@@ -182,7 +183,7 @@ impl Service {
         self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await
     }
 
-    /// From now on these files of a room are shown as deleted.
+    /// Shows these files of a room as deleted from now on.
     ///
     /// # Errors
     /// `invalid_request` for a malformed id or too many; when the database fails.
@@ -216,12 +217,12 @@ impl Service {
     }
 }
 
-/// What the caller asked for, or the usual where it did not, but never more than `max`.
+/// The requested limit, or the default for 0, but never more than `max`.
 fn at_most(asked: u32, usual: u32, max: u32) -> u32 {
     if asked == 0 { usual } else { asked.min(max) }
 }
 
-/// Whether the sender may post. Room events come from the services themselves, which have checked.
+/// Checks that the sender may post. Room events come from the services themselves, which have checked already.
 fn permit(draft: &Draft, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
     if draft.kind == Kind::System {
         return Ok(());

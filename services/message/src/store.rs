@@ -1,4 +1,4 @@
-//! What a log's store does, and what goes in and comes out. Every answer names the epoch, read in the same snapshot.
+//! The interface of a log's store. Every answer names the epoch, read in the same snapshot.
 
 mod event;
 pub mod postgres;
@@ -17,14 +17,14 @@ use uuid::Uuid;
 
 pub use event::{Body, Draft, EVENT_OVERHEAD, Event, File, Kind, client_id};
 
-/// What became of one draft.
+/// The outcome of one draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the log now.
+    /// The draft is in the log now.
     Appended(Event),
-    /// Its identity was in the log before: that event.
+    /// The log already had this event with the draft's identity.
     Repeated(Event),
-    /// Its room is closed.
+    /// The draft's room is closed.
     Closed,
 }
 
@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub struct Appended {
     /// The log's epoch.
@@ -46,12 +46,13 @@ pub struct Appended {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Why nothing of a batch was appended, or, for `timeout`, perhaps nothing.
+/// Why nothing of a batch was appended; after `timeout`, it may have been.
 #[derive(Debug)]
 pub enum AppendError {
-    /// One of its partitions is locked by somebody else for too long. Nothing was done.
+    /// Another transaction has locked one of its partitions for too long. Nothing was appended.
     Locked,
-    /// Anything else: `unavailable` (nothing was done), `timeout` (unknown), `internal` (a draft that cannot be stored).
+    /// Any other error: `unavailable` (nothing was appended), `timeout` (unknown), `internal` (a draft that cannot be
+    /// stored).
     Failed(Error),
 }
 
@@ -61,7 +62,7 @@ impl<E: Into<Error>> From<E> for AppendError {
     }
 }
 
-/// Which events of a room.
+/// A part of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// The newest.
@@ -83,7 +84,7 @@ impl Window {
     }
 }
 
-/// How much of it: at most so many events and encoded bytes, but at least one event.
+/// The size of a page: at most this many events and encoded bytes, but at least one event.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// Events; 0 reads the head alone.
@@ -92,7 +93,7 @@ pub struct Limit {
     pub bytes: u32,
 }
 
-/// A page of a room or a partition, in rising number.
+/// A page of a room or a partition, by rising number.
 #[derive(Debug)]
 pub struct Page {
     /// The log's epoch.
@@ -115,14 +116,14 @@ pub struct Heads<T> {
 /// A partition and its newest position.
 pub type Head = (u32, u64);
 
-/// How far a room has come.
+/// The head of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomHead {
     /// Which.
     pub room: Uuid,
     /// Its newest `seq`, 0 without events.
     pub seq: u64,
-    /// Nothing can follow.
+    /// Whether the room is closed: no event can follow.
     pub closed: bool,
 }
 
@@ -132,15 +133,16 @@ pub type RoomKey = (u32, Uuid);
 /// A file and its room.
 type FileKey = (RoomKey, Uuid);
 
-/// Where a log is kept. Every event that comes out of it tells which of its files are deleted.
+/// A store of a log. Every event that it returns says which of its files are deleted.
 pub trait Store: Send + Sync + 'static {
-    /// Creates the log at its first start; later renews its epoch if the database is not the one it was last opened on.
+    /// Creates the log at its first start; later renews its epoch if the database is not the one that it was last
+    /// opened on.
     ///
     /// # Errors
-    /// `conflict` when the log has another number of partitions; when the database fails.
+    /// `conflict` when the log has a different number of partitions; when the database fails.
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>>;
 
-    /// Whether the database is still the one that the log was last opened on: a failover may put another in its place.
+    /// Whether the database is still the one that the log was last opened on: a failover may have replaced it.
     ///
     /// # Errors
     /// When the database fails.
@@ -152,7 +154,7 @@ pub trait Store: Send + Sync + 'static {
     /// `not_found` when there is no log; when the database fails.
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>>;
 
-    /// Appends a batch in its order, all or nothing. No two of its drafts have the same identity.
+    /// Appends a batch in its order, all or nothing. No two of its drafts may have the same identity.
     fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>>;
 
     /// A page of a room's history, with the room's head.
@@ -161,7 +163,7 @@ pub trait Store: Send + Sync + 'static {
     /// Events of a partition above a position, with the partition's head.
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>>;
 
-    /// The event in the log, if there is one, that has the identity of a draft; with the log's epoch.
+    /// The event in the log with the identity of a draft, if there is one; with the log's epoch.
     fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>>;
 
     /// The head of every partition, from the primary database.
@@ -170,22 +172,22 @@ pub trait Store: Send + Sync + 'static {
     /// The heads of rooms, in the order given.
     fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>>;
 
-    /// From now on these files of a room are deleted in all its events, also in those to come. Repeating it changes nothing.
+    /// Marks these files of a room as deleted in all its events, including later ones. Idempotent.
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 }
 
-/// The events that have files.
+/// The events with files.
 fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {
     events.into_iter().filter(|event| !event.draft.body.files.is_empty()).collect()
 }
 
-/// Their files.
+/// The keys of the events' files.
 fn files_of(events: &[&mut Event]) -> Vec<FileKey> {
     let drafts = events.iter().map(|event| &event.draft);
     drafts.flat_map(|draft| draft.body.files.iter().map(|file| ((draft.partition, draft.room), file.id))).collect()
 }
 
-/// Marks those that are deleted.
+/// Marks the files that are deleted.
 fn mark_deleted(events: Vec<&mut Event>, deleted: &HashSet<FileKey>) {
     for event in events {
         let room = (event.draft.partition, event.draft.room);
@@ -196,7 +198,7 @@ fn mark_deleted(events: Vec<&mut Event>, deleted: &HashSet<FileKey>) {
     }
 }
 
-/// The epoch after `old`. Epochs only grow, also when this machine's clock is behind the one that made the last.
+/// The epoch after `old`. Epochs only grow, even when this machine's clock is behind the one that made the last epoch.
 fn next_epoch(old: Option<Uuid>) -> Uuid {
     let next = Uuid::now_v7();
     match old {
@@ -206,7 +208,7 @@ fn next_epoch(old: Option<Uuid>) -> Uuid {
     }
 }
 
-/// What to do about a log whose row was found like this; `None` is nothing.
+/// What to do with a log whose row was found like this: `Some` is its new epoch, `None` means nothing.
 fn renewed(epoch: Uuid, fingerprint: (&str, &str), partitions: (i64, u32)) -> Result<Option<Uuid>> {
     if partitions.0 != i64::from(partitions.1) {
         let (has, wanted) = partitions;
@@ -216,7 +218,7 @@ fn renewed(epoch: Uuid, fingerprint: (&str, &str), partitions: (i64, u32)) -> Re
     Ok((fingerprint.0 != fingerprint.1).then(|| next_epoch(Some(epoch))))
 }
 
-/// A number as the database has it.
+/// A number in the database's type.
 fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The service with a room service and a file service that can be told what to say, all in one process.
+//! The service with a scripted room service and file service, all in one process.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ use crate::MessageConfig;
 
 pub const PARTITIONS: u32 = 8;
 
-/// Everybody may post, except in rooms and by users that it knows by heart.
+/// A room service in which every user may post, with listed exceptions.
 #[derive(Default)]
 pub struct Rooms {
     pub unknown: Uuid,
@@ -35,18 +35,18 @@ pub struct Rooms {
     pub down: AtomicBool,
 }
 
-/// The files that there are.
+/// The existing files.
 #[derive(Default)]
 pub struct Files {
     shelf: Mutex<HashMap<String, file::File>>,
     pub asked: AtomicUsize,
     pub down: AtomicBool,
-    /// Whoever writes here keeps it from answering.
+    /// A write lock keeps the service from answering.
     pub gate: RwLock<()>,
 }
 
 impl Files {
-    /// Puts a new file there, as its upload does.
+    /// Adds a new file, as an upload does.
     pub fn upload(&self, uploader: &UserRef, room: Option<Uuid>) -> file::File {
         let id = Uuid::now_v7().to_string();
         let file = file::File {
@@ -65,7 +65,7 @@ impl Files {
         file
     }
 
-    /// As a deletion does.
+    /// Removes a file, as a deletion does.
     pub fn delete(&self, id: &str) {
         self.shelf.lock().unwrap().remove(id);
     }
@@ -91,7 +91,7 @@ impl Files {
 
 struct Server<T>(Arc<T>);
 
-/// The answer to what the message service never asks.
+/// The answer to calls that the message service never makes.
 fn not_called<T>() -> Result<T, Status> {
     Err(Status::unimplemented("the message service does not call this"))
 }
@@ -187,7 +187,7 @@ impl Fixture {
         self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
     }
 
-    /// Appends one event: the event and whether it was there before, or the refusal's code and text.
+    /// Appends one event; returns the event and whether it was there before, or the refusal's code and text.
     pub async fn send(&self, event: pb::NewEvent) -> Result<(pb::Event, bool), (String, String)> {
         outcome(self.append(vec![event]).await.outcomes.remove(0))
     }

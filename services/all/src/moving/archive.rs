@@ -1,5 +1,5 @@
-//! The directory that everything is exported to: a file of lines for each table, the objects, and a manifest with the count and
-//! the hash of each, which is written last. Password hashes are in it, so it is its owner's alone.
+//! The directory of an export: a file of lines for each table, the objects, and a manifest with the count and the hash
+//! of each, written last. It contains password hashes, so only its owner may read it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
@@ -10,19 +10,19 @@ use anyhow::{Context, ensure};
 use confab_common::transfer::{Schema, Table, Tally};
 use serde::{Deserialize, Serialize};
 
-/// The form of archives that this program writes and reads.
+/// The archive format that this program writes and reads.
 const FORMAT: u32 = 1;
 
-/// What is in an archive.
+/// The contents of an archive.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     format: u32,
-    /// The version of the program that wrote it.
+    /// The version of the program that wrote the archive.
     program: String,
     /// How many partitions the log has.
     pub partitions: u32,
     pub tables: Vec<Entry>,
-    /// The bytes of files: a line for each, of its key, size and SHA-256.
+    /// The files' bytes: one line per object, of its key, size and SHA-256.
     pub objects: Tally,
 }
 
@@ -41,7 +41,7 @@ impl Manifest {
         Self { format: FORMAT, program: env!("CARGO_PKG_VERSION").into(), partitions, tables, objects }
     }
 
-    /// Finds out whether this program keeps the same tables as the one that wrote it.
+    /// Checks that this program has the same tables as the one that wrote the archive.
     pub fn check<'a>(&self, schemas: impl IntoIterator<Item = &'a Schema>) -> anyhow::Result<()> {
         let known = schemas.into_iter().flat_map(|schema| schema.tables.iter().map(|table| Entry::names(schema, table)));
         let known = known.collect::<Vec<_>>();
@@ -55,7 +55,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Its counts and hashes.
+    /// The counts and hashes of the tables.
     pub fn tallies(&self) -> impl Iterator<Item = (String, &Tally)> {
         let tables = self.tables.iter().map(|entry| (format!("{}.{}", entry.store, entry.table), &entry.tally));
         tables.chain([("objects".to_owned(), &self.objects)])
@@ -77,7 +77,7 @@ impl Entry {
 pub struct Archive(PathBuf);
 
 impl Archive {
-    /// A new one, in a directory that is empty or not there yet.
+    /// Creates an archive in a directory that is empty or does not exist yet.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let empty = match path.read_dir() {
             Err(error) if error.kind() == ErrorKind::NotFound => true,
@@ -88,7 +88,7 @@ impl Archive {
         Ok(Self(path.into()))
     }
 
-    /// One that is there, with its manifest.
+    /// Opens an archive and reads its manifest.
     pub fn open(path: &Path) -> anyhow::Result<(Self, Manifest)> {
         let archive = Self(path.into());
         let manifest = archive.manifest();
@@ -99,7 +99,7 @@ impl Archive {
         Ok((archive, manifest))
     }
 
-    /// Where the objects are.
+    /// The directory of the objects.
     pub fn objects(&self) -> PathBuf {
         self.0.join("objects")
     }
@@ -117,7 +117,7 @@ impl Archive {
         Ok(BufWriter::new(create(&path)?))
     }
 
-    /// Makes it whole.
+    /// Writes the manifest, which completes the archive.
     pub fn finish(&self, manifest: &Manifest) -> anyhow::Result<()> {
         let path = self.manifest();
         let draft = path.with_extension("new");

@@ -11,13 +11,13 @@ use super::archive::{Archive, Entry, Manifest};
 use super::{show, stores};
 use crate::config::Parts;
 
-/// Writes what is in the stores that the settings name into a directory.
+/// Writes the contents of the configured stores into a directory.
 ///
 /// # Errors
 /// When a store is in use or cannot be read, or the directory cannot be written.
 pub async fn export(parts: &Parts, storage: &StorageConfig, directory: &Path) -> anyhow::Result<()> {
     let (mut held, mut partitions) = (Vec::new(), 0);
-    // All are held before the first is read.
+    // All stores are locked before the first is read.
     for (schema, url) in stores(parts, storage)? {
         let mut store = schema.hold(&url, storage).await.with_context(|| format!("cannot read the {} store", schema.name))?;
         if schema.name == confab_message::SCHEMA.name {

@@ -12,11 +12,11 @@ use super::archive::{Archive, Manifest};
 use super::{show, stores};
 use crate::config::Parts;
 
-/// Reads what is in a directory into the stores that the settings name, which must be empty. They are filled all or none:
-/// each in a transaction, which are committed once everything is there and compared.
+/// Reads a directory into the configured stores, which must be empty. Either all of them are filled or none: each is
+/// filled in a transaction, and all are committed once everything was read and compared.
 ///
 /// # Errors
-/// When the archive is damaged or of another form, or a store is not empty, in use or refuses.
+/// When the archive is damaged or has another format, or a store is not empty, in use or refuses.
 pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) -> anyhow::Result<()> {
     let (archive, manifest) = Archive::open(directory)?;
     let stores = stores(parts, storage)?;
@@ -56,7 +56,7 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     Ok(())
 }
 
-/// Reads all of an archive before anything is done with it.
+/// Reads the whole archive before anything is written.
 async fn verify(
     archive: &Archive,
     manifest: &Manifest,

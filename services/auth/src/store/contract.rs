@@ -1,4 +1,4 @@
-//! What every store must do, tried on each.
+//! The contract of a store, tested on each implementation.
 
 use confab_common::Code;
 use confab_common::pg::PostgresConfig;
@@ -31,7 +31,7 @@ contract!(
 
 mod skeletons;
 
-/// As many calls as there are connections: further ones are refused that wait too long for one.
+/// As many calls as there are connections: calls that wait too long for one are refused.
 const AT_ONCE: usize = 4;
 
 fn sqlite() -> StoreUrl {

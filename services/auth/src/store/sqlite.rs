@@ -18,7 +18,7 @@ pub(super) mod embedded {
 pub struct Sqlite(Database);
 
 impl Sqlite {
-    /// Opens and migrates it.
+    /// Opens and migrates the file.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self(Database::open(path, embedded::migrations::runner())?))
     }

@@ -1,4 +1,4 @@
-//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
 
 use confab_common::transfer::Kind::{Flag, Id, Number, Text};
 use confab_common::transfer::{Schema, Table};
@@ -34,7 +34,7 @@ mod tests {
     use confab_common::transfer::contract;
 
     #[tokio::test]
-    async fn all_of_it_is_carried() {
+    async fn every_column_is_transferred() {
         contract::check(&super::SCHEMA).await.unwrap();
     }
 }

@@ -107,7 +107,7 @@ fn lengths_are_counted_after_composition() {
 }
 
 #[test]
-fn what_hides_or_stands_for_something_else_is_refused() {
+fn invisible_and_variant_characters_are_refused() {
     for bad in [
         "a b",
         "a@b",

@@ -1,4 +1,4 @@
-//! The budget holds, and nobody waits for ever.
+//! The budget holds, and no upload waits for ever.
 
 use confab_common::Code;
 use futures::future::join_all;
@@ -13,7 +13,7 @@ fn user() -> Uuid {
     Uuid::now_v7()
 }
 
-/// A part that has taken what it gets without waiting, up to so many bytes.
+/// A part that has taken what it gets without waiting, at most `bytes` bytes.
 async fn filled(parts: &Parts, bytes: usize) -> Filling {
     let mut filling = parts.part(FULL);
     let mut chunk = Bytes::from(vec![0; bytes]);
@@ -21,7 +21,7 @@ async fn filled(parts: &Parts, bytes: usize) -> Filling {
     filling
 }
 
-/// So many of them.
+/// As many parts of `bytes` bytes as there are without waiting.
 async fn many(parts: &Parts, bytes: usize) -> Vec<Filling> {
     let mut many = Vec::new();
     for _ in 0..20 {
@@ -50,9 +50,9 @@ async fn a_user_alone_has_most_and_a_newcomer_finds_some() {
     assert!(is_untouched(&memory, 90 * MIB));
 }
 
-/// Uploads of several users, larger than everything there is, each of which fills part after part.
+/// Uploads of several users, larger than the whole budget, each of which fills part after part.
 #[tokio::test(start_paused = true)]
-async fn all_get_on_and_together_never_have_more_than_there_is() {
+async fn all_uploads_progress_within_the_budget() {
     for (total, uploads, users) in [(5 * MIB, 7, 1), (6 * MIB, 12, 3), (16 * MIB, 40, 1), (32 * MIB, 100, 7)] {
         let memory = Memory::new(total);
         let users = (0..users).map(|_| user()).collect::<Vec<_>>();
@@ -77,7 +77,7 @@ async fn all_get_on_and_together_never_have_more_than_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_come_is_waited_for_only_so_long() {
+async fn waiting_for_memory_times_out() {
     let memory = Memory::new(16 * MIB);
     let (ada, bob) = (memory.parts(user()), memory.parts(user()));
     let hers = many(&ada, FULL - 1).await;
@@ -96,14 +96,14 @@ async fn what_does_not_come_is_waited_for_only_so_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_part_takes_is_free_once_it_is_sent() {
+async fn the_memory_of_a_part_is_free_once_it_is_sent() {
     let memory = Memory::new(10 * MIB);
     let ada = memory.parts(user());
     let (bytes, under_way) = filled(&ada, FULL).await.send();
     let seen = { memory.state().free };
     assert_eq!((bytes.len(), seen), (FULL, 5 * MIB));
     drop((bytes, under_way));
-    // A small file takes little.
+    // A small file takes little memory.
     let small = filled(&ada, 10).await;
     assert_eq!(memory.state().free, 10 * MIB - FIRST);
     drop(small);

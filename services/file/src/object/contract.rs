@@ -1,4 +1,4 @@
-//! What both stores must do alike.
+//! The contract of an object store, tested on both implementations.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use super::s3::Account;
 use super::*;
 use crate::memory::Memory;
 
-/// Runs each of these on both stores.
+/// Runs each test on both stores.
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod directory { $(#[tokio::test] async fn $name() { super::$name(super::directory()).await })* }
@@ -34,14 +34,14 @@ contract![
     an_owner_is_replaced_and_is_no_object,
 ];
 
-/// Bytes of a part in the bucket; nothing changes there in a directory, which is as well.
+/// Bytes of a part in the bucket; a directory has no parts.
 const PART: usize = 5 * 1024 * 1024;
 
 fn directory() -> Arc<dyn Objects> {
     Arc::new(Directory::new(testing::directory().join("objects")))
 }
 
-/// A bucket that is not there yet, or what has a prefix there.
+/// A bucket that does not exist yet, or a prefix in the shared bucket.
 fn bucket(prefix: &str) -> Arc<dyn Objects> {
     in_bucket(&format!("test-{}", Uuid::now_v7()), prefix)
 }
@@ -49,23 +49,23 @@ fn bucket(prefix: &str) -> Arc<dyn Objects> {
 fn in_bucket(name: &str, prefix: &str) -> Arc<dyn Objects> {
     let server = testing::s3();
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
-    // What it does when the store is slow is not asked here, and so much at once makes any slow.
+    // Slowness is not tested here, and this many concurrent tests make any store slow.
     Arc::new(S3::answering(name, prefix, account, 100 << 20, Duration::from_secs(30)))
 }
 
-/// Memory enough for anything.
+/// Enough memory for any test.
 fn parts() -> Parts {
     Memory::new(1 << 30).parts(Uuid::nil())
 }
 
-/// So many bytes of which no stretch is like another.
+/// Bytes without repetitions.
 fn bytes(length: usize) -> Bytes {
     (0..length.div_ceil(8) as u64).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).take(length).collect()
 }
 
 async fn begin(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) -> Box<dyn Writer> {
     let mut writer = objects.create(key, parts()).await.unwrap();
-    // In pieces as they come over gRPC, which fit into nothing evenly.
+    // In pieces of a size that divides neither a part nor a disk write.
     let mut rest = content.clone();
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(100_003));
@@ -143,7 +143,7 @@ async fn an_object_is_never_replaced(objects: Arc<dyn Objects>) {
 }
 
 async fn objects_are_written_side_by_side(objects: Arc<dyn Objects>) {
-    // Made beforehand: meanwhile no answer of the store would be seen.
+    // Made beforehand: making them takes long, and the store's answers would wait meanwhile.
     let longest = bytes(12 * 700_001);
     let written = (1..=12).map(|n| {
         let (objects, content) = (objects.clone(), longest.slice(..n * 700_001));
@@ -183,7 +183,7 @@ async fn a_deleted_object_is_gone(objects: Arc<dyn Objects>) {
 async fn objects_are_listed_in_the_order_of_their_keys(objects: Arc<dyn Objects>) {
     assert_eq!(objects.list(Uuid::nil(), 10).await.unwrap(), []);
     let before = SystemTime::now() - Duration::from_secs(5);
-    // Of one moment, of one hour, and of years apart.
+    // Keys of the same moment, of one hour, and of years apart.
     let mut made = Vec::new();
     for n in 0..24_u128 {
         let key = Uuid::from_u128(0x0190_a3b4_c5d6_7000_8000_0000_0000_0000 + (n << (n * 5 % 120)) + (n << 2));
@@ -224,7 +224,7 @@ fn owner() -> Owner {
     Owner { installation: Uuid::now_v7(), database: "7:\"5\"".into(), turn: Uuid::now_v7(), file: String::new() }
 }
 
-/// Who owns the objects, as far as it was said to the store.
+/// The owner of the objects, without the store's own fields.
 async fn owner_of(objects: &Arc<dyn Objects>) -> Option<Owner> {
     let found = objects.owner().await.unwrap()?;
     assert!(!found.copied);
@@ -254,7 +254,8 @@ async fn an_owner_is_replaced_and_is_no_object(objects: Arc<dyn Objects>) {
     assert_eq!(objects.abandon(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 0);
 }
 
-/// Each sees its own, also where one prefix lies within another or is called as the folder of objects.
+/// Each prefix sees its own objects only, even where one prefix lies within another or has the name of the objects'
+/// folder.
 #[tokio::test]
 async fn prefixes_of_one_bucket_do_not_meet() {
     let name = format!("test-{}", Uuid::now_v7());

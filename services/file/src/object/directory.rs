@@ -1,4 +1,4 @@
-//! Objects as files in a directory: written under another name, made durable, then renamed to where they are found.
+//! Objects as files in a directory: written under a temporary name, made durable, then renamed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::future::pending;
@@ -19,26 +19,26 @@ use super::owner::NAME;
 use super::{Content, Found, Objects, Owner, Stored, Writer};
 use crate::memory::{Filling, Parts};
 
-/// How much is read or written at once.
+/// How many bytes are read or written at once.
 const PIECE: usize = 256 * 1024;
 
-/// Objects below one directory, as `0190/a3/0190a3b4-….`: two folders by the key's first digits, so that they are in the
-/// order of the keys. A folder takes what was uploaded within about five hours.
+/// Objects below one directory, as `0190/a3/0190a3b4-….`: two folders by the key's first digits, so that folders sort
+/// like keys. A folder holds the uploads of about five hours.
 pub struct Directory(Arc<Root>);
 
 struct Root {
     path: PathBuf,
-    // A std lock: held for the rename alone, on a thread that may wait.
+    // A std lock: held for the rename only, on a thread that may block.
     naming: Mutex<()>,
 }
 
 impl Directory {
-    /// A store below `path`, which need not be there yet.
+    /// A store below `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self(Arc::new(Root { path, naming: Mutex::new(()) }))
     }
 
-    /// Runs what waits for the disk where waiting holds nobody up.
+    /// Runs disk work on a thread that may block.
     fn run<T: Send + 'static>(&self, work: impl FnOnce(&Root) -> io::Result<T> + Send + 'static) -> BoxFuture<'_, Result<T>> {
         let root = self.0.clone();
         blocking(move || work(&root)).boxed()
@@ -101,7 +101,7 @@ impl Root {
         self.path.join(&name[..4]).join(&name[4..6]).join(name)
     }
 
-    /// A new file that is no object yet, and that goes away with what is returned beside it.
+    /// Creates a temporary file that is removed when the second value is dropped.
     fn draft(&self) -> io::Result<(File, Draft)> {
         self.make(&self.drafts())?;
         let draft = Draft(self.drafts().join(Uuid::new_v4().to_string()));
@@ -109,7 +109,7 @@ impl Root {
         Ok((file, draft))
     }
 
-    /// Makes a folder with those above it; that they are there is durable.
+    /// Creates a folder and its parents durably.
     fn make(&self, folder: &Path) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
@@ -143,7 +143,7 @@ impl Root {
                 let folder = self.path.join(&upper).join(&lower);
                 for name in names(&folder, last.len(), &last)? {
                     let Some(key) = Uuid::try_parse(&name).ok().filter(|key| *key > after) else { continue };
-                    // It may have been deleted since the folder was read.
+                    // The file may have been deleted since the folder was read.
                     let Ok(facts) = folder.join(&name).metadata() else { continue };
                     found.push(Stored { key, modified: facts.modified()? });
                     if found.len() == limit {
@@ -198,14 +198,14 @@ impl Root {
     }
 }
 
-/// Writes an owner object, which says which file it is.
+/// Writes an owner object that names its own file.
 fn write_owner(mut file: File, owner: Owner) -> io::Result<()> {
     let owner = Owner { file: identity::of_file(&file.metadata()?), ..owner };
     file.write_all(owner.to_text().map_err(io::Error::other)?.as_bytes())?;
     file.sync_all()
 }
 
-/// The names in a folder that are so long and not below `from`, in order; none when there is no such folder.
+/// The names in a folder of this length and not below `from`, in order; none when the folder does not exist.
 fn names(folder: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
     let entries = match folder.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
@@ -230,7 +230,7 @@ fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
     outcome.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// A file that is removed unless it has been renamed.
+/// A temporary file that is removed unless it has been renamed.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
@@ -248,7 +248,7 @@ struct FileWriter {
     file: Pen,
 }
 
-/// The file, or the piece on its way into it while the next is filled.
+/// The file, or the task that writes a piece to it while the next piece is filled.
 enum Pen {
     Idle(File),
     Busy(JoinHandle<Result<File>>),
@@ -293,7 +293,7 @@ impl Writer for FileWriter {
         write.boxed()
     }
 
-    /// The next write says it: a disk fails at once.
+    /// The next write reports a failure: a disk fails at once.
     fn failed(&mut self) -> BoxFuture<'_, Error> {
         pending().boxed()
     }
@@ -309,7 +309,7 @@ impl Writer for FileWriter {
     }
 }
 
-/// The next piece of a file, and what is left of it.
+/// The next piece of a file, and the state after it.
 async fn piece((mut file, left): (File, u64)) -> Result<Option<(Bytes, (File, u64))>> {
     if left == 0 {
         return Ok(None);
@@ -327,7 +327,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     spawn_blocking(work).await.map_err(Error::internal)?.map_err(failed)
 }
 
-/// What a failure of the disk means to who asked.
+/// The error for a failure of the disk.
 fn failed(error: io::Error) -> Error {
     match error.kind() {
         ErrorKind::AlreadyExists => Error::new(Code::Conflict, "there is such an object already"),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_is_its_owner_s_alone() {
+    async fn objects_are_readable_by_their_owner_only() {
         let path = testing::directory().join("data/objects");
         let objects = Directory::new(path.clone());
         let key = Uuid::now_v7();

@@ -1,43 +1,43 @@
-//! Whose objects these are: what the owner object beside them says.
+//! The owner object, which says to which installation the objects beside it belong.
 
 use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The name of the owner object, beside everything else of the store.
+/// The name of the owner object at the top of the store.
 pub const NAME: &str = ".confab";
 
-/// What an owner object says.
+/// The content of an owner object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The installation's id.
     pub installation: Uuid,
-    /// The database that the installation runs on.
+    /// The database of the installation.
     pub database: String,
-    /// Changes now and then together with that database, so that an older copy of it is told apart.
+    /// Changes from time to time together with that database, so that an older copy of the database is recognised.
     pub turn: Uuid,
-    /// In a directory: which file this is. A copy is another file.
+    /// In a directory: identifies the file itself. A copy is another file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
 }
 
-/// An owner object that is there.
+/// An owner object that was found.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub owner: Owner,
-    /// It was copied here, with the objects beside it: the objects that it speaks of are elsewhere.
+    /// Whether it was copied here together with the objects: the objects that it refers to are elsewhere.
     pub copied: bool,
-    /// Which version of the object this is, where the store tells.
+    /// The object's version, if the store has versions.
     pub version: Option<String>,
 }
 
 impl Owner {
-    /// As it is written.
+    /// The owner as text.
     pub fn to_text(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 
-    /// What was written; what cannot be read belongs to an installation that there is not.
+    /// Parses a written owner; an unreadable one belongs to an installation that does not exist.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_else(|_| Self {
             installation: Uuid::nil(),

@@ -1,5 +1,5 @@
-//! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and their like. All calls are bounded in time, so that a
-//! dead store is noticed by its first error and not by those who wait.
+//! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and others. All calls are bounded in time, so that a
+//! dead store causes prompt errors rather than waiting clients.
 
 mod download;
 mod failure;
@@ -29,59 +29,59 @@ use download::Download;
 use failure::Failure;
 use upload::Upload;
 
-/// What stands before every key, after the prefix.
+/// The part of every key after the prefix.
 const FOLDER: &str = "files/";
-/// Least bytes of a part but the last, as stores want them, and most parts of an object.
+/// Least bytes of every part but the last, as stores require, and most parts of an object.
 const LEAST_PART: u64 = 5 * 1024 * 1024;
 const MOST_PARTS: u64 = 10_000;
-/// Parts under way at once in this process.
+/// Parts being sent at once in this process.
 const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
-/// By when the store answers a request that is small.
+/// How long the store may take to answer a small request.
 const ANSWER: Duration = Duration::from_secs(1);
-/// By when it has made the bucket, which may take preparations.
+/// How long it may take to create the bucket.
 const MAKE: Duration = Duration::from_secs(10);
-/// By when it answers a question of the sweep.
+/// How long it may take to answer a request of the sweep.
 const SWEEP: Duration = Duration::from_secs(30);
-/// A store that answered so recently is not asked whether it is there.
+/// After an answer, the store counts as reachable for this long.
 const TRUSTED: Duration = Duration::from_secs(5);
 /// Most keys in one answer.
 const PAGE: u32 = 1000;
 
-/// Where the store is and who asks it.
+/// The address of the store and the credentials for it.
 pub struct Account {
-    /// Absent: Amazon's for the region.
+    /// `None`: Amazon's endpoint for the region.
     pub endpoint: Option<String>,
     pub region: String,
     pub key: String,
     pub secret: Secret,
 }
 
-/// A bucket of an S3 store. It is made at the first use when it is not there.
+/// A bucket of an S3 store. Its first use creates it if necessary.
 pub struct S3(Arc<Bucket>);
 
 struct Bucket {
     client: Client,
     name: String,
-    /// What stands before everything of ours in the bucket: nothing, or a path that ends with a slash.
+    /// The prefix of everything that we store in the bucket: empty, or a path that ends with a slash.
     prefix: String,
     region: String,
-    /// By when the store answers a request that is small; then it is asked once more.
+    /// How long the store may take to answer a small request before it is repeated once.
     answer: Duration,
     parts: Arc<Semaphore>,
-    /// Bytes of a part, all alike but the last.
+    /// Bytes of every part but the last.
     part: usize,
-    /// When it was last looked for, and what came of it. Whoever looks holds the lock, so that one question serves all.
+    /// When the bucket was last checked, and the result. Locked during a check, so that concurrent callers share one.
     seen: Mutex<Option<(Instant, Result<()>)>>,
 }
 
 impl S3 {
-    /// What has this prefix in the bucket of that name, for objects of at most so many bytes.
+    /// The objects below `prefix` in the bucket `name`, of at most `largest` bytes each.
     pub fn new(name: &str, prefix: &str, account: Account, largest: u64) -> Self {
         Self::answering(name, prefix, account, largest, ANSWER)
     }
 
-    /// The same, given so long for an answer.
+    /// As [`new`](Self::new), with a time limit for an answer.
     pub fn answering(name: &str, prefix: &str, account: Account, largest: u64, answer: Duration) -> Self {
         let mut config = patience(answer, 2 * answer)
             .behavior_version(BehaviorVersion::latest())
@@ -89,10 +89,10 @@ impl S3 {
             .region(Region::new(account.region.clone()))
             .force_path_style(true)
             .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
-            // Other stores than Amazon's stumble over checksums that trail the body.
+            // Stores other than Amazon's reject checksums that trail the body.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // A reader may be slow for good reason; `Download` looks after reads.
+            // A reader may be slow for good reason; `Download` handles stalled reads.
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().download_enabled(false).grace_period(Duration::from_secs(5)).build(),
             );
@@ -105,7 +105,7 @@ impl S3 {
     }
 }
 
-/// Settings under which an attempt may take so long, and all of them together.
+/// Settings with time limits for one attempt and for all attempts together.
 fn patience(attempt: Duration, all: Duration) -> Builder {
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
     Config::builder().timeout_config(timeouts.build())
@@ -157,13 +157,14 @@ impl Objects for S3 {
 }
 
 impl Bucket {
-    /// Sees to it that the store answers and the bucket is there, before anybody goes to any length.
+    /// Checks that the store answers and the bucket exists, before a caller does anything costly.
     async fn ready(&self) -> Result<()> {
         let asked = Instant::now();
         let mut seen = self.seen.lock().await;
         match &*seen {
             Some((when, Ok(()))) if when.elapsed() < TRUSTED => return Ok(()),
-            // It failed while we waited, and would keep all who wait as long, one after the other.
+            // The check failed while we waited; another one would make every waiting caller wait as long, one after the
+            // other.
             Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
             _ => {}
         }
@@ -177,7 +178,7 @@ impl Bucket {
             return Ok(());
         }
         self.make().await?;
-        // Stores remember for a moment that there was none; who writes now would be told so.
+        // For a moment stores remember that the bucket was missing, and would refuse a write.
         for pause in [5, 10, 20, 50, 100, 200, 400] {
             if self.is_there().await? {
                 return Ok(());
@@ -189,7 +190,7 @@ impl Bucket {
 
     async fn is_there(&self) -> Result<bool> {
         match self.client.head_bucket().bucket(&self.name).send().await.map_err(Failure::from) {
-            // Who may read and write objects need not be allowed to ask about the bucket.
+            // Keys that may read and write objects need not have the right to query the bucket.
             Err(failure) if failure.is_forbidden() => Ok(true),
             Err(failure) if failure.is_absent() => Ok(false),
             answer => answer.map(|_| true).map_err(Failure::error),
@@ -204,7 +205,7 @@ impl Bucket {
         let made = make.customize().config_override(patience(MAKE, MAKE)).send().await;
         match made.map_err(Failure::from) {
             Ok(_) => tracing::info!(bucket = self.name, "made the bucket"),
-            // Another replica was faster.
+            // Another replica created it first.
             Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
                 tracing::error!(bucket = self.name, "the bucket does not exist and cannot be made");
@@ -257,7 +258,7 @@ impl Bucket {
         }
     }
 
-    /// Ends a multipart upload; that there is none is no error.
+    /// Aborts a multipart upload; a missing one is no error.
     async fn abort(&self, key: &str, upload: &str) -> Result<()> {
         match self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await.map_err(Failure::from) {
             Err(failure) if !failure.is_absent() => Err(failure.error()),
@@ -265,7 +266,7 @@ impl Bucket {
         }
     }
 
-    /// Where all objects are.
+    /// The common prefix of all objects.
     fn folder(&self) -> String {
         format!("{}{FOLDER}", self.prefix)
     }
@@ -274,7 +275,7 @@ impl Bucket {
         format!("{}{FOLDER}{id}", self.prefix)
     }
 
-    /// Which object a key is, if it is one of ours: below a prefix there may be others.
+    /// The object of a key, if the key is one of ours: the prefix may hold others.
     fn id(&self, key: &str) -> Option<Uuid> {
         let id = Uuid::try_parse(key.strip_prefix(&self.prefix)?.strip_prefix(FOLDER)?).ok()?;
         (self.key(id) == key).then_some(id)

@@ -1,4 +1,4 @@
-//! Whose objects they are, in every case that an operator can bring about.
+//! Ownership of the objects, in every situation that an operator can create.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::memory;
 use crate::object;
 use crate::store::sqlite::SqliteStore;
 
-/// A database that is its name and its row.
+/// A database reduced to its name and its row.
 struct Memory(Mutex<Installation>);
 
 impl Memory {
@@ -25,7 +25,7 @@ impl Memory {
         self.0.lock().unwrap().clone()
     }
 
-    /// A copy that has the same name, such as one restored from a copy of its files.
+    /// A copy with the same name, such as one restored from the database's files.
     fn twin(&self) -> Arc<Self> {
         Arc::new(Self(Mutex::new(self.row())))
     }
@@ -60,7 +60,7 @@ fn owned(database: &Arc<Memory>, objects: &Path) -> Owned {
     Owned { settled: Duration::ZERO, ..Owned::new(object::in_directory(objects.into()), database.clone()) }
 }
 
-/// A running installation that has swept, and where its objects are.
+/// A running installation that has swept, and the directory of its objects.
 async fn installation() -> (Arc<Memory>, Owned, PathBuf) {
     let (database, objects) = (Memory::new(), testing::directory());
     let owned = owned(&database, &objects);
@@ -72,7 +72,7 @@ async fn write(owned: &Owned, id: Uuid) -> Result<()> {
     owned.create(id, memory::Memory::new(1 << 20).parts(id)).await?.finish().await
 }
 
-/// Nothing can be written or removed there; what there is can be read.
+/// Checks that nothing can be written or removed there, but existing objects can be read.
 async fn may_only_read(owned: &Owned, there: Uuid) {
     assert!(!owned.begin_sweep().await.unwrap());
     assert!(!owned.are_own().await.unwrap());
@@ -113,7 +113,7 @@ async fn a_restored_copy_is_another_installation_until_it_claims_the_place() {
 }
 
 #[tokio::test]
-async fn a_copy_that_has_the_same_name_is_told_apart_once_the_original_has_gone_on() {
+async fn a_copy_with_the_same_name_is_recognised_once_the_original_has_advanced() {
     let (database, first, objects) = installation().await;
     // At either step of a turn.
     for _ in 0..2 {
@@ -128,7 +128,7 @@ async fn a_copy_that_has_the_same_name_is_told_apart_once_the_original_has_gone_
 }
 
 #[tokio::test]
-async fn of_two_that_go_on_side_by_side_one_is_told_apart() {
+async fn of_two_copies_that_run_side_by_side_one_is_recognised() {
     let (database, first, objects) = installation().await;
     let second = owned(&database.twin(), &objects);
     let mut both = 0;
@@ -147,7 +147,7 @@ async fn replicas_and_a_database_that_lost_its_last_writes_stay_the_owner() {
         assert!(one.unwrap() && other.unwrap());
     }
     for _ in 0..4 {
-        // A failover to a replica that had not heard of the last turn.
+        // A failover to a replica that had not received the last turn.
         let behind = database.twin();
         assert!(first.begin_sweep().await.unwrap());
         assert!(owned(&behind, &objects).are_own().await.unwrap());
@@ -166,7 +166,7 @@ async fn a_young_turn_is_not_written_into_the_owner_object() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_copied_with_its_database_is_the_copy_s() {
+async fn a_directory_copied_with_its_database_belongs_to_the_copy() {
     let (database, first, objects) = installation().await;
     write(&first, Uuid::now_v7()).await.unwrap();
     let copied = testing::directory();
@@ -188,7 +188,7 @@ async fn a_copied_database_file_is_another_database() {
 }
 
 #[tokio::test]
-async fn an_owner_object_that_cannot_be_read_is_no_installation_s_until_it_is_claimed() {
+async fn an_unreadable_owner_object_matches_no_installation_until_it_is_claimed() {
     let (database, first, objects) = installation().await;
     for damage in [&b""[..], b"{\"installation\":", &[0xff; 40_000]] {
         std::fs::write(objects.join(".confab"), damage).unwrap();

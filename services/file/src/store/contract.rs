@@ -1,4 +1,4 @@
-//! What both stores must do alike.
+//! The contract of a store, tested on both implementations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
 use super::*;
 
-/// Runs each of these on both stores.
+/// Runs each test on both stores.
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::sqlite()).await })* }
@@ -48,7 +48,7 @@ fn user() -> User {
     User { id: Uuid::now_v7(), username: "ada".into() }
 }
 
-/// A roomless file.
+/// A file without a room.
 fn file(uploader: &User) -> File {
     File {
         id: Uuid::now_v7(),
@@ -67,7 +67,7 @@ fn file(uploader: &User) -> File {
     }
 }
 
-/// A file uploaded to a room that does not know of it yet.
+/// A file uploaded to a room whose event is not in the log yet.
 fn pending(uploader: &User, room: Uuid) -> File {
     File { room: Some(room), event: Some(Uuid::now_v7()), ready: false, ..file(uploader) }
 }
@@ -112,12 +112,12 @@ async fn an_upload_is_there_once(store: Arc<dyn Store>) {
 
     assert_eq!(store.add(named(file(&ada))).await.unwrap(), roomless);
     assert_eq!(store.add(named(pending(&ada, room))).await.unwrap(), shared);
-    // It stays the same upload when it gets a room.
+    // It remains the same upload after it was attached to a room.
     let other = Uuid::now_v7();
     assert!(store.attach(vec![roomless.id], other, ada.id).await.unwrap());
     assert_eq!(store.add(named(file(&ada))).await.unwrap(), File { room: Some(other), ..roomless.clone() });
     added(&store, named(pending(&ada, other))).await;
-    // A deleted one is none.
+    // A deleted upload does not count.
     assert!(store.delete(roomless.id).await.unwrap());
     added(&store, named(file(&ada))).await;
 }
@@ -153,7 +153,7 @@ async fn pages_neither_skip_nor_repeat_while_files_come(store: Arc<dyn Store>) {
     let ada = user();
     let mut expected = BTreeSet::new();
     for number in 0..60 {
-        // Three at a time share their millisecond.
+        // Three files at a time share their millisecond.
         let file = added(&store, File { created_at_ms: 1000 + number / 3, ..file(&ada) }).await;
         expected.insert(file.position());
     }
@@ -190,7 +190,7 @@ async fn files_are_attached_all_or_none(store: Arc<dyn Store>) {
     all.sort();
     all.reverse();
     assert_eq!(ids(&store, Of::Room(room)).await, all);
-    // Again, and by anybody, now that they are the room's.
+    // Again, and by another user, now that the files belong to the room.
     assert!(store.attach(all.clone(), room, bob.id).await.unwrap());
     assert!(!store.attach(vec![one], other, ada.id).await.unwrap());
     assert_eq!(ids(&store, Of::Uploader(ada.id)).await, [elsewhere, two, one]);

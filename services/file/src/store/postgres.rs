@@ -1,4 +1,4 @@
-//! Files' facts in Postgres. Every call is one statement, so each is a transaction of its own in one round trip.
+//! The files' metadata in Postgres. Every call is a single statement, and so a transaction in one round trip.
 
 use confab_common::pg::{Pool, PostgresConfig};
 use confab_common::{Error, Result, Secret};
@@ -27,12 +27,12 @@ impl PostgresStore {
         Ok(self.0.query(sql, values).await?.iter().map(row).collect())
     }
 
-    /// Runs a statement for ids.
+    /// Runs a statement with a list of ids.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(sql, &[&ids]).await.map(drop) }.boxed()
     }
 
-    /// A page of what goes by id.
+    /// A page of rows ordered by id.
     fn page<T: Send + 'static>(&self, sql: &'static str, after: Uuid, limit: u32, row: fn(&Row) -> T) -> BoxFuture<'_, Result<Vec<T>>> {
         async move { self.query(sql, &[&after, &i64::from(limit)], row).await }.boxed()
     }
@@ -93,7 +93,7 @@ const LIST_OF_UPLOADER: &str =
 const LIST_OF_ROOM: &str =
     files!("list", "WHERE room_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4");
 
-// Locked in the order of ids, so that two of these never wait for each other.
+// Locked in the order of ids, so that two of these cannot deadlock.
 const ATTACH: &str = "/* attach */
     WITH fit AS (
         SELECT id FROM files
@@ -112,7 +112,7 @@ const DELETE: &str = "/* delete */
         INSERT INTO forgets (file_id, room_id) SELECT id, room_id FROM gone WHERE room_id IS NOT NULL ON CONFLICT (file_id) DO NOTHING)
     INSERT INTO unwanted_objects (id) SELECT id FROM gone ON CONFLICT (id) DO NOTHING";
 
-// One step of the index for each room, however many files it has.
+// One step in the index for each room, however many files it has.
 const ROOMS: &str = "/* rooms */
     WITH RECURSIVE found (id) AS (
         SELECT (SELECT room_id FROM files WHERE room_id > $1 ORDER BY room_id LIMIT 1)
@@ -138,7 +138,7 @@ const FORGETS: &str = "/* forgets */ SELECT file_id, room_id FROM forgets WHERE 
 
 const FORGOTTEN: &str = "/* forgotten */ DELETE FROM forgets WHERE file_id = ANY($1)";
 
-// A failover keeps both: a replica that is promoted has its primary's identifier. So has a physical copy.
+// A failover keeps both values: a promoted replica has its primary's identifier. So does a physical copy.
 const INSTALLATION: &str = "/* installation */
     SELECT system_identifier || ':' || d.oid, i.id, i.turn, i.next
     FROM pg_control_system(), pg_database d LEFT JOIN installation i ON i.id <> '' WHERE d.datname = current_database()";
@@ -151,7 +151,7 @@ const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = $2 WH
 
 const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = $1, next = $2";
 
-/// The installation, if it has been decided which.
+/// The installation, if it has been decided.
 fn installation(row: &Row) -> Option<Installation> {
     let id = |column| row.get::<_, Option<&str>>(column).and_then(|text| text.parse().ok());
     match (id(1), id(2), id(3)) {
@@ -160,7 +160,7 @@ fn installation(row: &Row) -> Option<Installation> {
     }
 }
 
-/// How often an upload is added again because the one in its way was deleted before it could be read.
+/// How often adding an upload is retried because a conflicting one was deleted before it could be read.
 const TRIES: usize = 3;
 
 impl Store for PostgresStore {

@@ -1,4 +1,4 @@
-//! Files' facts in a SQLite file. Each write is a savepoint in a shared commit.
+//! The files' metadata in a SQLite file. Each write is a savepoint in a shared commit.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl SqliteStore {
     }
 }
 
-/// Rows changed.
+/// Returns the number of changed rows.
 fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     Ok(connection.prepare_cached(sql)?.execute(values)?)
 }
@@ -115,7 +115,7 @@ const PENDING: &str = files!("pending", "WHERE NOT ready AND id > ?1 ORDER BY id
 
 const SETTLE: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ?1";
 
-// Whatever deletes a file owes the removal of its object, and of a room's file word to the log, first.
+// Every deletion of a file first queues the removal of its object and, for a file in a room, a report to the log.
 const UNWANT: &str = "/* unwant */ INSERT INTO unwanted_objects (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
 
 const FORGET: &str = "/* forget */
@@ -123,7 +123,7 @@ const FORGET: &str = "/* forget */
 
 const DELETE: &str = "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) RETURNING room_id";
 
-// One step of the index for each room, however many files it has.
+// One step in the index for each room, however many files it has.
 const ROOMS: &str = "/* rooms */
     WITH RECURSIVE found (id) AS (
         SELECT (SELECT room_id FROM files WHERE room_id > ?1 ORDER BY room_id LIMIT 1)
@@ -153,7 +153,7 @@ const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = ?2 WH
 
 const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = ?1, next = ?2";
 
-/// The installation, if it has been decided which.
+/// The installation, if it has been decided.
 fn installed(connection: &Connection) -> Result<Option<[Uuid; 3]>> {
     let ids = |row: &Row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?].map(|text| Uuid::try_parse(&text)));
     let row = query(connection, INSTALLATION, [], ids)?.pop();
@@ -185,7 +185,7 @@ fn add(connection: &Connection, file: &File) -> Result<bool> {
     Ok(execute(connection, ADD, values)? == 1)
 }
 
-/// Deletes a file with what that owes; whether there was one.
+/// Deletes a file and fills the queues; returns whether the file existed.
 fn delete(connection: &Connection, id: Uuid, only_pending: bool) -> Result<bool> {
     let gone = query(connection, DELETE, params![id.as_bytes(), only_pending], |row| optional_id(row, 0))?;
     let Some(room) = gone.first() else { return Ok(false) };

@@ -1,11 +1,11 @@
-//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
 
 use confab_common::transfer::Kind::{Bytes, Flag, Id, Local, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
 
-/// Files, and what is owed for those that are gone. Which installation it is stays behind: what arrives is another.
+/// Files and the queues for deleted files. The installation is not transferred: the importing one is another.
 pub static SCHEMA: Schema = Schema {
     name: "file",
     tables: &[
@@ -19,7 +19,7 @@ pub static SCHEMA: Schema = Schema {
     postgres: postgres::embedded::migrations::runner,
 };
 
-/// The files. The first three columns say which object a file is.
+/// The files. The first three columns identify a file's object.
 pub const FILES: Table = Table::new(
     "files",
     1,
@@ -47,7 +47,7 @@ mod tests {
     use confab_common::transfer::contract;
 
     #[tokio::test]
-    async fn all_of_it_is_carried() {
+    async fn every_column_is_transferred() {
         contract::check(&super::SCHEMA).await.unwrap();
     }
 }

@@ -10,7 +10,7 @@ use crate::object::{self, ObjectsConfig};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{File, User};
 
-/// A store of files, and one of objects in a directory.
+/// A store of files, and a store of objects in a directory.
 fn stores() -> (Arc<dyn Store>, Arc<Owned>) {
     let directory = testing::directory();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.join("file.db")).unwrap());
@@ -75,7 +75,7 @@ async fn orphans_of_both_kinds_are_found_whatever_the_size_of_a_page() {
 }
 
 #[tokio::test]
-async fn what_is_young_is_left_alone() {
+async fn young_objects_are_left_alone() {
     let (store, objects) = stores();
     let id = Uuid::now_v7();
     write(&objects, id).await;
@@ -86,7 +86,7 @@ async fn what_is_young_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_of_an_upload_is_ended() {
+async fn an_upload_left_by_a_crash_is_aborted() {
     let (store, objects) = stores();
     std::mem::forget(objects.create(Uuid::now_v7(), Memory::new(1 << 20).parts(Uuid::nil())).await.unwrap());
     let sweep = Sweep::new(store, objects, Duration::ZERO);
@@ -95,7 +95,7 @@ async fn what_a_crash_left_of_an_upload_is_ended() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_to_be_removed_is_no_orphan_and_its_deleted_file_neither() {
+async fn an_object_queued_for_removal_is_no_orphan() {
     let (store, objects) = stores();
     let (object, gone) = (Uuid::now_v7(), Uuid::now_v7());
     for id in [object, gone] {

@@ -1,4 +1,4 @@
-//! What is learned of a file while its bytes come, and how long they may be in coming.
+//! Counts, hashes and recognises a file's bytes while they arrive, and limits how long they may take.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -16,11 +16,11 @@ pub struct Intake {
     size: u64,
     head: Vec<u8>,
     digest: Context,
-    /// What the object store takes is not the sender's fault.
+    /// Time that the object store takes is not charged to the sender.
     pace: Pace,
 }
 
-/// What the bytes are.
+/// The properties of the complete bytes.
 pub struct Content {
     pub size: u64,
     pub sha256: String,
@@ -37,7 +37,7 @@ impl Intake {
     /// The next part.
     ///
     /// # Errors
-    /// `invalid_request` when it is too long in coming, or the upload ends without its end.
+    /// `invalid_request` when it takes too long to arrive, or the stream ends before the upload does.
     pub async fn next(&mut self, parts: &mut BoxStream<'static, Result<Part>>) -> Result<Part> {
         let begun = Instant::now();
         let part = tokio::time::timeout(WINDOW, parts.next()).await.map_err(|_| stalled())?;
@@ -50,7 +50,7 @@ impl Intake {
         Ok(part)
     }
 
-    /// Notes the next bytes.
+    /// Processes the next bytes.
     pub fn take(&mut self, chunk: &Bytes) {
         self.size += chunk.len() as u64;
         METRICS.uploaded.increment(chunk.len() as u64);
@@ -59,12 +59,12 @@ impl Intake {
         self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
     }
 
-    /// How many bytes there are.
+    /// How many bytes have arrived.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// What they are, now that there are no more; `claim` is what their sender says.
+    /// The properties of the bytes, at their end; `claim` is the type that their sender claims.
     pub fn finish(self, claim: &str) -> Content {
         let sha256 = self.digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Content { size: self.size, sha256, media: Media::of(&self.head, claim) }
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Chunks of so many bytes, one after each pause.
+    /// Chunks of `size` bytes, one after each pause.
     fn sent(size: usize, pause: Duration) -> BoxStream<'static, Result<Part>> {
         let chunk = Bytes::from(vec![b'x'; size]);
         stream::repeat(chunk)
@@ -94,7 +94,7 @@ mod tests {
             .boxed()
     }
 
-    /// How long parts are waited for, and why no longer.
+    /// How long parts arrive, and the error that ends them.
     async fn given_up(mut parts: BoxStream<'static, Result<Part>>) -> (Duration, Error) {
         let (begun, mut intake) = (Instant::now(), Intake::default());
         loop {
@@ -105,20 +105,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_who_stops_or_trickles_is_given_up() {
+    async fn a_sender_that_stops_or_trickles_times_out() {
         let (time, error) = given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
         assert_eq!((time, error.code), (Duration::from_secs(35), Code::InvalidRequest));
         let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(30), Code::InvalidRequest));
         let (time, error) = given_up(sent(2048, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(150), Code::InvalidRequest));
-        // Also one who was fast before.
+        // A sender that was fast before is no exception.
         let slow = sent(1 << 20, Duration::from_secs(1)).take(30).chain(sent(1, Duration::from_secs(10)));
         assert_eq!(given_up(slow.boxed()).await.0, Duration::from_secs(60));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_sender_and_a_slow_store_are_not() {
+    async fn a_slow_sender_and_a_slow_store_do_not_time_out() {
         let mut parts = sent(20_000, Duration::from_secs(1));
         let mut intake = Intake::default();
         for _ in 0..3000 {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_without_its_end_is_none() {
+    async fn an_upload_without_its_end_fails() {
         let (_, error) = given_up(stream::empty().boxed()).await;
         assert_eq!(error.code, Code::InvalidRequest);
         let (_, error) = given_up(stream::iter([Err(Error::unavailable("the sender"))]).boxed()).await;

@@ -1,4 +1,4 @@
-//! What goes, goes everywhere.
+//! Deletions take effect everywhere.
 
 use std::io::ErrorKind;
 
@@ -7,7 +7,7 @@ use confab_common::Code;
 use super::log::Mood;
 use super::*;
 
-/// Runs each of these on both stores.
+/// Runs each test on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
         mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
@@ -93,10 +93,10 @@ async fn orphans_are_swept(place: Place) {
     std::fs::write(folder.join(&stray), "of no file").unwrap();
     let service = Service::start(&place, &world).await;
     eventually(async || place.objects().is_empty().then_some(())).await;
-    // A file whose bytes are lost is not touched: they may come back from a backup.
+    // A file whose bytes are lost is kept: a backup may restore them.
     let id = eventually(async || service.upload(Sending::new(&ada, "a", "a")).await.ok()).await.file.unwrap().id;
     for object in place.objects() {
-        // The sweep may have been faster with what is of no file.
+        // The sweep may already have removed objects without a file.
         let removed = std::fs::remove_file(object);
         assert!(removed.is_ok() || removed.is_err_and(|error| error.kind() == ErrorKind::NotFound));
     }
@@ -104,7 +104,7 @@ async fn orphans_are_swept(place: Place) {
 }
 
 #[tokio::test]
-async fn a_file_is_deleted_by_its_uploader_or_who_manages_its_room() {
+async fn a_file_is_deleted_by_its_uploader_or_a_manager_of_its_room() {
     let (world, ada, bob, eve) = (World::default(), user("ada"), user("bob"), user("eve"));
     let service = Service::start(&Place::sqlite(), &world).await;
     let room = world.rooms.make([(bob.id.as_str(), rooms::MANAGE)], rooms::POST);

@@ -1,4 +1,4 @@
-//! A message service that remembers what it was given, and can be away.
+//! A message service that records what it receives, and can be away.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ pub enum Mood {
     Well,
     /// Answers `unavailable`.
     Away,
-    /// Does what it is asked to, but the answer is lost.
+    /// Does what the call asks, but the answer is lost.
     Mute,
     /// Refuses events with this code.
     Refusing(&'static str),
@@ -48,7 +48,7 @@ impl Log {
         self.state().attempts
     }
 
-    /// How many events it was asked to append, whatever became of them.
+    /// How many events it was asked to append, whatever the outcome.
     pub fn asked(&self) -> usize {
         self.state().asked.len()
     }
@@ -57,12 +57,12 @@ impl Log {
         self.state().events.clone()
     }
 
-    /// Puts an event in that comes from elsewhere.
+    /// Adds an event from another source.
     pub fn has(&self, event: NewEvent) {
         self.state().events.push(event);
     }
 
-    /// Rooms and files that were forgotten, each once.
+    /// Forgotten rooms and files, each once.
     pub fn forgotten(&self) -> Vec<(String, String)> {
         let mut forgotten = self.state().forgotten.clone();
         forgotten.sort();
@@ -78,7 +78,7 @@ impl Log {
         self.0.lock().unwrap()
     }
 
-    /// The state, unless the log is away, and whether its answer gets lost.
+    /// The state, unless the log is away, and whether the answer will be lost.
     fn called(&self) -> Result<(MutexGuard<'_, State>, bool), Status> {
         let state = self.state();
         match state.mood {
@@ -88,7 +88,7 @@ impl Log {
     }
 }
 
-/// The same identity: a repeat of what is in the log already.
+/// Whether both have the same identity, so that one is a repeat.
 fn same(one: &NewEvent, other: &NewEvent) -> bool {
     let client = |event: &NewEvent| event.client_message_id.clone().ok_or(event.id.clone());
     let sender = |event: &NewEvent| event.sender.as_ref().map(|sender| sender.id.clone());

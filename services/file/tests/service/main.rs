@@ -1,5 +1,5 @@
-//! The service as its callers see it: over its gRPC interface, with real stores, beside room and message services that can be
-//! away.
+//! The service as its callers see it: over its gRPC interface, with real stores, beside scripted room and message
+//! services.
 #![allow(clippy::unwrap_used)]
 
 mod deleting;
@@ -30,7 +30,7 @@ use uuid::Uuid;
 use log::Log;
 use rooms::Rooms;
 
-/// Where files are kept across restarts, and how the service is set up.
+/// The stores that survive restarts, and the service's settings.
 #[derive(Clone)]
 struct Place {
     directory: PathBuf,
@@ -51,7 +51,7 @@ impl Place {
         Self { flags: flags.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// The same, with the bytes in a bucket of its own of the test run's S3 store, or of one that is at another place.
+    /// The same place with the bytes in a new bucket of the test run's S3 store, or of one at another endpoint.
     fn on_s3(self, endpoint: Option<&str>) -> Self {
         let testing::S3 { endpoint: running, key, secret } = testing::s3();
         self.with([
@@ -62,7 +62,7 @@ impl Place {
         ])
     }
 
-    /// Every file below the directory of objects, drafts too; not the mark of its owner.
+    /// Every file below the directory of objects, including temporary ones but not the owner object.
     fn objects(&self) -> Vec<PathBuf> {
         let (mut found, mut folders) = (Vec::new(), vec![self.directory.join("objects")]);
         while let Some(folder) = folders.pop() {
@@ -79,7 +79,7 @@ impl Place {
     }
 }
 
-/// Settings as the command line gives them.
+/// Settings from the command line.
 #[derive(clap::Parser)]
 struct Settings {
     #[command(flatten)]
@@ -92,14 +92,14 @@ struct Service {
     client: FileServiceClient<Transport>,
 }
 
-/// What surrounds it.
+/// The service's neighbours.
 #[derive(Default)]
 struct World {
     rooms: Rooms,
     log: Log,
 }
 
-/// An upload as the gateway begins it.
+/// An upload as the gateway sends it.
 #[derive(Clone)]
 struct Sending {
     begin: Begin,
@@ -113,19 +113,19 @@ impl Sending {
         Self { begin, bytes: bytes.into(), finish: Finish { timeout_ms: 60_000, ..Finish::default() } }
     }
 
-    /// By somebody who waits only so many milliseconds.
+    /// Sets the caller's timeout, in milliseconds.
     fn within(mut self, timeout_ms: u32) -> Self {
         self.finish.timeout_ms = timeout_ms;
         self
     }
 
-    /// To a room; it is known from the beginning.
+    /// Sets the room in the first part.
     fn to(mut self, room: &str) -> Self {
         self.begin.room_id = Some(room.into());
         self
     }
 
-    /// By a name of the client's.
+    /// Sets the `clientMessageId`.
     fn called(mut self, client_message_id: &str) -> Self {
         self.begin.client_message_id = Some(client_message_id.into());
         self
@@ -149,7 +149,7 @@ impl Service {
         config.file_store = place.url.clone();
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
-        // A SQLite file is free again once the last task of the service before has let go of it.
+        // A SQLite file is free once the last task of the previous service has released it.
         let started = async || {
             let start = confab_file::start(&config, &storage, world.rooms.transport(), world.log.transport(), &process);
             start.await.ok()
@@ -158,7 +158,7 @@ impl Service {
         Self { process, client: FileServiceClient::new(testing::patient(in_process(server))) }
     }
 
-    /// Ends without another word to anybody.
+    /// Shuts the service down.
     fn stop(self) {
         self.process.shutdown.cancel();
     }
@@ -196,7 +196,7 @@ impl Service {
         Ok(self.client.clone().list_files(request).await?.into_inner())
     }
 
-    /// The ids of what a caller has uploaded.
+    /// The ids of a caller's uploads.
     async fn uploads(&self, caller: &UserRef) -> Vec<String> {
         let page = self.list(by(caller), None, 200, "").await.unwrap();
         page.files.into_iter().map(|file| file.id).collect()
@@ -236,7 +236,7 @@ fn anonymous() -> Reader {
     Reader { reader: None }
 }
 
-/// Asks again until there is an answer.
+/// Repeats `ask` until it has an answer.
 async fn eventually<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::log::Mood;
 use super::*;
 
-/// Runs each of these on both stores.
+/// Runs each test on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
         mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
@@ -47,7 +47,7 @@ async fn a_repeat_answers_the_first_upload(place: Place) {
 async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
-    // A second replica, where two can share a store.
+    // A second replica, if the store can be shared.
     let other = match place.url {
         Some(_) => Some(Service::start(&place, &world).await),
         None => None,
@@ -78,7 +78,7 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
         assert_eq!(service.upload(hasty.within(300)).await.unwrap_err().code, Code::Timeout);
         took.push(begun.elapsed());
     }
-    // Who does not say waits longer; if all stands still in one of them, the other is quick.
+    // A caller without a timeout waits longer; if the machine stands still during one call, the other one is quick.
     assert!(took.iter().min() < Some(&Duration::from_secs(2)), "the caller's time counts: {took:?}");
     eventually(async || (world.log.asked() == 2).then_some(())).await;
     assert_eq!(service.uploads(&ada).await, [""; 0]);
@@ -89,7 +89,7 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
     let answer = service.upload(sending.called("1")).await.unwrap();
     assert!(answer.duplicate);
     assert_eq!(answer.message.unwrap().files, [answer.file.unwrap()]);
-    // The one without a name comes too.
+    // The upload without a name is announced as well.
     eventually(async || (service.uploads(&ada).await.len() == 2).then_some(())).await;
     assert_eq!(world.log.events().len(), 2);
     eventually(async || (place.objects().len() == 2).then_some(())).await;
@@ -144,8 +144,8 @@ async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
     assert_eq!(world.log.events().len(), 2);
 }
 
-/// Asks for a file whose event is in the log, and again only when the second is over for which that is waited for: then all has
-/// stood still.
+/// Reads a file whose event is in the log; retries only when the second is over for which the service waits: then the
+/// whole machine stood still.
 async fn noted<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     let asking = async || {
         let begun = Instant::now();
@@ -165,13 +165,13 @@ async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
         world.log.is(Mood::Refusing(name));
         assert_eq!(service.upload(sending.clone()).await.unwrap_err().code, code);
     }
-    // Also when nobody waits any more.
+    // Also after the caller has stopped waiting.
     world.log.is(Mood::Refusing("unavailable"));
     assert_eq!(service.upload(sending.clone().within(100)).await.unwrap_err().code, Code::Timeout);
     world.log.is(Mood::Refusing("forbidden"));
     eventually(async || place.objects().is_empty().then_some(())).await;
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
-    // The log is told: its refusal may have followed an answer that was lost.
+    // The deletion is reported to the log: its refusal may have followed an answer that was lost.
     eventually(async || (world.log.forgotten().len() == 4).then_some(())).await;
     world.log.is(Mood::Well);
     assert!(!service.upload(sending).await.unwrap().duplicate);

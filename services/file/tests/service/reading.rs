@@ -1,4 +1,4 @@
-//! Who may read what.
+//! Which readers may read which files.
 
 use confab_common::Code;
 
@@ -10,7 +10,7 @@ async fn started() -> (World, Service, UserRef, UserRef) {
     (world, service, user("ada"), user("bob"))
 }
 
-/// What reading a file in every way answers.
+/// The refusal of each way to read a file.
 async fn refusals(service: &Service, reader: Reader, id: &str) -> [Code; 3] {
     [
         service.get(reader.clone(), id).await.unwrap_err().code,
@@ -20,7 +20,7 @@ async fn refusals(service: &Service, reader: Reader, id: &str) -> [Code; 3] {
 }
 
 #[tokio::test]
-async fn a_file_is_read_by_whom_its_room_is() {
+async fn a_file_is_read_by_the_readers_of_its_room() {
     let (world, service, ada, bob) = started().await;
     let (public, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
     let roomless = service.uploaded(Sending::new(&ada, "a", "own")).await.id;
@@ -40,7 +40,7 @@ async fn a_file_is_read_by_whom_its_room_is() {
     assert_eq!(service.list(anonymous(), None, 50, "").await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(service.uploads(&bob).await, [""; 0]);
 
-    // Of a deleted room, and while nobody can say what may be read.
+    // In a deleted room, and while the room service is away.
     world.rooms.delete(&public);
     eventually(async || service.get(by(&ada), &shown).await.err().filter(|error| error.code == Code::NotFound)).await;
     world.rooms.is_away(true);
@@ -192,7 +192,7 @@ async fn one_user_does_not_get_all_places_for_downloads() {
     assert_eq!((refused.code, refused.retry_after.is_some()), (Code::RateLimited, true));
     open.extend([begin(by(&bob)).await.unwrap(), begin(by(&carol)).await.unwrap()]);
     assert_eq!(begin(by(&dave)).await.err().unwrap().code, Code::Unavailable);
-    // One that is left has its place no more, nor has one that was read to its end.
+    // A dropped download gives its place back, and so does one that was read to its end.
     drop(open.pop());
     let taken = eventually(async || begin(by(&dave)).await.ok()).await;
     assert_eq!(taken.try_fold(0, async |sum, answer| Ok(sum + answer.chunk.len())).await.unwrap(), 1_000_000);

@@ -9,10 +9,10 @@ use confab_proto::room::v1::*;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// Who may do what in a room.
+/// The members of a room and their rights.
 #[derive(Clone, Default)]
 struct Members {
-    /// What everybody may.
+    /// The rights of all other users.
     others: Access,
     members: HashMap<String, Access>,
 }
@@ -35,7 +35,7 @@ impl Rooms {
         in_process(RoomServiceServer::new(self.clone()))
     }
 
-    /// A room whose members may do this and everybody else that.
+    /// Creates a room with these members' rights, and `others` for all other users.
     pub fn make<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>, others: Access) -> String {
         let id = Uuid::now_v7().to_string();
         let members = members.into_iter().map(|(user, access)| (user.to_owned(), access)).collect();
@@ -43,12 +43,12 @@ impl Rooms {
         id
     }
 
-    /// A room in which everybody who is logged in may post.
+    /// Creates a room in which every user may post.
     pub fn public(&self) -> String {
         self.make([("", READ)], POST)
     }
 
-    /// A room of which nobody but its members knows.
+    /// Creates a room that only its members know of.
     pub fn private<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>) -> String {
         self.make(members, Access::default())
     }

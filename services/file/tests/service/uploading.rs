@@ -1,4 +1,4 @@
-//! What becomes of bytes that are sent.
+//! The results of uploads.
 
 use confab_common::Code;
 
@@ -35,7 +35,7 @@ async fn a_file_is_kept_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_room_is_told_once_the_file_is_kept() {
+async fn a_room_gets_the_event_once_the_file_is_stored() {
     let (_, world, service, ada) = started([]).await;
     let room = world.rooms.public();
     let UploadResponse { file, message, duplicate } =
@@ -48,7 +48,7 @@ async fn a_room_is_told_once_the_file_is_kept() {
     assert_eq!((events[0].kind, &events[0].room_id, &events[0].id), (2, &room, &message.id));
     assert_eq!((events[0].sender.as_ref(), events[0].client_message_id.as_deref()), (Some(&ada), Some("1")));
 
-    // Where to may also be said at the end.
+    // The last part may name the room as well.
     let mut late = Sending::new(&ada, "late.txt", "late");
     late.finish = Finish { room_id: Some(room.clone()), client_message_id: Some("2".into()), timeout_ms: 0 };
     assert_eq!(service.uploaded(late).await.room_id.as_ref(), Some(&room));
@@ -56,7 +56,7 @@ async fn a_room_is_told_once_the_file_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_before_its_bytes_come() {
+async fn refusals_come_before_the_bytes() {
     let (place, world, service, ada) = started(["--max-file-size=100"]).await;
     let read_only = world.rooms.make([], rooms::READ);
     let private = world.rooms.private([]);
@@ -113,7 +113,7 @@ async fn only_a_whole_upload_leaves_anything() {
         let error = service.send(stream::iter(parts.into_iter().map(part).collect::<Vec<_>>()).boxed()).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidRequest);
     }
-    // A caller who vanishes in the middle.
+    // A caller that disconnects midway.
     let parts = stream::iter([begin, chunk].map(part)).chain(stream::pending()).boxed();
     let upload = service.send(parts);
     tokio::select! {
@@ -174,7 +174,8 @@ async fn objects_that_cannot_be_kept_are_unavailable() {
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
 }
 
-/// Asks again while the store is too slow, which it is after a second: all may stand still for longer, but not every time.
+/// Retries while the store is too slow, that is, takes over a second: the machine may stand still for longer, but not
+/// every time.
 async fn in_the_end<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     for _ in 0..4 {
         match ask().await {

@@ -1,4 +1,4 @@
-//! One lane: what is queued goes into the log, batch after batch.
+//! One lane: appends what is queued to the log, batch after batch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,10 +16,11 @@ use crate::metrics::METRICS;
 use crate::publish::Hints;
 use crate::store::Store;
 
-/// How long a partition whose head was locked stays aside when nobody sends there: the next batch would meet the lock again.
+/// How long a partition whose head was locked stays aside while no new rows arrive for it: the next batch would meet
+/// the same lock.
 const ASIDE: Duration = Duration::from_secs(2);
 
-/// Where a lane leads.
+/// Where a lane appends and publishes.
 #[derive(Clone)]
 pub(super) struct Log {
     pub store: Arc<dyn Store>,
@@ -28,13 +29,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Appends groups, publishes, answers. What comes back was not done, because a head is locked.
+    /// Appends groups, publishes, answers. Returns the groups that were not appended because a head is locked.
     async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
         let now = Instant::now();
         if let Some(oldest) = groups.first() {
             METRICS.queue.record(oldest.waited(now));
         }
-        // Whoever has left was told nothing, so nothing is owed to them.
+        // A caller that has left was promised nothing, so its rows can be dropped.
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
         let rows = || groups.iter().flat_map(Group::rows).filter(alive);
@@ -71,12 +72,12 @@ impl Lane {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues what one caller brings, or refuses it.
+    /// Queues a caller's rows, or refuses them.
     pub fn admit(&self, group: Group) {
         self.change(|queue| queue.admit(group));
     }
 
-    /// Takes nothing more; it ends when nothing is left.
+    /// Rejects new rows; the lane ends when none is left.
     pub fn close(&self) {
         self.change(|queue| queue.closed = true);
     }
@@ -96,14 +97,15 @@ impl Lane {
         while let Some(groups) = self.take().await {
             let locked = log.append(groups).await;
             if !locked.is_empty() {
-                // Which head it is nobody says, so each goes on by itself; those that are free are soon back.
+                // The database does not say which head is locked, so each partition continues separately; those with a
+                // free head soon return.
                 let partitions = self.queue().set_aside(locked);
                 partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
             }
         }
     }
 
-    /// Appends what is of one partition, until its head is free and nothing is left.
+    /// Appends the rows of one partition until its head is free and no row is left.
     async fn run_aside(self: Arc<Self>, partition: u32, log: Log) {
         let mut locked = false;
         while let Some(groups) = self.take_aside(partition, locked).await {
@@ -113,7 +115,7 @@ impl Lane {
         }
     }
 
-    /// Everything queued, up to one batch; `None` at the end.
+    /// All queued rows, up to one batch; `None` at the end.
     async fn take(&self) -> Option<Vec<Group>> {
         loop {
             {
@@ -130,7 +132,7 @@ impl Lane {
         }
     }
 
-    /// The same of a partition aside; `None` when it is no longer aside.
+    /// The rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
     async fn take_aside(&self, partition: u32, locked: bool) -> Option<Vec<Group>> {
         let until = Instant::now() + if locked { ASIDE } else { Duration::ZERO };
         loop {

@@ -1,4 +1,4 @@
-//! Lanes over a real Postgres in which somebody else holds a head, and over one that falls silent.
+//! Lanes over a real Postgres in which another transaction locks a head, and over one that stops answering.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::store::{Body, Kind, Limit, Outcome, Window, client_id};
 const PARTITIONS: u32 = 4;
 const LOCKED: u32 = 1;
 const SPEAKERS: usize = 3;
-/// How long an append waits for a head, as the migrations have it.
+/// How long an append waits for a head; the migrations set the same value.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
-/// By when there is an end to everything, also on a machine that stands still for a while.
+/// Bound on every step, long enough for a machine that stands still for a while.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };
 
@@ -39,7 +39,7 @@ impl Fixture {
         Self { store, lanes }
     }
 
-    /// Sends to the room of each partition at once: what became of each, and how long it took.
+    /// Sends to the room of each partition at once; returns each outcome and how long all took.
     async fn send(&self, rows: &[(u32, String)]) -> (Vec<Result<Outcome>>, Duration) {
         let begun = Instant::now();
         let rows = rows.iter().map(|(partition, content)| pending(*partition, content)).collect();
@@ -47,7 +47,8 @@ impl Fixture {
         (answers.into_iter().map(|answer| answer.map(|(_, outcome)| outcome)).collect(), begun.elapsed())
     }
 
-    /// Sends one numbered message after another until that is enough. Refusals say that nothing was done.
+    /// Sends numbered messages one after another until `enough` holds. A refusal means that the message was not
+    /// appended.
     async fn talk(&self, partition: u32, speaker: usize, enough: impl Fn(&Talk) -> bool) -> Talk {
         let mut talk = Talk::default();
         for n in 0.. {
@@ -71,7 +72,7 @@ impl Fixture {
         talk
     }
 
-    /// All speakers of a partition at once.
+    /// Runs all speakers of a partition at once.
     async fn talks(&self, partition: u32, enough: impl Fn(&Talk) -> bool + Copy) -> Vec<Talk> {
         let talks = join_all((0..SPEAKERS).map(|speaker| self.talk(partition, speaker, enough)));
         timeout(PATIENCE, talks).await.expect("they are answered often enough")
@@ -84,7 +85,8 @@ impl Fixture {
         page.events.into_iter().map(|event| event.draft.body.content.clone()).collect()
     }
 
-    /// What speakers had acknowledged is there, nothing else, and each's in the order it was sent.
+    /// Checks that the log holds exactly what the speakers had acknowledged, and each speaker's messages in their
+    /// order.
     async fn holds(&self, partition: u32, speakers: &[Vec<String>]) {
         let history = self.history(partition).await;
         for (speaker, acknowledged) in speakers.iter().enumerate() {
@@ -98,9 +100,9 @@ impl Fixture {
 #[derive(Default)]
 struct Talk {
     acknowledged: Vec<String>,
-    /// How long each of these took.
+    /// How long each acknowledged message took.
     took: Vec<Duration>,
-    /// How long it took to refuse each of the others.
+    /// How long each refusal took.
     refused: Vec<Duration>,
 }
 
@@ -110,7 +112,7 @@ fn median(durations: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-/// Partitions are given here, not taken from the room.
+/// A room for a partition; here the test assigns partitions, not the room id.
 fn room(partition: u32) -> Uuid {
     Uuid::from_u128(partition.into())
 }
@@ -132,7 +134,7 @@ fn pending(partition: u32, content: &str) -> Pending {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_head_holds_up_nobody_else() {
+async fn a_locked_head_holds_up_no_other_partition() {
     let url = testing::database().await;
     let fixture = Fixture::open(&url).await;
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
@@ -147,7 +149,8 @@ async fn a_locked_head_holds_up_nobody_else() {
     let (neighbours, others, locked) = tokio::join!(fixture.talks(0, heard), fixture.talks(3, heard), fixture.talks(LOCKED, refused));
     for talk in neighbours.iter().chain(&others) {
         assert!(median(&talk.took) < LOCK_TIMEOUT / 2, "{:?}", talk.took);
-        // When all stands still the queue refuses, which is done at once: who was refused late has waited for the lock.
+        // When the whole machine stands still the queue refuses, but it refuses at once: a late refusal has waited for
+        // the lock.
         let late = talk.refused.iter().filter(|took| **took > LOCK_TIMEOUT / 2).count();
         assert!(late * 10 < talk.took.len(), "{:?}", talk.refused);
     }
@@ -155,7 +158,7 @@ async fn a_locked_head_holds_up_nobody_else() {
         assert!(talk.acknowledged.is_empty());
         assert!(median(&talk.refused) < Duration::from_secs(1), "{:?}", talk.refused);
     }
-    // Who sends to both at once learns both.
+    // A caller that sends to both partitions at once gets both outcomes.
     let (both, _) = fixture.send(&[(LOCKED, "never".into()), (2, "0:0".into())]).await;
     assert_eq!(both[0].as_ref().unwrap_err().code, Code::Unavailable);
     assert!(both[1].is_ok());
@@ -169,7 +172,7 @@ async fn a_locked_head_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_a_lock_comes_in_order_when_it_is_gone() {
+async fn rows_that_wait_for_a_lock_are_appended_in_order_afterwards() {
     let url = testing::database().await;
     let fixture = Fixture::open(&url).await;
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
@@ -178,7 +181,7 @@ async fn what_waits_for_a_lock_comes_in_order_when_it_is_gone() {
     for round in 0..20 {
         let lock = client.transaction().await.unwrap();
         lock.query("SELECT 1 FROM message.partitions WHERE partition = $1 FOR UPDATE", &[&(LOCKED as i32)]).await.unwrap();
-        // Longer than one attempt, shorter than the queue's age.
+        // Longer than one attempt, shorter than the queue's age limit.
         let unlock = async {
             sleep(Duration::from_millis(130)).await;
             lock.rollback().await.unwrap();
@@ -197,7 +200,7 @@ async fn what_waits_for_a_lock_comes_in_order_when_it_is_gone() {
                 }
             }
         }
-        // A round in which all stood still, so that something waited for longer, shows only that it was not done.
+        // A refusal in a round only shows that the machine stood still and something waited for too long.
         whole += usize::from(outcomes.iter().flatten().all(Result::is_ok));
         if whole == 5 {
             break;
@@ -215,7 +218,7 @@ async fn a_silent_server_holds_no_lane() {
     assert!(fixture.send(&[(0, "before".into())]).await.0[0].is_ok());
     wire.silence_old();
     for content in ["meanwhile", "after"] {
-        // The outcome of the first is unknown until another connection tells.
+        // The outcome of the first append is unknown until another connection reveals it.
         let sent = timeout(Duration::from_secs(20), fixture.send(&[(0, content.into())])).await;
         assert!(sent.expect("an answer").0[0].is_ok());
     }

@@ -1,4 +1,4 @@
-//! What waits for a lane, and aside of it.
+//! The rows that wait for a lane, and those set aside.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -12,21 +12,22 @@ use super::Pending;
 use crate::batch::Answer;
 use crate::metrics::METRICS;
 
-/// Most drafts in one append, unless a single caller brings more.
+/// Most drafts in one append, unless a single caller sends more.
 const BATCH_ROWS: usize = 256;
-/// Most bytes in one append, likewise.
+/// Most bytes in one append, unless a single caller sends more.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Most bytes that wait for one lane.
 pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// While something has waited for longer, nothing more is taken. A short stall of a disk is not worth a refusal.
+/// While a row has waited for longer, new rows are refused. Shorter than that, a stall of a disk causes no refusal.
 pub(super) const QUEUE_AGE: Duration = Duration::from_secs(1);
-/// The same for a partition whose head is locked: its senders are refused before gateways give up on the replica as slow.
+/// The limit for a partition whose head is locked: its senders are refused before gateways give up on the replica as
+/// slow.
 const ASIDE_AGE: Duration = Duration::from_millis(250);
 
-/// What one caller brings to one lane at once. What it has of one partition is never spread over two appends, so that a failure
-/// cannot reorder it.
+/// The rows that one caller sends to one lane at once. The rows of one partition are never spread over two appends, so
+/// that a failure cannot reorder them.
 pub(super) struct Group {
-    /// Each with its number in the caller's request.
+    /// Each row with its number in the caller's request.
     rows: Vec<(usize, Pending)>,
     bytes: usize,
     arrived: Instant,
@@ -43,7 +44,7 @@ impl Group {
         self.rows.iter().map(|(_, row)| row)
     }
 
-    /// How long it has waited.
+    /// How long the group has waited.
     pub fn waited(&self, now: Instant) -> Duration {
         now - self.arrived
     }
@@ -53,7 +54,7 @@ impl Group {
         self.answers.is_closed()
     }
 
-    /// Answers its rows in their order. What is left are those without an answer.
+    /// Answers the rows in their order. Returns the rows without an answer.
     pub fn settle(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
         let mut settled = Vec::with_capacity(self.rows.len());
         self.rows.retain(|(index, row)| match answer(row) {
@@ -75,7 +76,7 @@ impl Group {
         self.settle(|_| Some(Err(Error::unavailable("the log"))));
     }
 
-    /// Its rows of partitions that are aside, each by itself, and the others together.
+    /// Splits the group: the rows of each partition that is aside separately, all others together.
     fn divide(self, aside: &BTreeMap<u32, VecDeque<Self>>) -> Vec<(Option<u32>, Self)> {
         let mut parts = BTreeMap::<_, Vec<_>>::new();
         for (index, row) in self.rows {
@@ -90,15 +91,15 @@ impl Group {
 #[derive(Default)]
 pub(super) struct Queue {
     groups: VecDeque<Group>,
-    /// By partition, those that wait by themselves.
+    /// The groups of partitions that are aside.
     aside: BTreeMap<u32, VecDeque<Group>>,
-    /// Of all of them.
+    /// The bytes of all waiting groups.
     bytes: usize,
     pub closed: bool,
 }
 
 impl Queue {
-    /// Takes in a group, or refuses what of it cannot wait.
+    /// Queues a group, or refuses the part that cannot wait.
     pub fn admit(&mut self, group: Group) {
         if self.closed {
             return group.refuse("leaving");
@@ -133,17 +134,17 @@ impl Queue {
         !self.aside.is_empty()
     }
 
-    /// Everything that waits for the lane, up to one batch.
+    /// All rows that wait for the lane, up to one batch.
     pub fn take(&mut self) -> Vec<Group> {
         take(&mut self.groups, &mut self.bytes)
     }
 
-    /// Everything that waits aside in a partition, up to one batch.
+    /// All rows of a partition that is aside, up to one batch.
     pub fn take_aside(&mut self, partition: u32) -> Vec<Group> {
         self.aside.get_mut(&partition).map(|groups| take(groups, &mut self.bytes)).unwrap_or_default()
     }
 
-    /// Puts the partitions of groups aside, what is queued of them behind these, and says which they are.
+    /// Sets the partitions of these groups aside, with their queued rows behind these groups; returns the partitions.
     pub fn set_aside(&mut self, locked: Vec<Group>) -> BTreeSet<u32> {
         let partitions = locked.iter().flat_map(Group::rows).map(|row| row.draft.partition).collect::<BTreeSet<_>>();
         self.aside.extend(partitions.iter().map(|partition| (*partition, VecDeque::new())));
@@ -156,8 +157,8 @@ impl Queue {
         partitions
     }
 
-    /// Puts back what was taken aside, before everything else there, unless it has waited for too long: that is refused, as
-    /// nothing of it was done.
+    /// Puts rows back at the front of their partition's queue, or refuses those that have waited too long: they were
+    /// not appended.
     pub fn put_back(&mut self, partition: u32, locked: Vec<Group>) {
         let now = Instant::now();
         for group in locked.into_iter().rev() {
@@ -170,7 +171,7 @@ impl Queue {
         }
     }
 
-    /// The partition goes the way of the others again.
+    /// Ends the partition's time aside.
     pub fn bring_back(&mut self, partition: u32) {
         self.aside.remove(&partition);
     }

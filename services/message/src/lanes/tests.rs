@@ -1,4 +1,4 @@
-//! Lanes over a store that can be held, told to fail, and asked what it was given.
+//! Lanes over a store that tests can block, make fail, and inspect.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -22,10 +22,10 @@ const PARTITIONS: u32 = 64;
 
 struct HeldStore {
     store: Sqlite,
-    /// What each append brought.
+    /// The contents of each append.
     batches: Mutex<Vec<Vec<String>>>,
     begun: Notify,
-    /// An append takes one permit.
+    /// Each append takes one permit.
     gate: Semaphore,
     /// How the next appends fail.
     failures: Mutex<VecDeque<AppendError>>,
@@ -123,7 +123,7 @@ impl Fixture {
         Self::with_permits(Semaphore::MAX_PERMITS).await
     }
 
-    /// Queues one group and gives way, so that it is queued before the next.
+    /// Queues one group and yields, so that it is queued before the next.
     async fn send(&self, contents: &[&str], timeout: Duration) -> tokio::task::JoinHandle<Vec<Answer>> {
         let rows = contents.iter().map(|content| pending(content, timeout)).collect();
         let lanes = self.lanes.clone();
@@ -208,7 +208,7 @@ async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_appends_for_a_caller_who_left() {
+async fn rows_of_a_caller_that_left_are_not_appended() {
     let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
@@ -266,7 +266,7 @@ async fn a_poisoned_row_stands_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_overtakes_what_meets_a_lock() {
+async fn nothing_overtakes_a_locked_row() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Internal]);
     fixture.store.failures.lock().unwrap().push_back(AppendError::Locked);
@@ -276,7 +276,7 @@ async fn nothing_overtakes_what_meets_a_lock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_met_a_lock_goes_before_what_came_later() {
+async fn locked_rows_go_before_later_ones() {
     let fixture = Fixture::held().await;
     fixture.store.failures.lock().unwrap().extend([AppendError::Locked, AppendError::Locked]);
     let mut sent = Vec::new();
@@ -295,7 +295,7 @@ async fn what_met_a_lock_goes_before_what_came_later() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_resent_whole() {
     let fixture = Fixture::open().await;
-    // That nothing was done the second time says nothing about the first.
+    // The second attempt's refusal says nothing about the first.
     fixture.store.fail(&[Code::Timeout, Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Ok(1), Ok(2)]);
     assert_eq!(fixture.store.batches(), [["a", "b"]; 3]);
@@ -322,7 +322,7 @@ async fn a_refused_batch_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_queued_is_finished_and_nothing_more_is_taken() {
+async fn shutdown_finishes_queued_rows_and_refuses_new_ones() {
     let fixture = Fixture::held().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;

@@ -1,4 +1,4 @@
-//! The service as its callers see it: over gRPC, with a room service that can be told what to say.
+//! The service as its callers see it: over gRPC, with a scripted room service.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
 #[tokio::test]
-async fn what_is_sent_is_answered_kept_and_hinted() {
+async fn an_event_is_answered_stored_and_published() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let partition = partition::of_room(room, PARTITIONS);
@@ -53,7 +53,7 @@ async fn what_is_sent_is_answered_kept_and_hinted() {
 }
 
 #[tokio::test]
-async fn a_second_send_is_told_from_one_that_was_resent() {
+async fn a_second_send_is_distinguished_from_a_repeated_call() {
     let fixture = Fixture::new().await;
     let first = pb::NewEvent { client_message_id: Some("x".into()), ..message(Uuid::now_v7(), "once") };
     let (event, duplicate) = fixture.send(first.clone()).await.unwrap();
@@ -128,12 +128,12 @@ async fn a_room_event_has_a_known_name_and_only_a_deletion_closes_the_room() {
     for (seq, name) in (1..).zip(["memberJoined", "memberLeft", "roomUpdated"]) {
         assert_eq!(fixture.send(event(name, false)).await.unwrap().0.seq, seq);
     }
-    // None of the refused events has closed it.
+    // None of the refused events has closed the room.
     assert_eq!(fixture.send(message(room, "still open")).await.unwrap().0.seq, 4);
 }
 
 #[tokio::test]
-async fn a_closed_room_is_no_room() {
+async fn a_closed_room_is_not_found() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let closing = pb::NewEvent { kind: pb::Kind::System.into(), event: "roomDeleted".into(), closes_room: true, ..message(room, "") };
@@ -145,7 +145,7 @@ async fn a_closed_room_is_no_room() {
 }
 
 #[tokio::test]
-async fn a_right_is_asked_for_once_and_stands_while_nobody_answers() {
+async fn a_right_is_fetched_once_and_used_while_the_room_service_is_away() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let first = message(room, "x");
@@ -157,7 +157,7 @@ async fn a_right_is_asked_for_once_and_stands_while_nobody_answers() {
     assert_eq!(fixture.rooms.asked.load(Ordering::SeqCst), 1);
 
     fixture.rooms.down.store(true, Ordering::SeqCst);
-    // Until the fresh answer has aged, and the room service is asked again in vain.
+    // Until the cached answer has expired and the room service was called again in vain.
     while fixture.rooms.asked.load(Ordering::SeqCst) < 2 {
         fixture.send(again()).await.unwrap();
         tokio::task::yield_now().await;
@@ -193,7 +193,7 @@ async fn history_says_whether_there_is_more() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked() {
+async fn invalid_reads_are_refused() {
     let fixture = Fixture::new().await;
     let room_id = Uuid::now_v7().to_string();
     for request in [

@@ -1,4 +1,4 @@
-//! What every store must do, run on both.
+//! The contract of a store, tested on both implementations.
 
 mod append;
 mod files;
@@ -54,7 +54,7 @@ impl Fixture {
         store
     }
 
-    /// Two replicas of the service. SQLite has but one, which then stands for both.
+    /// Two replicas of the service. SQLite has only one, which stands for both.
     async fn replicas(&self) -> [Arc<dyn Store>; 2] {
         let first = self.open().await;
         match self {
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// A connection beside the service's own.
+    /// Runs SQL over a connection of its own.
     async fn execute(&self, sql: &str) {
         match self {
             Self::Postgres(url) => {
@@ -106,7 +106,7 @@ fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
     }
 }
 
-/// Rooms that lie in that partition.
+/// Rooms of this partition.
 fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
     (0..)
         .map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n))
@@ -120,7 +120,7 @@ async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>
     answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
-/// As a gateway does it: what was refused because a head was locked for too long is sent again.
+/// Repeats a refusal because of a locked head, as a gateway does.
 async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
     let mut outcomes = append_once(store, drafts).await;
     loop {

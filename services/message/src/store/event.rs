@@ -1,4 +1,4 @@
-//! Events: what is appended, and what it is once the log has it.
+//! Events: before they are appended, and in the log.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What an event is.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Somebody said something.
+    /// A user's message.
     Message = 1,
-    /// Somebody shared a file.
+    /// A shared file.
     File = 2,
-    /// Something happened to the room.
+    /// A change of the room.
     System = 3,
 }
 
@@ -30,21 +30,21 @@ impl TryFrom<i64> for Kind {
     }
 }
 
-/// What an event says, kept as one JSON text.
+/// The content of an event, stored as one JSON text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
     /// The sender's name at that time.
     pub sender_username: String,
-    /// What was written.
+    /// The text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
-    /// [`Kind::System`]: what happened.
+    /// [`Kind::System`]: the name of the room event.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub event: String,
-    /// [`Kind::System`]: a JSON object about it.
+    /// [`Kind::System`]: a JSON object with its details.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data: String,
-    /// What was shared or attached, as it was then.
+    /// The shared or attached files, as they were then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
 }
@@ -60,7 +60,7 @@ pub struct File {
     pub size: u64,
     /// A media type.
     pub content_type: String,
-    /// Of its bytes, in lower-case hexadecimal.
+    /// The SHA-256 of its bytes, in lower-case hexadecimal.
     pub sha256: String,
     /// Who uploaded it.
     pub uploader: Uuid,
@@ -70,7 +70,8 @@ pub struct File {
     pub created_at_ms: i64,
     /// A browser may show it in place.
     pub safe_inline: bool,
-    /// Deleted since. Not kept with the event: [`Store::forget_files`](super::Store::forget_files) says so of all events at once.
+    /// Whether it was deleted since. Not stored with the event: [`Store::forget_files`](super::Store::forget_files)
+    /// covers all events.
     #[serde(skip)]
     pub deleted: bool,
 }
@@ -85,10 +86,11 @@ impl Body {
     }
 }
 
-/// An event before the log has numbered it. (partition, room, sender, client id) is its identity: it is in the log once.
+/// An event before the log has numbered it. (partition, room, sender, client id) is its identity: the log has it at
+/// most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// That of the room.
+    /// The partition of the room.
     pub partition: u32,
     /// Where.
     pub room: Uuid,
@@ -102,11 +104,11 @@ pub struct Draft {
     pub client_id: String,
     /// What it says.
     pub body: Body,
-    /// Nothing can be appended to the room after it. Not kept with the event.
+    /// Whether the room is closed after it. Not stored with the event.
     pub closes_room: bool,
 }
 
-/// What stands for an event in its identity: what the client chose, or the event's own id in a namespace of its own.
+/// An event's client id: the one that the client chose, or the event's own id in a separate namespace.
 pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
     match client_message_id {
         Some(chosen) => format!("c:{chosen}"),
@@ -115,7 +117,7 @@ pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
 }
 
 impl Draft {
-    /// What the client chose, if it chose.
+    /// The `clientMessageId`, if the client chose one.
     pub fn client_message_id(&self) -> Option<&str> {
         let chosen = self.client_id.strip_prefix("c:");
         #[cfg(feature = "failpoints")]
@@ -123,7 +125,7 @@ impl Draft {
         chosen
     }
 
-    /// About how many bytes it takes on the wire; never fewer.
+    /// An upper bound on its encoded size in bytes, but a close one.
     pub fn size(&self) -> usize {
         let body = &self.body;
         let texts = self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
@@ -137,15 +139,15 @@ impl File {
     }
 }
 
-/// What an encoded event takes at most besides its body and client id, in bytes.
+/// Most bytes of an encoded event besides its body and client id.
 pub const EVENT_OVERHEAD: usize = 200;
-/// What an encoded file takes at most besides its texts: less than the names of its fields in a body's text.
+/// Most bytes of an encoded file besides its texts: less than the field names take in a body's JSON.
 const FILE_OVERHEAD: usize = 160;
 
 /// An event in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What was appended; shared, because it goes to the caller and to the bus.
+    /// The appended draft; shared, because it goes to the caller and to the bus.
     pub draft: Arc<Draft>,
     /// 1, 2, 3 … within the partition.
     pub position: u64,
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_chose_never_meets_an_id() {
+    fn a_chosen_client_id_never_equals_an_event_id() {
         let id = Uuid::now_v7();
         assert_ne!(client_id(Some(&id.to_string()), id), client_id(None, id));
     }

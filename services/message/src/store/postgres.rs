@@ -27,7 +27,8 @@ const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
-/// Which database this is. The timeline comes from the write position, because the control file learns of a promotion late.
+/// Identifies the database. The timeline comes from the write position, because the control file is updated late in a
+/// promotion.
 const FINGERPRINT: &str =
     "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
@@ -37,7 +38,7 @@ const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
 
-/// In the order of the one index that has all of it, as an append seeks it.
+/// In the order of the only index with all these columns, which an append also uses.
 const FIND: &str = "/* find */
     SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
     FROM log l LEFT JOIN (
@@ -62,7 +63,7 @@ fn list(order: &str) -> String {
     page_statement("list", "h.seq", head, room, "seq", order)
 }
 
-/// A statement that reads a head and a page of events in one snapshot. $3 and $4 limit it in events and bytes.
+/// A statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their bytes.
 fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, order: &str) -> String {
     format!(
         "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
@@ -78,7 +79,7 @@ fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, o
 }
 
 impl Postgres {
-    /// Opens the schema, migrating it as the settings say.
+    /// Opens the schema and migrates it if the settings say so.
     ///
     /// # Errors
     /// When the URL is wrong or a migration fails.
@@ -91,10 +92,10 @@ impl Postgres {
     }
 }
 
-/// Creates, checks or renews the row of the log. `wanted` is the number of partitions; without it the epoch is renewed.
+/// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
 async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
     let transaction = client.transaction().await?;
-    // Replicas that start together take turns; appends go on.
+    // Replicas that start together take turns; appends continue.
     transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
     let fingerprint: String = transaction.query_one(FINGERPRINT, &[]).await?.get(0);
     let row = transaction.query_opt("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", &[]).await?;
@@ -116,7 +117,7 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
                 None => Some(super::next_epoch(Some(epoch))),
             };
             if let Some(epoch) = renewed {
-                // Under every head's lock: an append belongs wholly to one epoch.
+                // Under the lock of every head: an append belongs entirely to one epoch.
                 let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
                 transaction.query(lock, &[]).await?;
                 transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
@@ -130,7 +131,7 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
 }
 
 async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
-    // Preparing changes nothing, so its failures are not unknown outcomes.
+    // Preparing changes nothing, so a failure here is not an unknown outcome.
     let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
     let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
     let column = Column(drafts);
@@ -159,7 +160,7 @@ async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) 
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
     let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
-    // It is done, so a failure here leaves the caller not knowing and sending again.
+    // The batch is committed, so after a failure here the caller must not assume anything, and repeats it.
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
     Ok(Appended { epoch, outcomes })
 }
@@ -179,7 +180,7 @@ async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + 
     Ok(Page { epoch, head, events })
 }
 
-/// Marks the files of events that are deleted by now.
+/// Marks the files of events that have been deleted.
 async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut Event>) -> Result<()> {
     let events = super::with_files(events);
     if events.is_empty() {

@@ -93,7 +93,7 @@ fn settle(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Re
     Ok(renewed.unwrap_or(epoch))
 }
 
-/// Heads that an append has read and moves at its end.
+/// The heads that an append has read and updates at its end.
 #[derive(Default)]
 struct Moving {
     partitions: BTreeMap<u32, i64>,
@@ -161,7 +161,7 @@ fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, m
     Ok(Outcome::Appended(Event { draft: draft.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
 }
 
-/// The event of a draft's identity.
+/// The event with a draft's identity.
 fn find(connection: &Connection, draft: &Draft) -> Result<Option<Event>> {
     let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
     connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
@@ -210,7 +210,7 @@ fn event(row: &Row) -> Result<Event> {
     Ok(Event { draft: Arc::new(draft), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
 }
 
-/// Takes events off a statement until the limit in bytes, but at least one.
+/// Reads events from a statement up to the limit in bytes, but at least one.
 fn take(connection: &Connection, statement: &str, parameters: impl rusqlite::Params, limit: Limit) -> Result<Vec<Event>> {
     let mut statement = connection.prepare_cached(statement)?;
     let mut rows = statement.query(parameters)?;
@@ -233,7 +233,7 @@ impl Store for Sqlite {
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
-        // Its directory is locked: nobody puts another in its place while this one is open.
+        // The directory is locked: the file cannot be replaced while this store is open.
         std::future::ready(Ok(true)).boxed()
     }
 

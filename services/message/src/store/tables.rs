@@ -1,4 +1,4 @@
-//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
 
 use anyhow::{Context, ensure};
 use confab_common::transfer::Kind::{Flag, Id, Local, Number, Text};
@@ -6,8 +6,8 @@ use confab_common::transfer::{Held, Schema, Table, Value};
 
 use super::{postgres, sqlite};
 
-/// The log. Its fingerprint stays behind: the log that arrives was never opened on any database, so that it gets a new epoch
-/// when it first is, whatever became of the one that it was read from.
+/// The log. Its fingerprint is not transferred: the imported log counts as never opened on any database, so it gets a
+/// new epoch when it first is, whatever became of the original.
 pub static SCHEMA: Schema = Schema {
     name: "message",
     tables: &[
@@ -57,7 +57,7 @@ mod tests {
     use confab_common::transfer::contract;
 
     #[tokio::test]
-    async fn all_of_it_is_carried() {
+    async fn every_column_is_transferred() {
         contract::check(&super::SCHEMA).await.unwrap();
     }
 }

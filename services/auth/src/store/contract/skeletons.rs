@@ -35,7 +35,7 @@ async fn of_names_that_look_alike_one_has_an_account(url: StoreUrl) {
     let store = open(&url).await;
     let latin = create(&store, account("ace")).await.unwrap();
     assert_eq!(create(&store, account("асе")).await.unwrap_err().code, Code::UsernameTaken);
-    // A repeat finds the account, whatever it looks like.
+    // A repeat finds the account, whatever names look like it.
     assert_eq!(create(&store, latin.clone()).await.unwrap(), latin);
     create(&store, account("ace2")).await.unwrap();
     assert_eq!(store.without_skeleton(Uuid::nil(), 10).await.unwrap(), []);
@@ -52,7 +52,7 @@ async fn of_concurrent_names_that_look_alike_one_wins(url: StoreUrl) {
 async fn accounts_of_an_earlier_release_are_compared_too(url: StoreUrl) {
     let store = open(&url).await;
     for _ in 0..2 {
-        // While it is being replaced it goes on making accounts.
+        // An earlier release still creates accounts while it is being replaced.
         let old = account(&format!("scope{}", Uuid::now_v7().simple()));
         insert(&url, &old).await;
         assert_eq!(store.user_by_name(old.username_folded.clone()).await.unwrap().as_ref(), Some(&old));
@@ -82,7 +82,7 @@ async fn accounts_that_look_alike_go_on(url: StoreUrl) {
 
 async fn the_accounts_are_filled_page_by_page(url: StoreUrl) {
     let store = open(&url).await;
-    // Every other one looks like the one before.
+    // Every other name looks like the one before it.
     let accounts = (0..12).map(|n| account(&format!("{}cope{}", ["s", "ѕ"][n % 2], n / 2))).collect::<Vec<_>>();
     for account in &accounts {
         insert(&url, account).await;

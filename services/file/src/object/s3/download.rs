@@ -1,4 +1,4 @@
-//! An object on its way out of the bucket. A body that breaks off or stalls is asked for again from where it was.
+//! Reads an object from the bucket. A body that ends early or stalls is requested again from where it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::time::{sleep, timeout};
 use super::failure::Failure;
 use super::{Bucket, Content};
 
-/// How long a body may be silent.
+/// How long a body may stall.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How often in a row a body is asked for again without getting further.
+/// How often in a row a body is requested again without progress.
 const TRIES: u32 = 6;
-/// How long to wait before the first of those; twice as long before each that follows.
+/// The pause before the first of these requests; doubled before each further one.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Download {
@@ -53,7 +53,7 @@ impl Download {
         }
     }
 
-    /// The rest of the body, if the store gives it within the tries that are left.
+    /// Requests the rest of the body, within the tries that are left.
     async fn again(&self, tries: &mut u32) -> Result<ByteStream> {
         let mut last = Error::unavailable("file storage");
         while *tries < TRIES {

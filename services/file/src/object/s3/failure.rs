@@ -1,4 +1,4 @@
-//! Why a request to the store failed, and what that means to who asked.
+//! Why a request to the store failed, and what that means for the caller.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use confab_common::{Code, Error};
@@ -6,9 +6,9 @@ use confab_common::{Code, Error};
 /// The failure of any request.
 #[derive(Debug)]
 pub struct Failure {
-    /// The HTTP status, when there was an answer.
+    /// The HTTP status, if the store answered.
     status: Option<u16>,
-    /// The store's own word for it.
+    /// The store's own error code.
     code: String,
     timed_out: bool,
     text: String,
@@ -26,27 +26,27 @@ impl<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static> From<S
 }
 
 impl Failure {
-    /// There is no such thing, but the bucket is there, as far as the store says.
+    /// The object does not exist, but the bucket does, according to the store.
     pub fn is_absent(&self) -> bool {
         self.status == Some(404) && self.code != "NoSuchBucket"
     }
 
-    /// These keys may not do that.
+    /// The access key lacks the right.
     pub fn is_forbidden(&self) -> bool {
         self.status == Some(403)
     }
 
-    /// What was to be made is there already.
+    /// The thing to be created exists already.
     pub fn is_conflict(&self) -> bool {
         matches!(self.status, Some(409 | 412))
     }
 
-    /// No answer in time.
+    /// The store did not answer in time.
     pub fn is_timeout(&self) -> bool {
         self.timed_out
     }
 
-    /// The error for who asked, when it is known that nothing of it can be seen.
+    /// The error for the caller when the request certainly had no effect.
     pub fn error(self) -> Error {
         match self.status {
             Some(400 | 405 | 416) => Error::internal(format!("the S3 store refuses a request of ours: {}", self.text)),
@@ -62,7 +62,7 @@ impl Failure {
         }
     }
 
-    /// The error for who asked for something that may have been done all the same.
+    /// The error for the caller when the request may have taken effect.
     pub fn error_of_write(self) -> Error {
         if !self.timed_out {
             return self.error();

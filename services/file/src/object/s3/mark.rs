@@ -15,7 +15,8 @@ impl Bucket {
         let range = format!("bytes=0-{}", LARGEST - 1);
         let answer = self.client.get_object().bucket(&self.name).key(self.mark()).range(range).send().await.map_err(Failure::from);
         let answer = match answer {
-            // Keys that may list under a prefix alone are refused an object that is not there: making one tells.
+            // Keys that may only list below a prefix get "forbidden" for a missing object: creating it will show which
+            // it was.
             Err(failure) if failure.is_absent() || failure.is_forbidden() => return Ok(None),
             answer => answer.map_err(Failure::error)?,
         };
@@ -28,13 +29,13 @@ impl Bucket {
         self.ready().await?;
         let request = self.client.put_object().bucket(&self.name).key(self.mark()).if_none_match("*");
         match request.body(owner.to_text()?.into_bytes().into()).send().await.map_err(Failure::from) {
-            // Perhaps by this very request, whose first answer was lost: reading it tells.
+            // Perhaps this very request created it and the first answer was lost: reading it shows the owner.
             Err(failure) if failure.is_conflict() => Ok(false),
             answer => answer.map(|_| true).map_err(Failure::error),
         }
     }
 
-    /// Stores that know no conditions on this request replace the object whatever it is.
+    /// Stores that ignore conditions on this request replace any object.
     pub(super) async fn set_owner(&self, owner: &Owner, version: Option<String>) -> Result<()> {
         self.ready().await?;
         let request = self.client.put_object().bucket(&self.name).key(self.mark()).set_if_match(version);

@@ -1,4 +1,4 @@
-//! What is asked of a store that fails, played by a socket, and of a real one what the contract cannot see.
+//! Requests to a failing store, simulated by a socket, and behaviour of a real store that the contract cannot see.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -17,7 +17,7 @@ use crate::memory::Memory;
 
 /// Bytes of a part.
 const PART: usize = LEAST_PART as usize;
-/// By when a store that is dead has given an error, also on a machine that stands still for a while.
+/// Bound on a dead store's error, long enough for a machine that stands still for a while.
 const IN_TIME: Duration = Duration::from_secs(15);
 
 struct Request {
@@ -26,11 +26,11 @@ struct Request {
     headers: HashMap<String, String>,
 }
 
-/// What the socket does with a request.
+/// What the simulated store does with a request.
 enum Reply {
-    /// Nothing, ever.
+    /// Never answers.
     Silence,
-    /// Sends this and closes, as if the store had broken off.
+    /// Sends these bytes and closes the connection.
     Bytes(Vec<u8>),
 }
 
@@ -38,7 +38,7 @@ fn answer(status: u16, headers: &str, body: &str) -> Reply {
     Reply::Bytes(format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len()).into())
 }
 
-/// The breaking of a connection without an answer.
+/// Closes the connection without an answer.
 fn cut() -> Reply {
     Reply::Bytes(vec![])
 }
@@ -51,7 +51,7 @@ fn account(port: u16) -> Account {
     Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: "key".into(), secret: "secret".into() }
 }
 
-/// A store that answers as it is told.
+/// A store that answers with `reply`.
 async fn store(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let store = S3::new("bucket", "", account(listener.local_addr().unwrap().port()), 1);
@@ -87,12 +87,12 @@ async fn receive(stream: &mut TcpStream) -> Option<Request> {
     Some(request)
 }
 
-/// With which code a question is refused in time.
+/// The code with which a request is refused in time.
 async fn refusal<T>(question: impl Future<Output = Result<T>>) -> Option<Code> {
     timeout(IN_TIME, question).await.expect("an answer in time").err().map(|error| error.code)
 }
 
-/// Every question to the store is refused with that code in time.
+/// Checks that every request to the store fails with this code in time.
 async fn fails(store: &S3, code: Code) {
     let refusals = [
         refusal(store.create(Uuid::now_v7(), parts())).await,
@@ -129,7 +129,7 @@ async fn a_bucket_that_cannot_be_made_is_an_error() {
     };
     assert_eq!(store(refused).await.create(Uuid::now_v7(), parts()).await.err().unwrap().code, Code::Unavailable);
     let missing = |_: &Request| answer(404, "", "<Error><Code>NoSuchBucket</Code></Error>");
-    // That is not to say that the object is gone.
+    // This does not mean that the object is gone.
     assert_eq!(store(missing).await.read(Uuid::now_v7(), 0, 1).await.err().unwrap().code, Code::Unavailable);
     assert_eq!(store(missing).await.delete(Uuid::now_v7()).await.unwrap_err().code, Code::Unavailable);
 }
@@ -158,7 +158,7 @@ async fn a_write_whose_answer_was_lost_was_done() {
     };
     let store = store(forgetful).await;
     store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap();
-    // Somebody else's object is a conflict all the same.
+    // Another writer's object is a conflict all the same.
     assert_eq!(store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap_err().code, Code::Conflict);
 }
 
@@ -184,7 +184,7 @@ async fn an_upload_that_fails_in_the_middle_is_ended() {
     };
     assert_eq!(begun().await.finish().await.unwrap_err().code, Code::Unavailable);
     eventually(async || ended.load(Ordering::Relaxed) == 1).await;
-    // It is heard before more is written, too.
+    // The failure is reported before more is written, too.
     assert_eq!(begun().await.failed().await.code, Code::Unavailable);
     eventually(async || ended.load(Ordering::Relaxed) == 2).await;
 }
@@ -194,7 +194,7 @@ async fn a_body_that_breaks_off_is_read_on_from_where_it_was() {
     let content: Bytes = (0..10_000_u32).flat_map(u32::to_be_bytes).collect();
     let (whole, asked) = (content.clone(), Arc::new(AtomicUsize::new(0)));
     let counted = asked.clone();
-    // A third of what is left each time, and once nothing at all.
+    // A third of the rest each time, and once nothing at all.
     let breaking = move |request: &Request| {
         let (first, last) = request.headers["range"].trim_start_matches("bytes=").split_once('-').unwrap();
         let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
@@ -218,7 +218,7 @@ async fn a_body_that_never_gets_further_is_an_error() {
     let head = "HTTP/1.1 206 Partial\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/10\r\nConnection: close\r\n\r\n";
     let reading = store(move |_| Reply::Bytes(head.into())).await.read(Uuid::now_v7(), 0, 10).await.unwrap().unwrap();
     assert_eq!(reading.try_collect::<Vec<_>>().await.unwrap_err().code, Code::Unavailable);
-    // A store that knows nothing of ranges would give the wrong bytes.
+    // A store that ignores ranges would send the wrong bytes.
     let ignorant = store(|_| answer(200, "", "0123456789")).await;
     assert_eq!(ignorant.read(Uuid::now_v7(), 5, 5).await.err().unwrap().code, Code::Internal);
 }

@@ -1,4 +1,4 @@
-//! An object on its way into the bucket: at once when it fits into one part, else in parts.
+//! Writes an object to the bucket: in one request if it fits into one part, otherwise in parts.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::failure::Failure;
 use super::{Bucket, MOST_PARTS, Writer, patience};
 use crate::memory::{Filling, Parts, UnderWay};
 
-/// Parts of one object under way at once.
+/// Parts of one object being sent at once.
 const UNDER_WAY: usize = 2;
-/// Bytes a second that a store takes even on a bad day.
+/// Bytes a second that even a slow store accepts.
 const SLOWEST: u64 = 1024 * 1024;
-/// How long putting together a part takes then.
+/// How long a slow store takes per part to assemble the object.
 const ASSEMBLY: Duration = Duration::from_millis(20);
-/// The name, among the object's own facts, of what tells one writer's object from another's.
+/// The metadata field that identifies the writer of an object.
 const WRITER: &str = "writer";
 
 pub(super) struct Upload {
@@ -33,7 +33,7 @@ pub(super) struct Upload {
     writer: String,
     parts: Parts,
     filling: Filling,
-    /// The store's id of the multipart upload, once there is one.
+    /// The store's id of the multipart upload, once it has begun.
     id: Option<String>,
     begun: i32,
     under_way: JoinSet<Result<CompletedPart>>,
@@ -57,7 +57,7 @@ impl Upload {
         self.id.clone().ok_or_else(|| Error::internal("the S3 store gives a multipart upload no id"))
     }
 
-    /// Sends what has been filled on its way as the next part.
+    /// Sends the filled part.
     async fn send_part(&mut self) -> Result<()> {
         if self.begun == MOST_PARTS as i32 {
             return Err(Error::new(Code::TooLarge, "the file is larger than the object store takes"));
@@ -81,7 +81,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits for a part that is under way.
+    /// Waits for a part that is being sent.
     async fn collect(&mut self) -> Result<()> {
         if let Some(part) = self.under_way.join_next().await {
             self.done.push(part.map_err(Error::internal)??);
@@ -89,7 +89,7 @@ impl Upload {
         Ok(())
     }
 
-    /// What has been filled, in whose place an empty part comes.
+    /// The filled part; an empty one takes its place.
     fn take_filled(&mut self) -> (Bytes, UnderWay) {
         std::mem::replace(&mut self.filling, self.parts.part(self.bucket.part)).send()
     }
@@ -116,14 +116,15 @@ impl Upload {
         Ok(())
     }
 
-    /// Whether the object is there and this writer's: when an answer is lost, the repeat of what was done is refused.
+    /// Whether the object exists and is this writer's: when an answer is lost, the repeat of a write that succeeded is
+    /// refused.
     async fn is_there(&self) -> bool {
         let answer = self.bucket.client.head_object().bucket(&self.bucket.name).key(&self.key).send().await;
         answer.is_ok_and(|object| object.metadata().and_then(|facts| facts.get(WRITER)) == Some(&self.writer))
     }
 }
 
-/// So much takes time, and what has taken all of it is not tried again; a failure at once is.
+/// Time limits for sending this many bytes: an attempt that has used all its time is not repeated, an early failure is.
 fn patience_for(bucket: &Bucket, bytes: usize) -> Builder {
     let within = 2 * bucket.answer + Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
     patience(within, within)
@@ -133,7 +134,7 @@ impl Writer for Upload {
     fn write(&mut self, mut chunk: Bytes) -> BoxFuture<'_, Result<()>> {
         let write = async move {
             while !chunk.is_empty() {
-                // A full part waits for what comes after it: what ends here goes at once, without parts.
+                // A full part is kept back until more bytes arrive: an object that ends here is sent in one request.
                 if self.filling.is_full() {
                     self.send_part().await?;
                 }
@@ -186,7 +187,7 @@ impl Drop for Upload {
         let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
         let (bucket, key, mut under_way) = (self.bucket.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.under_way));
         runtime.spawn(async move {
-            // A part that arrives after the end would stay.
+            // A part that arrives after the abort would remain.
             under_way.shutdown().await;
             if let Err(error) = bucket.abort(&key, &id).await {
                 tracing::warn!(%error, "a multipart upload is left for the sweep");

@@ -1,4 +1,4 @@
-//! Files in messages, over gRPC, with a file service that can be told what to say.
+//! Files in messages, over gRPC, with a scripted file service.
 
 use std::sync::atomic::Ordering;
 
@@ -13,13 +13,13 @@ use prost::Message;
 use super::*;
 use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
-/// A message of that user's with files.
+/// A message from this user with files.
 fn with_files<'a>(room: Uuid, sender: &UserRef, files: impl IntoIterator<Item = &'a file::File>) -> pb::NewEvent {
     let file_ids = files.into_iter().map(|file| file.id.clone()).collect();
     pb::NewEvent { sender: Some(sender.clone()), file_ids, ..message(room, "look") }
 }
 
-/// Files shared by that user, as the file service tells of them.
+/// Files shared by this user, as the file service describes them.
 fn shared(room: Uuid, sender: &UserRef, files: Vec<file::File>) -> pb::NewEvent {
     pb::NewEvent { kind: pb::Kind::File.into(), sender: Some(sender.clone()), files, ..message(room, "") }
 }
@@ -47,7 +47,7 @@ async fn files_come_with_their_message_everywhere() {
     let mine = fixture.files.upload(&ada, None);
     let roomed = fixture.files.upload(&user("bob"), Some(room));
     let shown = [roomed.clone(), file::File { room_id: Some(room.to_string()), ..mine.clone() }];
-    // In the order asked for, and then there need not be a word.
+    // In the order requested; a message with files needs no text.
     let attached = pb::NewEvent { content: String::new(), ..with_files(room, &ada, [&roomed, &mine]) };
     let response = fixture.append(vec![attached, shared(room, &ada, vec![roomed.clone()])]).await;
     let events: Vec<_> = response.outcomes.into_iter().map(|it| outcome(it).unwrap().0).collect();
@@ -123,13 +123,13 @@ async fn each_bad_event_is_refused_alone() {
     let kept: Vec<_> = outcomes.map(|it| it.unwrap().0).collect();
     assert_eq!(kept.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(fixture.history(room).await, kept);
-    // What was refused has not moved into the room.
+    // A refused event has not moved its file into the room.
     let private = with_files(Uuid::now_v7(), &ada, [&mine]);
     assert_eq!(fixture.send(private).await.unwrap().0.files.len(), 1);
 }
 
 #[tokio::test]
-async fn who_may_not_post_attaches_and_shares_nothing() {
+async fn a_user_that_may_not_post_attaches_and_shares_nothing() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let eve = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
@@ -154,7 +154,7 @@ async fn a_forgotten_file_is_deleted_wherever_it_is_named() {
     let partition = partition::of_room(room, PARTITIONS);
     let (subscriptions, mut notices) = fixture.bus.listen();
     subscriptions.subscribe(channel::log(partition)).await;
-    // One that was on its way when the file was deleted.
+    // A message that was in progress when the file was deleted.
     let late = fixture.send(with_files(room, &ada, [&lost])).await.unwrap().0;
     let again = fixture.send(attached).await.unwrap().0;
     let shown = [vec![kept, deleted(&lost)], vec![deleted(&lost)], vec![deleted(&lost)]];
@@ -184,7 +184,7 @@ async fn a_repeat_is_answered_when_its_files_are_gone() {
     let again = pb::NewEvent { id: Uuid::now_v7().to_string(), ..first.clone() };
     let other = pb::NewEvent { client_message_id: Some("twice".into()), ..again.clone() };
     assert_eq!(fixture.send(again.clone()).await.unwrap(), (stored.clone(), true));
-    // The same id is the same send, resent on its way.
+    // The same id is the same send, repeated by a gateway.
     assert_eq!(fixture.send(first).await.unwrap(), (stored.clone(), false));
     assert_eq!(fixture.send(other).await.unwrap_err().0, "not_found");
     fixture.files.down.store(true, Ordering::SeqCst);
@@ -198,7 +198,7 @@ async fn files_leave_the_order_as_it_was_asked_for() {
     let ada = user("ada");
     let event = |n: usize| {
         let room = rooms[n % 3];
-        // In two rooms of three every other message has a file.
+        // In two of three rooms every other message has a file.
         let files = matches!(n % 6, 2 | 4).then(|| fixture.files.upload(&ada, None));
         pb::NewEvent { content: n.to_string(), ..with_files(room, &ada, &files) }
     };
@@ -210,7 +210,7 @@ async fn files_leave_the_order_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn without_the_file_service_only_what_names_files_is_refused() {
+async fn without_the_file_service_only_events_with_files_are_refused() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
@@ -225,20 +225,21 @@ async fn without_the_file_service_only_what_names_files_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_file_service_that_keeps_silent() {
+async fn events_do_not_wait_for_a_silent_file_service() {
     let fixture = Fixture::new().await;
-    // Neighbours in the log, so that their positions tell which came first.
+    // Neighbours in the log, so that their positions show which came first.
     let mut rooms = std::iter::repeat_with(Uuid::now_v7).filter(|room| partition::of_room(*room, PARTITIONS) == 3);
     let (room, neighbour, ada) = (rooms.next().unwrap(), rooms.next().unwrap(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
     let silence = fixture.files.gate.write().await;
     let events = [with_files(room, &ada, [&mine]), message(room, "behind it"), message(neighbour, "beside it")];
-    // They wait for no longer than is usual.
+    // With the default timeout.
     let events = events.map(|event| pb::NewEvent { timeout_ms: 0, ..event }).to_vec();
     let mut outcomes = fixture.append(events).await.outcomes.into_iter().map(outcome);
     assert_eq!(outcomes.next().unwrap().unwrap_err().0, "unavailable");
     assert_eq!(outcomes.map(|it| it.unwrap().0.position).collect::<Vec<_>>(), [2, 1]);
-    // It is not asked again for a while: every message that comes with such a one would wait as long.
+    // The file service is not called for a while: every message that arrives together with one with files would wait as
+    // long.
     assert_eq!(fixture.send(with_files(room, &ada, [&mine])).await.unwrap_err().0, "unavailable");
     assert_eq!(fixture.files.asked.load(Ordering::SeqCst), 1);
     drop(silence);

@@ -1,4 +1,4 @@
-//! Numbers, identities, closed rooms, and what is visible when.
+//! Numbers, identities, closed rooms, and visibility.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,7 +29,7 @@ async fn numbers_are_dense_under_concurrent_appenders(fixture: Fixture) {
                 for (event, draft) in events.iter().zip(&drafts) {
                     assert_eq!(*event.draft, *draft);
                 }
-                // In one room the batch keeps its order.
+                // Within one room the batch keeps its order.
                 assert!(
                     events
                         .iter()
@@ -46,7 +46,7 @@ async fn numbers_are_dense_under_concurrent_appenders(fixture: Fixture) {
         let positions: Vec<_> = page.events.iter().map(|event| event.position).collect();
         assert_eq!(positions, (1..=head).collect::<Vec<_>>());
         assert_eq!(page.head, head);
-        // Commit order equals number order, in the room as in the partition.
+        // Commit order equals number order, both in the room and in the partition.
         for room in &rooms {
             let of_room: Vec<_> = page.events.iter().filter(|event| event.draft.room == *room).cloned().collect();
             assert_eq!(seqs(&of_room), (1..=of_room.len() as u64).collect::<Vec<_>>());
@@ -135,7 +135,7 @@ async fn nothing_follows_a_closed_room(fixture: Fixture) {
 async fn a_bad_draft_stands_alone(fixture: Fixture) {
     let store = fixture.open().await;
     let room = Uuid::now_v7();
-    // Something is in the way of this room's second event only.
+    // Only this room's second event is blocked.
     let (broken, partition) = (Uuid::now_v7(), 1);
     append_new(&*store, &[Draft { partition, ..draft(broken, None, "fine") }]).await;
     fixture.execute("UPDATE room_heads SET seq = 0").await;
@@ -156,7 +156,7 @@ async fn a_reader_never_sees_a_position_appear_below_one_it_has_seen(fixture: Fi
     let reader = tokio::spawn(async move {
         let mut seen = 0;
         loop {
-            // Asked before the read, so that the last read sees everything.
+            // Loaded before the read, so that the last read sees everything.
             let last = finished.load(Ordering::SeqCst);
             let page = store.read_log(2, seen, Limit { events: 50, bytes: 1 << 20 }).await.unwrap();
             for event in &page.events {

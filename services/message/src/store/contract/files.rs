@@ -46,7 +46,7 @@ async fn forgotten_files_are_deleted_in_every_answer(fixture: Fixture) {
         shared(room, &[kept.clone(), lost.clone()]),
         draft(room, None, "not a file"),
         shared(room, std::slice::from_ref(&lost)),
-        // What is forgotten in one room is no other room's concern.
+        // Forgetting a file in one room does not affect other rooms.
         shared(neighbour, std::slice::from_ref(&lost)),
         shared(afar, std::slice::from_ref(&lost)),
     ];
@@ -58,7 +58,7 @@ async fn forgotten_files_are_deleted_in_every_answer(fixture: Fixture) {
     let shown = [vec![kept.clone(), gone.clone()], vec![], vec![gone.clone()], vec![lost.clone()], vec![lost.clone()]];
     let files = |event: &Event| event.draft.body.files.clone();
 
-    // New in the log and known there, in one batch of two partitions.
+    // A new event and a repeat, in one batch of two partitions.
     let late = shared(room, &[lost.clone(), kept.clone()]);
     let mut batch = drafts.to_vec();
     batch.push(late);

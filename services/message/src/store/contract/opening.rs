@@ -1,4 +1,4 @@
-//! Which log it is: its epoch and its number of partitions.
+//! The log's identity: its epoch and its number of partitions.
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn the_epoch_is_that_of_the_database(fixture: Fixture) {
     assert_eq!(history(&*store, room).await.len(), 1);
 }
 
-/// Opens a database whose last user is just about to let it go.
+/// Opens a database whose last user is just about to release it.
 async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
     if let Fixture::Sqlite(path) = fixture {
         while Sqlite::open(path).is_err() {
@@ -35,7 +35,7 @@ async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
     fixture.store().await
 }
 
-/// The epoch as each kind of call tells it.
+/// The epoch in the answer of each kind of call.
 async fn epochs(store: &dyn Store) -> [Uuid; 6] {
     let room = Uuid::now_v7();
     let key = (partition::of_room(room, PARTITIONS), room);
@@ -76,7 +76,7 @@ async fn replicas_that_open_at_once_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_database_in_the_place_of_the_one_that_was_opened_is_noticed() {
+async fn a_replaced_database_is_noticed() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;
     assert!(store.is_as_opened().await.unwrap());
@@ -88,13 +88,13 @@ async fn another_database_in_the_place_of_the_one_that_was_opened_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_open_snapshot_stops_nobody() {
+async fn a_long_open_snapshot_stops_no_append() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;
     let Fixture::Postgres(url) = &fixture else { unreachable!() };
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    // As a dump does: no version of a head can be cleaned up meanwhile.
+    // Like a dump: meanwhile, no version of a head can be cleaned up.
     let dump = client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await.unwrap();
     dump.query("SELECT count(*) FROM message.partitions", &[]).await.unwrap();
     let room = rooms_in(1).next().unwrap();

@@ -1,11 +1,11 @@
-//! However much there is and whatever the planner believes of it, a statement reads what it is asked for and little more.
+//! Whatever the amount of data and the planner's estimates, a statement reads what it needs and little more.
 
 use confab_common::testing;
 use tokio_postgres::NoTls;
 
 use super::*;
 
-/// Fewer events than this are little; what was undone before is read, too.
+/// Fewer events than this count as little; rows of rolled-back work are read as well.
 const LITTLE: i64 = 80;
 
 fn one(n: i64) -> Arc<Draft> {
@@ -14,10 +14,10 @@ fn one(n: i64) -> Arc<Draft> {
     Arc::new(Draft { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
 }
 
-/// How many events the work reads, which is undone.
+/// How many events the work reads; the work is rolled back.
 async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<()>) -> i64 {
     let counted = store.0.run(async |client| {
-        // Counted since the session has told it to everybody, which it does not while a transaction is open.
+        // Counts since the session last reported its statistics, which it does not do inside a transaction.
         let so_far = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'events'::regclass";
         client.batch_execute("BEGIN").await?;
         let before = client.query_one(so_far, &[]).await?.get::<_, i64>(0);
@@ -29,7 +29,7 @@ async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<(
     counted.await.unwrap()
 }
 
-/// In a room in which one sender has said so many messages.
+/// Checks each statement in a room in which one sender has posted `said` messages.
 async fn every_statement_reads_little(store: &Postgres, said: i64, when: &str) {
     let (room, half, ten, bytes) = (Uuid::from_u128(1), said / 2, 10_i64, i64::MAX);
     let appends = async |client: &pg::Client| {
@@ -55,7 +55,7 @@ async fn every_statement_reads_little(store: &Postgres, said: i64, when: &str) {
         assert!(pages.iter().all(|page| page.events.len() == 10));
         Ok(())
     };
-    // Plans are made for the values at hand at first, and for any later.
+    // Postgres first plans for the given values, later for any values.
     for _ in 0..7 {
         let reads = [reads(store, appends).await, reads(store, finds).await, reads(store, pages).await];
         assert!(reads.iter().all(|read| *read < LITTLE), "{said}, {when}: appends, finds and pages read {reads:?}");
@@ -67,7 +67,7 @@ async fn no_statement_reads_a_whole_room() {
     let url = testing::database().await;
     let config = pg::PostgresConfig { postgres_connections: 1, ..pg::PostgresConfig::default() };
     Postgres::open(&url, &config).await.unwrap().open_log(4).await.unwrap();
-    // A connection beside the service's own, on which a statement may take as long as it takes.
+    // A separate connection without the service's statement timeout.
     let (beside, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
     tokio::spawn(connection);
     let fill = async |rows: &str| {
@@ -75,11 +75,11 @@ async fn no_statement_reads_a_whole_room() {
             format!("INSERT INTO events (partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at) {rows}");
         beside.batch_execute(&insert).await.unwrap();
     };
-    // By itself nothing is analyzed.
+    // Disables automatic ANALYZE.
     beside.batch_execute("SET search_path = message; ALTER TABLE events SET (autovacuum_enabled = off)").await.unwrap();
     let body = one(0).body.to_text().unwrap();
     let (room, sender) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    // A session makes its plans when it needs them first, and keeps them until the table is analyzed.
+    // A session plans when it first needs a statement, and keeps the plan until the table is analysed.
     let (mut sessions, mut said) = (Vec::new(), 0);
     for many in [120, 2_000, 20_000] {
         fill(&format!(

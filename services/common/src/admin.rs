@@ -24,10 +24,10 @@ use crate::process::{Process, Readiness};
 const MOST: usize = 16;
 /// How long a request's head may take to arrive, and a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no descriptor left.
+/// Pause before accepting again when the system has run out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves the admin port until the process ends, also while it drains.
+/// Serves the admin port until the process ends, including its drain.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -47,8 +47,8 @@ pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<(
     Ok(())
 }
 
-/// Serves without end. Probes and scrapes are over within moments, so that a connection beyond the most takes the place of the
-/// oldest: whoever holds many cannot keep them out.
+/// Serves without end. Probes and scrapes take moments, so a connection above the limit replaces the oldest one: a
+/// client that holds many connections cannot keep probes out.
 async fn serve(listener: TcpListener, router: Router) {
     let mut connections = VecDeque::new();
     loop {
@@ -76,7 +76,7 @@ async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-/// Looking at a process with many sockets takes a while.
+/// Inspecting a process with many sockets takes a while.
 async fn exposition() -> impl IntoResponse {
     let text = tokio::task::spawn_blocking(metrics::render).await.unwrap_or_default();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// A server, a client that has sent so much of a request.
+    /// A connection over which a client has sent this part of a request.
     async fn sent(address: std::net::SocketAddr, text: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_time() {
+    async fn a_head_has_a_time_limit() {
         let mut half = sent(serving().await, "GET /livez HT").await;
         let ended = timeout(HEAD_WITHIN * 2, half.read(&mut [0])).await.unwrap();
         assert!(matches!(ended, Ok(0) | Err(_)));

@@ -1,7 +1,7 @@
 //! The bus: live hints between processes that may be lost. `local:` within one process, `redis://…` between many.
 //!
-//! Nothing that must arrive is ever left to it. What it does promise: a listener that is told [`Notice::Up`] hears, from
-//! then until [`Notice::Down`], what is published on the channels it has subscribed to, except what it was too slow to take.
+//! Correctness never depends on it. It promises this: a listener that has received [`Notice::Up`] receives, until
+//! [`Notice::Down`], everything published on its subscribed channels, except what it was too slow to take.
 
 mod local;
 mod redis;
@@ -20,13 +20,13 @@ use crate::Secret;
 use crate::cluster_key::SigningKey;
 use crate::metrics::BUS;
 
-/// Largest payload that is published or taken, in bytes.
+/// Largest payload that is published or accepted, in bytes.
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
 /// Notices that may wait for a listener; beyond that messages are dropped and counted.
 const LISTENER_QUEUE: usize = 4096;
 
-/// Longest that somebody who leaves waits for what was published.
+/// Longest that a process waits at its end for its publications to be handed over.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// A handle to the bus; clones share it.
@@ -36,23 +36,23 @@ pub struct Bus(Arc<dyn Implementation>);
 trait Implementation: Send + Sync {
     fn publish(&self, channel: String, payload: Bytes);
     fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>);
-    /// Completes when all that was published before is handed over or dropped.
+    /// Completes when every earlier publication has been handed over or dropped.
     fn flush(&self) -> BoxFuture<'_, ()>;
 }
 
-/// What a listener is told.
+/// A notice to a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// Somebody published.
+    /// A message was published.
     Message {
-        /// Where.
+        /// Its channel.
         channel: Arc<str>,
-        /// What.
+        /// Its payload.
         payload: Bytes,
     },
-    /// The bus can be heard from now on; everything before may have been missed.
+    /// The bus can be received from now on; everything before may have been missed.
     Up,
-    /// The bus cannot be heard.
+    /// The bus cannot be received.
     Down,
 }
 
@@ -65,14 +65,14 @@ enum Command {
 #[derive(Clone)]
 pub struct Subscriptions(mpsc::UnboundedSender<Command>);
 
-/// What one listener hears.
+/// The notices to one listener.
 pub struct Notices(mpsc::Receiver<Notice>);
 
 impl Bus {
-    /// The bus at a URL: `local:`, `redis://…` or `rediss://…`. With `key`, what comes without its signature is dropped.
+    /// The bus at a URL: `local:`, `redis://…` or `rediss://…`. With `key`, messages without its signature are dropped.
     ///
     /// # Errors
-    /// When the URL is none of these. A Redis that is not there yet is no error.
+    /// When the URL is none of these. A Redis that is not reachable yet is no error.
     pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
         Ok(match client(url)? {
@@ -81,7 +81,7 @@ impl Bus {
         })
     }
 
-    /// Finds out whether [`Bus::open`] would fail, without opening anything.
+    /// Checks whether [`Bus::open`] would fail, without opening anything.
     ///
     /// # Errors
     /// When the URL is none of these.
@@ -89,8 +89,8 @@ impl Bus {
         client(url).map(drop)
     }
 
-    /// Publishes without waiting; when the bus is away or its queue is full, or the payload too large, it is dropped and
-    /// counted.
+    /// Publishes without waiting; if the bus is away, its queue full or the payload too large, the message is dropped
+    /// and counted.
     pub fn publish(&self, channel: impl Into<String>, payload: impl Into<Bytes>) {
         let payload = payload.into();
         if payload.len() > MAX_PAYLOAD {
@@ -100,8 +100,8 @@ impl Bus {
         self.0.publish(channel.into(), payload);
     }
 
-    /// Waits until what was published before has reached the bus, but no longer than a second: for those who leave, and whose
-    /// last publications would end with them.
+    /// Waits until all earlier publications have reached the bus, but at most a second: for a process that ends, whose
+    /// last publications would otherwise be lost.
     pub async fn flush(&self) {
         if timeout(FLUSH, self.0.flush()).await.is_err() {
             tracing::warn!("the bus does not take what was published last");
@@ -117,11 +117,11 @@ impl Bus {
     }
 }
 
-/// The Redis that a URL names, or `None` for a bus within the process.
+/// The Redis in a URL, or `None` for a bus within the process.
 fn client(url: &Secret) -> anyhow::Result<Option<::redis::Client>> {
     match url.expose() {
         "local:" => Ok(None),
-        // The error of a bad URL quotes it, password and all; so it is not shown.
+        // The error of a malformed URL quotes it, password included, so it is not shown.
         url if url.starts_with("redis://") || url.starts_with("rediss://") => {
             ::redis::Client::open(url).ok().context("CONFAB_BUS is not a valid redis:// URL").map(Some)
         }
@@ -130,15 +130,15 @@ fn client(url: &Secret) -> anyhow::Result<Option<::redis::Client>> {
 }
 
 impl Subscriptions {
-    /// Subscribes, and again whenever the bus comes back. Completes when the subscription is confirmed: at once if it is
-    /// there already, late or never while the bus is down, so callers bound their wait.
+    /// Subscribes now and whenever the bus comes back. Completes when the subscription is confirmed: at once if it
+    /// exists already, late or never while the bus is down, so callers must bound their wait.
     pub async fn subscribe(&self, channel: impl Into<String>) {
         let (confirm, confirmed) = oneshot::channel();
         let _ = self.0.send(Command::Subscribe(channel.into(), confirm));
         let _ = confirmed.await;
     }
 
-    /// Ends a subscription; messages under way may still come.
+    /// Ends a subscription; messages in transit may still arrive.
     pub fn unsubscribe(&self, channel: impl Into<String>) {
         let _ = self.0.send(Command::Unsubscribe(channel.into()));
     }
@@ -151,7 +151,7 @@ impl Notices {
     }
 }
 
-/// Hands a message to a listener, or drops it when the listener is too slow.
+/// Sends a message to a listener, or drops it when the listener is too slow.
 fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
     BUS.heard.increment(1);
     if notices.try_send(Notice::Message { channel, payload }).is_err() {
@@ -159,12 +159,12 @@ fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
     }
 }
 
-/// Counts messages that are dropped, on whatever side of the bus.
+/// Counts dropped messages, on either side of the bus.
 pub fn dropped(reason: &'static str, count: u64) {
     BUS.dropped.add(reason, count);
 }
 
-/// A listener's place in the metrics: among those that hear the bus, or those that cannot.
+/// Counts a listener in the metrics: among those that receive the bus, or those that cannot.
 struct Hearing(bool);
 
 impl Hearing {

@@ -1,7 +1,8 @@
-//! The cluster's key: one secret from the operator, from which each purpose has a key of its own (HKDF, RFC 5869).
+//! The cluster's key: one secret from the operator, from which a key for each purpose is derived (HKDF, RFC 5869).
 //!
-//! Releases before this one signed with the operator's text itself. So that both can run side by side, this release still signs
-//! hints and names nodes as they do, and accepts what is signed with the derived keys; the next one signs with the derived keys.
+//! Earlier releases signed with the operator's text itself. So that both can run side by side, this release still signs
+//! hints and names nodes as they do, and accepts signatures with the derived keys; the next release signs with the
+//! derived keys.
 
 use std::collections::HashSet;
 
@@ -16,7 +17,7 @@ use crate::Secret;
 
 /// Fewest random bytes of a key.
 const MIN_BYTES: usize = 32;
-/// 32 random bytes have 30 distinct values on average; as few as this come once in 10^9 keys.
+/// 32 random bytes have 30 distinct values on average; as few as this occur once in 10^9 keys.
 const MAX_DISTINCT_OF_PATTERN: usize = 16;
 
 const BASE64: GeneralPurpose =
@@ -28,27 +29,27 @@ pub struct ClusterKey {
     pub bus: SigningKey,
     /// Signs requests from gateway to gateway.
     pub forward: SigningKey,
-    /// Makes the ids of nodes.
+    /// Derives the ids of nodes.
     pub node: SigningKey,
 }
 
 /// The keys of one purpose.
 #[derive(Clone)]
 pub struct SigningKey {
-    /// The operator's text itself, as the release before uses it for every purpose.
+    /// The operator's text itself, which the previous release uses for every purpose.
     pub former: hmac::Key,
-    /// Derived for this purpose alone.
+    /// Derived for this purpose only.
     pub derived: hmac::Key,
 }
 
 impl ClusterKey {
-    /// Reads the key from base64 (either alphabet, with or without padding) or hexadecimal.
+    /// Parses the key from base64 (either alphabet, with or without padding) or hexadecimal.
     ///
     /// # Errors
     /// When it is neither, shorter than 32 bytes, or obviously not random. The message does not quote it.
     pub fn parse(secret: &Secret) -> anyhow::Result<Self> {
         const HOW: &str = "`openssl rand -base64 32` makes one";
-        // `openssl rand -base64 64` breaks its line.
+        // `openssl rand -base64 64` breaks the line.
         let text = secret.expose().chars().filter(|c| !matches!(c, '\r' | '\n')).collect::<String>();
         let bytes = decode(&text).filter(|bytes| bytes.len() >= MIN_BYTES);
         ensure!(bytes.is_some(), "CONFAB_CLUSTER_KEY must be at least {MIN_BYTES} random bytes in base64 or hexadecimal; {HOW}");
@@ -73,7 +74,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
-    // Digits that are hexadecimal are never read as base64, where they would count for more than they are.
+    // Hexadecimal digits are never parsed as base64, which would overstate their length.
     if is_hex(text) {
         let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
         return pairs.collect::<Option<_>>().filter(|_| text.len().is_multiple_of(2));
@@ -81,14 +82,14 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('+', "-").replace('/', "_")).ok()
 }
 
-/// Whether bytes repeat a short pattern or go up or down in equal steps.
+/// Whether bytes repeat a short pattern or change in equal steps.
 fn is_patterned(bytes: &[u8]) -> bool {
     let distinct = bytes.iter().collect::<HashSet<_>>().len();
     let steady = bytes.windows(3).filter(|three| three[1].wrapping_sub(three[0]) == three[2].wrapping_sub(three[1])).count();
     distinct <= MAX_DISTINCT_OF_PATTERN || steady > bytes.len() / 4
 }
 
-/// Whether base64 is written as words or a keyboard's rows: 43 random characters have letters of both cases but once in 10^9.
+/// Whether base64 looks like words or keyboard rows: 43 random characters lack letters of one case only once in 10^9.
 fn is_patterned_text(text: &str) -> bool {
     let has = |kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
     let one_case = !(has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase));
@@ -144,11 +145,11 @@ mod tests {
             "aaaaaaaaaaaaaaaa",
             "the key of a whole cluster",
             "dev-only-cluster-key",
-            // 31 bytes, in either form, and an odd number of digits.
+            // 31 bytes, in both encodings, and an odd number of digits.
             "3q2+7wECAwT1bRz9q/0tYp8KXw5cHk2mVnL0aGZkQg==",
             &HEX[2..],
             &HEX[1..],
-            // 22 bytes, though base64 of 33.
+            // 22 bytes, though 33 as base64.
             &HEX[..44],
             &"a".repeat(64),
             &"A".repeat(44),
@@ -177,11 +178,11 @@ mod tests {
         };
         let (one, again, other) = (parse(HEX).unwrap(), parse(&HEX.to_uppercase()).unwrap(), parse(&HEX.replace('8', "9")).unwrap());
         assert_eq!(tags(&one).iter().collect::<HashSet<_>>().len(), 4);
-        // The bytes count, however they are written; but the former key was the text.
+        // The bytes count, not their encoding; but the former key was the text.
         assert_eq!(tags(&one)[..3], tags(&again)[..3]);
         assert_ne!(tags(&one)[3], tags(&again)[3]);
         assert!(tags(&one).iter().zip(tags(&other)).all(|(one, other)| *one != other));
-        // HKDF-SHA256 by another implementation (Python's hmac), so that no release changes it unseen.
+        // HKDF-SHA256 from another implementation (Python's hmac), so that a release cannot change it unnoticed.
         let tag = tags(&one)[0].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(tag, "a14db2ad8d3da135b12a258596a5ee61ea433594d3b2ee2ae6d1a0029c5c9de4");
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// Every setting that some Confab program knows, without its `CONFAB_` prefix. One list, so that all replicas of a cluster
-/// can share one environment and a typing error is still found.
+/// Every setting of any Confab program, without its `CONFAB_` prefix. One list, so that all replicas of a cluster can
+/// share one environment and a typing error is still found.
 pub const KNOWN: &[&str] = &[
     "ACCEPT_DRAIN",
     "ADMIN_LISTEN",
@@ -66,12 +66,12 @@ pub const KNOWN: &[&str] = &[
     "UPLOAD_MEMORY",
 ];
 
-/// A setting that must not be printed: keys, and URLs that may hold a password.
+/// A setting that must not be printed: keys, and URLs that may contain a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself, to be handed on and never to be printed.
+    /// The secret itself, which must not be printed.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -113,7 +113,7 @@ pub struct CommonConfig {
     pub accept_drain: Duration,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -125,16 +125,16 @@ pub enum LogFormat {
 /// Whether a program changes its database schema when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Migrate {
-    /// Apply what is missing, under a lock.
+    /// Apply missing migrations, under a lock.
     Auto,
-    /// Wait until another process has applied it.
+    /// Wait until another process has applied them.
     Off,
 }
 
-/// A duration such as `250ms`, `30s`, `5m`, `24h`.
+/// Parses a duration such as `250ms`, `30s`, `5m`, `24h`.
 ///
 /// # Errors
-/// When the text is none; the message says how one looks.
+/// When the text is not a duration; the message shows the format.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -152,24 +152,24 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a whole number with a unit: 250ms, 30s, 5m, 24h".into())
 }
 
-/// A count that is not 0.
+/// Parses a count that is not 0.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not such a count.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number from 1 on".into())
 }
 
-/// A duration that is not 0, as [`duration`] reads it.
+/// Parses a duration that is not 0, in the format of [`duration`].
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not such a duration.
 pub fn some_time(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| if time.is_zero() { Err("must not be zero".into()) } else { Ok(time) })
 }
 
 /// Reads a program's settings from flags, `CONFAB_` variables and the files that `CONFAB_…_FILE` variables name.
-/// `--help`, `--version` and wrong flags end the process, as is usual.
+/// `--help`, `--version` and wrong flags end the process, as usual.
 ///
 /// # Errors
 /// An unknown `CONFAB_` variable, a file that cannot be read, a setting given twice.
@@ -179,12 +179,12 @@ pub fn read(command: clap::Command) -> anyhow::Result<clap::ArgMatches> {
     Ok(overridable(command).get_matches_from(arguments))
 }
 
-/// What the user says counts more than what stands in a file, which comes first.
+/// Lets a later flag override an earlier one: values from files are passed first.
 fn overridable(command: clap::Command) -> clap::Command {
     command.args_override_self(true)
 }
 
-/// The program's arguments, with those added that stand in files.
+/// The program's arguments, preceded by those from files.
 fn arguments(
     command: &clap::Command,
     mut arguments: Vec<OsString>,
@@ -201,7 +201,7 @@ fn arguments(
         };
         let env = format!("CONFAB_{setting}");
         let Some(flag) = command.get_arguments().find(|a| a.get_env().is_some_and(|e| e == env.as_str())).and_then(|a| a.get_long()) else {
-            continue; // another program's
+            continue; // a setting of another program
         };
         if std::env::var_os(&env).is_some() {
             bail!("{env} and {variable} are both set; keep one");
@@ -209,7 +209,7 @@ fn arguments(
         let text = std::fs::read_to_string(&value).with_context(|| format!("{variable}: cannot read {value}"))?;
         from_files.push(OsString::from(format!("--{flag}={}", text.trim_end_matches(['\r', '\n']))));
     }
-    // Behind the program's name and before the user's own flags, so that a subcommand stays last.
+    // After the program's name and before the user's flags, so that a subcommand stays last.
     let at = 1.min(arguments.len());
     arguments.splice(at..at, from_files);
     Ok(arguments)
@@ -220,7 +220,8 @@ fn is_service_link(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
 }
 
-/// What an unknown name may stand for. A setting's name for a file's would be worse than no advice, and so would a far guess.
+/// Advice for an unknown name. Suggesting a setting's name for a file's name would be worse than no advice, and so
+/// would a distant guess.
 fn hint(name: &str) -> String {
     let (setting, end) = name.strip_suffix("_FILE").map_or((name, ""), |setting| (setting, "_FILE"));
     match (nearest(setting), end) {
@@ -230,7 +231,7 @@ fn hint(name: &str) -> String {
     }
 }
 
-/// The known name nearest to another, and how many typing errors lie between.
+/// The known name nearest to another, and the number of typing errors between them.
 fn nearest(name: &str) -> (&'static str, usize) {
     let known = KNOWN.iter().map(|known| (*known, strsim::damerau_levenshtein(known, name)));
     known.min_by_key(|(_, distance)| *distance).unwrap_or_default()

@@ -1,4 +1,5 @@
-//! Opaque page cursors: a serialised position in base64url. They are not secret and not trusted; whoever decodes one checks it.
+//! Opaque page cursors: a serialised position in base64url. They are neither secret nor trusted; the caller of `decode`
+//! must validate the position.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,18 +7,18 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
 
-/// Longest cursor that is looked at.
+/// Longest cursor that is decoded.
 const MAX_LEN: usize = 1024;
 
-/// Makes a cursor of a position.
+/// Encodes a position as a cursor.
 pub fn encode<T: Serialize>(position: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())
 }
 
-/// The position in a cursor.
+/// Decodes the position in a cursor.
 ///
 /// # Errors
-/// `invalid_request` about the field `cursor` for anything that [`encode`] did not make of this type.
+/// `invalid_request` about the field `cursor` for any text that [`encode`] did not produce for this type.
 pub fn decode<T: DeserializeOwned>(cursor: &str) -> Result<T> {
     let bad = || Error::field("cursor", "is not one of this list");
     if cursor.len() > MAX_LEN {

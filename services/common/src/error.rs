@@ -1,47 +1,47 @@
-//! One short error vocabulary, and its one mapping to gRPC and back. (The gateway has the mapping to HTTP.)
+//! One short error vocabulary, with its one mapping to gRPC and back. (The gateway has the mapping to HTTP.)
 
 use std::time::Duration;
 
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The result of anything that can be refused or fail.
+/// The result of an operation that can be refused or fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in the words of the public contract.
+/// The kind of an error, in the words of the public contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Malformed or failed validation.
     InvalidRequest,
-    /// No, bad, expired or revoked token.
+    /// Missing, malformed, expired or revoked token.
     Unauthorized,
-    /// Wrong user or password, indistinguishably.
+    /// Wrong username or password, indistinguishably.
     InvalidCredentials,
-    /// May see it, may not do this.
+    /// The caller may see it, but not do this.
     Forbidden,
-    /// Unknown, or something the caller may not know of.
+    /// Unknown, or hidden from the caller.
     NotFound,
-    /// The route exists, not for this method.
+    /// The route exists, but not with this method.
     MethodNotAllowed,
-    /// The body is of a type that is not understood here.
+    /// The route does not accept this type of body.
     UnsupportedMediaType,
-    /// An account of that name exists.
+    /// An account with that name exists.
     UsernameTaken,
-    /// A public room of that name exists.
+    /// A public room with that name exists.
     RoomNameTaken,
-    /// Contradicts the state of things.
+    /// Conflicts with the current state.
     Conflict,
-    /// Over its limit.
+    /// A size exceeds its limit.
     TooLarge,
-    /// Nothing of what was asked for lies within what there is.
+    /// The requested range lies outside the resource.
     RangeNotSatisfiable,
-    /// Too often.
+    /// Too many requests.
     RateLimited,
     /// A bug.
     Internal,
-    /// A dependency is down or refuses; **nothing was done**, so that another replica may be asked at once.
+    /// A dependency is down or refuses; **nothing was done**, so another replica may be tried at once.
     Unavailable,
-    /// No answer in time: it may have been done.
+    /// No answer in time: the operation may have been done.
     Timeout,
 }
 
@@ -67,7 +67,7 @@ const CODES: [(Code, &str, u16, tonic::Code); 16] = [
 
 impl Code {
     fn row(self) -> &'static (Code, &'static str, u16, tonic::Code) {
-        // The table is in the order of the variants; a test holds it there.
+        // The table is in the order of the variants; a test checks that.
         &CODES[self as usize]
     }
 
@@ -81,14 +81,14 @@ impl Code {
         self.row().2
     }
 
-    /// The code of that public name.
+    /// The code with that public name.
     pub fn parse(name: &str) -> Option<Code> {
         CODES.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     fn from_grpc(code: tonic::Code) -> Code {
         match code {
-            // A connection that broke in mid-call says nothing about whether the call was carried out.
+            // A connection that broke during a call does not reveal whether the call was carried out.
             tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Aborted => Code::Timeout,
             _ => CODES.iter().find(|row| row.3 == code).map_or(Code::Internal, |row| row.0),
         }
@@ -104,7 +104,7 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// A refusal or failure that can be shown to the caller.
+/// A refusal or failure that may be shown to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub struct Error {
@@ -151,7 +151,7 @@ impl Error {
         Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
     }
 
-    /// [`Code::Internal`]. The cause goes to the log, never to the caller.
+    /// [`Code::Internal`]. The cause is logged, but not shown to the caller.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "internal error");
         Self::new(Code::Internal, "something went wrong on our side")
@@ -180,7 +180,7 @@ impl From<Status> for Error {
             tracing::debug!(%status, "a status without our details");
         }
         let detail = match (named, code) {
-            // Texts of transports and libraries are not for the caller.
+            // Texts of transports and libraries are not shown to callers.
             (None, Code::Unavailable) => return Self::unavailable("a service"),
             (None, Code::Timeout) => return Self::timeout(),
             (None, Code::Internal) => return Self::internal(status),

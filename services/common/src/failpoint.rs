@@ -1,5 +1,5 @@
-//! Places where a test build can be made to fail, switched at run time by the admin port: `POST /failpoints/NAME` with `on`,
-//! `abort` or `off`, `GET` for how often it was hit since. Builds without the feature `failpoints` hold nothing of it.
+//! Places where test builds can be made to fail, controlled through the admin port: `POST /failpoints/NAME` with `on`,
+//! `abort` or `off`, `GET` for the number of hits since. Builds without the feature `failpoints` contain none of this.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,7 +28,7 @@ fn points() -> MutexGuard<'static, HashMap<String, Point>> {
     POINTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Passes a fail point: ends the process at once, or says whether to fail otherwise.
+/// Passes a fail point: ends the process at once, or returns whether to fail.
 pub fn hit(name: &str) -> bool {
     let mut points = points();
     let Some(point) = points.get_mut(name).filter(|point| point.action != Action::Off) else { return false };

@@ -1,4 +1,4 @@
-//! gRPC between Confab programs: one client type whether the service is in this process or on many replicas elsewhere.
+//! gRPC between Confab programs: one client type, whether the service is in this process or on many replicas elsewhere.
 
 mod connection;
 mod failure;
@@ -15,14 +15,14 @@ pub use reflection::Reflection;
 pub use server::serve;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 
-/// Largest message that any party sends or takes, in bytes; generated clients and servers are set to it.
+/// Largest message that is sent or accepted, in bytes; generated clients and servers are configured with it.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
 /// Most calls and streams on one connection; further ones wait.
 const MAX_STREAMS: u32 = 1024;
-/// How much of one body may be under way unread, in bytes.
+/// Most unread bytes of one body.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// The same of a connection: room for all of its streams, so that slow readers never hold up the others.
+/// Most unread bytes on one connection: room for all of its streams, so that slow readers never hold up the others.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// Largest HTTP/2 frame, in bytes: each costs system calls at both ends, which adds up for files.
 const FRAME: u32 = 256 * 1024;

@@ -1,5 +1,5 @@
-//! The `healthcheck` subcommand of every program: asks the program that runs beside it, with the same settings, whether it is
-//! ready. For containers, whose images have nothing else that could ask.
+//! The `healthcheck` subcommand of every program: asks the program beside it, which has the same settings, whether it
+//! is ready. For containers, whose images contain no other client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// What it is called.
+/// The name of the subcommand.
 pub const NAME: &str = "healthcheck";
 
-/// By when there must be an answer.
+/// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// Most of an answer that is read.
+/// Most bytes of an answer that are read.
 const ANSWER: u64 = 4096;
 
 /// The subcommand for the command line.
@@ -22,10 +22,10 @@ pub fn command() -> clap::Command {
     clap::Command::new(NAME).about("Ask the running program's /readyz whether it is ready, and end with 0 or 1")
 }
 
-/// Asks the program whose admin port is there.
+/// Asks the program with this admin port.
 ///
 /// # Errors
-/// Why it is not ready, when it is not.
+/// Why the program is not ready.
 pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
     let admin = within(admin);
     let answer = timeout(PATIENCE, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {PATIENCE:?}"))?;
@@ -38,7 +38,7 @@ pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// As HTTP/1.0, so that the answer ends with the connection.
+/// HTTP/1.0, so that the answer ends with the connection.
 async fn readyz(admin: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
     stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
@@ -47,7 +47,7 @@ async fn readyz(admin: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Who listens on all addresses is asked on loopback.
+/// Replaces the unspecified address with loopback.
 fn within(mut admin: SocketAddr) -> SocketAddr {
     if admin.ip().is_unspecified() {
         admin.set_ip(if admin.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said about one who answers so; without an answer the connection stays open.
+    /// The result for a program that answers like this; `None` keeps the connection open without an answer.
     async fn asked(answer: Option<&'static str>) -> Result<(), String> {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = listener.local_addr().unwrap();

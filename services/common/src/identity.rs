@@ -1,10 +1,10 @@
-//! Which file this is.
+//! Identifies files.
 
 use std::fs::Metadata;
 use std::time::UNIX_EPOCH;
 
-/// Names a file, however it is reached: a copy of it has another name. The device is left out, since its number may change when
-/// the machine starts again.
+/// Identifies a file, whatever its path: a copy has another identity. The device is left out, since its number may
+/// change when the machine restarts.
 pub fn of_file(metadata: &Metadata) -> String {
     use std::os::unix::fs::MetadataExt;
     let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();

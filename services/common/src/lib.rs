@@ -1,4 +1,5 @@
-//! What any Confab process needs and no chat noun: start-up and shutdown, settings, errors, gRPC transports, databases, the bus.
+//! The basis of every Confab process, without any chat noun: start-up and shutdown, settings, errors, gRPC transports,
+//! databases, the bus.
 
 pub mod admin;
 pub mod bus;
@@ -30,6 +31,6 @@ pub mod transfer;
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};
 
-/// Every program of ours runs on this allocator.
+/// The allocator of all programs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

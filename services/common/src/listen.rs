@@ -1,10 +1,10 @@
-//! A listening socket that is closed without resetting a connection which the system has already made.
+//! A listening socket that is closed without resetting connections that the system has already established.
 //!
-//! The system completes handshakes by itself, and a client may send its request before the server knows of the connection. Closing
-//! the socket resets every connection that still waits in its queue; a balancer then cannot tell whether the request was carried
-//! out, and must not send it to another server. So a server that shuts down first has the system drop new SYNs, accepts what has
-//! been connected, and only then closes. A client whose SYN was dropped sends it again after a second and is refused: it goes
-//! elsewhere, as nothing of its request was sent.
+//! The system completes handshakes on its own, and a client may send its request before the server knows of the
+//! connection. Closing the socket resets every connection that still waits in its queue; a balancer then cannot tell
+//! whether the request was carried out, and must not repeat it. So at shutdown a server first makes the system drop new
+//! SYNs, then accepts the established connections, and only then closes the socket. A client whose SYN was dropped
+//! repeats it after a second and is refused: it connects elsewhere, since nothing of its request was sent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long a handshake under way at shutdown may take: some round trips between a balancer and its servers. Clients
+/// How long a handshake in progress at shutdown may take: some round trips between a balancer and its servers. Clients
 /// that connect meanwhile wait for a second instead of being refused at once.
 const HANDSHAKE: Duration = Duration::from_millis(5);
 
@@ -24,7 +24,7 @@ const HANDSHAKE: Duration = Duration::from_millis(5);
 pub struct Listener {
     socket: TcpListener,
     shutdown: CancellationToken,
-    /// When the last handshakes are over; set at shutdown.
+    /// When the last handshakes are complete; set at shutdown.
     settled: OnceLock<Instant>,
 }
 
@@ -34,19 +34,19 @@ impl Listener {
         Self { socket, shutdown, settled: OnceLock::new() }
     }
 
-    /// The next connection; `None` once the server shuts down and every connection that was made is accepted.
+    /// The next connection; `None` once the server shuts down and every established connection is accepted.
     pub async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         if let Some(accepted) = self.shutdown.run_until_cancelled(self.socket.accept()).await {
             return Some(accepted);
         }
         match timeout_at(self.close(), self.socket.accept()).await {
             Ok(accepted) => Some(accepted),
-            // Asked of the system itself: the runtime may not have heard of the last ones yet.
+            // The system itself is queried: the runtime may not know of the last connections yet.
             Err(_) => self.queued().transpose(),
         }
     }
 
-    /// Waits for the shutdown, and from then on lets no client in any more, even while nothing is accepted.
+    /// Waits for the shutdown, and from then on admits no client, even while nothing is accepted.
     pub async fn close_at_shutdown(&self) {
         self.shutdown.cancelled().await;
         self.close();
@@ -74,7 +74,7 @@ impl Listener {
     }
 }
 
-/// Has the system ignore attempts to connect, and nothing else that comes to the socket.
+/// Makes the system ignore attempts to connect, and only these.
 #[cfg(target_os = "linux")]
 fn drop_syns(socket: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;
@@ -83,7 +83,7 @@ fn drop_syns(socket: &TcpListener) -> io::Result<()> {
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    /// The flags of a segment, and among them those of a handshake.
+    /// The offset of a segment's flags, and the flags of a handshake.
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
@@ -120,10 +120,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_the_runtime_has_not_heard_of_are_accepted() {
+    async fn connections_unknown_to_the_runtime_are_accepted() {
         let (address, shutdown, listener) = listening().await;
         assert!(listener.accept().now_or_never().is_none());
-        // Nothing waits meanwhile, so the runtime learns of none of them.
+        // No await here, so the runtime learns of none of them.
         let clients = [(); 3].map(|()| Client::connect(address).unwrap());
         shutdown.cancel();
         for client in &clients {

@@ -1,7 +1,8 @@
-//! What a process measures of itself, for `/metrics`. A metric is named and described where its handle is made, in one file of
-//! each crate, and exists from the start; docs/metrics.md has them all, and a test compares.
+//! A process's metrics, for `/metrics`. A metric is named and described where its handle is created, in one file of
+//! each crate, and exists from the start; docs/metrics.md lists them all, and a test compares.
 //!
-//! Whoever measures often keeps the handle: it is an atomic number, whereas a look-up by name and labels takes a map and a lock.
+//! Frequent measurements must keep the handle: it is an atomic number, whereas a look-up by name and labels takes a map
+//! and a lock.
 
 mod own;
 #[cfg(target_os = "linux")]
@@ -19,22 +20,22 @@ use crate::process::Readiness;
 pub use own::LIMITS;
 pub(crate) use own::{BUS, CLIENT, Calls, Postgres, SERVER};
 
-/// Bounds of durations in seconds; a request may take 2.5 of them unless it is told otherwise.
+/// Bucket bounds of durations in seconds; the default deadline of a call is 2.5 s.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-/// Bounds of numbers of things that go together.
+/// Bucket bounds of batch sizes.
 const COUNTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// How often samples are put into their buckets, so that they do not pile up while nobody asks for them.
+/// How often samples are sorted into buckets, so that they do not pile up between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-// A std lock: held while they are called, which never waits.
+// A std lock: held while the collectors run, and these never wait.
 static COLLECTORS: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
-/// Has metrics recorded from now on. Called once, before the first handle is made.
+/// Starts recording metrics. Called once, before the first handle is created.
 ///
 /// # Errors
-/// When there is a recorder already.
+/// When a recorder is already installed.
 pub fn install() -> anyhow::Result<()> {
     let counts = ["_rows", "_events"].map(|suffix| Matcher::Suffix(suffix.into()));
     let builder = counts
@@ -45,7 +46,7 @@ pub fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins to tell of the process as such, and to keep what is recorded small.
+/// Starts the metrics of the process itself and the recorder's upkeep.
 pub fn start(program: &str, readiness: Readiness) {
     own::build_info(program).set(1.0);
     let ready = own::ready();
@@ -70,7 +71,7 @@ pub fn render() -> String {
     RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Has something called whenever metrics are asked for, to set gauges of what is cheaper to look at than to follow.
+/// Registers a function that every scrape calls, to set gauges that are cheaper to read than to track.
 pub fn at_scrape(collect: impl Fn() + Send + 'static) {
     COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collect));
 }
@@ -90,33 +91,33 @@ pub fn gauge(name: &'static str, help: &'static str, labels: Labels) -> Gauge {
     metrics::gauge!(name, labels)
 }
 
-/// A histogram; its name ends in what it measures: `_seconds`, `_rows` or `_events`.
+/// A histogram; its name ends in the unit: `_seconds`, `_rows` or `_events`.
 pub fn histogram(name: &'static str, help: &'static str, labels: Labels) -> Histogram {
     metrics::describe_histogram!(name, help);
     metrics::histogram!(name, labels)
 }
 
-/// Counters of one name, told apart by one label, for what is rare.
+/// Counters with one name, distinguished by one label, for rare events.
 pub struct Counters {
     name: &'static str,
     label: &'static str,
 }
 
 impl Counters {
-    /// The counters of that name.
+    /// The counters with that name.
     pub fn new(name: &'static str, help: &'static str, label: &'static str) -> Self {
         metrics::describe_counter!(name, help);
         Self { name, label }
     }
 
-    /// The same, with those of these values there from the start: nobody can be alarmed by what was not there before.
+    /// Creates the counters for these values: an alert cannot fire on a counter that did not exist before.
     #[must_use]
     pub fn with(self, values: &[&'static str]) -> Self {
         self.exist(values);
         self
     }
 
-    /// Has those of these values exist.
+    /// Creates the counters for these values.
     pub fn exist(&self, values: &[&'static str]) {
         values.iter().for_each(|value| self.add(value, 0));
     }
@@ -126,13 +127,13 @@ impl Counters {
         self.add(value, 1);
     }
 
-    /// Counts so many.
+    /// Counts `count`.
     pub fn add(&self, value: &'static str, count: u64) {
         metrics::counter!(self.name, self.label => value).increment(count);
     }
 }
 
-/// How long something took, told apart by how it ended.
+/// Durations, distinguished by outcome.
 pub struct Outcomes {
     ok: Histogram,
     refused: Histogram,
@@ -140,14 +141,14 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Histograms of that name, with the label `outcome` beside these.
+    /// Histograms with that name, with the label `outcome` besides these labels.
     pub fn new(name: &'static str, help: &'static str, labels: Labels) -> Self {
         let [ok, refused, failed] =
             ["ok", "refused", "failed"].map(|outcome| histogram(name, help, &[labels, &[("outcome", outcome)]].concat()));
         Self { ok, refused, failed }
     }
 
-    /// Takes note of one. What the caller is to blame for was refused; anything else failed.
+    /// Records one. An error caused by the caller is `refused`; any other is `failed`.
     pub fn record<T>(&self, result: &crate::Result<T>, took: Duration) {
         match result {
             Ok(_) => self.ok.record(took),
@@ -156,7 +157,7 @@ impl Outcomes {
         }
     }
 
-    /// Takes note of one that its caller is to blame for.
+    /// Records one with an error caused by the caller.
     pub fn refused(&self, took: Duration) {
         self.refused.record(took);
     }

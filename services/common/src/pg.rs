@@ -29,17 +29,18 @@ use errors::{Fault, observed};
 use schema::Obstacle;
 use standing::Standing;
 
-/// Connections that are opened at start.
+/// Connections opened at start.
 const WARM: usize = 4;
-/// Longest that one piece of work with a connection takes. The server ends a statement after three seconds and says so; one that
-/// says nothing for longer is frozen or gone, which TCP does not notice while its machine or a middlebox still acknowledges.
+/// Longest time of one piece of work with a connection. The server ends a statement after three seconds with an error;
+/// a server that is silent for longer is frozen or gone, which TCP does not notice while its machine or a middlebox
+/// still acknowledges.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Pause before a server that is not there yet is tried again.
+/// Pause between attempts to reach a server.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How often it is said why that goes on.
+/// How often the reason for waiting is logged.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How a service's database is opened.
+/// How to open a service's database.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct PostgresConfig {
@@ -49,10 +50,11 @@ pub struct PostgresConfig {
     /// Most connections that one service's process opens to Postgres
     #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = at_least_one)]
     pub postgres_connections: usize,
-    /// How long to wait for Postgres, and not at all when it refuses: for a command that runs once. What serves waits for ever.
+    /// How long to wait for a Postgres that is away; one that refuses is an error at once. For commands that run once.
+    /// Servers wait for ever (`None`).
     #[arg(skip)]
     pub patience: Option<Duration>,
-    /// Where it is said what is wrong with Postgres.
+    /// Receives notes about the state of Postgres.
     #[arg(skip)]
     pub readiness: Readiness,
 }
@@ -72,17 +74,19 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is not there yet.
+    /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is
+    /// away.
     ///
     /// # Errors
-    /// When the URL is wrong or a migration fails; with patience also when the server refuses or stays away.
+    /// When the URL is malformed or a migration fails; with patience also when the server refuses or stays away.
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
-        // The error of a bad URL may quote it, password and all; so it is not shown.
+        // The error of a malformed URL may quote it, password included, so it is not shown.
         let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
         if !names_session_attrs(url.expose()) {
             pg.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        // Whatever the statistics say: a plan made for a small table is kept until it is analyzed, however it has grown by then.
+        // Whatever the statistics say: a plan made for a small table is kept until the table is analysed, however large
+        // it is by then.
         let session = format!(
             "-c search_path={schema} -c statement_timeout=3s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
              -c default_transaction_isolation=read\\ committed -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off {}",
@@ -107,7 +111,7 @@ impl Pool {
         let status = move || weak.upgrade().map(|pool| pool.status());
         let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
         let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
-        // A program lives on the schema of the next one, which has only been added to.
+        // A program can run on the schema of the next release, which only adds to it.
         let migrations = migrations.set_abort_missing(false);
         let begun = Instant::now();
         let mut report = interval(REPORT);
@@ -125,17 +129,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Opens some connections ahead, so that the first callers do not all wait for them at once.
+    /// Opens some connections ahead, so that the first callers do not all wait at once.
     async fn warm_up(&self, connections: usize) {
         let opened = futures::future::join_all((0..connections).map(|_| self.connections.get())).await;
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// Does work with a connection, bounded in time. What its caller leaves behind unfinished is never lent to another.
+    /// Runs work with a connection, within a time limit. A connection with unfinished work is never passed to another
+    /// caller.
     ///
     /// # Errors
-    /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and what was asked of
-    /// it is perhaps done; whatever the work ends with.
+    /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and the work
+    /// may be done; otherwise the work's error.
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
@@ -157,7 +162,7 @@ impl Pool {
         done
     }
 
-    /// A connection for work of any length, which never comes back.
+    /// A connection for work of any length; it does not return to the pool.
     ///
     /// # Errors
     /// `unavailable` when there is none within two seconds.
@@ -176,7 +181,7 @@ impl Pool {
         })
     }
 
-    /// The rows of a statement.
+    /// Runs a statement and returns its rows.
     ///
     /// # Errors
     /// As [`Pool::run`]; when the database refuses.
@@ -184,7 +189,7 @@ impl Pool {
         self.run(async |client| Ok(client.query(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement and returns how many rows it changed.
     ///
     /// # Errors
     /// As [`Pool::run`]; when the database refuses.
@@ -192,7 +197,7 @@ impl Pool {
         self.run(async |client| Ok(client.execute(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// Closes a connection whose server is silent, and the idle ones that it has not answered on since.
+    /// Closes a connection whose server is silent, and the idle ones without an answer since then.
     fn give_up(&self, connection: Option<Object>, since: Instant) {
         tracing::warn!("the database is silent; its connections are closed");
         drop(connection.map(Object::take));
@@ -200,20 +205,20 @@ impl Pool {
     }
 }
 
-/// Prepares a statement, or finds it prepared. In a trace, the work with the connection is called after it.
+/// Prepares a statement, or finds it prepared. In a trace, the work's span is named after the statement.
 ///
 /// # Errors
 /// When the database refuses it or the connection breaks.
 pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
     let span = Span::current();
-    // Each begins with its name, in a comment.
+    // Each statement begins with its name in a comment.
     let name = || sql.split_whitespace().nth(1).unwrap_or_default();
     span.rename(|| format!("postgres {}", name()));
     span.set("db.operation.name", || name().to_owned());
     client.prepare_cached(sql).await
 }
 
-/// A connection that is lent to somebody.
+/// A connection checked out by a caller.
 struct Lent<'a> {
     pool: &'a Pool,
     since: Instant,
@@ -221,8 +226,8 @@ struct Lent<'a> {
 }
 
 impl Drop for Lent<'_> {
-    /// Its borrower has left in the middle, as a caller does whose deadline is over. It goes back once the server has answered
-    /// everything; until then it counts as lent, so that impatient callers do not multiply the server's work.
+    /// The caller was dropped midway, for example at its deadline. The connection returns once the server has answered
+    /// everything; until then it counts as in use, so that impatient callers do not multiply the server's work.
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(connection)) };
@@ -235,15 +240,15 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// Whether a URL says to what kind of session it wants to connect; one that does not wants one that can write.
+/// Whether a URL specifies the kind of session; otherwise a session that can write is required.
 fn names_session_attrs(url: &str) -> bool {
-    // As the driver takes it apart: the first `@` ends the account.
+    // Like the driver: the first `@` ends the account.
     let (_, behind) = url.split_once('@').unwrap_or(("", url));
     let (_, parameters) = behind.split_once('?').unwrap_or_default();
     parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs="))
 }
 
-/// TLS as the URL's `sslmode` asks; certificates are always verified against the system's roots.
+/// TLS according to the URL's `sslmode`; certificates are always verified against the system's roots.
 fn tls() -> anyhow::Result<MakeRustlsConnect> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

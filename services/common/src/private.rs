@@ -1,35 +1,35 @@
-//! Files for the process's own user alone, whatever the umask is and whatever their directory lets others do.
+//! Files for the process's own user only, whatever the umask is and whatever their directory permits.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// What others may do.
+/// The permissions of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Makes a directory, and those above it, unless it is there.
+/// Creates a directory and its parents unless they exist.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Opens a file to write, or makes it. What is in it stays.
+/// Opens a file for writing, or creates it. Existing content stays.
 ///
 /// # Errors
-/// When it cannot be opened or made.
+/// When it cannot be opened or created.
 pub fn file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
     close(path)?;
     Ok(file)
 }
 
-/// Takes from others what they may do with a file, if it is there. An earlier version, or a person, may have given it to them.
+/// Removes others' permissions from a file, if it exists. An earlier release, or a person, may have granted them.
 ///
 /// # Errors
-/// When the file cannot be looked at.
+/// When the file's metadata cannot be read.
 pub fn close(path: &Path) -> io::Result<()> {
     let mode = match fs::metadata(path) {
         Ok(metadata) => metadata.permissions().mode(),
@@ -40,7 +40,7 @@ pub fn close(path: &Path) -> io::Result<()> {
         let path_shown = path.display();
         match fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
             Ok(()) => tracing::warn!(path = %path_shown, "others could use this file; now they cannot"),
-            // It belongs to another user, who lets this one use it.
+            // The file belongs to another user, who lets this one use it.
             Err(error) => tracing::warn!(path = %path_shown, %error, "others can use this file; take it from them with chmod 600"),
         }
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn others_may_do_nothing_with_what_is_made_or_was_there() {
+    fn new_and_existing_files_are_closed_to_others() {
         let within = testing::directory();
         let (new, old) = (within.join("new"), within.join("old"));
         file(&new).unwrap();

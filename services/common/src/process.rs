@@ -1,4 +1,4 @@
-//! The life of a process: all start-up ceremony in one function that hands over one context, and a bounded ending.
+//! The life of a process: all start-up work in one function that passes on one context, and a bounded shutdown.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,19 +15,19 @@ use crate::config::{self, CommonConfig};
 use crate::telemetry::{self, trace};
 use crate::{admin, healthcheck, metrics};
 
-/// What a program's `main` gets.
+/// The argument of a program's `main`.
 #[derive(Clone)]
 pub struct Process {
-    /// Cancelled on SIGTERM or Ctrl-C: it still takes what comes, so that nothing fails that is on its way.
+    /// Cancelled on SIGTERM or Ctrl-C: the process still accepts requests, so that none in transit fails.
     pub leaving: CancellationToken,
-    /// Cancelled when nothing more is to be taken.
+    /// Cancelled when no further request is accepted.
     pub shutdown: CancellationToken,
-    /// What `/readyz` says.
+    /// The state that `/readyz` reports.
     pub readiness: Readiness,
 }
 
 impl Process {
-    /// A context of its own, for tests and for programs that are part of another.
+    /// A new context, for tests and for programs that are part of another.
     pub fn new() -> Self {
         Self { leaving: CancellationToken::new(), shutdown: CancellationToken::new(), readiness: Readiness::default() }
     }
@@ -39,18 +39,17 @@ impl Default for Process {
     }
 }
 
-/// Settings that hold those of every program.
+/// Settings that contain those of every program.
 pub trait Settings: clap::Parser {
-    /// The shared part.
+    /// The settings of every program.
     fn common(&self) -> &CommonConfig;
 
-    /// Whether it is to serve; a subcommand that does something else and ends needs no admin port.
+    /// Whether the program serves; a subcommand that only does its work needs no admin port.
     fn serves(&self) -> bool {
         true
     }
 
-    /// Finds out what is wrong with the settings, without touching anything: a program with a wrong one takes no port and
-    /// makes no file.
+    /// Validates the settings without side effects: a program with wrong settings opens no port and creates no file.
     ///
     /// # Errors
     /// When one of them is wrong.
@@ -59,10 +58,10 @@ pub trait Settings: clap::Parser {
     }
 }
 
-/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns. Every program also
-/// has the subcommand `healthcheck`, which looks at no other settings than where the admin port is.
-/// After a signal `main` has the drain time to return; a second signal or the deadline ends the process.
-/// What it writes is for its own user alone.
+/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns. Every
+/// program also has the subcommand `healthcheck`, which only needs the address of the admin port. After a signal `main`
+/// has the drain time to return; a second signal or the deadline ends the process. Files that it creates are for its
+/// own user only.
 pub fn run<C, F>(main: impl FnOnce(C, Process) -> F) -> ExitCode
 where
     C: Settings,
@@ -80,7 +79,7 @@ where
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(live(config, main));
-        // Blocking work that was cut off by the deadline must not hold the process.
+        // Blocking work beyond the deadline must not hold up the process.
         runtime.shutdown_background();
         ended
     });
@@ -114,7 +113,7 @@ where
         _ = interrupt.recv() => {}
     }
     if !process.readiness.has_started() {
-        // Nothing has been taken on; what start-up waits for may never come.
+        // No request has been accepted, and start-up may wait for something that never comes.
         return Ok(());
     }
     tracing::info!("leaving; a second signal ends at once");
@@ -123,7 +122,7 @@ where
     let deadline = Instant::now() + common.accept_drain + common.drain;
     let finished = async {
         let ended = main.await;
-        // The last spans have half of what is left, so that they never make leaving fail.
+        // The last spans get half of the remaining time, so that exporting never makes the shutdown fail.
         trace::export::finish(deadline.saturating_duration_since(Instant::now()) / 2).await;
         ended
     };
@@ -141,14 +140,14 @@ where
     }
 }
 
-/// A socket is a descriptor: take all that the system grants.
+/// A socket needs a descriptor: raises the limit to all that the system grants.
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the descriptor limit");
     }
 }
 
-/// Whether the process is warm and not leaving. Each part that must be warm takes a [`Condition`].
+/// Whether the process is warm and not draining. Each part that must be warm takes a [`Condition`].
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<watch::Sender<bool>>, Arc<Mutex<State>>);
 
@@ -157,7 +156,7 @@ struct State {
     started: bool,
     draining: bool,
     conditions: BTreeMap<&'static str, bool>,
-    /// What is wrong, by part.
+    /// Known faults, by part.
     notes: BTreeMap<String, String>,
 }
 
@@ -174,28 +173,28 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Adds a condition, not met yet.
+    /// Adds a condition that does not hold yet.
     pub fn condition(&self, name: &'static str) -> Condition {
         self.change(|state| _ = state.conditions.insert(name, false));
         Condition(self.clone(), name)
     }
 
-    /// Start-up is over: no further conditions come.
+    /// Start-up is complete: no further conditions are added.
     pub fn started(&self) {
         self.change(|state| state.started = true);
     }
 
-    /// Whether start-up is over.
+    /// Whether start-up is complete.
     pub fn has_started(&self) -> bool {
         self.1.lock().unwrap_or_else(PoisonError::into_inner).started
     }
 
-    /// Leaving: never ready again.
+    /// The process is draining: never ready again.
     pub fn drain(&self) {
         self.change(|state| state.draining = true);
     }
 
-    /// Follows [`Readiness::missing`] being `None`.
+    /// Follows whether [`Readiness::missing`] is `None`.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.subscribe()
     }
@@ -212,7 +211,7 @@ impl Readiness {
         }
     }
 
-    /// Says what is wrong with a part, which by itself does not change whether the process is ready.
+    /// Sets or clears a part's fault, which alone does not change whether the process is ready.
     pub fn note(&self, part: &str, wrong: Option<String>) {
         self.change(|state| match wrong {
             Some(wrong) => _ = state.notes.insert(part.to_owned(), wrong),
@@ -220,7 +219,7 @@ impl Readiness {
         });
     }
 
-    /// What is wrong, part by part, each with `; ` before it.
+    /// The faults by part, each after `; `.
     pub fn notes(&self) -> String {
         let state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         state.notes.iter().map(|(part, wrong)| format!("; {part}: {wrong}")).collect()
@@ -233,11 +232,11 @@ impl Readiness {
     }
 }
 
-/// One thing that must be so before the process is ready.
+/// A condition for the process to be ready.
 pub struct Condition(Readiness, &'static str);
 
 impl Condition {
-    /// Says whether it is met now.
+    /// Sets whether the condition holds.
     pub fn set(&self, met: bool) {
         self.0.change(|state| _ = state.conditions.insert(self.1, met));
     }

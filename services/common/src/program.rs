@@ -1,26 +1,26 @@
-//! A service as a program of its own: what the programs of all services have in common.
+//! A service as a program of its own: what the programs of all services share.
 
 use crate::config::CommonConfig;
 use crate::process::Settings;
 use crate::store::StorageConfig;
 
-/// What a program has of its own: its name and the settings that others do not have.
+/// A program's name and the settings that other programs do not have.
 pub trait Own: clap::Args {
     /// The program's name.
     const NAME: &'static str;
-    /// What it is, in a line.
+    /// A description in one line.
     const ABOUT: &'static str;
-    /// Where it listens unless told otherwise.
+    /// The default listening address.
     const LISTEN: &'static str;
 
-    /// Finds out what is wrong with the settings, without touching anything.
+    /// Validates the settings without side effects.
     ///
     /// # Errors
     /// When one of them is wrong.
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()>;
 }
 
-/// The settings of a program that keeps something. Flags may stand before and behind a subcommand.
+/// The settings of a program with a store. Flags may precede and follow a subcommand.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
     name = O::NAME,
@@ -34,18 +34,18 @@ pub struct Program<O: Own, C: clap::Subcommand = Command> {
     /// Settings of every program.
     #[command(flatten)]
     pub common: CommonConfig,
-    /// Where things are kept.
+    /// Settings of the stores.
     #[command(flatten)]
     pub storage: StorageConfig,
     /// The program's own settings.
     #[command(flatten)]
     pub own: O,
-    /// What to do instead of serving.
+    /// The subcommand, if any.
     #[command(subcommand)]
     pub command: Option<C>,
 }
 
-/// What most programs can do instead of serving.
+/// The subcommand that most programs have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Bring the database schema up to date and end
@@ -62,7 +62,7 @@ impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        // A subcommand needs some of them alone, and looks at those first.
+        // A subcommand needs only some settings, and checks those itself.
         if self.serves() { self.own.check(&self.storage) } else { Ok(()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a service keeps what must last: picked by the scheme of a URL.
+//! A service's store, selected by the scheme of a URL.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::config::Migrate;
 use crate::pg::PostgresConfig;
 use crate::process::Process;
 
-/// How long a command that runs once waits for a store that is not there.
+/// How long a command that runs once waits for a store that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings of whoever has a store.
+/// Settings of programs with a store.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct StorageConfig {
@@ -28,21 +28,21 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
-    /// The same, for a process that serves and says what is wrong with a store.
+    /// These settings for a process that serves and reports the store's faults.
     pub fn serving(&self, process: &Process) -> Self {
         let mut config = self.clone();
         config.postgres.readiness = process.readiness.clone();
         config
     }
 
-    /// The same, for a command that runs once and then ends.
+    /// These settings for a command that runs once.
     pub fn once(&self) -> Self {
         let mut config = self.clone();
         config.postgres.patience = Some(PATIENCE);
         config
     }
 
-    /// The same, with the schema brought up to date: for a `migrate` subcommand.
+    /// These settings for a `migrate` subcommand, which updates the schema.
     pub fn migrating(&self) -> Self {
         let mut config = self.once();
         config.postgres.migrate = Migrate::Auto;
@@ -50,7 +50,7 @@ impl StorageConfig {
     }
 }
 
-/// Settings of whoever uses the bus.
+/// Settings of programs that use the bus.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
@@ -67,7 +67,7 @@ pub struct BusConfig {
 }
 
 impl BusConfig {
-    /// Finds out whether [`BusConfig::open`] would fail.
+    /// Checks whether [`BusConfig::open`] would fail.
     ///
     /// # Errors
     /// When the URL or the key is wrong, or the bus is Redis and there is no key.
@@ -89,7 +89,7 @@ impl BusConfig {
         self.cluster_key.as_ref().map(ClusterKey::parse).transpose()
     }
 
-    /// The bus at that URL.
+    /// The configured bus.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -107,7 +107,7 @@ impl BusConfig {
     }
 }
 
-/// A service's store.
+/// The URL of a service's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `sqlite:PATH`.
@@ -117,10 +117,10 @@ pub enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// The store that `setting` names; without it `file` in the data directory.
+    /// The store in `setting`; without it `file` in the data directory.
     ///
     /// # Errors
-    /// When the URL has another scheme or cannot be understood. The message does not quote it: it may hold a password.
+    /// When the URL has another scheme or is malformed. The message does not quote it: it may contain a password.
     pub fn parse(setting: &str, url: Option<&Secret>, data_dir: &Path, file: &str) -> anyhow::Result<Self> {
         let Some(url) = url else { return Ok(Self::Sqlite(data_dir.join(file))) };
         match url.expose() {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_needs_a_key_unless_told_otherwise() {
+    fn redis_needs_a_key_unless_insecure() {
         for redis in ["redis://localhost", "rediss://u:hunter2@localhost:6380"] {
             let error = config(redis, None, false).check().unwrap_err().to_string();
             assert!(error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"), "{error}");

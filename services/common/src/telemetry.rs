@@ -17,7 +17,8 @@ use crate::metrics;
 /// # Errors
 /// When the log filter cannot be parsed.
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
-    // Migrations at each start are not news, and frames and statements hold what was said; whoever wants them names them.
+    // Migrations at each start are not news, and frames and statements contain messages; CONFAB_LOG can enable each by
+    // name.
     let filter = EnvFilter::try_new(format!("refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log))
         .with_context(|| format!("CONFAB_LOG: {:?} is no filter", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

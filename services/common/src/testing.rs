@@ -1,4 +1,4 @@
-//! Real servers for contract tests. `make test` starts them and says where they are.
+//! Real servers for contract tests. `make test` starts them and sets their addresses.
 
 mod leaving;
 mod wire;
@@ -19,10 +19,10 @@ use crate::grpc::{Call, Transport};
 pub use leaving::leave_in_silence;
 pub use wire::Wire;
 
-/// A fresh, empty directory.
+/// Creates a new, empty directory.
 ///
 /// # Panics
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let path = std::env::temp_dir().join(format!("confab-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -31,7 +31,7 @@ pub fn directory() -> PathBuf {
     path
 }
 
-/// The same transport for a busy machine: a call that does not say how long it may take has a minute.
+/// A transport for a busy machine: a call without options has a minute.
 pub fn patient(transport: Transport) -> Transport {
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().get_or_insert(Call::within(Duration::from_secs(60)));
@@ -39,7 +39,7 @@ pub fn patient(transport: Transport) -> Transport {
     }))
 }
 
-/// The URL of a fresh, empty database on the test run's Postgres server.
+/// Creates a new, empty database on the test run's Postgres server; returns its URL.
 ///
 /// # Panics
 /// When `TEST_POSTGRES_URL` is not set or the server refuses.
@@ -61,7 +61,7 @@ pub fn redis() -> Secret {
     Secret::from(variable("TEST_REDIS_URL"))
 }
 
-/// A cluster's key; the same text makes the same key.
+/// A cluster's key; the same text yields the same key.
 ///
 /// # Panics
 /// Never: a digest is random enough.
@@ -75,13 +75,13 @@ pub fn cluster_key(text: &str) -> ClusterKey {
 pub struct S3 {
     /// Its URL.
     pub endpoint: String,
-    /// The id of an access key that may do everything.
+    /// The id of an access key with all rights.
     pub key: String,
-    /// The secret that belongs to it.
+    /// The secret of the access key.
     pub secret: Secret,
 }
 
-/// The test run's S3 store and the keys to it.
+/// The test run's S3 store and its credentials.
 ///
 /// # Panics
 /// When `TEST_S3_URL` is not set.

@@ -1,4 +1,4 @@
-//! Checks and comparison of names and texts that people type.
+//! Validates and compares names and texts that people type.
 
 mod printable;
 
@@ -8,14 +8,14 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use crate::{Error, Result};
 use printable::Lines;
 
-/// The form under which names are compared: the Unicode case folding of their NFC form.
+/// The form in which names are compared: the Unicode case folding of their NFC form.
 pub fn fold(name: &str) -> String {
     let nfc = ComposingNormalizerBorrowed::new_nfc();
     nfc.normalize(&CaseMapper::new().fold_string(&nfc.normalize(name))).into_owned()
 }
 
-/// A name: trimmed, at most `max` Unicode scalar values on one line, at least one of them visible, and without invisible
-/// characters that do no work.
+/// Validates a name: trimmed, at most `max` Unicode scalar values on one line, at least one of them visible, and
+/// without superfluous invisible characters.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
@@ -28,7 +28,7 @@ pub fn name(field: &str, value: &str, max: usize) -> Result<String> {
     Ok(name)
 }
 
-/// What a name is explained with: like a name, but it may be empty and have several lines, and is kept as it is.
+/// Validates a description: like a name, but it may be empty and have several lines, and is kept unchanged.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
@@ -40,7 +40,7 @@ pub fn description(field: &str, value: &str, max: usize) -> Result<String> {
     Ok(description)
 }
 
-/// A text of at most `max` Unicode scalar values without NUL characters.
+/// Validates a text of at most `max` Unicode scalar values without NUL characters.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
@@ -52,7 +52,7 @@ pub fn bounded(field: &str, value: &str, max: usize) -> Result<String> {
     Ok(value.to_owned())
 }
 
-/// Refuses NUL characters, which Postgres cannot store.
+/// Rejects NUL characters, which Postgres cannot store.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
@@ -63,7 +63,7 @@ pub fn no_nul(field: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// The id in a field.
+/// Parses the id in a field.
 ///
 /// # Errors
 /// `invalid_request` about `field`.
@@ -100,7 +100,7 @@ mod tests {
             assert_eq!(fold(one), fold(other), "{one} {other}");
             assert_eq!(fold(&fold(one)), fold(one), "{one}");
         }
-        // A Turkish dotless i is a letter of its own.
+        // A Turkish dotless i is a separate letter.
         assert_ne!(fold("ısı"), fold("isi"));
     }
 

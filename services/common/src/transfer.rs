@@ -1,4 +1,4 @@
-//! Carries what a service keeps from one store to another, of whichever kind: its tables, row by row, in one canonical text
+//! Transfers a service's data from one store to another, of any kind: its tables, row by row, in one canonical text
 //! form that can be counted, hashed and compared.
 
 #[cfg(feature = "testing")]
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use held::Held;
 pub use row::{Row, Value, rows};
 
-/// What a service keeps. It is defined beside the service's migrations, and [`contract`] holds the two together.
+/// A service's tables. It is defined beside the service's migrations, and [`contract`] checks that the two agree.
 pub struct Schema {
     /// The name of its Postgres schema.
     pub name: &'static str,
@@ -30,21 +30,21 @@ pub struct Schema {
     pub postgres: fn() -> refinery::Runner,
 }
 
-/// A table as it is carried: in the order of its primary key, of numbers, ids and flags, which all stores order alike.
+/// A table to transfer: in the order of its primary key, of numbers, ids and flags, which all stores order alike.
 #[derive(Debug)]
 pub struct Table {
     /// Its name.
     pub name: &'static str,
-    /// How many of the columns, the first ones, are the primary key.
+    /// How many of the first columns form the primary key.
     key: usize,
     columns: &'static [Column],
     seeded: bool,
 }
 
-/// A column: its name and what is in it.
+/// A column: its name and its kind.
 pub type Column = (&'static str, Kind);
 
-/// What is in a column, whatever the store calls its type.
+/// The kind of a column's values, whatever type the store uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A UUID.
@@ -57,7 +57,7 @@ pub enum Kind {
     Text,
     /// Bytes.
     Bytes,
-    /// A text that says something about the very database it is in: it stays behind, and an empty one arrives.
+    /// A text about the database itself: it is not transferred, and an empty text takes its place.
     Local,
 }
 
@@ -67,12 +67,12 @@ impl Table {
         Self { name, key, columns, seeded: false }
     }
 
-    /// The same, to which a migration gives its first row, so that it is never empty; what is carried replaces that.
+    /// A table whose first row comes from a migration, so that it is never empty; the transfer replaces that row.
     pub const fn seeded(self) -> Self {
         Self { seeded: true, ..self }
     }
 
-    /// The names of its columns.
+    /// The names of the columns.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
         self.columns.iter().map(|(name, _)| *name)
     }
@@ -81,7 +81,7 @@ impl Table {
         self.columns().collect::<Vec<_>>().join(", ")
     }
 
-    /// The columns to read; `number` reads one of numbers, which may be of several widths.
+    /// The columns to read; `number` reads a number, which may have one of several widths.
     fn selection(&self, number: impl Fn(&str) -> String) -> String {
         let column = |(name, kind): &Column| match kind {
             Kind::Local => "''".into(),
@@ -91,24 +91,24 @@ impl Table {
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
-    /// The end of a statement that reads a page: that after a key, whose places are given, or the first.
+    /// The end of a statement that reads a page: the one after a key, given its placeholders, or the first one.
     fn page(&self, after: Option<Vec<String>>) -> String {
-        // Of the table by name: a column of the selection may have its name and not its index.
+        // Qualified by the table: a selected column may have the same name without the index.
         let key = self.columns().take(self.key).map(|column| format!("{}.{column}", self.name)).collect::<Vec<_>>().join(", ");
         let after = after.map_or(String::new(), |places| format!("WHERE ({key}) > ({}) ", places.join(", ")));
         format!("FROM {} {after}ORDER BY {key} LIMIT {PAGE}", self.name)
     }
 }
 
-/// Rows read or written at once: what bounds the memory that is needed.
+/// Rows read or written at once, which bounds the memory used.
 const PAGE: usize = 500;
 
-/// How many lines there are, and what they are.
+/// The count and the hash of some lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many.
+    /// The number of lines.
     pub rows: u64,
-    /// The SHA-256 of all of them, each with its line feed, in lower-case hexadecimal.
+    /// The SHA-256 of the lines, each with its line feed, in lower-case hexadecimal.
     pub sha256: String,
 }
 
@@ -131,22 +131,22 @@ impl Default for Tallying {
 }
 
 impl Tallying {
-    /// Takes a line, which ends in a line feed.
+    /// Adds a line, which ends in a line feed.
     pub fn line(&mut self, line: &[u8]) {
         self.rows += 1;
         self.digest.update(line);
     }
 
-    /// What it came to.
+    /// The result.
     pub fn finish(self) -> Tally {
         Tally { rows: self.rows, sha256: hex(self.digest.finish().as_ref()) }
     }
 }
 
-/// How often long work says how far it is.
+/// How often long work reports its progress.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Says of long work how far it is.
+/// Reports the progress of long work.
 pub struct Progress {
     what: String,
     done: u64,
@@ -154,12 +154,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Work that is done so far not at all; `what` completes "… so far".
+    /// Begins; `what` completes "… so far".
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), done: 0, reported: Instant::now() }
     }
 
-    /// So many more are done.
+    /// Records `done` more.
     pub fn add(&mut self, done: usize) {
         self.done += done as u64;
         if self.reported.elapsed() >= REPORT {

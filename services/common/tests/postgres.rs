@@ -1,5 +1,5 @@
-//! A pool whose server falls silent, takes no writes or ends sessions: no caller waits for ever, and no later caller gets such a
-//! connection.
+//! A pool whose server falls silent, rejects writes or ends sessions: no caller waits for ever, and no later caller
+//! gets a faulty connection.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use confab_common::testing::{self, Wire};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
 
-/// For what does not pass by waiting, but may take a while to be heard of.
+/// For errors that waiting does not cure, but that may take a while to be reported.
 const LONG: Duration = Duration::from_secs(60);
-/// For what might pass.
+/// For errors that might pass.
 const SHORT: Duration = Duration::from_secs(1);
 
 async fn pool(connections: usize) -> (Pool, Wire) {
@@ -36,7 +36,7 @@ async fn a_program_starts_on_the_schema_of_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
+async fn a_command_that_runs_once_reports_why_the_server_refuses() {
     let url = testing::database().await;
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
@@ -56,12 +56,12 @@ async fn a_command_that_runs_once_is_told_why_it_is_not_let_in() {
 }
 
 #[tokio::test]
-async fn who_may_not_read_the_schema_is_told_so() {
+async fn a_user_without_access_to_the_schema_learns_that() {
     let url = testing::database().await;
     let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
     let config = PostgresConfig { postgres_connections: 1, patience: Some(LONG), ..PostgresConfig::default() };
     let pool = Pool::open(&url, "private", refinery::Runner::new(&newest), &config).await.expect("a pool");
-    // A role is of the whole server, and so is its name.
+    // Roles belong to the whole server, so the name must be unique.
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
     pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
@@ -81,19 +81,19 @@ async fn who_may_not_read_the_schema_is_told_so() {
 #[tokio::test]
 async fn patience_ends() {
     let config = PostgresConfig { postgres_connections: 1, patience: Some(SHORT), ..PostgresConfig::default() };
-    // Nobody listens on the first port.
+    // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
     let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("nobody there").to_string();
     assert!(error.contains("cannot use the once store"), "{error}");
 }
 
-/// Which connection answers, after a while.
+/// The id of the connection that answers, after `seconds`.
 async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
     Ok(pool.query("SELECT pg_backend_pid() FROM pg_sleep($1)", &[&seconds]).await?[0].get(0))
 }
 
-/// Which connection answers at once, as soon as one is lent.
+/// The id of the connection that answers at once, as soon as one is free.
 async fn ask_once_lent(pool: &Pool) -> i32 {
     let asking = async {
         loop {
@@ -131,15 +131,15 @@ async fn a_statement_that_the_server_ends_in_time_costs_no_connection() {
         assert_eq!(ask(&pool, 60.0).await.expect_err("a statement of a minute").code, Code::Timeout);
         ask_once_lent(&pool).await == first
     };
-    // When all stands still the server may seem silent, but not every time.
+    // When the machine stands still the server may seem silent, but not every time.
     assert!(is_kept().await || is_kept().await || is_kept().await);
 }
 
 #[tokio::test]
-async fn a_connection_left_in_mid_statement_is_lent_when_that_is_answered() {
+async fn a_connection_left_in_mid_statement_is_reused_once_that_is_answered() {
     let (pool, wire) = pool(1).await;
     let first = ask(&pool, 0.0).await.expect("an answer");
-    // It takes longer, unless all stands still meanwhile.
+    // It takes longer than that, unless the machine stands still meanwhile.
     while timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.is_ok() {}
     assert_eq!(ask_once_lent(&pool).await, first);
 
@@ -162,7 +162,7 @@ async fn a_transaction_left_in_the_middle_is_rolled_back() {
     assert_eq!(pool.query("SELECT count(*) FROM t", &[]).await.expect("an answer")[0].get::<_, i64>(0), 0);
 }
 
-/// A pool of one connection that may be to a server without writes.
+/// A pool of one connection that may lead to a server without writes.
 async fn pool_of_any() -> Pool {
     let url = format!("{}?target_session_attrs=any", testing::database().await.expose()).into();
     let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
@@ -170,7 +170,7 @@ async fn pool_of_any() -> Pool {
 }
 
 #[tokio::test]
-async fn a_connection_that_an_error_speaks_against_is_not_lent_again() {
+async fn a_connection_with_a_fatal_error_is_not_reused() {
     let pool = pool_of_any().await;
     for (state, code, is_kept) in [
         ("25006", Code::Unavailable, false),
@@ -222,7 +222,7 @@ async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_say
             .await
             .expect("a setting");
     };
-    // Each of the four open sessions is to be like one whose server has changed under it.
+    // Makes each of the four open sessions look as if its server had changed.
     turn("on").await;
     let sessions = futures::future::join_all(
         (0..4).map(|_| pool.query("SELECT set_config('default_transaction_read_only', 'on', false), pg_sleep(0.2)", &[])),
@@ -239,7 +239,7 @@ async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_say
     };
     timeout(LONG, is_good_again).await.expect("writes");
 
-    // What starts meanwhile says so too.
+    // A pool that opens meanwhile reports it, too.
     turn("on").await;
     let late = PostgresConfig { readiness: Readiness::default(), ..config };
     let (readiness, migrations, url) = (late.readiness.clone(), refinery::Runner::new(&[]), url.clone());

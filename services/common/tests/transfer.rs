@@ -1,4 +1,4 @@
-//! A schema with everything that a store can hold is carried between all kinds of stores; needs the servers of `make test`.
+//! A schema with every kind of value is transferred between all kinds of stores; needs the servers of `make test`.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn sqlite(path: &Path) -> StoreUrl {
 }
 
 #[tokio::test]
-async fn whatever_is_kept_is_carried() {
+async fn everything_stored_is_transferred() {
     contract::check(&WHOLE).await.unwrap();
 }
 
@@ -101,7 +101,7 @@ async fn a_store_in_use_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_made() {
+async fn a_missing_store_is_not_created() {
     let directory = testing::directory();
     let error = WHOLE.hold(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
     assert!(error.starts_with("there is no "), "{error}");

@@ -11,7 +11,7 @@ use super::{Command, Hearing, Implementation, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
-    // A std lock: held while a publication is handed out or a channel set changes, never across an await.
+    // A std lock: held while a message is handed out or a set of channels changes, never across an await.
     listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
@@ -58,7 +58,7 @@ impl Implementation for Local {
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        // Publishing has handed it over.
+        // Publishing has handed the messages over already.
         ready(()).boxed()
     }
 }

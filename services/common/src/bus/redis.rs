@@ -1,5 +1,5 @@
-//! The bus on Redis: plain PUBLISH (sharded pub/sub goes deaf when slots migrate), one connection to publish, one for each
-//! listener, both come back by themselves however long Redis was away.
+//! The bus on Redis: plain PUBLISH (sharded pub/sub stops delivering when slots migrate), one connection to publish and
+//! one for each listener; all reconnect on their own however long Redis was away.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio::time::{sleep, timeout};
 use super::{Command, Hearing, Implementation, MAX_PAYLOAD, Notice, dropped, offer};
 use crate::cluster_key::SigningKey;
 
-/// Publications that may wait for Redis; beyond that they are dropped and counted.
+/// Publications that may wait for Redis; further ones are dropped and counted.
 const PUBLISH_QUEUE: usize = 4096;
 /// Most publications in one pipeline.
 const PIPELINE: usize = 256;
 const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(1);
-/// A silent connection is asked for a sign of life so often: TCP alone does not notice a peer that is gone.
+/// How often a silent connection is pinged: TCP alone does not notice that a peer is gone.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -35,7 +35,7 @@ pub(super) struct Redis {
 
 enum Queued {
     Publication(String, Bytes),
-    /// Dropped, and so answered, when all before it is published or dropped.
+    /// Dropped, which completes the flush, when all earlier publications are published or dropped.
     Flush {
         _done: oneshot::Sender<()>,
     },
@@ -75,8 +75,8 @@ impl Implementation for Redis {
     }
 }
 
-/// Publishes everything queued in one pipeline after another. While Redis is away publications are dropped, not kept:
-/// late hints are worth nothing.
+/// Publishes everything queued, one pipeline after another. While Redis is away publications are dropped rather than
+/// kept: late hints are worthless.
 async fn publish(client: Client, mut publications: mpsc::Receiver<Queued>) {
     let mut connection = None;
     let mut batch = Vec::new();
@@ -109,7 +109,7 @@ async fn publish(client: Client, mut publications: mpsc::Receiver<Queued>) {
     }
 }
 
-/// A connection for publications. It has no limit of its own, which would be half a second: answers are bounded here.
+/// A connection for publications. Its own time limit of half a second is off: the callers here have their own.
 async fn connect(client: &Client) -> Option<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     timeout(CONNECT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
@@ -119,14 +119,14 @@ struct Listener {
     client: Client,
     signer: Signer,
     notices: mpsc::Sender<Notice>,
-    /// The channels wanted; those whose subscription is not confirmed yet keep who waits for it.
+    /// The wanted channels; each unconfirmed subscription keeps the callers that wait for it.
     channels: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
     hearing: Hearing,
 }
 
 impl Listener {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        // It is said once that the bus is away, not at every try.
+        // An outage is logged once, not at every attempt.
         let mut said = false;
         while !self.notices.is_closed() {
             let why = match timeout(CONNECT, self.client.get_async_pubsub()).await {
@@ -155,7 +155,7 @@ impl Listener {
             if !std::mem::replace(&mut said, true) {
                 tracing::warn!(why, "the bus cannot be heard; messages come by reading the log");
             }
-            // Channels asked for while Redis is away are subscribed to when it is back.
+            // Channels requested while Redis is away are subscribed to when it is back.
             let retry = sleep(RETRY);
             tokio::pin!(retry);
             loop {
@@ -175,7 +175,7 @@ impl Listener {
         }
     }
 
-    /// Subscribes to all that is wanted, or says why it cannot.
+    /// Subscribes to all wanted channels, or returns why it cannot.
     async fn resubscribe(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream) -> Result<(), String> {
         let names = self.channels.keys().cloned().collect::<Vec<_>>();
         for chunk in names.chunks(PIPELINE) {
@@ -249,7 +249,7 @@ enum Ended {
     ForGood,
 }
 
-/// Waits for an answer of Redis, bounded, while messages go on being taken. `None`: no answer in time.
+/// Waits for an answer of Redis, with a time limit, while messages are still processed. `None`: no answer in time.
 async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mut take: impl FnMut(redis::Msg)) -> Option<T> {
     let answer = timeout(ANSWER, answer);
     tokio::pin!(answer);
@@ -261,8 +261,9 @@ async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mu
     }
 }
 
-/// Signs payloads with the cluster's key, bound to their channel, so that a program that merely reaches Redis cannot forge
-/// hints. It signs as the release before can verify, and accepts what the next release will sign with the derived key.
+/// Signs payloads with the cluster's key, bound to their channel, so that a program that only reaches Redis cannot
+/// forge hints. Signatures are those that the previous release verifies; the next release's signatures, with the
+/// derived key, are accepted.
 #[derive(Clone)]
 struct Signer(Option<Arc<SigningKey>>);
 
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_before_can_verify() {
+    fn the_previous_release_can_verify() {
         let (keys, signer) = signer("k1");
         let signed = signer.sign("a", Bytes::from_static(b"hello"));
         let (tag, payload) = signed.split_at(TAG);

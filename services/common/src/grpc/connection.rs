@@ -1,4 +1,4 @@
-//! A connection to a gRPC server, and its place among the most that there may be.
+//! A connection to a gRPC server, and its place among a bounded number.
 
 use std::io;
 use std::pin::Pin;
@@ -20,13 +20,13 @@ use crate::metrics::LIMITS;
 const MOST: u64 = 4096;
 const LIMIT: &str = "grpc_connections";
 
-/// A connection that is served.
+/// An accepted connection.
 pub struct Connection {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
 }
 
-/// As many places as the process' descriptors allow.
+/// As many places as the process's descriptors allow.
 pub fn places() -> Arc<Semaphore> {
     LIMITS.exist(&[LIMIT]);
     Arc::new(Semaphore::new(descriptors::for_connections(descriptors::limit()).min(MOST) as usize))
@@ -38,7 +38,7 @@ pub fn accept(listener: Listener, places: Arc<Semaphore>) -> impl Stream<Item = 
         if places.available_permits() == 0 {
             LIMITS.hit(LIMIT);
         }
-        // A listener that shuts down while it waits for a place has to let no client in any more.
+        // A listener that shuts down while it waits for a place must stop admitting clients.
         let permit = tokio::select! {
             permit = places.clone().acquire_owned() => permit.ok()?,
             () = listener.close_at_shutdown() => return None,
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_more_than_there_may_be_waits_until_another_has_ended() {
+    async fn a_connection_over_the_limit_waits_until_another_has_ended() {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
         let mut connections = pin!(accept(Listener::new(socket, shutdown.clone()), Arc::new(Semaphore::new(2))));

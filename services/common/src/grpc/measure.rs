@@ -1,4 +1,4 @@
-//! How calls go, for the metrics.
+//! Measures calls for the metrics.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::metrics::{CLIENT, Calls, SERVER};
 
-/// A call under way. One that nobody waits for any more is recorded as cancelled.
+/// A call in progress. One that is dropped without an answer is recorded as cancelled.
 pub(super) struct Measured {
     calls: &'static Calls,
     path: String,
@@ -27,7 +27,7 @@ impl Measured {
         Self::begin(&CLIENT, request.uri().path())
     }
 
-    /// It is answered. A call whose head says nothing of its end went well, or is a stream.
+    /// Records the answer. A call whose head has no status has succeeded, or is a stream.
     pub fn answered<B>(mut self, answer: &http::Response<B>) {
         self.code = Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
     }
@@ -44,7 +44,7 @@ pub(super) async fn serve(request: Request, next: Next) -> Response {
     let mut measured = Measured::begin(&SERVER, request.uri().path());
     let answer = next.run(request).await;
     if Status::from_header_map(answer.headers()).is_some_and(|status| status.code() == Code::Unimplemented) {
-        // What nobody knows is not to be remembered by its name.
+        // A caller must not be able to add a metric by making up a name.
         measured.path = "/unknown/unknown".into();
     }
     measured.answered(&answer);

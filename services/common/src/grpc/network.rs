@@ -1,7 +1,7 @@
-//! The network transport: calls are spread over all replicas of a service, and dead ones are left.
+//! The network transport: calls are spread over all replicas of a service, and dead replicas are avoided.
 //!
-//! Every call of ours is safe to repeat, so a call that one replica does not answer goes to the next until its deadline.
-//! A request that is a stream is not kept: it goes to the next only while nothing of it has been read.
+//! Every call of ours is safe to repeat, so a call that one replica does not answer goes to the next until its
+//! deadline. A streaming request is not buffered: it goes to the next replica only while none has read of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -52,23 +52,23 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     })))
 }
 
-/// Checks a setting that is for [`connect`], for whoever reads settings.
+/// Checks a setting for [`connect`]; a parser for clap.
 ///
 /// # Errors
-/// When it is not of the form that is asked for.
+/// When it does not have the required form.
 pub fn urls(text: &str) -> Result<String, String> {
     targets(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// The `host:port`s of a setting that is for [`connect`].
+/// The `host:port`s in a setting for [`connect`].
 ///
 /// # Errors
-/// When it is not of the form that is asked for.
+/// When it does not have the required form.
 pub fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
     urls.split(',').map(|url| target(url.trim())).collect()
 }
 
-/// `host:port` of a URL.
+/// The `host:port` of a URL.
 fn target(url: &str) -> anyhow::Result<String> {
     let uri: http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
     match (uri.scheme_str(), uri.host(), uri.port_u16()) {
@@ -77,7 +77,7 @@ fn target(url: &str) -> anyhow::Result<String> {
     }
 }
 
-/// A call: the request is kept, to be sent to one replica after the other.
+/// A call with a buffered request, which is sent to one replica after the other.
 async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let deadline = Instant::now() + call.deadline;
     let (parts, body) = request.into_parts();
@@ -87,14 +87,14 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
     replicas.found(call.deadline).await;
 
     let mut refusal = Status::unavailable("no replica is known");
-    // Once an attempt may have been carried out, "nothing was done" can no longer be said.
+    // Once an attempt may have been carried out, `unavailable` ("nothing was done") is no longer a true answer.
     let mut unknown = false;
     loop {
-        // Whether anybody might come to know more by being asked again.
+        // Whether a further attempt might reveal the outcome.
         let mut alive = false;
-        // Whether a connection was just ending, in whose place there may be another.
+        // Whether a connection was just ending and may have been replaced.
         let mut reconnects = false;
-        // Of a call that changes nothing it can: only this round's attempts may still be answered.
+        // After a reading call "nothing was done" stays true: only this round's attempts may still be answered.
         unknown &= !call.reading;
         for replica in replicas.candidates(call.key) {
             let time = call.attempt.min(deadline.saturating_duration_since(Instant::now()));
@@ -141,12 +141,12 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
         if !alive {
             return Status::deadline_exceeded("nobody is left to say what became of it").into_http();
         }
-        // Ask again until somebody knows or time is up; not in a tight loop when all fail at once.
+        // Try again until a replica knows or time is up; the pause avoids a tight loop when all fail at once.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A call whose request is a stream: to the first replica that reads of it, both bodies as they come.
+/// A call with a streaming request: it goes to the first replica that reads of it, and both bodies pass through.
 async fn pass(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = Loan::new(body);
@@ -185,19 +185,19 @@ async fn send(channel: &Channel, parts: &Parts, body: Body) -> Result<Response<B
     channel.clone().oneshot(request).await.map_err(Failure::of)
 }
 
-/// An answer with all of its body: a connection that breaks in the middle of it is a failed attempt too.
+/// An answer with its whole body: a connection that breaks midway is a failed attempt too.
 async fn whole(answer: Response<Body>) -> Result<Response<Body>, Failure> {
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.map_err(Failure::of)?;
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 
-/// The status of an answer which says that nothing was done and another replica may be asked.
+/// The status of an answer that says that nothing was done, so another replica may be tried.
 fn unavailable(answer: &Response<Body>) -> Option<Status> {
     Status::from_header_map(answer.headers()).filter(|status| status.code() == tonic::Code::Unavailable)
 }
 
-/// A body that can be lent again as long as nobody has read of it.
+/// A body that can be offered again as long as no attempt has read of it.
 // A std lock: held to take the body, never across an await.
 struct Loan(Arc<Mutex<Option<Body>>>);
 
@@ -210,7 +210,7 @@ impl Loan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// The body, for the first of its borrowers to read.
+    /// The body, which only the first reader gets.
     fn lend(&self) -> Body {
         let lender = self.0.clone();
         let mut taken = None;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_unavailable_at_once() {
+    async fn without_a_server_a_call_is_unavailable_at_once() {
         let transport = connect("http://127.0.0.1:1").unwrap();
         for call in [Call::within(Duration::from_secs(60)), Call::streaming()] {
             let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Server reflection: whether tools may ask a service what can be called there.
+//! Server reflection: whether tools may list a service's methods.
 
 use std::convert::Infallible;
 
@@ -17,11 +17,11 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// The routes of a service; with reflection, if asked for, of it and of the health protocol. `descriptors` is the contract, a
-    /// serialised `FileDescriptorSet`, which may hold other services too: these are not listed.
+    /// The routes of a service and, if enabled, of reflection for it and the health protocol. `descriptors` is the
+    /// contract, a serialised `FileDescriptorSet`; other services in it are not listed.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When `descriptors` is malformed.
     pub fn routes<S>(self, server: S, descriptors: &'static [u8]) -> anyhow::Result<Routes>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! The replicas of a service: found by DNS or by list, and again every few seconds; those that lately failed come last.
+//! The replicas of a service: found by DNS or from a list, and resolved again every few seconds; those that recently
+//! failed come last.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -14,11 +15,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
-/// How often names are resolved again.
+/// How often names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
-/// How long a replica is left alone that could not be reached.
+/// How long a replica is avoided after a failed connection.
 const AVOID_DEAD: Duration = Duration::from_secs(1);
-/// How long a replica is left alone that did not answer in time.
+/// How long a replica is avoided after it did not answer in time.
 const AVOID_SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Replicas {
@@ -33,18 +34,18 @@ pub(super) struct Replicas {
 
 pub(super) struct Replica {
     pub address: SocketAddr,
-    /// Carries calls.
+    /// For calls.
     pub channel: Channel,
-    /// Carries streams, on a connection of their own: however many there are, no call waits behind them.
+    /// For streams, on a separate connection: however many there are, no call waits behind them.
     pub streams: Channel,
-    /// Milliseconds since the start of [`Replicas`] until which others are preferred.
+    /// Milliseconds since the start of [`Replicas`] until which other replicas are preferred.
     avoid_until: AtomicU64,
-    /// Resolutions in a row in which it was missing.
+    /// Resolutions in a row that did not contain it.
     absences: AtomicU64,
 }
 
 impl Replicas {
-    /// The replicas at these `host:port`s, looked for from now on.
+    /// Starts looking for the replicas at these `host:port`s.
     pub fn find(targets: Vec<String>) -> Arc<Self> {
         let replicas = Arc::new(Self {
             targets,
@@ -58,7 +59,7 @@ impl Replicas {
         replicas
     }
 
-    /// Waits a moment for the first to be found.
+    /// Waits up to `patience` for the first replica.
     pub async fn found(&self, patience: Duration) {
         let mut resolved = pin!(self.resolved.notified());
         resolved.as_mut().enable();
@@ -68,8 +69,8 @@ impl Replicas {
         }
     }
 
-    /// All replicas, the one to ask first in front: those that work before those that lately did not, then by the
-    /// key's preference (rendezvous hashing), or in turn where there is no key.
+    /// All replicas, the preferred one first: working replicas before those that recently failed, then by the key's
+    /// preference (rendezvous hashing), or in turn if there is no key.
     pub fn candidates(&self, key: Option<u64>) -> Vec<Arc<Replica>> {
         let mut list = self.list();
         if list.len() > 1 {
@@ -84,23 +85,23 @@ impl Replicas {
         list
     }
 
-    /// It answered.
+    /// Records that a replica answered.
     pub fn works(&self, replica: &Replica) {
         replica.avoid_until.store(0, Ordering::Relaxed);
     }
 
-    /// It refuses for now.
+    /// Records that a replica refuses calls for now.
     pub fn refuses(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
     }
 
-    /// It cannot be reached; perhaps there are others by now.
+    /// Records that a replica cannot be reached, and resolves the names again.
     pub fn is_gone(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
         self.resolve.notify_one();
     }
 
-    /// It did not answer in time.
+    /// Records that a replica did not answer in time.
     pub fn is_slow(&self, replica: &Replica) {
         self.avoid(replica, AVOID_SLOW);
     }
@@ -129,7 +130,7 @@ impl Replica {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
-        // Both connect when they are first used.
+        // Both connect on first use.
         let (channel, streams) = (endpoint.connect_lazy(), endpoint.connect_lazy());
         Ok(Arc::new(Self { address, channel, streams, avoid_until: AtomicU64::new(0), absences: AtomicU64::new(0) }))
     }
@@ -149,12 +150,12 @@ async fn keep_resolving(replicas: Weak<Replicas>) {
         let asked = replicas.clone();
         drop(replicas);
         let _ = tokio::time::timeout(RESOLVE_EVERY, asked.resolve.notified()).await;
-        // A name server is not to be asked more often than this, however many calls fail.
+        // The least time between two resolutions, however many calls fail.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Adds new addresses, removes those missing twice; keeps the last set when nothing was found at all.
+/// Adds new addresses and removes those missing twice; keeps the last set when a resolution is empty.
 fn update(known: &mut Vec<Arc<Replica>>, mut addresses: Vec<SocketAddr>) {
     if addresses.is_empty() {
         return;

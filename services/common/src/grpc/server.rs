@@ -1,4 +1,4 @@
-//! The server's side: a gRPC server with health that follows readiness and an ending in good order.
+//! The server side: a gRPC server whose health follows readiness, with a graceful shutdown.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, me
 use crate::listen::Listener;
 use crate::process::Process;
 
-/// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls under way. Those that take
-/// more than three quarters of the `drain` time are cut, so that the rest of it is left for what comes after them.
+/// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls in progress. Calls
+/// that take more than three quarters of the `drain` time are cut, so that the rest remains for what follows them.
 /// Health answers for the server as a whole (the empty service name) and follows `/readyz`.
 ///
 /// # Errors
@@ -49,7 +49,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
         .layer(layer_fn(Traced))
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
-        // It ends when there are no more connections, and tells those it has.
+        // Ends when no connection is left; the shutdown signal notifies the open ones.
         .serve_with_incoming_shutdown(connections, pending());
     let too_late = async {
         process.shutdown.cancelled().await;

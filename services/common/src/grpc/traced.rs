@@ -1,4 +1,4 @@
-//! Calls in traces: a span where a call is made, another where it is answered, and the headers that join the two.
+//! Calls in traces: one span where a call is made, another where it is answered, and the headers that connect the two.
 
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use tower::Service;
 
 use crate::telemetry::trace::{Kind, Span};
 
-/// The span of a call that is about to be made; the request carries it on.
+/// The span of a call about to be made; the request carries it.
 pub(super) fn call(request: &mut Request<Body>) -> Span {
     let span = Span::current().child(Kind::Client, "call");
     name(&span, request);
@@ -18,7 +18,7 @@ pub(super) fn call(request: &mut Request<Body>) -> Span {
     span
 }
 
-/// Notes what became of a call.
+/// Records the outcome of a call.
 pub(super) fn answered(span: &Span, answer: &Response<Body>) {
     if span.is_none() {
         return;
@@ -32,7 +32,7 @@ pub(super) fn answered(span: &Span, answer: &Response<Body>) {
         Code::Internal => span.fail("internal"),
         Code::Unavailable => span.fail("unavailable"),
         Code::DataLoss => span.fail("data_loss"),
-        // Refusals are answers, too.
+        // Refusals are answers, not failures.
         _ => {}
     }
 }
@@ -47,7 +47,7 @@ fn name(span: &Span, request: &Request<Body>) {
     }
 }
 
-/// A server whose calls continue the traces of their callers; it begins none.
+/// A server whose calls continue the traces of their callers; it starts no traces.
 #[derive(Debug, Clone)]
 pub(super) struct Traced<S>(pub S);
 

@@ -1,4 +1,4 @@
-//! The client's side: a deadline on every call, and streams without one, in process and over the network alike.
+//! The client side: a deadline on every call, and streams without one, both in process and over the network.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -13,24 +13,24 @@ use tower::{Service, service_fn};
 use super::measure::Measured;
 use super::traced::{self, Traced};
 
-/// What a generated client runs over.
+/// The transport under a generated client.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Longer than any process lives.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How a call is to be made.
+/// The options of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// How long the caller waits in all; where the answer is a stream, for its beginning.
+    /// How long the caller waits in all; for a streaming answer, until it begins.
     pub deadline: Duration,
-    /// How long one replica may take before the next is asked as well; every call is safe to repeat.
+    /// How long one replica may take before the next is tried as well; every call is safe to repeat.
     pub attempt: Duration,
-    /// Calls of one key prefer one replica.
+    /// Calls with the same key prefer the same replica.
     pub key: Option<u64>,
-    /// It changes nothing, so that it never matters what became of it.
+    /// Whether the call changes nothing, so that an unknown outcome does not matter.
     pub reading: bool,
-    /// What passes through as it comes instead of being kept whole.
+    /// Which bodies pass through instead of being buffered.
     pub streams: Streams,
 }
 
@@ -41,51 +41,51 @@ pub enum Streams {
     Nothing,
     /// The answer.
     Answer,
-    /// The request, and the answer if need be.
+    /// The request, and the answer if it is one.
     Both,
 }
 
 impl Call {
-    /// A call that may take so long, wherever it goes.
+    /// A call with this deadline.
     pub const fn within(deadline: Duration) -> Self {
         Self { deadline, attempt: deadline, key: None, reading: false, streams: Streams::Nothing }
     }
 
-    /// A call whose request is a stream, as an upload is: both bodies pass through as fast as they are read, and nothing
-    /// bounds how long that takes, so callers watch its progress. A replica that cannot be connected is left for the
-    /// next; once the request has been read of, there is no other attempt.
+    /// A call with a streaming request, such as an upload: both bodies pass through as fast as they are read, without a
+    /// time limit, so callers must watch the progress. If connecting to a replica fails the next one is tried; once the
+    /// request has been read of, there is no other attempt.
     pub const fn streaming() -> Self {
         Self { streams: Streams::Both, ..Self::within(FOR_EVER) }
     }
 
-    /// The same call, whose answer is a stream, as a download is: it must begin within the deadline and passes through as
-    /// fast as it is read; callers watch its progress.
+    /// Makes the answer a stream, as for a download: it must begin within the deadline and passes through as fast as it
+    /// is read; callers must watch the progress.
     pub const fn streaming_answer(self) -> Self {
         Self { streams: Streams::Answer, ..self }
     }
 
-    /// The same, giving each replica only so long.
+    /// Limits the time of each replica.
     pub const fn attempt(self, attempt: Duration) -> Self {
         Self { attempt, ..self }
     }
 
-    /// The same, preferring the replica of that key.
+    /// Prefers the replica of this key.
     pub const fn keyed(self, key: u64) -> Self {
         Self { key: Some(key), ..self }
     }
 
-    /// The same, changing nothing: when nobody is left to ask, it is `unavailable`, not unknown.
+    /// Marks the call as changing nothing: without an answer it is `unavailable` rather than unknown.
     pub const fn reading(self) -> Self {
         Self { reading: true, ..self }
     }
 
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        // A client that sets no deadline of its own gets the shared default, never an endless wait.
+        // A client without a deadline of its own gets the default, never an endless wait.
         request.extensions().get().copied().unwrap_or(Self::within(Duration::from_millis(2500)))
     }
 }
 
-/// A request with its way of being called; its deadline, if it has one in all, travels to the service as `grpc-timeout`.
+/// A request with its options; its deadline, if it has one, travels to the service as `grpc-timeout`.
 pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if call.streams == Streams::Nothing {
@@ -95,7 +95,7 @@ pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     request
 }
 
-/// The transport to a service in this process: its server *is* the transport.
+/// The transport to a service in this process: the server itself is the transport.
 pub fn in_process<S>(server: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -127,14 +127,14 @@ where
 pub struct Binder(Arc<OnceLock<Transport>>);
 
 impl Binder {
-    /// From now on calls go there. Only the first binding counts.
+    /// Sends calls to this transport from now on. Only the first binding counts.
     pub fn bind(&self, transport: Transport) {
         let _ = self.0.set(transport);
     }
 }
 
-/// A transport whose service is bound later, for two services that call each other in one process.
-/// Until then calls answer `unavailable`.
+/// A transport whose service is bound later, for two services that call each other in one process. Until then calls
+/// fail with `unavailable`.
 pub fn late() -> (Transport, Binder) {
     let slot = Arc::new(OnceLock::<Transport>::new());
     let binder = Binder(slot.clone());

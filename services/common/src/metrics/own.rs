@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::{Counters, at_scrape, counter, gauge, histogram};
 
-/// Requests over limits that can be set, by the limit. Each program says which it has.
+/// Requests over configurable limits, by limit. Each program registers its limits.
 pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| Counters::new("confab_limits_total", "What met a limit, by the limit", "limit"));
 
 /// Tasks of the runtime that have not ended.
@@ -16,18 +16,18 @@ pub fn tasks() -> Gauge {
     gauge("confab_tasks", "Tasks of the runtime that have not ended", &[])
 }
 
-/// The bus.
+/// The metrics of the bus.
 pub static BUS: LazyLock<Bus> = LazyLock::new(Bus::new);
 
-/// Metrics of whoever uses the bus.
+/// The metrics of a process that uses the bus.
 pub struct Bus {
-    /// Listeners that hear it.
+    /// Listeners that receive the bus.
     pub up: Gauge,
-    /// Those that cannot.
+    /// Listeners that cannot.
     pub down: Gauge,
-    /// Messages taken to be published.
+    /// Messages accepted for publication.
     pub published: Counter,
-    /// Messages heard.
+    /// Messages received.
     pub heard: Counter,
     /// Messages dropped.
     pub dropped: Counters,
@@ -48,18 +48,18 @@ impl Bus {
     }
 }
 
-/// The pool of connections to one schema.
+/// The metrics of a pool of connections to one schema.
 #[derive(Clone)]
 pub struct Postgres {
-    /// How long a connection was waited for.
+    /// How long callers waited for a connection.
     pub wait: Histogram,
-    /// How often there was none.
+    /// How often a caller got none.
     pub refused: Counter,
 }
 
 impl Postgres {
-    /// Metrics of a pool, which says at each scrape how it is: most connections, open ones, idle ones, waiting callers; nothing
-    /// when it is closed.
+    /// Metrics of a pool. `status` returns at each scrape: most connections, open ones, idle ones, waiting callers;
+    /// `None` once the pool is closed.
     pub fn new(schema: &'static str, status: impl Fn() -> Option<[usize; 4]> + Send + 'static) -> Self {
         let labels = &[("schema", schema)];
         let connections = ["idle", "used"].map(|state| {
@@ -83,12 +83,12 @@ impl Postgres {
     }
 }
 
-/// Calls as their callers see them.
+/// Calls as measured by their callers.
 pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
     let help = "Calls to services until they are answered, however many replicas are asked; a stream: until it begins";
     Calls::new("confab_rpc_client_seconds", help)
 });
-/// Calls as those see them who answer.
+/// Calls as measured by the answering service.
 pub static SERVER: LazyLock<Calls> =
     LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Calls that a service answers; a stream: until it begins"));
 
@@ -101,7 +101,7 @@ impl Calls {
         Self(name)
     }
 
-    /// Takes note of one.
+    /// Records a call.
     pub fn record(&self, path: &str, code: Code, took: Duration) {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         let code = CODES.get(code as usize).copied().unwrap_or("UNKNOWN");

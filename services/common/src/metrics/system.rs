@@ -1,11 +1,11 @@
-//! What the system says of this process, under the names that all Prometheus clients use.
+//! The system's metrics of this process, under the names that all Prometheus clients use.
 
 use procfs::process::{LimitValue, Process};
 use procfs::{ProcResult, WithCurrentSystemInfo};
 
 use super::{at_scrape, counter, gauge};
 
-/// Has the system asked at each scrape.
+/// Reads them at each scrape.
 pub fn start() {
     let cpu = counter("process_cpu_seconds_total", "User and system CPU time spent, in whole seconds", &[]);
     let [resident, open, limit, threads, started] = [

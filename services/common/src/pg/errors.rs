@@ -1,4 +1,4 @@
-//! What an error of Postgres means: for the caller, and for the connection on which it came.
+//! The meaning of a Postgres error: for the caller, and for its connection.
 
 use std::cell::Cell;
 
@@ -7,15 +7,15 @@ use tokio_postgres::error::{Severity, SqlState};
 
 use crate::Error;
 
-/// Why a server that is there is of no use.
+/// Why a reachable server is unusable.
 pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
 
-/// What an error says against the connection on which it came.
+/// What an error implies about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
-    /// It has ended, or its session is not what it was.
+    /// The connection has ended, or its session has changed.
     Connection,
-    /// It leads to a server that takes no writes, and so may the others.
+    /// The connection leads to a server that rejects writes, and so may the others.
     Server,
 }
 
@@ -23,7 +23,7 @@ tokio::task_local! {
     static FAULT: Cell<Option<Fault>>;
 }
 
-/// Does work with a connection; also returns what the work's errors said against the connection.
+/// Runs work with a connection; also returns what the work's errors imply about the connection.
 pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fault>) {
     let observed = async {
         let done = work.await;
@@ -32,8 +32,8 @@ pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fau
     FAULT.scope(Cell::new(None), observed).await
 }
 
-/// Remembers what an error says against the connection that this task works with. An error that becomes an [`Error`] is noted
-/// by that; call this for one that does not.
+/// Records what an error implies about this task's connection. Converting an error to [`Error`] does this; call it for
+/// an error that is not converted.
 pub fn note_fault(error: &tokio_postgres::Error) {
     let _ = FAULT.try_with(|noted| noted.set(noted.get().max(fault(error))));
 }
@@ -42,14 +42,14 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
     let Some(db) = error.as_db_error() else { return Some(Fault::Connection) };
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     match (&db.code().code()[..2], db.code()) {
-        // Writes; functions that need a primary; a query that was in the way of the replay (at our isolation level only a
-        // standby gives this code).
+        // Writes; functions that need a primary; a query that conflicted with the replay (at our isolation level only a
+        // standby returns this code).
         (_, &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE | &SqlState::T_R_SERIALIZATION_FAILURE) => {
             Some(Fault::Server)
         }
         _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Some(Fault::Connection),
         (_, &SqlState::QUERY_CANCELED) => None,
-        // The session's prepared statements are gone, or made for tables that have changed.
+        // The session's prepared statements are gone, or were made for tables that have changed.
         ("08" | "57", _) | (_, &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED) => Some(Fault::Connection),
         _ => None,
     }
@@ -61,21 +61,21 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    // What the driver says of a session that cannot write. An error of the system would have its number.
+    // The driver's error for a session that cannot write. An error of the system would have a number.
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
     let read_only = cause.downcast_ref().is_some_and(denied)
         || error.downcast_ref::<tokio_postgres::Error>().is_some_and(|error| fault(error) == Some(Fault::Server));
     if read_only { READ_ONLY.into() } else { cause.to_string() }
 }
 
-/// Whether the server is there and does not let us in.
+/// Whether the server is reachable but refuses the login.
 pub(super) fn refuses(error: &PoolError) -> bool {
     let PoolError::Backend(error) = error else { return false };
-    // Invalid authorization: no such role, another password.
+    // Invalid authorization: no such role, or wrong password.
     error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)
 }
 
-/// Whether an error is that constraint's violation.
+/// Whether an error is a violation of that constraint.
 pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
     error.as_db_error().is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
 }
@@ -85,7 +85,7 @@ impl From<tokio_postgres::Error> for Error {
         note_fault(&error);
         let fault = fault(&error);
         let Some(code) = error.code() else {
-            // The connection broke: what was sent on it may have been done.
+            // The connection broke: requests sent on it may have been carried out.
             tracing::warn!(%error, "a database connection broke");
             return Error::timeout();
         };

@@ -1,4 +1,4 @@
-//! The schema that a pool is opened on: brought up to date, or waited for.
+//! Prepares the schema of a pool: migrates it, or waits for it.
 
 use anyhow::Context;
 use deadpool_postgres::Object;
@@ -9,16 +9,16 @@ use super::errors::{fault, reason, refuses};
 use super::{ANSWER, Pool};
 use crate::config::Migrate;
 
-/// Why the schema cannot be had now.
+/// Why the schema cannot be used now.
 pub(super) struct Obstacle {
     pub reason: String,
-    /// Whether it may pass without anybody's doing.
+    /// Whether it may pass without an operator's help.
     pub passes: bool,
 }
 
 impl Pool {
-    /// Brings the schema up to date, which takes as long as it takes. The inner error is one that may be over at the next try: the
-    /// server or the schema is not there yet, or the server takes no writes.
+    /// Prepares the schema, without a time limit. An inner error may pass before the next attempt: the server or the
+    /// schema does not exist yet, or the server rejects writes.
     pub(super) async fn prepare(
         &self,
         schema: &str,
@@ -46,8 +46,8 @@ impl Pool {
 }
 
 async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refinery::Runner) -> anyhow::Result<()> {
-    // A session lock: replicas that start together take turns, and a crash frees it.
-    // One that was made for us needs no right to make any, which `IF NOT EXISTS` would ask for all the same.
+    // A session lock: replicas that start together take turns, and a crash releases it. An existing schema needs no
+    // right to create one, which `IF NOT EXISTS` would check all the same.
     let lock = format!(
         "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
          DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;"
@@ -57,7 +57,7 @@ async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refiner
         Ok(()) => migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}")),
         Err(error) => Err(error),
     };
-    // Not back to the pool: closing it ends the lock and its settings, whatever happened.
+    // Not returned to the pool: closing it releases the lock and resets its settings in every case.
     drop(Object::take(client));
     outcome
 }

@@ -1,4 +1,4 @@
-//! How a pool stands with its server: which connections to it are welcome, and what `/readyz` says of it.
+//! The state of a pool's server: which connections to it may be used, and what `/readyz` says about it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::errors::{READ_ONLY, reason};
 use crate::process::Readiness;
 
-/// How often a server that is of no use is tried, so that `/readyz` says so no longer than that is true.
+/// How often an unusable server is tried, so that `/readyz` is soon correct again.
 const TRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Standing {
@@ -21,11 +21,11 @@ pub(super) struct Standing {
 
 #[derive(Default)]
 struct State {
-    /// Older connections lead to a server that took no writes.
+    /// Connections older than this lead to a server that rejected writes.
     unwelcome_before: Option<Instant>,
-    /// The last attempt to connect has failed, or a server took no writes.
+    /// The last attempt to connect failed, or the server rejected writes.
     is_of_no_use: bool,
-    /// A task tries such a server.
+    /// Whether a task is trying such a server.
     is_tried: bool,
 }
 
@@ -38,12 +38,12 @@ impl Standing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with the server, for `/readyz`.
+    /// Sets or clears the fault that `/readyz` shows for the server.
     pub(super) fn note(&self, wrong: Option<String>) {
         self.readiness.note(&self.store, wrong);
     }
 
-    /// A connection, but none to a server that took no writes when asked last.
+    /// A connection, but none to a server that last rejected writes.
     pub(super) async fn lend(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
         loop {
             match connections.get().await {
@@ -55,7 +55,7 @@ impl Standing {
                     return Ok(object);
                 }
                 Err(error) => {
-                    // A pool that is used up says nothing about the server.
+                    // An exhausted pool says nothing about the server.
                     if let PoolError::Backend(error) = &error {
                         self.is_of_no_use(connections, reason(error));
                     }
@@ -65,7 +65,7 @@ impl Standing {
         }
     }
 
-    /// The server takes no writes: no connection to it that there is by now is lent again.
+    /// The server rejects writes: no existing connection to it is used again.
     pub(super) fn leave_server(self: &Arc<Self>, connections: &Pool) {
         self.state().unwelcome_before = Some(Instant::now());
         connections.retain(|_, _| false);
@@ -89,7 +89,7 @@ impl Standing {
     }
 }
 
-/// Connects until that succeeds, here or elsewhere.
+/// Connects, here or elsewhere, until that succeeds.
 async fn try_again(connections: WeakPool, standing: Arc<Standing>) {
     loop {
         sleep(TRY).await;

@@ -1,7 +1,8 @@
-//! Traces: what one request sets going, here and in other processes, as spans for a collector.
+//! Traces: the work that one request causes, here and in other processes, as spans for a collector.
 //!
-//! A span that nobody will see is nothing: while no endpoint is set, or its trace is not sampled, there is no span, no context
-//! that travels, no allocation and no look at the clock. The spans are not those of `tracing`, so the log never meets them.
+//! An unsampled span costs nothing: while no endpoint is set, or the trace is not sampled, there is no span, no context
+//! to propagate, no allocation and no look at the clock. The spans are not those of `tracing`, so they never appear in
+//! the log.
 
 mod batch;
 mod carry;
@@ -23,13 +24,13 @@ pub use opentelemetry::trace::SpanKind as Kind;
 /// Set once, when a collector is configured.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// A span under way, or nothing. Clones are the same span; it ends with the last of them.
+/// A span in progress, or none. Clones are the same span; it ends with the last of them.
 #[derive(Debug, Clone, Default)]
 pub struct Span(Option<Context>);
 
 impl Span {
-    /// A span that continues the trace that the headers name, and otherwise begins one. For the edge alone, and headers that a
-    /// proxy of ours wrote: what lies behind the edge continues what was begun there.
+    /// A span that continues the trace in the headers, or begins one. Only for the edge, and only for headers from our
+    /// own proxy: services behind the edge continue its traces.
     pub fn entry(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         match TRACER.get() {
             Some(_) => start(kind, name, &carry::from_headers(headers)),
@@ -37,8 +38,8 @@ impl Span {
         }
     }
 
-    /// A span that begins a trace and is linked to the one that the headers name, which a stranger may have written: whether it
-    /// is sampled is decided here.
+    /// A span that begins a trace and links to the one in the headers, which a stranger may have written: sampling is
+    /// decided here.
     pub fn linked_root(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         let span = Self::root(kind, name);
         if let Some(context) = &span.0 {
@@ -55,19 +56,19 @@ impl Span {
         start(kind, name, &Context::new())
     }
 
-    /// The span of another process that the headers name, if its trace is sampled.
+    /// The span of another process in the headers, if its trace is sampled.
     pub fn of_headers(headers: &HeaderMap) -> Self {
         Self(TRACER.get().map(|_| carry::from_headers(headers)).filter(is_sampled))
     }
 
-    /// The span of another process that wrote this [`traceparent`](Self::traceparent).
+    /// The span of the process that wrote this [`traceparent`](Self::traceparent).
     pub fn of_traceparent(text: &str) -> Self {
         let known = TRACER.get().filter(|_| !text.is_empty());
         Self(known.map(|_| carry::from_text(text)).filter(is_sampled))
     }
 
-    /// The place of something that came with others in the call under way, and wrote this: below the call, where that is of
-    /// the same trace.
+    /// The parent for an item that arrived with others in the current call and has this `traceparent`: the call's span
+    /// if that belongs to the same trace, otherwise the named span.
     pub fn arrived(traceparent: &str) -> Self {
         let own = Self::of_traceparent(traceparent);
         if own.is_none() {
@@ -78,17 +79,17 @@ impl Span {
         if trace(&own) == trace(&call) { call } else { own }
     }
 
-    /// The span within which the caller runs.
+    /// The current span of the task.
     pub fn current() -> Self {
         Self(TRACER.get().map(|_| Context::current()).filter(Context::has_active_span))
     }
 
-    /// Whether there is none.
+    /// Whether there is no span.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 
-    /// A span below this one.
+    /// A child of this span.
     pub fn child(&self, kind: Kind, name: &'static str) -> Self {
         match &self.0 {
             Some(context) => start(kind, name, context),
@@ -96,21 +97,21 @@ impl Span {
         }
     }
 
-    /// Names it anew.
+    /// Renames the span.
     pub fn rename(&self, name: impl FnOnce() -> String) {
         if let Some(context) = &self.0 {
             context.span().update_name(name());
         }
     }
 
-    /// Notes something about it.
+    /// Sets an attribute.
     pub fn set<V: Into<Value>>(&self, key: &'static str, value: impl FnOnce() -> V) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(key, value()));
         }
     }
 
-    /// Notes that it failed, and what kind of failure that was.
+    /// Marks the span as failed, with the kind of failure.
     pub fn fail(&self, kind: &'static str) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new("error.type", kind));
@@ -118,38 +119,38 @@ impl Span {
         }
     }
 
-    /// Notes that another span, of whatever trace, is about the same.
+    /// Links to another span, of any trace.
     pub fn link(&self, other: &Self) {
         if let (Some(context), Some(other)) = (&self.0, other.context()) {
             context.span().add_link(other, Vec::new());
         }
     }
 
-    /// Runs something within it.
+    /// Runs `work` with this span as the current one.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
         let _current = self.0.clone().map(Context::attach);
         work()
     }
 
-    /// Completes the future within it.
+    /// Runs the future with this span as the current one.
     pub async fn hold<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|task| self.within(|| future.as_mut().poll(task))).await
     }
 
-    /// What names it to another process, as W3C Trace Context has it; empty where there is none.
+    /// The W3C Trace Context that names the span to another process; empty if there is none.
     pub fn traceparent(&self) -> String {
         self.context().as_ref().map(carry::to_text).unwrap_or_default()
     }
 
-    /// Puts what names it among the headers of a request.
+    /// Adds the W3C Trace Context to the headers of a request.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         if let Some(context) = &self.0 {
             carry::to_headers(context, headers);
         }
     }
 
-    /// The ids of its trace and of itself, as they are written.
+    /// The ids of the trace and the span, as text.
     pub(super) fn ids(&self) -> Option<(String, String)> {
         self.context().map(|context| (context.trace_id().to_string(), context.span_id().to_string()))
     }

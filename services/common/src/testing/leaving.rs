@@ -1,4 +1,4 @@
-//! A program that leaves while the bus takes nothing.
+//! A program that shuts down while the bus accepts nothing.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::{sleep, timeout};
 use super::Wire;
 use crate::process::Process;
 
-/// Starts a program on a bus that is silent, does something by it at its URL until that succeeds, has it leave, and only then lets
-/// the bus speak. Returns when the program has ended well and what it did is heard. Nothing may be, if all stands still for longer
-/// than a publisher waits; but not every time.
+/// Starts a program on a silent bus, performs `act` on it until that succeeds, shuts the program down, and only then
+/// lets the bus answer. Returns when the program has ended well and its publication is received. One attempt may fail
+/// when the machine stands still for longer than a publisher waits, but not every attempt.
 ///
 /// # Panics
-/// When the program has not started or ended well, or nothing is heard.
+/// When the program has not started or ended well, or its publication is never received.
 pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut heard: impl AsyncFnMut())
 where
     P: clap::Parser + Send + 'static,
@@ -64,7 +64,7 @@ where
         sleep(Duration::from_millis(20)).await;
     }
     process.shutdown.cancel();
-    // So long it must hold what the bus does not take.
+    // The program must wait at least this long for the bus.
     sleep(Duration::from_millis(300)).await;
     wire.carry();
     let ended = tokio::task::spawn_blocking(|| running.join().expect("it ends")).await.expect("it ends");

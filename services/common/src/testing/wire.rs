@@ -1,4 +1,4 @@
-//! A wire to a server that can fall silent: connections stand and are still accepted, and nothing comes through.
+//! A wire to a server that can fall silent: connections stay open and new ones are accepted, but no byte comes through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,19 +9,19 @@ use tokio::sync::watch;
 
 use crate::Secret;
 
-/// A wire to one server of this machine.
+/// A wire to one server on this machine.
 pub struct Wire {
     url: Secret,
     accepted: Arc<AtomicU64>,
-    /// Connections below this number carry nothing.
+    /// Connections with lower numbers carry nothing.
     silent: watch::Sender<u64>,
 }
 
 impl Wire {
-    /// A wire to the server at a URL, whose host comes with a port.
+    /// A wire to the server at a URL with an explicit port.
     ///
     /// # Panics
-    /// When the URL has no port or there is none free.
+    /// When the URL has no port, or no port is free.
     pub async fn to(url: &Secret) -> Self {
         let (scheme, rest) = url.expose().split_once("://").expect("a URL");
         let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -42,22 +42,22 @@ impl Wire {
         Self { url, accepted, silent }
     }
 
-    /// The server's URL by way of this wire.
+    /// The server's URL through this wire.
     pub fn url(&self) -> Secret {
         self.url.clone()
     }
 
-    /// From now on nothing comes through.
+    /// Lets no byte through from now on.
     pub fn silence(&self) {
         self.silent.send_replace(u64::MAX);
     }
 
-    /// From now on nothing comes through the connections that there are, as when another server has taken over the address.
+    /// Lets no byte through the existing connections, as when another server has taken over the address.
     pub fn silence_old(&self) {
         self.silent.send_replace(self.accepted.load(Ordering::SeqCst));
     }
 
-    /// Everything comes through again, also what was held back.
+    /// Lets everything through again, including held-back bytes.
     pub fn carry(&self) {
         self.silent.send_replace(0);
     }

@@ -1,4 +1,4 @@
-//! Which characters a text that others read may hold.
+//! Which characters are allowed in text that other users read.
 
 use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
 use icu_properties::{CodePointMapData, CodePointSetData};
@@ -14,11 +14,11 @@ const END_TAG: char = '\u{E007F}';
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lines {
     One,
-    /// Line breaks and tabs are fine.
+    /// Line breaks and tabs are allowed.
     Many,
 }
 
-/// What comes before the character at hand.
+/// What precedes the current character.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     /// The beginning, white space, or a character without a shape.
@@ -29,13 +29,13 @@ enum Before {
     Flag,
     /// A visible character with a variation selector.
     Selected,
-    /// A joiner behind a visible character.
+    /// A joiner after a visible character.
     Joiner,
     /// A tag that is not the last one.
     Tag,
 }
 
-/// Refuses a text in which nothing is visible, and invisible characters that do no work.
+/// Rejects a text without visible characters, and superfluous invisible characters.
 pub(super) fn check(field: &str, text: &str, lines: Lines) -> Result<()> {
     let (mut before, mut has_shape) = (Before::Nothing, false);
     for c in text.chars() {
@@ -62,7 +62,7 @@ enum Kind {
     Joiner,
     Tag,
     EndTag,
-    /// It shows nothing and does nothing that a name needs.
+    /// Shows nothing, and a name does not need it.
     Invisible,
 }
 
@@ -76,7 +76,8 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
         '\u{E0020}'..='\u{E007E}' => return Some(Kind::Tag),
         '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => return Some(Kind::Selector),
         '\u{200C}' | '\u{200D}' => return Some(Kind::Joiner),
-        // Characters with a shape by category, whose shape is empty: the blank Braille pattern and the null notehead.
+        // Characters whose category has a shape but whose own shape is empty: the blank Braille pattern and the null
+        // notehead.
         '\u{2800}' | '\u{1D159}' => return Some(Kind::Space),
         _ => {}
     }
@@ -92,7 +93,7 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
     })
 }
 
-/// `None` where that kind of character may not stand.
+/// `None` where that kind of character is not allowed.
 fn next(before: Before, kind: Kind) -> Option<Before> {
     match (before, kind) {
         (Before::Flag | Before::Tag, Kind::Tag) => Some(Before::Tag),
@@ -100,7 +101,7 @@ fn next(before: Before, kind: Kind) -> Option<Before> {
         (Before::Tag, _) | (_, Kind::Tag | Kind::EndTag | Kind::Invisible) => None,
         (_, Kind::Visible) => Some(Before::Visible),
         (_, Kind::Flag) => Some(Before::Flag),
-        // Bengali ya-phalaa has its virama behind the joiner.
+        // Bengali ya-phalaa has its virama after the joiner.
         (Before::Nothing, Kind::Mark) => Some(Before::Nothing),
         (_, Kind::Mark) => Some(Before::Visible),
         (Before::Joiner, Kind::Space) => None,

@@ -1,5 +1,5 @@
-//! What every schema must satisfy to be carried, for the tests of those who define one: it names all that its migrations make,
-//! and whatever is in it comes out as it went in.
+//! The contract of a transferable schema, for the tests of each service: the schema names everything that its
+//! migrations create, and every value survives the transfer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use crate::sqlite::open_alone;
 use crate::store::{StorageConfig, StoreUrl};
 use crate::testing;
 
-/// Rows of a table that is filled.
+/// Rows per filled table.
 const ROWS: u64 = 1203;
 
-/// Finds out whether a schema is whole and carries.
+/// Checks that a schema is complete and survives a transfer.
 ///
 /// # Errors
 /// When it does not.
@@ -59,7 +59,7 @@ fn storage() -> StorageConfig {
     }
 }
 
-/// All of a store's tables as lines.
+/// All tables of a store as lines.
 async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut held = schema.hold(url, &storage()).await?;
     let mut contents = Vec::new();
@@ -87,7 +87,7 @@ async fn carry(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyho
     held.commit().await
 }
 
-/// Fills a SQLite store with rows of every value that is hard to carry.
+/// Fills a SQLite store with rows of every value that is hard to transfer.
 async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let StoreUrl::Sqlite(path) = url else { anyhow::bail!("not SQLite") };
     let mut held = schema.hold_empty(url, &storage()).await?;
@@ -106,7 +106,7 @@ async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(Stri
     Ok(())
 }
 
-/// The row of that number, in which no two values of a kind are alike.
+/// The row with that number; no two values of a kind are alike.
 fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     let column = |(at, (name, kind)): (usize, &super::Column)| {
         if n.is_multiple_of(3) && nullable.contains(&(table.name.into(), (*name).into())) {
@@ -115,7 +115,7 @@ fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
         match kind {
             // Not in the order of the numbers.
             Kind::Id => Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128)),
-            // As large as the smallest type of a number has room for.
+            // As large as the smallest type of a number allows.
             Kind::Number => Value::Number(n as i64),
             Kind::Flag => Value::Flag(at == 0 || n.is_multiple_of(2)),
             Kind::Text => Value::Text(format!("{n} \"\\\n\u{7f}\u{2028}\u{1F375} é")),
@@ -126,10 +126,10 @@ fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     table.columns.iter().enumerate().map(column).collect()
 }
 
-/// Each column of each table, and its place in the primary key if it has one, from 1.
+/// Each column of each table, and its place in the primary key (from 1), if it has one.
 type Columns = BTreeMap<(String, String), u32>;
 
-/// Compares the schema with what its migrations make; the columns that may be null.
+/// Compares the schema with the result of its migrations; returns the columns that may be null.
 async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let columns = |table: &Table| {
         let key = table.key;

@@ -1,4 +1,4 @@
-//! A store that is held by one transaction: what is read is one state of it, what is written is there whole or not at all.
+//! A store locked by one transaction: reads see a single state, and writes take effect as a whole or not at all.
 
 use std::io::{BufRead, Write};
 
@@ -8,9 +8,9 @@ use super::row::line;
 use super::{PAGE, Progress, Row, Schema, Table, Tally, Tallying, postgres, rows, sqlite};
 use crate::store::{StorageConfig, StoreUrl};
 
-/// A held store. What was not committed is undone when it is dropped.
+/// A locked store. Uncommitted writes are undone when it is dropped.
 pub struct Held {
-    /// What is in it.
+    /// Its tables.
     pub schema: &'static Schema,
     store: Store,
 }
@@ -21,10 +21,10 @@ enum Store {
 }
 
 impl Schema {
-    /// Holds a store that is there, to read from it.
+    /// Locks an existing store to read from it.
     ///
     /// # Errors
-    /// When there is none, somebody uses it, or it cannot be opened.
+    /// When it does not exist, another process uses it, or it cannot be opened.
     pub async fn hold(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
         let store = match url {
             StoreUrl::Sqlite(path) => {
@@ -39,10 +39,10 @@ impl Schema {
         Ok(Held { schema: self, store })
     }
 
-    /// Holds a store that is to be filled, bringing its schema up to date first.
+    /// Locks a store to be filled, after migrating its schema.
     ///
     /// # Errors
-    /// When something is in it, somebody uses it, or it cannot be opened.
+    /// When it is not empty, another process uses it, or it cannot be opened.
     pub async fn hold_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
         let store = match url {
             StoreUrl::Sqlite(path) => Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "IMMEDIATE")?),
@@ -66,7 +66,7 @@ impl Schema {
 }
 
 impl Held {
-    /// Writes a table's rows, one a line.
+    /// Writes a table's rows, one per line.
     ///
     /// # Errors
     /// When the store or the writer fails.
@@ -89,10 +89,10 @@ impl Held {
         }
     }
 
-    /// Adds the rows in lines of a table.
+    /// Adds the rows in a table's lines.
     ///
     /// # Errors
-    /// When a line is none of that table's or the store refuses.
+    /// When a line does not fit the table or the store refuses.
     pub async fn load(&mut self, table: &Table, lines: impl BufRead) -> anyhow::Result<()> {
         let mut progress = Progress::new(self.rows(table, "written"));
         let mut rows = rows(table, lines).peekable();
@@ -107,7 +107,7 @@ impl Held {
         Ok(())
     }
 
-    /// Counts and hashes what is in a table now.
+    /// Counts and hashes the present rows of a table.
     ///
     /// # Errors
     /// When the store fails.
@@ -123,7 +123,7 @@ impl Held {
         self.page(table, None).await
     }
 
-    /// Makes what was written last.
+    /// Commits the writes.
     ///
     /// # Errors
     /// When the store fails.

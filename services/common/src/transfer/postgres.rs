@@ -1,4 +1,4 @@
-//! A Postgres schema held by one transaction.
+//! A Postgres schema locked by one transaction.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use super::{Kind, Row, Schema, Table, Value};
 use crate::Secret;
 use crate::pg::{Client, Pool, PostgresConfig};
 
-/// How long programs that are leaving may take to close their connections.
+/// How long programs that are shutting down may take to close their connections.
 const LEAVING: Duration = Duration::from_secs(5);
 
 pub struct Session(Client);
 
 impl Session {
     pub async fn begin(url: &Secret, schema: &Schema, config: &PostgresConfig, isolation: &str) -> anyhow::Result<Self> {
-        // One connection, so that every other one is somebody else's.
+        // One connection, so that every other one belongs to another process.
         let config = PostgresConfig { postgres_connections: 1, ..config.clone() };
         let pool = Pool::open(url, schema.name, (schema.postgres)(), &config).await?;
-        // To drop it is to close it, which undoes what was not committed.
+        // Dropping the client closes it, which undoes uncommitted writes.
         let client = pool.take().await?;
         alone(&client, schema.name).await?;
-        // Unlike a request it may take its time. The first query fixes what it sees.
+        // Unlike a request, it has no time limit. The first query fixes the snapshot.
         let patience = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
         client.batch_execute(&format!("BEGIN {isolation}; {patience}; SELECT 1")).await?;
         Ok(Self(client))
     }
 
-    /// Keeps others from writing.
+    /// Keeps other sessions from writing.
     pub async fn lock(&mut self, tables: &[Table]) -> anyhow::Result<()> {
         let names = tables.iter().map(|table| table.name).collect::<Vec<_>>().join(", ");
         Ok(self.0.batch_execute(&format!("/* lock */ LOCK TABLE {names} IN EXCLUSIVE MODE")).await?)
@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-/// Waits a moment for other programs of ours to leave this schema alone, as a lock file does with SQLite.
+/// Waits a moment for other Confab programs to disconnect from this schema; SQLite has a lock file for this.
 async fn alone(client: &Client, schema: &str) -> anyhow::Result<()> {
     let until = Instant::now() + LEAVING;
     loop {
@@ -118,7 +118,7 @@ fn parameter(value: &Value) -> anyhow::Result<&(dyn ToSql + Sync)> {
     })
 }
 
-/// The values of a column; one of another kind than the column's is a null.
+/// The values of a column; a value of another kind becomes a null.
 fn column<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> Box<dyn ToSql + Sync + Send + 'a> {
     macro_rules! array {
         ($pattern:pat => $value:expr) => {

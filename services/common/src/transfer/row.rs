@@ -1,4 +1,4 @@
-//! The canonical form of a row: a JSON array of its values on a line, which is the same whatever store the row comes from.
+//! The canonical form of a row: a JSON array of its values on one line, which does not depend on the kind of store.
 
 use std::io::BufRead;
 
@@ -13,10 +13,10 @@ use super::{Kind, Table};
 /// The values of a row, in the order of the table's columns.
 pub type Row = Vec<Value>;
 
-/// What stands in a column.
+/// The value of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing.
+    /// No value.
     Null,
     /// A string in JSON.
     Id(Uuid),
@@ -72,7 +72,7 @@ fn read(table: &Table, line: &str) -> anyhow::Result<Row> {
     table.columns.iter().zip(values).map(read).collect()
 }
 
-/// The rows in lines of a table.
+/// The rows in a table's lines.
 pub fn rows(table: &Table, lines: impl BufRead) -> impl Iterator<Item = anyhow::Result<Row>> {
     lines.lines().enumerate().map(move |(n, line)| {
         let row = line.map_err(Into::into).and_then(|line| read(table, &line));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_named() {
+    fn a_malformed_row_is_named() {
         for bad in ["", "{}", "[]", r#"["x",1,true,"","",null]"#, r#"["00000000-0000-0000-0000-000000000007",1.5,true,"","",null]"#] {
             let error = rows(&TABLE, format!("{bad}\n").as_bytes()).next().unwrap().unwrap_err();
             assert_eq!(error.to_string(), "row 1 of table t", "{bad}");

@@ -1,4 +1,4 @@
-//! Whatever else is published on the same Redis: it is dropped and counted, and the next good message is heard.
+//! Foreign publications on the same Redis are dropped and counted, and the next good message is received.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use redis::AsyncCommands;
 use super::redis_server::connection;
 use super::{channel, eventually, listen, payload, redis};
 
-/// How many payloads were dropped for that reason, by anybody in this process.
+/// How many payloads this process has dropped for that reason.
 fn dropped(reason: &str) -> u64 {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || PrometheusBuilder::new().install_recorder().expect("the only recorder");
@@ -27,7 +27,7 @@ async fn publish_raw(channel: &str, payloads: &[Vec<u8>]) {
 }
 
 #[tokio::test]
-async fn with_a_key_only_what_is_signed_is_heard() {
+async fn with_a_key_only_signed_messages_are_received() {
     let (before, a) = (dropped("forged"), channel("a"));
     let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
     let hostile = [vec![], b"short".to_vec(), vec![0xff; 16], vec![0xff; 1000], vec![0; 5_000_000]];
@@ -38,7 +38,7 @@ async fn with_a_key_only_what_is_signed_is_heard() {
 }
 
 #[tokio::test]
-async fn without_a_key_what_is_too_large_is_not_heard() {
+async fn without_a_key_oversized_messages_are_dropped() {
     let (before, a) = (dropped("too_large"), channel("a"));
     let open = Bus::open(&testing::redis(), None).expect("a valid URL");
     let (_subscriptions, mut notices) = listen(&open, &[&a]).await;
@@ -58,14 +58,14 @@ pub async fn the_largest_payload_passes_and_a_larger_one_does_not(bus: Bus) {
     assert!(dropped("too_large") > before);
 }
 
-/// Forgers know no key, or another.
+/// Forgers without a key, and with another one.
 #[tokio::test]
-async fn what_is_signed_with_another_key_is_not_heard() {
+async fn messages_signed_with_another_key_are_dropped() {
     let a = channel("a");
     let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
     let forger = Bus::open(&testing::redis(), Some(&testing::cluster_key("another key").bus)).expect("a valid URL");
     let plain = Bus::open(&testing::redis(), None).expect("a valid URL");
-    // The forgers' messages are certain to be published before the good one when they hear them themselves.
+    // Once the forgers receive their own messages, those were certainly published before the good one.
     let (_f, mut forged) = listen(&forger, &[&a]).await;
     forger.publish(&*a, "forged");
     assert_eq!(payload(&mut forged).await, "forged");

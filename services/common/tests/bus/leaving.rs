@@ -1,4 +1,4 @@
-//! Publications of somebody who leaves: they are waited for, but not for ever.
+//! A process that ends waits for its publications, but not for ever.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use confab_common::testing::Wire;
 use super::redis_server::RedisServer;
 use super::{channel, eventually, local, redis};
 
-/// More than one pipeline has.
+/// More than fits into one pipeline.
 const MANY: usize = 1000;
-/// A second is promised.
+/// Well above the promised second.
 const LONG: Duration = Duration::from_secs(5);
 
 async fn publish_many(bus: &Bus) -> Duration {
@@ -27,8 +27,8 @@ async fn published(redis: &RedisServer) -> usize {
     calls.map_or(0, |calls| calls.parse().expect("a number"))
 }
 
-/// How much is at Redis at the end of each of three flushes, or nothing when this machine stood still meanwhile: what comes
-/// late is dropped, and says nothing.
+/// How many messages have reached Redis at the end of each of three flushes, or nothing when this machine stood still
+/// meanwhile: late messages are dropped, which proves nothing.
 async fn flushed() -> Option<Vec<usize>> {
     let redis = RedisServer::start().await;
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");
@@ -53,7 +53,7 @@ async fn all_is_published_when_a_flush_is_over() {
 }
 
 #[tokio::test]
-async fn with_nothing_to_wait_for_nobody_waits() {
+async fn a_flush_with_nothing_to_publish_does_not_wait() {
     let buses = [local(), redis()];
     eventually("a flush at once", async || {
         let begun = Instant::now();
@@ -66,7 +66,7 @@ async fn with_nothing_to_wait_for_nobody_waits() {
 }
 
 #[tokio::test]
-async fn nobody_waits_long_for_a_bus_that_is_away() {
+async fn a_flush_does_not_wait_long_for_a_bus_that_is_away() {
     let mut redis = RedisServer::start().await;
     let wire = Wire::to(&redis.url()).await;
     for bus in [&redis.url(), &wire.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {

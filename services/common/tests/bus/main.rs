@@ -12,7 +12,7 @@ use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
 use confab_common::{Secret, testing};
 use tokio::time::timeout;
 
-/// Long enough for anything that comes at all.
+/// Longer than any expected message takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn local() -> Bus {
@@ -23,7 +23,7 @@ fn redis() -> Bus {
     Bus::open(&testing::redis(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL")
 }
 
-/// A channel of this test alone: all tests share one Redis.
+/// A channel for this test only: all tests share one Redis.
 fn channel(name: &str) -> String {
     format!("{name}.{}", uuid::Uuid::now_v7())
 }
@@ -76,7 +76,7 @@ async fn an_ended_subscription_is_silent(bus: Bus) {
     let (a, b) = (channel("a"), channel("b"));
     let (subscriptions, mut notices) = listen(&bus, &[&a, &b]).await;
     subscriptions.unsubscribe(&*a);
-    // Commands are carried out in order: once this is confirmed, the other is done.
+    // Commands are processed in order: once this one is confirmed, the other is done.
     timeout(PATIENCE, subscriptions.subscribe(&*b)).await.expect("a confirmation");
     bus.publish(&*a, "unheard");
     bus.publish(&*b, "heard");

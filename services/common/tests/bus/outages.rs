@@ -1,4 +1,5 @@
-//! A Redis that comes and goes: listeners are told, and hear again what they want to hear, also what they asked for meanwhile.
+//! A Redis that comes and goes: listeners are notified, and afterwards receive all their channels again, including
+//! those requested meanwhile.
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
@@ -25,7 +26,7 @@ impl Pair {
         pair
     }
 
-    /// Publishes until it is heard. The publisher comes back by itself, too, and nothing says when it has.
+    /// Publishes until the message is received. The publisher reconnects on its own, and nothing signals when it has.
     async fn hear(&mut self, channel: &str, said: &str) {
         let hearing = async {
             loop {
@@ -33,7 +34,7 @@ impl Pair {
                 let soon = tokio::time::timeout(std::time::Duration::from_millis(50), self.notices.next());
                 match soon.await {
                     Ok(Some(Notice::Message { channel: at, payload })) if *at == *channel && payload == said => return,
-                    // Said before and heard more than once, or the end of an outage.
+                    // An earlier message received more than once, or the end of an outage.
                     Ok(Some(_)) | Err(_) => {}
                     Ok(None) => panic!("the bus has ended"),
                 }
@@ -47,7 +48,7 @@ impl Pair {
         self.hear(&channel, said).await;
     }
 
-    /// Waits for a change of the bus, while perhaps something is still heard.
+    /// Waits for a change of the bus; messages may still arrive before it.
     async fn told(&mut self, change: Notice) {
         loop {
             if next(&mut self.notices).await == change {
@@ -56,13 +57,13 @@ impl Pair {
         }
     }
 
-    /// Asks for another channel while the bus is down, and hears it when it is back.
+    /// Subscribes to another channel while the bus is down, and receives it when the bus is back.
     async fn survives(mut self, back: impl AsyncFnOnce()) {
         self.told(Notice::Down).await;
         let asked_meanwhile = channel("meanwhile");
         let (subscriptions, wanted) = (self.subscriptions.clone(), asked_meanwhile.clone());
         let confirmed = tokio::spawn(async move { subscriptions.subscribe(wanted).await });
-        self.publisher.publish(&*self.channel, "nobody hears this");
+        self.publisher.publish(&*self.channel, "no listener receives this");
         assert!(!confirmed.is_finished());
         back().await;
         self.told(Notice::Up).await;

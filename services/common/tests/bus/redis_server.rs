@@ -1,4 +1,4 @@
-//! A Redis of the test's own, which can be killed, stopped and started again where it was.
+//! A Redis of the test's own, which can be killed, stopped and restarted at the same address.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use super::eventually;
 
 pub struct RedisServer {
     address: SocketAddr,
-    /// Never listens: it keeps the port from everybody else while Redis is away.
+    /// Never listens: it reserves the port while Redis is away.
     _held: TcpSocket,
     process: Option<Child>,
 }
@@ -36,7 +36,7 @@ impl RedisServer {
         eventually("redis answers", async || self.info("server").await.is_ok()).await;
     }
 
-    /// A section of what it says of itself.
+    /// A section of its INFO.
     pub async fn info(&self, section: &str) -> redis::RedisResult<String> {
         redis::cmd("INFO").arg(section).query_async(&mut connection(&self.url()).await?).await
     }
@@ -48,7 +48,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends it STOP or CONT.
+    /// Sends it SIGSTOP or SIGCONT.
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
@@ -65,7 +65,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A plain connection, which waits for as long as it takes.
+/// A plain connection without a time limit.
 pub async fn connection(url: &Secret) -> redis::RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     redis::Client::open(url.expose())?.get_multiplexed_async_connection_with_config(&config).await

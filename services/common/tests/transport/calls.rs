@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::{ATTEMPT, Served, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
 
-/// Any service will do; this one behaves as told.
+/// A scripted service; which one does not matter.
 #[derive(Clone)]
 pub(crate) struct Service {
     behaviour: Arc<Mutex<Behaviour>>,
@@ -36,7 +36,7 @@ impl Service {
         Self { behaviour: Arc::new(Mutex::new(behaviour)), calls: Arc::default() }
     }
 
-    /// From now on.
+    /// Sets the behaviour.
     fn is(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap() = behaviour;
     }
@@ -49,7 +49,7 @@ impl Service {
         serve(HealthServer::new(self.clone())).await
     }
 
-    /// Serves on a socket that there is already, for as long as the handle is kept.
+    /// Serves on an existing socket for as long as the handle is kept.
     pub(crate) fn serve_on(&self, listener: TcpListener) -> AbortOnDropHandle<()> {
         let server = Server::builder().add_service(HealthServer::new(self.clone()));
         AbortOnDropHandle::new(tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }))
@@ -81,10 +81,10 @@ pub(crate) async fn check(transport: &Transport, call: Call) -> Result<(), Code>
 }
 
 const CALL: Call = Call::within(Duration::from_secs(30));
-/// By when there is an end to what would else last for as long as a call may, or for ever.
+/// Bound on waits that would otherwise last as long as a call may, or for ever.
 pub(crate) const IN_TIME: Duration = Duration::from_secs(20);
 
-/// Two replicas and the way to them. Both have answered, and are counted from now on.
+/// Two replicas and the transport to them. Both have answered; their counters start now.
 async fn two() -> ([Service; 2], [Served; 2], Transport) {
     let services = [Service::new(Behaviour::Answers), Service::new(Behaviour::Answers)];
     let served = [services[0].serve().await, services[1].serve().await];
@@ -171,18 +171,18 @@ async fn a_replica_that_refuses_for_now_is_passed_over() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_never_called_unavailable() {
+async fn a_call_that_may_have_been_done_is_never_unavailable() {
     let (stuck, away) = (Service::new(Behaviour::Hangs), Service::new(Behaviour::Refuses(Code::Unavailable)));
     let (serve_stuck, serve_away) = (stuck.serve().await, away.serve().await);
     let transport = connect(&[&serve_stuck, &serve_away]);
     let call = Call::within(Duration::from_secs(1)).attempt(Duration::from_millis(200));
-    // Whichever is asked first, one of the calls meets the stuck one.
+    // Whichever is tried first, one of the calls meets the stuck replica.
     let answers = [check(&transport, call).await, check(&transport, call).await];
     assert!(answers.contains(&Err(Code::DeadlineExceeded)), "{answers:?}");
 }
 
 #[tokio::test]
-async fn what_became_of_a_call_matters_unless_it_only_reads() {
+async fn the_outcome_of_a_call_matters_unless_it_only_reads() {
     for (call, answer) in [(CALL, Code::DeadlineExceeded), (CALL.reading(), Code::Unavailable)] {
         let service = Service::new(Behaviour::Hangs);
         let served = service.serve().await;

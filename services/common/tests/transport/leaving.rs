@@ -1,4 +1,4 @@
-//! Calls that meet a replica which shuts down: what it has not taken was not done.
+//! Calls that meet a replica that is shutting down: a call that it did not accept was not done.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::calls::{Behaviour, IN_TIME, Service, check};
 const CALL: Call = Call::within(Duration::from_secs(30));
 /// Frames of HTTP/2 (RFC 9113, 6).
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// No stream has been taken.
+/// No stream has been accepted.
 const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The first stream is refused.
 const REFUSED_STREAM: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
@@ -32,7 +32,7 @@ async fn bind() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Answers the first call on a connection with this frame, and ends.
+/// Answers the first call on a connection with this frame, and closes the connection.
 async fn refuse(mut stream: TcpStream, frame: &[u8]) {
     stream.write_all(SETTINGS).await.unwrap();
     stream.read_exact(&mut [0; 24]).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_call_that_a_replica_did_not_take_goes_to_the_one_in_its_place() {
 
 type Serving = JoinHandle<anyhow::Result<()>>;
 
-/// A server that answers.
+/// A server that has answered a call.
 async fn serving(drain: Duration) -> (Process, SocketAddr, Serving) {
     let (listener, address) = bind().await;
     drop(listener);
@@ -105,7 +105,7 @@ async fn a_call_that_outlasts_the_drain_time_is_cut() {
 #[tokio::test]
 async fn a_connection_that_is_made_just_before_the_shutdown_is_served() {
     let (process, address, serving) = serving(IN_TIME).await;
-    // Nothing is awaited until the shutdown, so the runtime has not heard of the connection by then.
+    // No await until the shutdown, so the runtime does not know of the connection by then.
     let mut client = std::net::TcpStream::connect(address).unwrap();
     io::Write::write_all(&mut client, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).unwrap();
     client.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! One suite for every way a service is reached, and what only a network can do to a call.
+//! One suite for every way to reach a service, and faults that only a network has.
 #![allow(clippy::unwrap_used)]
 
 mod calls;
@@ -19,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-/// Runs each test over both transports; it is told whether the service is in this process.
+/// Runs each test over both transports, with whether the service is in this process.
 macro_rules! both_ways {
     ($($name:ident),+ $(,)?) => {
         mod in_process { $(#[tokio::test] async fn $name() { super::$name(true).await; })+ }
@@ -28,7 +28,7 @@ macro_rules! both_ways {
 }
 use both_ways;
 
-/// A service on a port of its own. Dropping it ends it as a crash would: its connections are gone too.
+/// A service on a port of its own. Dropping it ends it like a crash: its connections are gone too.
 struct Served {
     address: SocketAddr,
     runtime: Option<Runtime>,
@@ -63,7 +63,7 @@ fn connect(served: &[&Served]) -> Transport {
     grpc::connect(&urls.join(",")).expect("valid URLs")
 }
 
-/// The transport to a service in this process or on a port, with what keeps it alive.
+/// The transport to a service in this process or on a port, with the handle that keeps it alive.
 async fn reach<S>(service: S, in_process: bool) -> (Transport, Option<Served>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
@@ -76,12 +76,12 @@ where
     (connect(&[&served]), Some(served))
 }
 
-/// Longer than a busy machine stands still, so that none but who hangs is slow.
+/// Longer than a busy machine stands still, so that only a replica that hangs is slow.
 const ATTEMPT: Duration = Duration::from_secs(6);
-/// Almost as long as a replica is left alone that was slow.
+/// Almost as long as a slow replica is avoided.
 const LEFT_ALONE: Duration = Duration::from_secs(4);
 
-/// Calls until everybody has been asked: the first time takes longer.
+/// Calls until every replica has been asked: the first call to each takes longer.
 async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
     let calling = async {
         while !all_asked() {
@@ -91,8 +91,8 @@ async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(10), calling).await.expect("everybody to be asked");
 }
 
-/// Makes ten calls, of which one meets the replica that hangs, and none after it while that is left alone. `asked` says how many
-/// calls have come there.
+/// Makes ten calls, of which one meets the replica that hangs, and none after it while that replica is avoided. `asked`
+/// returns how many calls have arrived there.
 async fn one_attempt_is_lost(call: impl AsyncFn(), asked: impl Fn() -> u64) {
     let mut met = None;
     for _ in 0..10 {

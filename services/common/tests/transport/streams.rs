@@ -1,4 +1,4 @@
-//! Streams: bodies of any length, passed on as they come.
+//! Streams: bodies of any length that pass through as they arrive.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,31 +21,31 @@ use crate::{ATTEMPT, both_ways, connect, eventually, one_attempt_is_lost, reach,
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
 /// Chunks of a big stream.
 const MANY: usize = 512;
-/// Most bytes that may be on their way unread.
+/// Most unread bytes in transit.
 const AHEAD: u64 = 2 * 1024 * 1024;
 const DOWNLOAD: Call = Call::within(Duration::from_secs(30)).streaming_answer();
-/// Whoever has no answer by then never gets one.
+/// A call without an answer by then will never get one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Does as it is told with streams of bytes.
+/// A scripted service with streams of bytes.
 #[derive(Clone)]
 struct Streams {
     behaviour: Arc<Mutex<Behaviour>>,
     /// Calls that began, and that ended in any way.
     begun: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
-    /// Bytes that came out of this side and that the other has taken.
+    /// Bytes that left this side, and that the other side has accepted.
     sent: Arc<AtomicU64>,
     taken: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy)]
 enum Behaviour {
-    /// Reads to the end, then says how many bytes that were.
+    /// Reads to the end, then returns the number of bytes.
     Counts,
-    /// Sends so many chunks.
+    /// Sends this many chunks.
     Sends(usize),
-    /// Sends many, watching how fast they are taken.
+    /// Sends many chunks, checking how fast they are accepted.
     SendsWatching,
     /// Reads one chunk and refuses.
     Refuses,
@@ -63,7 +63,7 @@ impl Streams {
         Self { behaviour, begun: Arc::default(), ended: Arc::default(), sent: Arc::default(), taken: Arc::default() }
     }
 
-    /// From now on.
+    /// Sets the behaviour.
     fn is(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap() = behaviour;
     }
@@ -76,7 +76,7 @@ impl Streams {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Many chunks; nobody may ask for them much faster than they are taken.
+    /// Many chunks; the transport must not request them much faster than the reader accepts them.
     fn chunks(&self) -> impl Stream<Item = Bytes> + Send + 'static {
         let (sent, taken) = (self.sent.clone(), self.taken.clone());
         stream::repeat(CHUNK).take(MANY).inspect(move |_| {
@@ -86,7 +86,7 @@ impl Streams {
         })
     }
 
-    /// Takes a chunk, with some leisure now and then, so that whoever does not wait gets ahead.
+    /// Accepts a chunk, with a pause now and then, so that a sender without back pressure gets ahead.
     async fn take(&self, chunk: &Bytes) {
         let taken = self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
         match (taken / CHUNK.len() as u64).is_multiple_of(16) {
@@ -122,7 +122,7 @@ impl Streams {
     }
 }
 
-/// Counts a call as ended when it is dropped, also in its middle.
+/// Counts a call as ended when it is dropped, even midway.
 struct Ongoing(Arc<AtomicU64>);
 
 impl Ongoing {
@@ -131,7 +131,7 @@ impl Ongoing {
         Self(streams.ended.clone())
     }
 
-    /// The call's answer; it lasts as long.
+    /// The call's answer; the call lasts as long as this stream.
     fn lasting(self, chunks: impl Stream<Item = Bytes> + Send + 'static) -> Chunks {
         chunks
             .map(move |chunk| {
@@ -168,7 +168,7 @@ impl Service<http::Request<Body>> for Streams {
     }
 }
 
-/// Messages are bytes as they are.
+/// Messages are plain bytes.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 
@@ -206,7 +206,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Calls with a stream and returns the answer's.
+/// Makes a streaming call and returns the stream of its answer.
 async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(transport.clone());
     client.ready().await.expect("it is always ready");
@@ -342,7 +342,7 @@ async fn a_replica_that_dies_in_the_middle_is_an_error() {
     let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
     eventually(|| streams.begun() == 1).await;
     drop(served);
-    // It may have been done, for all that is known.
+    // The outcome is unknown: it may have been done.
     assert_eq!(uploading.await.unwrap(), Err(Code::Unknown));
 
     let served = serve(Streams::new(Behaviour::Sends(MANY))).await;
@@ -353,7 +353,7 @@ async fn a_replica_that_dies_in_the_middle_is_an_error() {
 }
 
 #[tokio::test]
-async fn slow_readers_hold_up_nobody_else() {
+async fn slow_readers_hold_up_no_other_stream() {
     let served = serve(Streams::new(Behaviour::Sends(16))).await;
     let transport = connect(&[&served]);
     let mut waiting = Vec::new();

@@ -1,14 +1,14 @@
-//! Work that is done once for many that asked for it.
+//! One piece of work for many requests.
 
 use super::{Kind, Span};
 
-/// The spans of one piece of work, one in the trace of each who asked. What the work does appears below the first of them,
-/// and the others link to that one.
+/// The spans of one piece of work, one in the trace of each request. The work's own spans are children of the first,
+/// and the others link to the first.
 #[derive(Default)]
 pub struct Batch(pub(super) Vec<Span>);
 
 impl Batch {
-    /// Begins a span below each that there is. Where there is none, this costs nothing.
+    /// Begins a child of each parent. Costs nothing without parents.
     pub fn begin<'a>(name: &'static str, parents: impl Iterator<Item = &'a Span>) -> Self {
         let mut spans = Vec::new();
         let mut lead: Option<Span> = None;
@@ -24,12 +24,12 @@ impl Batch {
         Self(spans)
     }
 
-    /// The span within which the work is to be done.
+    /// The span to run the work in.
     pub fn lead(&self) -> Span {
         self.0.iter().find(|span| !span.is_none()).cloned().unwrap_or_default()
     }
 
-    /// The span of the one who asked at that place.
+    /// The span of the request with that index.
     pub fn of(&self, index: usize) -> Option<&Span> {
         self.0.get(index).filter(|span| !span.is_none())
     }

@@ -1,4 +1,4 @@
-//! How a span is named to another process: W3C Trace Context.
+//! Propagates spans to other processes: W3C Trace Context.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::Context;
@@ -7,7 +7,7 @@ use opentelemetry::trace::SpanContext;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 const TRACEPARENT: &str = "traceparent";
-/// Longest that is looked at.
+/// Longest header value that is parsed.
 const MAX_TEXT: usize = 128;
 
 struct Headers<'a>(&'a HeaderMap);

@@ -1,4 +1,4 @@
-//! To whom spans are sent.
+//! Exports spans to a collector.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use uuid::Uuid;
 use super::TRACER;
 use super::settings::Settings;
 
-/// Longest that leaving waits for the last spans to be taken.
+/// Longest that a shutdown waits for the collector to accept the last spans.
 const FLUSH: Duration = Duration::from_secs(1);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// Begins to export spans, if the environment names a collector. Called once, within the runtime.
+/// Starts exporting spans if the environment names a collector. Called once, within the runtime.
 ///
 /// # Errors
-/// When a variable asks for what there is not.
+/// When a variable has an unsupported value.
 pub(crate) fn start(program: &str) -> anyhow::Result<()> {
     let Some(settings) = Settings::read(|name| std::env::var(name).ok())? else { return Ok(()) };
     let channel = settings.endpoint.connect_lazy();
-    // A collector that is away is not waited for: its spans are dropped.
+    // Spans are dropped while the collector is away.
     let exporter = SpanExporter::builder().with_tonic().with_channel(channel).with_retry_policy(RetryPolicy::disabled()).build()?;
     let provider = SdkTracerProvider::builder().with_sampler(settings.sampler).with_resource(resource(program));
     let provider = PROVIDER.get_or_init(|| provider.with_batch_exporter(exporter).build());
@@ -33,7 +33,7 @@ pub(crate) fn start(program: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends what has not been sent yet, and waits for that, but not for long.
+/// Sends the remaining spans and waits for that, at most `within`.
 pub(crate) async fn finish(within: Duration) {
     let Some(provider) = PROVIDER.get() else { return };
     let within = within.min(FLUSH);
@@ -44,7 +44,8 @@ pub(crate) async fn finish(within: Duration) {
     }
 }
 
-/// Who this is: named by the environment, otherwise by its program, and told from its replicas by an id of its own.
+/// The resource of this process: the name from the environment or else of the program, and an id that distinguishes
+/// replicas.
 fn resource(program: &str) -> Resource {
     let given = Resource::builder().build();
     let named = |key: &'static str| given.get(&Key::new(key)).filter(|name| !name.as_str().starts_with("unknown_service"));

@@ -1,4 +1,4 @@
-//! Where traces go, and which: the standard `OTEL_…` variables.
+//! The destination and sampling of traces: the standard `OTEL_…` variables.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use anyhow::{Context, bail};
 use opentelemetry_sdk::trace::Sampler;
 use tonic::transport::Endpoint;
 
-/// Of the traces that begin here, one in a hundred is sampled unless told otherwise.
+/// By default, one in a hundred of the traces that begin here is sampled.
 const RATIO: f64 = 0.01;
-/// How long a collector may take to answer unless told otherwise.
+/// How long a collector may take to answer by default.
 const ANSWER: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
-/// A collector that says nothing is asked for a sign of life so often, and has so long to give it.
+/// How often a silent collector is pinged, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// What the environment asks for.
+/// The settings in the environment.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub endpoint: Endpoint,
@@ -22,13 +22,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// `None` while there is nobody to export to.
+    /// `None` without an endpoint.
     ///
     /// # Errors
-    /// When a variable asks for what there is not.
+    /// When a variable has an unsupported value.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        // What is said of traces counts before what is said of all signals.
+        // A setting for traces takes precedence over one for all signals.
         let either = |rest: &str| {
             let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}")];
             names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))

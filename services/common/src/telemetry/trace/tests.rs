@@ -1,16 +1,16 @@
-//! What the end-to-end tests do not show: links of a batch, and what comes from outside.
+//! What the end-to-end tests do not show: links of a batch, and contexts from outside.
 
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
 use super::*;
 
-/// The spans that have ended, of all tests of this process.
+/// The ended spans of all tests in this process.
 fn exported() -> &'static InMemorySpanExporter {
     static EXPORTED: OnceLock<InMemorySpanExporter> = OnceLock::new();
     EXPORTED.get_or_init(|| {
         let exporter = InMemorySpanExporter::default();
-        // As by default: who comes from outside decides, and of the others none is sampled here.
+        // The default: the caller decides about its trace, and no trace that begins here is sampled.
         let provider =
             SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).with_sampler(settings::sampler(None, Some("0")).unwrap());
         let provider = provider.build();
@@ -58,7 +58,7 @@ fn a_callers_trace_is_continued_and_its_decision_holds() {
 }
 
 #[test]
-fn what_is_not_sampled_leaves_nothing() {
+fn an_unsampled_span_leaves_nothing() {
     exported();
     let nothing = Span::default();
     assert!(nothing.child(Kind::Client, "no").is_none());
@@ -88,7 +88,7 @@ async fn a_batch_is_seen_in_the_first_trace_and_linked_from_the_others() {
 }
 
 #[test]
-fn what_came_with_a_call_is_below_it_if_that_is_of_its_trace() {
+fn an_item_of_a_call_is_its_child_if_both_belong_to_one_trace() {
     exported();
     let call = Span::of_traceparent(&traceparent(0xc1, "01")).child(Kind::Server, "call");
     let (own, other) = (traceparent(0xc1, "01"), traceparent(0xc2, "01"));

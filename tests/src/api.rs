@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::contract;
 
-/// The password of every account that is made here.
+/// The password of every account created here.
 pub const PASSWORD: &str = "correct horse battery";
 
 /// A client of one address.
@@ -28,43 +28,43 @@ pub struct Account {
     pub id: String,
     /// Its name.
     pub username: String,
-    /// A token of it.
+    /// A token for it.
     pub token: String,
 }
 
-/// What was answered.
+/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The JSON body; null when it is none.
+    /// The JSON body; null when the body is not JSON.
     pub body: Value,
-    /// The body as it came.
+    /// The raw body.
     pub bytes: Vec<u8>,
 }
 
 impl Answer {
-    /// An answer whose body may be JSON.
+    /// A response whose body may be JSON.
     pub fn new(status: u16, headers: HeaderMap, bytes: Vec<u8>) -> Self {
         Self { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
     }
 
-    /// A header's text; empty when there is none.
+    /// A header's text; empty when the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The `code` of a failure, as documented.
+    /// The `code` of a documented failure.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 
-    /// The body of an answer that must have this status.
+    /// The body of a response that must have this status.
     ///
     /// # Errors
-    /// When it has another.
+    /// When it has another status.
     pub fn expect(self, status: u16) -> anyhow::Result<Value> {
         ensure!(self.status == status, "expected {status}, got {} {}", self.status, self.body);
         Ok(self.body)
@@ -75,13 +75,13 @@ impl Api {
     /// A client of the server at `url`.
     ///
     /// # Panics
-    /// When the client cannot be set up.
+    /// When the client cannot be created.
     pub fn new(url: impl Into<String>) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("an HTTP client");
         Self { url: url.into(), http }
     }
 
-    /// A request that is not sent yet, for what [`Api::call`] cannot say.
+    /// A request to be built further, for cases that [`Api::call`] does not cover.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url))
     }
@@ -92,7 +92,7 @@ impl Api {
     /// When there was no answer.
     ///
     /// # Panics
-    /// When the answer is another than the server's document says.
+    /// When the response contradicts the server's OpenAPI document.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
         let (http, request) = request.build_split();
         let request = request?;
@@ -104,7 +104,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// A call as somebody, or as nobody.
+    /// A call as an account, or an anonymous one.
     ///
     /// # Errors
     /// When there was no answer.
@@ -119,7 +119,7 @@ impl Api {
         self.send(request).await
     }
 
-    /// GET as somebody.
+    /// GET as an account.
     ///
     /// # Errors
     /// When there was no answer.
@@ -127,7 +127,7 @@ impl Api {
         self.call(Method::GET, path, Some(who), None).await
     }
 
-    /// POST as somebody.
+    /// POST as an account.
     ///
     /// # Errors
     /// When there was no answer.
@@ -135,7 +135,7 @@ impl Api {
         self.call(Method::POST, path, Some(who), Some(body)).await
     }
 
-    /// A new account with a name that nobody else has.
+    /// Creates an account with a unique name.
     ///
     /// # Errors
     /// When signup is refused.
@@ -146,7 +146,7 @@ impl Api {
         Account::of(&body)
     }
 
-    /// A new room with a name that no other has; its id.
+    /// Creates a room with a unique name; returns its id.
     ///
     /// # Errors
     /// When it is refused.
@@ -174,10 +174,10 @@ impl Api {
 }
 
 impl Account {
-    /// The account in the answer of signup and login.
+    /// The account in the response of signup and login.
     ///
     /// # Errors
-    /// When it is not such an answer.
+    /// When it is not such a response.
     pub fn of(body: &Value) -> anyhow::Result<Self> {
         let text = |value: &Value| value.as_str().map(String::from).with_context(|| format!("no account: {body}"));
         Ok(Self { id: text(&body["user"]["id"])?, username: text(&body["user"]["username"])?, token: text(&body["token"])? })

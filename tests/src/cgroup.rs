@@ -1,4 +1,4 @@
-//! A memory cgroup, so that a program has as much memory as it is shipped with and no more.
+//! A memory cgroup that limits a program to the memory it is shipped with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 
-/// Where systems mount their hierarchies.
+/// Where systems mount their cgroup hierarchies.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// A cgroup below the caller's own, removed when it is dropped; by then its processes must have ended.
+/// A cgroup below the caller's own. Dropping it removes it; its processes must have ended by then.
 #[derive(Debug)]
 pub struct Cgroup {
     directory: PathBuf,
@@ -23,16 +23,16 @@ enum Version {
 }
 
 impl Cgroup {
-    /// Makes one whose processes may use so many bytes together.
+    /// Creates a cgroup whose processes may use `bytes` bytes together.
     ///
     /// # Errors
-    /// When the system has no memory cgroups, or the caller may not make one.
+    /// When the system has no memory cgroups, or the caller may not create one.
     pub fn new(bytes: u64) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let known = fs::read_to_string("/proc/self/cgroup").context("no cgroups here")?;
         let (version, parent) = own(&known, Path::new(MOUNT)).context("no memory cgroup here")?;
         if version == Version::Two {
-            // The kernel refuses this while processes are in the parent itself, unless that is the root.
+            // The kernel refuses this while processes are in the parent itself, unless it is the root.
             fs::write(parent.join("cgroup.subtree_control"), "+memory").context("cannot have memory bounded below the own cgroup")?;
         }
         let name = format!("confab-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -45,13 +45,13 @@ impl Cgroup {
         };
         fs::write(group.directory.join(file), bytes.to_string()).with_context(|| format!("cannot set {file}"))?;
         if version == Version::Two {
-            // Where there is no swap there is no such file.
+            // This file does not exist without swap.
             let _ = fs::write(group.directory.join("memory.swap.max"), "0");
         }
         Ok(group)
     }
 
-    /// Moves a process in. What it has already allocated stays where it was.
+    /// Moves a process in. Memory that it has already allocated stays in its former cgroup.
     ///
     /// # Errors
     /// When the process has ended.
@@ -60,7 +60,7 @@ impl Cgroup {
         fs::write(&file, pid.to_string()).with_context(|| format!("cannot move process {pid} to {}", file.display()))
     }
 
-    /// How many processes the kernel has killed because there was no more memory.
+    /// How many processes the kernel has killed for lack of memory.
     pub fn kills(&self) -> u64 {
         let file = match self.version {
             Version::One => "memory.oom_control",
@@ -72,7 +72,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel takes a moment to forget a process that has been killed.
+        // The kernel takes a moment to forget a killed process.
         for _ in 0..100 {
             match fs::remove_dir(&self.directory) {
                 Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -84,7 +84,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The cgroup that accounts for the memory of a process, of what `/proc/PID/cgroup` says.
+/// The cgroup that accounts for a process's memory, from `/proc/PID/cgroup`.
 fn own(known: &str, mount: &Path) -> Option<(Version, PathBuf)> {
     let mut lines = known.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let of = |path: &str, hierarchy: &Path| hierarchy.join(path.trim_start_matches('/'));

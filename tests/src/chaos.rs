@@ -1,5 +1,5 @@
-//! The proof of the promise of delivery: a whole cluster, stock and raw clients, every fault of the table, and a judge who reads
-//! what all of them saw.
+//! Proves the promise of delivery: a whole cluster, stock and raw clients, every fault of the table, and a judge that
+//! reads what all clients saw.
 
 mod checker;
 mod clients;
@@ -122,7 +122,8 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
         }
     }
     look(&world).await;
-    // Who looks for one broken promise is not to be distracted. Their dice are their own: without them all else is the same.
+    // A run that looks for one broken promise has no hostile clients to distract it. These have a random generator of
+    // their own, so everything else stays the same without them.
     let hostile = match options.breakage {
         None => Some(hostile::Crowd::begin(&world, &mut Dice::new(!options.seed)).await?),
         Some(_) => None,
@@ -173,7 +174,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
     Ok((records, verdict))
 }
 
-/// Waits until everybody listens and nothing has failed or been late for a while.
+/// Waits until every client is connected and nothing has failed or been late for a while.
 async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
     let begun = world.recorder.now();
     let whole = async || {
@@ -184,7 +185,7 @@ async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
     eventually("everything works", limit, whole).await
 }
 
-/// Who chats.
+/// The clients that chat.
 struct Population {
     senders: JoinSet<anyhow::Result<()>>,
     listeners: Vec<JoinHandle<()>>,
@@ -221,7 +222,7 @@ impl Population {
         Ok(Self { senders, listeners, _processes: vec![javascript, python] })
     }
 
-    /// Nobody begins anything; what has begun is finished, and what was said is heard by all.
+    /// No client begins anything new; everything that has begun is finished, and all messages are received.
     async fn end(&mut self, world: &Arc<World>) -> anyhow::Result<()> {
         world.ending.store(true, Ordering::Relaxed);
         let finished = async {

@@ -17,27 +17,27 @@ use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
 use crate::{programs, secrets};
 
-/// How long a process may take until it is ready.
+/// How long a process may take to become ready.
 const READY: Duration = Duration::from_secs(60);
-/// How long a process may take to leave in order.
+/// How long a process may take to shut down gracefully.
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// A cluster, running or not.
 pub struct Cluster {
-    /// Where everything is.
+    /// The layout.
     pub plan: Plan,
-    /// Where our programs are.
+    /// The directory of our programs.
     programs: PathBuf,
     settings: Vec<(String, String)>,
     inherits_settings: bool,
     postgres: Postgres,
     http: reqwest::Client,
-    /// Last, so that what is left over ends with everything else gone.
+    /// Dropped last, so that leftovers are removed after everything else.
     _guard: Option<Guard>,
 }
 
 impl Cluster {
-    /// A cluster as planned, whose programs also hear `CONFAB_` variables of the caller.
+    /// A cluster according to a plan, whose programs also receive the caller's `CONFAB_` variables.
     ///
     /// # Errors
     /// When Postgres is not installed.
@@ -52,7 +52,7 @@ impl Cluster {
         Ok(Self { plan, programs: programs(), settings: vec![], inherits_settings: true, postgres, http, _guard: None })
     }
 
-    /// A running cluster for tests: on free ports, with these settings, gone when the test run ends.
+    /// A running cluster for tests: on free ports, with these settings, removed when the test run ends.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -63,7 +63,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same for measuring: what it acknowledges is on the disk, as it is where it counts.
+    /// A scratch cluster for measurements: acknowledged messages are on the disk, as in production.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -73,12 +73,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A scratch one with settings that may depend on the plan, and not started yet.
+    /// A scratch cluster that is not started yet; its settings may depend on the plan.
     ///
     /// # Errors
-    /// When there is no place for it.
+    /// When no ports or directory are available.
     pub fn planned(gateways: u16, replicas: u16) -> anyhow::Result<Self> {
-        // Machines that run tests are busy, and a commit that waits seconds for the disk is not what is tested.
+        // Test machines are busy, and tests are not about a commit that waits for the disk for seconds.
         Self::guarded(gateways, replicas, false)
     }
 
@@ -90,21 +90,21 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs programs of a directory that has another build of them.
+    /// Runs the programs of another build, from this directory.
     pub fn run_from(&mut self, directory: &Path) {
         self.programs = directory.to_path_buf();
     }
 
-    /// Adds settings, which programs hear when they start.
+    /// Adds settings; programs receive them at their next start.
     pub fn set(&mut self, settings: impl IntoIterator<Item = (String, String)>) {
         self.settings.extend(settings);
     }
 
-    /// Starts what does not run, leaves the rest alone, ends what is not in the plan, and waits until all is ready.
-    /// Returns what it started.
+    /// Starts missing processes, ends those that are not in the plan, and waits until all are ready. Returns what it
+    /// started.
     ///
     /// # Errors
-    /// When something does not become ready; the message holds the end of its log.
+    /// When a process does not become ready; the message contains the end of its log.
     pub async fn up(&self) -> anyhow::Result<Vec<Member>> {
         let _lock = self.lock()?;
         secrets::prepare(&self.plan.secrets())?;
@@ -129,7 +129,7 @@ impl Cluster {
         Ok(started)
     }
 
-    /// Ends everything in order. Data and logs stay.
+    /// Shuts everything down. Data and logs stay.
     ///
     /// # Errors
     /// When something is still there after it was killed.
@@ -140,7 +140,7 @@ impl Cluster {
         for role in Role::ALL.into_iter().rev() {
             let daemons = members.iter().filter(|member| member.0 == role).map(|member| self.daemon(*member));
             let daemons = daemons.collect::<anyhow::Result<Vec<_>>>()?;
-            // All of a role leave at the same time; the second round sees to it that they have.
+            // All processes of a role shut down at the same time; the second round waits for them.
             daemons.iter().for_each(|daemon| _ = daemon.signal(daemon.stop));
             for daemon in daemons {
                 let _ = eventually("its end", LEAVE, async || daemon.running().is_none().then_some(())).await;
@@ -159,7 +159,7 @@ impl Cluster {
         self.ready(member).await
     }
 
-    /// Ends one process in order.
+    /// Shuts one process down.
     ///
     /// # Errors
     /// When it is still there after it was killed.
@@ -167,7 +167,7 @@ impl Cluster {
         self.daemon(member)?.stop(LEAVE).await
     }
 
-    /// Ends one process as an operator does; it must leave in good order.
+    /// Shuts one process down as an operator does; it must end gracefully.
     ///
     /// # Errors
     /// When it does not.
@@ -191,7 +191,7 @@ impl Cluster {
         let daemon = self.daemon(member)?;
         let name = format!("{}-{} is ready", member.0.name(), member.1);
         let probe = async || match self.is_ready(member).await {
-            // Somebody else may be at its port.
+            // Another program may be listening at its port.
             _ if daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
             true => Some(Ok(())),
             false => None,
@@ -199,7 +199,7 @@ impl Cluster {
         eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
     }
 
-    /// How a process of the cluster is run.
+    /// How to run a process of the cluster.
     ///
     /// # Errors
     /// When its program is not installed.
@@ -250,7 +250,7 @@ impl Cluster {
         settings
     }
 
-    /// Whether it runs, with the settings it is to have.
+    /// Whether the process runs with its present settings.
     fn is_up(&self, member: Member) -> anyhow::Result<bool> {
         let daemon = self.daemon(member)?;
         let as_planned = !member.0.is_ours() || fs::read_to_string(daemon.work.join("settings")).is_ok_and(|s| s == text(&daemon));
@@ -281,7 +281,7 @@ impl Cluster {
             }
         }
         for port in ports {
-            // One who is dying may hold it a moment longer than he can be seen.
+            // A dying process may hold the port a moment longer than it is visible.
             let free = async || is_free(port).ok();
             let free = eventually("the port is free", Duration::from_secs(2), free).await;
             free.with_context(|| format!("port {port} is taken by another program"))?;
@@ -319,7 +319,7 @@ impl Cluster {
         fs::read_to_string(self.plan.secrets().join("s3-secret-access-key"))
     }
 
-    /// Processes with a pid file that are not in the plan: from a larger cluster before.
+    /// Processes with a pid file that are not in the plan: left from a larger cluster.
     fn unplanned(&self) -> Vec<Member> {
         let planned = self.plan.members();
         running(&self.plan.directory).into_iter().filter(|member| !planned.contains(member)).collect()
@@ -329,7 +329,7 @@ impl Cluster {
         self.plan.directory.join("pids")
     }
 
-    /// Two commands on one cluster wait for one another.
+    /// Makes concurrent commands on one cluster take turns.
     fn lock(&self) -> anyhow::Result<File> {
         fs::create_dir_all(&self.plan.directory)?;
         let file = File::create(self.plan.directory.join("lock"))?;
@@ -352,7 +352,7 @@ fn text(daemon: &Daemon) -> String {
     daemon.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
-/// Whether nobody listens at a port. The question itself does not listen: a balancer would take it for who is back.
+/// Whether a port is free. The check does not listen: a balancer would take that for the returning program.
 fn is_free(port: u16) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

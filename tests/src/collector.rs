@@ -1,4 +1,4 @@
-//! A collector of traces: it speaks OTLP over gRPC and keeps what it is sent.
+//! A collector of traces: it accepts OTLP over gRPC and keeps what it receives.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -19,30 +19,30 @@ use tonic::{Request, Response, Status};
 
 use crate::wait::eventually;
 
-/// How long what has happened may take to be told.
+/// How long a span may take to arrive.
 const TOLD: Duration = Duration::from_secs(20);
 
 /// A running collector.
 pub struct Collector {
     port: u16,
     kept: Arc<Mutex<Kept>>,
-    /// Ends the thread that serves: tests share a collector and have a runtime each.
+    /// Ends the serving thread: tests share a collector, but each has its own runtime.
     _end: oneshot::Sender<()>,
 }
 
 #[derive(Default)]
 struct Kept {
     spans: Vec<Span>,
-    /// All of it, as text.
+    /// Everything received, as text.
     text: String,
 }
 
-/// A span as it was told.
+/// A span as it was exported.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Whose it is.
+    /// The service that exported it.
     pub service: String,
-    /// Which process of that service.
+    /// The process of that service.
     pub instance: String,
     /// What it is called.
     pub name: String,
@@ -50,11 +50,11 @@ pub struct Span {
     pub trace: String,
     /// Its own id.
     pub id: String,
-    /// The span above it; empty for none.
+    /// The parent span; empty for none.
     pub parent: String,
-    /// The spans it is linked to.
+    /// The linked spans.
     pub links: Vec<String>,
-    /// What was noted about it.
+    /// Its attributes.
     pub attributes: HashMap<String, String>,
 }
 
@@ -86,7 +86,7 @@ impl TraceService for Service {
 }
 
 impl Collector {
-    /// Starts one on a free port.
+    /// Starts a collector on a free port.
     ///
     /// # Errors
     /// When there is none.
@@ -101,7 +101,7 @@ impl Collector {
         std::thread::spawn(move || {
             runtime.block_on(async {
                 let incoming = TcpIncoming::from(TcpListener::from_std(listener)?);
-                // Who is asked to end has nothing more to say.
+                // After the request to end, nothing further is received.
                 tokio::select! {
                     served = server.serve_with_incoming(incoming) => served.map_err(anyhow::Error::from),
                     _ = ended => Ok(()),
@@ -111,7 +111,7 @@ impl Collector {
         Ok(Self { port, kept, _end: end })
     }
 
-    /// What programs are told so that they export every trace to it, without delay.
+    /// Settings that make programs export every trace to this collector without delay.
     pub fn settings(&self) -> Vec<(String, String)> {
         let settings = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
@@ -121,7 +121,7 @@ impl Collector {
         settings.map(|(name, value)| (name.to_string(), value)).into()
     }
 
-    /// Everything that it was told, as text.
+    /// Everything received so far, as text.
     pub fn text(&self) -> String {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
     }
@@ -136,17 +136,17 @@ impl Collector {
         self.spans().into_iter().filter(|span| span.trace == trace).collect()
     }
 
-    /// Waits until what was told satisfies a condition.
+    /// Waits until the received spans satisfy a condition.
     ///
     /// # Errors
-    /// When it never does; the message says `what` was waited for, and what there was.
+    /// When they never do; the message names `what` was awaited, and the spans.
     pub async fn until<T>(&self, what: &str, condition: impl Fn(&[Span]) -> Option<T>) -> anyhow::Result<T> {
         let told = eventually(what, TOLD, async || condition(&self.spans())).await;
         told.with_context(|| self.spans().iter().map(|span| format!("{span:?}\n")).collect::<String>())
     }
 }
 
-/// Where each span of a trace stands, from the top: `service name > service name > …`.
+/// The path of each span of a trace from its root: `service name > service name > …`.
 pub fn paths(trace: &[Span]) -> Vec<String> {
     let by_id = trace.iter().map(|span| (span.id.as_str(), span)).collect::<HashMap<_, _>>();
     let path = |span: &Span| {

@@ -1,4 +1,4 @@
-//! A command that a program of ours runs with something beside it.
+//! Runs a command beside other processes.
 
 use std::ffi::OsString;
 use std::process::{ExitCode, ExitStatus};
@@ -6,7 +6,7 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-/// The command as the last of a program's arguments.
+/// The command, given as a program's last arguments.
 #[derive(Debug, clap::Args)]
 pub struct Beside {
     /// The command and its arguments
@@ -15,7 +15,7 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Runs it with these variables on top of ours. It is killed when its handle is dropped.
+    /// Runs the command with these additional variables. Dropping its handle kills it.
     ///
     /// # Errors
     /// When there is no such program.
@@ -27,7 +27,7 @@ impl Beside {
     }
 }
 
-/// A program's own status, once what it ran has ended; a signal is a failure.
+/// The exit status of a wrapper, from that of its command; a signal is a failure.
 pub fn status(ended: ExitStatus) -> ExitCode {
     ended.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

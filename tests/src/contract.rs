@@ -1,5 +1,5 @@
-//! What a server says of itself at `/openapi.json`, and whether its answers are so: every answer that the tests see over REST is
-//! held against it.
+//! A server's `/openapi.json`, and whether its responses match it: every REST response in the tests is checked against
+//! the document.
 
 pub mod events;
 mod schema;
@@ -22,36 +22,36 @@ pub const METHODS: [&str; 6] = ["get", "head", "post", "put", "patch", "delete"]
 /// An operation and a status that it answered with.
 pub type Seen = (String, u16);
 
-/// A document, and which of its answers each server has given.
+/// A document, and the responses that each server has given.
 pub struct Contract {
     document: Value,
     schemas: Schemas,
     seen: Mutex<BTreeSet<(String, Seen)>>,
 }
 
-/// Whether this is a test, and no program that measures.
+/// Whether this is a test rather than a program that measures.
 fn is_tested() -> bool {
     static TESTED: OnceLock<bool> = OnceLock::new();
     *TESTED.get_or_init(|| std::env::current_exe().is_ok_and(|own| own.parent().is_some_and(|directory| directory.ends_with("deps"))))
 }
 
-/// The document of the servers that these tests start; all are of one build.
+/// The document of the servers in these tests; all come from the same build.
 ///
 /// # Errors
-/// When this one, the first to be asked, does not answer with it.
+/// When the first server asked does not return it.
 async fn contract(url: &str) -> anyhow::Result<&'static Contract> {
     static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
     let fetch = async || Ok(Contract::new(reqwest::get(format!("{url}/openapi.json")).await?.error_for_status()?.json().await?));
     CONTRACT.get_or_try_init(fetch).await
 }
 
-/// Holds an answer against the document.
+/// Checks a response against the document.
 ///
 /// # Errors
 /// When there is no document.
 ///
 /// # Panics
-/// When the answer is another than the document says.
+/// When the response contradicts the document.
 pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyhow::Result<()> {
     let contract = contract(url).await.context("no /openapi.json")?;
     match contract.judge(method, path, answer) {
@@ -62,7 +62,7 @@ pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyh
     Ok(())
 }
 
-/// The answers that a server was seen to give.
+/// The responses that a server was seen to give.
 ///
 /// # Errors
 /// When there is no document.
@@ -72,15 +72,15 @@ pub async fn seen(url: &str) -> anyhow::Result<BTreeSet<Seen>> {
 }
 
 impl Contract {
-    /// That of a document.
+    /// The contract of a document.
     pub fn new(document: Value) -> Self {
         Self { schemas: Schemas::default(), seen: Mutex::default(), document }
     }
 
-    /// Which operation answered, if it is one of the document.
+    /// Checks a response; returns the operation that answered, if the document has it.
     ///
     /// # Errors
-    /// When the document says something else.
+    /// When the response contradicts the document.
     pub fn judge(&self, method: &str, path: &str, answer: &Answer) -> anyhow::Result<Option<Seen>> {
         let beside = path.starts_with("/socket.io/") || path == "/openapi.json" || path.starts_with("/docs");
         if beside || method == "OPTIONS" || is_balancers_own(answer) {
@@ -90,7 +90,7 @@ impl Contract {
             ensure!((answer.status, answer.code()) == (404, "not_found"), "there is no such path");
             return Ok(None);
         };
-        // A GET is served as a HEAD too.
+        // A GET route also serves HEAD.
         let method = method.to_lowercase();
         let operation = item.get(&method).or_else(|| item.get("get").filter(|_| method == "head"));
         let Some(operation) = operation else {
@@ -126,7 +126,7 @@ impl Contract {
         self.schemas.check(&self.document, &media["schema"], &answer.body)
     }
 
-    /// The path item of a path; one without parameters goes before others.
+    /// The path item for a path; one without parameters takes precedence.
     fn item(&self, path: &str) -> Option<&Map<String, Value>> {
         let paths = self.document["paths"].as_object()?;
         let found = paths.get(path).or_else(|| paths.iter().find(|(template, _)| fits(template, path)).map(|(_, item)| item));
@@ -140,7 +140,7 @@ fn fits(template: &str, path: &str) -> bool {
     template.len() == path.len() && template.iter().zip(&path).all(one)
 }
 
-/// What nginx says when it has no gateway to ask.
+/// Whether the response is nginx's own, for want of a gateway.
 fn is_balancers_own(answer: &Answer) -> bool {
     answer.header("server").starts_with("nginx") && answer.header("content-type").starts_with("text/html") && answer.status >= 500
 }
@@ -149,7 +149,7 @@ fn keys(object: &Value) -> Vec<&str> {
     object.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default()
 }
 
-/// The operations of a document: method, path and what is said of each.
+/// The operations of a document: method, path and description.
 pub fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().into_iter().flatten();
     let operations = paths.flat_map(|(path, item)| METHODS.iter().filter_map(move |method| Some((method, path, item.get(*method)?))));

@@ -1,4 +1,4 @@
-//! Twenty stock clients speak real text in five rooms, and each hears exactly what history says.
+//! Twenty stock clients speak real text in five rooms, and each receives exactly the rooms' histories.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::stock::{Report, Socket, Stock, Transports};
 use crate::wait::eventually;
 use crate::words;
 
-/// How many clients speak, half of them JavaScript, half Python.
+/// How many clients speak: half of them JavaScript, half Python.
 pub const CLIENTS: usize = 20;
-/// In how many rooms.
+/// The number of rooms.
 pub const ROOMS: usize = 5;
-/// How many lines, all together.
+/// The number of lines in total.
 pub const LINES: usize = 5000;
-/// How many sends of one client wait for their acknowledgement at once.
+/// How many sends of one client may await their acknowledgement at once.
 const WINDOW: usize = 10;
 
-/// Has the conversation at a server or a balancer: half of the clients begin by polling, the others use WebSocket alone. Every
-/// send must be taken at its first try: nothing is broken here.
+/// Runs the conversation on a server or a balancer: half of the clients begin by polling, the others only use
+/// WebSocket. Every send must succeed at the first attempt: no faults are injected here.
 ///
 /// # Errors
-/// When a send is refused, or anybody hears anything but the rooms' histories.
+/// When a send is refused, or a client receives anything but the rooms' histories.
 pub async fn converse(url: &str) -> anyhow::Result<()> {
     let api = Api::new(url);
     let accounts = signups(&api).await?;
@@ -44,7 +44,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
     let lines = words::lines(LINES)?;
     let mut speaking = JoinSet::new();
     for (n, socket) in sockets.into_iter().enumerate() {
-        // Each speaks in its rooms in turn.
+        // Each client speaks in its rooms in turn.
         let own = lines.iter().skip(n).step_by(CLIENTS).cloned();
         let own = own.zip(rooms_of(n).into_iter().map(|room| rooms[room].clone()).collect::<Vec<_>>().into_iter().cycle());
         let own = own.collect::<Vec<_>>();
@@ -58,7 +58,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
         sockets.push(spoken??);
     }
 
-    // What comes twice may come late, but not after a last message.
+    // A duplicate may come late, but not after a last message.
     let mut histories = HashMap::new();
     for room in &rooms {
         api.post("/api/messages", &accounts[0], json!({"roomId": room, "content": "the end"})).await?.expect(201)?;
@@ -77,7 +77,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rooms that a client is in: two, so that each room has eight.
+/// The two rooms of a client; so each room has eight clients.
 fn rooms_of(client: usize) -> [usize; 2] {
     [client % ROOMS, (client + 2) % ROOMS]
 }
@@ -116,7 +116,7 @@ async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()
     Ok(())
 }
 
-/// What the client heard in the room is its history.
+/// Checks that the client received exactly the room's history.
 async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result<()> {
     let heard = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
     let last = history.last().map(|message| message["id"].clone());
@@ -131,7 +131,7 @@ async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result
     Ok(())
 }
 
-/// What somebody said stands there once, byte for byte, and in the order in which it was said.
+/// Checks that the history has each line of a speaker once, byte for byte, and in the order of sending.
 fn check_speech(room: &str, history: &[Value], speaker: &Account, spoken: &[(String, String)]) -> anyhow::Result<()> {
     let own = history.iter().filter(|message| message["sender"]["id"] == *speaker.id && message["content"] != "the end");
     let own = own.map(|message| message["content"].as_str().unwrap_or_default()).collect::<Vec<_>>();

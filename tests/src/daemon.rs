@@ -1,7 +1,8 @@
-//! One process that outlives whoever started it, known by the directory it works in.
+//! A process that outlives its starter, identified by its working directory.
 //!
-//! A pid file alone may lie: its process is gone and the number somebody else's. So a process counts as ours when it runs
-//! the right program *in the directory that only it works in*; that also finds what a `kill -9` of its parent left over.
+//! A pid file alone may be wrong: its process may be gone and the number reused. So a process counts as ours when it
+//! runs the right program *in the directory that only it works in*; that also finds what a `kill -9` of its parent left
+//! over.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -14,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// How a process is run.
+/// How to run a process.
 #[derive(Debug, Clone)]
 pub struct Daemon {
     /// The program's file.
@@ -23,26 +24,26 @@ pub struct Daemon {
     pub arguments: Vec<String>,
     /// Variables added to the environment.
     pub environment: Vec<(String, String)>,
-    /// Whether `CONFAB_` variables of the caller reach it too.
+    /// Whether it also receives the caller's `CONFAB_` variables.
     pub inherits_settings: bool,
-    /// User and group to run as, when not the caller's.
+    /// User and group to run as, if not the caller's.
     pub user: Option<(u32, u32)>,
-    /// How many descriptors it may have, when not as many as the caller.
+    /// Its descriptor limit, if not the caller's.
     pub descriptors: Option<u64>,
-    /// The directory that it alone works in.
+    /// The directory that only this process works in.
     pub work: PathBuf,
     /// Where its process id is written.
     pub pid_file: PathBuf,
     /// Where its output is appended.
     pub log: PathBuf,
-    /// A file that says it is running, which its crash leaves behind.
+    /// A file that exists while it runs, and that a crash leaves behind.
     pub lock_file: Option<PathBuf>,
-    /// What ends it in order.
+    /// The signal that ends it gracefully.
     pub stop: Signal,
 }
 
 impl Daemon {
-    /// A program that is run as it is, hears nothing of the caller's settings, and leaves at SIGTERM.
+    /// A program with defaults: it does not receive the caller's settings, and ends on SIGTERM.
     pub fn new(program: PathBuf, work: PathBuf, pid_file: PathBuf, log: PathBuf) -> Self {
         Self {
             program,
@@ -65,13 +66,13 @@ impl Daemon {
         self.is_own(pid).then_some(pid)
     }
 
-    /// Starts it and writes its pid file, after ending what an earlier life left over.
+    /// Starts it and writes its pid file, after ending leftovers of an earlier run.
     ///
     /// # Errors
-    /// When the program cannot be run or a file not be written.
+    /// When the program cannot be run or a file cannot be written.
     pub async fn spawn(&self) -> anyhow::Result<i32> {
         self.kill().await?;
-        // Nothing of it is left, whatever process has its number by now.
+        // No process of an earlier run is left, whichever process has its number by now.
         self.lock_file.as_deref().map_or(Ok(()), remove)?;
         for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -80,14 +81,14 @@ impl Daemon {
             File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = match self.descriptors {
             None => Command::new(&self.program),
-            // It becomes the program.
+            // prlimit replaces itself with the program.
             Some(limit) => {
                 let mut command = Command::new("prlimit");
                 command.arg(format!("--nofile={limit}:{limit}")).arg(&self.program);
                 command
             }
         };
-        // A group of its own and no terminal: it neither hears the caller's Ctrl-C nor ends with the caller.
+        // A process group of its own and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
         command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if !self.inherits_settings {
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
@@ -95,7 +96,7 @@ impl Daemon {
             }
         }
         for (name, value) in &self.environment {
-            // A setting that we give by file and the caller by value would be given twice.
+            // Otherwise a setting given by file here and by value in the caller's environment would be set twice.
             command.env_remove(name.trim_end_matches("_FILE")).env(name, value);
         }
         if let Some((user, group)) = self.user {
@@ -104,31 +105,31 @@ impl Daemon {
         let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
         fs::write(&self.pid_file, format!("{}\n", child.id()))?;
         let pid: i32 = child.id().try_into()?;
-        // Somebody has to take note of its end, or it stays behind as a zombie for as long as the caller lives.
+        // A thread must wait for its end, or it remains a zombie for as long as the caller lives.
         let (mut child, end) = (child, self.work.join(format!("end-of-{pid}")));
         std::thread::spawn(move || child.wait().map(|status| fs::write(end, status.to_string())));
         if self.descriptors.is_some() {
-            // Until then it would be taken for another program.
+            // Until then it looks like another program.
             let becomes = async || self.is_own(pid).then_some(());
             eventually("prlimit becomes the program", Duration::from_secs(10), becomes).await.with_context(|| self.last_words())?;
         }
         Ok(pid)
     }
 
-    /// Ends it in order: SIGTERM, and it must be gone within `limit` and say that all went well.
+    /// Shuts it down: SIGTERM, after which it must end within `limit` with success.
     ///
     /// # Errors
-    /// When it does not run, is still there, or ended in another way.
+    /// When it does not run, does not end, or ends with a failure.
     pub async fn leave(&self, limit: Duration) -> anyhow::Result<()> {
         let pid = self.running().context("it does not run")?;
         signal(pid, Signal::TERM);
         self.ended(pid, limit).await
     }
 
-    /// Waits for the end of the process that was started under that number, which must be a good one.
+    /// Waits for the end of the process started with that pid; the process must succeed.
     ///
     /// # Errors
-    /// When it is still there after `limit`, or ended in another way.
+    /// When it does not end within `limit`, or ends with a failure.
     pub async fn ended(&self, pid: i32, limit: Duration) -> anyhow::Result<()> {
         let end = self.work.join(format!("end-of-{pid}"));
         let status = async || fs::read_to_string(&end).ok().filter(|status| !status.is_empty());
@@ -137,10 +138,10 @@ impl Daemon {
         self.kill().await
     }
 
-    /// Ends it in order, or by force when it has not ended within `limit`; then whatever it left over.
+    /// Shuts it down, by force after `limit`; then ends its leftovers.
     ///
     /// # Errors
-    /// When something of it is still there.
+    /// When one of its processes remains.
     pub async fn stop(&self, limit: Duration) -> anyhow::Result<()> {
         if let Some(pid) = self.running() {
             signal(pid, self.stop);
@@ -149,10 +150,10 @@ impl Daemon {
         self.kill().await
     }
 
-    /// Ends it by force, with everything it left over.
+    /// Kills it and its leftovers.
     ///
     /// # Errors
-    /// When something of it is still there.
+    /// When one of its processes remains.
     pub async fn kill(&self) -> anyhow::Result<()> {
         let gone = async || {
             let left = self.leftovers();
@@ -175,7 +176,7 @@ impl Daemon {
         format!("{}:\n  {}", self.log.display(), lines[lines.len().saturating_sub(8)..].join("\n  "))
     }
 
-    /// Whether the file it was started from is still the one on disk.
+    /// Whether the file that it was started from is still the one on disk.
     pub fn is_current(&self) -> bool {
         self.running().and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok()).zip(fs::metadata(&self.program).ok()).is_some_and(
             |(running, there)| {
@@ -192,7 +193,7 @@ impl Daemon {
     fn is_own(&self, pid: i32) -> bool {
         let program = self.program.canonicalize().unwrap_or_else(|_| self.program.clone());
         let same_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
-            // By its name alone: a program that was built again is another file, and the old one is said to be deleted.
+            // By name only: after a rebuild the program is another file, and the old one is marked as deleted.
             let exe = exe.file_name().map(|name| name.to_string_lossy().trim_end_matches(" (deleted)").to_string());
             exe.as_deref() == program.file_name().and_then(|name| name.to_str())
         });
@@ -200,7 +201,7 @@ impl Daemon {
     }
 }
 
-/// Kills every process that works in `directory` or below it, but the caller.
+/// Kills every process that works in or below `directory`, except the caller.
 pub fn sweep(directory: &Path) {
     let own = std::process::id().cast_signed();
     for pid in processes().filter(|pid| *pid != own) {
@@ -214,9 +215,9 @@ fn is_within(path: &Path, directory: &Path) -> bool {
     directory.canonicalize().is_ok_and(|directory| path.starts_with(directory))
 }
 
-/// A signal to a process that may be gone already, which is no error.
+/// Sends a signal; a process that is gone already is no error.
 fn signal(pid: i32, signal: Signal) {
-    // What is killed cannot clear up behind itself.
+    // A killed process cannot remove its sockets.
     let sockets = if signal == Signal::KILL { sockets(pid) } else { vec![] };
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
@@ -230,7 +231,7 @@ fn sockets(pid: i32) -> Vec<PathBuf> {
     let open = files.filter_map(|file| fs::read_link(file.path()).ok()?.into_os_string().into_string().ok()).collect::<Vec<_>>();
     let known = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let fields = known.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // … flags type state inode path; the flag is that it accepts connections.
+    // … flags type state inode path; the flag means that it accepts connections.
     let own = fields.filter_map(|fields| match fields[..] {
         [_, _, _, "00010000", _, _, inode, path] if path.starts_with('/') => {
             open.contains(&format!("socket:[{inode}]")).then(|| path.into())
@@ -297,7 +298,7 @@ mod tests {
         let sleeper = daemon("stale", "/bin/sleep", &["600"]);
         let first = sleeper.spawn().await.unwrap();
         eventually("it runs", Duration::from_secs(5), async || sleeper.running()).await.unwrap();
-        // The number now is somebody else's: this test's own.
+        // The number now belongs to another process: this test's own.
         fs::write(&sleeper.pid_file, std::process::id().to_string()).unwrap();
         assert_eq!(sleeper.running(), None);
         let second = sleeper.spawn().await.unwrap();

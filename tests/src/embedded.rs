@@ -1,4 +1,4 @@
-//! The one program that is everything, as `cargo run` starts it.
+//! The embedded program, as `cargo run` starts it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::plan::free_ports;
 use crate::programs;
 use crate::wait::eventually;
 
-/// A running `confab` with a data directory of its own, gone when the test run ends.
+/// A running `confab` with its own data directory, removed when the test run ends.
 pub struct Embedded {
     daemon: Daemon,
     port: u16,
@@ -21,15 +21,15 @@ impl Embedded {
     /// Starts it with these settings on top of its defaults.
     ///
     /// # Errors
-    /// When it does not become ready; the message holds the end of its log.
+    /// When it does not become ready; the message contains the end of its log.
     pub async fn start(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::start_with(None, settings).await
     }
 
-    /// The same, with a descriptor limit of its own.
+    /// [`start`](Self::start) with a descriptor limit.
     ///
     /// # Errors
-    /// When it does not become ready; the message holds the end of its log.
+    /// When it does not become ready; the message contains the end of its log.
     pub async fn start_with(descriptors: Option<u64>, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let guard = Guard::new("embedded")?;
         let directory = guard.directory();
@@ -55,7 +55,7 @@ impl Embedded {
         self.daemon.spawn().await?;
         let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
         let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
-            // Somebody else may be at its port.
+            // Another program may be listening at its port.
             _ if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
             true => Some(Ok(())),
             false => None,

@@ -1,18 +1,18 @@
-//! What programs expose on `/metrics`, and what docs/metrics.md says that they do.
+//! What programs expose on `/metrics`, and what docs/metrics.md documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-/// A metric: all lines of one name.
+/// A metric: all series with one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metric {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
     /// Its help text.
     pub help: String,
-    /// The labels that any of its lines has; not `le`.
+    /// The labels of any of its series, except `le`.
     pub labels: BTreeSet<String>,
 }
 
@@ -28,7 +28,7 @@ impl Exposition {
     /// Scrapes an admin port.
     ///
     /// # Errors
-    /// When it does not answer, or not in the text format.
+    /// When it does not answer in the text format.
     pub async fn scrape(port: u16) -> anyhow::Result<Self> {
         let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?;
         let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -61,7 +61,7 @@ impl Exposition {
         Some(())
     }
 
-    /// The value of a line, written as it is; labels in any order.
+    /// The value of a series; labels may be in any order.
     pub fn value(&self, series: &str) -> Option<f64> {
         let sorted = |series: &str| {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -72,19 +72,19 @@ impl Exposition {
         self.lines.iter().find(|(line, _)| sorted(line) == wanted).map(|(_, value)| *value)
     }
 
-    /// Whether a text stands anywhere in a line.
+    /// Whether a text occurs in any line.
     pub fn mentions(&self, text: &str) -> bool {
         self.lines.keys().any(|line| line.contains(text))
     }
 
-    /// The value of a label of the first line that has it.
+    /// The value of a label in the first line that has it.
     pub fn label(&self, name: &str, label: &str) -> Option<&str> {
         let line = self.lines.keys().find(|line| line.starts_with(name))?;
         line.split_once(&format!("{label}=\""))?.1.split('"').next()
     }
 }
 
-/// The histogram that a line of this name belongs to, if it is of one.
+/// The histogram that a series with this name belongs to, if any.
 pub fn histogram_of(name: &str, is_histogram: impl Fn(&str) -> bool) -> Option<&str> {
     ["_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| name.strip_suffix(suffix)).find(|base| is_histogram(base))
 }
@@ -97,7 +97,7 @@ pub fn keys(labels: &str) -> Vec<&str> {
         rest = rest.trim_start_matches([',', ' ']);
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (key, behind) = rest.split_at(end);
-        // A value may hold anything but a quote.
+        // A value may contain anything but a quote.
         let mut quoted = behind.splitn(3, '"');
         let (true, Some(_), Some(_), Some(after)) = (end > 0, quoted.next(), quoted.next(), quoted.next()) else { return keys };
         keys.push(key);
@@ -108,16 +108,16 @@ pub fn keys(labels: &str) -> Vec<&str> {
 /// A row of docs/metrics.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What is exposed.
+    /// The documented metric.
     pub metric: Metric,
-    /// The programs that have it.
+    /// The programs that expose it.
     pub programs: BTreeSet<String>,
 }
 
 /// The table of docs/metrics.md, by name.
 ///
 /// # Errors
-/// When it cannot be read, or a name stands twice.
+/// When it cannot be read, or has a duplicate name.
 pub fn documented() -> anyhow::Result<BTreeMap<String, Row>> {
     let text = std::fs::read_to_string(root().join("docs/metrics.md")).context("docs/metrics.md")?;
     let mut rows = BTreeMap::new();
@@ -137,7 +137,7 @@ pub fn documented() -> anyhow::Result<BTreeMap<String, Row>> {
     Ok(rows)
 }
 
-/// The top of the sources.
+/// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

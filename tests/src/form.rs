@@ -1,10 +1,10 @@
-//! Bodies of `multipart/form-data`, byte for byte as said, whether that is right or not.
+//! Bodies of `multipart/form-data`, written byte for byte as given, valid or not.
 
 use serde_json::Value;
 
 use crate::api::{Account, Answer, Api};
 
-/// What separates parts; it occurs in no file that is sent.
+/// Separates the parts; it occurs in no file that tests send.
 pub const BOUNDARY: &str = "----------------------------e3b0c44298fc1c149afbf4c8";
 
 /// A form under construction.
@@ -19,7 +19,7 @@ impl Form {
         Self::default()
     }
 
-    /// Adds a part: its header lines, each with its CR LF, and its bytes.
+    /// Adds a part: its header lines, each ending in CR LF, and its bytes.
     #[must_use]
     pub fn part(mut self, headers: impl AsRef<[u8]>, bytes: &[u8]) -> Self {
         self.body.extend(format!("--{BOUNDARY}\r\n").into_bytes());
@@ -27,13 +27,13 @@ impl Form {
         self
     }
 
-    /// Adds a field with a text.
+    /// Adds a text field.
     #[must_use]
     pub fn field(self, name: &str, value: &str) -> Self {
         self.part(format!("Content-Disposition: form-data; name=\"{name}\"\r\n"), value.as_bytes())
     }
 
-    /// Adds the field `file`; the name is written as it is.
+    /// Adds the field `file`; the name is not escaped.
     #[must_use]
     pub fn file(self, name: &str, content_type: &str, bytes: &[u8]) -> Self {
         self.part(file_headers(name, content_type), bytes)
@@ -45,7 +45,7 @@ impl Form {
         self.body
     }
 
-    /// The body as far as it goes: a stream that breaks off.
+    /// The body without its end: a stream that breaks off.
     pub fn into_open_body(self) -> Vec<u8> {
         self.body
     }
@@ -56,7 +56,7 @@ pub fn file_headers(name: &str, content_type: &str) -> String {
     format!("Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: {content_type}\r\n")
 }
 
-/// The type of such a body.
+/// The `Content-Type` of such a body.
 pub fn content_type() -> String {
     format!("multipart/form-data; boundary={BOUNDARY}")
 }
@@ -71,10 +71,10 @@ impl Api {
         self.send(request.header("content-type", content_type()).body(form.into_body())).await
     }
 
-    /// Uploads bytes under a name, to a room if one is given; the File.
+    /// Uploads bytes under a name, to a room if one is given; returns the File.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When the upload is refused.
     pub async fn share(&self, who: &Account, room: Option<&str>, name: &str, bytes: &[u8]) -> anyhow::Result<Value> {
         let form = room.map_or(Form::new(), |room| Form::new().field("roomId", room));
         self.upload(who, form.file(name, "application/octet-stream", bytes)).await?.expect(201)

@@ -1,7 +1,7 @@
-//! Nothing is left behind, however a test run ends.
+//! Removes everything a test run leaves behind, however it ends.
 //!
-//! A small process of its own holds the other end of a pipe. When this one has ended, by return, panic or `kill -9`, the pipe
-//! breaks, and the guard kills whatever still works below the directory and removes it.
+//! A small separate process holds the other end of a pipe. When this process has ended, by return, panic or `kill -9`,
+//! the pipe breaks, and the guard kills all processes that work below the directory and removes it.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,17 +13,17 @@ use anyhow::Context;
 
 use crate::programs;
 
-/// A fresh directory, and the end of everything in it.
+/// A new directory that ends with everything in it.
 pub struct Guard {
     directory: PathBuf,
     process: Child,
 }
 
 impl Guard {
-    /// Makes a directory for servers of a test run. It is on the disk that temporary files are on.
+    /// Creates a directory for a test run's servers, on the disk of temporary files.
     ///
     /// # Errors
-    /// When it cannot be made, or the guard's program is not built.
+    /// When it cannot be created, or the guard's program is not built.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("confab-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

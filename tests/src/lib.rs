@@ -1,4 +1,4 @@
-//! What the end-to-end tests, `make test` and `make cluster-up` share: the built programs and their servers as child
+//! Shared by the end-to-end tests, `make test` and `make cluster-up`: the built programs and their servers as child
 //! processes, and clients that speak to them like a user.
 
 pub mod api;
@@ -28,7 +28,7 @@ pub mod words;
 
 use std::path::PathBuf;
 
-/// Where cargo put the programs of this build: beside the program that is running, or above it for a test.
+/// Where cargo put the programs of this build: beside the running program, or above it for a test.
 ///
 /// # Panics
 /// When the running program has no path.

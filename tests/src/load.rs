@@ -1,7 +1,7 @@
-//! The load generator: how fast and how small a running server is, as its clients and `/proc` see it.
+//! The load generator: measures how fast and how small a running server is, through its clients and `/proc`.
 //!
-//! It shares the machine with what it measures, so it is frugal: a few threads, each with an epoll of its own sockets, frames
-//! parsed in place, and of each message only the few bytes that are needed.
+//! It shares the machine with the server that it measures, so it is frugal: a few threads, each with one epoll for its
+//! sockets, frames parsed in place, and only the few bytes needed of each message.
 
 pub mod attack;
 pub mod conversation;

@@ -1,4 +1,4 @@
-//! Kubernetes manifests as kustomize renders them: objects, found by kind and name, and what they say to a pod.
+//! Kubernetes manifests as kustomize renders them: objects by kind and name, and their effect on a pod.
 
 mod pod;
 
@@ -13,20 +13,20 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-/// The label that tells which program a pod runs.
+/// The label that names a pod's program.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Objects, rendered.
+/// Rendered objects.
 #[derive(Debug, Clone)]
 pub struct Manifests(Vec<Value>);
 
 impl Manifests {
-    /// What an overlay of `k8s/` with these components comes to, and the Secrets that are made beside it.
+    /// Renders an overlay of `k8s/` with these components and the Secrets that are created beside it.
     ///
     /// # Errors
-    /// When kustomize is not installed or finds something wrong.
+    /// When kustomize is not installed or reports an error.
     pub fn overlay(name: &str, components: &[&str], secrets: &str) -> anyhow::Result<Self> {
-        // Kustomize wants a directory for each combination, and paths that begin at it.
+        // kustomize needs a directory for each combination, with paths relative to it.
         let directory = std::env::temp_dir().canonicalize()?.join(format!("kustomization-{}", uuid::Uuid::new_v4()));
         let up = "../".repeat(directory.components().count() - 1);
         let k8s = format!("{up}{}", root().canonicalize()?.join("k8s").display().to_string().trim_start_matches('/'));
@@ -44,32 +44,32 @@ impl Manifests {
         Ok(Self(objects))
     }
 
-    /// All of a kind.
+    /// All objects of a kind.
     pub fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.0.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// One of a kind.
+    /// The object with this kind and name.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such object.
     pub fn get(&self, kind: &str, name: &str) -> anyhow::Result<&Value> {
         let found = self.0.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
         found.with_context(|| format!("there is no {kind} {name}"))
     }
 
-    /// Everything that makes pods.
+    /// All objects that create pods.
     pub fn pods(&self) -> Vec<Pod<'_>> {
         let makers = self.0.iter().filter(|object| ["Deployment", "StatefulSet", "Job"].iter().any(|kind| object["kind"] == *kind));
         makers.map(Pod::of).collect()
     }
 
-    /// The pods that a label selector picks.
+    /// The pods that a label selector matches.
     pub fn selected(&self, selector: &Value) -> Vec<Pod<'_>> {
         self.pods().into_iter().filter(|pod| selects(selector, pod.labels())).collect()
     }
 
-    /// The Service of that name, and the pods behind it.
+    /// The Service with that name, and the pods behind it.
     ///
     /// # Errors
     /// When there is no such Service.
@@ -93,14 +93,14 @@ impl Manifests {
         Ok(String::from_utf8(BASE64_STANDARD.decode(encoded)?)?)
     }
 
-    /// A copy in which one value is another; `null` removes it.
+    /// A copy with one value replaced; `null` removes the value.
     ///
     /// # Panics
     /// When there is no such value.
     #[must_use]
     pub fn but(&self, kind: &str, name: &str, pointer: &str, value: Value) -> Self {
         let mut copy = self.clone();
-        // Names that kustomize made end in a hash.
+        // Names that kustomize generates end in a hash.
         let named = |object: &&mut Value| {
             let is = object["metadata"]["name"].as_str().unwrap_or_default();
             object["kind"] == kind && (is == name || is.rsplit_once('-').is_some_and(|(stem, hash)| stem == name && hash.len() == 10))
@@ -118,7 +118,7 @@ impl Manifests {
     }
 }
 
-/// Where the checkout is.
+/// The root of the checkout.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
@@ -126,13 +126,13 @@ pub fn root() -> &'static Path {
 /// The documents of a YAML stream.
 ///
 /// # Errors
-/// When it is none.
+/// When it is malformed.
 pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
     let documents = serde_saphyr::from_multiple::<Value>(yaml)?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
-/// Whether a label selector picks these labels.
+/// Whether a label selector matches these labels.
 pub fn selects(selector: &Value, labels: &Value) -> bool {
     let exact = selector["matchLabels"].as_object().into_iter().flatten();
     let expressions = selector["matchExpressions"].as_array().into_iter().flatten();

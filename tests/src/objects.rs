@@ -1,4 +1,4 @@
-//! What lies in a file service's object store, seen past the service: in its directory, or over S3.
+//! The contents of a file service's object store, read without the service: from its directory, or over S3.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub enum Objects {
     Bucket(Bucket),
 }
 
-/// A bucket, and who may look into it.
+/// A bucket and the credentials for it.
 pub struct Bucket {
     /// `host:port`.
     host: String,
@@ -28,10 +28,10 @@ pub struct Bucket {
 }
 
 impl Objects {
-    /// The store that a program uses by its settings.
+    /// The store in a program's settings.
     ///
     /// # Errors
-    /// When the settings are not whole.
+    /// When the settings are incomplete.
     pub fn of(daemon: &Daemon) -> anyhow::Result<Self> {
         let Some(url) = setting(daemon, "CONFAB_OBJECTS") else {
             return Ok(Self::Directory(daemon.work.join("data/objects")));
@@ -50,19 +50,19 @@ impl Objects {
         }))
     }
 
-    /// Whether the bytes of a File are there.
+    /// Whether the bytes of a File are in the store.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn has(&self, file: &Value) -> anyhow::Result<bool> {
         let id = file["id"].as_str().context("a File has an id")?;
         Ok(self.all().await?.iter().any(|name| name.ends_with(id)))
     }
 
-    /// Everything that is there, whole or not: names of files, or keys and unfinished uploads. Not the mark of its owner.
+    /// All objects, finished or not: names of files, or keys and unfinished uploads; without the owner object.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn all(&self) -> anyhow::Result<Vec<String>> {
         let mut all = match self {
             Self::Directory(directory) => files(directory)?,
@@ -80,8 +80,8 @@ impl Objects {
 }
 
 impl Bucket {
-    /// What the store answers to a question about the bucket, asked with a signature (AWS Signature Version 4); nothing when
-    /// there is no bucket yet.
+    /// The store's answer to a query about the bucket, signed with AWS Signature Version 4; empty when the bucket does
+    /// not exist yet.
     async fn get(&self, query: &str) -> anyhow::Result<String> {
         let Self { host, name, region, key, secret } = self;
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
@@ -112,7 +112,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The texts of all elements of that name.
+/// The texts of all elements with that name.
 fn texts(xml: &str, element: &str) -> Vec<String> {
     let text = |rest: &str| rest.split('<').next().unwrap_or_default().to_owned();
     xml.split(&format!("<{element}>")).skip(1).map(text).collect()

@@ -1,4 +1,4 @@
-//! Which program listens where, and in which directory it works.
+//! Where each program listens, and the directory in which it works.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Role {
     /// Every role, in the order of starting.
     pub const ALL: [Self; 9] =
         [Self::S3, Self::Postgres, Self::Redis, Self::Auth, Self::Room, Self::Message, Self::File, Self::Gateway, Self::Lb];
-    /// What the services stand on.
+    /// The servers that the services need.
     pub const SERVERS: [Self; 3] = [Self::S3, Self::Postgres, Self::Redis];
     /// The services behind the gateways.
     pub const SERVICES: [Self; 4] = [Self::Auth, Self::Room, Self::Message, Self::File];
@@ -62,13 +62,13 @@ impl Role {
 /// One process: a role and its number, from 1.
 pub type Member = (Role, u16);
 
-/// Most gateways, and most replicas of a service, that the fixed ports have room for.
+/// Most gateways, and most replicas of a service, for which the fixed ports have room.
 pub const MOST: u16 = 9;
 
 /// How a cluster is laid out on this machine.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Everything of the cluster is under it.
+    /// The directory of the whole cluster.
     pub directory: PathBuf,
     /// How many gateways.
     pub gateways: u16,
@@ -79,10 +79,10 @@ pub struct Plan {
 
 #[derive(Debug, Clone, Copy)]
 enum Ports {
-    /// The documented ones: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… / 7211… / 7221… /
-    /// 7231… / 7241…, between gateways 7251…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
+    /// The documented ports: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… / 7211…
+    /// / 7221… / 7231… / 7241…, between gateways 7251…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
     Fixed,
-    /// A block that was free, from this port on.
+    /// A free block, beginning with this port.
     Block(u16),
 }
 
@@ -105,7 +105,7 @@ impl Plan {
         Role::ALL.into_iter().flat_map(|role| (1..=self.count(role)).map(move |n| (role, n))).collect()
     }
 
-    /// How many processes of a role.
+    /// How many processes a role has.
     pub fn count(&self, role: Role) -> u16 {
         match role {
             Role::Postgres | Role::Redis | Role::S3 | Role::Lb => 1,
@@ -155,7 +155,7 @@ impl Plan {
         }
     }
 
-    /// The directory that a process works in; nobody else does, so it is known by it.
+    /// The directory in which only this process works, which identifies it.
     pub fn work(&self, (role, n): Member) -> PathBuf {
         self.directory.join("data").join(format!("{}-{n}", role.name()))
     }
@@ -165,7 +165,7 @@ impl Plan {
         format!("http://127.0.0.1:{}", self.port(member))
     }
 
-    /// Where keys and passwords are kept.
+    /// The directory of keys and passwords.
     pub fn secrets(&self) -> PathBuf {
         self.directory.join("secrets")
     }
@@ -176,13 +176,13 @@ pub fn file(directory: &Path, (role, n): Member, suffix: &str) -> PathBuf {
     directory.join(format!("{}-{n}.{suffix}", role.name()))
 }
 
-/// The first of `count` ports in a row that are free on loopback. Below the range from which the system takes ports for
-/// outgoing connections, so that a process that is restarted finds its port still free.
+/// The first of `count` consecutive ports that are free on loopback. They lie below the system's range for outgoing
+/// connections, so that a restarted process finds its port still free.
 ///
 /// # Errors
-/// When there is no such row.
+/// When there are no such ports.
 pub fn free_ports(count: u16) -> anyhow::Result<u16> {
-    // One row after another, so that no two of a process meet before all are through.
+    // Rounds continue where the last one ended, so that two calls in a process only collide after all ports were tried.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let own = std::process::id() % 97 * 190;
     let next = || NEXT.fetch_add(count.into(), Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Raw Engine.IO, Socket.IO and HTTP clients: they send what no library would, and see every packet.
+//! Raw Engine.IO, Socket.IO and HTTP clients: they can send what no library would, and see every packet.
 
 mod client;
 mod frames;
@@ -22,17 +22,17 @@ use serde_json::{Value, json};
 
 use crate::contract::events as contract;
 
-/// How long a raw client waits for what must come.
+/// How long a raw client waits for an expected packet.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What has been received and not been asked for yet.
+/// Received packets that were not taken yet.
 #[derive(Default)]
 pub struct Inbox {
-    /// The names of events that asked for an acknowledgement; the first one has number 1.
+    /// The names of events that requested an acknowledgement; the first one has number 1.
     asked: Vec<String>,
     acks: HashMap<u64, Value>,
     events: VecDeque<(String, Value)>,
-    /// The last arguments of events that ended in a text, as stock clients keep the newest for their recovery.
+    /// The text in last place of each event's arguments, of which stock clients keep the newest for their recovery.
     offsets: Vec<String>,
     /// The answer to CONNECT.
     connected: Option<Value>,
@@ -42,7 +42,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Sorts in an Engine.IO message; `false` when it is none of ours to know.
+    /// Stores an Engine.IO message; `false` when the inbox does not handle its kind.
     fn take(&mut self, packet: &str) -> anyhow::Result<bool> {
         let json = |text: &str| serde_json::from_str::<Value>(text).with_context(|| format!("not JSON: {text}"));
         match packet.get(..2) {
@@ -71,7 +71,7 @@ impl Inbox {
         Ok(true)
     }
 
-    /// The number under which the next event asks for its acknowledgement.
+    /// The acknowledgement number of the next event.
     fn next_ack(&mut self, name: &str) -> u64 {
         self.asked.push(name.to_owned());
         self.asked.len() as u64
@@ -88,7 +88,7 @@ pub fn connect(token: &str) -> String {
     format!("40{}", json!({ "token": token }))
 }
 
-/// An event as an Engine.IO message, to be acknowledged under a number.
+/// An event as an Engine.IO message, with its acknowledgement number.
 pub fn event(name: &str, argument: &Value, ack: u64) -> String {
     format!("42{ack}{}", json!([name, argument]))
 }

@@ -1,6 +1,6 @@
-//! Starts the real programs as manifests say that containers are to run – arguments, environment, files, ports, probes – where no
-//! engine is. Each replica has an address of its own on loopback, so its ports are those written down; the names of services, which
-//! a cluster's name server knows, become the addresses behind them.
+//! Runs the real programs as manifests specify containers – arguments, environment, files, ports, probes – without a
+//! container engine. Each replica has its own loopback address, so its ports are those in the manifests; the names of
+//! services, which a cluster's name server knows, become the addresses behind them.
 
 pub mod compose;
 pub mod kubernetes;
@@ -30,57 +30,57 @@ use crate::servers::nginx;
 use crate::wait::eventually;
 use names::Network;
 
-/// How long a container may take until it is ready or, when it is to end, has ended.
+/// How long a container may take to become ready or, if it runs once, to end.
 const READY: Duration = Duration::from_secs(60);
 
-/// What is to run, and how it is reached.
+/// The containers to run, and how to reach them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Everything that runs.
     pub containers: Vec<Container>,
-    /// The names that containers know one another by.
+    /// The names by which containers know one another.
     pub names: Names,
-    /// The name and port to which clients are led.
+    /// The name and port that clients reach.
     pub door: (String, u16),
 }
 
 /// One kind of container.
 #[derive(Debug, Clone, Default)]
 pub struct Container {
-    /// How it is spoken of.
+    /// Its name in messages.
     pub name: String,
-    /// The program: the name of ours, or one of a server.
+    /// The program: one of ours, or a server's.
     pub program: String,
     /// The arguments of the program.
     pub arguments: Vec<String>,
-    /// Its environment. `0.0.0.0` and `127.0.0.1` stand for the replica's own address, in arguments too.
+    /// Its environment. `0.0.0.0` and `127.0.0.1` stand for the replica's own address, also in arguments.
     pub environment: BTreeMap<String, String>,
-    /// Files and what is in them, by their paths in the container.
+    /// Its files by path in the container.
     pub files: BTreeMap<String, String>,
     /// Directories that it may write to.
     pub volumes: BTreeSet<String>,
-    /// How many there are.
+    /// The number of replicas.
     pub replicas: usize,
-    /// What must succeed before it counts as ready.
+    /// The probes that must succeed before it counts as ready.
     pub probes: Vec<Probe>,
-    /// Whether it does something and ends.
+    /// Whether it runs once and ends.
     pub ends: bool,
     /// The containers that must be ready before it starts.
     pub after: BTreeSet<String>,
 }
 
-/// A plan, running.
+/// A running plan.
 pub struct Replay {
     network: Network,
     plan: Plan,
     running: Vec<Replica>,
     balancer: SocketAddr,
-    /// The number of the next replica that is not in the plan.
+    /// The number of the next replica outside the plan.
     more: AtomicUsize,
     guard: Guard,
 }
 
-/// One replica, running.
+/// A running replica.
 struct Replica {
     container: Container,
     address: String,
@@ -88,7 +88,7 @@ struct Replica {
 }
 
 impl Plan {
-    /// The container of that name.
+    /// The container with that name.
     ///
     /// # Errors
     /// When there is none.
@@ -98,10 +98,10 @@ impl Plan {
 }
 
 impl Replay {
-    /// Starts everything in the order that the plan wants, with a balancer in front, and waits until all is ready.
+    /// Starts everything in the plan's order, with a balancer in front, and waits until all is ready.
     ///
     /// # Errors
-    /// When something does not start, does not become ready or does not end well.
+    /// When a program does not start, does not become ready or ends with a failure.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         let guard = Guard::new("replay")?;
         let network = Network::new(plan.containers.iter().map(|container| container.name.clone()));
@@ -111,7 +111,7 @@ impl Replay {
         while !waiting.is_empty() {
             let (next, rest) = waiting.into_iter().partition::<Vec<_>, _>(|container| container.after.is_subset(&ready));
             ensure!(!next.is_empty(), "they wait for one another: {:?}", rest.iter().map(|container| &container.name).collect::<Vec<_>>());
-            // What serves waits for what ends, not the other way round.
+            // Servers wait for containers that run once, not the other way round.
             for container in next.iter().filter(|container| !container.ends) {
                 for n in 1..=container.replicas {
                     let replica = replay.spawn(&replay.plan, container, n).await?;
@@ -134,29 +134,29 @@ impl Replay {
         Ok(replay)
     }
 
-    /// Where clients are let in.
+    /// The URL for clients.
     pub fn url(&self) -> String {
         format!("http://{}", self.balancer)
     }
 
-    /// The addresses that a name and a port lead to.
+    /// The addresses behind a name and a port.
     ///
     /// # Errors
-    /// When they lead nowhere.
+    /// When there are none.
     pub fn addresses(&self, name: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
         self.network.addresses(&self.plan, name, port).with_context(|| format!("{name}:{port} leads nowhere"))
     }
 
-    /// What our programs have written where nothing can be written when the root file system is read-only.
+    /// Files that our programs have written where a read-only root file system would forbid it.
     pub fn traces(&self) -> Vec<PathBuf> {
         let ours = self.running.iter().filter(|replica| replica.container.is_ours());
         ours.flat_map(|replica| fs::read_dir(&replica.daemon.work).into_iter().flatten().flatten()).map(|entry| entry.path()).collect()
     }
 
-    /// Starts one more replica of a container as another plan has it, beside all that runs, and ends it again.
+    /// Starts one more replica of a container as another plan specifies it, beside all that runs, and ends it again.
     ///
     /// # Errors
-    /// When it does not become ready within `limit`, or does not end well.
+    /// When it does not become ready within `limit`, or ends with a failure.
     pub async fn one_more(&self, plan: &Plan, name: &str, limit: Duration) -> anyhow::Result<()> {
         let container = plan.container(name)?;
         let n = self.more.fetch_add(1, Ordering::Relaxed);
@@ -169,7 +169,7 @@ impl Replay {
         ready
     }
 
-    /// nginx as docker-compose.yml has it, in front of what the door leads to.
+    /// Starts nginx as in docker-compose.yml, in front of the plan's door.
     async fn open(&self) -> anyhow::Result<()> {
         let (name, port) = &self.plan.door;
         let gateways = self.addresses(name, *port)?;
@@ -188,7 +188,7 @@ impl Replay {
         Ok(replica)
     }
 
-    /// A replica with what a name server and an engine would do for it done beforehand.
+    /// A replica, prepared as a name server and an engine would.
     fn replica(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {
         let address = self.network.address(&container.name, n)?;
         let directory = self.guard.directory().join(format!("{}-{n}", container.name.replace('/', "-")));
@@ -215,7 +215,8 @@ impl Replay {
     }
 }
 
-/// A text with the replica's own address for `0.0.0.0` and `127.0.0.1`. The end of a network such as 10.0.0.0/8 is neither.
+/// A text with the replica's own address in place of `0.0.0.0` and `127.0.0.1`. The end of a network such as 10.0.0.0/8
+/// is neither.
 fn of_replica(text: &str, address: &str) -> String {
     let mut parts = text.split("0.0.0.0");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -247,19 +248,19 @@ impl Replica {
         Ok(())
     }
 
-    /// Runs it to its end, which must be a good one.
+    /// Runs it to its end; it must succeed.
     async fn run(&self, limit: Duration) -> anyhow::Result<()> {
         let pid = self.daemon.spawn().await?;
         self.daemon.ended(pid, limit).await
     }
 }
 
-/// The path of a container's file here.
+/// Where a container's file is on this machine.
 fn below(files: &Path, path: &str) -> PathBuf {
     files.join(path.trim_start_matches('/'))
 }
 
-/// The text with a path of the container, alone or at the end of `name=`, as it is here.
+/// The text with a path of the container, alone or at the end of `name=`, replaced by the path on this machine.
 fn placed(text: &str, path: &str, here: &Path) -> String {
     match text.strip_suffix(path) {
         Some(before) if before.is_empty() || before.ends_with('=') => format!("{before}{}", here.display()),
@@ -267,7 +268,7 @@ fn placed(text: &str, path: &str, here: &Path) -> String {
     }
 }
 
-/// The program of an image: it is called like it, but for SeaweedFS.
+/// The program of an image, which has the same name except for SeaweedFS.
 fn program(image: &Value) -> anyhow::Result<String> {
     let image = image.as_str().context("a container has an image")?;
     let name = image.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
@@ -282,7 +283,7 @@ pub fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
     lines.collect()
 }
 
-/// The environment that the image of a program has of itself, and the ports that it says it serves.
+/// The environment of a program's image, and the ports that it exposes.
 fn image(target: &str) -> anyhow::Result<(BTreeMap<String, String>, Vec<u16>)> {
     let dockerfile = fs::read_to_string(root().join("deploy/Dockerfile"))?.replace("\\\n", " ");
     let (mut environment, mut ports) = (BTreeMap::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Keys and passwords of a cluster: made once, kept, readable by their owner alone.
+//! A cluster's keys and passwords: generated once, kept, readable by their owner only.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -8,10 +8,10 @@ use std::path::Path;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
-/// What stands before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410, section 7).
+/// The prefix of the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410, section 7).
 const ED25519_PKCS8: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-/// Makes the secrets that are not there yet.
+/// Generates the missing secrets.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -30,7 +30,7 @@ pub fn prepare(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a secret: whole or not at all.
+/// Writes a secret atomically.
 ///
 /// # Errors
 /// When it cannot be written.

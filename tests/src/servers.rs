@@ -1,4 +1,4 @@
-//! The servers that Confab runs on: installed by `make`, on ports and in directories of our own.
+//! The servers that Confab needs: installed by `make`, on our own ports and in our own directories.
 
 pub mod nginx;
 pub mod postgres;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Finds a server's program on the PATH or where Debian puts those of administrators.
+/// Finds a server's program on the PATH or in Debian's directories for administrators.
 pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')

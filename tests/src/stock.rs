@@ -29,21 +29,21 @@ struct Inner {
     commands: mpsc::UnboundedSender<Value>,
     sockets: Mutex<HashMap<String, Arc<Record>>>,
     acks: Mutex<HashMap<u64, oneshot::Sender<Vec<Value>>>>,
-    /// The names of events that wait for their acknowledgement.
+    /// The names of events whose acknowledgement is pending.
     asked: Mutex<HashMap<u64, String>>,
     next: AtomicU64,
     _process: Child,
 }
 
-/// What has happened to one socket.
+/// The reports of one socket.
 #[derive(Default)]
 struct Record {
-    /// Shared with whoever reads, so that nobody looks at it under the lock.
+    /// Shared with readers, so that these need not hold the lock.
     reports: Mutex<Arc<Vec<Report>>>,
     news: Notify,
 }
 
-/// Something that a client reported.
+/// A report of a client.
 #[derive(Debug, Clone)]
 pub enum Report {
     /// An event from the server, with its arguments.
@@ -70,7 +70,7 @@ pub fn bytes(data: &[u8]) -> Value {
     json!({"base64": BASE64_STANDARD.encode(data)})
 }
 
-/// The same, as one of JavaScript's other kinds: `Blob`, `File`, `Uint8Array`.
+/// [`bytes`] as another of JavaScript's types: `Blob`, `File`, `Uint8Array`.
 pub fn bytes_as(kind: &str, data: &[u8]) -> Value {
     json!({"base64": BASE64_STANDARD.encode(data), "as": kind})
 }
@@ -85,7 +85,8 @@ impl Stock {
         Self::start(Command::new("node").arg("client.mjs").current_dir(directory))
     }
 
-    /// A process with JavaScript clients of the build for browsers, which can send what only browsers have; over WebSocket alone.
+    /// A process with JavaScript clients of the browser build, which can send types that only browsers have; over
+    /// WebSocket only.
     ///
     /// # Errors
     /// When Node does not start.
@@ -219,7 +220,7 @@ impl Socket {
         Ok(answer.swap_remove(0))
     }
 
-    /// Emits at once, with any arguments and a callback; the acknowledgement may be waited for later.
+    /// Emits at once, with any arguments and a callback; the acknowledgement can be awaited later.
     pub fn emit_later(&self, event: &str, arguments: Vec<Value>) -> impl Future<Output = anyhow::Result<Vec<Value>>> + use<> {
         let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
         let (waiting, answer) = oneshot::channel();
@@ -233,7 +234,7 @@ impl Socket {
         }
     }
 
-    /// Emits with a callback whose acknowledgement is reported, in its order among the events, under the number returned.
+    /// Emits with a callback whose acknowledgement is reported under the returned number, in order among the events.
     pub fn emit_noted(&self, event: &str, arguments: Vec<Value>) -> u64 {
         let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.stock.0.asked).insert(number, event.to_owned());
@@ -246,12 +247,12 @@ impl Socket {
         self.command(json!({"op": "emit", "ref": 0, "event": event, "args": arguments, "ack": false}));
     }
 
-    /// Everything reported so far.
+    /// All reports so far.
     pub fn reports(&self) -> Arc<Vec<Report>> {
         lock(&self.record.reports).clone()
     }
 
-    /// Waits for reports and takes them all: nobody else will see them.
+    /// Waits for reports and takes them all: no other reader will see them.
     pub async fn next_reports(&self) -> Vec<Report> {
         loop {
             let mut news = std::pin::pin!(self.record.news.notified());
@@ -264,7 +265,7 @@ impl Socket {
         }
     }
 
-    /// The first argument of every event of that name so far, in order of arrival.
+    /// The first argument of every event with that name so far, in order of arrival.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let of_name = |report: &Report| match report {
             Report::Event(event, arguments) if event == name => Some(arguments.first().cloned().unwrap_or(Value::Null)),
@@ -273,14 +274,14 @@ impl Socket {
         self.reports().iter().filter_map(of_name).collect()
     }
 
-    /// Waits until what was reported satisfies a condition.
+    /// Waits until the reports satisfy a condition.
     ///
     /// # Errors
-    /// When it does not in time; the message says `what` was waited for, and ends with the last reports.
+    /// When they do not in time; the message names `what` was awaited, and ends with the last reports.
     pub async fn until<T>(&self, what: &str, limit: Duration, condition: impl Fn(&[Report]) -> Option<T>) -> anyhow::Result<T> {
         let met = async {
             loop {
-                // Listening first, so that no report falls between the look and the wait.
+                // Subscribed before the look, so that no report falls between the look and the wait.
                 let mut news = std::pin::pin!(self.record.news.notified());
                 news.as_mut().enable();
                 if let Some(value) = condition(&self.reports()) {
@@ -295,7 +296,7 @@ impl Socket {
         })
     }
 
-    /// Waits for a report such as `connect`, `connect_error`, `disconnect` or `upgrade`; its details.
+    /// Waits for a report such as `connect`, `connect_error`, `disconnect` or `upgrade`; returns its details.
     ///
     /// # Errors
     /// When it does not come in time.
@@ -303,7 +304,7 @@ impl Socket {
         self.states(kind, 1).await
     }
 
-    /// Waits until such a report has come `count` times; the details of the last.
+    /// Waits until such a report has come `count` times; returns the details of the last.
     ///
     /// # Errors
     /// When it does not in time.
@@ -315,17 +316,17 @@ impl Socket {
         self.until(&format!("{kind}, {count} times"), PATIENCE, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
     }
 
-    /// Connects again, after it has left or was told not to come back by itself.
+    /// Connects again, after it has disconnected for good or was told not to reconnect.
     pub fn reconnect(&self) {
         self.command(json!({"op": "reconnect"}));
     }
 
-    /// Leaves for good.
+    /// Disconnects for good.
     pub fn disconnect(&self) {
         self.command(json!({"op": "disconnect"}));
     }
 
-    /// Breaks the transport; the client comes back by itself.
+    /// Breaks the transport; the client reconnects on its own.
     pub fn cut(&self) {
         self.command(json!({"op": "cut"}));
     }
@@ -336,7 +337,7 @@ impl Socket {
     }
 }
 
-/// Ends the test run otherwise: here nobody listens who could fail.
+/// Ends the test run: no caller here could fail.
 fn as_documented(judged: anyhow::Result<()>) {
     if let Err(error) = judged {
         eprintln!("not as docs/asyncapi.json says: {error:#}");

@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::Instant;
 
-/// Asks `probe` again and again until it gives a value.
+/// Calls `probe` repeatedly until it returns a value.
 ///
 /// # Errors
-/// When it has given none within `limit`; the message says `what` was waited for.
+/// When it has returned none within `limit`; the message names `what` was awaited.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
-        // A probe that takes long does not decide alone: one begins in time, and its answer counts.
+        // A slow probe does not use up the time: one that begins in time counts.
         let last = Instant::now() >= deadline;
         if let Some(value) = probe().await {
             return Ok(value);

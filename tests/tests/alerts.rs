@@ -1,5 +1,5 @@
-//! What rules, dashboard and runbook say of the metrics: each name and label there is exists, each alert has its section. That the
-//! rules fire when they should is tested by Prometheus' own tool, see scripts/check-alerts.sh.
+//! The metrics named in rules, dashboard and runbook exist with their labels, and each alert has its section.
+//! Prometheus's own tool tests that the rules fire when they should, see scripts/check-alerts.sh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What is wrong with the metrics that an expression names.
+/// The faults in an expression's metrics.
 fn faults(expression: &str, rows: &BTreeMap<String, Row>) -> Vec<String> {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut faults = Vec::new();
@@ -91,7 +91,7 @@ fn each_alert_has_its_section_in_the_runbook() {
     assert_eq!(alerts, sections);
     let anchors = alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect::<BTreeSet<_>>();
     assert_eq!(named(&rules, "runbook_url: "), anchors.iter().map(String::as_str).collect::<BTreeSet<_>>());
-    // Whoever follows one finds what it means, how to look, what to do, and how to know that it is over.
+    // Each section says what the alert means, how to look, what to do, and how to know that it is over.
     for section in runbook.split("\n## ").skip(1).filter(|section| section.starts_with("Confab")) {
         for part in ["**Means:**", "**Look:**", "**Do:**", "**Over:**"] {
             assert_eq!(section.matches(part).count(), 1, "{part} in {section}");

@@ -1,4 +1,4 @@
-//! docker-compose.yml and deploy/: what they say must be true of our programs and of one another.
+//! docker-compose.yml and deploy/ agree with our programs and with one another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Variables that may have a default: none is a secret.
 const OPEN: [&str; 6] = ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "CONFAB_PUBLIC_HOSTS", "OTEL_TRACES_SAMPLER_ARG"];
-/// Drain time of a program unless told otherwise, and what it may take to end after that, in seconds.
+/// A program's default drain time, and how long it may take to end after that, in seconds.
 const DRAIN: u64 = 30;
 const END: u64 = 5;
 
@@ -31,7 +31,7 @@ fn services() -> BTreeMap<String, Value> {
     serde_json::from_value(yaml("docker-compose.yml")["services"].clone()).expect("a map of services")
 }
 
-/// The program that a service runs, when it is one of ours.
+/// The program that a service runs, if it is one of ours.
 fn program(service: &Value) -> Option<&str> {
     service["build"].is_object().then(|| service["image"].as_str()?.split(':').next())?
 }
@@ -51,12 +51,12 @@ fn strings(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().map(|item| item.as_str().expect("a list of texts")).collect()
 }
 
-/// The `${…}`s of a text.
+/// The `${…}` expressions of a text.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("${").map(|(at, _)| text[at + 2..].split('}').next().unwrap_or_default())
 }
 
-/// The port of an address as settings have it.
+/// The port of a listening address.
 fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or_default()
 }
@@ -68,7 +68,7 @@ fn every_setting_is_known_to_the_program_that_gets_it() {
         let help = Command::new(confab_tests::programs().join(&program)).arg("--help").output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         let known = |setting: &str| {
-            // Those of secrets stand without their value.
+            // `--help` shows secrets without their value.
             ["=", "]"].iter().any(|end| help.contains(&format!("[env: {setting}{end}"))) || setting.starts_with("OTEL_")
         };
         let target = service["build"]["target"].as_str().unwrap();
@@ -84,7 +84,7 @@ fn every_setting_is_known_to_the_program_that_gets_it() {
 }
 
 #[test]
-fn programs_listen_where_they_are_looked_for() {
+fn programs_listen_where_others_call_them() {
     let (services, dockerfile) = (services(), text("deploy/Dockerfile"));
     for (name, program, service) in ours() {
         let settings = environment(&service);
@@ -100,7 +100,7 @@ fn programs_listen_where_they_are_looked_for() {
             let own = if host == name { "CONFAB_FORWARD_LISTEN" } else { "CONFAB_LISTEN" };
             assert_eq!(environment(&services[host])[own], format!("0.0.0.0:{port}"), "{name}: {setting}");
         }
-        // Whom it names it also reaches: they share a network.
+        // A service can reach the services that it names: they share a network.
         for (setting, value) in &settings {
             let authority = value.split("//").nth(1).unwrap_or_default().rsplit('@').next().unwrap();
             let host = authority.split([':', '/']).next().unwrap();
@@ -115,7 +115,7 @@ fn programs_listen_where_they_are_looked_for() {
 }
 
 #[test]
-fn one_waits_for_what_it_needs_and_is_asked_whether_it_is_well() {
+fn services_wait_for_their_dependencies_and_have_health_checks() {
     let services = services();
     for (name, service) in &services {
         let wanted = service["depends_on"].as_object().into_iter().flatten();
@@ -134,7 +134,7 @@ fn one_waits_for_what_it_needs_and_is_asked_whether_it_is_well() {
 }
 
 #[test]
-fn nobody_may_do_more_than_he_must() {
+fn containers_have_least_privilege() {
     let seconds = |text: &Value| text.as_str().unwrap().trim_end_matches('s').parse::<u64>().unwrap();
     for (name, service) in services() {
         let limits = &service["deploy"]["resources"]["limits"];
@@ -145,7 +145,7 @@ fn nobody_may_do_more_than_he_must() {
         for port in strings(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port}");
         }
-        // Of the host's files only the settings in this repository, to be read.
+        // Of the host's files only the settings in this repository are mounted, read-only.
         for volume in strings(&service["volumes"]).into_iter().filter(|volume| volume.starts_with(['.', '/', '~'])) {
             let file = volume.split(':').next().unwrap();
             assert!(volume.ends_with(":ro") && file.starts_with("./deploy/") && path(file).exists(), "{name}: {volume}");
@@ -187,7 +187,7 @@ fn environment_of_any(service: &Value) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_database_has_connections_for_all() {
+fn the_database_has_enough_connections() {
     let services = services();
     let pools = ours().into_iter().filter(|(_, _, service)| service["deploy"]["replicas"].is_u64());
     let wanted: u64 = pools
@@ -201,12 +201,12 @@ fn the_database_has_connections_for_all() {
 }
 
 #[test]
-fn images_are_built_with_our_compiler_and_run_as_nobody() {
+fn images_are_built_with_our_compiler_and_run_without_privileges() {
     let dockerfile = text("deploy/Dockerfile");
     let toolchain = text("rust-toolchain.toml");
     let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
     assert!(dockerfile.contains(&format!("FROM rust:{version}-bookworm AS chef\n")), "rust-toolchain.toml says {version}");
-    // Debian 12 is bookworm: what is linked there runs here.
+    // Debian 12 is bookworm: programs linked there run here.
     assert!(stage(&dockerfile, "runtime")[0].contains("debian12"));
     assert!(stage(&dockerfile, "runtime").contains(&"USER 65532:65532"));
     for (_, program, service) in ours() {
@@ -218,7 +218,7 @@ fn images_are_built_with_our_compiler_and_run_as_nobody() {
 }
 
 #[test]
-fn the_collector_is_told_of_no_part_that_is_not_there() {
+fn the_collectors_pipelines_name_existing_parts() {
     let collector = yaml("deploy/otel/collector.yaml");
     let pipelines = collector["service"]["pipelines"].as_object().unwrap();
     assert!(pipelines.contains_key("traces"));

@@ -1,4 +1,4 @@
-//! README.md and docs/: every link within the project leads somewhere, and every document can be found from the README.
+//! README.md and docs/: every link within the project resolves, and the README links to every document.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +9,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// The documents by their path from the top, without what is fenced.
+/// The documents by path, without code blocks.
 fn documents() -> BTreeMap<PathBuf, String> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
     let documents = docs.chain([PathBuf::from("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md"));
     documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
 }
 
-/// A document without its blocks of code.
+/// A document without its code blocks.
 fn prose(text: &str) -> String {
     let mut fenced = false;
     let lines = text.lines().filter(|line| {
@@ -27,20 +27,20 @@ fn prose(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Where the links of a document lead, but for those out of the project.
+/// The targets of a document's links, except external ones.
 fn links(prose: &str) -> Vec<&str> {
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }
 
-/// The names by which a document's headings can be linked to.
+/// The anchors of a document's headings.
 fn anchors(prose: &str) -> BTreeSet<String> {
     let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     headings.map(|heading| heading.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// The path from the top that a link means.
+/// The path, from the root, of a link's target.
 fn target(document: &Path, link: &str) -> PathBuf {
     let mut path = document.parent().unwrap_or(Path::new("")).to_path_buf();
     for part in Path::new(link).components() {
@@ -52,7 +52,7 @@ fn target(document: &Path, link: &str) -> PathBuf {
     path
 }
 
-/// The links of one document that lead nowhere.
+/// The broken links of a document.
 fn broken(documents: &BTreeMap<PathBuf, String>, document: &Path, prose: &str) -> Vec<String> {
     let leads = |link: &str| {
         let (file, heading) = link.split_once('#').unwrap_or((link, ""));
@@ -64,7 +64,7 @@ fn broken(documents: &BTreeMap<PathBuf, String>, document: &Path, prose: &str) -
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_resolves() {
     let documents = documents();
     let broken = documents.iter().flat_map(|(document, prose)| broken(&documents, document, prose)).collect::<Vec<_>>();
     assert!(broken.is_empty(), "{}", broken.join("\n"));

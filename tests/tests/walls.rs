@@ -1,9 +1,9 @@
-//! The walls inside crates: which file may import what. Those between crates are held by `deny.toml`.
+//! The walls inside crates: which files may import what. `deny.toml` holds those between crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A kind of file, named by the start of its path, and the names that no `use` in it may hold. `*` is one directory.
+/// A kind of file, given by a prefix of its path, and the names that no `use` in it may contain. `*` is one directory.
 struct Wall {
     files: &'static str,
     forbidden: &'static [&'static str],
@@ -11,7 +11,7 @@ struct Wall {
 
 const WALLS: &[Wall] = &[
     Wall { files: "services/*/src/grpc", forbidden: &["tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"] },
-    // `v1` is what every generated module is called.
+    // `v1` is the name of every generated module.
     Wall {
         files: "services/*/src/service",
         forbidden: &["tonic", "v1", "axum", "tokio_postgres", "deadpool_postgres", "rusqlite", "aws_sdk_s3"],
@@ -89,7 +89,7 @@ fn stands_before(files: &str, path: &str) -> bool {
     true
 }
 
-/// Every name in the `use` statements of a file, before its tests.
+/// Every name in the `use` statements of a file, without its tests.
 fn imported(text: &str) -> Vec<&str> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let mut names = Vec::new();
@@ -106,7 +106,7 @@ fn imported(text: &str) -> Vec<&str> {
     names
 }
 
-/// The sources below a directory, without files of tests.
+/// The source files below a directory, without test files.
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory of sources") {
         let path = entry.expect("its entry").path();

@@ -1,4 +1,4 @@
-//! `chaos`: breaks a whole cluster in every way that is promised to be harmless, and proves that it was.
+//! `chaos`: injects every fault that the system promises to survive into a whole cluster, and proves that it did.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

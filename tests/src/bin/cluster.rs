@@ -9,7 +9,7 @@ use clap::Parser;
 use confab_tests::cluster::{Cluster, running};
 use confab_tests::plan::{MOST, Member, Plan, Role};
 
-/// Where `make cluster-up` and `make cluster-down` keep it.
+/// The directory of `make cluster-up` and `make cluster-down`.
 const USUAL: &str = ".run";
 
 /// The real cluster on this machine, without containers
@@ -60,7 +60,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.verb {
         Verb::Up => {
             up(&cluster, &directory).await?;
-            // `make` knows of the usual directory alone.
+            // `make` only knows the default directory.
             let end = match arguments.directory == Path::new(USUAL) {
                 true => "make cluster-down".to_string(),
                 false => format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display()),

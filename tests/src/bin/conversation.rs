@@ -1,4 +1,4 @@
-//! `conversation [URL]`: has the conversation of the end-to-end tests at a server that runs.
+//! `conversation [URL]`: runs the conversation of the end-to-end tests on a running server.
 
 use std::time::Instant;
 

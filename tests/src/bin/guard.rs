@@ -1,4 +1,4 @@
-//! The guard of a directory of servers: nothing of them outlives who started them.
+//! The guard of a directory of servers: none of them outlives the process that started them.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn main() {
     let Arguments { directory } = Arguments::parse();
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let deadline = Instant::now() + Duration::from_secs(10);
-    // What is dying may still write, so that the directory is not empty at the first try.
+    // Dying processes may still write, so the first attempt may find the directory not empty.
     while directory.exists() && Instant::now() < deadline {
         confab_tests::daemon::sweep(&directory);
         let kept = std::env::var_os("KEEP_TEST_FILES").is_some();

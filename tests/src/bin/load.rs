@@ -98,7 +98,7 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a scenario as one would on the command line; whether it went well.
+/// Runs a scenario as from the command line; returns whether it succeeded.
 async fn line(arguments: &str) -> bool {
     eprintln!("\nload {arguments}");
     let outcome = match Arguments::try_parse_from(std::iter::once("load").chain(arguments.split(' '))) {

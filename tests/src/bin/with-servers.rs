@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let pid_file = |name: &str| directory.join(format!("{name}.pid"));
     let log = |name: &str| directory.join(format!("{name}.log"));
 
-    // The slowest to start is the first.
+    // The slowest server starts first.
     let objects = seaweed::daemon(directory.join("s3"), s3_port, pid_file("s3"), log("s3"))?;
     let secret = uuid::Uuid::new_v4().to_string();
     seaweed::configure(&objects, &secret)?;
@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 
     let temporary = directory.join("tmp");
     std::fs::create_dir(&temporary)?;
-    // What tests leave in temporary files goes with the rest.
+    // Temporary files of tests are removed with the rest.
     let mut running = command.spawn(&[
         ("TMPDIR", temporary.display().to_string()),
         ("TEST_POSTGRES_URL", postgres.url(None, "postgres")),

@@ -1,4 +1,4 @@
-//! What `docs/asyncapi.json` says of events and their acknowledgements, and whether those that the tests see are so.
+//! The events and acknowledgements in `docs/asyncapi.json`, and whether those in the tests match.
 
 use std::collections::BTreeSet;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::schema::Schemas;
 
-/// Where the document refers to that of the HTTP API, and where that stands once both are one.
+/// How the document refers to the OpenAPI document, and where that is once both are merged.
 const HTTP: (&str, &str) = ("./openapi.json#/", "#/http/");
 
 static EVENTS: LazyLock<Events> = LazyLock::new(Events::of_the_repository);
@@ -20,10 +20,10 @@ pub struct Events {
     seen: Mutex<BTreeSet<String>>,
 }
 
-/// Holds an event of the server against the document.
+/// Checks an event of the server against the document.
 ///
 /// # Errors
-/// When it is another than the document says.
+/// When the event contradicts the document.
 pub fn event(name: &str, payload: &Value) -> anyhow::Result<()> {
     if !super::is_tested() {
         return Ok(());
@@ -31,19 +31,19 @@ pub fn event(name: &str, payload: &Value) -> anyhow::Result<()> {
     EVENTS.judge("send", name, payload).with_context(|| format!("the event {name}: {payload}"))
 }
 
-/// Holds the acknowledgement of an event of that name against the document.
+/// Checks the acknowledgement of an event against the document.
 ///
 /// # Errors
-/// When it is another than the document says.
+/// When the acknowledgement contradicts the document.
 pub fn answer(asked: &str, payload: &Value) -> anyhow::Result<()> {
-    // What the Python client says by itself when it has no connection.
+    // The Python client itself returns this when it has no connection.
     if !super::is_tested() || payload["error"]["code"] == "disconnected" {
         return Ok(());
     }
     EVENTS.judge("receive", asked, payload).with_context(|| format!("the answer to {asked}: {payload}"))
 }
 
-/// The messages of the document, and those of them that were seen; an answer that refuses is one of its own.
+/// The messages of the document, and those that were seen; a refusing acknowledgement is a message of its own.
 pub fn all_and_seen() -> (BTreeSet<String>, BTreeSet<String>) {
     let messages = EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
     let seen = EVENTS.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -59,7 +59,7 @@ impl Events {
         Self { document, schemas: Schemas::default(), seen: Mutex::default() }
     }
 
-    /// An event that the server sends, or the answer to one that it receives.
+    /// Checks an event that the server sends, or the acknowledgement of one that it receives.
     fn judge(&self, action: &str, name: &str, payload: &Value) -> anyhow::Result<()> {
         let is_it = |operation: &&Value| operation["action"] == action && self.message(&operation["messages"][0])["name"] == name;
         let operation = self.document["operations"].as_object().and_then(|operations| operations.values().find(is_it));
@@ -69,7 +69,7 @@ impl Events {
                 let key = message["$ref"].as_str().and_then(|path| path.rsplit('/').next()).context("a message has a name")?;
                 (key, &self.message(message)["payload"])
             }
-            // An event that does not exist is refused.
+            // The server refuses unknown events.
             None if action == "receive" => ("refusal", &json!({"$ref": "#/components/schemas/Refusal"})),
             None => anyhow::bail!("there is no such event"),
         };

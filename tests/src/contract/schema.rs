@@ -1,4 +1,4 @@
-//! The schemas of a document, taken literally: what they do not name must not be there.
+//! The schemas of a document, taken strictly: fields that they do not name are forbidden.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,12 +7,12 @@ use anyhow::{anyhow, ensure};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-/// Those that have been needed, compiled.
+/// The schemas used so far, compiled.
 #[derive(Default)]
 pub(super) struct Schemas(Mutex<HashMap<String, Arc<Validator>>>);
 
 impl Schemas {
-    /// Holds a value against a schema of the document.
+    /// Checks a value against a schema of the document.
     pub fn check(&self, document: &Value, schema: &Value, value: &Value) -> anyhow::Result<()> {
         let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let validator = match compiled.get(&schema.to_string()) {
@@ -34,7 +34,7 @@ fn compile(schema: &Value) -> anyhow::Result<Validator> {
     jsonschema::draft202012::options().should_validate_formats(true).build(schema).map_err(|error| anyhow!("a bad schema: {error}"))
 }
 
-/// A schema with all that it refers to written out, and with no place for anything else.
+/// A schema with all references resolved, which forbids additional fields.
 pub fn closed(document: &Value, schema: &Value) -> Value {
     let mut schema = written_out(document, schema);
     if let Value::Object(object) = &mut schema
@@ -45,7 +45,7 @@ pub fn closed(document: &Value, schema: &Value) -> Value {
     schema
 }
 
-/// The same, itself open: a part of a whole leaves a place for the other parts.
+/// As [`closed`], but open at the top: a part of an `allOf` must permit the fields of the others.
 fn written_out(document: &Value, schema: &Value) -> Value {
     let Value::Object(object) = resolve(document, schema) else { return schema.clone() };
     let written = object.iter().map(|(key, value)| {
@@ -63,7 +63,7 @@ fn written_out(document: &Value, schema: &Value) -> Value {
     written.collect::<Map<_, _>>().into()
 }
 
-/// What a reference refers to; anything else is itself.
+/// Resolves a reference; returns any other value itself.
 pub(super) fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let target = value["$ref"].as_str().and_then(|target| document.pointer(target.strip_prefix('#')?));
     target.unwrap_or(value)

@@ -1,4 +1,4 @@
-//! What the sockets of a thread say and hear: join, send the next message when one is acknowledged, check the order.
+//! The sockets of a thread: join a room, send the next message when one is acknowledged, check the order.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use super::crowd::{Crowd, Handler, Outgoing};
 use super::wire::{Finder, Packet};
 use super::worker::{Counts, Member, Seen};
 
-/// Of a message's content; it begins with the time of its sending.
+/// Length of a message's content, which begins with its time of sending.
 const CONTENT: usize = 100;
-/// The number of `joinRoom`; messages have those above.
+/// The acknowledgement number of `joinRoom`; messages have higher ones.
 const JOIN: u64 = 0;
 
 /// The sockets of a thread.
 pub struct Conversation {
-    /// Seen since it was last taken.
+    /// Counted since they were last taken.
     pub counts: Counts,
-    /// How many sockets are connected, and in their room if they join one.
+    /// How many sockets are connected and, if they join a room, in it.
     pub ready: usize,
-    /// Messages under way.
+    /// Unacknowledged messages.
     pub unanswered: usize,
-    /// Whether to send nothing more.
+    /// Whether sending has stopped.
     pub stopped: bool,
     speakers: Vec<Speaker>,
-    /// When each began to connect.
+    /// When each socket began to connect.
     opened: Vec<Instant>,
-    /// Times in messages count from here.
+    /// The origin of times in messages.
     epoch: Instant,
     seq: Finder,
     sent: Finder,
@@ -39,14 +39,14 @@ struct Speaker {
     room: Option<Arc<str>>,
     joins: bool,
     in_flight: usize,
-    /// Of the last message seen; `None` before it is in the room, or after it was closed.
+    /// The `seq` of the last message seen; `None` before the socket is in the room, or after it was closed.
     seq: Option<u64>,
     next: u64,
     pending: Vec<(u64, Instant)>,
 }
 
 impl Conversation {
-    /// Nobody is connected yet.
+    /// The initial state: no socket is connected.
     pub fn new(members: &[Member], epoch: Instant) -> Self {
         let speaker = |member: &Member| Speaker {
             room: member.room.clone(),
@@ -70,12 +70,13 @@ impl Conversation {
         }
     }
 
-    /// The next socket begins to connect.
+    /// Records that the next socket begins to connect.
     pub fn opened(&mut self, now: Instant) {
         self.opened.push(now);
     }
 
-    /// Has all senders send as much as they may, each in one write, as a client does that emits several messages in a row.
+    /// Makes all senders send as much as they may, each in one write, as a client does that emits several messages in a
+    /// row.
     pub fn begin(&mut self, crowd: &mut Crowd) {
         for number in 0..self.speakers.len() {
             let mut lines = Outgoing::default();
@@ -87,12 +88,12 @@ impl Conversation {
         }
     }
 
-    /// The last message that each socket saw of its room.
+    /// The last message of its room that each socket saw.
     pub fn seen(&self) -> Vec<Seen> {
         self.speakers.iter().filter_map(|speaker| Some((speaker.room.clone()?, speaker.seq?))).collect()
     }
 
-    /// Puts the next message of a socket into `line`.
+    /// Writes a socket's next message into `line`.
     fn compose(&mut self, number: usize, now: Instant) {
         let speaker = &mut self.speakers[number];
         let id = speaker.next;
@@ -102,7 +103,7 @@ impl Conversation {
         let room = speaker.room.as_deref().unwrap_or_default();
         let time = now.duration_since(self.epoch).as_nanos();
         self.line.clear();
-        // Writing to a vector does not fail.
+        // Writing to a vector cannot fail.
         let _ = write!(self.line, r#"42{id}["message",{{"roomId":"{room}","content":"T{time:019} {:.<pad$}"}}]"#, "", pad = CONTENT - 21);
     }
 

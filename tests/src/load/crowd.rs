@@ -1,4 +1,4 @@
-//! Many client sockets on one thread: one epoll, one buffer, one write for everything that a read gave rise to.
+//! Many client sockets on one thread: one epoll, one buffer, one write for all the output that a read caused.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs};
@@ -17,7 +17,7 @@ use super::wire::{Frame, Packet, push_frame, upgrade};
 const SCRATCH: usize = 256 * 1024;
 const EVENTS: usize = 1024;
 
-/// Where sockets connect to.
+/// The server that sockets connect to.
 #[derive(Debug, Clone)]
 pub struct Target {
     address: SocketAddr,
@@ -28,7 +28,7 @@ impl Target {
     /// The server at `http://host:port`.
     ///
     /// # Errors
-    /// When it is not such a URL, or the host is not known.
+    /// When it is not such a URL, or the host is unknown.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let host = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?.trim_end_matches('/');
         let address = match host.contains(':') {
@@ -40,15 +40,15 @@ impl Target {
     }
 }
 
-/// What is done with what arrives.
+/// Handles received packets.
 pub trait Handler {
-    /// A packet that is not of the transport's own.
+    /// A packet that the transport does not handle itself.
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, now: Instant);
-    /// A socket has been closed by the server, or failed.
+    /// The server has closed a socket, or the socket has failed.
     fn closed(&mut self, socket: usize, why: &str);
 }
 
-/// What is to be sent to one server.
+/// Output for one server.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
@@ -63,10 +63,10 @@ impl Outgoing {
 
 struct Socket {
     stream: TcpStream,
-    /// The token that CONNECT shows.
+    /// The token for CONNECT.
     token: Arc<str>,
     upgraded: bool,
-    /// Read and not complete yet.
+    /// Bytes of an incomplete packet.
     rest: Vec<u8>,
     out: Outgoing,
     waits_to_write: bool,
@@ -81,7 +81,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Nobody.
+    /// A crowd without sockets.
     ///
     /// # Errors
     /// When the system refuses.
@@ -90,7 +90,7 @@ impl Crowd {
         Ok(Self { epoll, sockets: Vec::new(), events: Vec::with_capacity(EVENTS), scratch: vec![0; SCRATCH].into() })
     }
 
-    /// Begins to connect a socket; returns its number. `source` is the loopback address that it comes from.
+    /// Begins to connect a socket; returns its number. `source` is its loopback address.
     ///
     /// # Errors
     /// When the system has no more sockets or ports.
@@ -113,12 +113,12 @@ impl Crowd {
         Ok(number)
     }
 
-    /// How many have ever been opened.
+    /// How many sockets were ever opened.
     pub fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Whether none has been opened.
+    /// Whether none was ever opened.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
@@ -128,15 +128,15 @@ impl Crowd {
         self.sockets.iter().all(Option::is_none)
     }
 
-    /// Resets all connections, as when a network fails. Nobody is told.
+    /// Resets all connections without closing them, as when a network fails.
     pub fn reset(&mut self) {
         for socket in self.sockets.iter_mut().filter_map(Option::take) {
-            // Closed in any case, if perhaps more politely.
+            // Without this option the sockets are still closed, but in an orderly way.
             let _ = sockopt::set_socket_linger(&socket.stream, Some(Duration::ZERO));
         }
     }
 
-    /// Sends something without having been asked.
+    /// Sends unsolicited output.
     pub fn send(&mut self, number: usize, handler: &mut impl Handler, what: Outgoing) {
         let Some(socket) = &mut self.sockets[number] else { return };
         socket.out.bytes.extend(what.bytes);
@@ -144,7 +144,7 @@ impl Crowd {
         self.settle(number, written.map_err(Into::into), handler);
     }
 
-    /// Waits until something arrives, at most so long, and handles all that has.
+    /// Waits until something arrives, at most `most`, and handles everything that has.
     ///
     /// # Errors
     /// When the system refuses.
@@ -185,7 +185,7 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        // Almost always frames are whole, and parsed where they are.
+        // Almost all frames arrive whole, and are parsed in place.
         if self.rest.is_empty() {
             let used = self.take(&scratch[..length], number, handler)?;
             self.rest.extend_from_slice(&scratch[used..length]);
@@ -198,7 +198,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Handles what is complete; returns how many bytes that was.
+    /// Handles the complete packets; returns how many bytes they had.
     fn take(&mut self, bytes: &[u8], number: usize, handler: &mut impl Handler) -> anyhow::Result<usize> {
         let now = Instant::now();
         let mut at = 0;
@@ -231,7 +231,7 @@ impl Socket {
         while written < self.out.bytes.len() {
             match self.stream.write(&self.out.bytes[written..]) {
                 Ok(length) => written += length,
-                // Not connected yet is told as would-block, too.
+                // A socket that is not connected yet also returns would-block.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }

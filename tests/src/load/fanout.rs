@@ -4,7 +4,7 @@ use super::figures::Figures;
 use super::options::{Bench, Options, Window};
 use super::worker::Counts;
 
-/// How many rooms, sockets and messages.
+/// The numbers of rooms, sockets and messages.
 #[derive(Debug, clap::Args)]
 pub struct Fanout {
     /// Rooms
@@ -20,10 +20,10 @@ pub struct Fanout {
     options: Options,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When the server is not there, or loses, doubles, reorders or refuses something.
+/// When the server does not answer, or loses, doubles, reorders or refuses a message.
 pub async fn run(fanout: Fanout) -> anyhow::Result<()> {
     let Fanout { rooms, sockets, in_flight, options } = fanout;
     let bench = options.begin().await?;

@@ -27,7 +27,7 @@ impl Figures {
         }
     }
 
-    /// A table for people: the median, then each run. Processes that used nothing are left out.
+    /// A table for people: the median, then each run. Processes without any use are omitted.
     pub fn table(&self) -> String {
         let rows = || self.rows.iter().filter(|row| row.unit.is_empty() || row.runs.iter().any(|value| value.abs() >= 0.005));
         let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
@@ -40,7 +40,7 @@ impl Figures {
         text
     }
 
-    /// The same for programs.
+    /// The figures in JSON.
     pub fn json(&self) -> Value {
         let row = |row: &Row| (row.name.clone(), json!({"unit": row.unit, "median": median(&row.runs), "runs": row.runs}));
         Value::Object(self.rows.iter().map(row).collect::<Map<_, _>>())
@@ -58,7 +58,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three digits that matter, no more.
+/// Three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),

@@ -1,5 +1,6 @@
-//! `load files`: one large file up and down through gateway and file service, beside a bare program on the same object store;
-//! then many small ones while people chat. On a scratch cluster, because the file service's limit is raised for it.
+//! `load files`: transfers one large file through gateway and file service, and by a bare program on the same object
+//! store; then many small ones while clients chat. Uses a scratch cluster, because the file service's size limit is
+//! raised.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,14 +23,14 @@ use crate::plan::Role;
 use crate::programs;
 
 const MIB: u64 = 1024 * 1024;
-/// Uploads of 1 MiB that begin at once while people chat.
+/// Uploads of 1 MiB that begin at once while clients chat.
 const BURST: usize = 50;
-/// From one burst to the next, at least.
+/// Least time from one burst to the next.
 const BURST_EVERY: Duration = Duration::from_secs(2);
-/// How often memory is looked at.
+/// How often memory is sampled.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How large and how often.
+/// Sizes and durations.
 #[derive(Debug, clap::Args)]
 pub struct Files {
     /// Size of the large file
@@ -46,10 +47,10 @@ pub struct Files {
     json: bool,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When something is refused or does not come back whole.
+/// When a transfer is refused or returns other bytes.
 pub async fn run(files: Files) -> anyhow::Result<()> {
     let bytes = files.mib * MIB;
     let limit = bytes.to_string();
@@ -73,7 +74,7 @@ pub async fn run(files: Files) -> anyhow::Result<()> {
             figures.add(format!("{way}, the bare program"), "MiB/s", files.mib as f64 / bare);
             figures.add(format!("{way}, of the bare program's speed"), "%", bare / ours * 100.0);
         }
-        // A new connection: the last one has idled too long meanwhile.
+        // A new connection: the last one has idled for too long.
         Api::new(&url).call(reqwest::Method::DELETE, &format!("/api/files/{id}"), Some(&account), None).await?;
     }
     let options = Options {
@@ -94,7 +95,7 @@ pub async fn run(files: Files) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the bare program needs up and down, in seconds.
+/// How long the bare program takes to upload and to download, in seconds.
 fn bare(cluster: &Cluster, bytes: u64) -> anyhow::Result<(f64, f64)> {
     let program = programs().join("examples/s3_copy");
     let mut command = Command::new(&program);
@@ -105,7 +106,7 @@ fn bare(cluster: &Cluster, bytes: u64) -> anyhow::Result<(f64, f64)> {
     Ok((up.parse()?, down.parse()?))
 }
 
-/// Runs something, and notes what gateways and file services use for it; how many seconds it took.
+/// Runs a task, and records what gateways and file services use meanwhile; returns how many seconds it took.
 fn watch(
     watched: &[Watched],
     figures: &mut Figures,
@@ -148,12 +149,12 @@ fn watch(
     Ok(took)
 }
 
-/// Something that does not compress.
+/// Incompressible bytes.
 fn block() -> Vec<u8> {
     (0..MIB).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Uploads so many bytes; the file's id.
+/// Uploads `bytes` bytes; returns the file's id.
 fn upload(url: &str, account: &Account, bytes: u64) -> anyhow::Result<String> {
     let head = format!("--{BOUNDARY}\r\n{}\r\n", file_headers("large.bin", "application/octet-stream"));
     let tail = format!("\r\n--{BOUNDARY}--\r\n");
@@ -174,7 +175,7 @@ fn upload(url: &str, account: &Account, bytes: u64) -> anyhow::Result<String> {
     file["id"].as_str().map(str::to_owned).context("a File has an id")
 }
 
-/// Downloads a file and forgets it.
+/// Downloads and discards a file.
 fn download(url: &str, account: &Account, id: &str, bytes: u64) -> anyhow::Result<()> {
     let mut stream = request(url, account, &format!("GET /api/files/{id}"), "")?;
     let mut buffer = block();
@@ -200,7 +201,7 @@ fn request(url: &str, account: &Account, line: &str, headers: &str) -> anyhow::R
     Ok(stream)
 }
 
-/// Ten rooms of ten, each with one message under way: without uploads, then with them.
+/// Ten rooms of ten clients, each with one message in flight: without uploads, then with them.
 async fn chat(options: &Options, url: &str, account: &Account, figures: &mut Figures) -> anyhow::Result<Vec<String>> {
     let bench = options.begin().await?;
     let mut members = Vec::new();
@@ -242,7 +243,7 @@ fn add(figures: &mut Figures, when: &str, window: &Window) {
     figures.add(format!("{when}: ack p99"), "ms", window.counts.ack_time.percentile(99.0));
 }
 
-/// Bursts of uploads until done; how many files that made.
+/// Uploads in bursts until done; returns how many files were uploaded.
 async fn bursts(api: &Api, account: &Account, done: &AtomicBool) -> anyhow::Result<usize> {
     let block = block();
     let mut count = 0;

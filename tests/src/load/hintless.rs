@@ -1,4 +1,4 @@
-//! `load hintless`: Redis is killed while people chat; what they say is still to be heard within a second.
+//! `load hintless`: kills Redis while clients chat; messages must still arrive within a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ use crate::cluster::Cluster;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
-/// All but one in a hundred are to be heard within this, in milliseconds.
+/// The bound on the 99th percentile, in milliseconds.
 const LIMIT: f64 = 1000.0;
-/// How long a listener waits for a packet before it looks whether it is over.
+/// How long a listener waits for a packet before it checks whether the run is over.
 const TURN: Duration = Duration::from_millis(500);
 
-/// How many.
+/// Rates and durations.
 #[derive(Debug, clap::Args)]
 pub struct Hintless {
     /// Messages a second in all rooms together
@@ -40,10 +40,10 @@ pub struct Hintless {
     json: bool,
 }
 
-/// Runs it: people speak at one gateway and are heard at the other.
+/// Runs the scenario: clients send at one gateway and listen at the other.
 ///
 /// # Errors
-/// When it takes too long, or a message is refused.
+/// When messages take too long, or one is refused.
 pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     let cluster = Cluster::scratch(2, 2, &[]).await?;
     let [first, second] = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
@@ -74,7 +74,7 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From when a message was committed until it is heard, in all rooms.
+/// The time from a message's commit to its arrival, in all rooms.
 async fn heard(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
     let over = Arc::<AtomicBool>::default();
     let mut listening = Vec::new();

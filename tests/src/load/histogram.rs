@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Steps between a power of two and the next: a value is known to 1/64.
+/// Steps between consecutive powers of two: values are exact to 1/64.
 const STEPS: u64 = 64;
 
 /// Counts durations in buckets that grow with them, from 1 ns on.
@@ -23,7 +23,7 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// Counts all that another has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
             self.buckets.resize(other.buckets.len(), 0);
@@ -32,7 +32,7 @@ impl Histogram {
         self.count += other.count;
     }
 
-    /// The duration that so many percent do not exceed, in milliseconds; 0 when nothing was counted.
+    /// The duration that `percent` percent do not exceed, in milliseconds; 0 when nothing was counted.
     pub fn percentile(&self, percent: f64) -> f64 {
         let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).max(1);
         let mut seen = 0;

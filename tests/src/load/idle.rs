@@ -1,4 +1,4 @@
-//! `load idle`: what it costs to connect a socket, and to keep it.
+//! `load idle`: the cost of connecting a socket, and of keeping it.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -8,12 +8,12 @@ use super::figures::Figures;
 use super::options::{Bench, Options, say};
 use super::process::Memory;
 
-/// A source address has 28,000 ports, and those of closed connections rest for a minute.
+/// A source address has 28,000 ports, and those of closed connections are unusable for a minute.
 const SOCKETS_PER_SOURCE: usize = 5000;
-/// How long the server has to come to rest, before and after its memory is read.
+/// How long the server may settle, before and after its memory is read.
 const REST: Duration = Duration::from_secs(3);
 
-/// How many sockets.
+/// The number of sockets.
 #[derive(Debug, clap::Args)]
 pub struct Idle {
     /// Sockets, connected and in no room
@@ -23,15 +23,15 @@ pub struct Idle {
     options: Options,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When the server is not there, or closes a socket.
+/// When the server does not answer, or closes a socket.
 pub async fn run(idle: Idle) -> anyhow::Result<()> {
     let Idle { sockets, options } = idle;
     let bench = options.begin().await?;
     thread::sleep(REST);
-    // Memory that an allocator keeps after the first run would flatter the later ones, so all are compared with this.
+    // An allocator keeps memory after the first run, which would flatter later runs, so all are compared with this.
     let before = memory(&bench)?;
     let (mut figures, mut faults) = (Figures::default(), Vec::new());
     let local = options.url.iter().all(|url| url.starts_with("http://127."));

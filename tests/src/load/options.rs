@@ -1,4 +1,4 @@
-//! What all scenarios that talk to a running server have in common.
+//! Options shared by all scenarios that use a running server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::process::{Cpu, Watched};
 use super::worker::{Counts, Crew, Member};
 use crate::api::{Account, Api};
 
-/// Where to, what to watch, and for how long.
+/// The target, the processes to watch, and the duration.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// A server or balancer; given several times, sockets are spread over them
@@ -48,7 +48,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// A scenario under way.
+/// A scenario in progress.
 pub struct Bench<'a> {
     options: &'a Options,
     targets: Vec<Target>,
@@ -57,17 +57,17 @@ pub struct Bench<'a> {
     accounts: Vec<Account>,
 }
 
-/// What was counted in a run.
+/// The measurements of a run.
 pub struct Window {
     /// Its length in seconds.
     pub seconds: f64,
-    /// What sockets saw.
+    /// Counted by the sockets.
     pub counts: Counts,
-    /// What processes used.
+    /// Used by the processes.
     pub cpu: Cpu,
 }
 
-/// Tells a person what is going on.
+/// Prints progress for a person.
 pub fn say(text: &str) {
     eprintln!("{text}");
 }
@@ -96,10 +96,10 @@ impl Options {
         Ok(Bench { options: self, targets, watched, api, accounts })
     }
 
-    /// Shows the results.
+    /// Prints the results.
     ///
     /// # Errors
-    /// When something went wrong that must not.
+    /// When a fault occurred.
     pub fn finish(&self, title: &str, figures: &Figures, faults: &[String]) -> anyhow::Result<()> {
         show(self.json, title, figures);
         anyhow::ensure!(faults.is_empty(), "{}", faults.join("; "));
@@ -133,12 +133,12 @@ impl Bench<'_> {
         Ok(rooms)
     }
 
-    /// The `number`th socket: which server, which account.
+    /// The `number`th socket: its server and its account.
     pub fn member(&self, number: usize) -> Member {
         Member {
             target: self.targets[number % self.targets.len()].clone(),
             source: None,
-            // Not the same remainder as the target's, so that every account is at every server.
+            // The divisor keeps this independent of the target, so that every account is at every server.
             token: self.accounts[number / self.targets.len() % self.accounts.len()].token.as_str().into(),
             room: None,
             joins: false,
@@ -146,7 +146,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Connects sockets and waits until all are ready; how long that took.
+    /// Connects sockets and waits until all are ready; returns how long that took.
     ///
     /// # Errors
     /// When one is refused.
@@ -158,7 +158,7 @@ impl Bench<'_> {
         Ok((crew, took))
     }
 
-    /// Waits until the load is even.
+    /// Waits until the load is steady.
     pub fn warm_up(&self) {
         std::thread::sleep(Duration::from_secs(self.options.warm_up));
     }
@@ -179,7 +179,7 @@ impl Bench<'_> {
         Ok(Window { seconds, counts, cpu })
     }
 
-    /// Adds what processes used: in microseconds for each `unit`, of which there were so many.
+    /// Adds the processor time of processes: in microseconds for each of `count` units.
     pub fn add_cpu(&self, figures: &mut Figures, window: &Window, unit: &'static str, count: u64) {
         let each = |used: Duration| used.as_secs_f64() * 1e6 / count.max(1) as f64;
         let role = |process: &Watched| process.name.split('-').next().unwrap_or_default().to_string();

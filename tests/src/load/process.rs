@@ -1,4 +1,4 @@
-//! What processes use, as `/proc` says.
+//! Resource use of processes, from `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// A process whose use is measured, with all its descendants (the workers of Postgres and of the balancer).
+/// A process whose use is measured together with all its descendants (the workers of Postgres and of the balancer).
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// What it is called in the results.
+    /// Its name in the results.
     pub name: String,
     /// Its process id.
     pub pid: i32,
@@ -20,7 +20,7 @@ impl Watched {
     /// Reads `name=pid`.
     ///
     /// # Errors
-    /// When it is not that.
+    /// When the text has another form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, pid) = text.split_once('=').ok_or("must be name=pid")?;
         let pid = pid.trim().parse().map_err(|_| "pid must be a number")?;
@@ -46,21 +46,21 @@ impl Watched {
     }
 }
 
-/// Processor time used until a moment, by each watched process, by this one, and by the whole machine.
+/// Processor time used so far, by each watched process, by this one, and by the whole machine.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     /// In the order of the watched processes.
     pub watched: Vec<Duration>,
     /// This process.
     pub own: Duration,
-    /// All that ran on this machine.
+    /// All processes of this machine.
     pub machine: Duration,
-    /// What the hypervisor gave to other machines.
+    /// Time that the hypervisor gave to other machines.
     pub stolen: Duration,
 }
 
 impl Cpu {
-    /// Looks now.
+    /// Reads the present values.
     ///
     /// # Errors
     /// When a watched process has ended.
@@ -93,15 +93,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Looks now.
+    /// Reads the present value.
     ///
     /// # Errors
-    /// When the process has ended or belongs to somebody else.
+    /// When the process has ended or belongs to another user.
     pub fn of(process: &Watched) -> anyhow::Result<Self> {
         let tree = tree(std::slice::from_ref(process))?;
         let mut sum = Self::default();
         for pid in members(&tree, process.pid) {
-            // A child may end meanwhile.
+            // A child may have ended meanwhile.
             let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
             let memory = Self::parse(&text);
             sum = Self { rss: sum.rss + memory.rss, pss: sum.pss + memory.pss };
@@ -124,7 +124,7 @@ impl Memory {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: i32,
-    /// Its own, and that of children that have ended.
+    /// Its own time, and that of children that have ended.
     cpu: Duration,
 }
 
@@ -134,7 +134,7 @@ impl Stat {
     }
 
     fn parse(text: &str, ticks_per_second: u64) -> Option<Self> {
-        // The name may contain anything, so the fields are counted from its last parenthesis.
+        // The name may contain anything, so fields are counted from the last parenthesis.
         let fields = text.rsplit_once(") ")?.1.split(' ').collect::<Vec<_>>();
         let times = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
         Some(Self { parent: fields[1].parse().ok()?, cpu: ticks(times, ticks_per_second) })
@@ -145,7 +145,7 @@ fn ticks(count: u64, per_second: u64) -> Duration {
     Duration::from_nanos(count * 1_000_000_000 / per_second)
 }
 
-/// All processes of the machine; fails when one of the watched is not among them.
+/// All processes of the machine; fails when a watched process is missing.
 fn tree(watched: &[Watched]) -> anyhow::Result<HashMap<i32, Stat>> {
     let mut tree = HashMap::new();
     for entry in fs::read_dir("/proc")? {

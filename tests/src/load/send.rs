@@ -3,7 +3,7 @@
 use super::figures::Figures;
 use super::options::Options;
 
-/// Who sends where.
+/// The numbers of senders and rooms.
 #[derive(Debug, clap::Args)]
 pub struct Send {
     /// Senders, spread over the rooms
@@ -22,10 +22,10 @@ pub struct Send {
     options: Options,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When the server is not there, or refuses something.
+/// When the server does not answer, or refuses a message.
 pub async fn run(send: Send) -> anyhow::Result<()> {
     let Send { senders, rooms, in_flight, join, options } = send;
     let bench = options.begin().await?;
@@ -50,6 +50,6 @@ pub async fn run(send: Send) -> anyhow::Result<()> {
         faults.extend(counts.faults());
     }
     faults.extend(crew.finish()?.faults());
-    let joined = if join { ", who hear their room" } else { "" };
+    let joined = if join { ", that receive their room" } else { "" };
     options.finish(&format!("send: {senders} senders in {rooms} rooms, {in_flight} in flight each{joined}"), &figures, &faults)
 }

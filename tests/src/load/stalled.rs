@@ -1,4 +1,4 @@
-//! `load stalled`: some read nothing of a busy room; those who speak in it are to notice nothing.
+//! `load stalled`: some clients read nothing of a busy room; clients that speak in it must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,16 +19,16 @@ use crate::cluster::Cluster;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
-/// Of a stalled reader: so small that the system takes little on its behalf.
+/// Receive window of a stalled reader: small, so that the system buffers little for it.
 const WINDOW: u32 = 4096;
-/// How often it is looked how much memory there is.
+/// How often memory is sampled.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often it is looked who was closed, for which the system lists all its connections.
+/// How often closed readers are counted, for which the system lists all its connections.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// Before anything is measured.
+/// Time before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// How many.
+/// Numbers and rates.
 #[derive(Debug, clap::Args)]
 pub struct Stalled {
     /// Readers that read nothing; who is closed comes back and reads nothing again
@@ -51,10 +51,10 @@ pub struct Stalled {
     json: bool,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
-/// When a reader misses something, a message is refused, or those who speak wait too long.
+/// When a reader misses a message, a message is refused, or speakers wait for too long.
 pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let cluster = Cluster::scratch(1, 2, &[]).await?;
@@ -78,7 +78,7 @@ pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     let stall = Stall { url: api.url.clone(), token: account.token.clone(), room, over: over.clone(), closes: closes.clone() };
     let count = stalled.stalled;
     let stalling = thread::Builder::new().name("stall".into()).spawn(move || stall.run(count))?;
-    say(&format!("Now with {count} who read nothing."));
+    say(&format!("Now with {count} stalled readers."));
     let with = measure(&talk, &gateway, "stalled", time, &mut figures)?;
     over.store(true, Ordering::Relaxed);
     stalling.join().ok().context("a stalled reader panicked")??;
@@ -94,7 +94,7 @@ pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
         figures.add(format!("outboxes closed: {reason}"), "", count.parse()?);
     }
     let faults = crew.finish()?.faults();
-    show(stalled.json, &format!("stalled: {count} who read nothing at {} messages a second", stalled.rate), &figures);
+    show(stalled.json, &format!("stalled: {count} stalled readers at {} messages a second", stalled.rate), &figures);
     ensure!(faults.is_empty() && said.refusals == 0, "{} {:?}", faults.join("; "), said.fault);
     ensure!(with <= limit(base), "the p99 is over twice the base and 10 ms: {with:.1} ms");
     Ok(())
@@ -116,7 +116,7 @@ fn measure(talk: &Talk, gateway: &Watched, name: &str, time: Duration, figures: 
     Ok(said)
 }
 
-/// Those who read nothing.
+/// The stalled readers.
 struct Stall {
     url: String,
     token: String,

@@ -1,4 +1,4 @@
-//! `load start`: how long the program takes until it serves, and how small it is then.
+//! `load start`: how long the program takes to serve, and how small it is then.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,10 +18,10 @@ use crate::guard::Guard;
 use crate::plan::free_ports;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A program that has just started is not idle yet.
+/// How long a program takes to become idle after its start.
 const REST: Duration = Duration::from_secs(2);
 
-/// Which program.
+/// The program to measure.
 #[derive(Debug, clap::Args)]
 pub struct Start {
     /// The program [default: the confab beside this one]
@@ -38,7 +38,7 @@ pub struct Start {
     json: bool,
 }
 
-/// Runs it.
+/// Runs the scenario.
 ///
 /// # Errors
 /// When the program does not become ready.

@@ -1,4 +1,5 @@
-//! `load storm`: all sockets are dropped at once, come back at once, and are to miss nothing, while others go on speaking.
+//! `load storm`: all sockets are dropped at once, reconnect at once, and must miss nothing, while others go on
+//! speaking.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +17,15 @@ use crate::api::{Account, Api};
 use crate::cluster::Cluster;
 use crate::plan::Role;
 
-/// How long all may take to be back and complete.
+/// How long all clients may take to be back and complete, in seconds.
 const BACK: f64 = 30.0;
-/// How long they are waited for.
+/// How long the scenario waits for them.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the storm is waited for, so that there is something to miss.
+/// How long before the storm, so that there is something to miss.
 const CALM: Duration = Duration::from_secs(3);
 const TURN: Duration = Duration::from_millis(20);
 
-/// How many.
+/// Numbers and rates.
 #[derive(Debug, clap::Args)]
 pub struct Storm {
     /// Sockets, each in one room
@@ -44,10 +45,10 @@ pub struct Storm {
     json: bool,
 }
 
-/// Runs it: first the network fails, then the gateway is killed and all come to the other one.
+/// Runs the scenario: first the network fails, then a gateway is killed and all clients go to the other one.
 ///
 /// # Errors
-/// When somebody does not come back in time, or misses something.
+/// When a client does not return in time, or misses a message.
 pub async fn run(storm: Storm) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let cluster = Cluster::scratch(2, 2, &[]).await?;
@@ -92,7 +93,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
         figures.add("memory of the gateway in the end", "MB", Memory::of(gateway)?.rss as f64 / 1e6);
     }
     show(storm.json, &format!("storm: {} sockets in {} rooms, {} messages a second", storm.sockets, storm.rooms, storm.rate), &figures);
-    ensure!(complete(&people), "not everybody has everything");
+    ensure!(complete(&people), "not every client has everything");
     ensure!(people.slowest <= BACK, "they took longer than {BACK} s to be back");
     ensure!(people.violations == 0 && said.refusals == 0, "{:?} {:?}", people.fault, said.fault);
     Ok(())
@@ -101,22 +102,22 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
 struct Person {
     room: usize,
     token: Arc<str>,
-    /// The last message that it has.
+    /// The newest `seq` that it has received.
     seq: u64,
-    /// It is in its room and has everything up to now.
+    /// Whether it is in its room and up to date.
     back: bool,
 }
 
-/// Everybody, whichever socket they have now.
+/// All clients, whichever sockets they have now.
 struct People {
     rooms: Vec<Arc<str>>,
     everyone: Vec<Person>,
-    /// Whose each socket is, by its number in the crowd.
+    /// The client of each socket, by the socket's number in the crowd.
     sockets: Vec<usize>,
-    /// Who has none.
+    /// The clients without a socket.
     lost: Vec<usize>,
     connecting: usize,
-    /// The longest that all took to be back, in seconds.
+    /// The longest that all clients took to be back, in seconds.
     slowest: f64,
     replayed: u64,
     repeated: u64,
@@ -144,7 +145,7 @@ impl People {
         }
     }
 
-    /// Has all who are lost connect, and waits until they have everything.
+    /// Connects all clients without a socket, and waits until they are up to date.
     fn come(&mut self, crowd: &mut Crowd, target: &Target, connecting: usize) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !self.everyone.iter().all(|person| person.back) {
@@ -184,7 +185,7 @@ impl People {
         url: &str,
         connecting: usize,
     ) -> anyhow::Result<()> {
-        // Those of a killed gateway learn of it one by one.
+        // Sockets of a killed gateway notice one by one.
         while !crowd.is_over() {
             crowd.turn(self, TURN)?;
         }
@@ -214,7 +215,7 @@ impl People {
         out.text(format!("420{}", json!(["joinRoom", {"roomId": *self.rooms[*room], "after": seq}])).as_bytes());
     }
 
-    /// The answer to a join: it goes on where the person was, and perhaps not to the end.
+    /// Handles the answer to a join: it continues where the client was, perhaps not to the end.
     fn joined(&mut self, number: usize, answer: &[u8], out: &mut Outgoing) {
         let (person, answer) = (self.sockets[number], serde_json::from_slice::<Value>(answer).unwrap_or_default());
         let answer = &answer[0];
@@ -248,7 +249,7 @@ impl Handler for People {
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, _: Instant) {
         let person = self.sockets[socket];
         match packet {
-            // What is sent before the person is back comes again with the next answer.
+            // Messages before the client is up to date come again with the next answer.
             Packet::Event(event) if event.starts_with(b"[\"message\",") && self.everyone[person].back => {
                 let seq = self.seq.number(event, b"\"seq\":");
                 self.next(person, seq);
@@ -268,7 +269,7 @@ impl Handler for People {
     }
 }
 
-/// How often a gateway has read rooms' history.
+/// How often a gateway has read the history of rooms.
 async fn reads(metrics: &str) -> anyhow::Result<f64> {
     let text = reqwest::get(metrics).await?.text().await?;
     let count = text.lines().find_map(|line| line.strip_prefix("confab_history_reads_total "));

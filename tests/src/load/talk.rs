@@ -1,4 +1,4 @@
-//! People who speak at an even pace, whatever happens to others.
+//! Clients that speak at an even pace, whatever happens to others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,18 +14,18 @@ use tokio::time::{Instant, sleep_until};
 use super::histogram::Histogram;
 use crate::raw::{Client, WebSocket};
 
-/// How they speak.
+/// The pace and size of messages.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// How many there are.
+    /// The number of speakers.
     pub speakers: u32,
-    /// Messages a second of all together.
+    /// Messages a second, of all speakers together.
     pub rate: u32,
     /// Length of a message.
     pub bytes: usize,
 }
 
-/// A conversation under way, on a thread of its own.
+/// A conversation in progress, on its own thread.
 pub struct Talk {
     shared: Arc<Shared>,
     thread: JoinHandle<anyhow::Result<()>>,
@@ -37,18 +37,18 @@ struct Shared {
     said: Mutex<Said>,
 }
 
-/// What was said since it was last taken.
+/// Measurements since they were last taken.
 #[derive(Debug, Default)]
 pub struct Said {
     /// The newest `seq` of each room.
     pub heads: HashMap<String, u64>,
-    /// From when a message was due until it was acknowledged.
+    /// The time from when a message was due to its acknowledgement.
     pub ack_time: Histogram,
     /// Messages acknowledged.
     pub acks: u64,
     /// Messages refused.
     pub refusals: u64,
-    /// The first refusal in words.
+    /// The first refusal as text.
     pub fault: Option<String>,
 }
 
@@ -83,17 +83,17 @@ impl Talk {
         Ok(Self { shared, thread: thread::Builder::new().name("talk".into()).spawn(talk)? })
     }
 
-    /// What was said since the last time; the heads are those of all time.
+    /// The measurements since the last call; the heads are cumulative.
     pub fn take(&self) -> Said {
         let mut said = self.shared.said();
         let heads = said.heads.clone();
         std::mem::replace(&mut *said, Said { heads, ..Said::default() })
     }
 
-    /// Ends it, and says what was said since the last time.
+    /// Ends the conversation; returns the measurements since the last call.
     ///
     /// # Errors
-    /// When somebody could not go on.
+    /// When a speaker failed.
     pub fn end(self) -> anyhow::Result<Said> {
         self.shared.over.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("a speaker panicked")??;

@@ -1,13 +1,13 @@
-//! As much of RFC 6455, Engine.IO 4 and Socket.IO 5 as a WebSocket-only client needs.
+//! The parts of RFC 6455, Engine.IO 4 and Socket.IO 5 that a WebSocket-only client needs.
 
 use std::ops::Range;
 
 use anyhow::bail;
 
-/// A constant is as good as any key here: nothing between client and server interprets the bytes.
+/// A constant is as good as any key here: no intermediary interprets the bytes.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x1f, 0x96];
 
-/// What a server says to a client.
+/// A packet from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
     /// The Engine.IO session is open: CONNECT may follow.
@@ -16,13 +16,13 @@ pub enum Packet<'a> {
     Connected,
     /// A Socket.IO event: the JSON array.
     Event(&'a [u8]),
-    /// The answer to the event of that number: the JSON array.
+    /// The acknowledgement with that number: the JSON array.
     Ack(u64, &'a [u8]),
-    /// The server wants a sign of life.
+    /// The server requests a pong.
     Ping,
-    /// The server ends it, or refuses CONNECT.
+    /// The server ends the session, or refuses CONNECT.
     End(&'a [u8]),
-    /// Nothing of interest.
+    /// Any other packet.
     Other,
 }
 
@@ -57,7 +57,7 @@ impl Frame {
     /// The frame that begins at `at`; `None` while it is incomplete.
     ///
     /// # Errors
-    /// When it is fragmented, compressed or masked, which was not agreed or is not expected of a server.
+    /// When it is fragmented, compressed or masked: not agreed on, or not allowed for a server.
     pub fn parse(bytes: &[u8], at: usize) -> anyhow::Result<Option<Self>> {
         let [first, second, rest @ ..] = &bytes[at..] else { return Ok(None) };
         if first & 0xf0 != 0x80 || second & 0x80 != 0 {
@@ -92,7 +92,7 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// The request that turns a connection into a WebSocket.
+/// The request to upgrade a connection to a WebSocket.
 pub fn upgrade(host: &str) -> String {
     format!(
         "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -100,21 +100,21 @@ pub fn upgrade(host: &str) -> String {
     )
 }
 
-/// The number that a text begins with, and how many digits it has.
+/// The number at the beginning of a text, and its length in digits.
 fn leading_number(text: &[u8]) -> (u64, usize) {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let number = text[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (number, digits)
 }
 
-/// Where something is in texts of like shape: looks first where it was the last time.
+/// Finds a text in similarly structured texts: it looks first where it found it the last time.
 #[derive(Debug, Default)]
 pub struct Finder {
     last: usize,
 }
 
 impl Finder {
-    /// What follows `needle`.
+    /// The text after `needle`.
     pub fn after<'a>(&mut self, text: &'a [u8], needle: &[u8]) -> Option<&'a [u8]> {
         if !text.get(self.last..).is_some_and(|rest| rest.starts_with(needle)) {
             self.last = text.windows(needle.len()).position(|window| window == needle)?;
@@ -122,7 +122,7 @@ impl Finder {
         Some(&text[self.last + needle.len()..])
     }
 
-    /// The number that follows `needle`.
+    /// The number after `needle`.
     pub fn number(&mut self, text: &[u8], needle: &[u8]) -> Option<u64> {
         let rest = self.after(text, needle)?;
         let (number, digits) = leading_number(rest);
@@ -156,7 +156,7 @@ mod tests {
         for length in [0usize, 125, 126, 65535, 65536] {
             let mut bytes = vec![0xff; 3];
             push_frame(&mut bytes, 1, &vec![b'x'; length]);
-            // As a server would send it.
+            // As a server would send it: unmasked.
             let mask = bytes.len() - length - 4;
             bytes.drain(mask..mask + 4);
             bytes[4] &= 0x7f;

@@ -1,4 +1,4 @@
-//! Threads that carry sockets through the phases of a scenario.
+//! Threads that run sockets through the phases of a scenario.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -13,19 +13,19 @@ use super::crowd::{Crowd, Target};
 use super::histogram::Histogram;
 use super::options::say;
 
-/// How long the next socket may take to become ready before the scenario is given up.
+/// How long the next socket may take to become ready before the scenario fails.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a turn waits for something to arrive, before the phase is looked at.
+/// How long a turn waits for input before it checks the phase.
 const TURN: Duration = Duration::from_millis(20);
-/// How often what was seen is made known.
+/// How often measurements are published.
 const TELL: Duration = Duration::from_millis(10);
 
-/// A socket and what it is for.
+/// A socket and its role.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// Its server.
     pub target: Target,
-    /// The loopback address that it comes from, if not the usual one.
+    /// Its loopback address, if not the default one.
     pub source: Option<Ipv4Addr>,
     /// Its token.
     pub token: Arc<str>,
@@ -37,7 +37,7 @@ pub struct Member {
     pub in_flight: usize,
 }
 
-/// What the sockets of a thread have seen since it was last taken.
+/// Measurements of a thread's sockets since they were last taken.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Messages received.
@@ -46,22 +46,22 @@ pub struct Counts {
     pub acks: u64,
     /// Messages refused.
     pub refusals: u64,
-    /// Messages that were not the next of their room.
+    /// Messages that did not have the next `seq` of their room.
     pub violations: u64,
     /// Sockets that the server closed.
     pub closed: u64,
-    /// From the beginning of a connection until it is ready.
+    /// The time from the beginning of a connection until it is ready.
     pub ready_time: Histogram,
-    /// From the send to each receiver.
+    /// The time from the send to each receiver.
     pub delivery_time: Histogram,
-    /// From the send to its acknowledgement.
+    /// The time from the send to its acknowledgement.
     pub ack_time: Histogram,
-    /// The first fault in words.
+    /// The first fault as text.
     pub fault: Option<String>,
 }
 
 impl Counts {
-    /// Keeps the words of the first fault.
+    /// Keeps the text of the first fault.
     pub fn blame(&mut self, fault: impl FnOnce() -> String) {
         self.fault.get_or_insert_with(fault);
     }
@@ -78,7 +78,7 @@ impl Counts {
         self.fault = self.fault.take().or(other.fault);
     }
 
-    /// What must not happen, in words.
+    /// The faults, as text.
     pub fn faults(&self) -> Vec<String> {
         let kinds = [
             (self.violations, "messages out of order, lost or doubled"),
@@ -93,7 +93,7 @@ impl Counts {
     }
 }
 
-/// What the sockets do now; at first they connect.
+/// What the sockets do; at first they connect.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Phase {
@@ -120,7 +120,7 @@ impl Shared {
     }
 }
 
-/// The last message that a socket saw of its room.
+/// The last message of its room that a socket saw.
 pub type Seen = (Arc<str>, u64);
 
 type Thread = JoinHandle<anyhow::Result<Vec<Seen>>>;
@@ -132,7 +132,7 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Begins to connect the members, neighbours on the same thread.
+    /// Begins to connect the members; neighbours share a thread.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -148,10 +148,10 @@ impl Crew {
         Ok(Self { workers: members.chunks(share).map(spawn).collect::<anyhow::Result<_>>()?, begin })
     }
 
-    /// Waits until so many sockets are ready; how long that took since the beginning.
+    /// Waits until `count` sockets are ready; returns how long that took since the beginning.
     ///
     /// # Errors
-    /// When one is closed, or nothing happens for long.
+    /// When one is closed, or none becomes ready for long.
     pub fn ready(&self, count: usize) -> anyhow::Result<Duration> {
         let mut last = (0, Instant::now());
         let mut told = Instant::now();
@@ -178,12 +178,12 @@ impl Crew {
         }
     }
 
-    /// Has the senders begin.
+    /// Starts the senders.
     pub fn speak(&self) {
         self.go(Phase::Speaking);
     }
 
-    /// What was seen since the last time.
+    /// The measurements since the last call.
     pub fn take(&self) -> Counts {
         self.workers.iter().fold(Counts::default(), |mut all, (shared, _)| {
             all.merge(std::mem::take(&mut *shared.counts()));
@@ -191,8 +191,8 @@ impl Crew {
         })
     }
 
-    /// Ends the sending, waits until everything has arrived, and closes all sockets. Returns what was seen since the last
-    /// time, a socket that lacks a message others have seen being a fault.
+    /// Stops sending, waits until everything has arrived, and closes all sockets. Returns the measurements since the
+    /// last call; a socket that lacks a message that others have seen is a fault.
     ///
     /// # Errors
     /// When a thread failed.
@@ -262,7 +262,7 @@ fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared
             conversation.begin(&mut crowd);
         }
         crowd.turn(&mut conversation, TURN)?;
-        // Not at every turn: percentiles take a while to add up.
+        // Not at every turn: adding up percentiles takes a while.
         if told.elapsed() >= TELL {
             told = Instant::now();
             shared.counts().merge(std::mem::take(&mut conversation.counts));

@@ -1,4 +1,4 @@
-//! What manifests say to one kind of pod, as the kubelet understands it.
+//! One kind of pod in the manifests, as the kubelet understands it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{COMPONENT, Manifests};
 
-/// A Deployment, StatefulSet or Job, and the pods that it makes.
+/// A Deployment, StatefulSet or Job, and its pods.
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
     /// The object.
@@ -21,7 +21,7 @@ pub struct Pod<'a> {
 /// A value of a Secret as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where it is in the container.
+    /// Its path in the container.
     pub path: String,
     /// The Secret.
     pub secret: String,
@@ -35,7 +35,7 @@ impl<'a> Pod<'a> {
         Self { object, spec, container: &spec["containers"][0] }
     }
 
-    /// Kind and name, to speak of it.
+    /// Its kind and name.
     pub fn name(&self) -> String {
         format!("{} {}", text(&self.object["kind"]), text(&self.object["metadata"]["name"]))
     }
@@ -45,19 +45,19 @@ impl<'a> Pod<'a> {
         &self.object["spec"]["template"]["metadata"]["labels"]
     }
 
-    /// What it is, by its label.
+    /// Its component label.
     pub fn component(&self) -> &'a str {
         text(&self.labels()[COMPONENT])
     }
 
-    /// Our program that it runs: its image is called like it. `None` for what is not ours.
+    /// Our program that it runs, according to its image. `None` for a foreign image.
     pub fn program(&self) -> Option<&'a str> {
         let image = text(&self.container["image"]);
         let name = image.rsplit('/').next()?.split(':').next()?;
         name.starts_with("confab").then_some(name)
     }
 
-    /// Whether it serves, rather than do something and end.
+    /// Whether it serves, rather than running once.
     pub fn serves(&self) -> bool {
         self.object["kind"] != "Job"
     }
@@ -73,7 +73,7 @@ impl<'a> Pod<'a> {
         ports.map(|port| (text(&port["name"]), port["containerPort"].as_u64().unwrap_or_default())).collect()
     }
 
-    /// A port that is given by its name or its number.
+    /// A port given by its name or its number.
     pub fn port(&self, given: &Value) -> Option<u64> {
         match given {
             Value::String(name) => self.ports().get(name.as_str()).copied(),
@@ -84,7 +84,7 @@ impl<'a> Pod<'a> {
     /// Its environment in a pod with that address.
     ///
     /// # Errors
-    /// When something is referred to that is not there.
+    /// When a referenced object is missing.
     pub fn environment(&self, manifests: &Manifests, address: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let mut environment = BTreeMap::new();
         for source in self.container["envFrom"].as_array().into_iter().flatten() {
@@ -103,10 +103,10 @@ impl<'a> Pod<'a> {
         Ok(environment)
     }
 
-    /// What is mounted of Secrets.
+    /// The mounted values of Secrets.
     ///
     /// # Errors
-    /// When a volume is not there or not understood.
+    /// When a volume is missing or of an unknown kind.
     pub fn mounts(&self) -> anyhow::Result<Vec<Mount>> {
         let mut mounts = Vec::new();
         for mount in self.container["volumeMounts"].as_array().into_iter().flatten() {
@@ -128,10 +128,10 @@ impl<'a> Pod<'a> {
         Ok(mounts)
     }
 
-    /// Where it connects to: the URLs in its environment and in the files that its environment names, by setting.
+    /// The URLs that it connects to, by setting: from its environment and from files that its environment names.
     ///
     /// # Errors
-    /// When something is referred to that is not there.
+    /// When a referenced object is missing.
     pub fn urls(&self, manifests: &Manifests) -> anyhow::Result<Vec<(String, String)>> {
         let mounts = self.mounts()?;
         let mut urls = Vec::new();
@@ -153,12 +153,12 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Whether the values of a setting are URLs that its program connects to.
+/// Whether a setting's values are URLs that its program connects to.
 fn leads_out(setting: &str) -> bool {
     ["_URL", "_STORE", "_BUS", "_ENDPOINT"].iter().any(|end| setting.ends_with(end))
 }
 
-/// `$(NAME)` stands for a variable that was defined before.
+/// Expands `$(NAME)` for variables that were defined earlier.
 fn expanded(value: &str, known: &BTreeMap<String, String>) -> String {
     known.iter().fold(value.to_owned(), |value, (name, known)| value.replace(&format!("$({name})"), known))
 }

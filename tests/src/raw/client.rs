@@ -1,4 +1,4 @@
-//! What a client does in the same way over both transports.
+//! The operations of a client that are the same over both transports.
 
 use anyhow::Context;
 use serde_json::Value;
@@ -9,25 +9,25 @@ use super::{Inbox, PATIENCE, event};
 /// A client of either transport.
 #[allow(async_fn_in_trait, reason = "callers know the type, and with it whether its futures may move between threads")]
 pub trait Client {
-    /// What it has received.
+    /// Its received packets.
     fn inbox(&mut self) -> &mut Inbox;
 
-    /// Sends Engine.IO messages, together where the transport can.
+    /// Sends Engine.IO messages, together if the transport can.
     ///
     /// # Errors
     /// When they are refused, or the connection is gone.
     async fn send_all(&mut self, packets: &[String]) -> anyhow::Result<()>;
 
-    /// Waits until something is received, and takes it into the inbox.
+    /// Waits for a packet and stores it in the inbox.
     ///
     /// # Errors
     /// When the session or its connection ends.
     async fn fill(&mut self) -> anyhow::Result<()>;
 
-    /// Waits until what was received satisfies a condition.
+    /// Waits until the received packets satisfy a condition.
     ///
     /// # Errors
-    /// When the session ends before, or it takes too long; the message says `what` was waited for.
+    /// When the session ends first, or it takes too long; the message names `what` was awaited.
     async fn until<T>(&mut self, what: &str, condition: impl Fn(&mut Inbox) -> Option<T>) -> anyhow::Result<T> {
         let met = async {
             loop {
@@ -40,7 +40,7 @@ pub trait Client {
         timeout(PATIENCE, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
     }
 
-    /// Emits several events together; the numbers of their acknowledgements.
+    /// Emits several events together; returns their acknowledgement numbers.
     ///
     /// # Errors
     /// When they cannot be sent.
@@ -51,7 +51,7 @@ pub trait Client {
         Ok(numbers)
     }
 
-    /// Emits without waiting for the acknowledgement, whose number is returned.
+    /// Emits an event without waiting for its acknowledgement; returns the acknowledgement's number.
     ///
     /// # Errors
     /// When it cannot be sent.
@@ -59,7 +59,7 @@ pub trait Client {
         Ok(self.emit_all(name, std::slice::from_ref(argument)).await?[0])
     }
 
-    /// Emits and waits for the acknowledgement's argument.
+    /// Emits an event and waits for the acknowledgement's argument.
     ///
     /// # Errors
     /// When none comes.
@@ -68,7 +68,7 @@ pub trait Client {
         self.ack(number).await
     }
 
-    /// The acknowledgement of that number.
+    /// Waits for the acknowledgement with that number.
     ///
     /// # Errors
     /// When it does not come.
@@ -76,12 +76,12 @@ pub trait Client {
         self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
     }
 
-    /// The acknowledgement of that number, if it has been received.
+    /// The acknowledgement with that number, if it has been received.
     fn taken_ack(&mut self, number: u64) -> Option<Value> {
         self.inbox().acks.remove(&number)
     }
 
-    /// The next event of that name that has not been taken yet.
+    /// Waits for the next event with that name.
     ///
     /// # Errors
     /// When it does not come.
@@ -89,12 +89,12 @@ pub trait Client {
         self.until(name, |inbox| inbox.event(name)).await
     }
 
-    /// Every offset that a stock client would have kept for its recovery, one after another.
+    /// Every offset that a stock client would have kept for its recovery, in order.
     fn offsets(&mut self) -> &[String] {
         &self.inbox().offsets
     }
 
-    /// Every event that has been received and not been taken yet.
+    /// Takes every received event.
     fn taken_events(&mut self) -> Vec<(String, Value)> {
         self.inbox().events.drain(..).collect()
     }

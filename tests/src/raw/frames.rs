@@ -1,6 +1,6 @@
 //! WebSocket frames as clients send them.
 
-/// A frame as clients send it (RFC 6455 section 5.2): first byte as given, masked.
+/// A frame as clients send it (RFC 6455 section 5.2): the first byte as given, masked.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5a, 0x13, 0xc7, 0x88];
     let mut frame = vec![first];

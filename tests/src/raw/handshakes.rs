@@ -1,4 +1,4 @@
-//! Sessions that are opened and forgotten.
+//! Sessions that are opened and abandoned.
 
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-/// So many requests are sent before their answers are read.
+/// This many requests are sent before their responses are read.
 const TOGETHER: usize = 50;
 
-/// Opens `count` sessions that poll over one connection, with these header lines, each with its CR LF.
+/// Opens `count` polling sessions over one connection, with these header lines, each ending in CR LF.
 ///
 /// # Errors
 /// When one is refused, or the connection is gone.

@@ -1,4 +1,4 @@
-//! A request over HTTP/1.1 that no library would send.
+//! An HTTP/1.1 request that no library would send.
 
 use anyhow::Context;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +10,7 @@ use super::PATIENCE;
 use crate::api::Answer;
 use crate::contract;
 
-/// One request on a connection of its own.
+/// One request on its own connection.
 pub struct Http {
     stream: TcpStream,
     url: String,
@@ -19,7 +19,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Sends the head of a request: its first line without the version, and header lines, each with its CR LF.
+    /// Sends the head of a request: its first line without the version, and header lines, each ending in CR LF.
     ///
     /// # Errors
     /// When there is no connection.
@@ -32,15 +32,15 @@ impl Http {
         Ok(Self { stream, url: url.to_owned(), line: line.to_owned() })
     }
 
-    /// Sends bytes of the body as they are.
+    /// Sends unmodified bytes of the body.
     ///
     /// # Errors
-    /// When the connection is gone, or takes nothing for too long.
+    /// When the connection is gone, or accepts nothing for too long.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         Ok(timeout(PATIENCE, self.stream.write_all(bytes)).await.context("the server does not read")??)
     }
 
-    /// Sends nothing more, and says so.
+    /// Ends the request's direction of the connection.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -48,7 +48,7 @@ impl Http {
         Ok(self.stream.shutdown().await?)
     }
 
-    /// Waits, for as long as it takes, until the server begins to answer or ends the connection.
+    /// Waits, without a time limit, until the server begins to respond or ends the connection.
     ///
     /// # Errors
     /// When the connection is reset.
@@ -57,13 +57,13 @@ impl Http {
         Ok(())
     }
 
-    /// The answer, to the end of the connection.
+    /// The response, up to the end of the connection.
     ///
     /// # Errors
     /// When none comes, or the connection is reset before its end.
     ///
     /// # Panics
-    /// When it is another than the server's document says.
+    /// When the response contradicts the server's OpenAPI document.
     pub async fn answer(mut self) -> anyhow::Result<Answer> {
         let mut answer = Vec::new();
         timeout(PATIENCE, self.stream.read_to_end(&mut answer)).await.context("no answer")??;

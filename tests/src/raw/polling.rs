@@ -1,4 +1,4 @@
-//! A session over HTTP long-polling alone.
+//! A session over HTTP long-polling only.
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Client, Inbox, PATIENCE, connect};
 
-/// Between the packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: char = '\u{1e}';
 
 /// A client.
@@ -17,9 +17,9 @@ pub struct Polling {
     inbox: Inbox,
     /// The first packet's data.
     pub open: Value,
-    /// The most packets that one payload held.
+    /// Most packets in any payload so far.
     pub largest_payload: usize,
-    /// How many pings have come.
+    /// How many pings have arrived.
     pub pings: usize,
 }
 
@@ -54,12 +54,12 @@ impl Polling {
         self.open["sid"].as_str().unwrap_or_default()
     }
 
-    /// A request of this session that is not sent yet.
+    /// A request of this session, to be built further.
     pub fn request(&self, method: reqwest::Method) -> reqwest::RequestBuilder {
         self.http.request(method, &self.base)
     }
 
-    /// A GET: status and body.
+    /// Sends a GET; returns status and body.
     ///
     /// # Errors
     /// When there is no answer.
@@ -68,7 +68,7 @@ impl Polling {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
-    /// A POST: status and body.
+    /// Sends a POST; returns status and body.
     ///
     /// # Errors
     /// When there is no answer.
@@ -78,7 +78,7 @@ impl Polling {
         Ok((status, serde_json::from_str(&body).unwrap_or(json!(body))))
     }
 
-    /// Polls once; the packets. A ping is answered.
+    /// Polls once; returns the packets. Answers pings.
     ///
     /// # Errors
     /// When the session is over.

@@ -1,4 +1,4 @@
-//! A session over WebSocket alone, down to its frames.
+//! A session over WebSocket only, down to its frames.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::frames::text;
 use super::{Client, Inbox, PATIENCE, connect};
 
-/// The headers of a proper upgrade.
+/// The headers of a correct upgrade.
 const UPGRADE: &[(&str, &str)] = &[
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -23,8 +23,8 @@ const UPGRADE: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// A connection as its server's end sees it: its own address and the client's. Clients of several servers may have the same
-/// port.
+/// A connection from the server's point of view: its own address and the client's. Clients of different servers may
+/// have the same port.
 pub type Ends = (SocketAddr, SocketAddr);
 
 /// An upgrade that was refused: status and body.
@@ -40,9 +40,9 @@ pub struct WebSocket {
     pub open: Value,
     /// Whether pings are answered.
     pub pongs: bool,
-    /// How many pings have come.
+    /// How many pings have arrived.
     pub pings: usize,
-    /// How many answers to pings of the WebSocket protocol have come.
+    /// How many pongs of the WebSocket protocol have arrived.
     pub protocol_pongs: usize,
 }
 
@@ -55,7 +55,7 @@ impl WebSocket {
         Self::open_with(url, &[]).await
     }
 
-    /// The same, with more headers.
+    /// [`open`](Self::open) with additional headers.
     ///
     /// # Errors
     /// When it is refused.
@@ -66,7 +66,7 @@ impl WebSocket {
         Ok(socket)
     }
 
-    /// Opens a session that reads through a window of so few bytes.
+    /// Opens a session with a receive window of `window` bytes.
     ///
     /// # Errors
     /// When it is refused.
@@ -87,7 +87,7 @@ impl WebSocket {
         Ok(socket)
     }
 
-    /// Upgrades a session that polls, up to `2probe`; the caller sends `5`.
+    /// Upgrades a polling session, up to `2probe`; the caller sends `5`.
     ///
     /// # Errors
     /// When it is refused.
@@ -95,7 +95,7 @@ impl WebSocket {
         Self::upgrade(url, &format!("EIO=4&transport=websocket&sid={sid}"), UPGRADE, None).await
     }
 
-    /// Asks for an upgrade with the proper headers.
+    /// Requests an upgrade with the correct headers.
     ///
     /// # Errors
     /// When there is no answer.
@@ -103,7 +103,7 @@ impl WebSocket {
         Self::upgrade(url, query, &[UPGRADE, headers].concat(), None).await
     }
 
-    /// Asks for an upgrade with these headers alone.
+    /// Requests an upgrade with these headers only.
     ///
     /// # Errors
     /// When there is no answer.
@@ -140,7 +140,7 @@ impl WebSocket {
             input.read_exact(&mut body).await?;
             return Ok(Err(Refused(status, serde_json::from_slice(&body).unwrap_or(Value::Null))));
         }
-        // The answer to the one key that is ever sent, by RFC 6455 section 1.3.
+        // The answer to the one key that this client sends, by RFC 6455 section 1.3.
         ensure!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "no proper upgrade: {head}");
         let inbox = Inbox::default();
         Ok(Ok(Self { input, output, inbox, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 }))
@@ -153,7 +153,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// CONNECT, and its answer.
+    /// Sends CONNECT; returns the answer.
     ///
     /// # Errors
     /// When it is refused.
@@ -199,10 +199,10 @@ impl WebSocket {
         self.write(&text(packet)).await
     }
 
-    /// Sends bytes as they are, in one write.
+    /// Sends unmodified bytes in one write.
     ///
     /// # Errors
-    /// When the connection is gone, or takes nothing for too long.
+    /// When the connection is gone, or accepts nothing for too long.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         Ok(timeout(PATIENCE, self.output.write_all(bytes)).await.context("the server does not read")??)
     }
@@ -218,14 +218,14 @@ impl WebSocket {
     /// How many bytes the server's system holds for this client.
     ///
     /// # Errors
-    /// When the server has closed the connection, even if this end has not read so far.
+    /// When the server has closed the connection, even if this client has not read that far.
     pub fn unread(&self) -> anyhow::Result<u32> {
         let ends = self.ends()?;
         let mut open = established()?.filter(|connection| (connection.local_address, connection.remote_address) == ends);
         Ok(open.next().context("the connection is closed")?.tx_queue)
     }
 
-    /// Which connection this is.
+    /// Identifies this connection.
     ///
     /// # Errors
     /// When it is broken.
@@ -233,7 +233,7 @@ impl WebSocket {
         Ok((self.output.peer_addr()?, self.output.local_addr()?))
     }
 
-    /// The connections that their servers have not closed. To read the system's table is slow.
+    /// The connections that their servers have not closed. Reading the system's table is slow.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -241,7 +241,7 @@ impl WebSocket {
         Ok(established()?.map(|connection| (connection.local_address, connection.remote_address)).collect())
     }
 
-    /// The next packet, whatever it is but a ping.
+    /// The next packet of any kind but a ping.
     ///
     /// # Errors
     /// When the connection ends.
@@ -250,7 +250,7 @@ impl WebSocket {
     }
 
     /// Waits for a sign of life, be it a ping; a message goes into the inbox.
-    ///
+    /// Waits for any sign of life, even a ping; a message goes into the inbox.
     /// # Errors
     /// When the connection ends.
     pub async fn listen(&mut self) -> anyhow::Result<()> {
@@ -268,7 +268,7 @@ impl WebSocket {
         }
     }
 
-    /// The next frame's packet; none for a ping or pong.
+    /// The packet of the next frame; none for a ping or pong.
     async fn frame(&mut self) -> anyhow::Result<Option<String>> {
         let (first, payload) = self.read_frame().await.context("the connection broke")?;
         match first {
@@ -298,7 +298,7 @@ impl WebSocket {
         Ok((first, payload))
     }
 
-    /// Reads to the end; the close code, if one was said. What comes before is kept.
+    /// Reads to the end; returns the close code, if there was one. Earlier packets are kept.
     ///
     /// # Errors
     /// When it does not come within `limit`.
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_of_two_servers_are_told_apart_though_their_ports_are_the_same() {
+    async fn clients_of_two_servers_with_the_same_port_are_distinguished() {
         let [one, two] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let (first, server) = from(0, &one).await;
         let (second, other) = from(first.ends().unwrap().1.port(), &two).await;

@@ -1,4 +1,4 @@
-//! What an engine would run of docker-compose.yml.
+//! The containers of docker-compose.yml.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::guard::Guard;
 use crate::manifests::root;
 
-/// What is not needed to chat, and of what there are no programs here.
+/// Services that chat does not need, and for which this machine has no programs.
 const WATCHERS: [&str; 3] = ["otel-collector", "prometheus", "grafana"];
 
 /// The file itself, parsed.
@@ -22,7 +22,7 @@ pub fn document() -> anyhow::Result<Value> {
     Ok(serde_saphyr::from_str(&fs::read_to_string(root().join("docker-compose.yml"))?)?)
 }
 
-/// Values of its variables, as the script makes them that it names.
+/// Values of the file's variables, from the script that it names.
 ///
 /// # Errors
 /// When the script fails.
@@ -35,10 +35,10 @@ pub fn variables() -> anyhow::Result<BTreeMap<String, String>> {
     Ok(lines.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// Everything that a compose file runs, but what watches; its balancer is that of the replay.
+/// All services of a compose file except the monitoring ones; its balancer is that of the replay.
 ///
 /// # Errors
-/// When something is not understood or a variable has no value.
+/// When a construct is unknown or a variable has no value.
 pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::Result<Plan> {
     let filled = filled(document, variables)?;
     let services = filled["services"].as_object().context("it has services")?;
@@ -51,7 +51,7 @@ pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::R
     if strings(&services["postgres"]["volumes"])?.iter().any(|volume| volume.ends_with(":/docker-entrypoint-initdb.d/roles.sql:ro")) {
         let environment = postgres.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>();
         let roles = servers::roles("postgres", &environment, &root().join("deploy/postgres/roles.sql"))?;
-        // It is done before anybody else finds the server.
+        // It must be complete before other containers find the server.
         let others = plan.containers.iter_mut().filter(|container| container.after.contains("postgres"));
         others.for_each(|container| _ = container.after.insert(roles.name.clone()));
         plan.containers.push(roles);
@@ -85,14 +85,14 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
             container.probes.push(Probe::Command(command.to_vec()));
         }
     } else {
-        // Their own checks need what their images have.
+        // Their own checks need programs from their images.
         let port = [("postgres", 5432), ("redis", 6379), ("weed", 8333)].into_iter().find(|(program, _)| *program == container.program);
         container.probes = port.map(|(_, port)| Probe::Tcp(port)).into_iter().collect();
     }
     Ok(container)
 }
 
-/// The gateways, which the balancer's settings lead to, when its published port is theirs.
+/// The gateways, which the balancer's settings name; its published port must be the documented one.
 fn door(balancer: &Value) -> anyhow::Result<(String, u16)> {
     ensure!(strings(&balancer["ports"])? == ["127.0.0.1:8080:8080"], "README leads to 8080 on this machine");
     let settings = fs::read_to_string(root().join("deploy/nginx/nginx.conf"))?;
@@ -105,7 +105,7 @@ fn strings(value: &Value) -> anyhow::Result<Vec<String>> {
     Ok(if value.is_null() { vec![] } else { serde_json::from_value(value.clone())? })
 }
 
-/// The document with its variables' values in their places.
+/// The document with its variables replaced by their values.
 fn filled(value: &Value, variables: &BTreeMap<String, String>) -> anyhow::Result<Value> {
     Ok(match value {
         Value::String(text) => Value::String(text_filled(text, variables)?),

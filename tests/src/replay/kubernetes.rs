@@ -1,4 +1,4 @@
-//! What Kubernetes would run of manifests.
+//! The containers that Kubernetes would run for manifests.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::manifests::{Manifests, Pod, root};
 
-/// Everything that the manifests make, led into by their Ingress or HTTPRoute.
+/// All containers of the manifests, reached through their Ingress or HTTPRoute.
 ///
 /// # Errors
-/// When something is referred to that is not there, or not understood.
+/// When a referenced object is missing, or a construct is unknown.
 pub fn plan(manifests: &Manifests) -> anyhow::Result<Plan> {
     let pods = manifests.pods();
     let containers = pods.iter().map(|pod| container(manifests, pod)).collect::<anyhow::Result<_>>()?;
@@ -24,14 +24,15 @@ pub fn plan(manifests: &Manifests) -> anyhow::Result<Plan> {
             let own = behind.iter().find_map(|pod| pod.port(&port["targetPort"]))?;
             Some((u16::try_from(port["port"].as_u64()?).ok()?, u16::try_from(own).ok()?))
         });
-        // The name of one without an address of its own leads to the pods themselves, at whatever port.
+        // The name of a headless Service leads to the pods themselves, at any port.
         let ports = (service["spec"]["clusterIP"] != "None").then(|| ports.collect());
         names.insert(name.to_owned(), Name { containers: behind.iter().map(Pod::name).collect(), ports });
     }
     Ok(Plan { containers, names, door: door(manifests)? })
 }
 
-/// The plan of manifests whose stores are a platform's: these of another plan stand for them, with roles as the documents make them.
+/// The plan of manifests that expect a platform's stores: another plan's stores stand in for them, with roles created
+/// as documented.
 ///
 /// # Errors
 /// When the other plan has no such stores.
@@ -45,12 +46,12 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
         plan.names.insert(store.into(), name.clone());
     }
     let mut roles = servers::roles("postgres", passwords, &root().join("deploy/postgres/roles.sql"))?;
-    // A platform's administrator is no superuser.
+    // A platform's administrator is not a superuser.
     let administrator =
         ["CREATE ROLE administrator CREATEROLE", "ALTER DATABASE confab OWNER TO administrator", "SET SESSION AUTHORIZATION administrator"];
     roles.arguments.splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
     roles.after = other.names["postgres"].containers.iter().cloned().collect();
-    // An operator makes them before he applies anything.
+    // An operator creates the roles before anything is applied.
     plan.containers.iter_mut().for_each(|container| _ = container.after.insert(roles.name.clone()));
     plan.containers.push(roles);
     plan.containers.extend(stores);
@@ -62,7 +63,7 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
         name: pod.name(),
         program: program(&pod.container["image"])?,
         arguments: pod.arguments(),
-        // Its address, which stands for that of each replica.
+        // A placeholder that stands for each replica's address.
         environment: pod.environment(manifests, "0.0.0.0")?,
         replicas: replicas(manifests, pod),
         ends: !pod.serves(),
@@ -89,7 +90,7 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
     Ok(container)
 }
 
-/// As many as are there when it is quiet.
+/// The number of replicas without load.
 fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
     let scaled = |scaler: &&Value| scaler["spec"]["scaleTargetRef"]["name"] == pod.object["metadata"]["name"];
     let least = manifests.all("HorizontalPodAutoscaler").find(scaled).map_or(&Value::Null, |scaler| &scaler["spec"]["minReplicas"]);
@@ -97,7 +98,7 @@ fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
     said.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1)
 }
 
-/// Secrets mounted whole, and what can be written to.
+/// Secrets mounted as a whole, and writable volumes.
 fn plain_volumes(manifests: &Manifests, pod: &Pod<'_>, container: &mut Container) -> anyhow::Result<()> {
     for mount in pod.container["volumeMounts"].as_array().into_iter().flatten() {
         let path = mount["mountPath"].as_str().context("a mount has a path")?;
@@ -122,7 +123,7 @@ fn probe(pod: &Pod<'_>, written: &Value) -> anyhow::Result<Probe> {
     if let Some(path) = written["httpGet"]["path"].as_str() {
         return Ok(Probe::Http(port(&written["httpGet"]["port"])?, path.into()));
     }
-    // gRPC's is asked at a number, whether it is declared or not.
+    // A gRPC probe names a port number, declared or not.
     if let Some(port) = written["grpc"]["port"].as_u64() {
         return Ok(Probe::Grpc(u16::try_from(port)?));
     }
@@ -135,7 +136,7 @@ fn probe(pod: &Pod<'_>, written: &Value) -> anyhow::Result<Probe> {
     }
 }
 
-/// The Service and its port that clients are led to.
+/// The Service and its port that clients reach.
 fn door(manifests: &Manifests) -> anyhow::Result<(String, u16)> {
     let ingress = manifests.all("Ingress").map(|ingress| {
         let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];

@@ -1,4 +1,4 @@
-//! Addresses of replicas, and the names that lead to them.
+//! The addresses of replicas, and the names that resolve to them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,15 +8,16 @@ use anyhow::Context;
 
 use super::Plan;
 
-/// What a name server knows, by name.
+/// The entries of a name server.
 pub type Names = BTreeMap<String, Name>;
 
-/// What a name leads to.
+/// An entry of a name server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     /// The containers behind it.
     pub containers: Vec<String>,
-    /// The ports that it has, and the container's own that they lead to. `None`: it leads to addresses, whatever the port.
+    /// The ports of the name, with the container's port behind each. `None`: it resolves to addresses, whatever the
+    /// port.
     pub ports: Option<BTreeMap<u16, u16>>,
 }
 
@@ -30,7 +31,7 @@ impl Network {
     pub(super) fn new(containers: impl Iterator<Item = String>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let run = std::process::id().wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        // What others may use by hand is low.
+        // Low addresses are left for manual use.
         Self { run: (64 + run % 190) as u8, containers: containers.collect() }
     }
 
@@ -48,7 +49,7 @@ impl Network {
         addresses.collect::<Option<Vec<_>>>().filter(|addresses| !addresses.is_empty())
     }
 
-    /// A text whose URLs, if it has any, lead to addresses instead of names. Who asks for a name of several addresses gets a list.
+    /// A text whose URLs have addresses instead of names. A name with several addresses becomes a list.
     pub(super) fn located(&self, plan: &Plan, text: &str) -> String {
         if !text.contains("://") {
             return text.to_owned();
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(located("http://gateway"), "http://127.99.1.1:8080,http://127.99.1.2:8080");
         assert_eq!(located("http://peers:7250/x"), "http://127.99.1.1:7250/x,http://127.99.1.2:7250/x");
         assert_eq!(located("postgres://a:b@db/confab?x=y"), "postgres://a:b@127.99.2.1:5432/confab?x=y");
-        // What leads nowhere stays as it is.
+        // URLs with unknown names stay as they are.
         for text in ["http://gateway:81", "http://nobody:80", "s3://db", "db:80"] {
             assert_eq!(located(text), text);
         }

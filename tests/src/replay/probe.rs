@@ -1,4 +1,4 @@
-//! How a platform asks a container after its health.
+//! The health probes of a platform.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::programs;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A question that is answered well or not.
+/// A probe that succeeds or fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// Something listens at the port.
+    /// A program listens at the port.
     Tcp(u16),
-    /// A path at the port is answered with 2xx or 3xx.
+    /// A path at the port answers with 2xx or 3xx.
     Http(u16, String),
-    /// gRPC's own health service says that it serves.
+    /// gRPC's health service reports that it serves.
     /// Source: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
     Grpc(u16),
-    /// A command in the container ends well.
+    /// A command in the container succeeds.
     Command(Vec<String>),
 }
 
@@ -55,7 +55,7 @@ async fn run(words: &[String], address: &str, daemon: &Daemon) -> anyhow::Result
     let (program, arguments) = words.split_first().context("a command has a program")?;
     let ours = programs().join(program);
     let mut command = Command::new(if program.starts_with("confab") { ours.as_os_str() } else { program.as_ref() });
-    // Postgres' own programs ask the machine that they are on.
+    // Postgres's own programs connect to this address.
     command.args(arguments).envs(daemon.environment.iter().cloned()).env("PGHOST", address).kill_on_drop(true);
     let output = command.output().await?;
     anyhow::ensure!(output.status.success());

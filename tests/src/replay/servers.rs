@@ -1,4 +1,4 @@
-//! What images that are not ours do when they start, done here with the servers that tests have.
+//! The start-up work of foreign images, done here with the servers that tests have.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +12,14 @@ use crate::plan::free_ports;
 use crate::servers::postgres::Postgres;
 use crate::servers::{program, seaweed};
 
-/// How the server of a container is run at an address; `daemon` has what the container was told.
+/// How to run a container's server at an address; `daemon` has the container's settings.
 pub(super) fn daemon(container: &Container, address: &str, daemon: Daemon) -> anyhow::Result<Daemon> {
     match container.program.as_str() {
         "postgres" => postgres(container, address, daemon),
         "redis" => redis(container, address, daemon),
         "weed" => weed(daemon),
         "psql" => Ok(Daemon { program: program("psql")?, ..daemon }),
-        other => bail!("nobody knows how to start {other}"),
+        other => bail!("no way to start {other} is known"),
     }
 }
 
@@ -33,13 +33,13 @@ fn postgres(container: &Container, address: &str, told: Daemon) -> anyhow::Resul
     let server = Postgres::new(&told.work, 5432, false)?;
     server.prepare(Some(&password))?;
     let mut daemon = server.daemon(told.pid_file, told.log);
-    // Given twice, the last counts.
+    // The last of two equal options counts.
     daemon.arguments.extend(container.arguments.iter().filter(|argument| *argument != "postgres").cloned());
     daemon.arguments.extend(["-c".into(), format!("listen_addresses={address}")]);
     Ok(daemon)
 }
 
-/// Its image runs whatever it is told, also a shell that becomes the server.
+/// The image runs any command, including a shell that becomes the server.
 fn redis(container: &Container, address: &str, told: Daemon) -> anyhow::Result<Daemon> {
     let mut arguments = match told.arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["redis-server", arguments @ ..] => arguments.iter().map(|argument| argument.to_string()).collect(),
@@ -54,7 +54,7 @@ fn redis(container: &Container, address: &str, told: Daemon) -> anyhow::Result<D
     Ok(Daemon { program: program("redis-server")?, arguments, ..told })
 }
 
-/// What a shell makes of words.
+/// Splits words as a shell does.
 fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
     let mut shell = Command::new("sh");
     let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(told.environment.iter().cloned()).output()?;
@@ -64,8 +64,8 @@ fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
 }
 
 fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
-    // Its parts have sockets in /tmp that are called after their ports, whatever address those are at; and it waits long for
-    // others of its kind.
+    // Its parts have sockets in /tmp named after their ports, whatever their addresses; and it waits long for other
+    // masters.
     let own = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
     let ports = ["s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
     let ports = ports.iter().zip(free_ports(seaweed::PORTS)?..).map(|(name, port)| format!("-{name}={port}"));
@@ -73,7 +73,7 @@ fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
     Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..told })
 }
 
-/// Makes the roles of a database, as an operator does and as the image does with what it finds in a directory of its own.
+/// Creates the roles of a database, as an operator does, and as the image does with scripts in its directory.
 pub(super) fn roles(postgres: &str, environment: &[(&str, &str)], script: &Path) -> anyhow::Result<Container> {
     let (_, password) = environment.iter().find(|(name, _)| *name == "POSTGRES_PASSWORD").context("Postgres has a password")?;
     let arguments = [format!("postgres://postgres:{password}@{postgres}/confab"), "--file".into(), script.display().to_string()];

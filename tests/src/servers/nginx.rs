@@ -8,17 +8,17 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::daemon::Daemon;
 
-/// How it is run; the process is the master itself.
+/// How to run it; the process is the master itself.
 ///
 /// # Errors
 /// When it is not installed.
 pub fn daemon(work: PathBuf, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<Daemon> {
-    // Debian's build would log to /var/log before it has read its settings.
+    // Debian's build would log to /var/log before it reads its settings.
     let arguments = ["-e", "stderr", "-p", ".", "-c", "nginx.conf"].map(String::from).to_vec();
     Ok(Daemon { arguments, ..Daemon::new(super::program("nginx")?, work, pid_file, log) })
 }
 
-/// Writes its settings; true when they are other than before.
+/// Writes its settings; returns whether they have changed.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -33,10 +33,10 @@ pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -
     Ok(true)
 }
 
-/// Those of deploy/nginx, with addresses, limits and places of our own.
+/// The settings in deploy/nginx, with our addresses, limits and paths.
 fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
     let servers = |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();
-    // nginx complains of limits that it cannot have.
+    // nginx complains about limits that it cannot raise.
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
     let user = if root { "user www-data;\n" } else { "" };
     let ours = [
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_balancer_refuses_is_a_problem_like_any_other() {
+    async fn refusals_of_the_balancer_are_problem_documents() {
         let guard = Guard::new("nginx").unwrap();
         let (port, gateway) = (free_ports(1).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let directory = guard.directory();
@@ -88,7 +88,7 @@ mod tests {
         nginx.spawn().await.unwrap();
         let url = format!("http://127.0.0.1:{port}/");
 
-        // A gateway that takes the request and dies: it may have been done.
+        // A gateway that accepts the request and dies: the request may have been carried out.
         let dying = std::thread::spawn(move || {
             let (mut gateway, _) = gateway.accept().unwrap();
             gateway.read_exact(&mut [0; 4]).unwrap();
@@ -96,13 +96,13 @@ mod tests {
         let broken = eventually("nginx answers", Duration::from_secs(10), async || problem(&url).await).await.unwrap();
         assert_eq!(broken, (504, "timeout".into(), false));
         dying.join().unwrap();
-        // None at all: it has not.
+        // No gateway at all: the request was not carried out.
         assert_eq!(problem(&url).await.unwrap(), (503, "unavailable".into(), true));
         let long = format!("{url}{}", "x".repeat(40_000));
         assert_eq!(problem(&long).await.unwrap(), (400, "invalid_request".into(), false));
     }
     #[tokio::test]
-    async fn a_gateway_that_has_just_failed_is_asked_before_anybody_is_refused() {
+    async fn a_gateway_that_has_just_failed_is_tried_before_a_client_is_refused() {
         let guard = Guard::new("nginx").unwrap();
         let (port, back, gone) = (free_ports(1).unwrap(), free_ports(1).unwrap(), free_ports(1).unwrap());
         let directory = guard.directory();
@@ -118,7 +118,7 @@ mod tests {
             loop {
                 let (mut stream, _) = gateway.accept().await.unwrap();
                 stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
-                // Until the other side has read it and closed.
+                // Until the other side has read the request and closed.
                 let _ = stream.shutdown().await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }

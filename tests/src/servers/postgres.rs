@@ -1,4 +1,4 @@
-//! Postgres. It refuses to run as root, so root runs it as the user that its package made.
+//! Postgres. It refuses to run as root, so root runs it as the user that its package creates.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::daemon::Daemon;
 
-/// The name of the superuser; its database for Confab is `confab`.
+/// The name of the superuser; the database for Confab is `confab`.
 pub const SUPERUSER: &str = "postgres";
 
 /// One server.
@@ -26,11 +26,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server that keeps its files under `work`. One that is not `durable` waits for no disk: it
-    /// survives being killed, but no crash of the machine.
+    /// A server that keeps its files under `work`. Without `durable` it does not wait for the disk: it survives being
+    /// killed, but not a crash of the machine.
     ///
     /// # Errors
-    /// When Postgres 15 or newer is not installed, or there is nobody to run it as.
+    /// When Postgres 15 or newer is not installed, or there is no user to run it as.
     pub fn new(work: &Path, port: u16, durable: bool) -> anyhow::Result<Self> {
         let user = rustix::process::geteuid().is_root().then(unprivileged).transpose()?;
         let work = match user {
@@ -40,12 +40,12 @@ impl Postgres {
         Ok(Self { programs: programs()?, work, port, user, durable })
     }
 
-    /// Where it works.
+    /// Its working directory.
     pub fn work(&self) -> &Path {
         &self.work
     }
 
-    /// How it is run; the process is the postmaster itself.
+    /// How to run it; the process is the postmaster itself.
     pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
         let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
         let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "full_page_writes=off"] };
@@ -58,23 +58,23 @@ impl Postgres {
             environment: vec![("LC_ALL".into(), "C.UTF-8".into())],
             user: self.user,
             lock_file: Some(self.data().join("postmaster.pid")),
-            // A "fast" shutdown: it does not wait for clients to leave.
+            // A "fast" shutdown: it does not wait for clients to disconnect.
             stop: Signal::INT,
             ..Daemon::new(self.programs.join("postgres"), self.data(), pid_file, log)
         }
     }
 
-    /// Makes the data directory and the database, unless they are there. With a password it is asked for, without one anybody
-    /// on this machine may come in.
+    /// Creates the data directory and the database, unless they exist. With a password the server requires it; without
+    /// one every local user may connect.
     ///
     /// # Errors
-    /// When initdb fails; the message holds what it said.
+    /// When initdb fails; the message contains its output.
     pub fn prepare(&self, password: Option<&str>) -> anyhow::Result<()> {
         let done = self.work.join("prepared");
         if done.exists() {
             return Ok(());
         }
-        // What is there is from a preparation that was broken off.
+        // Anything there is left from an interrupted preparation.
         let _ = fs::remove_dir_all(&self.work);
         fs::create_dir_all(&self.work)?;
         let mut arguments = vec!["-D", "data", "-U", SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
@@ -97,10 +97,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// Copies the files of a running server that anybody may come in to, to be a hot standby of it.
+    /// Copies the files of a running server without a password, to become its hot standby.
     ///
     /// # Errors
-    /// When the copy fails; the message holds what it said.
+    /// When the copy fails; the message contains its output.
     pub fn prepare_as_standby_of(&self, primary: &Self) -> anyhow::Result<()> {
         fs::create_dir_all(&self.work)?;
         fs::set_permissions(&self.work, Permissions::from_mode(0o700))?;
@@ -109,7 +109,7 @@ impl Postgres {
         self.run("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D", "data", "-R", "-c", "fast", "--no-sync"], "")
     }
 
-    /// What a statement answers on one of its databases, without decoration. It takes no longer than ten seconds.
+    /// Runs a statement on one of its databases; returns the undecorated result. Limited to ten seconds.
     ///
     /// # Errors
     /// When the server is away or refuses.
@@ -127,7 +127,7 @@ impl Postgres {
         format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Whether it takes connections.
+    /// Whether it accepts connections.
     pub fn is_ready(&self) -> bool {
         let mut command = Command::new(self.programs.join("pg_isready"));
         command.args(["-q", "-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()]).status().is_ok_and(|status| status.success())
@@ -157,7 +157,7 @@ impl Postgres {
     }
 }
 
-/// The newest installed server of version 15 or later, in Debian's place or beside the `initdb` on the PATH.
+/// The newest installed server of version 15 or later, in Debian's directory or beside the `initdb` on the PATH.
 ///
 /// # Errors
 /// When there is none.
@@ -173,7 +173,7 @@ pub fn programs() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The user that Postgres runs as when we are root.
+/// The user that Postgres runs as when the caller is root.
 fn unprivileged() -> anyhow::Result<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd")?;
     let find = |name: &str| {
@@ -183,7 +183,7 @@ fn unprivileged() -> anyhow::Result<(u32, u32)> {
     find("postgres").or_else(|| find("nobody")).context("there is no user `postgres` to run the database server as")
 }
 
-/// Whether that user may pass through every directory above.
+/// Whether that user can traverse every parent directory.
 fn reachable(path: &Path, user: u32) -> bool {
     path.ancestors().skip(1).filter_map(|directory| fs::metadata(directory).ok()).all(|directory| {
         let mode = directory.permissions().mode();
@@ -191,7 +191,7 @@ fn reachable(path: &Path, user: u32) -> bool {
     })
 }
 
-/// A place that anybody can reach, for a checkout in a home that is closed to others. The same one for the same checkout.
+/// A directory that every user can reach, for a checkout in a closed home; always the same for one checkout.
 fn elsewhere(work: &Path) -> PathBuf {
     Path::new("/var/tmp").join(format!("confab{}", work.display().to_string().replace('/', "-")))
 }

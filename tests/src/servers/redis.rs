@@ -1,4 +1,4 @@
-//! Redis, which keeps nothing: what is on the bus may be lost.
+//! Redis, without persistence: messages on the bus may be lost.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::Daemon;
 
-/// How it is run.
+/// How to run it.
 ///
 /// # Errors
 /// When it is not installed.

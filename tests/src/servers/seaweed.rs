@@ -1,4 +1,4 @@
-//! SeaweedFS as the S3 store: all its parts in one process, on loopback alone.
+//! SeaweedFS as the S3 store: all its parts in one process, on loopback only.
 
 use std::fs;
 use std::ops::Range;
@@ -13,18 +13,18 @@ use rustix::process::Signal;
 use crate::daemon::Daemon;
 use crate::secrets;
 
-/// The id of the one access key, which may do everything.
+/// The id of the only access key, which has all rights.
 pub const KEY: &str = "confab";
 
-/// How many ports it takes: that of S3 and those of its parts, which nobody else has business with.
+/// How many ports it uses: S3's and those of its parts, which no client needs.
 pub const PORTS: u16 = 8;
 
-/// The ports of its parts, beside that of S3.
+/// The ports of its parts.
 pub fn inner_ports(port: u16) -> Range<u16> {
     port + 1..port + PORTS
 }
 
-/// How it is run.
+/// How to run it.
 ///
 /// # Errors
 /// When it is not installed.
@@ -42,12 +42,12 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
         "s3.localSocket=s3.sock",
         "s3.port.iceberg=0",
         "s3.port.lance=0",
-        // Whether there is a bucket is for Confab to see to.
+        // Creating the bucket is Confab's task.
         "s3.autoCreateBucket=false",
         "master.telemetry=false",
-        // When it starts again it waits so long for masters besides itself.
+        // A restarted server waits this long for other masters.
         "master.electionTimeout=500ms",
-        // Files on the disk grow up to this, as many as the disk has room for.
+        // Volume files grow up to this size, as many as fit on the disk.
         "master.volumeSizeLimitMB=256",
         "volume.max=0",
         "volume.preStopSeconds=0",
@@ -55,7 +55,7 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
     let mut arguments = vec!["-logtostderr=true".to_string(), "server".into()];
     arguments.extend(settings.iter().map(|setting| format!("-{setting}")));
     arguments.extend(ports.iter().zip(port..).map(|(name, port)| format!("-{name}={port}")));
-    // In order it would take 15 s; what it has acknowledged is in its files either way.
+    // A graceful shutdown would take 15 s; acknowledged objects are in its files either way.
     Ok(Daemon { arguments, stop: Signal::KILL, ..Daemon::new(program()?, work, pid_file, log) })
 }
 
@@ -72,12 +72,12 @@ pub fn configure(daemon: &Daemon, secret: &str) -> anyhow::Result<()> {
     secrets::keep(&daemon.work.join("identities.json"), &identities.to_string())
 }
 
-/// Whether it takes an object from who has the key.
+/// Whether it accepts an object with the key's signature.
 pub async fn is_ready(http: &reqwest::Client, port: u16, secret: &str) -> bool {
-    // An object without bytes would need no place to be kept.
+    // An empty object would not need a volume.
     for (path, bytes) in [("/ready", ""), ("/ready/probe", "x")] {
         let answer = http.put(format!("http://127.0.0.1:{port}{}", signed("PUT", path, secret))).body(bytes).send().await;
-        // The bucket may be there from the time before.
+        // The bucket may exist from an earlier run.
         if !answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == 409) {
             return false;
         }
@@ -85,7 +85,7 @@ pub async fn is_ready(http: &reqwest::Client, port: u16, secret: &str) -> bool {
     true
 }
 
-/// A path with a signature in it that is good for a minute, in the older and shorter of the two ways.
+/// A path with a signature that is valid for a minute, in the older and shorter of the two schemes.
 fn signed(method: &str, path: &str, secret: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = (now + Duration::from_secs(60)).as_secs();
@@ -95,7 +95,7 @@ fn signed(method: &str, path: &str, secret: &str) -> String {
     format!("{path}?AWSAccessKeyId={KEY}&Expires={expires}&Signature={signature}")
 }
 
-/// Where `scripts/ensure-seaweed.sh` puts it, or on the PATH.
+/// The program that `scripts/ensure-seaweed.sh` installs, or the one on the PATH.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/seaweedfs/bin/weed");
     if ours.is_file() { Ok(ours.canonicalize()?) } else { super::program("weed") }

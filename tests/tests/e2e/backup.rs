@@ -1,4 +1,4 @@
-//! The drill of docs/backup.md, by its own commands: an older state is put back, and everybody finds out.
+//! The drill of docs/backup.md, by its own commands: an older state is restored, and gateways and clients notice.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn documented(heading: &str) -> String {
     commands.split("\n```").next().unwrap_or_default().to_string()
 }
 
-/// What these commands say to whoever operates the cluster.
+/// Runs these commands on the cluster; returns their output.
 fn run(cluster: &Cluster, commands: &str) -> String {
     let database = fs::read_to_string(cluster.plan.secrets().join("postgres-url")).unwrap();
     let paths = [servers::postgres::programs().unwrap(), programs()].map(|path| path.display().to_string());
@@ -48,7 +48,7 @@ async fn say(api: &Api, who: &Account, room: &str, content: &str) -> Value {
     api.post("/api/messages", who, message).await.unwrap().expect(201).unwrap()
 }
 
-/// Shares a file and tells where it is.
+/// Shares a file; returns its URL.
 async fn share(api: &Api, who: &Account, room: &str, bytes: &[u8]) -> String {
     let form = Form::new().field("roomId", room).file("a.txt", "text/plain", bytes);
     let file = api.upload(who, form).await.unwrap().expect(201).unwrap();
@@ -56,7 +56,7 @@ async fn share(api: &Api, who: &Account, room: &str, bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
+async fn an_older_state_is_restored_as_documented_and_clients_notice() {
     let cluster = Cluster::scratch(1, 1, &[]).await.unwrap();
     let api = Api::new(cluster.plan.url((Role::Lb, 1)));
     let ada = api.signup().await.unwrap();
@@ -93,7 +93,8 @@ async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
     assert_eq!(api.get(&kept, &ada).await.unwrap().bytes, b"kept");
     assert_eq!(api.get(&lost, &ada).await.unwrap().status, 404);
 
-    // By its number alone this client has missed nothing: only the epoch tells that the numbers above are others now.
+    // By its number alone this client has missed nothing: only the epoch shows that the numbers above now belong to
+    // other events.
     socket.states("connect", 2).await.unwrap();
     let back = json!({"roomId": room, "after": last, "epoch": joined["epoch"]});
     let back = socket.emit("joinRoom", back).await.unwrap();
@@ -106,7 +107,7 @@ async fn an_older_state_is_put_back_as_documented_and_clients_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_embedded_server_is_put_back_by_its_directory_and_clients_are_told() {
+async fn an_embedded_server_is_restored_from_its_directory_and_clients_notice() {
     let server = Embedded::start(&[]).await.unwrap();
     let (api, work) = (Api::new(server.url()), server.daemon().work.clone());
     let (ada, stock) = (api.signup().await.unwrap(), Stock::javascript().unwrap());

@@ -1,4 +1,4 @@
-//! Two gateways and two replicas of every service are one chat, also while parts of it are missing.
+//! Two gateways and two replicas of every service form one chat, even while parts of it are missing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::world;
 
-/// Two gateways, somebody, and a room.
+/// An account and its room in a cluster of two gateways.
 async fn stage(gateways: &[Api]) -> anyhow::Result<(Account, String)> {
     let account = gateways[0].signup().await?;
     let room = gateways[0].room(&account).await?;
@@ -51,7 +51,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
         let (first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
         assert_eq!(first.body, second.body, "{n}");
         assert_eq!(first.body, third["message"], "{n}");
-        // Each of the three has an id of its own on its way, and one of these is the message's, so one and only one is new.
+        // Each of the three has its own event id, and the message has one of these ids, so exactly one is new.
         let mut outcomes = [first.status == 200, second.status == 200, third["duplicate"].as_bool().unwrap()];
         outcomes.sort_unstable();
         assert_eq!(outcomes, [false, true, true], "{n}: {} {} {third}", first.status, second.status);
@@ -64,7 +64,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_replica_killed_under_load_loses_nothing_acknowledged() {
+async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let (account, room) = stage(&gateways).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_message_replica_killed_under_load_loses_nothing_acknowledged() {
     assert_eq!(socket.events("message"), history);
 }
 
-/// Sends until it is acknowledged, as a careful client does.
+/// Repeats a send until it is acknowledged, as a careful client does.
 async fn persist(api: &Api, account: &Account, room: &str, content: &str) -> anyhow::Result<Value> {
     let message = json!({"roomId": room, "content": content, "clientMessageId": unique("persist")});
     let sent = async {
@@ -179,7 +179,7 @@ async fn a_logout_outlives_every_auth_replica() {
         cluster.start(member).await.unwrap();
     }
     for gateway in &gateways {
-        // The gateway that lived on may have missed the hint; it asks for what it missed.
+        // The surviving gateway may have missed the hint; it asks auth for what it missed.
         let refused = async || (gateway.get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
         eventually("the token is refused", PATIENCE, refused).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Connections are bounded by the descriptors that there are, and what one client takes it takes from itself.
+//! Connections are bounded by the descriptor limit, and a client's connections count against that client.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,19 +21,19 @@ async fn connect(from: u8, to: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(socket.connect(to).await?)
 }
 
-/// Connections whose requests never become whole.
+/// Connections with an unfinished request head.
 async fn half_heads(count: usize, from: u8, to: SocketAddr) -> Vec<TcpStream> {
     let mut halves = Vec::new();
     for _ in 0..count {
         let mut half = connect(from, to).await.unwrap();
-        // It may be refused already.
+        // The server may already have refused the connection.
         let _ = half.write_all(b"GET / HT").await;
         halves.push(half);
     }
     halves
 }
 
-/// How a request of that address is answered.
+/// The response to a request from that address.
 async fn ask(from: u8, to: SocketAddr) -> anyhow::Result<String> {
     let mut stream = connect(from, to).await?;
     stream.write_all(b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
@@ -71,7 +71,7 @@ async fn when_all_connections_are_taken_the_rest_of_the_program_works() {
         let bytes = api.get(file["url"].as_str().unwrap(), &account).await.unwrap();
         assert_eq!((bytes.status, &bytes.bytes[..]), (200, &b"some bytes"[..]));
     }
-    // Whoever comes from elsewhere is let in, at the latest when half a head has had its time.
+    // A client from another address is admitted, at the latest when a half head has timed out.
     let let_in = async || ask(3, to).await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200")).map(drop);
     eventually("another address is let in", Duration::from_secs(30), let_in).await.unwrap();
     assert!(!log().contains("internal") && !log().contains("os error 24"), "{}", log());

@@ -1,5 +1,5 @@
-//! The document at `/openapi.json`: it is whole, it is the one in `docs`, and each of its operations does what it says. That no
-//! answer says anything else is seen to by every other test, see `confab_tests::contract`.
+//! The document at `/openapi.json` is complete, equals the one in `docs`, and each of its operations does what it says.
+//! Every other test checks that no response contradicts it, see `confab_tests::contract`.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn the_document_is_whole() {
     assert!(names.len() > 15, "{names:?}");
 }
 
-/// There is one, and it is what it is an example of.
+/// Checks that there is an example, and that it is valid.
 #[track_caller]
 fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
     let named = media["examples"].as_object().into_iter().flat_map(|named| named.values().map(|example| &example["value"]));
@@ -69,7 +69,7 @@ fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
     }
 }
 
-/// Does something with a server of its own, so that nobody else's answers count.
+/// Uses a server of its own, so that other tests' responses do not count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_succeeds_in_every_way_it_says() {
     let server = Embedded::start(&[]).await.unwrap();
@@ -120,7 +120,7 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
     }
     api.get(&format!("{url}/link"), &ada).await?.expect(200)?;
     api.call(Method::DELETE, url, Some(&ada), None).await?.expect(204)?;
-    // A deleted file, a message and an event of the room are among these.
+    // A deleted file, a message and a room event are among these.
     api.get(&path, &ada).await?.expect(200)?;
     api.get(&format!("/api/messages/{room}"), &ada).await?.expect(200)?;
     api.call(Method::DELETE, &path, Some(&ada), None).await?.expect(204)?;

@@ -1,4 +1,5 @@
-//! The conversation of twenty stock clients, over polling and WebSocket. `make cluster-test` has it on a cluster that runs.
+//! The conversation of twenty stock clients, over polling and WebSocket. `make cluster-test` runs it on a running
+//! cluster.
 
 use confab_tests::conversation::converse;
 use confab_tests::plan::Role;

@@ -1,5 +1,5 @@
-//! The document `docs/asyncapi.json`: everything that it names happens. That nothing else does is seen to by every other test, see
-//! `confab_tests::contract::events`.
+//! The document `docs/asyncapi.json`: every message that it names occurs. Every other test checks that no other message
+//! does, see `confab_tests::contract::events`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// How long something may take to be heard.
+/// How long a message may take to arrive.
 const SOON: Duration = Duration::from_secs(20);
 
 async fn hears(socket: &Socket, name: &str) -> Value {
@@ -54,7 +54,7 @@ async fn everything_in_the_document_happens() {
     assert!(server.daemon().signal(Signal::TERM));
     hears(&socket, "serverGoingAway").await;
 
-    // What a client says is held against the document by no one but the server.
+    // Only the server checks messages from clients.
     let said = ["joinRoom", "leaveRoom", "sendMessage", "shareFile"];
     let (all, seen) = events::all_and_seen();
     let missing = all.iter().filter(|name| !said.contains(&name.as_str()) && !seen.contains(*name)).collect::<Vec<_>>();

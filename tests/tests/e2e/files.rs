@@ -1,6 +1,6 @@
 //! Files over REST and real time, on the embedded program with its directory and on the cluster with its S3 store.
 
-/// Has each of these run twice: on the embedded program, and in the cluster with a gateway for either end.
+/// Runs each test twice: on the embedded program, and in the cluster with a different gateway at each end.
 macro_rules! everywhere {
     ($($test:ident),+ $(,)?) => {
         mod embedded {
@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// Somebody with a room at a server with two ends, which may be the same.
+/// An account with a room, and a server with two ends, which may be the same.
 struct Scene {
     one: Api,
     other: Api,
@@ -65,12 +65,12 @@ impl Scene {
         Ok(Self { one, other, account, room })
     }
 
-    /// A file of ours, in the room or in none.
+    /// Uploads a file, to the room or to none.
     async fn file(&self, room: Option<&str>) -> Value {
         self.one.share(&self.account, room, "plain.txt", unique("text").as_bytes()).await.unwrap()
     }
 
-    /// The room's messages, oldest first, as the other end tells them.
+    /// The room's messages, oldest first, from the other end.
     async fn history(&self) -> Vec<Value> {
         self.other.history(&self.room, &self.account, 200).await.unwrap()
     }
@@ -83,7 +83,7 @@ impl Scene {
         self.one.call(reqwest::Method::DELETE, path, Some(who), None).await.unwrap()
     }
 
-    /// Checks that a File is all that is documented, and no more, about these bytes.
+    /// Checks that a File describes these bytes exactly as documented.
     #[track_caller]
     fn is_file(&self, file: &Value, room: Option<&str>, name: &str, content_type: &str, bytes: &[u8]) {
         let id = file["id"].as_str().unwrap();
@@ -103,7 +103,7 @@ impl Scene {
         assert_eq!(*file, expected);
     }
 
-    /// Checks that a message tells of this one shared file, and no more.
+    /// Checks that a message shares exactly this file.
     #[track_caller]
     fn is_share(&self, message: &Value, file: &Value, client_message_id: Option<&str>) {
         let expected = json!({
@@ -125,7 +125,7 @@ fn url(file: &Value) -> &str {
     file["url"].as_str().unwrap()
 }
 
-/// A failure as documented: status, code, and the form of RFC 9457.
+/// Checks a failure: status, code, and the form of RFC 9457.
 #[track_caller]
 fn fails(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.body);

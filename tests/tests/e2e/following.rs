@@ -1,4 +1,4 @@
-//! What gateways do about what they have missed, and about clients that take too little.
+//! How gateways catch up, and how they treat clients that read too little.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::world;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// A process that stands still until this is dropped.
+/// Stops a process until this is dropped.
 struct StandingStill(Daemon);
 
 impl StandingStill {
@@ -43,14 +43,14 @@ fn message(room: &str, content: &str) -> Value {
     json!({"roomId": room, "content": content})
 }
 
-/// How often a gateway has noticed that it stood still.
+/// How many pauses a gateway has noticed.
 async fn pauses(metrics: &str) -> anyhow::Result<u64> {
     let text = reqwest::get(metrics).await?.text().await?;
     Ok(text.lines().find_map(|line| line.strip_prefix("confab_pauses_total ")).map_or(Ok(0), str::parse)?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
+async fn a_gateway_that_stood_still_sends_nothing_to_a_client_that_logged_out() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let (owner, leaver) = (gateways[0].signup().await.unwrap(), gateways[0].signup().await.unwrap());
@@ -63,7 +63,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
     let history = format!("/api/messages/{room}");
     let metrics = format!("http://127.0.0.1:{}/metrics", cluster.plan.admin_port((Role::Gateway, 2)));
     let before = pauses(&metrics).await.unwrap();
-    // Nothing is to tell it of the logout but auth itself, and that will not answer at once.
+    // Only auth itself can inform the gateway of the logout, and it will not answer at once.
     cluster.kill((Role::Redis, 1)).await.unwrap();
     let stopped = StandingStill::new(cluster.daemon((Role::Gateway, 2)).unwrap());
     gateways[0].get("/api/auth/logout", &leaver).await.unwrap().expect(200).unwrap();
@@ -74,7 +74,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
     for n in [1, 2] {
         cluster.kill((Role::Auth, n)).await.unwrap();
     }
-    // What has arrived while it stood still is the first that it sees.
+    // The gateway sees this request first, because it arrived during the pause.
     let late = gateways[1].get(&history, &leaver);
     let mut late = std::pin::pin!(late);
     assert!(tokio::time::timeout(Duration::from_millis(500), &mut late).await.is_err());
@@ -96,7 +96,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_who_has_logged_out() {
     }
 }
 
-/// While these are away, what can be sent arrives, and no gateway leaves the balancer.
+/// Checks that, while these are away, possible sends arrive and no gateway leaves the balancer.
 async fn stay_ready_without(gone: &[Member], sends: bool) {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
@@ -105,7 +105,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     let mut listener = member(&gateways[1], &owner, &room).await.unwrap();
     let mut say = async || {
         let sent = gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
-        // What was answered with an error may have been sent all the same.
+        // A send answered with an error may have been carried out all the same.
         while listener.event("message").await.unwrap() != sent {}
         Some(())
     };
@@ -113,7 +113,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     for member in gone {
         cluster.kill(*member).await.unwrap();
     }
-    // A gateway that does not follow the log is not ready after five seconds.
+    // A gateway that does not follow the log becomes unready after five seconds.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(7) {
         for n in 1..=cluster.plan.gateways {
@@ -148,14 +148,14 @@ async fn gateways_stay_ready_without_the_message_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_gets_a_large_hole_whole() {
+async fn a_client_that_reads_receives_a_large_hole_whole() {
     const COUNT: u64 = 9000;
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let owner = gateways[0].signup().await.unwrap();
     let room = gateways[0].room(&owner).await.unwrap();
     let mut reader = member(&gateways[1], &owner, &room).await.unwrap();
-    // One alone may not send so much so fast.
+    // One client alone may not send that much that fast.
     let mut writers = Vec::new();
     for _ in 0..5 {
         writers.push(WebSocket::connect(&gateways[0].url, &owner.token).await.unwrap());
@@ -192,7 +192,7 @@ async fn outboxes_are_bounded_all_together() {
         stalled.push(socket);
     }
     let mut listener = member(&api, &owner, &room).await.unwrap();
-    // Each could hold a megabyte if it were alone.
+    // Each client alone could hold a megabyte.
     let large = message(&room, &"x".repeat(16_000));
     let closed = async || {
         let ack = listener.emit("message", large.clone()).await.ok()?;

@@ -1,4 +1,5 @@
-//! The services as docs/grpc.md shows them: its commands are run as they stand, and what they answer is compared with what it says.
+//! The services as docs/grpc.md shows them: its commands are run unmodified, and their output is compared with the
+//! document's.
 
 use std::path::PathBuf;
 
@@ -13,18 +14,18 @@ use crate::world;
 
 const DOCUMENT: &str = include_str!("../../../docs/grpc.md");
 
-/// A command of the document, and the answer that it shows, if it shows one.
+/// A command in the document, and the answer that it shows, if any.
 struct Step {
     command: String,
     answer: Option<Value>,
 }
 
-/// The commands below these headings, in their order.
+/// The commands under these headings, in order.
 fn steps(headings: &[&str]) -> Vec<Step> {
     let sections = DOCUMENT.split("\n## ").filter(|section| headings.contains(&section.lines().next().unwrap_or_default()));
     let mut steps = Vec::<Step>::new();
     for section in sections {
-        // Every second piece is a block; its first line says of what.
+        // Every second piece is a code block; its first line names the language.
         for block in section.split("```").skip(1).step_by(2) {
             match block.split_once('\n').unwrap() {
                 ("sh", command) => steps.push(Step { command: command.into(), answer: None }),
@@ -36,7 +37,7 @@ fn steps(headings: &[&str]) -> Vec<Step> {
     steps
 }
 
-/// Whether an answer is the one shown, where `…` stands for anything.
+/// Whether an answer matches the shown one, in which `…` stands for anything.
 fn agrees(shown: &Value, said: &Value) -> bool {
     match (shown, said) {
         (Value::String(shown), Value::String(said)) => match shown.split_once('…') {
@@ -57,7 +58,7 @@ fn checkout() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Runs the commands in one shell, at this cluster instead of the one of `make cluster-up`.
+/// Runs the commands in one shell, on this cluster instead of the one of `make cluster-up`.
 async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     let guard = Guard::new("grpc")?;
     let said = |step: usize, what: &str| guard.directory().join(format!("{step}.{what}"));
@@ -84,7 +85,7 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The services that a server names when it is asked, or what it says instead.
+/// The services in a server's reflection, or its error.
 async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
     let mut buf = Command::new(checkout().join(".tools/bin/buf"));
     let asked = buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
@@ -96,7 +97,7 @@ async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
 }
 
 #[tokio::test]
-async fn the_documents_conversation_can_be_had_as_it_stands_and_repeated() {
+async fn the_documented_commands_work_unmodified_and_repeatedly() {
     let steps = steps(&["Try it"]);
     assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 6, "the examples are not found");
     let cluster = world::cluster().await;
@@ -106,7 +107,7 @@ async fn the_documents_conversation_can_be_had_as_it_stands_and_repeated() {
 }
 
 #[test]
-fn an_answer_that_is_another_is_found() {
+fn a_different_answer_is_found() {
     let shown = json!({"id": "…", "token": "eyJ…", "sender": {"name": "ada"}, "events": [1]});
     let said = |token, name, events| json!({"id": "x", "token": token, "sender": {"name": name}, "events": events});
     assert!(agrees(&shown, &said("eyJx", "ada", json!([1]))));
@@ -116,7 +117,7 @@ fn an_answer_that_is_another_is_found() {
 }
 
 #[tokio::test]
-async fn reflection_is_there_if_asked_for_and_names_what_is_there() {
+async fn reflection_is_optional_and_lists_the_services() {
     let (without, with) = (world::cluster().await, Cluster::scratch(1, 1, &[("CONFAB_GRPC_REFLECTION", "true")]).await.unwrap());
     for (role, service) in Role::SERVICES.into_iter().zip(["AuthService", "RoomService", "MessageService", "FileService"]) {
         let refusal = listed(&without.plan.url((role, 1))).await.unwrap().unwrap_err();

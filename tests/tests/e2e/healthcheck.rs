@@ -1,4 +1,4 @@
-//! The subcommand that containers ask: is the program beside me ready?
+//! The subcommand for containers: is the program beside me ready?
 
 use std::path::Path;
 use std::process::Output;
@@ -11,7 +11,7 @@ use confab_tests::plan::free_ports;
 use confab_tests::programs;
 use confab_tests::wait::eventually;
 
-/// Asks with these arguments and no other setting, in a directory where nothing is.
+/// Runs it with these arguments and no other settings, in an empty directory.
 async fn ask(program: &str, directory: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = tokio::process::Command::new(programs().join(program));
     let Output { status, stdout, stderr } = command.args(arguments).env_clear().current_dir(directory).output().await.unwrap();
@@ -23,7 +23,7 @@ async fn ask(program: &str, directory: &Path, arguments: &[&str]) -> (bool, Stri
 #[tokio::test]
 async fn every_program_says_whether_it_is_ready_and_why_not() {
     let (guard, empty) = (Guard::new("healthcheck").unwrap(), Guard::new("empty").unwrap());
-    // With services that are away it is never ready.
+    // With unreachable services it never becomes ready.
     let (admin, listen) = (free_ports(2).unwrap(), "0.0.0.0:0");
     let everywhere = format!("0.0.0.0:{admin}");
     let work = guard.directory().join("work");
@@ -33,7 +33,7 @@ async fn every_program_says_whether_it_is_ready_and_why_not() {
     };
     gateway.spawn().await.unwrap();
     for program in ["confab-gateway", "confab-auth", "confab-room", "confab-message", "confab-file", "confab"] {
-        // All programs of a version ask in the same way, also one another.
+        // All programs of a version use the same protocol, so any of them can check any other.
         let flags = ["healthcheck", "--admin-listen", &everywhere];
         let waits = async || Some(ask(program, empty.directory(), &flags).await).filter(|(_, why)| why.contains("not ready: waiting for"));
         let (ready, why) = eventually("it says what it waits for", Duration::from_secs(30), waits).await.unwrap();

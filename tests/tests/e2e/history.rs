@@ -1,4 +1,4 @@
-//! Ten thousand messages page through without a gap or a repeat while a writer runs.
+//! Ten thousand messages can be paged without a gap or a repeat while a writer runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::world;
 
 const MESSAGES: usize = 10_000;
 const WINDOW: usize = 200;
-/// As many as it takes to stay below the limit of events a second.
+/// Enough to stay below the limit of events a second.
 const SOCKETS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! Under which hosts a server may be called: a page that has its own name resolve to the server's address gets nothing.
+//! Allowed hosts: a page whose own name resolves to the server's address gets nothing.
 
 use confab_tests::api::Answer;
 use confab_tests::embedded::Embedded;
@@ -13,13 +13,13 @@ async fn send(request: RequestBuilder) -> Answer {
     Answer::new(answer.status().as_u16(), answer.headers().clone(), answer.bytes().await.unwrap().to_vec())
 }
 
-/// A call as a page at `http://HOST` makes it.
+/// A request as a page at `http://HOST` makes it.
 async fn call(server: &Embedded, path: &str, host: &str) -> Answer {
     let request = Client::new().get(format!("{}{path}", server.url()));
     send(request.header("host", host).header("origin", format!("http://{host}"))).await
 }
 
-/// The status of a request that is sent as it is.
+/// The status of an unmodified request.
 async fn raw(server: &Embedded, request: &str) -> u16 {
     let mut stream = TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -72,7 +72,7 @@ async fn listed_hosts_are_taken_and_their_pages_may_connect() {
     for host in ["evil.example", "admin.example", "x.chat.example"] {
         is_refused(&call(&server, HANDSHAKE, host).await, host);
     }
-    // A page of another host may not connect, though its name is listed as well.
+    // A page of another host may not connect, although that host is listed as well.
     let other = Client::new().get(format!("{}{HANDSHAKE}", server.url())).header("host", "chat.example");
     assert_eq!(send(other.header("origin", "http://admin.example:8443")).await.status, 403);
 }

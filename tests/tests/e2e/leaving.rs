@@ -1,4 +1,4 @@
-//! A gateway that is asked to leave: what is in its hands, and what passes through them, comes to an end that nobody minds.
+//! A gateway that shuts down: its sessions and its forwarded requests end without harm to any client.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::world;
 
-/// The one that leaves; gateway 1 stays.
+/// Gateway 2 shuts down; gateway 1 stays.
 const LEAVES: Member = (Role::Gateway, 2);
 
 async fn stage(cluster: &Cluster) -> anyhow::Result<([Api; 2], Account, String)> {
@@ -26,7 +26,7 @@ async fn stage(cluster: &Cluster) -> anyhow::Result<([Api; 2], Account, String)>
     Ok((gateways, account, room))
 }
 
-/// A GET of any session at any gateway.
+/// A GET of a session through a gateway.
 async fn poll(at: &Api, sid: &str) -> anyhow::Result<(u16, String)> {
     let request = at.request(Method::GET, &format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
     let answer = at.send(request).await?;
@@ -34,10 +34,10 @@ async fn poll(at: &Api, sid: &str) -> anyhow::Result<(u16, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_through_a_gateway_that_leaves_ends_in_good_order() {
+async fn forwarded_requests_end_gracefully_when_a_gateway_shuts_down() {
     let cluster = world::breakable().await;
     let ([stays, leaves], account, room) = stage(&cluster).await.unwrap();
-    // Two sessions of the one that stays: an upgrade by way of the other, and a poll that waits there.
+    // Two sessions of the gateway that stays: one upgrades through the other gateway, one has a poll waiting there.
     let upgrading = Polling::connect(&stays.url, &account.token).await.unwrap();
     let mut tunnel = WebSocket::probe(&leaves.url, upgrading.sid()).await.unwrap().unwrap();
     tunnel.send("2probe").await.unwrap();
@@ -48,7 +48,7 @@ async fn what_passes_through_a_gateway_that_leaves_ends_in_good_order() {
     let sid = poller.sid().to_owned();
 
     let sent = tunnel.emit_later("message", &json!({"roomId": room, "content": "on its way"})).await.unwrap();
-    // Who is told to go is not waited for when it goes.
+    // The client disconnects when it is told to go, so the shutdown need not wait for it.
     let tunnelled = async move {
         assert_eq!(tunnel.ack(sent).await.unwrap()["ok"], true);
         tunnel.event("serverGoingAway").await.unwrap();
@@ -57,13 +57,13 @@ async fn what_passes_through_a_gateway_that_leaves_ends_in_good_order() {
     let (left, code, polled) = tokio::join!(cluster.leave(LEAVES), tunnelled, poll(&leaves, &sid));
     left.unwrap();
     assert_eq!((code, polled.unwrap()), (Some(1000), (200, "6".into())));
-    // The session that polls lives on where it always was.
+    // The polling session remains at its gateway.
     assert_eq!(poller.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
     cluster.start(LEAVES).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_polls_a_gateway_that_leaves_fetches_the_rest_by_another() {
+async fn a_polling_client_of_a_draining_gateway_fetches_the_rest_through_another() {
     let cluster = world::breakable().await;
     let ([stays, leaves], account, room) = stage(&cluster).await.unwrap();
     let mut poller = Polling::connect(&leaves.url, &account.token).await.unwrap();

@@ -1,4 +1,4 @@
-//! End-to-end tests: the built programs, spoken to by stock clients. `make test` builds what they start.
+//! End-to-end tests: the built programs and stock clients. `make test` builds the programs.
 #![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
 mod backup;

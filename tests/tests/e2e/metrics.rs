@@ -1,4 +1,4 @@
-//! `/metrics`: what is exposed is what docs/metrics.md says, and what happens is counted.
+//! `/metrics`: the exposed metrics match docs/metrics.md, and events are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn conversation(api: &Api) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_exposed_is_what_is_documented() {
+async fn exposed_metrics_are_documented() {
     let cluster = world::cluster().await;
     for gateway in world::gateways(cluster) {
         conversation(&gateway).await.unwrap();
@@ -65,7 +65,7 @@ async fn what_is_exposed_is_what_is_documented() {
             exposed.entry(format!("{program} {name}")).or_default().extend(metric.labels.iter().cloned());
         }
         let invented = exposition.mentions("nowhere") || exposition.mentions("BREW");
-        assert!(!invented, "what somebody made up became a label");
+        assert!(!invented, "a made-up name became a label");
     }
     for (name, row) in &rows {
         for program in &row.programs {
@@ -81,7 +81,7 @@ async fn what_is_exposed_is_what_is_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_is_counted() {
+async fn events_are_counted() {
     let server = Embedded::start(&[("CONFAB_MAX_ROOMS_PER_SOCKET", "1")]).await.unwrap();
     let api = Api::new(server.url());
     let account = api.signup().await.unwrap();
@@ -145,8 +145,8 @@ async fn what_happens_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bus_that_is_away_is_seen() {
-    // Nobody listens there.
+async fn an_absent_bus_shows_in_the_metrics() {
+    // No program listens there.
     let server = Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1"), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
     let api = Api::new(server.url());
     let account = api.signup().await.unwrap();

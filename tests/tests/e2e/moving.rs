@@ -1,4 +1,4 @@
-//! An embedded server becomes a cluster: everything that was there is there, and goes on.
+//! An embedded server becomes a cluster: all its data is there, and clients continue.
 
 mod past;
 
@@ -21,10 +21,10 @@ use tokio::process::Command;
 use crate::world;
 use past::Past;
 
-/// How long an embedded server may take to leave.
+/// How long an embedded server may take to shut down.
 const LEAVE: Duration = Duration::from_secs(20);
 
-/// The program with a subcommand, in a directory, with these settings and no others.
+/// Runs the program with a subcommand, in a directory, with these settings only.
 async fn confab(arguments: &[&str], work: &Path, settings: &[(String, String)]) -> Output {
     let mut command = Command::new(programs().join("confab"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
@@ -34,13 +34,13 @@ async fn confab(arguments: &[&str], work: &Path, settings: &[(String, String)]) 
     command.args(arguments).current_dir(work).envs(settings).output().await.unwrap()
 }
 
-/// What it wrote to standard output; it must succeed.
+/// Its standard output; it must succeed.
 fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// It must fail with this in its error.
+/// Checks that it fails with this text in its error.
 #[track_caller]
 fn refused(output: &Output, why: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
@@ -69,12 +69,12 @@ async fn an_embedded_server_becomes_a_cluster() {
     let table = |output: &str| output.lines().filter(|line| !line.starts_with("All of it")).map(String::from).collect::<Vec<_>>();
     assert_eq!(table(&imported), table(&exported));
     refused(&confab(&["import", "backup"], work, &settings).await, "the Postgres schema auth has rows in its table users");
-    // From Postgres and S3 the same comes out as from SQLite and a directory.
+    // Exports from Postgres and S3 equal those from SQLite and a directory.
     done(&confab(&["export", "again"], work, &settings).await);
     let manifest = |archive: &str| fs::read_to_string(work.join(archive).join("manifest.json")).unwrap();
     assert_eq!(manifest("again"), manifest("backup"));
 
-    // The key that signed the tokens is carried by hand.
+    // The operator copies the key that signed the tokens.
     cluster.set([("CONFAB_SIGNING_KEY_FILE".to_string(), work.join("data/signing.key").display().to_string())]);
     cluster.up().await.unwrap();
     let gateways = world::gateways(&cluster);
@@ -84,7 +84,7 @@ async fn an_embedded_server_becomes_a_cluster() {
     refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to its store; stop all");
 }
 
-/// An archive that is not as it was written, or not for this program, is refused before anything is done.
+/// A modified archive, or one for another program, is refused before anything is written.
 async fn what_is_wrong_with_an_archive_is_found(work: &Path, settings: &[(String, String)], past: &Past) {
     let with = |name: &str, value: &str| [settings, &[(name.to_owned(), value.to_owned())]].concat();
     let outcome = confab(&["import", "backup"], work, &with("CONFAB_PARTITIONS", "16")).await;
@@ -115,7 +115,7 @@ async fn is_as_it_was(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     for api in gateways {
         let login = api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials.clone())).await?.expect(200)?;
         ensure!(Account::of(&login)?.id == past.ada.id, "{login}");
-        // Tokens are as good as they were.
+        // Tokens are as valid as before.
         ensure!(api.get("/api/auth/me", &past.bob).await?.status == 200, "the token of who stayed");
         ensure!(api.get("/api/auth/me", &past.left).await?.status == 401, "the token of who logged out");
         ensure!(api.history(&past.room, &past.bob, 7).await? == past.history, "history is another");
@@ -133,7 +133,7 @@ async fn is_as_it_was(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
 
 async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     let [one, other] = gateways else { anyhow::bail!("two gateways") };
-    // Who has the last seq and the epoch from before is told to read again, and who reads finds what it had.
+    // A client with the last seq and the earlier epoch must read again, and finds what it had.
     let socket = Stock::javascript()?.connect(&other.url, &past.bob.token, Transports::WebSocket).await?;
     let (epoch, last) = (&past.epoch, past.last);
     let joined = socket.emit("joinRoom", json!({"roomId": past.room, "after": last - 3, "epoch": epoch})).await?;
@@ -146,14 +146,14 @@ async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
         ensure!(joined["reset"] == false && joined["complete"] == true && joined["messages"] == tail, "{joined}");
     }
 
-    // A repeat is answered as the first time, by REST, by socket, and of an upload.
+    // A repeat gets the original's answer, by REST, by socket, and for an upload.
     let said = json!({"roomId": past.room, "content": "again", "clientMessageId": past.said["clientMessageId"]});
     ensure!(one.post("/api/messages", &past.ada, said).await?.expect(200)? == past.said, "a repeated message");
     let form = Form::new().field("roomId", &past.room).field("clientMessageId", "upload").file("x", "a/b", b"again");
     let repeated = one.upload(&past.ada, form).await?.expect(200)?;
     ensure!(repeated == past.files[0].0, "a repeated upload: {repeated}");
 
-    // What is new goes on where the rest ended, and is heard at the other gateway.
+    // New messages continue the numbering, and arrive at the other gateway.
     let new = one.post("/api/messages", &past.ada, json!({"roomId": past.room, "content": "new"})).await?.expect(201)?;
     ensure!(new["seq"] == last + 1, "{new}");
     let heard = |_: &[Report]| socket.events("message").contains(&new).then_some(());

@@ -1,4 +1,4 @@
-//! What is kept is for the user of the process alone, whatever the directory and the umask let others do.
+//! Stored files are for the user of the process only, whatever the directory and the umask permit.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Asserts that others may do nothing with any file, and returns the files' names.
+/// Asserts that other users may not access any file; returns the files' names.
 fn private_files(directory: &Path) -> Vec<String> {
     let name = |file: PathBuf| {
         let mode = file.metadata().unwrap().permissions().mode();
@@ -33,7 +33,7 @@ fn private_files(directory: &Path) -> Vec<String> {
     files(directory).into_iter().map(name).collect()
 }
 
-/// Starts `confab` on that data directory with a umask.
+/// Starts `confab` on this data directory with a umask.
 async fn start(umask: &str, data: &Path) -> (Child, Api) {
     let port = free_ports(2).unwrap();
     let log = fs::File::create(data.with_extension("log")).unwrap();
@@ -68,7 +68,7 @@ async fn use_it(api: &Api) {
 async fn others_may_use_no_file_in_an_open_directory() {
     for (mode, umask) in [(0o777, "000"), (0o755, "022")] {
         let guard = Guard::new("private").unwrap();
-        // It is there before the program, as an image or a unit file makes it.
+        // The directory exists before the program starts, as an image or a unit file creates it.
         let data = guard.directory().join("data");
         fs::create_dir(&data).unwrap();
         fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
@@ -79,7 +79,7 @@ async fn others_may_use_no_file_in_an_open_directory() {
             assert!(names.iter().any(|there| there == name), "{name}: {names:?}");
         }
 
-        // A crash leaves everything where an earlier version would have left it open.
+        // After a crash, the files get the permissions that an earlier version would have given them.
         child.kill().await.unwrap();
         let files = files(&data);
         files.iter().for_each(|file| fs::set_permissions(file, Permissions::from_mode(0o666)).unwrap());

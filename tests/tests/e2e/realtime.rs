@@ -1,4 +1,4 @@
-//! Real time over raw and stock clients: what is asked for is done, and what is wrong costs its own socket at most.
+//! Real time over raw and stock clients: valid requests succeed, and faults cost at most their own socket.
 
 mod bystanders;
 mod connect;
@@ -26,10 +26,10 @@ use tokio::sync::OnceCell;
 
 use crate::world;
 
-/// Within what a socket that has done wrong must be closed: sooner than one that does nothing.
+/// How soon a socket that violates the protocol must be closed: sooner than an idle one.
 const SOON: Duration = Duration::from_secs(9);
 
-/// A server that waits for nobody long, but long enough for who is held up by other tests.
+/// A server with short timeouts, but long enough for clients held up by other tests.
 async fn hasty() -> &'static Embedded {
     static SHARED: OnceCell<Embedded> = OnceCell::const_new();
     let settings = [("CONFAB_PING_INTERVAL", "500ms"), ("CONFAB_PING_TIMEOUT", "4s"), ("CONFAB_CONNECT_TIMEOUT", "4s")];
@@ -48,7 +48,7 @@ async fn strict() -> &'static Embedded {
     SHARED.get_or_init(async || Embedded::start(&settings).await.expect("confab starts")).await
 }
 
-/// A server whose limits are off.
+/// A server without limits.
 async fn unlimited() -> &'static Embedded {
     static SHARED: OnceCell<Embedded> = OnceCell::const_new();
     let settings = [
@@ -61,7 +61,7 @@ async fn unlimited() -> &'static Embedded {
     SHARED.get_or_init(async || Embedded::start(&settings).await.expect("confab starts")).await
 }
 
-/// Someone with a room of their own at a server.
+/// An account with its own room at a server.
 struct Scene {
     url: String,
     api: Api,
@@ -77,7 +77,7 @@ impl Scene {
         Ok(Self { url: server.url(), api, account, room })
     }
 
-    /// At the shared server with the default settings.
+    /// A scene at the shared server with the default settings.
     async fn new() -> anyhow::Result<Self> {
         Self::at(world::embedded().await).await
     }
@@ -103,7 +103,7 @@ impl Scene {
     }
 }
 
-/// An acknowledgement that says why not, as documented.
+/// Checks a refusing acknowledgement.
 #[track_caller]
 fn fails(ack: &Value, status: u16, code: &str) {
     let error = &ack["error"];
@@ -120,7 +120,7 @@ fn memory(server: &Embedded) -> u64 {
     kilobytes * 1024
 }
 
-/// What a server says of itself at this moment.
+/// The present value of a server's metric.
 async fn value(server: &Embedded, series: &str) -> f64 {
     let exposition = Exposition::scrape(server.admin_port()).await.expect("its metrics");
     exposition.value(series).unwrap_or_else(|| panic!("no {series}"))

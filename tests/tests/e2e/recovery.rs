@@ -1,5 +1,5 @@
-//! Connection state recovery as the stock client speaks it: who returns gets what it has missed, before anything new and once, or
-//! is told that it was not brought back.
+//! Connection state recovery with the stock client: a returning client receives what it has missed, once and before
+//! anything new, or learns that it was not recovered.
 
 mod exactness;
 
@@ -14,7 +14,7 @@ use crate::world;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A client that asks for recovery; it comes back by itself unless it is told to wait.
+/// A client that asks for recovery; it reconnects on its own unless `reconnection` is off.
 async fn connect(stock: &Stock, url: &str, account: &Account, transports: Transports, reconnection: bool) -> anyhow::Result<Socket> {
     let transports = match transports {
         Transports::Upgrade => json!(["polling", "websocket"]),
@@ -37,7 +37,7 @@ async fn join(socket: &Socket, room: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends until it is acknowledged.
+/// Repeats sends until they are acknowledged.
 async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::Result<()> {
     for _ in 0..count {
         let message = json!({"roomId": room, "content": "something", "clientMessageId": unique("say")});
@@ -48,7 +48,7 @@ async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::
     Ok(())
 }
 
-/// The events of a room in the order in which they were heard. Every event must end in an offset.
+/// The events of a room in order of arrival. Every event must end in an offset.
 fn heard(reports: &[Report], room: &str) -> Vec<Value> {
     let events = reports.iter().filter_map(|report| match report {
         Report::Event(name, arguments) => {
@@ -60,7 +60,7 @@ fn heard(reports: &[Report], room: &str) -> Vec<Value> {
     events.filter(|event| event["roomId"] == room).cloned().collect()
 }
 
-/// What was heard of a room must become its whole history.
+/// Waits until the received events of a room are its whole history.
 async fn hears_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
     let history = api.history(room, account, 200).await?;
     let all = |reports: &[Report]| (heard(reports, room).len() >= history.len()).then_some(());
@@ -70,7 +70,7 @@ async fn hears_history(socket: &Socket, api: &Api, account: &Account, room: &str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_returns_gets_what_it_has_missed_before_anything_new() {
+async fn a_returning_client_receives_what_it_missed_before_anything_new() {
     let api = Api::new(world::embedded().await.url());
     let stock = Stock::javascript().unwrap();
     for transports in [Transports::WebSocket, Transports::Upgrade, Transports::Polling] {
@@ -93,7 +93,7 @@ async fn who_returns_gets_what_it_has_missed_before_anything_new() {
                 hears_history(&socket, &api, &account, room).await.unwrap();
             }
         }
-        // What it has left it is not brought back to.
+        // A room that the client has left is not recovered.
         assert_eq!(socket.emit("leaveRoom", json!(rooms[0])).await.unwrap(), json!({"ok": true}));
         let before = heard(&socket.reports(), &rooms[0]).len();
         socket.cut();
@@ -108,7 +108,7 @@ async fn who_returns_gets_what_it_has_missed_before_anything_new() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_killed_and_redis_back_empty_take_nothing_from_it() {
+async fn a_killed_gateway_and_an_empty_redis_do_not_prevent_recovery() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let account = gateways[0].signup().await.unwrap();
@@ -143,6 +143,6 @@ async fn a_gateway_killed_and_redis_back_empty_take_nothing_from_it() {
         assert!(recovered.iter().all(|recovered| *recovered == true), "{recovered:?}");
         returned += recovered.len();
     }
-    // Each was at one of the two, and both were killed.
+    // Each client was connected to one of the two gateways, and both were killed.
     assert!(returned >= sockets.len(), "{returned}");
 }

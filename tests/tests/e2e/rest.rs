@@ -13,7 +13,7 @@ async fn api() -> Api {
     Api::new(world::embedded().await.url())
 }
 
-/// A failure as documented: status, code, and the form of RFC 9457.
+/// Checks a failure: status, code, and the form of RFC 9457.
 #[track_caller]
 fn fails(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code()), (status, code), "{}", answer.body);
@@ -51,7 +51,7 @@ async fn an_account_from_signup_to_logout() {
     let refused = api.get("/api/auth/me", &account).await.unwrap();
     fails(&refused, 401, "unauthorized");
     assert_eq!(refused.headers["www-authenticate"], "Bearer");
-    // The other token of the same account is another session.
+    // Another token of the same account is another session.
     let first = Account::of(&signup).unwrap();
     api.get("/api/auth/me", &first).await.unwrap().expect(200).unwrap();
 
@@ -128,7 +128,7 @@ async fn a_message_is_sent_once_and_read_in_both_directions() {
     assert_eq!((&first["seq"], &first["type"], &first["clientMessageId"]), (&json!(1), &json!("message"), &json!("a")));
     assert_eq!(first["sender"], json!({"id": account.id, "username": account.username}));
 
-    // The same identity by header, with other content: the first one stands.
+    // The same identity in a header, with other content: the first message is returned.
     let by_header = async |key: &str, body: Value| {
         let request = api.request(Method::POST, "/api/messages").bearer_auth(&account.token).header("Idempotency-Key", key).json(&body);
         api.send(request).await.unwrap()
@@ -223,14 +223,14 @@ async fn bad_input_gets_the_documented_error() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // Names may be that long exactly, counted as a reader counts them.
+    // Names may have exactly this length, counted in characters.
     let longest = format!("{}{}", unique("ж"), "ж".repeat(80 - 18));
     api.post("/api/rooms", &account, json!({"name": longest, "description": "字".repeat(500)})).await.unwrap().expect(201).unwrap();
     api.post("/api/messages", &account, message(&"я".repeat(8_192))).await.unwrap().expect(201).unwrap();
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_or_too_big_are_refused() {
+async fn bodies_that_are_not_json_or_too_large_are_refused() {
     let api = api().await;
     let account = api.signup().await.unwrap();
     let send = async |kind: &str, body: Vec<u8>| {
@@ -281,14 +281,14 @@ async fn anonymous_reading_is_a_setting() {
         let message = json!({"roomId": room, "content": "from nobody"});
         fails(&api.call(Method::POST, "/api/messages", None, Some(message)).await.unwrap(), 401, "unauthorized");
         fails(&api.call(Method::GET, "/api/auth/me", None, None).await.unwrap(), 401, "unauthorized");
-        // A bad token is not the same as none.
+        // A bad token differs from none.
         let bad = api.request(Method::GET, "/api/rooms").bearer_auth("nonsense");
         fails(&api.send(bad).await.unwrap(), 401, "unauthorized");
     }
 }
 
 #[tokio::test]
-async fn everything_is_there_again_after_kill_nine() {
+async fn everything_survives_kill_nine() {
     let confab = Embedded::start(&[]).await.unwrap();
     let api = Api::new(confab.url());
     let (account, gone) = (api.signup().await.unwrap(), api.signup().await.unwrap());

@@ -1,4 +1,4 @@
-//! Every process of the cluster is asked to leave, one after another, and started again, while people chat: nothing fails, nothing
+//! Every process of the cluster is shut down and restarted in turn while clients chat: no request fails, and no message
 //! is lost.
 
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::world;
 
-/// Requests that must have been answered between two processes that leave.
+/// Requests that must be answered between two shutdowns.
 const BETWEEN: usize = 50;
-/// Pause between two requests or messages of one client: the balancer then connects to a gateway anew for many of them.
+/// The pause between two requests or messages of one client: long enough that the balancer opens many new connections
+/// to gateways.
 const PACE: Duration = Duration::from_millis(10);
 
 async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, transports: &[&str]) -> anyhow::Result<Socket> {
@@ -31,7 +32,7 @@ async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, trans
     Ok(socket)
 }
 
-/// Every answer to REST must be a good one, at the first try.
+/// Every REST request must succeed at the first attempt.
 async fn ask(api: Api, account: Account, room: String, answered: Arc<AtomicUsize>, over: Arc<AtomicBool>) -> anyhow::Result<usize> {
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
@@ -46,7 +47,7 @@ async fn ask(api: Api, account: Account, room: String, answered: Arc<AtomicUsize
     Ok(sent)
 }
 
-/// A stock client that sends each message until it is acknowledged.
+/// A stock client that repeats each message until it is acknowledged.
 async fn speak(socket: Socket, room: String, over: Arc<AtomicBool>) -> anyhow::Result<(Socket, usize)> {
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Several installations that are led to one bucket: none removes what another has acknowledged.
+//! Several installations with the same configured bucket: none removes another's acknowledged files.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(60);
 const FOREIGN: &str = "confab_file_objects_foreign";
 
-/// A database of the test run's Postgres server.
+/// A database on the test run's Postgres server.
 struct Database(String);
 
 impl Database {
@@ -23,7 +23,7 @@ impl Database {
         Self(name)
     }
 
-    /// Another that holds what this one holds now.
+    /// A copy with the present contents of this database.
     fn restored(&self) -> Self {
         let copy = Self::new();
         let command = format!("pg_dump '{}' | psql --quiet --set=ON_ERROR_STOP=1 '{}'", self.url(), copy.url());
@@ -55,7 +55,7 @@ fn bucket() -> String {
     unique("shared").replace(|letter: char| !letter.is_ascii_alphanumeric(), "-").to_lowercase()
 }
 
-/// All that is kept is in this database and at that place, and what belongs to no file is removed at once.
+/// All data is in this database and at that place, and orphans are removed at once.
 fn settings(database: &Database, objects: &str) -> Vec<(&'static str, String)> {
     let s3 = std::env::var("TEST_S3_URL").unwrap();
     let (account, host) = s3.strip_prefix("http://").unwrap().split_once('@').unwrap();
@@ -99,7 +99,7 @@ impl Installation {
         eventually(&format!("{series} is {value}"), SOON, reached).await.unwrap();
     }
 
-    /// Waits for so many sweeps that found the place to be another's.
+    /// Waits for `count` sweeps that found the place to be another installation's.
     async fn refused_sweeps(&self, count: usize) {
         let refused = async || {
             let log = std::fs::read_to_string(&self.server.daemon().log).unwrap_or_default();
@@ -153,7 +153,7 @@ async fn another_installation_at_the_bucket_reads_and_removes_nothing_until_it_c
     assert_eq!(production.measures(FOREIGN).await, 0.0);
     production.share(&ada, "still at work").await;
 
-    // Production ends, and what was staging takes its place on purpose.
+    // Production ends, and the former staging installation takes its place on purpose.
     production.server.daemon().stop(SOON).await.unwrap();
     let settings = staging.settings.iter().map(|(name, value)| (*name, value.as_str()));
     let mut claim = Command::new(programs().join("confab"));
@@ -183,7 +183,7 @@ async fn prefixes_of_one_bucket_are_places_of_their_own() {
         let lost = installation.share(&ada, "lost").await;
         installations.push((database, installation, ada, kept, lost));
     }
-    // A sweep of each finds its own orphan, and nothing of the others'.
+    // Each sweep finds its own orphan, and none of the others'.
     for (database, _, _, _, lost) in &installations {
         sql(&database.0, &format!("DELETE FROM file.files WHERE id = '{}'", lost["id"].as_str().unwrap()));
     }

@@ -1,4 +1,4 @@
-//! Postgres fails over behind one name, which for a while leads to the standby.
+//! Postgres fails over behind one name, which for a while resolves to the standby.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::json;
 
-/// Longer than any of this takes by itself, since all may stand still for a while.
+/// Longer than any step takes, since the whole machine may stand still for a while.
 const LONG: Duration = Duration::from_secs(30);
 const READ_ONLY: &str = "Postgres is read-only (a standby?)";
 const OURS: &str = "FROM pg_stat_activity WHERE application_name LIKE 'confab-%'";
 
-/// A primary, its hot standby, and the name by which clients reach one of them.
+/// A primary, its hot standby, and the name with which clients reach one of them.
 struct Pair {
     primary: Postgres,
     primary_port: u16,
@@ -46,7 +46,7 @@ impl Pair {
         format!("postgres://postgres@127.0.0.1:{}/confab", self.name.port())
     }
 
-    /// The name leads to the standby, and every session at the primary ends.
+    /// Makes the name lead to the standby, and ends every session at the primary.
     fn fail_over(&self) {
         self.name.lead_to(self.primary_port + 1);
         self.primary.ask("postgres", &format!("SELECT count(pg_terminate_backend(pid)) {OURS}")).unwrap();
@@ -69,13 +69,13 @@ async fn run(server: &Postgres, guard: &Guard, name: &str) {
     eventually("Postgres is ready", LONG, ready).await.unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
 }
 
-/// What `/readyz` says.
+/// The status and text of `/readyz`.
 async fn readyz(admin_port: u16) -> Option<(u16, String)> {
     let answer = reqwest::get(format!("http://127.0.0.1:{admin_port}/readyz")).await.ok()?;
     Some((answer.status().as_u16(), answer.text().await.ok()?))
 }
 
-/// A write by each service, and how each is answered.
+/// Writes through each service; returns the statuses.
 async fn writes(api: &Api, account: &Account, room: &str) -> [u16; 4] {
     let credentials = json!({"username": unique("user"), "password": "correct horse battery"});
     let (signup, created, message, file) = tokio::join!(
@@ -108,7 +108,7 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
             *refused |= status == 503;
         }
         let (status, text) = readyz(server.admin_port()).await?;
-        // Or all gateways would leave their balancer at once.
+        // Otherwise all gateways would leave their balancer at once.
         assert_eq!(status, 200, "{text}");
         let said = ["auth", "room", "message", "file"].iter().all(|store| text.contains(&format!("; {store} store: {READ_ONLY}")));
         (refused == [true; 4] && (said || !says_so)).then_some(())
@@ -129,7 +129,7 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
 }
 
-/// What starts while the name leads to the standby says why it is not ready, and goes on by itself.
+/// A service that starts while the name leads to the standby reports why it is not ready, and continues on its own.
 async fn a_service_waits(pair: &Pair, migrate: &str) {
     let guard = Guard::new("waits").unwrap();
     let (directory, port) = (guard.directory(), free_ports(2).unwrap());
@@ -160,7 +160,7 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
 async fn no_connection_stays_at_a_standby_to_which_the_name_has_led() {
     let pair = Pair::start().await;
     fails_over_and_back(&pair, "", true).await;
-    // These sessions are let in by the standby, and left when it refuses a write.
+    // The standby admits these sessions, and they are dropped when it refuses a write.
     fails_over_and_back(&pair, "?target_session_attrs=any", false).await;
     a_service_waits(&pair, "auto").await;
     a_service_waits(&pair, "off").await;

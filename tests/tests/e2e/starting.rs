@@ -1,4 +1,4 @@
-//! What programs say that cannot start, or not reach what they need.
+//! The errors of programs that cannot start or reach their dependencies.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use confab_tests::programs;
 use confab_tests::wait::eventually;
 use tokio::time::timeout;
 
-/// Another server or database than that of a URL that a variable of the test run holds.
+/// The URL in a variable of the test run, with another server or database.
 fn url(variable: &str, change: impl FnOnce(&str) -> String) -> String {
     change(&std::env::var(variable).unwrap_or_else(|_| panic!("{variable}; `make test` sets it")))
 }
 
-/// It must end with this in its error and leave nothing behind.
+/// Checks that the program fails with this error and leaves nothing behind.
 async fn fails(line: &str, why: &str) {
     let guard = Guard::new("starting").unwrap();
     let mut words = line.split(' ');
@@ -58,7 +58,7 @@ async fn commands_that_run_once_end_when_postgres_refuses() {
 }
 
 #[tokio::test]
-async fn the_log_says_why_the_bus_cannot_be_heard() {
+async fn the_log_says_why_the_bus_cannot_be_received() {
     let stranger = url("TEST_REDIS_URL", |url| url.replacen("://", "://stranger:hunter2@", 1));
     for (bus, why) in [(stranger.as_str(), "Password authentication failed"), ("redis://u:hunter2@127.0.0.1:1", "refused")] {
         let embedded = Embedded::start(&[("CONFAB_BUS", bus), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();

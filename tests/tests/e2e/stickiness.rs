@@ -1,4 +1,4 @@
-//! No stickiness: whichever gateway a request of a session comes to, it is as if it had come to its own.
+//! No stickiness: it does not matter which gateway receives a request of a session.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Stock clients of the large test, how many share a process, a room, and connect at once.
+/// The large test: the number of stock clients, how many share a process, a room, and connect at once.
 const CLIENTS: usize = 1000;
 const PROCESS: usize = 250;
 const ROOM: usize = 20;
 const AT_ONCE: usize = 50;
 
-/// Three gateways behind a balancer that goes round.
+/// Three gateways behind a round-robin balancer.
 async fn three() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
     let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(3, 1, &[]).await.expect("the cluster starts")));
@@ -38,7 +38,7 @@ fn states(socket: &Socket, kind: &str) -> usize {
     socket.reports().iter().filter(|report| matches!(report, Report::State(name, _) if name == kind)).count()
 }
 
-/// The contents heard, in order.
+/// The received contents, in order.
 fn heard(socket: &Socket) -> Vec<Value> {
     socket.events("message")
 }
@@ -103,7 +103,7 @@ async fn a_thousand_stock_clients_upgrade_through_round_robin_and_none_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_only_polls_goes_round_as_well() {
+async fn a_client_that_only_polls_may_reach_any_gateway() {
     let cluster = three().await;
     let api = balancer(&cluster);
     let account = api.signup().await.unwrap();
@@ -142,13 +142,13 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
     }
     cluster.kill((Role::Gateway, 2)).await.unwrap();
     for socket in &sockets {
-        // At the dead one, or, with a WebSocket, behind it; the others notice nothing.
+        // Clients at the dead gateway, or with a WebSocket through it, reconnect; the others are not affected.
         let again = async || {
             let (connected, left) = (states(socket, "connect"), states(socket, "disconnect"));
             if connected <= left {
                 return None;
             }
-            // Who loses its session meanwhile is never answered.
+            // A client that loses its session meanwhile never gets an answer.
             let ack = timeout(Duration::from_secs(3), socket.emit("joinRoom", json!({"roomId": room}))).await.ok()?.ok()?;
             (ack["ok"] == true && states(socket, "disconnect") == left).then_some(())
         };
@@ -163,14 +163,14 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
     }
 }
 
-/// A session at gateway 1, seen from each gateway.
+/// Sends a request of a session through the given gateway.
 async fn poll(cluster: &Cluster, n: u16, method: Method, sid: &str, more: &str) -> anyhow::Result<(u16, String)> {
     let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={sid}{more}", cluster.plan.url((Role::Gateway, n)));
     let answer = reqwest::Client::new().request(method, url).body("6").send().await?;
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// A member of a new room that polls by hand, its room and its account, whose session is at gateway 1.
+/// A member of a new room that polls by hand, its room and its account; the session is at gateway 1.
 async fn polling(cluster: &Cluster) -> (Api, Account, String, Polling) {
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();
@@ -184,7 +184,7 @@ async fn say(api: &Api, account: &Account, room: &str, content: &str) {
     api.post("/api/messages", account, json!({"roomId": room, "content": content})).await.unwrap().expect(201).unwrap();
 }
 
-/// As clients stamp their polls: seconds, milliseconds, a checksum of the time, the JavaScript client's own.
+/// The stamps of various clients: seconds, milliseconds, a checksum of the time, the JavaScript client's own.
 fn stamps() -> [String; 4] {
     let now = jiff::Timestamp::now();
     [now.as_second().to_string(), now.as_millisecond().to_string(), "3421780262".into(), "7hw2kq3x".into()]
@@ -200,7 +200,7 @@ async fn polls_with_equal_stamps_get_each_event_once_by_any_way() {
         for round in 0..12 {
             let content = format!("{t} round {round}.");
             say(&api, &account, &room, &content).await;
-            // Through the balancer, or by one gateway after the other; on new connections, or on those that are there.
+            // Through the balancer, or through one gateway after the other; on new or existing connections.
             let via = if round % 2 == 0 { (Role::Lb, 1) } else { (Role::Gateway, round / 2 % 3 + 1) };
             let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
             let http = if round % 3 == 0 { kept.clone() } else { reqwest::Client::new() };
@@ -216,7 +216,7 @@ async fn polls_with_equal_stamps_get_each_event_once_by_any_way() {
     }
 }
 
-/// A GET whose connection breaks with its answer unread.
+/// Sends a GET whose connection breaks with its answer unread.
 async fn lose(cluster: &Cluster, n: u16, sid: &str, t: &str) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -234,11 +234,11 @@ async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
     let get = async |n, t: &str| poll(&cluster, n, Method::GET, &sid, &format!("&t={t}")).await.unwrap();
     for (round, (lost, again)) in [(1, 2), (2, 1), (2, 3), (3, 3)].into_iter().enumerate() {
         let t = format!("7hw2kq{round}x");
-        // More than TCP takes from a client that reads nothing.
+        // More than TCP accepts for a client that reads nothing.
         for part in 0..16 {
             say(&api, &account, &room, &format!("round {round} part {part} {}", "x".repeat(16_000))).await;
         }
-        // Whatever waits is in one answer, or in two.
+        // All waiting packets are in one answer, or in two.
         lose(&cluster, lost, &sid, &t).await;
         let mut heard = get(again, &t).await.1;
         while !heard.contains(&format!("round {round} part 15 ")) {
@@ -248,7 +248,7 @@ async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
             assert_eq!(heard.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
         }
     }
-    // While the first try waits, too.
+    // Also while the first attempt waits.
     let sent = say(&api, &account, &room, "at last");
     let (first, again, ()) = tokio::join!(get(2, "last"), get(3, "last"), sent);
     assert!(first.1.contains("at last"), "{first:?}");
@@ -256,7 +256,7 @@ async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_else_comes_in_between_gateways() {
+async fn strangers_cannot_use_the_port_between_gateways() {
     let cluster = three().await;
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();
@@ -269,7 +269,7 @@ async fn nobody_else_comes_in_between_gateways() {
         assert_eq!(http.request(method.clone(), &url).send().await.unwrap().status(), 403);
         assert_eq!(http.request(method, &url).header("confab-forward", &forged).send().await.unwrap().status(), 403);
     }
-    // A session id that names no node, or one that there is not, is the protocol's own error.
+    // A session id that names no node, or an unknown one, gets the protocol's own error.
     let unknown = ["x".repeat(30), "x".repeat(22), format!("{}x", &client.sid()[1..])];
     for sid in &unknown {
         let (status, body) = poll(&cluster, 2, Method::GET, sid, "").await.unwrap();

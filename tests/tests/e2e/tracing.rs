@@ -1,4 +1,4 @@
-//! Traces: what a message sets going is seen whole, nothing secret is seen at all, and a collector that is away is not missed.
+//! Traces: the work that a message causes is visible as a whole, no secret is, and a missing collector does no harm.
 
 mod away;
 mod journey;
@@ -9,10 +9,10 @@ use confab_tests::collector::Collector;
 use confab_tests::embedded::Embedded;
 use tokio::sync::OnceCell;
 
-/// Everything is logged.
+/// Settings that log everything.
 const TALKATIVE: [(&str, &str); 2] = [("CONFAB_LOG", "trace"), ("CONFAB_LOG_FORMAT", "json")];
 
-/// A talkative cluster of two gateways that tells a collector everything.
+/// A cluster of two gateways that logs everything and exports everything to a collector.
 async fn cluster() -> &'static (Collector, Cluster) {
     static SHARED: OnceCell<(Collector, Cluster)> = OnceCell::const_new();
     let start = async || {
@@ -26,7 +26,7 @@ async fn cluster() -> &'static (Collector, Cluster) {
     SHARED.get_or_init(async || start().await.expect("the cluster starts")).await
 }
 
-/// The embedded program, likewise.
+/// The embedded program with the same settings.
 async fn embedded(settings: &[(&str, &str)]) -> anyhow::Result<(Collector, Embedded)> {
     let collector = Collector::start()?;
     let told = collector.settings();

@@ -1,4 +1,4 @@
-//! What the tests share, so that it is started once: it ends with the test run, see `confab_tests::guard`.
+//! Servers that the tests share, so that each is started once; they end with the test run, see `confab_tests::guard`.
 
 use confab_tests::api::Api;
 use confab_tests::cluster::Cluster;
@@ -12,20 +12,20 @@ pub async fn embedded() -> &'static Embedded {
     SHARED.get_or_init(async || Embedded::start(&[]).await.expect("confab starts")).await
 }
 
-/// Two gateways and two replicas of each service, for tests that break nothing.
+/// Two gateways and two replicas of each service, for tests that inject no faults.
 pub async fn cluster() -> &'static Cluster {
     static SHARED: OnceCell<Cluster> = OnceCell::const_new();
     SHARED.get_or_init(async || Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")).await
 }
 
-/// Another one, for tests that break something: one at a time, each leaves it whole.
+/// Another one, for tests that inject faults: one at a time, and each leaves it intact.
 pub async fn breakable() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
-    // What a broken part leaves of an upload is to be swept up while a test waits for it.
+    // Leftovers of interrupted uploads must be swept while a test waits for it.
     let settings = [("CONFAB_SWEEP_EVERY", "1s"), ("CONFAB_ORPHAN_AGE", "6s")];
     let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &settings).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
-    // The test before may have failed halfway.
+    // The previous test may have failed midway.
     cluster.up().await.expect("the cluster is whole");
     cluster
 }

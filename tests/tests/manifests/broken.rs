@@ -1,4 +1,4 @@
-//! The checks are checked: each finds what it is there for in manifests that were broken on purpose.
+//! Tests of the checks: each finds its fault in manifests that were broken on purpose.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::{complaints, development, production};
 
 const CONTAINER: &str = "/spec/template/spec/containers/0";
 
-/// What is broken, how, and what is said about it.
+/// The broken object, the change, and the expected complaint.
 type Breakage = (&'static str, &'static str, String, Value, &'static str);
 
 fn breakages() -> Vec<Breakage> {
@@ -57,7 +57,7 @@ fn breakages() -> Vec<Breakage> {
         ("Deployment", "auth", is("/spec/strategy/rollingUpdate/maxUnavailable"), json!("25%"), "a rollout takes one away"),
         ("Deployment", "auth", pod("/topologySpreadConstraints/0/topologyKey"), json!("zone"), "not spread"),
         ("Namespace", "confab", is("/metadata/labels/pod-security.kubernetes.io~1enforce"), json!("baseline"), "not restricted"),
-        // How many.
+        // Numbers.
         ("Deployment", "auth", is("/spec/replicas"), json!(2), "undo what its autoscaler did"),
         ("PodDisruptionBudget", "auth", is("/spec/maxUnavailable"), json!(3), "of Some(3) there may be Some(3) away"),
         ("HorizontalPodAutoscaler", "auth", is("/spec/scaleTargetRef/name"), json!("auths"), "nothing to scale"),
@@ -82,7 +82,7 @@ fn breakages() -> Vec<Breakage> {
 }
 
 #[test]
-fn what_is_broken_is_found() {
+fn each_fault_is_found() {
     let manifests = production();
     for (kind, name, pointer, value, expected) in breakages() {
         let found = complaints(&manifests.but(kind, name, &pointer, value.clone()));
@@ -91,7 +91,7 @@ fn what_is_broken_is_found() {
 }
 
 #[test]
-fn what_is_broken_in_development_is_found() {
+fn each_fault_in_development_is_found() {
     let manifests = development();
     for (kind, name, pointer, value, expected) in [
         ("Ingress", "confab", "/spec/rules/0/http/paths/0/backend/service/port/name", json!("https"), "the Ingress leads nowhere"),
@@ -102,7 +102,7 @@ fn what_is_broken_in_development_is_found() {
     ] {
         let found = complaints(&manifests.but(kind, name, pointer, value));
         match expected {
-            // Another way to say the same.
+            // Another way to write the same.
             "" => assert_eq!(found, [""; 0], "{kind} {name} {pointer}"),
             _ => assert!(found.iter().any(|complaint| complaint.contains(expected)), "{kind} {name} {pointer}: {found:?}"),
         }

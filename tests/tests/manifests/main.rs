@@ -1,6 +1,5 @@
-//! What the Kubernetes manifests say is so: every name leads somewhere, every setting is known to the program that gets it, there
-//! is time enough to leave, and the network lets through what is needed and nothing else. `scripts/check-k8s.sh` has looked at
-//! their form.
+//! The Kubernetes manifests are consistent: every name resolves, every setting is known to its program, shutdowns have
+//! enough time, and the network permits exactly what is needed. `scripts/check-k8s.sh` checks their form.
 
 mod broken;
 mod network;
@@ -14,7 +13,7 @@ use std::process::Command;
 
 use confab_tests::manifests::{Manifests, Pod, documents, root};
 
-/// The Secrets that an operator makes, as the script does that is documented.
+/// The Secrets that an operator creates, from the documented script.
 fn made_secrets() -> String {
     let values = [
         ("POSTGRES", "db.example.org:5432/confab?sslmode=require"),
@@ -42,29 +41,29 @@ fn production() -> Manifests {
     Manifests::overlay("prod", &[], &made_secrets()).expect("the overlay is rendered")
 }
 
-/// Finds what is wrong.
+/// Finds faults of one kind.
 type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
 
-/// Everything that is wrong with them.
+/// All faults of the manifests.
 fn complaints(manifests: &Manifests) -> Vec<String> {
     let checks: [Check; 5] = [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
     checks.iter().flat_map(|check| check(manifests).unwrap_or_else(|error| vec![format!("{error:#}")])).collect()
 }
 
 #[test]
-fn development_is_in_order() {
+fn development_is_consistent() {
     assert_eq!(complaints(&development()), [""; 0]);
 }
 
 #[test]
-fn production_is_in_order() {
+fn production_is_consistent() {
     let manifests = production();
     assert_eq!(complaints(&manifests), [""; 0]);
     assert_eq!(manifests.secret("bus", "url").unwrap(), "rediss://confab:it's@redis.example.org:6379");
 }
 
 #[test]
-fn production_with_the_other_components_is_in_order() {
+fn production_with_the_other_components_is_consistent() {
     let manifests = Manifests::overlay("prod", &["ingress", "tracing"], &made_secrets()).unwrap();
     assert_eq!(complaints(&manifests), [""; 0]);
     assert_eq!(manifests.all("Ingress").count(), 1);
@@ -81,14 +80,14 @@ fn alerts_are_those_of_prometheus() {
 }
 
 #[test]
-fn what_is_not_given_is_asked_for() {
+fn missing_values_are_requested() {
     let output = Command::new(root().join("scripts/k8s-secrets.sh")).env("POSTGRES", "db/confab").output().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("MIGRATE_DB_PASSWORD"), "{said}");
 }
 
-/// How many of each program there are, so that none can go missing unnoticed.
+/// The number of objects for each program, so that none can go missing unnoticed.
 #[test]
 fn every_program_is_there() {
     for manifests in [development(), production()] {

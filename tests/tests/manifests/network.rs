@@ -1,4 +1,4 @@
-//! The network lets each program reach what its settings name, and nothing else.
+//! The network lets each program reach the targets in its settings, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use confab_tests::manifests::{Manifests, Pod, selects};
 use serde_json::{Value, json};
 
-/// Who, whom, at which port. What is not a pod here is `outside`, or a namespace.
+/// Caller, callee and port. A target that is not a pod here is `outside`, or a namespace.
 type Way = (String, String, u64);
 
 pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
@@ -19,7 +19,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let (out, inward) = allowed(manifests)?;
     let needed = needed(manifests)?;
     let inside = manifests.pods().iter().map(|pod| pod.component().to_owned()).collect::<BTreeSet<_>>();
-    // A way between two pods must be open at both of its ends.
+    // A way between two pods must be open at both ends.
     for (what, open, end) in [("egress", &out, 1), ("ingress", &inward, 0)] {
         let known = |way: &&Way| inside.contains(if end == 1 { &way.0 } else { &way.1 });
         let needed = needed.iter().filter(known).cloned().collect::<BTreeSet<_>>();
@@ -29,7 +29,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// The call graph, as the settings have it.
+/// The call graph according to the settings.
 fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
     let mut needed = BTreeSet::new();
     for pod in manifests.pods() {
@@ -39,7 +39,7 @@ fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
             let (host, port) = target(&url)?;
             match (manifests.service(host), host.split_once('.')) {
                 (Ok((_, pods)), _) => needed.extend(pods.iter().map(|pod| (component.clone(), pod.component().to_owned(), port))),
-                // Another namespace's Service, or somewhere else.
+                // A Service in another namespace, or a target outside.
                 (_, Some((_, namespace))) if !namespace.contains('.') => _ = needed.insert((component.clone(), namespace.into(), port)),
                 (_, Some(_)) => _ = needed.insert((component.clone(), "outside".into(), port)),
                 (Err(error), None) => return Err(error),
@@ -55,7 +55,7 @@ fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
     Ok(needed)
 }
 
-/// Host and port of a URL.
+/// The host and port of a URL.
 fn target(url: &str) -> anyhow::Result<(&str, u64)> {
     let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is not a URL"))?;
     let place = rest.split(['/', '?']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
@@ -72,7 +72,7 @@ fn target(url: &str) -> anyhow::Result<(&str, u64)> {
     })
 }
 
-/// What the policies let out of pods and into them.
+/// The egress and ingress that the policies permit.
 fn allowed(manifests: &Manifests) -> anyhow::Result<(BTreeSet<Way>, BTreeSet<Way>)> {
     let (mut out, mut inward) = (BTreeSet::new(), BTreeSet::new());
     for policy in manifests.all("NetworkPolicy") {
@@ -97,13 +97,13 @@ fn allowed(manifests: &Manifests) -> anyhow::Result<(BTreeSet<Way>, BTreeSet<Way
     Ok((out, inward))
 }
 
-/// A named port is one of the pod that is called.
+/// A named port belongs to the called pod.
 fn number(manifests: &Manifests, called: &str, pod: &Pod<'_>, port: &Value) -> anyhow::Result<u64> {
     let called = manifests.pods().into_iter().find(|pod| pod.component() == called).unwrap_or(*pod);
     port.as_u64().or_else(|| called.port(port)).with_context(|| format!("{} has no port {port}", called.name()))
 }
 
-/// The components that a peer stands for, or the namespace, or `outside`.
+/// The components that a peer selects, or the namespace, or `outside`.
 fn named(manifests: &Manifests, peer: &Value) -> anyhow::Result<BTreeSet<String>> {
     if !peer["ipBlock"].is_null() {
         return Ok(["outside".to_owned()].into());

@@ -1,11 +1,11 @@
-//! Pods: what they may do, how they are asked how they are, and how long they have to leave.
+//! Pods: their rights, their probes, and how long they have to shut down.
 
 use std::time::Duration;
 
 use confab_tests::manifests::{Manifests, Pod};
 use serde_json::json;
 
-/// What is left of the grace period when a program has used all its time.
+/// The least rest of the grace period when a program has used all its time.
 const MARGIN: Duration = Duration::from_secs(15);
 
 pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
@@ -39,7 +39,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// What PodSecurity calls restricted, and more.
+/// The restricted profile of PodSecurity, and more.
 fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     let (of_pod, of_container) = (&pod.spec["securityContext"], &pod.container["securityContext"]);
     must("it may run as root", of_pod["runAsNonRoot"] == true && of_pod["runAsUser"].as_u64().is_some_and(|user| user > 0));
@@ -55,7 +55,7 @@ fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     must("its resources are not given", given("requests") && given("limits"));
 }
 
-/// The gateway is asked at its admin port, a service by gRPC at the port that it serves.
+/// A gateway is probed at its admin port, a service by gRPC at its serving port.
 fn probes(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
         let probe = &pod.container[kind];
@@ -71,12 +71,12 @@ fn probes(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     }
 }
 
-/// There is time for all that happens after the pod is told to go (`services/common/src/process.rs`).
+/// There is time for everything that happens after the pod is told to stop (`services/common/src/process.rs`).
 fn leaving(manifests: &Manifests, pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) -> anyhow::Result<()> {
     let environment = pod.environment(manifests, "")?;
     let seconds = |value: Option<u64>| value.map(Duration::from_secs);
     let setting = |name: &str| seconds(environment.get(name)?.strip_suffix('s')?.parse().ok());
-    // Without a pause callers would still be led to who has left.
+    // Without a pause callers would still be routed to a pod that has stopped.
     let pre_stop = seconds(pod.container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().filter(|pause| *pause > 0));
     let grace = seconds(pod.spec["terminationGracePeriodSeconds"].as_u64());
     let times = [pre_stop, setting("CONFAB_ACCEPT_DRAIN"), setting("CONFAB_DRAIN"), Some(MARGIN)];

@@ -1,4 +1,4 @@
-//! How many there are, and who decides that.
+//! The numbers of pods, and what controls them.
 
 use confab_tests::manifests::Manifests;
 

@@ -1,4 +1,4 @@
-//! Settings: what a program is given it knows, what it needs it is given, and what is given leads where it says.
+//! Settings: programs know the settings they get, get the settings they need, and every URL resolves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -8,7 +8,8 @@ use anyhow::Context;
 use confab_tests::manifests::{Manifests, Pod};
 use confab_tests::programs;
 
-/// What has a default that is right on one machine alone, or must be the same for all, besides what is told by its ending.
+/// Settings whose default is only right on one machine, or that must be equal everywhere, besides those recognised by
+/// their ending.
 const NEEDED: &[&str] = &[
     "CONFAB_LISTEN",
     "CONFAB_ADMIN_LISTEN",
@@ -27,16 +28,16 @@ const NEEDED: &[&str] = &[
     "CONFAB_ACCEPT_DRAIN",
 ];
 
-/// What `--help` says of a program.
+/// The `--help` of a program.
 #[derive(Clone, Default)]
 pub struct Help {
     /// Its settings.
     pub settings: BTreeSet<String>,
-    /// All of it.
+    /// The whole text.
     pub text: String,
 }
 
-/// A program's own word on its settings.
+/// Runs a program's `--help`.
 pub fn help(program: &str) -> anyhow::Result<Help> {
     static ASKED: LazyLock<Mutex<BTreeMap<String, Help>>> = LazyLock::new(Mutex::default);
     let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +47,7 @@ pub fn help(program: &str) -> anyhow::Result<Help> {
     let file = programs().join(program);
     let output = Command::new(&file).arg("--help").output().with_context(|| format!("cannot run {}", file.display()))?;
     let text = String::from_utf8(output.stdout)?;
-    // `[env: NAME=value]`, or of secrets `[env: NAME]`; other settings may be spoken of.
+    // `[env: NAME=value]`, or `[env: NAME]` for secrets; the text may mention other settings.
     let words = text.split_whitespace();
     let named = words.clone().zip(words.skip(1)).filter(|(before, _)| *before == "[env:");
     let settings = named.filter_map(|(_, name)| name.split(['=', ']']).next()).map(str::to_owned).collect();
@@ -93,7 +94,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
 }
 
 fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeMap<String, String>, wrong: &mut Vec<String>) {
-    // It listens where its ports are said to be, on all addresses.
+    // It listens on the ports in its manifest, on all addresses.
     let named = if pod.component() == "gateway" { "http" } else { "grpc" };
     for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
         let told = environment.get(setting).cloned();
@@ -110,7 +111,7 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
     if environment.get("CONFAB_MIGRATE").is_some_and(|migrate| migrate != "off") {
         wrong.push(format!("{}: a program with rights to read and write alone cannot migrate", pod.name()));
     }
-    // `CONFAB_X_URL` leads to a Service of that port whose pods are of that kind.
+    // `CONFAB_X_URL` leads to a Service with that port, and with pods of that kind.
     for (name, url) in environment {
         let Some(component) = name.strip_prefix("CONFAB_").and_then(|name| name.strip_suffix("_URL")) else { continue };
         let Some((service, port)) = url.strip_prefix("http://").and_then(|to| to.rsplit_once(':')) else {

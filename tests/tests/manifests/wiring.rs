@@ -1,4 +1,4 @@
-//! Names, labels and ports: whatever refers to something finds it.
+//! Names, labels and ports: every reference resolves.
 
 use confab_tests::manifests::{Manifests, selects};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("PodDisruptionBudget {name} is about other pods"));
         }
     }
-    // What leads in leads to a port of a Service.
+    // The way in leads to a port of a Service.
     let backend = |service: &Value, port: &Value| {
         let found = manifests.get("Service", service.as_str().unwrap_or_default());
         let mut ports = found.ok()?["spec"]["ports"].as_array()?.iter();
@@ -50,7 +50,7 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
     if pods.len() != 1 {
         wrong.push(format!("Service {name} has {} kinds of pods behind it", pods.len()));
     }
-    // Without an address of its own its name leads to the pods, which are then called at the port that callers name.
+    // The name of a headless Service resolves to the pods, which are called at the port in the caller's URL.
     let headless = service["spec"]["clusterIP"] == "None";
     for port in service["spec"]["ports"].as_array().into_iter().flatten() {
         for pod in &pods {
@@ -66,7 +66,7 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
             wrong.push(format!("Service {name}: gRPC is HTTP/2, and balanced by its callers"));
         }
     }
-    // Whoever leaves still has sessions, which the others must find.
+    // A gateway that shuts down still has sessions, which the others must be able to reach.
     if service["spec"]["ports"].as_array().is_some_and(|ports| ports.iter().any(|port| port["name"] == "forward"))
         && service["spec"]["publishNotReadyAddresses"] != true
     {
@@ -75,7 +75,7 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
     Ok(())
 }
 
-/// Each program that serves is scraped, at the port where it has its metrics.
+/// Each serving program is scraped at its metrics port.
 fn monitor_complaints(manifests: &Manifests, monitor: &Value, wrong: &mut Vec<String>) -> anyhow::Result<()> {
     let mut scraped = Vec::new();
     for service in manifests.all("Service").filter(|service| selects(&monitor["spec"]["selector"], &service["metadata"]["labels"])) {

@@ -1,4 +1,5 @@
-//! What is not so is found out: one replica more, as changed manifests say, does not become ready beside those that are.
+//! False manifests are detected: one more replica according to changed manifests does not become ready beside the
+//! others.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -9,12 +10,12 @@ use confab_tests::replay::{Plan, Replay, compose, kubernetes};
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet};
 
-/// A replica of what is true is ready long before…
+/// A replica of true manifests is ready long before this…
 const LIMIT: Duration = Duration::from_secs(20);
-/// …but is waited for on a busy machine.
+/// …but a busy machine gets more time.
 const READY: Duration = Duration::from_secs(60);
 
-/// Starts a replica of the container as each plan has it, all at once; every plan must be found out but the honest one.
+/// Starts a replica of the container according to each plan, all at once; every plan except the honest one must fail.
 async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan)>) {
     let replay = Rc::new(Replay::start(honest.clone()).await.unwrap());
     let told = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
@@ -38,7 +39,7 @@ async fn trials(replay: &Rc<Replay>, plans: Vec<(&'static str, &'static str, Pla
     here.run_until(trials.join_all()).await
 }
 
-/// Where a variable stands in a container's environment.
+/// The path of a variable in a container's environment.
 fn variable(manifests: &Manifests, kind: &str, object: &str, name: &str) -> String {
     let object = manifests.get(kind, object).unwrap();
     let variables = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! The real programs run as the Kubernetes manifests and docker-compose.yml say – their arguments, environment, secrets, ports,
-//! probes and jobs – and stock clients have the conversation through them. Manifests that lie are found out.
+//! The real programs run as the Kubernetes manifests and docker-compose.yml specify – their arguments, environment,
+//! secrets, ports, probes and jobs – and stock clients run the conversation through them. False manifests are detected.
 #![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
 mod lies;
@@ -14,7 +14,7 @@ use confab_tests::replay::{Plan, Replay, compose, kubernetes};
 use reqwest::Method;
 use serde_json::json;
 
-/// What an operator chose, for roles and secrets.
+/// An operator's passwords for roles.
 const PASSWORDS: [(&str, &str); 6] = [
     ("POSTGRES_PASSWORD", "dev-only-password"),
     ("MIGRATE_DB_PASSWORD", "m-password"),
@@ -24,14 +24,14 @@ const PASSWORDS: [(&str, &str); 6] = [
     ("FILE_DB_PASSWORD", "f-password"),
 ];
 
-/// Names that lead to all replicas of a program, and the ports of their metrics.
+/// Names that resolve to all replicas of a program, and the ports of their metrics.
 type Scraped = Vec<(String, u16)>;
 
 fn development() -> Manifests {
     Manifests::overlay("dev", &[], "").unwrap()
 }
 
-/// The Services that have metrics.
+/// The Services with metrics.
 fn scraped(manifests: &Manifests) -> Scraped {
     let ports = manifests.all("Service").flat_map(|service| {
         let ports = service["spec"]["ports"].as_array().unwrap().iter().filter(|port| port["name"] == "metrics");
@@ -40,8 +40,7 @@ fn scraped(manifests: &Manifests) -> Scraped {
     ports.collect()
 }
 
-/// The overlay for production, with secrets as the script makes them that the documents name, and the stores of the other overlay
-/// as the platform's.
+/// The production overlay, with secrets from the documented script, and the other overlay's stores as the platform's.
 fn production() -> (Plan, Scraped) {
     let secrets = [
         ("POSTGRES", "postgres:5432/confab"),
@@ -63,7 +62,7 @@ fn production() -> (Plan, Scraped) {
     (plan, scraped(&manifests))
 }
 
-/// Has the conversation, does everything else that changes a row, and looks at what people who run it look at.
+/// Runs the conversation, changes rows of every other kind, and checks what operators look at.
 async fn is_of_use(plan: Plan, scraped: &Scraped) -> Replay {
     let replay = Replay::start(plan).await.unwrap();
     converse(&replay.url()).await.unwrap();

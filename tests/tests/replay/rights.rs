@@ -1,4 +1,4 @@
-//! What programs may do in the stores of docker-compose.yml is what they must, and strangers may do nothing.
+//! In the stores of docker-compose.yml programs have exactly the rights they need, and strangers have none.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,7 +17,7 @@ pub async fn are_few(replay: &Replay, variables: &BTreeMap<String, String>) {
         let said = String::from_utf8(tried(forbidden).stderr).unwrap();
         assert!(said.contains("permission denied") || said.contains("must be owner"), "{forbidden}: {said}");
     }
-    // Who has no password of Redis is not even told that it is well, and who has no key of S3 sees nothing.
+    // Without its password Redis does not even answer PING, and without a key S3 shows nothing.
     assert!(!redis::is_ready(at("redis", 6379)));
     let stranger = reqwest::get(format!("http://{}/confab", at("s3", 8333))).await.unwrap();
     assert_eq!(stranger.status(), 403);

@@ -1,4 +1,4 @@
-//! Messages that name files.
+//! Messages with attached files.
 
 use super::{Scene, fails, url};
 use confab_tests::api::{Answer, unique};
@@ -19,7 +19,7 @@ impl Scene {
         self.one.post("/api/messages", &self.account, message).await.unwrap()
     }
 
-    /// The file as it is once it belongs to the room.
+    /// The file after it was attached to the room.
     fn in_room(&self, file: &Value) -> Value {
         let mut file = file.clone();
         file["roomId"] = json!(self.room);
@@ -31,7 +31,7 @@ async fn roomless_files_go_to_the_room(scene: Scene) {
     let guest = scene.one.signup().await.unwrap();
     let (first, second) = (scene.file(None).await, scene.file(None).await);
     fails(&scene.other.get(url(&first), &guest).await.unwrap(), 404, "not_found");
-    // In the order named, whatever the order of their making.
+    // In the order named, whatever the order of the uploads.
     let message = scene.say("see", &[&second, &first]).await.expect(201).unwrap();
     assert_eq!((&message["type"], &message["content"]), (&json!("message"), &json!("see")));
     assert_eq!(message["files"], json!([scene.in_room(&second), scene.in_room(&first)]));
@@ -41,7 +41,7 @@ async fn roomless_files_go_to_the_room(scene: Scene) {
     }
     let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &guest).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], json!([scene.in_room(&second), scene.in_room(&first)]));
-    // What is in the room may be named again there, and a message may consist of files alone: ten at most.
+    // A file of the room may be named there again, and a message may consist of files only: at most ten.
     scene.say("", &[&first]).await.expect(201).unwrap();
     let mut ten = Vec::new();
     for _ in 0..10 {
@@ -56,7 +56,7 @@ async fn by_socket_as_well(scene: Scene) {
     let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(scene.room)).await.unwrap()["ok"], true);
     let files = [scene.file(None).await, scene.file(Some(&scene.room)).await];
-    // Sends before and after keep their order, though this one asks the file service first.
+    // Sends before and after this one keep their order, although this one calls the file service first.
     let message = |content: &str, ids: Value| json!({"roomId": scene.room, "content": content, "fileIds": ids});
     let sends = [("before", json!([])), ("", json!([files[0]["id"], files[1]["id"]])), ("after", json!(null))];
     let sends = sends.map(|(content, ids)| socket.emit_later("message", vec![message(content, ids)]));
@@ -103,7 +103,7 @@ async fn what_cannot_be_attached(scene: Scene) {
         fails(&scene.say_ids("", empty).await, 400, "invalid_request");
     }
     assert_eq!(scene.history().await.len(), before);
-    // Somebody else may name what is in the room, though it is not theirs.
+    // Another user may name a file of the room, although it is not theirs.
     let shared = scene.file(Some(&scene.room)).await;
     let message = json!({"roomId": scene.room, "content": "nice", "fileIds": [shared["id"]]});
     let said = scene.other.post("/api/messages", &stranger, message).await.unwrap().expect(201).unwrap();
@@ -115,12 +115,12 @@ async fn refused_together(scene: Scene) {
     let (own, gone) = (scene.file(None).await, scene.file(None).await);
     assert_eq!(scene.delete(url(&gone), &scene.account).await.status, 204);
     fails(&scene.say("x", &[&own, &gone]).await, 404, "not_found");
-    // The one that could have been is as it was.
+    // The file that could have been attached is unchanged.
     let listed = scene.get("/api/files").await.expect(200).unwrap();
     assert_eq!(listed["items"], json!([own]));
     let stranger = scene.one.signup().await.unwrap();
     fails(&scene.other.get(url(&own), &stranger).await.unwrap(), 404, "not_found");
-    // In a room that is not there it is refused for that.
+    // A send to a missing room is refused for that reason.
     let message = json!({"roomId": uuid::Uuid::now_v7(), "content": "x", "fileIds": [own["id"]]});
     fails(&scene.one.post("/api/messages", &scene.account, message).await.unwrap(), 404, "not_found");
     assert_eq!(scene.get("/api/files").await.expect(200).unwrap()["items"], json!([own]));
@@ -134,7 +134,7 @@ async fn a_repeat_names_the_first(scene: Scene) {
     assert_eq!(post(&file).await.expect(200).unwrap(), first);
     assert_eq!(post(&another).await.expect(200).unwrap(), first);
     assert_eq!(scene.history().await, std::slice::from_ref(&first));
-    // Also when the file is gone by then.
+    // Also when the file has been deleted since.
     assert_eq!(scene.delete(url(&file), &scene.account).await.status, 204);
     let again = post(&file).await.expect(200).unwrap();
     assert_eq!((&again["id"], &again["seq"]), (&first["id"], &first["seq"]));

@@ -15,7 +15,7 @@ impl Scene {
         self.one.share(&self.account, Some(&self.room), "text.txt", TEXT).await.unwrap()
     }
 
-    /// Asks at the other end, with these headers.
+    /// Sends a request with these headers to the other end.
     async fn ask(&self, method: Method, file: &Value, headers: &[(&str, &str)]) -> Answer {
         let request = self.other.request(method, url(file)).bearer_auth(&self.account.token);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -42,7 +42,7 @@ async fn headers(scene: Scene) {
     let [content_type, length, tag, ranges, modified, disposition] = of(&got);
     assert_eq!((content_type, length, tag), ("application/octet-stream".into(), "36".into(), etag(&file)));
     assert_eq!((&*ranges, &*disposition), ("bytes", "attachment; filename=\"text.txt\"; filename*=UTF-8''text.txt"));
-    // As HTTP writes times, and when it was uploaded: createdAt without its milliseconds.
+    // The time of the upload in HTTP's format: createdAt without milliseconds.
     let modified = jiff::fmt::rfc2822::parse(&modified).unwrap().timestamp();
     let created: jiff::Timestamp = file["createdAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(modified.as_second(), created.as_second());
@@ -75,7 +75,7 @@ async fn ranges(scene: Scene) {
         fails(&answer, 416, "range_not_satisfiable");
         assert_eq!(answer.header("content-range"), "bytes */36");
     }
-    // What is no range, or none that we serve, is as if it were not there (RFC 9110, section 14.2).
+    // Malformed and unsupported ranges are ignored (RFC 9110, section 14.2).
     for range in ["bytes=9-3", "bytes=a-b", "bytes=-", "bytes=", "bytes", "lines=1-2", "bytes=0-1,5-6"] {
         let answer = scene.range(&file, range).await;
         assert_eq!((answer.status, &*answer.bytes), (200, TEXT), "{range}");
@@ -96,9 +96,9 @@ async fn conditions(scene: Scene) {
             &[("if-none-match", &listed)],
             &[("if-none-match", "*")],
             &[("if-modified-since", &modified)],
-            // The tag says more than the time (RFC 9110, section 13.2.2).
+            // The tag takes precedence over the time (RFC 9110, section 13.2.2).
             &[("if-none-match", &tag), ("if-modified-since", before)],
-            // And a condition that spares the bytes comes before a range.
+            // And a condition that saves the bytes takes precedence over a range.
             &[("if-none-match", &tag), ("range", "bytes=0-1")],
         ] {
             let answer = scene.ask(method.clone(), &file, headers).await;

@@ -1,4 +1,4 @@
-//! Many uploads of one user: others' begin at once, and memory stays within its budget.
+//! Many uploads of one user: others' uploads begin at once, and memory stays within its budget.
 
 use std::fs;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use super::fails;
 
 const MIB: usize = 1024 * 1024;
-/// Sent at once, in bytes.
+/// Bytes sent at once.
 const PIECE: usize = 64 * 1024;
 
-/// An upload that says how much will come and has sent all that stands before it.
+/// Begins an upload that declares its length and has sent everything before its content.
 async fn begin(api: &Api, who: &Account, length: usize) -> (Http, Vec<u8>) {
     let form = Form::new().part(file_headers("a.bin", "application/octet-stream"), b"").into_body();
     let end = form.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
@@ -44,7 +44,7 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
     for _ in 0..12 {
         slow.push(begin(&api, &eve, 1_000_000).await.0);
     }
-    // What finds no place is answered, the rest is not.
+    // Uploads without a place are answered, the others are not.
     let refused = async || {
         let mut answered = Vec::new();
         for upload in &slow {
@@ -80,7 +80,7 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
     eventually("her places are free again", Duration::from_secs(30), again).await.unwrap();
 }
 
-/// Sends as fast as it is taken, unless the answer comes first.
+/// Sends as fast as the server reads, unless it answers first.
 async fn upload(api: &Api, who: &Account, length: usize) -> anyhow::Result<Answer> {
     let (mut upload, tail) = begin(api, who, length).await;
     for _ in 0..length / PIECE {
@@ -93,7 +93,7 @@ async fn upload(api: &Api, who: &Account, length: usize) -> anyhow::Result<Answe
     upload.answer().await
 }
 
-/// The most memory that a process ever had, in bytes.
+/// A process's peak memory, in bytes.
 fn peak(pid: i32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -101,7 +101,7 @@ fn peak(pid: i32) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_for_uploads_has_a_budget_and_what_does_not_fit_waits() {
+async fn memory_for_uploads_has_a_budget_and_uploads_wait_for_it() {
     const LENGTH: usize = 7 * MIB + MIB / 2;
     const UPLOADS: usize = 40;
     let s3 = std::env::var("TEST_S3_URL").unwrap();
@@ -126,7 +126,7 @@ async fn memory_for_uploads_has_a_budget_and_what_does_not_fit_waits() {
     for _ in 0..UPLOADS {
         let (api, ada) = (api.clone(), ada.clone());
         uploads.spawn(async move {
-            // On a slow machine some are sent away to try again.
+            // A slow machine refuses some uploads, which try again.
             for _ in 0..20 {
                 match upload(&api, &ada, LENGTH).await {
                     Ok(answer) if answer.status != 503 => return assert_eq!(answer.status, 201, "{}", answer.body),

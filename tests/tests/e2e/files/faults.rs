@@ -1,4 +1,4 @@
-//! The object store or the file service dead, frozen, or gone in mid-body: a documented error in time, nothing left over, and
+//! The object store or the file service dead, frozen, or gone midway: a documented error in time, no leftovers, and
 //! chat goes on.
 
 use std::time::{Duration, Instant};
@@ -20,22 +20,22 @@ use super::{Scene, fails, url};
 use crate::world;
 
 const S3: (Role, u16) = (Role::S3, 1);
-/// Within what an upload or download that cannot be is refused.
+/// How soon an impossible upload or download is refused.
 const IN_TIME: Duration = Duration::from_secs(10);
-/// Within what everything is well again, and what was left over is swept up.
+/// How soon everything works again, and leftovers are swept.
 const WELL: Duration = Duration::from_secs(40);
 
-/// A scene in a cluster that may be broken, with somebody who chats.
+/// A scene in a breakable cluster, with a client that chats.
 struct Broken {
     objects: Objects,
-    /// What the tests before left there.
+    /// Objects left by earlier tests.
     before: Vec<String>,
     scene: Scene,
     socket: Socket,
     _stock: Stock,
 }
 
-/// A store that is frozen, until this is dropped.
+/// Freezes a store until this is dropped.
 struct Frozen(Daemon);
 
 impl Frozen {
@@ -51,7 +51,7 @@ impl Drop for Frozen {
     }
 }
 
-/// What is said of a store that refuses, or does not answer.
+/// Checks the error while a store refuses or does not answer.
 #[track_caller]
 fn is_away(answer: &Answer) {
     let (status, code) = if answer.status == 504 { (504, "timeout") } else { (503, "unavailable") };
@@ -91,7 +91,7 @@ impl Broken {
         Ok(upload)
     }
 
-    /// Sends by REST and by socket, and hears both.
+    /// Sends by REST and by socket, and receives both.
     async fn chats(&self) {
         let said = json!({"roomId": self.scene.room, "content": unique("by REST")});
         let first = self.scene.one.post("/api/messages", &self.scene.account, said).await.unwrap().expect(201).unwrap();
@@ -101,7 +101,7 @@ impl Broken {
         self.socket.until("both messages", IN_TIME, heard).await.unwrap();
     }
 
-    /// Everything that touches the bytes is refused as documented, and everything else works.
+    /// Every request that needs the bytes is refused as documented, and every other one works.
     async fn without_store(&self, known: &Value) {
         let (scene, text) = (&self.scene, b"some text".as_slice());
         let history = scene.history().await.len();
@@ -122,7 +122,7 @@ impl Broken {
         let ack = ack.unwrap();
         assert!(matches!(ack["error"]["status"].as_u64(), Some(503 | 504)), "{ack}");
 
-        // The facts are elsewhere.
+        // The metadata is in the database.
         let listed = scene.get("/api/files").await.expect(200).unwrap();
         assert!(listed["items"].as_array().unwrap().contains(known), "{listed}");
         let head = scene.other.call(reqwest::Method::HEAD, url(known), Some(&scene.account), None).await.unwrap();
@@ -132,7 +132,7 @@ impl Broken {
         assert_eq!(scene.history().await.len(), history + 2);
     }
 
-    /// Uploads and downloads work; of what was refused nothing is left: the store holds these files and one new one.
+    /// Uploads and downloads work, and refused ones left nothing: the store holds these files and one new one.
     async fn is_well(&self, mut files: Vec<Value>) {
         let well = async || {
             let form = Form::new().field("roomId", &self.scene.room).file("well.txt", "text/plain", b"well again");
@@ -145,7 +145,7 @@ impl Broken {
         self.holds(&files).await;
     }
 
-    /// These are our files, and the store holds nothing else that is new.
+    /// Checks that these are the user's files, and that the store holds no other new objects.
     async fn holds(&self, files: &[Value]) {
         let id = |file: &Value| file["id"].as_str().unwrap().to_owned();
         let mut expected = files.iter().map(id).collect::<Vec<_>>();
@@ -165,9 +165,9 @@ impl Broken {
     }
 }
 
-/// One test, because there is one cluster that may be broken: several would wait for it side by side.
+/// One test, because there is one breakable cluster: several tests would wait for it in turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_breaks_is_well_again() {
+async fn the_system_recovers_from_each_fault() {
     let cluster = world::breakable().await;
     a_client_that_goes_away_in_mid_body(&cluster).await;
     a_store_that_is_killed_in_mid_body(&cluster).await;
@@ -196,10 +196,10 @@ async fn a_store_that_is_killed_in_mid_body(cluster: &Cluster) {
 
     cluster.kill(S3).await.unwrap();
     let begin = Instant::now();
-    // It may be refused before all of it is written.
+    // The server may refuse the upload before all of it is written.
     let _ = upload.write(&vec![2; 11_000_000]).await;
     is_away(&upload.answer().await.unwrap());
-    // A body that breaks off does not look like one that is whole.
+    // A truncated body must not look complete.
     let mut read = 0;
     let broke_off = loop {
         match download.chunk().await {
@@ -212,7 +212,7 @@ async fn a_store_that_is_killed_in_mid_body(cluster: &Cluster) {
     assert!(begin.elapsed() < 2 * IN_TIME, "{:?}", begin.elapsed());
 
     broken.without_store(&known).await;
-    // What is deleted meanwhile is gone for everybody, and its bytes as soon as the store is back.
+    // A file deleted meanwhile is gone for every user, and its bytes as soon as the store is back.
     assert_eq!(scene.delete(url(&known), &scene.account).await.status, 204);
     fails(&scene.get(url(&known)).await, 404, "not_found");
     cluster.start(S3).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_client_that_goes_away_in_mid_body(cluster: &Cluster) {
     assert_eq!(broken.scene.history().await.len(), 1);
 }
 
-/// Uploads until it is acknowledged, as a careful client does.
+/// Repeats an upload until it is acknowledged, as a careful client does.
 async fn persist(api: &Api, account: &Account, room: &str, text: &str) -> anyhow::Result<Value> {
     let id = unique("persist");
     let begin = Instant::now();

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Scene, fails};
 
-/// The limit of this file's server.
+/// The size limit of this file's server.
 const LIMIT: usize = 200_000;
 
 async fn small() -> (Embedded, Scene) {
@@ -40,7 +40,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
         fails(&answer, 413, "too_large");
     }
 
-    // What is promised is refused before it is sent.
+    // A declared length over the limit is refused before the body is sent.
     let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
     let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"").into_open_body();
     let begin = async |more: &str| Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}{more}")).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
     promised.write(&head[..head.len() - 2]).await.unwrap();
     fails(&promised.answer().await.unwrap(), 413, "too_large");
 
-    // What is not is refused at the limit, and without end there is none to wait for.
+    // Without a declared length the upload is refused at the limit, even if it never ends.
     let mut endless = begin("Transfer-Encoding: chunked\r\n").await;
     let piece = [b"2710\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat();
     endless.write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
     }
     fails(&endless.answer().await.unwrap(), 413, "too_large");
 
-    // By socket it is the same limit.
+    // The limit is the same over a socket.
     let stock = Stock::javascript().unwrap();
     let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     let upload = |length: usize| json!({"roomId": scene.room, "name": "b.txt", "data": bytes(&vec![b'y'; length])});
@@ -65,12 +65,13 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
     assert_eq!((&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]), (&json!(false), &json!("too_large"), &json!(413)));
     assert_eq!(socket.emit("fileUpload", upload(LIMIT)).await.unwrap()["ok"], true);
 
-    // Two files, and nothing of what was refused or repeated.
+    // Two files, and none of the refused or repeated uploads.
     assert_eq!(scene.history().await.len(), 2);
     assert_eq!(Objects::of(server.daemon()).unwrap().all().await.unwrap().len(), 2);
 }
 
-/// What four clients were answered that send next to nothing, and after how long. Their half minute passes beside other tests.
+/// The responses to four clients that send next to nothing, and how long they took. Their half minute passes while
+/// other tests run.
 static GIVEN_UP: LazyLock<Mutex<Option<JoinHandle<GivenUp>>>> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     Mutex::new(Some(std::thread::spawn(move || runtime.block_on(trickle()))))
@@ -78,7 +79,7 @@ static GIVEN_UP: LazyLock<Mutex<Option<JoinHandle<GivenUp>>>> = LazyLock::new(||
 
 type GivenUp = anyhow::Result<Vec<(Answer, Duration)>>;
 
-/// Lets these clients begin, unless they have.
+/// Starts these clients, unless they run already.
 pub fn begin_to_trickle() {
     LazyLock::force(&GIVEN_UP);
 }
@@ -106,7 +107,7 @@ async fn trickle() -> GivenUp {
 }
 
 #[test]
-fn a_client_that_sends_next_to_nothing_is_given_up() {
+fn a_client_that_sends_next_to_nothing_times_out() {
     let clients = GIVEN_UP.lock().unwrap().take().unwrap();
     for (answer, waited) in clients.join().expect("no panic").unwrap() {
         fails(&answer, 400, "invalid_request");

@@ -1,4 +1,4 @@
-//! Links: they need no header, hold for one file, and end with it.
+//! Links: they need no header, work for one file, and end with it.
 
 use confab_tests::api::{Account, Answer};
 use confab_tests::wait::eventually;
@@ -15,7 +15,7 @@ impl Scene {
         self.one.get(&format!("{}/link", url(file)), who).await.unwrap()
     }
 
-    /// Asks as nobody, at the other end.
+    /// Sends an anonymous request to the other end.
     async fn open(&self, method: Method, path: &str) -> Answer {
         self.other.call(method, path, None, None).await.unwrap()
     }
@@ -36,7 +36,7 @@ async fn a_link_needs_no_token(scene: Scene) {
         assert_eq!(scene.open(Method::HEAD, path).await.status, 200);
         let part = scene.other.send(scene.other.request(Method::GET, path).header("range", "bytes=0-1")).await.unwrap();
         assert_eq!((part.status, part.bytes.len()), (206, 2));
-        // It is for reading, and for the bytes alone.
+        // A link only permits reading, and only the bytes.
         fails(&scene.open(Method::DELETE, path).await, 401, "unauthorized");
         let (_, query) = path.split_once('?').unwrap();
         fails(&scene.open(Method::GET, &format!("{}/link?{query}", url(&file))).await, 401, "unauthorized");
@@ -86,7 +86,7 @@ async fn a_link_ends_with_its_file(scene: Scene) {
     fails(&scene.open(Method::GET, path).await, 401, "unauthorized");
     fails(&scene.link(&file, &scene.account).await, 404, "not_found");
 
-    // So it does with its room, though not at once: the bearer is nobody whose rights there could be asked for.
+    // The link also ends with its room, though not at once: its bearer has no rights that could be checked there.
     let file = scene.file(Some(&scene.room)).await;
     let link = scene.link(&file, &scene.account).await.expect(200).unwrap();
     assert_eq!(scene.delete(&format!("/api/rooms/{}", scene.room), &scene.account).await.status, 204);

@@ -1,4 +1,4 @@
-//! Uploads that are no upload: the documented error, nothing kept, and the next one works.
+//! Malformed uploads: the documented error, nothing stored, and the next upload works.
 
 use confab_tests::api::Answer;
 use confab_tests::form::{BOUNDARY, Form, content_type, file_headers};
@@ -16,14 +16,14 @@ impl Scene {
         format!("Authorization: Bearer {}\r\n", self.account.token)
     }
 
-    /// The body of a file for the room, as far as given.
+    /// The beginning of a form with a file for the room, up to these bytes.
     fn beginning(&self, bytes: &[u8]) -> Vec<u8> {
         let whole = Form::new().field("roomId", &self.room).part(file_headers("a.txt", "text/plain"), bytes).into_open_body();
-        // The line that would end the part.
+        // Without the line that would end the part.
         whole[..whole.len() - 2].to_vec()
     }
 
-    /// Sends a body with this content type as it is.
+    /// Sends an unmodified body with this content type.
     async fn post_raw(&self, content_type: &str, body: Vec<u8>) -> Answer {
         let request = self.one.request(reqwest::Method::POST, "/api/files/upload").bearer_auth(&self.account.token);
         self.one.send(request.header("content-type", content_type).body(body)).await.unwrap()
@@ -34,7 +34,7 @@ impl Scene {
         Http::begin(&self.one.url, LINE, &headers).await.unwrap()
     }
 
-    /// Nothing was kept or told; and it works as it did.
+    /// Checks that nothing was stored or announced, and that uploads still work.
     async fn is_unharmed(&self) {
         let kept = self.get("/api/files").await.expect(200).unwrap();
         assert_eq!((&kept["items"], self.history().await.len()), (&json!([]), 0));
@@ -95,17 +95,17 @@ async fn forms_with_faults(scene: Scene) {
 
 async fn bodies_that_lie(scene: Scene) {
     let (start, rest) = (scene.beginning(b"some text"), format!("\r\n--{BOUNDARY}--\r\n"));
-    // Fewer bytes than were promised, and then no more.
+    // Fewer bytes than declared, and then no more.
     let mut short = scene.begin(&format!("Content-Length: {}\r\n", start.len() + 10_000)).await;
     short.write(&start).await.unwrap();
     short.write(rest.as_bytes()).await.unwrap();
     short.finish().await.unwrap();
-    // The form is whole, though the body is not: either may be said, but never a hang.
+    // The form is complete, although the body is not: both answers are acceptable, but never a hang.
     let answer = short.answer().await.unwrap();
     assert!([201, 400].contains(&answer.status), "{} {}", answer.status, answer.body);
     let taken = answer.status == 201;
 
-    // More bytes than were promised: the form breaks off where the body ends.
+    // More bytes than declared: the form ends early, where the body ends.
     let mut long = scene.begin(&format!("Content-Length: {}\r\n", start.len() - 4)).await;
     long.write(&start).await.unwrap();
     long.write(rest.as_bytes()).await.unwrap();
@@ -117,13 +117,13 @@ async fn bodies_that_lie(scene: Scene) {
     broken.finish().await.unwrap();
     fails(&broken.answer().await.unwrap(), 400, "invalid_request");
 
-    // Chunks that are none.
+    // Malformed chunks.
     let mut nonsense = scene.begin("Transfer-Encoding: chunked\r\n").await;
     nonsense.write(&chunk(&start)).await.unwrap();
     nonsense.write(b"nonsense\r\n").await.unwrap();
     fails(&nonsense.answer().await.unwrap(), 400, "invalid_request");
 
-    // Whoever goes away in the middle has uploaded nothing.
+    // A client that disconnects midway has uploaded nothing.
     let mut gone = scene.begin("Content-Length: 1000000\r\n").await;
     gone.write(&start).await.unwrap();
     drop(gone);
@@ -152,7 +152,7 @@ async fn who_may_not_is_told_before_the_bytes(scene: Scene) {
             "not_found",
         ),
     ] {
-        // A megabyte is promised and never comes.
+        // A megabyte is declared and never arrives.
         let mut request = Http::begin(&scene.one.url, LINE, &format!("{headers}Content-Length: 1000000\r\n")).await.unwrap();
         request.write(&body).await.unwrap();
         fails(&request.answer().await.unwrap(), status, code);

@@ -1,4 +1,4 @@
-//! Names and types that clients make up: cleaned, told safely, and never believed where a browser would act on them.
+//! Names and types that clients make up: cleaned, returned safely, and never trusted where a browser would act on them.
 
 use confab_tests::api::Answer;
 use confab_tests::form::Form;
@@ -15,7 +15,7 @@ everywhere!(
     a_type_that_a_browser_runs_is_a_claim_and_not_served,
 );
 
-/// Whether to show or to keep it, and under which name, as a browser reads it (RFC 6266: the second form counts).
+/// Whether a browser displays or saves the file, and under which name (RFC 6266: the second form takes precedence).
 fn disposition(answer: &Answer) -> (String, String) {
     let header = answer.header("content-disposition");
     let (kind, parameters) = header.split_once("; ").unwrap();
@@ -39,7 +39,7 @@ impl Scene {
         assert_eq!(file["name"], name);
         let answer = self.get(url(file)).await;
         assert_eq!((answer.status, disposition(&answer)), (200, ("attachment".into(), name.into())));
-        // No header came of it.
+        // The name injected no header.
         assert!(answer.headers.get("x-evil").is_none() && answer.headers.get("set-cookie").is_none());
     }
 }
@@ -87,7 +87,7 @@ async fn names_in_forms(scene: Scene) {
         let file = scene.one.upload(&scene.account, Form::new().file(given, "a/b", b"some text")).await.unwrap();
         scene.is_named(&file.expect(201).unwrap(), &name).await;
     }
-    // No name at all; one that is no UTF-8; and bytes that no header may hold, which may be refused as well.
+    // No name at all; one that is not UTF-8; and bytes that headers must not contain, which may also be refused.
     let form = Form::new().part("Content-Disposition: form-data; name=\"file\"\r\n", b"some text");
     scene.is_named(&scene.one.upload(&scene.account, form).await.unwrap().expect(201).unwrap(), "file").await;
     for name in [b"\xff\xfe.txt".as_slice(), b"nul\0.txt", b"x\r\nX-Evil: 1"] {
@@ -127,7 +127,7 @@ async fn what_a_browser_might_run_is_an_attachment(scene: Scene) {
         assert_eq!(answer.header("cross-origin-resource-policy"), "same-site");
         assert!(answer.headers.get("x-evil").is_none());
     }
-    // What is a picture by its bytes is one, whatever it is called, and may be shown.
+    // A file with a picture's bytes is a picture, whatever its name, and may be displayed.
     let file = scene.one.upload(&scene.account, Form::new().file("a.html", "text/html", png)).await.unwrap().expect(201).unwrap();
     let answer = scene.get(url(&file)).await;
     assert_eq!((disposition(&answer), answer.header("content-type")), (("inline".into(), "a.html".into()), "image/png"));

@@ -1,4 +1,4 @@
-//! Real files of many kinds, as they lie on any Debian system, go in at one gateway and come out whole at the other.
+//! Real files of many kinds, from any Debian system, are uploaded at one gateway and downloaded unchanged at the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use super::Scene;
 
 everywhere!(whatever_kind_it_is_it_comes_out_as_it_went_in, a_large_one_in_ranges);
 
-/// A kind of file: how its name ends, how it begins, and how it is to be served.
+/// A kind of file: its extension, its first bytes, and how it must be served.
 struct Kind {
     extension: &'static str,
     begins: &'static [u8],
-    /// The start of its type, where the server is to recognise it.
+    /// The beginning of its type, if the server must recognise it.
     content_type: &'static str,
     inline: bool,
 }
@@ -41,7 +41,7 @@ const KINDS: [Kind; 13] = [
     kind("txt", b"", "", false),
 ];
 
-/// A file of each kind that there is.
+/// A file of each available kind.
 static FOUND: LazyLock<Vec<(&'static Kind, PathBuf)>> = LazyLock::new(|| {
     let mut found = Vec::new();
     find(Path::new("/usr/share"), &mut found);
@@ -89,7 +89,7 @@ async fn whatever_kind_it_is_it_comes_out_as_it_went_in(scene: Scene) {
 }
 
 async fn a_large_one_in_ranges(scene: Scene) {
-    // More than two parts of what the store takes at once: this very program.
+    // More than two parts of the object store: this very program.
     let mut bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
     bytes.truncate(20_000_001);
     assert_eq!(bytes.len(), 20_000_001);

@@ -1,4 +1,4 @@
-//! Files that are deleted, alone or with their room: their bytes go, and messages say so.
+//! Deleted files, alone or with their room: their bytes are removed, and messages show the deletion.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_deleted_file_is_shown_as_deleted(scene: Scene) {
     let listed = scene.get(&format!("/api/files?roomId={}", scene.room)).await.expect(200).unwrap();
     assert_eq!(listed["items"], json!([kept]));
 
-    // Nothing else of the messages changes.
+    // The rest of the messages is unchanged.
     let mut after = before;
     after[0]["files"] = json!([deleted(&gone)]);
     after[2]["files"] = json!([deleted(&attached), deleted(&gone), kept]);
@@ -52,7 +52,7 @@ async fn a_deleted_file_is_shown_as_deleted(scene: Scene) {
 async fn who_may_delete(scene: Scene) {
     let guest = scene.one.signup().await.unwrap();
     let share = async |who: &Account| scene.one.share(who, Some(&scene.room), "theirs.txt", b"theirs").await.unwrap();
-    // Its uploader, and the owner of its room; nobody else.
+    // The uploader and the owner of the room may delete it; other users may not.
     let (theirs, theirs_too, ours) = (share(&guest).await, share(&guest).await, share(&scene.account).await);
     assert_eq!(scene.delete(url(&theirs), &guest).await.status, 204);
     assert_eq!(scene.delete(url(&theirs_too), &scene.account).await.status, 204);
@@ -64,7 +64,7 @@ async fn a_repeat_of_a_deleted_upload(scene: Scene) {
     let form = || Form::new().field("roomId", &scene.room).field("clientMessageId", "once").file("a.txt", "text/plain", b"a");
     let file = scene.one.upload(&scene.account, form()).await.unwrap().expect(201).unwrap();
     assert_eq!(scene.delete(url(&file), &scene.account).await.status, 204);
-    // The room has been told of it once, and its log knows that name for ever; the file does not come back under another id.
+    // The room has had its event, and its log keeps that name for ever; the file does not reappear under another id.
     let again = scene.other.upload(&scene.account, form()).await.unwrap();
     assert!(again.status != 201 && again.status < 500, "{} {}", again.status, again.body);
     assert_eq!(scene.history().await.len(), 1);
@@ -100,7 +100,7 @@ async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
 
     assert_eq!(scene.delete(&format!("/api/rooms/{}", scene.room), &scene.account).await.status, 204);
     for path in [url(&one), url(&two), &format!("/api/files?roomId={}", scene.room)] {
-        // Rights are remembered for less than a second.
+        // Rights are cached for less than a second.
         let unknown = async || (scene.get(path).await.status == 404).then_some(());
         eventually("the room and its files are unknown", SOON, unknown).await?;
     }

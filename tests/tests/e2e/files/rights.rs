@@ -1,4 +1,4 @@
-//! Who reads which files, and in which lists they stand.
+//! Which users may read which files, and which lists contain them.
 
 use confab_tests::api::{Api, unique};
 use confab_tests::embedded::Embedded;
@@ -33,7 +33,7 @@ async fn a_file_of_a_room_is_for_its_readers(scene: Scene) {
     assert_eq!(scene.other.get(url(&file), &stranger).await.unwrap().bytes, scene.get(url(&file)).await.bytes);
     let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &stranger).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], serde_json::json!([file]));
-    // To read it is not to rule over it.
+    // Reading it does not permit deleting it.
     fails(&scene.delete(url(&file), &stranger).await, 403, "forbidden");
     assert_eq!(scene.get(url(&file)).await.status, 200);
 }
@@ -60,7 +60,7 @@ async fn lists_page_newest_first(scene: Scene) {
             assert_eq!(listed, *expected);
         }
     }
-    // A cursor holds for the list that gave it.
+    // A cursor is valid for its own list only.
     let cursor = scene.get("/api/files?limit=1").await.expect(200).unwrap()["nextCursor"].as_str().unwrap().to_owned();
     fails(&scene.get(&format!("/api/files?roomId={}&cursor={cursor}", scene.room)).await, 400, "invalid_request");
     for query in ["limit=0", "limit=201", "limit=x", "cursor=nonsense", "cursor=%00", "roomId=nonsense"] {
@@ -91,7 +91,7 @@ async fn anonymous_reading_is_a_setting() {
             let answer = api.call(Method::GET, path, None, None).await.unwrap();
             assert_eq!(answer.status, if may_read { 200 } else { 401 }, "{path}: {}", answer.body);
         }
-        // One's own files are nobody's business; whether there is such a file is not said.
+        // A user's own files are private; the answer does not reveal whether such a file exists.
         let refused = api.call(Method::GET, super::url(&own), None, None).await.unwrap();
         assert_eq!(refused.status, if may_read { 404 } else { 401 });
         fails(&api.call(Method::GET, "/api/files", None, None).await.unwrap(), 401, "unauthorized");

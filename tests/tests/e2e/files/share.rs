@@ -1,4 +1,4 @@
-//! `fileUpload` by stock clients: every socket in the room hears of it, in order among messages.
+//! `fileUpload` by stock clients: every socket in the room receives it, in order among messages.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Scene {
     }
 }
 
-/// Everything that a socket heard of the room, in order: messages under either name.
+/// Everything that a socket received of the room, in order: messages under both event names.
 fn heard(socket: &Socket) -> Vec<Value> {
     let of_room = |report: &Report| match report {
         Report::Event(name, arguments) if name == "message" || name == "fileUpload" => {
@@ -84,7 +84,7 @@ async fn in_order_among_messages(scene: Scene) {
     ] {
         sockets.push(scene.member(stock, url, transports).await);
     }
-    // Each sends on without waiting, and so do uploads by REST.
+    // Each socket sends on without waiting, and so do uploads by REST.
     let mut sends = Vec::new();
     for n in 0..10 {
         for (who, socket) in sockets.iter().enumerate() {
@@ -104,7 +104,7 @@ async fn in_order_among_messages(scene: Scene) {
     assert!(history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1));
     for (who, socket) in sockets.iter().enumerate() {
         hears(socket, &history).await;
-        // What one socket sent to one room stands there in the order in which it was sent.
+        // The history has one socket's sends to one room in the order of sending.
         let own = history.iter().map(|message| message["files"][0]["name"].as_str().or(message["content"].as_str()).unwrap());
         let own = own.filter(|name| name.starts_with(&format!("{who}-"))).map(String::from).collect::<Vec<_>>();
         let sent = (0..10).flat_map(|n| [format!("{who}-{n}"), format!("{who}-{n}")]).collect::<Vec<_>>();
@@ -125,7 +125,7 @@ async fn repeats(scene: Scene) {
     let other = scene.member(&python, &scene.other.url, Transports::WebSocket).await;
     let again = other.emit("fileUpload", payload).await.unwrap();
     assert_eq!((&again["file"], &again["message"]), (&first["file"], &first["message"]));
-    // It is the same name as over REST.
+    // The name is the same as over REST.
     let form = confab_tests::form::Form::new().field("clientMessageId", &id).field("roomId", &scene.room).file("x", "a/b", b"third");
     assert_eq!(scene.one.upload(&scene.account, form).await.unwrap().expect(200).unwrap(), first["file"]);
     assert_eq!(scene.get(url(&first["file"])).await.bytes, b"first");
@@ -175,13 +175,13 @@ async fn refusals(scene: Scene) {
         let told = payload.to_string().chars().take(100).collect::<String>();
         assert_eq!(got, (&json!(false), &json!(status), &json!(code)), "{told}: {ack}");
     }
-    // Without a callback it is told as `error`.
+    // Without a callback the failure arrives as an `error` event.
     socket.tell("fileUpload", vec![json!({})]);
     let told = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
     socket.until("an error", PATIENCE, told).await.unwrap();
     assert_eq!(socket.events("error")[0]["code"], "invalid_request");
 
-    // The largest that there may be, and the same socket all along.
+    // The largest allowed file, still over the same socket.
     let ack = socket.emit("fileUpload", scene.payload("mebibyte", bytes(&mebibyte))).await.unwrap();
     assert_eq!((&ack["ok"], &ack["file"]["size"]), (&json!(true), &json!(1024 * 1024)), "{ack}");
     assert_eq!(scene.get(url(&ack["file"])).await.bytes, mebibyte);

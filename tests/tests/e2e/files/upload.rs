@@ -26,7 +26,7 @@ async fn fields_come_in_any_order(scene: Scene) {
             files.push((file, id));
         }
     }
-    // Only those with a room are told of, each once.
+    // Only uploads with a room are announced, each once.
     let history = scene.history().await;
     assert_eq!(history.len(), 6);
     for ((message, (file, id)), seq) in history.iter().zip(&files[6..]).zip(1..) {
@@ -56,12 +56,12 @@ async fn a_repeat_answers_the_first_upload(scene: Scene) {
             let again = scene.other.upload(&scene.account, form(bytes)).await.unwrap().expect(200).unwrap();
             assert_eq!(again, first);
         }
-        // What comes after the file names the repeat too late to spare its bytes, but not too late to drop them.
+        // A name after the file identifies the repeat too late to save its bytes, but not too late to discard them.
         let late = Form::new().file("late.txt", "text/plain", b"late").field("clientMessageId", &id);
         let late = room.map_or(late.clone(), |room| late.field("roomId", room));
         assert_eq!(scene.other.upload(&scene.account, late).await.unwrap().expect(200).unwrap(), first);
         assert_eq!(scene.get(super::url(&first)).await.bytes, b"first");
-        // Somebody else's use of the same id is another upload.
+        // Another user's upload with the same id is another upload.
         let other = scene.one.upload(&stranger, form("theirs")).await.unwrap().expect(201).unwrap();
         assert_ne!(other["id"], first["id"]);
     }
@@ -90,7 +90,7 @@ async fn three_at_once_are_one(scene: Scene) {
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 200, 201], "{} {} {}", a.body, b.body, c.body);
         assert!(a.body == b.body && b.body == c.body, "{} {} {}", a.body, b.body, c.body);
-        // The bytes are those of one of them, and the File is of these bytes.
+        // The bytes are those of one of the uploads, and the File describes them.
         let got = scene.get(super::url(&a.body)).await.bytes;
         assert!(sent.iter().any(|bytes| *bytes.as_bytes() == *got));
         scene.is_file(&a.body, room, "triple.txt", "text/plain", &got);

@@ -1,4 +1,4 @@
-//! A server's life, with something of everything that is kept.
+//! The history of a server, with every kind of stored data.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What was left when it ended.
+/// The state at its end.
 pub struct Past {
     pub ada: Account,
     pub bob: Account,
-    /// Bob, as he logged out.
+    /// Bob's session that was logged out.
     pub left: Account,
     pub room: String,
     pub room_name: String,
     pub history: Vec<Value>,
-    /// A message that can be sent again.
+    /// A message that can be repeated.
     pub said: Value,
-    /// With their bytes. The first was uploaded as `upload`.
+    /// Files with their bytes. The first was uploaded as `upload`.
     pub files: Vec<(Value, Vec<u8>)>,
     pub deleted_file: Value,
     pub deleted_room: String,
@@ -72,7 +72,8 @@ impl Past {
     }
 }
 
-/// Shares files: one with a name for its upload, two in a message of which one is deleted, one in no room, and an empty one.
+/// Shares files: one with a name for its upload, two in a message (one of them deleted), one in no room, and an empty
+/// one.
 async fn files(api: &Api, ada: &Account, room: &str) -> anyhow::Result<(Vec<(Value, Vec<u8>)>, Value)> {
     let large = (0..700_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>();
     let form = Form::new().field("roomId", room).field("clientMessageId", "upload").file("large.bin", "a/b", &large);

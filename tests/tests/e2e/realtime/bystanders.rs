@@ -1,4 +1,4 @@
-//! Two who chat through the same server all the while, and must notice nothing.
+//! Two clients that chat through the same server meanwhile, and must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Scene;
 
-/// Between two lines.
+/// The pause between two lines.
 const PACE: Duration = Duration::from_millis(50);
 
 pub struct Bystanders {
@@ -28,7 +28,7 @@ impl Bystanders {
         Ok(Self { over, chat })
     }
 
-    /// Ends the chat after one more line, all of which must have been heard.
+    /// Ends the chat after one more line; all lines must have arrived.
     pub async fn noticed_nothing(self) {
         self.over.store(true, Ordering::Relaxed);
         self.chat.await.expect("no panic").expect("nothing noticed");

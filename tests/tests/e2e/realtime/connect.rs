@@ -1,4 +1,4 @@
-//! CONNECT, what may come with it, and how a connection ends for good.
+//! CONNECT, what it may carry, and how a connection ends for good.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ async fn stock_clients_get_the_refusal_and_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn the_authorization_header_is_as_good() {
+async fn the_authorization_header_also_authenticates() {
     let scene = Scene::new().await.unwrap();
     let bearer = format!("Bearer {}", scene.account.token);
     let mut socket = WebSocket::open_with(&scene.url, &[("Authorization", &bearer)]).await.unwrap();
@@ -70,7 +70,7 @@ async fn there_is_one_namespace_and_one_connect() {
     let refused = socket.receive().await.unwrap();
     let data = serde_json::from_str::<Value>(refused.strip_prefix("44/admin,").unwrap()).unwrap();
     assert_eq!(data["data"], json!({"code": "not_found", "status": 404}));
-    // An event to it goes nowhere, and `/` goes on.
+    // An event to that namespace goes nowhere, and `/` goes on.
     socket.send(r#"42/admin,["message",{}]"#).await.unwrap();
     assert_eq!(socket.emit("message", scene.message("still here")).await.unwrap()["ok"], true);
 
@@ -84,7 +84,7 @@ async fn there_is_one_namespace_and_one_connect() {
 }
 
 #[tokio::test]
-async fn what_comes_in_one_flight_with_connect_is_handled_after_it_in_order() {
+async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
     let scene = Scene::new().await.unwrap();
     for round in 0..20 {
         let mut socket = WebSocket::open(&scene.url).await.unwrap();
@@ -152,7 +152,7 @@ async fn logout_ends_its_sockets_for_good() {
         client.state("disconnect").await.unwrap();
         assert_eq!(client.events("sessionEnded"), [json!({"code": "logged_out"})]);
     }
-    // A stock client that meant to come back would have done so after a second.
+    // A stock client that reconnects would have done so after a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let again = |report: &Report| matches!(report, Report::State(kind, _) if kind == "reconnect" || kind == "connect_error");
     assert!(stock.iter().all(|client| !client.reports().iter().any(again)));
@@ -197,12 +197,12 @@ async fn a_token_ends_while_its_socket_is_open() {
     }
     socket.disconnected().await.unwrap();
     socket.closed(SOON).await.unwrap();
-    // Who does not fetch the end costs nothing while it waits.
+    // A client that does not fetch the end costs no CPU time while it waits.
     let before = busy(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(busy(&server) - before < 30, "{} ticks of CPU in a second", busy(&server) - before);
     drop(idle);
-    // Clocks may differ by some seconds; then it is refused for good.
+    // Clocks may differ by some seconds; then the token is refused for good.
     let refused = async || {
         let mut late = WebSocket::open(&server.url()).await.ok()?;
         late.send(&connect(&account.token)).await.ok()?;

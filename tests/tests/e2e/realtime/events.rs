@@ -1,4 +1,4 @@
-//! The events that are right: their acknowledgements, repeats, and their order.
+//! Valid events: their acknowledgements, repeats, and their order.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Scene, fails};
 
 #[tokio::test]
-async fn a_message_is_acknowledged_and_heard_as_it_stands_in_history() {
+async fn a_message_is_the_same_in_acknowledgement_event_and_history() {
     let scene = Scene::new().await.unwrap();
     let (mut speaker, mut listener, mut outsider) =
         (scene.member().await.unwrap(), scene.member().await.unwrap(), scene.socket().await.unwrap());
@@ -26,7 +26,7 @@ async fn a_message_is_acknowledged_and_heard_as_it_stands_in_history() {
     assert_eq!(speaker.event("message").await.unwrap(), message);
     assert_eq!(listener.event("message").await.unwrap(), message);
     assert_eq!(scene.api.history(&scene.room, &scene.account, 50).await.unwrap(), [message]);
-    // Who is not in the room may post there, and hears nothing.
+    // A client outside the room may post there, but receives nothing.
     let posted = outsider.emit("message", scene.message("from outside")).await.unwrap();
     assert_eq!(listener.event("message").await.unwrap(), posted["message"]);
     assert_eq!(outsider.emit("leaveRoom", json!({"roomId": scene.room})).await.unwrap(), json!({"ok": true}));
@@ -34,7 +34,7 @@ async fn a_message_is_acknowledged_and_heard_as_it_stands_in_history() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_the_first_message_again() {
+async fn a_repeat_returns_the_first_message() {
     let scene = Scene::new().await.unwrap();
     let (mut one, mut other) = (scene.member().await.unwrap(), scene.socket().await.unwrap());
     let id = unique("send");
@@ -47,14 +47,14 @@ async fn a_repeat_is_the_first_message_again() {
     }
     let rest = scene.api.post("/api/messages", &scene.account, send("by REST")).await.unwrap();
     assert_eq!((rest.status, &rest.body), (200, &first["message"]));
-    // Several in one flight.
+    // Several in one write.
     let numbers = [
         one.emit_later("message", &json!({"roomId": scene.room, "content": "x", "clientMessageId": "twice"})).await.unwrap(),
         one.emit_later("message", &json!({"roomId": scene.room, "content": "y", "clientMessageId": "twice"})).await.unwrap(),
     ];
     let (first, second) = (one.ack(numbers[0]).await.unwrap(), one.ack(numbers[1]).await.unwrap());
     assert_eq!((&first["message"], &first["duplicate"], &second["duplicate"]), (&second["message"], &json!(false), &json!(true)));
-    // The same id of somebody else, or in another room, is another message.
+    // The same id from another user, or in another room, is another message.
     let stranger = scene.api.signup().await.unwrap();
     let theirs = scene.api.post("/api/messages", &stranger, send("theirs")).await.unwrap();
     assert_eq!((theirs.status, &theirs.body["seq"]), (201, &json!(3)));
@@ -138,7 +138,7 @@ async fn events_of_one_socket_in_many_rooms_do_not_wait_for_one_another_and_all_
     let mut ids = HashSet::new();
     for (round, join, send) in sends {
         let (joined, sent) = (socket.ack(join).await.unwrap(), socket.ack(send).await.unwrap());
-        // The join stands before the send that came after it.
+        // The join precedes the send that followed it.
         assert_eq!((&joined["lastSeq"], &sent["message"]["seq"]), (&json!(round), &json!(round + 1)));
         assert!(ids.insert(sent["message"]["id"].to_string()));
     }

@@ -1,4 +1,4 @@
-//! The way in: the protocol's error codes, the open packet, heartbeats, origins.
+//! The handshake: the protocol's error codes, the open packet, heartbeats, origins.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ async fn a_wrong_handshake_gets_the_protocols_error() {
 }
 
 #[tokio::test]
-async fn the_open_packet_says_what_the_settings_are() {
+async fn the_open_packet_contains_the_settings() {
     let open = WebSocket::open(&world::embedded().await.url()).await.unwrap().open;
     let sid = open["sid"].as_str().unwrap();
     let expected = json!({"sid": sid, "upgrades": [], "pingInterval": 25_000, "pingTimeout": 20_000, "maxPayload": 1_114_112});
@@ -96,16 +96,16 @@ async fn a_socket_is_pinged_and_closed_when_it_does_not_answer() {
         let began = Instant::now();
         dead.closed(SOON).await.map(|_| began.elapsed())
     });
-    // Longer than a socket lives that does not answer.
+    // Longer than a socket without pongs lives.
     while polling.pings < 10 {
         polling.poll().await.unwrap();
         assert_eq!(good.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
     }
     assert!(good.pings >= 9, "only {} pings", good.pings);
-    // Not before the time for the answer is over.
+    // Not before the time for the pong is over.
     let lived = ending.await.unwrap().unwrap();
     assert!(lived > Duration::from_secs(4), "{lived:?}");
-    // A ping of the client's own is answered as well.
+    // The server answers a client's ping as well.
     good.send("2probe").await.unwrap();
     assert_eq!(good.receive().await.unwrap(), "3probe");
     good.write(&confab_tests::raw::frame(0x89, b"protocol")).await.unwrap();
@@ -129,11 +129,11 @@ async fn an_abandoned_polling_session_is_reaped() {
 }
 
 #[tokio::test]
-async fn who_does_not_connect_is_closed() {
+async fn a_session_that_does_not_connect_is_closed() {
     let server = hasty().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let mut idle = WebSocket::open(&server.url()).await.unwrap();
-    // Talking does not help, nor does another namespace.
+    // Other packets do not help, nor does another namespace.
     let mut elsewhere = WebSocket::open(&server.url()).await.unwrap();
     elsewhere.send("40/admin,{}").await.unwrap();
     assert_eq!(elsewhere.receive().await.unwrap().get(..9), Some("44/admin,"));

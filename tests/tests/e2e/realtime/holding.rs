@@ -1,4 +1,4 @@
-//! What one account makes the server hold for it costs that account its sockets, and others nothing.
+//! Bytes that one account makes the server hold cost that account its sockets, and other accounts nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use tokio::task::JoinHandle;
 use super::bystanders::Bystanders;
 use super::{SOON, Scene, memory, value};
 
-/// What all sockets together may make the server hold.
+/// How many bytes all sockets together may make the server hold.
 const SETTING: usize = 6_000_000;
-/// What may be held beyond it until the largest are closed: some answers that are made at the same time.
+/// How much more may be held until the largest sockets are closed: some answers being prepared at the same time.
 const SLACK: usize = 4_000_000;
-/// Between two packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: &str = "\u{1e}";
 
-/// Someone who polls and is sent message after message. Every poll brings some, in order.
+/// A client that polls and is sent message after message. Every poll returns some, in order.
 struct Poller {
     over: Arc<AtomicBool>,
     polling: JoinHandle<anyhow::Result<()>>,
@@ -50,7 +50,7 @@ impl Poller {
     }
 }
 
-/// The attack: sends that are repeats are short, their answers are long, and no session reads any.
+/// The attack: repeated sends are short, their answers are long, and no session reads any.
 struct Greedy {
     sessions: Vec<Polling>,
     sends: String,
@@ -77,14 +77,14 @@ impl Greedy {
         Ok(Self { sessions: open, sends: sends.join(SEPARATOR) })
     }
 
-    /// Every session asks for everything once more, as far as it is let.
+    /// Every session repeats all its sends, as far as the server reads them.
     async fn ask(&self) {
         for session in &self.sessions {
             let _ = session.post(self.sends.clone()).await;
         }
     }
 
-    /// How many of its sessions still stand.
+    /// How many of its sessions are still open.
     async fn standing(&self) -> usize {
         let mut standing = 0;
         for session in &self.sessions {
@@ -95,7 +95,7 @@ impl Greedy {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_are_not_read_are_bounded_and_only_who_asked_for_them_is_closed() {
+async fn unread_answers_are_bounded_and_only_their_requester_is_closed() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", &SETTING.to_string())]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let mut pollers = Vec::new();
@@ -112,7 +112,7 @@ async fn answers_that_are_not_read_are_bounded_and_only_who_asked_for_them_is_cl
         greedy.ask().await;
         most = most.max(value(&server, "confab_outbox_bytes").await as usize);
         largest = largest.max(memory(&server).saturating_sub(before));
-        // Whoever is new is let in, and joins.
+        // A new client can connect and join.
         let mut socket = scene.socket().await.unwrap();
         let joined = socket.emit("joinRoom", json!({"roomId": scene.room, "last": 10})).await.unwrap();
         assert_eq!(joined["ok"], true, "{joined}");
@@ -120,7 +120,7 @@ async fn answers_that_are_not_read_are_bounded_and_only_who_asked_for_them_is_cl
     assert!(most > SETTING / 4, "the attack is one: {most}");
     assert!(most <= SETTING + SLACK, "{most} bytes are held");
     assert!(largest <= 150_000_000, "{largest} bytes more");
-    // In the end none of its sessions is left, although each says all the while that it lives.
+    // In the end none of its sessions is left, although each keeps answering pings.
     let none = async || (greedy.standing().await == 0).then_some(());
     eventually("its sessions are closed", Duration::from_secs(40), none).await.unwrap();
     let gone = async || (value(&server, "confab_outbox_bytes").await < SETTING as f64 / 4.0).then_some(());
@@ -133,7 +133,7 @@ async fn answers_that_are_not_read_are_bounded_and_only_who_asked_for_them_is_cl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_and_is_not_whole_counts_for_who_sent_it() {
+async fn unfinished_packets_count_for_their_sender() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "4000000")]).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
@@ -143,7 +143,7 @@ async fn what_was_sent_and_is_not_whole_counts_for_who_sent_it() {
     for n in 0..20 {
         let mut socket = scene.socket().await.unwrap();
         socket.write(&announcement).await.unwrap();
-        // Half of them announce a second attachment, the others leave the first one unfinished.
+        // Half of the sessions announce a second attachment, the others leave the first one unfinished.
         let part = match n % 2 {
             0 => confab_tests::raw::binary(&vec![7; 800_000]),
             _ => [&header[..], &vec![7; 800_000]].concat(),

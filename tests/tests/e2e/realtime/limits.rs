@@ -17,14 +17,14 @@ async fn events_a_second() {
     let mut socket = scene.socket().await.unwrap();
     let began = Instant::now();
     let outcomes = flood(&mut socket, 1000).await.unwrap();
-    // Fifty a second, a hundred at once; the rest is refused, and nothing else happens.
+    // Fifty a second, a hundred at once; the rest is refused without further effect.
     let admitted = outcomes.iter().filter(|ack| ack["ok"] == true).count();
     let most = 101 + 50 * began.elapsed().as_millis() as usize / 1000;
     assert!((100..=most).contains(&admitted), "{admitted} of {most} admitted");
     assert!(outcomes.iter().take(100).all(|ack| ack["ok"] == true));
     let refusal = outcomes.iter().find(|ack| ack["ok"] == false).unwrap();
     fails(refusal, 429, "rate_limited");
-    // It passes with time.
+    // The refusals end with time.
     let admitted = async || (socket.emit("leaveRoom", json!(scene.room)).await.ok()?["ok"] == true).then_some(());
     confab_tests::wait::eventually("an event is admitted again", SOON, admitted).await.unwrap();
     bystanders.noticed_nothing().await;
@@ -35,7 +35,7 @@ async fn events_a_second() {
     assert!(outcomes.iter().all(|ack| ack["ok"] == true));
 }
 
-/// So many events in one go; their acknowledgements.
+/// Sends `count` events at once; returns their acknowledgements.
 async fn flood(socket: &mut WebSocket, count: u64) -> anyhow::Result<Vec<Value>> {
     let room = uuid::Uuid::now_v7();
     let packets = (1..=count).flat_map(|n| text(&format!(r#"42{}["leaveRoom","{room}"]"#, 100_000 + n)));
@@ -63,10 +63,10 @@ async fn rooms_per_socket() {
     fails(&socket.emit("joinRoom", json!(rooms[3])).await.unwrap(), 429, "rate_limited");
     assert_eq!(socket.emit("joinRoom", json!(rooms[0])).await.unwrap()["ok"], true);
     assert_eq!(socket.emit("leaveRoom", json!(rooms[0])).await.unwrap()["ok"], true);
-    // A join that fails takes no place.
+    // A failed join does not count.
     fails(&socket.emit("joinRoom", json!(uuid::Uuid::now_v7())).await.unwrap(), 404, "not_found");
     assert_eq!(socket.emit("joinRoom", json!(rooms[3])).await.unwrap()["ok"], true);
-    // Nor does a room that is gone.
+    // Nor does a deleted room.
     let deleted = scene.api.call(reqwest::Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&scene.account), None).await.unwrap();
     assert_eq!(deleted.status, 204);
     socket.event("roomDeleted").await.unwrap();
@@ -92,13 +92,13 @@ async fn sockets_per_user() {
     }
     let mut over = WebSocket::open(&scene.url).await.unwrap();
     over.send(&connect(&scene.account.token)).await.unwrap();
-    // At the transport, so that a stock client tries again.
+    // Closed at the transport, so that a stock client tries again.
     over.closed(SOON).await.unwrap();
     assert!(over.entered().await.is_err());
     for socket in &mut sockets {
         assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap()["ok"], true);
     }
-    // A place is free again when one has left, however it left.
+    // A place becomes free when a socket ends, however it ends.
     drop(sockets.pop());
     let again = async || scene.socket().await.ok();
     let again = confab_tests::wait::eventually("a place is free", SOON, again).await.unwrap();

@@ -8,20 +8,20 @@ use super::bystanders::Bystanders;
 use super::{SOON, Scene, fails, memory};
 use crate::world;
 
-/// Memory that the server may grow by while it is abused: what its allocator keeps, not what is lost each time.
+/// How much the server's memory may grow during the abuse: what its allocator keeps, not a leak each time.
 const GROWTH: u64 = 24 * 1024 * 1024;
 
-/// What is to come of it.
+/// The expected reaction.
 #[derive(Debug, Clone, Copy)]
 enum Then {
-    /// The socket is closed with that code.
+    /// The socket is closed with this code.
     Closed(u16),
     /// Nothing at all.
     Ignored,
 }
 use Then::{Closed, Ignored};
 
-/// What is wrong, its bytes, and what comes of it.
+/// What is wrong, its bytes, and the expected reaction.
 fn wrong() -> Vec<(String, Vec<u8>, Then)> {
     let packets = [
         "",
@@ -132,7 +132,7 @@ async fn each_malformed_packet_costs_its_own_socket_at_most() {
 }
 
 #[tokio::test]
-async fn before_connect_it_is_no_better() {
+async fn malformed_packets_are_refused_before_connect_too() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     for packet in ["4", "42[", "45-", "47", "9", r#"42["message",{}]"#, r#"42["message""#] {
@@ -144,7 +144,7 @@ async fn before_connect_it_is_no_better() {
 }
 
 #[tokio::test]
-async fn what_is_well_formed_but_absurd_is_refused() {
+async fn absurd_but_well_formed_packets_are_refused() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
@@ -152,7 +152,7 @@ async fn what_is_well_formed_but_absurd_is_refused() {
         socket.send(&format!(r#"42{number}["{name}",{deep}]"#)).await.unwrap();
         fails(&socket.ack(number as u64).await.unwrap(), 400, "invalid_request");
     }
-    // What is not looked at may be anything.
+    // Ignored fields may contain anything.
     let message = scene.message("deep");
     let future = message.to_string().replacen('{', &format!(r#"{{"future":{deep},"#), 1);
     socket.send(&format!(r#"4210["message",{message},{deep}]"#)).await.unwrap();
@@ -161,7 +161,7 @@ async fn what_is_well_formed_but_absurd_is_refused() {
     assert!(socket.ack(11).await.unwrap()["ok"].is_boolean());
     socket.send(&format!("4218446744073709551615{}", json!(["message", message]))).await.unwrap();
     assert_eq!(socket.ack(u64::MAX).await.unwrap()["ok"], true);
-    // A name given twice, a very long name, and every control character escaped.
+    // A duplicate name, a very long name, and every control character escaped.
     socket.send(&format!(r#"4212["message",{{"roomId":"{0}","roomId":"{0}","content":"twice"}}]"#, scene.room)).await.unwrap();
     fails(&socket.ack(12).await.unwrap(), 400, "invalid_request");
     fails(&socket.emit(&"n".repeat(500_000), json!({})).await.unwrap(), 404, "not_found");
@@ -170,7 +170,7 @@ async fn what_is_well_formed_but_absurd_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_tiny_fragments_holds_nobody_up() {
+async fn a_flood_of_tiny_fragments_holds_no_other_client_up() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -181,7 +181,7 @@ async fn a_flood_of_tiny_fragments_holds_nobody_up() {
         socket.write(&empty).await.unwrap();
         socket.write(&tiny).await.unwrap();
     }
-    // It is whole in the end: an event after fifty thousand blanks.
+    // The message is complete in the end: an event after fifty thousand blanks.
     let event = json!(["message", scene.message("at last")]).to_string();
     socket.write(&frame(0x80, event.as_bytes())).await.unwrap();
     let said = async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
@@ -199,7 +199,7 @@ async fn abuse_leaves_no_memory_behind() {
         for (_, bytes, _) in &wrong {
             let mut socket = scene.socket().await?;
             socket.write(bytes).await?;
-            // What is to be closed is, and the rest just goes.
+            // Some sockets are closed, the others simply disconnect.
             let _ = socket.emit("leaveRoom", json!(scene.room)).await;
         }
         anyhow::Ok(())
@@ -209,12 +209,12 @@ async fn abuse_leaves_no_memory_behind() {
     for _ in 0..5 {
         round().await.unwrap();
     }
-    // The last ones may still be on their way out.
+    // The last sockets may still be closing.
     let as_before = async || (memory(&server).saturating_sub(before) < GROWTH).then_some(());
     confab_tests::wait::eventually("memory is as before", SOON, as_before).await.unwrap();
     bystanders.noticed_nothing().await;
 
-    // Announcements without what they announce cost next to nothing while they last.
+    // Announced attachments that never arrive cost next to nothing while their sockets live.
     let before = memory(&server);
     let mut sockets = Vec::new();
     for n in 0..200 {

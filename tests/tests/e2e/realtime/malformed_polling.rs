@@ -1,4 +1,4 @@
-//! What no conforming client sends, over long-polling and during the upgrade.
+//! Malformed input over long-polling and during the upgrade.
 
 use confab_tests::raw::{Client, Polling, Refused, WebSocket, connect};
 use reqwest::{Method, StatusCode};
@@ -59,7 +59,7 @@ async fn two_gets_at_once_end_the_session() {
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
-    // One of them waits; whichever comes second is refused, and the first is told that it is over.
+    // One GET waits; the second one is refused, and the first one returns the end of the session.
     let (one, other) = tokio::join!(client.get(), client.get());
     let mut answers = [one.unwrap(), other.unwrap()];
     answers.sort();
@@ -81,7 +81,7 @@ async fn after_the_upgrade_polling_is_over_and_the_socket_lives() {
     let again = WebSocket::probe(&scene.url, client.sid()).await.unwrap();
     assert!(matches!(again, Err(Refused(400, body)) if body["code"] == 3));
     assert_eq!(socket.emit("message", scene.message("still here")).await.unwrap()["message"]["seq"], 2);
-    // Nor is a session that began as a WebSocket to be polled or upgraded.
+    // Nor can a session that began as a WebSocket be polled or upgraded.
     let mut direct = scene.socket().await.unwrap();
     let sid = direct.open["sid"].as_str().unwrap().to_string();
     let again = WebSocket::probe(&scene.url, &sid).await.unwrap();
@@ -101,7 +101,7 @@ async fn upgrade(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
 }
 
 #[tokio::test]
-async fn a_probe_that_comes_to_nothing_leaves_the_session_polling() {
+async fn a_failed_probe_leaves_the_session_polling() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_probe_that_comes_to_nothing_leaves_the_session_polling() {
         socket.closed(SOON).await.unwrap();
         assert_eq!(client.emit("message", scene.message(packet.len().to_string())).await.unwrap()["ok"], true, "{packet}");
     }
-    // One that never goes on: polling serves meanwhile, a second probe is refused.
+    // A probe that never continues: polling works meanwhile, and a second probe is refused.
     let mut stalled = WebSocket::probe(&scene.url, client.sid()).await.unwrap().unwrap();
     stalled.send("2probe").await.unwrap();
     assert_eq!(stalled.receive().await.unwrap(), "3probe");
@@ -121,7 +121,7 @@ async fn a_probe_that_comes_to_nothing_leaves_the_session_polling() {
     assert_eq!(client.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);
     assert_eq!(client.poll().await.unwrap(), ["6"]);
     stalled.closed(3 * SOON).await.unwrap();
-    // And then the way is free for one that does.
+    // Afterwards another probe can succeed.
     let mut socket = upgrade(&scene, &client).await.unwrap();
     let ack = socket.emit("message", scene.message("upgraded")).await.unwrap();
     assert_eq!(ack["ok"], true, "{ack}");

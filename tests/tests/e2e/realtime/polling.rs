@@ -1,4 +1,4 @@
-//! Long-polling as it is meant, and the upgrade in the midst of traffic.
+//! Regular long-polling, and the upgrade during traffic.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn an_upgrade_in_the_midst_of_traffic_loses_and_doubles_nothing() {
     }
 }
 
-/// What a stock client heard is all of the history after its join.
+/// Checks that a stock client received all of the history after its join.
 async fn exact(socket: &Socket, joined: &Value, history: &[Value]) -> anyhow::Result<()> {
     let expected = &history[joined["lastSeq"].as_u64().unwrap_or_default() as usize..];
     let all = async || (socket.events("message").len() >= expected.len()).then_some(());
@@ -73,10 +73,10 @@ async fn a_raw_upgrade_goes_on_where_polling_stopped() {
         let mut socket = WebSocket::probe(&scene.url, client.sid()).await.unwrap().unwrap();
         socket.send("2probe").await.unwrap();
         assert_eq!(socket.receive().await.unwrap(), "3probe");
-        // What a GET under way still brings is the client's, as in the stock clients.
+        // Packets of a pending GET still belong to the client, as in stock clients.
         client.poll().await.unwrap();
         events.extend(client.taken_events().into_iter().map(|(_, message)| message));
-        // The change of transport and the first event in one flight.
+        // The change of transport and the first event in one write.
         let packets = ["5", "4210[\"leaveRoom\",\"x\"]"].map(confab_tests::raw::text).concat();
         socket.write(&packets).await.unwrap();
         assert_eq!(socket.ack(10).await.unwrap()["ok"], false);

@@ -1,4 +1,4 @@
-//! The events that are wrong: each gets the documented error, and its socket goes on.
+//! Invalid events: each gets the documented error, and its socket goes on.
 
 use confab_tests::api::unique;
 use confab_tests::raw::{Client, Polling, binary, text};
@@ -10,7 +10,7 @@ use super::bystanders::Bystanders;
 use super::{SOON, Scene, fails};
 use crate::world;
 
-/// Events with what is wrong with them.
+/// Invalid events with the expected errors.
 fn wrong(room: &str) -> Vec<(&'static str, Value, u16, &'static str)> {
     let bad = |name, payload| (name, payload, 400, "invalid_request");
     let mut wrong = vec![
@@ -62,7 +62,7 @@ async fn each_wrong_event_is_refused_in_its_acknowledgement() {
         fails(&socket.emit(name, payload.clone()).await.unwrap(), status, code);
         fails(&polling.emit(name, payload).await.unwrap(), status, code);
     }
-    // Without any argument at all.
+    // Without any argument.
     for name in ["message", "joinRoom", "leaveRoom"] {
         socket.send(&format!(r#"42900["{name}"]"#)).await.unwrap();
         fails(&socket.ack(900).await.unwrap(), 400, "invalid_request");
@@ -82,7 +82,7 @@ async fn without_an_acknowledgement_a_failure_is_an_error_event() {
         assert_eq!((&error["code"], &error["status"]), (&json!(code), &json!(status)), "{name} {error}");
         assert!(error["detail"].is_string());
     }
-    // Success is not told.
+    // Success is not reported.
     socket.send(&format!("42{}", json!(["joinRoom", scene.room]))).await.unwrap();
     socket.send(&format!("42{}", json!(["message", scene.message("hi")]))).await.unwrap();
     assert_eq!(socket.event("message").await.unwrap()["content"], "hi");
@@ -100,7 +100,7 @@ async fn binary_where_text_is_meant_is_refused() {
     let event_of_two = json!(["message", {"_placeholder": true, "num": 0}, {"_placeholder": true, "num": 1}]);
     socket.write(&[text(&format!("452-8{event_of_two}")), binary(b""), binary(&[0xff; 70_000])].concat()).await.unwrap();
     fails(&socket.ack(8).await.unwrap(), 400, "invalid_request");
-    // No attachment at all is a plain event.
+    // Without attachments it is a plain event.
     socket.send(&format!("450-9{}", json!(["message", scene.message("plain")]))).await.unwrap();
     assert_eq!(socket.ack(9).await.unwrap()["message"]["seq"], 1);
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
@@ -117,7 +117,7 @@ async fn stock_clients_get_the_same_refusals() {
         for transports in [Transports::Upgrade, Transports::WebSocket, Transports::Polling] {
             let socket = stock.connect(&scene.url, &scene.account.token, transports).await.unwrap();
             for (name, payload, status, code) in wrong(&scene.room) {
-                // "connect" and the like belong to the libraries; an empty name some of them refuse themselves.
+                // "connect" and similar names belong to the libraries; some of them reject an empty name themselves.
                 if !name.is_empty() {
                     fails(&socket.emit(name, payload).await.unwrap(), status, code);
                 }

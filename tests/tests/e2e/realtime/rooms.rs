@@ -1,4 +1,4 @@
-//! Joining and leaving: what `joinRoom` returned and what followed it live are exactly history.
+//! Joining and leaving: the messages in the answer to `joinRoom` and the events after it are exactly history.
 
 use confab_tests::api::Api;
 use confab_tests::raw::{Client, WebSocket};
@@ -44,14 +44,14 @@ async fn the_answer_to_join_room_is_exact() {
         argument["roomId"] = json!(scene.room);
         assert_eq!(socket.emit("joinRoom", argument.clone()).await.unwrap(), expected, "{argument}");
     }
-    // Another epoch, or a place that the log has not reached: all is to be read again.
+    // A different epoch, or a position that the log has not reached: the client must read everything again.
     for argument in [json!({"after": 8}), json!({"after": u64::MAX}), json!({"after": 2, "epoch": "another"})] {
         let mut named = argument.clone();
         named["roomId"] = json!(scene.room);
         let ack = socket.emit("joinRoom", named).await.unwrap();
         assert_eq!((&ack["ok"], &ack["reset"], &ack["lastSeq"]), (&json!(true), &json!(true), &json!(7)), "{argument}");
     }
-    // Whatever was asked for, it is in the room, once.
+    // Whatever it asked for, it is in the room, once.
     let live = scene.post("live").await.unwrap();
     assert_eq!(socket.event("message").await.unwrap(), live);
     assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
@@ -94,7 +94,7 @@ async fn fifty_joins_while_a_writer_posts_miss_and_repeat_nothing() {
     for n in 0..50 {
         let mut socket = scene.socket().await.unwrap();
         heard.push(joined(&mut socket, &scene.room, n).await.unwrap());
-        // Again on the same socket: it goes on from the new place.
+        // Joins again on the same socket: it continues from the new position.
         heard.push(joined(&mut socket, &scene.room, n + 1).await.unwrap());
     }
     let history = writer.history(&scene).await.unwrap();
@@ -104,7 +104,7 @@ async fn fifty_joins_while_a_writer_posts_miss_and_repeat_nothing() {
     }
 }
 
-/// Joins with some of the history, and reads until ten events have come; all of it.
+/// Joins with some of the history, and reads until ten events have arrived; returns all of it.
 async fn joined(socket: &mut WebSocket, room: &str, n: u64) -> anyhow::Result<Vec<Value>> {
     let argument = match n % 2 {
         0 => json!({"roomId": room, "last": 5}),
@@ -113,7 +113,7 @@ async fn joined(socket: &mut WebSocket, room: &str, n: u64) -> anyhow::Result<Ve
     let number = socket.emit_later("joinRoom", &argument).await?;
     let mut ack = socket.ack(number).await?;
     anyhow::ensure!(ack["ok"] == true && ack["complete"] == true, "{ack}");
-    // What came before the answer belongs to an earlier join.
+    // Events before the answer belong to an earlier join.
     socket.taken_events();
     let mut messages = match ack["messages"].take() {
         Value::Array(messages) => messages,
@@ -139,7 +139,7 @@ async fn no_event_follows_the_answer_to_leave_room() {
         assert_eq!(socket.emit("leaveRoom", argument).await.unwrap(), json!({"ok": true}));
         socket.taken_events();
         writer.more(5).await.unwrap();
-        // Once more, out of the room: whatever had followed would stand before this answer.
+        // Once more, outside the room: any late event would precede this answer.
         assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
         assert_eq!(socket.taken_events(), []);
     }

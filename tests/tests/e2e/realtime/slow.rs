@@ -1,4 +1,4 @@
-//! A client that does not read is closed, and nobody else waits for it.
+//! A client that does not read is closed, and no other client waits for it.
 
 use confab_tests::raw::{Client, WebSocket};
 use confab_tests::wait::eventually;
@@ -8,7 +8,7 @@ use super::bystanders::Bystanders;
 use super::{SOON, Scene};
 use crate::world;
 
-/// A window so small that the system takes little on the client's behalf.
+/// A window so small that the system buffers little for the client.
 const WINDOW: u32 = 4096;
 
 async fn narrow(scene: &Scene) -> anyhow::Result<WebSocket> {
@@ -19,7 +19,7 @@ async fn narrow(scene: &Scene) -> anyhow::Result<WebSocket> {
     Ok(socket)
 }
 
-/// Has so many large messages written and heard by another.
+/// Writes `count` large messages, which another client receives.
 async fn write(scene: &Scene, listener: &mut WebSocket, count: usize) -> anyhow::Result<()> {
     let message = scene.message("x".repeat(16_384));
     for _ in 0..count {
@@ -31,7 +31,7 @@ async fn write(scene: &Scene, listener: &mut WebSocket, count: usize) -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_too_much_unread_is_closed_and_comes_back_for_the_rest() {
+async fn a_client_that_leaves_too_much_unread_is_closed_and_returns_for_the_rest() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -40,7 +40,7 @@ async fn who_leaves_too_much_unread_is_closed_and_comes_back_for_the_rest() {
     slow.closed(SOON).await.unwrap();
     let heard = slow.taken_events();
     let seqs = heard.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
-    // Not all, but what it got is without a hole.
+    // The client did not receive all, but what it received has no gap.
     assert!(seqs.len() < 600 && seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     let mut back = scene.socket().await.unwrap();
     let ack = back.emit("joinRoom", json!({"roomId": scene.room, "after": seqs.len()})).await.unwrap();
@@ -49,12 +49,12 @@ async fn who_leaves_too_much_unread_is_closed_and_comes_back_for_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_nothing_for_ten_seconds_is_closed() {
+async fn a_client_that_reads_nothing_for_ten_seconds_is_closed() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let (mut slow, mut listener) = (narrow(&scene).await.unwrap(), scene.member().await.unwrap());
-    // Until the system takes no more, but less than what its queue may hold.
+    // Until the system accepts no more, but less than the client's queue may hold.
     let mut taken = 0;
     loop {
         write(&scene, &mut listener, 10).await.unwrap();
@@ -65,7 +65,7 @@ async fn who_reads_nothing_for_ten_seconds_is_closed() {
     }
     let gone = async || slow.unread().is_err().then_some(());
     eventually("it is closed", 3 * SOON, gone).await.unwrap();
-    // It hears what was on its way, and then the end, though not an event more.
+    // The client receives what was in transit, and then the end, without any further event.
     let late: Value = scene.post("late").await.unwrap();
     slow.closed(SOON).await.unwrap();
     assert!(!slow.taken_events().iter().any(|(_, message)| *message == late));

@@ -1,4 +1,4 @@
-//! Clients that have not connected: little is held for each and for all, and nothing of it afterwards.
+//! Clients that have not connected: little is held for each and for all, and nothing afterwards.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn sessions_without_connect_are_bounded_and_leave_no_memory_behind() {
         let pending = value(&server, "confab_pending_sessions").await;
         assert!(pending <= 1000.0, "{pending}");
         largest = largest.max(memory(&server).saturating_sub(before));
-        // Who is in goes on, and who comes gets in.
+        // Connected clients go on, and new ones can connect.
         assert_eq!(member.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);
         connected += usize::from(scene.socket().await.is_ok());
     }
@@ -74,17 +74,17 @@ async fn before_connect_a_client_may_make_the_server_hold_little() {
         socket.write(&packets).await.unwrap();
         assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002), "{body}");
     }
-    // More than a payload or a frame may hold.
+    // More than a payload or a frame may contain.
     let polling = Polling::open(&url).await.unwrap();
     assert_eq!(polling.post("6".repeat(17_000)).await.unwrap().0, 413);
     let mut socket = WebSocket::open(&url).await.unwrap();
     socket.write(&confab_tests::raw::text(&"6".repeat(17_000))).await.unwrap();
     assert_eq!(socket.closed(SOON).await.unwrap(), Some(1009));
-    // An answer that it makes the server hold: a name that is echoed.
+    // An answer that the server must hold: a namespace that it echoes.
     let polling = Polling::open(&url).await.unwrap();
     let _ = polling.post(format!("40/{},", "x".repeat(16_200))).await;
     assert_eq!(polling.get().await.unwrap(), (200, "1".into()));
-    // Afterwards it may send as much as anyone.
+    // After CONNECT the client may send as much as any other.
     let scene = Scene::new().await.unwrap();
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     let padded = json!({"roomId": scene.room, "content": "x", "padding": "x".repeat(500_000)});
@@ -94,7 +94,7 @@ async fn before_connect_a_client_may_make_the_server_hold_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_go_on_while_strangers_fill_what_may_be_held() {
+async fn joins_go_on_while_strangers_use_up_their_share() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "400000")]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();

@@ -1,4 +1,4 @@
-//! Someone who posts to a room without a pause, until told to stop.
+//! A client that posts to a room without a pause until it is stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ impl Writer {
         eventually("more is written", Duration::from_secs(20), reached).await
     }
 
-    /// Stops, and returns all that stands in the room then.
+    /// Stops, and returns the room's history.
     pub async fn history(self, scene: &Scene) -> anyhow::Result<Vec<Value>> {
         self.over.store(true, Ordering::Relaxed);
         self.writing.await??;

@@ -1,4 +1,4 @@
-//! When it cannot be shown that nothing is lost or repeated, a client is not brought back, and told so by another `pid`.
+//! When exactness cannot be shown, a client is not recovered, and a new `pid` tells it so.
 
 use anyhow::ensure;
 use base64::Engine;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// What a client that lost its connection has kept.
+/// What a client kept when it lost its connection.
 #[derive(Clone)]
 struct Kept {
     pid: Value,
@@ -27,7 +27,7 @@ impl Kept {
     }
 }
 
-/// A client with recovery in these rooms; what it has kept when it goes.
+/// Connects a client with recovery, joins these rooms, and disconnects; returns what the client kept.
 async fn leave_behind(api: &Api, account: &Account, rooms: &[String]) -> anyhow::Result<Kept> {
     let mut socket = WebSocket::open(&api.url).await?;
     let connected = socket.enter_with(&json!({"token": account.token, "recovery": true})).await?;
@@ -36,21 +36,21 @@ async fn leave_behind(api: &Api, account: &Account, rooms: &[String]) -> anyhow:
         let ack = socket.emit("joinRoom", json!(room)).await?;
         ensure!(ack["ok"] == true, "{ack}");
         for _ in 0..2 {
-            // Before the answer and after it.
+            // Once before the answer and once after it.
             socket.event("session").await?;
         }
     }
     Ok(Kept::of(&connected, &mut socket))
 }
 
-/// Whether the client is told that it is back.
+/// Whether the client is recovered.
 async fn is_back(api: &Api, account: &Account, kept: &Kept) -> anyhow::Result<bool> {
     let mut socket = WebSocket::open(&api.url).await?;
     let connected = socket.enter_with(&kept.auth(account)).await?;
     let back = connected["pid"] == kept.pid;
     if !back {
         ensure!(connected["pid"].is_string(), "{connected}");
-        // It is in no room, and its first offset says so: it replaces the old one.
+        // The client is in no room, and its first offset says so: it replaces the old one.
         socket.event("session").await?;
         ensure!(socket.offsets().last().is_some_and(|offset| kept.offset != *offset), "the old offset lives on");
     }
@@ -64,7 +64,7 @@ async fn stage() -> anyhow::Result<(Api, Account)> {
 }
 
 #[tokio::test]
-async fn an_offset_that_is_not_its_own_brings_nobody_back() {
+async fn a_foreign_offset_recovers_no_client() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
@@ -99,7 +99,7 @@ async fn an_offset_that_is_not_its_own_brings_nobody_back() {
 }
 
 #[tokio::test]
-async fn who_lost_the_connection_between_the_answer_to_a_join_and_its_offset_is_not_brought_back() {
+async fn a_client_that_lost_its_connection_between_a_joins_answer_and_its_offset_is_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let mut socket = WebSocket::open(&api.url).await.unwrap();
@@ -107,7 +107,7 @@ async fn who_lost_the_connection_between_the_answer_to_a_join_and_its_offset_is_
     socket.event("session").await.unwrap();
     let before = Kept::of(&connected, &mut socket);
     let join = socket.emit_later("joinRoom", &json!(room)).await.unwrap();
-    // Everything comes in one write; what a client holds that has read no more than the answer, is what came before it.
+    // Everything arrives in one write; a client that has read up to the answer only keeps the offset before the answer.
     socket.ack(join).await.unwrap();
     for _ in 0..2 {
         socket.event("session").await.unwrap();
@@ -118,7 +118,7 @@ async fn who_lost_the_connection_between_the_answer_to_a_join_and_its_offset_is_
 }
 
 #[tokio::test]
-async fn too_many_rooms_and_too_much_missed_are_not_brought_back() {
+async fn clients_with_too_many_rooms_or_missed_events_are_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let mut rooms = Vec::new();
     for _ in 0..17 {
@@ -141,7 +141,7 @@ async fn too_many_rooms_and_too_much_missed_are_not_brought_back() {
 }
 
 #[tokio::test]
-async fn a_room_that_is_gone_is_not_come_back_to() {
+async fn a_deleted_room_is_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let rooms = [api.room(&account).await.unwrap(), api.room(&account).await.unwrap()];
     let kept = leave_behind(&api, &account, &rooms).await.unwrap();
@@ -150,13 +150,13 @@ async fn a_room_that_is_gone_is_not_come_back_to() {
 }
 
 #[tokio::test]
-async fn what_was_missed_comes_after_connect_and_before_what_is_new() {
+async fn missed_events_come_after_connect_and_before_new_ones() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let mut kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
     let mut writer = WebSocket::connect(&api.url, &account.token).await.unwrap();
     let mut heard = Vec::new();
-    // While somebody writes without a pause.
+    // While another client writes without a pause.
     for _ in 0..30 {
         let messages = (0..20).map(|n| json!({"roomId": room, "content": n.to_string()})).collect::<Vec<_>>();
         let numbers = writer.emit_all("message", &messages).await.unwrap();

@@ -1,4 +1,4 @@
-//! A collector that is not there, or says nothing: nobody notices, also not when the program leaves.
+//! A missing or silent collector does no harm, not even at shutdown.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use confab_tests::raw::{Client, WebSocket};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// Leaving waits for the collector for a second, an export by itself for ten; the rest is for a busy machine.
+/// A shutdown waits a second for the collector, where an export alone would wait ten; the rest is for a busy machine.
 const LEAVES: Duration = Duration::from_secs(9);
 
 async fn chats_and_leaves(server: &Embedded) {
@@ -18,7 +18,7 @@ async fn chats_and_leaves(server: &Embedded) {
     let room = api.room(&account).await.unwrap();
     let mut socket = WebSocket::connect(&server.url(), &account.token).await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
-    // More spans than may wait.
+    // More spans than the queue holds.
     let burst = (0..60).map(|n| json!({"roomId": room, "content": n.to_string()})).collect::<Vec<_>>();
     for _ in 0..20 {
         for number in socket.emit_all("message", &burst).await.unwrap() {
@@ -30,15 +30,15 @@ async fn chats_and_leaves(server: &Embedded) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_away_is_not_missed() {
+async fn a_missing_collector_does_no_harm() {
     let endpoint = format!("http://127.0.0.1:{}", free_ports(1).unwrap());
     let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
     chats_and_leaves(&Embedded::start(&settings).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_says_nothing_is_not_waited_for() {
-    // The system takes the connection, and that is all.
+async fn a_silent_collector_is_not_waited_for() {
+    // The system accepts the connection, but no program reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
@@ -46,7 +46,7 @@ async fn a_collector_that_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_tells_the_last_of_it() {
+async fn the_last_spans_are_exported_at_shutdown() {
     let (collector, server) = super::embedded(&[("OTEL_BSP_SCHEDULE_DELAY", "3600000")]).await.unwrap();
     let api = Api::new(server.url());
     api.signup().await.unwrap();

@@ -1,4 +1,4 @@
-//! One message's whole trace, from the gateway that takes it to both gateways that deliver it.
+//! The whole trace of one message, from the gateway that receives it to both gateways that deliver it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// What lies below a send, in its trace.
+/// The spans below a send.
 const BELOW: [&str; 10] = [
     "",
     " > confab-gateway confab.message.v1.MessageService/Append",
@@ -27,19 +27,19 @@ const BELOW: [&str; 10] = [
     " > … > confab-message append > confab-message publish > confab-gateway fan out",
 ];
 
-/// The places that a send's spans must be in, below its first.
+/// The expected paths of a send's spans, below its first span.
 fn expected(first: &str) -> HashSet<String> {
     let call = "confab-gateway confab.message.v1.MessageService/Append > confab-message confab.message.v1.MessageService/Append";
     BELOW.iter().map(|below| format!("{first}{}", below.replace('…', call))).collect()
 }
 
-/// Both gateways have delivered it.
+/// Whether both gateways have delivered the message.
 fn is_delivered(trace: &[Span]) -> bool {
     let gateways = trace.iter().filter(|span| span.name == "fan out").map(|span| span.instance.as_str());
     gateways.collect::<HashSet<_>>().len() == 2
 }
 
-/// The one that another is linked to, once it is told together with its statement.
+/// The span that another one links to, once it has arrived together with its statement.
 fn lead(spans: &[Span], linked: &Span) -> Option<Span> {
     let lead = spans.iter().find(|lead| linked.links == [lead.id.as_str()])?;
     let wrote = |sql: &Span| sql.name == "postgres append" && sql.parent == lead.id;
@@ -60,7 +60,7 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     }
     let message = |content: &str| json!({"roomId": room, "content": content});
 
-    // Over a socket: its trace begins at the gateway.
+    // Over a socket: the trace begins at the gateway.
     assert_eq!(sockets[0].emit("message", message("by socket")).await.unwrap()["ok"], true);
     assert_eq!(sockets[1].event("message").await.unwrap()["content"], "by socket");
     let is_send = |span: &&Span| span.name == "message" && span.attributes.get("confab.room.id") == Some(&room);
@@ -77,7 +77,7 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     collector.until("every span in its place", complete).await.unwrap();
     assert_eq!(first.parent, "");
 
-    // Over REST: a trace of its own, linked to the client's, and the log says which it is.
+    // Over REST: a trace of its own, linked to the client's, and named in the log.
     let request = one.request(Method::POST, "/api/messages").bearer_auth(&account.token).json(&message("by REST"));
     let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").header("x-request-id", "r-7");
     assert_eq!(one.send(request).await.unwrap().status, 201);
@@ -97,7 +97,7 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(trace), &json!(first.id)));
     assert!(lines.iter().any(|line| line["message"] == "serving HTTP" && line.get("trace_id").is_none()));
 
-    // Many that go together: each is followed in its own trace, and those that the batch is not seen in are linked to it.
+    // Many messages in one batch: each has its own trace, and all traces but the batch's link to it.
     let burst = (0..40).map(|n| message(&n.to_string())).collect::<Vec<_>>();
     for number in sockets[0].emit_all("message", &burst).await.unwrap() {
         assert_eq!(sockets[0].ack(number).await.unwrap()["ok"], true);
@@ -107,7 +107,7 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
         (traces.len() == 41 && traces.iter().all(|trace| is_delivered(&collector.trace(trace)))).then_some(traces)
     };
     let traces = collector.until("all traces", delivered).await.unwrap();
-    // What a batch is seen in ends after its messages are delivered, and is told later.
+    // The batch's trace ends after its messages are delivered, so its spans arrive later.
     let joined = |spans: &[Span]| {
         let appends = spans.iter().filter(|span| span.name == "append" && traces.contains(&span.trace)).collect::<Vec<_>>();
         let told = appends.iter().map(|span| &span.trace).collect::<HashSet<_>>();
@@ -125,7 +125,7 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_trusted_traceparent_is_continued_and_decides() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    // Of traces that begin here none is sampled, so what is seen was decided by the header.
+    // No trace that begins here is sampled, so the header decided about every visible one.
     let never = [("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
     for trusted in [true, false] {
         let trust = ("CONFAB_TRUST_TRACEPARENT", if trusted { "true" } else { "false" });
@@ -133,7 +133,7 @@ async fn only_a_trusted_traceparent_is_continued_and_decides() {
         let api = Api::new(server.url());
         let request = api.request(Method::GET, "/.well-known/jwks.json").header("traceparent", parent);
         assert_eq!(api.send(request).await.unwrap().status, 200);
-        // What was not exported by the end never will be.
+        // Spans that were not exported by the end never will be.
         server.daemon().leave(Duration::from_secs(9)).await.unwrap();
         let parents = collector.spans().into_iter().map(|span| (span.trace, span.parent)).collect::<Vec<_>>();
         let continued = parents.contains(&("0af7651916cd43dd8448eb211c80319c".into(), "b7ad6b7169203331".into()));

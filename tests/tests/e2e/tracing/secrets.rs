@@ -1,4 +1,4 @@
-//! Whatever is logged and traced, at whatever level: no password, no token, nothing that was said, and nobody's name.
+//! Logs and traces at any level contain no password, no token, no message and no user name.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::world;
 
-/// Somebody does what one does, with one server or the other; what must not be seen of it.
+/// A typical session at one server or the other; returns the texts that must not be visible.
 async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
     let (username, password) = (unique("nobody-knows"), unique("pass-of-trees"));
     let [said, shown, named, held] = ["said-over-rest", "said-over-socket", "named-file", "held-in-it"].map(unique);
@@ -43,7 +43,7 @@ async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
 }
 
 async fn is_seen_nowhere(secrets: &[String], collector: &Collector, logs: &[String]) {
-    // The collector has heard of the last request.
+    // The collector has received the last request.
     let last = collector.until("the last span", |spans| spans.iter().any(|span| span.name == "POST /api/auth/logout").then_some(()));
     last.await.unwrap();
     let seen = logs.iter().flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>()).chain([collector.text()]);

@@ -1,4 +1,4 @@
-# What can be done here; `make` alone lists it.
+# `make` alone lists the targets.
 .DEFAULT_GOAL := help
 .PHONY: help run test images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
 
@@ -8,7 +8,7 @@ FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)
 BROWSER := chromium:chromium
-# Where there is no newer one; it needs no engine to check docker-compose.yml.
+# The fallback for a missing newer one; it needs no engine to check docker-compose.yml.
 COMPOSE = $(shell docker compose version > /dev/null 2>&1 || echo docker-compose:docker-compose)
 
 help: ## this list
@@ -28,7 +28,7 @@ test: ## every test; installs or starts what they need
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
 	@scripts/check-api.sh
-# The judge must notice what is broken on purpose, and find nothing else to complain of.
+# The judge must notice the promise broken on purpose, and nothing else.
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads
 	target/debug/chaos --breakage skip-repeat-check
@@ -49,7 +49,7 @@ lint: ## format, clippy, and the rules for dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings
-# Advisories need the network and change by themselves; whoever releases asks for them with `cargo deny check advisories`.
+# Advisories need the network and change over time; check them at each release with `cargo deny check advisories`.
 	.tools/bin/cargo-deny check bans licenses sources
 
 fmt: ## format all code

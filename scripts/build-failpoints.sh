@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the programs once more, with fail points, into a directory `failpoints` beside the others. With the same dependencies
-# and their features, so that only our own code is built twice. `build-failpoints.sh release` does so with optimised ones.
+# Builds the programs again with fail points, into the directory `failpoints` beside the others. The dependencies and their
+# features are the same, so only our own code is built twice. `build-failpoints.sh release` builds optimised ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,5 +13,5 @@ mkdir -p "target/$profile/failpoints"
 for program in gateway auth room message file; do
     ln -f "target/$profile/confab-$program" "target/$profile/failpoints/"
 done
-# And the ones without, in whose place they were.
+# Rebuilds the programs without fail points, which the first build replaced.
 cargo build "${flags[@]}"

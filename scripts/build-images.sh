@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image of every program and tries them: build-images.sh. They are called as docker-compose.yml calls them, with the
-# tag VERSION (dev).
+# Builds and tries the image of every program. The images have the names in docker-compose.yml, with the tag VERSION (dev).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Has Prometheus' own tool check its configuration and rules, run the rules' tests, and parse what the dashboard asks.
+# Checks Prometheus's configuration and rules with its own tool, runs the rules' tests, and parses the dashboard's queries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/ensure-packages.sh promtool:prometheus python3:python3
-# It looks for what a configuration names beside it.
+# promtool resolves a configuration's file names relative to it.
 cd deploy/prometheus
 promtool check config prometheus.yml
-# A rule that stands twice is an error, too.
+# A duplicate rule is an error, too.
 promtool check rules --lint=all --lint-fatal rules.yml
 promtool test rules rules_test.yml
 

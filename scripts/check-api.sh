@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is made of it, and that runs
-# green; Swagger UI works in a browser, and a page of a foreign name does not.
-# (That the document is the server's, and true, is tested end to end.)
+# Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is generated from
+# the former and passes; Swagger UI works in a browser, and not under a foreign host name. (End-to-end tests check that the
+# documents match the server.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh

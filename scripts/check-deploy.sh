@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what no compiler sees of the images, docker-compose.yml and the scripts. What they mean to our programs is checked by
-# tests/tests/compose.rs; the balancer's settings are those that the end-to-end tests run.
+# Lints the images, docker-compose.yml and the scripts. tests/tests/compose.rs checks that they agree with our programs; the
+# end-to-end tests run the balancer's settings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh
@@ -11,7 +11,7 @@ checkov --file deploy/Dockerfile --framework dockerfile --skip-download --quiet 
 shellcheck scripts/*.sh
 check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 
-# With the secrets of a newcomer it is whole; without any one of them it is refused.
+# The file is valid with freshly generated secrets, and refused when any one of them is missing.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 scripts/compose-env.sh "$work/env"

@@ -11,7 +11,7 @@ for overlay in dev prod; do
     mkdir "$rendered/$overlay"
     kubectl kustomize "k8s/overlays/$overlay" -o "$rendered/$overlay"
 done
-# And production with every component that is left to whoever runs it. Kustomize wants relative paths.
+# And production with every optional component. kustomize requires relative paths.
 mkdir "$rendered/everything" "$rendered/kustomization"
 k8s=$(realpath --relative-to="$rendered/kustomization" k8s)
 cat > "$rendered/kustomization/kustomization.yaml" << END
@@ -22,7 +22,7 @@ END
 kubectl kustomize "$rendered/kustomization" -o "$rendered/everything"
 rm -r "$rendered/kustomization"
 
-# The oldest version that is documented, and a current one. Of what is not Kubernetes' own it has no schemas, but we do.
+# The oldest documented version, and a current one. Schemas of objects that are not Kubernetes's own are in this repository.
 for version in 1.30 1.37; do
     kubernetes-validate -k "$version" --strict --quiet --no-warn "$rendered"/*/*.yaml
 done
@@ -31,7 +31,7 @@ for schema in k8s/schemas/*.json; do
     check-jsonschema --schemafile "$schema" "$rendered"/*/*_"${kind,,}"_*.yaml
 done
 
-# CKV_K8S_43, digests: whoever releases sets them in an overlay, for images of their own registry.
-# CKV_K8S_15, always pulling: a tag of a version names one image for ever, and a registry that is away must stop no restart.
+# CKV_K8S_43, digests: set in an overlay at a release, for images of the operator's registry.
+# CKV_K8S_15, always pulling: a version's tag names one image for ever, and an unreachable registry must not prevent a restart.
 checkov --directory "$rendered" --framework kubernetes --skip-download --quiet --compact --skip-check CKV_K8S_43,CKV_K8S_15
 echo "The Kubernetes manifests are in order."

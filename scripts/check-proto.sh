@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the gRPC contract: every part of it is commented, and nobody who was built against the last release is broken by it.
-# At a release `check-proto.sh release` makes what is checked from now on the contract that callers hold.
+# Checks the gRPC contract: every part has a comment, and callers built against the last release still work. At a release
+# `check-proto.sh release` stores the present contract as the one to compare with from then on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-buf.sh
@@ -16,7 +16,7 @@ if [ "${1-}" = release ]; then
     exit 0
 fi
 
-# What would break callers is found: a field, a method, an enum's value that is gone, a field of another type or number.
+# Breaking changes are found: a removed field, method or enum value, a field with another type or number.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 breaks() { # FILE SED-SCRIPT COMPLAINT
@@ -34,7 +34,7 @@ breaks message/v1/message.proto 's/uint64 seq = 5;/string seq = 5;/' 'changed ty
 breaks room/v1/room.proto '/rpc CheckAccess/d' 'Previously present RPC "CheckAccess"'
 breaks room/v1/room.proto '/ROLE_ADMIN = 2;/d' 'Previously present enum value "2"'
 breaks file/v1/file.proto 's/uint64 size = 3;/uint64 size = 11;/' 'Previously present field "3"'
-# So is a part without a comment.
+# So are parts without a comment.
 sed -i '/^message Access {/,$ s|^  //.*||' "$work/proto/confab/room/v1/room.proto"
 if "$buf" lint "$work/proto" > "$work/said" || ! grep -q 'Field "may_post" should have a non-empty comment' "$work/said"; then
     echo "a field without a comment is not found" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes the secrets that docker-compose.yml asks for, fresh and random: compose-env.sh [FILE], .env unless told otherwise.
-# What is there stays, because the databases in the volumes know it.
+# Writes the secrets of docker-compose.yml, newly generated: compose-env.sh [FILE], by default .env. Existing ones stay, because
+# the databases in the volumes depend on them.
 set -euo pipefail
 file=${1:-$(dirname "$0")/../.env}
 
@@ -9,7 +9,7 @@ if [ -e "$file" ]; then
     exit 1
 fi
 
-# Letters that mean nothing in a URL, to a shell, or to compose.
+# Characters without a special meaning in a URL, a shell, or compose.
 random() {
     od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'
 }
@@ -21,7 +21,7 @@ umask 077
         MESSAGE_DB_PASSWORD FILE_DB_PASSWORD REDIS_PASSWORD S3_SECRET_ACCESS_KEY GRAFANA_PASSWORD; do
         echo "$name=$(random)"
     done
-    # An Ed25519 key is 32 bytes; in base64 Confab takes them as they are.
+    # An Ed25519 key is 32 bytes, which Confab accepts in base64.
     echo "CONFAB_SIGNING_KEY=$(head -c 32 /dev/urandom | base64)"
 } > "$file.new"
 mv "$file.new" "$file"

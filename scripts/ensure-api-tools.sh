@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what makes and runs the Postman collection, and what drives a browser, when it is missing or its versions have changed.
+# Installs the tools that generate and run the Postman collection and drive a browser, when they are missing or their versions have changed.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/api-documents"
 if ! cmp -s package-lock.json node_modules/.installed; then

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/buf"
 if ! cmp -s package-lock.json node_modules/.installed; then
-    # The program comes in a package of its own for each kind of machine; there is nothing to run.
+    # Each platform has its own package with the program; no install script needs to run.
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error < /dev/null
     cp package-lock.json node_modules/.installed
 fi

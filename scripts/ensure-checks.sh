@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what checks files that no compiler sees into .tools/checks, when it is missing or its versions have changed.
+# Installs the linters for files other than code into .tools/checks, when they are missing or their versions have changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 directory=.tools/checks

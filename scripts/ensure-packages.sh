@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs Debian packages when what they bring is missing: ensure-packages.sh WHAT:PACKAGE…
-# WHAT is a command, a path (a glob may stand in it), or venv, Python's module. Servers are not started by being installed.
+# Installs Debian packages when their contents are missing: ensure-packages.sh WHAT:PACKAGE… WHAT is a command, a path (possibly
+# with a glob), or venv, Python's module. Installed servers are not started.
 set -euo pipefail
 
 present() {
@@ -22,7 +22,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-# While these stand, packages start no service and Debian makes no database of its own. What was there before comes back.
+# While these files exist, packages start no service and Debian creates no database. Previous files are restored afterwards.
 guard=/usr/sbin/policy-rc.d
 database=/etc/postgresql-common/createcluster.d/confab.conf
 cleanup() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the Secrets that the programs read, from variables: k8s-secrets.sh | kubectl -n confab apply -f -
-# Which variables, and how to make their values: docs/kubernetes.md.
+# docs/kubernetes.md lists the variables and how to create their values.
 set -euo pipefail
 
 # secret NAME KEY VALUE [KEY VALUE]…

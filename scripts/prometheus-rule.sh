@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the alert rules once more, as the Prometheus operator wants them.
+# Copies the alert rules into the format of the Prometheus operator.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 {

@@ -20,25 +20,28 @@ pub struct GatewayConfig {
     /// Origins whose web pages may call, separated by commas; `*` for all [default: localhost while listening on loopback, else none]
     #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub allowed_origins: Option<Vec<String>>,
-    /// How long a request may take before it is answered `timeout`; bodies of files are not bound by it
+    /// How long a request may take before it fails with `timeout`; does not apply to bodies of files
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
-    /// Most connections at once; further ones wait. As far as the descriptor limit allows: 256 descriptors (half of a limit
-    /// below 512) are kept for all else, and where gateways pass sessions on, a third of the rest is for connections between
-    /// them, and what passes through counts twice. One address may have four times as many connections as are free
+    /// Most connections at once; further ones wait. The descriptor limit bounds them, too: 256 descriptors (half of a
+    /// limit below 512) are reserved for everything else, and where gateways forward sessions, a third of the rest is
+    /// for connections between them, and a tunnelled connection counts twice. One address may have four times as many
+    /// connections as are free
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
-    /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then count the right-most
-    /// address in X-Forwarded-For that is none of them [default: none, the peer of the connection counts]
+    /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then apply to the
+    /// right-most address in X-Forwarded-For that is not one of them [default: none, limits apply to the peer of the
+    /// connection]
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<Option<IpNet>>,
-    /// Hosts under which clients may call, separated by commas, each perhaps with a port; names of this machine always may. It
-    /// ends DNS rebinding, with which a page of any site gets at a server in its visitor's network [default: while listening on
+    /// Hosts under which clients may call, separated by commas, each with an optional port; names of this machine are
+    /// always allowed. Prevents DNS rebinding, with which a page of any site could reach a server in its visitor's
+    /// network [default: while listening on
     /// loopback the names of this machine, else any host]
     #[arg(long, env = "CONFAB_PUBLIC_HOSTS", value_name = "HOSTS", value_delimiter = ',', value_parser = host)]
     pub public_hosts: Vec<Host>,
-    /// Whether a request continues the trace that its `traceparent` names, sampled as that says: for a proxy that sets it.
-    /// Otherwise the trace is only linked to
+    /// Whether a request continues the trace in its `traceparent`, with that trace's sampling decision: only for a
+    /// proxy that sets it. Otherwise the request's own trace links to it
     #[arg(long, env = "CONFAB_TRUST_TRACEPARENT", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub trust_traceparent: bool,
     /// Limits of real time.
@@ -53,8 +56,8 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Between gateways")]
 pub struct ForwardConfig {
-    /// Where gateways reach one another, this one included: http://host:port, or several separated by commas; all
-    /// addresses of a name are used. Any gateway then takes what comes for a session of another, and a load balancer needs no stickiness
+    /// Where gateways reach one another, including this one: http://host:port, or several separated by commas; all
+    /// addresses of a name are used. Any gateway can then take requests for another's session, and a load balancer needs no stickiness
     #[arg(long, env = "CONFAB_GATEWAY_URL", value_name = "URL", value_parser = grpc::urls, requires = "forward_listen")]
     pub gateway_url: Option<String>,
     /// Address on which other gateways reach this one; not for clients
@@ -76,27 +79,27 @@ pub struct RealtimeConfig {
     /// How long a socket may take to answer a ping
     #[arg(long, env = "CONFAB_PING_TIMEOUT", default_value = "20s", value_name = "DURATION", value_parser = some_time)]
     pub ping_timeout: Duration,
-    /// Events a second that one socket may send, twice as many in a burst; 0 = any number
+    /// Events a second that one socket may send, twice as many in a burst; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_EVENTS_PER_SECOND", default_value_t = 2000, value_name = "COUNT")]
     pub max_events_per_second: u32,
-    /// Rooms that one socket may be in; 0 = any number
+    /// Rooms that one socket may be in; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_ROOMS_PER_SOCKET", default_value_t = 1000, value_name = "COUNT")]
     pub max_rooms_per_socket: usize,
-    /// Sockets that one user may have at this gateway, and never more than four fifths of the connections; 0 = any number
+    /// Sockets that one user may have at this gateway, but never more than four fifths of the connections; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
-    /// Sessions that may be open without having connected; when there is one more, the oldest of the address with most of
-    /// them is closed; 0 = any number
+    /// Sessions that may be open without having connected; above that, the gateway closes the oldest one of the address
+    /// with most of them; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]
     pub max_pending_sessions: usize,
     /// How long a new socket may take to CONNECT; 0s = for ever
     #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = patience)]
     pub connect_timeout: Duration,
-    /// Most bytes of one packet from a client, attachments included; 0 = any number
+    /// Most bytes of one packet from a client, attachments included; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
-    /// Most bytes that may be held for all sockets together: what waits for them, and what they have sent that is not done;
-    /// beyond, sockets of the user for whom most is held are closed; 0 = any number
+    /// Most bytes held for all sockets together: waiting data and unfinished requests; above that, the gateway closes
+    /// sockets of the user that holds most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
     pub max_outbox_bytes: usize,
 }

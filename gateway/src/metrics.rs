@@ -75,19 +75,22 @@ pub struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        metrics::describe_histogram!(REQUESTS, "HTTP requests until the head of their answer, by route; those of unknown routes together");
+        metrics::describe_histogram!(
+            REQUESTS,
+            "Duration of HTTP requests until the head of the response, by route; unknown routes together"
+        );
         LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet"]);
         LIMITS.exist(&["pending_sessions", "rooms_per_socket", "sockets_per_user"]);
         let [polling, websocket] = ["polling", "websocket"]
-            .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by what carries them", &[("transport", transport)]));
+            .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)]));
         let [joins, leaves, messages, uploads] = ["joinRoom", "leaveRoom", "message", "fileUpload"].map(|event| {
-            let help = "Socket.IO events from their arrival to their acknowledgement; refused: the client's fault, failed: ours";
+            let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
         Self {
             polling,
             websocket,
-            connects: Counters::new("confab_connects_total", "Sockets that asked to be let in, by what became of them", "outcome")
+            connects: Counters::new("confab_connects_total", "CONNECTs of sockets, by outcome", "outcome")
                 .with(&["accepted", "refused", "limited", "unavailable"]),
             joins,
             leaves,
@@ -95,44 +98,44 @@ impl Metrics {
             uploads,
             recoveries: Counters::new(
                 "confab_recoveries_total",
-                "Sockets that came back with an offset; exact: they were brought back to where they were",
+                "Sockets that reconnected with a recovery offset; exact: they were recovered",
                 "exact",
             )
             .with(&["yes", "no"]),
-            history_reads: counter("confab_history_reads_total", "Reads of a room's history for those who join it", &[]),
-            deliveries: counter("confab_deliveries_total", "Events put into outboxes, one for each socket", &[]),
-            pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not connected", &[]),
+            history_reads: counter("confab_history_reads_total", "Reads of a room's history for clients that join it", &[]),
+            deliveries: counter("confab_deliveries_total", "Events queued in outboxes, one for each socket", &[]),
+            pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not sent CONNECT", &[]),
             outbox_bytes: gauge(
                 "confab_outbox_bytes",
-                "Bytes held for all sockets together: what waits for them, and what they have sent that is not done; small amounts are not counted",
+                "Bytes held for all sockets together: waiting data and unfinished requests; small amounts are not counted",
                 &[],
             ),
             outbox_waits: Counters::new(
                 "confab_outbox_waits_total",
-                "Joins, recoveries and sends that had to wait because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
+                "Joins, recoveries and sends that waited because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
                 "what",
             )
             .with(&["join", "recovery", "send"]),
             outbox_closes: Counters::new(
                 "confab_outbox_closes_total",
-                "Sockets closed because they left too much unread: their own bound (overflow), the common one (total), nothing taken for long (stuck)",
+                "Sockets closed because of unread data: over their own bound (overflow), over the common bound (total), nothing read for 10 s (stuck)",
                 "reason",
             )
             .with(&["overflow", "stuck", "total"]),
-            send_batch: histogram("confab_send_batch_events", "Events that go to the message service in one append", &[]),
-            send_refused: counter("confab_send_refused_total", "Sends refused because too much waits for the message service", &[]),
-            followed: gauge("confab_follower_partitions", "Partitions of the log that are followed", &[]),
-            lag: gauge("confab_follower_lag_positions", "Positions by which the slowest followed partition was behind at the last look", &[]),
-            keeping_up: gauge("confab_follower_keeping_up", "1 while every followed partition gets where the log is within 5 s", &[]),
-            misses: counter("confab_follower_misses_total", "Times that the log was read, or is to be, because hints were missing", &[]),
+            send_batch: histogram("confab_send_batch_events", "Events per append to the message service", &[]),
+            send_refused: counter("confab_send_refused_total", "Sends refused because too many wait for the message service", &[]),
+            followed: gauge("confab_follower_partitions", "Followed partitions of the log", &[]),
+            lag: gauge("confab_follower_lag_positions", "Positions by which the slowest followed partition was behind at the last poll", &[]),
+            keeping_up: gauge("confab_follower_keeping_up", "1 while every followed partition reaches the log's head within 5 s", &[]),
+            misses: counter("confab_follower_misses_total", "Holes in the sequence of hints, which are filled by reading the log", &[]),
             repaired: counter("confab_follower_repaired_events_total", "Events read from the log because their hint was missing", &[]),
-            resyncs: counter("confab_follower_resyncs_total", "Times that a partition was begun anew and its clients sent to ask for what they missed", &[]),
-            revocations: gauge("confab_revocations", "Sessions known to be logged out", &[]),
-            revocations_age: gauge("confab_revocations_age_seconds", "How long ago auth last said who has logged out", &[]),
-            pauses: counter("confab_pauses_total", "Times that the process stood still for over 2 s", &[]),
-            forwarded: counter("confab_forwarded_total", "Requests passed to the gateway that has their session", &[]),
-            forward_refused: counter("confab_forward_refused_total", "Requests at the port between gateways without the cluster key's seal", &[]),
-            tunnels: gauge("confab_tunnels", "WebSockets that pass through this gateway to another", &[]),
+            resyncs: counter("confab_follower_resyncs_total", "Partitions that started over, whose clients reconnect and ask for missed events", &[]),
+            revocations: gauge("confab_revocations", "Known logged-out sessions", &[]),
+            revocations_age: gauge("confab_revocations_age_seconds", "Seconds since auth last listed revocations", &[]),
+            pauses: counter("confab_pauses_total", "Pauses of the process of over 2 s", &[]),
+            forwarded: counter("confab_forwarded_total", "Requests forwarded to the gateway that has their session", &[]),
+            forward_refused: counter("confab_forward_refused_total", "Requests at the port between gateways without the cluster key's signature", &[]),
+            tunnels: gauge("confab_tunnels", "WebSockets tunnelled through this gateway to another", &[]),
         }
     }
 }

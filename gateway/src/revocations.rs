@@ -86,7 +86,7 @@ impl Revocations {
                 sleep(LOOK).await;
             }
         };
-        timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("who has logged out"))
+        timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("the list of revocations"))
     }
 
     /// Whether this session (a token's `jti`) was revoked.
@@ -136,7 +136,7 @@ impl Revocations {
                 malformed += u64::from(!self.take(revocation));
             }
             if malformed > 0 {
-                tracing::error!(malformed, below = *position, "auth lists revocations whose session id is no UUID; they are skipped");
+                tracing::error!(malformed, below = *position, "auth lists revocations whose session id is not a UUID; they are skipped");
             }
             if page.revocations.is_empty() || *position >= page.head {
                 *self.0.read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

@@ -35,7 +35,7 @@ async fn collect(mut body: Body) -> Result<Bytes> {
     // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body is broken off"))?;
+        let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > MAX_BODY {
             return Err(too_large());

@@ -97,7 +97,7 @@ impl Hosts {
         }
         LIMITS.hit("host");
         self.log(&host);
-        Err(Error::new(Code::InvalidRequest, "this server is not called by that Host; CONFAB_PUBLIC_HOSTS lists those that it has"))
+        Err(Error::new(Code::InvalidRequest, "this Host is not allowed; CONFAB_PUBLIC_HOSTS lists the allowed hosts"))
     }
 
     fn log(&self, host: &Host) {

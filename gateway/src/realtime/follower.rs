@@ -255,7 +255,7 @@ impl Follower {
         let ended =
             self.followed().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
         for partition in ended {
-            tracing::error!(partition, "following ended by itself");
+            tracing::error!(partition, "the task that follows this partition ended unexpectedly");
             self.hub.resync(partition);
         }
     }

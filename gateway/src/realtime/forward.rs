@@ -71,7 +71,7 @@ struct Settings {
 impl Settings {
     fn of(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<Option<Self>> {
         let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
-        let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways know one another by it")?;
+        let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways authenticate one another with it")?;
         let own = config.forward_address.or((!listen.ip().is_unspecified()).then_some(listen));
         let (node_key, forward_key) = (key.node.clone(), key.forward.clone());
         Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, node_key, forward_key }))

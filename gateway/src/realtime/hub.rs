@@ -77,7 +77,7 @@ struct Member<L> {
     generation: u64,
 }
 
-/// A join under way.
+/// A join in progress.
 #[derive(Debug, Clone, Copy)]
 pub struct Joining {
     /// The room.

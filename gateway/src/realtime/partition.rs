@@ -186,7 +186,7 @@ impl PartitionTask {
 
     /// Continues at another position of the log: clients in the partition's rooms reconnect and read what they missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
-        tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from where it was; clients start over");
+        tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from the last position; clients start over");
         METRICS.resyncs.increment(1);
         self.epoch = epoch;
         self.move_to(position);

@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub async fn watch(realtime: Arc<Realtime>) {
     loop {
         if !realtime.revocations.pulse().beat() {
-            tracing::warn!("this process stood still; it writes nothing before it has read what it missed");
+            tracing::warn!("this process stood still; it writes nothing until it has caught up");
             METRICS.pauses.increment(1);
             while !realtime.catch_up().await {
                 sleep(RETRY).await;

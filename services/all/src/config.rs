@@ -21,17 +21,17 @@ pub enum Command {
     Migrate,
     /// Give the log a new epoch, after its database was restored to an older state, and end
     RenewEpoch,
-    /// Make the place of the files' bytes (CONFAB_OBJECTS) this installation's, in place of the one that it belongs to, and end
+    /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of the present owner, and end
     ClaimObjects,
-    /// Write everything that is kept into a directory, to import it elsewhere, and end
+    /// Write all durable data into a directory, for an import elsewhere, and end
     Export {
-        /// A directory that is empty or not there yet; password hashes will be in it
+        /// An empty or new directory; it will contain password hashes
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Read what was exported into the stores that the settings name, which must be empty, and end
+    /// Read an export into the configured stores, which must be empty, and end
     Import {
-        /// The directory that it was exported to
+        /// The directory of the export
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -60,16 +60,16 @@ pub struct Parts {
     /// The edge.
     #[command(flatten)]
     pub gateway: GatewayConfig,
-    /// Use the auth service there instead of the one within: http://host:port
+    /// Use the auth service at this URL instead of the embedded one: http://host:port
     #[arg(long, env = "CONFAB_AUTH_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub auth_url: Option<String>,
-    /// Use the room service there instead of the one within
+    /// Use the room service at this URL instead of the embedded one
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: Option<String>,
-    /// Use the message service there instead of the one within
+    /// Use the message service at this URL instead of the embedded one
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: Option<String>,
-    /// Use the file service there instead of the one within
+    /// Use the file service at this URL instead of the embedded one
     #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: Option<String>,
 }

@@ -7,16 +7,16 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md"
 const HEAD: &str = "\
 # Settings
 
-Written by a test from what the programs say of themselves (`--help`); change it there, then
+A test generates this document from the programs' `--help`. To change a text, change it there, then run
 `RENEW=1 cargo test --workspace settings`.
 
-* Each setting is a variable and a `--flag`: `CONFAB_TOKEN_TTL` is `--token-ttl`. A flag counts more than a variable.
-* `CONFAB_X_FILE` names a file that holds the value of `CONFAB_X`, as secrets are mounted. That goes for every setting; those
-  marked **secret** are never printed, and a file is the better place for them.
-* An unknown `CONFAB_` variable is an error. One that another program knows is not, so all can share one environment.
+* Each setting is a variable and a `--flag`: `CONFAB_TOKEN_TTL` is `--token-ttl`. A flag takes precedence over a variable.
+* `CONFAB_X_FILE` names a file that holds the value of `CONFAB_X`, such as a mounted secret. This works for every setting; those
+  marked **secret** are never printed, and are better kept in a file.
+* An unknown `CONFAB_` variable is an error. A setting of another program is not, so all programs can share one environment.
 * Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `24h`. Sizes are in bytes.
 * *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is everything in one process.
-* Traces are set by the variables of OpenTelemetry, see [tracing.md](tracing.md).
+* OpenTelemetry's own variables configure traces, see [tracing.md](tracing.md).
 ";
 const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];
 

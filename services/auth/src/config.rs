@@ -19,12 +19,12 @@ pub struct AuthConfig {
     /// Where accounts are kept: `sqlite:PATH` or `postgres://…` [default: auth.db in the data directory]
     #[arg(long, env = "CONFAB_AUTH_STORE", hide_env_values = true, value_name = "URL")]
     pub auth_store: Option<Secret>,
-    /// Keys of tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random bytes. Of several,
-    /// at most 8, the first signs and all verify; base64 is parted by commas. The same for every replica, required with
-    /// Postgres [default: with SQLite, made and kept in the data directory]
+    /// Keys that sign tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random
+    /// bytes. Of several (at most 8) the first signs and all verify; separate base64 keys by commas. The same for every
+    /// replica, required with Postgres [default: with SQLite, created and kept in the data directory]
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
-    /// How long a token is good: from 1s to 8760h
+    /// How long a token is valid: from 1s to 8760h
     #[arg(long, env = "CONFAB_TOKEN_TTL", default_value = "24h", value_name = "DURATION", value_parser = life)]
     pub token_ttl: Duration,
 }
@@ -54,7 +54,7 @@ impl AuthConfig {
         Ok(self.keys(&self.store(storage)?)?.is_none())
     }
 
-    /// The given keys, or `None` if a key is to be created and kept.
+    /// The given keys, or `None` if a key must be created and kept.
     pub(crate) fn keys(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKeys>> {
         match (&self.signing_key, store) {
             (Some(given), _) => SigningKeys::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),

@@ -66,7 +66,7 @@ impl SigningKeys {
         let mut keys = Vec::<SigningKey>::new();
         for (at, text) in texts.iter().enumerate() {
             let Some(key) = SigningKey::parse(text) else { bail!("key {} of {} is {EXPECTED}", at + 1, texts.len()) };
-            ensure!(keys.iter().all(|other| other.public() != key.public()), "key {} of {} is there twice", at + 1, texts.len());
+            ensure!(keys.iter().all(|other| other.public() != key.public()), "key {} of {} is a duplicate", at + 1, texts.len());
             keys.push(key);
         }
         ensure!(!keys.is_empty(), EXPECTED);
@@ -137,7 +137,7 @@ fn create(path: &Path) -> anyhow::Result<()> {
     if let Some(directory) = path.parent() {
         fs::File::open(directory)?.sync_all()?;
     }
-    tracing::info!(path = %path.display(), "a key to sign tokens with was made; keep it with the database");
+    tracing::info!(path = %path.display(), "created a key that signs tokens; back it up with the database");
     Ok(())
 }
 
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(public(&keys(8)).len(), 8);
         assert_eq!(SigningKeys::parse(&keys(9)).err().unwrap().to_string(), "9 keys, but at most 8 can be in use at once");
         let error = SigningKeys::parse(&format!("{OTHER},{SECRET},{}", der(OTHER))).err().unwrap().to_string();
-        assert_eq!(error, "key 3 of 3 is there twice");
+        assert_eq!(error, "key 3 of 3 is a duplicate");
     }
 
     #[test]

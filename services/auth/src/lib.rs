@@ -94,14 +94,14 @@ async fn upkeep(store: Arc<dyn Store>) {
         interval.tick().await;
         match service::purge(store.as_ref()).await {
             Ok(0) => {}
-            Ok(purged) => tracing::debug!(purged, "expired revocations forgotten"),
-            Err(error) => tracing::warn!(%error, "expired revocations are not purged now"),
+            Ok(purged) => tracing::debug!(purged, "purged expired revocations"),
+            Err(error) => tracing::warn!(%error, "cannot purge expired revocations now"),
         }
         // Repeatedly, because replicas of an earlier release may still create accounts.
         match service::fill_skeletons(store.as_ref()).await {
             Ok(0) => {}
-            Ok(filled) => tracing::info!(filled, "accounts of an earlier release are compared with names that look alike"),
-            Err(error) => tracing::warn!(%error, "accounts of an earlier release are not compared with names that look alike now"),
+            Ok(filled) => tracing::info!(filled, "compared accounts of an earlier release with names that look alike"),
+            Err(error) => tracing::warn!(%error, "cannot compare accounts of an earlier release with names that look alike now"),
         }
     }
 }

@@ -159,7 +159,7 @@ impl Accounts {
         Err(Error::new(Code::Conflict, "that id belongs to another account"))
     }
 
-    /// What the queue of logins tells this client by. Whether the name has an account must not decide when its login is looked at.
+    /// What the queue of logins distinguishes this client by. Whether the name has an account must not influence its turn.
     fn ticket(&self, address: IpAddr, folded: &str) -> Ticket {
         let name = self.hasher.hash_one(folded);
         Ticket { address, name, is_known: self.known.contains_key(&(address, name)) }

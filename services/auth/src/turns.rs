@@ -20,7 +20,7 @@ const WAITERS_PER_TURN: usize = 64;
 /// Most logins that may wait, however many turns there are.
 const MAX_WAITERS: usize = 1024;
 
-/// What the queue tells logins apart by.
+/// What the queue distinguishes logins by.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
     /// The client's address.

@@ -104,7 +104,7 @@ impl Bus {
     /// last publications would otherwise be lost.
     pub async fn flush(&self) {
         if timeout(FLUSH, self.0.flush()).await.is_err() {
-            tracing::warn!("the bus does not take what was published last");
+            tracing::warn!("the bus did not accept the last publications in time");
         }
     }
 

@@ -105,10 +105,10 @@ pub struct CommonConfig {
     /// `text` for people, `json` for machines
     #[arg(long, env = "CONFAB_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Longest that leaving may take after SIGTERM: calls are finished, sockets sent elsewhere
+    /// Longest duration of a shutdown after SIGTERM, in which requests are finished and sockets moved
     #[arg(long, env = "CONFAB_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = duration)]
     pub drain: Duration,
-    /// How long to go on accepting after SIGTERM, until the load balancer has noticed
+    /// How long to keep accepting after SIGTERM, until the load balancer has noticed
     #[arg(long, env = "CONFAB_ACCEPT_DRAIN", default_value = "0s", value_name = "DURATION", value_parser = duration)]
     pub accept_drain: Duration,
 }

@@ -177,7 +177,7 @@ impl From<Status> for Error {
         let named = details.error_info().and_then(|info| Code::parse(&info.reason));
         let code = named.unwrap_or_else(|| Code::from_grpc(status.code()));
         if named.is_none() {
-            tracing::debug!(%status, "a status without our details");
+            tracing::debug!(%status, "an error status without Confab's details");
         }
         let detail = match (named, code) {
             // Texts of transports and libraries are not shown to callers.

@@ -34,7 +34,7 @@ pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
     match head.split(' ').nth(1) {
         Some("200") => Ok(()),
         Some("503") => bail!("{}", body.trim_end()),
-        _ => bail!("what answers at {admin} is no program of ours"),
+        _ => bail!("what answers at {admin} is not a Confab program"),
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
         let waits = "HTTP/1.0 503 Service Unavailable\r\n\r\nnot ready: waiting for the log\n";
         assert_eq!(asked(Some(waits)).await.unwrap_err(), "not ready: waiting for the log");
         for stranger in ["", "SSH-2.0-x\r\n", "HTTP/1.0 404 Not Found\r\n\r\n"] {
-            assert!(asked(Some(stranger)).await.unwrap_err().ends_with("is no program of ours"), "{stranger}");
+            assert!(asked(Some(stranger)).await.unwrap_err().ends_with("is not a Confab program"), "{stranger}");
         }
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         assert!(ask(nobody).await.unwrap_err().to_string().starts_with("cannot ask 127.0.0.1:"));

@@ -41,7 +41,7 @@ pub fn close(path: &Path) -> io::Result<()> {
         match fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
             Ok(()) => tracing::warn!(path = %path_shown, "others could use this file; now they cannot"),
             // The file belongs to another user, who lets this one use it.
-            Err(error) => tracing::warn!(path = %path_shown, %error, "others can use this file; take it from them with chmod 600"),
+            Err(error) => tracing::warn!(path = %path_shown, %error, "others can use this file; run chmod 600 on it"),
         }
     }
     Ok(())

@@ -116,7 +116,7 @@ where
         // No request has been accepted, and start-up may wait for something that never comes.
         return Ok(());
     }
-    tracing::info!("leaving; a second signal ends at once");
+    tracing::info!("shutting down; a second signal ends the process at once");
     process.readiness.drain();
     process.leaving.cancel();
     let deadline = Instant::now() + common.accept_drain + common.drain;

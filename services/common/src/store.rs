@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct StorageConfig {
-    /// Directory for what is kept in files: SQLite, the bytes of files, the key
+    /// Directory of local files: SQLite databases, the bytes of files, the signing key
     #[arg(long, env = "CONFAB_DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Settings of stores on Postgres.
@@ -54,10 +54,10 @@ impl StorageConfig {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
-    /// The bus, which tells others at once of what is new: `local:`, or `redis://…` or `rediss://…` to join several processes
+    /// The bus, which announces new events at once: `local:`, or `redis://…` or `rediss://…` to connect several processes
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
-    /// Signs what goes over the bus and from gateway to gateway; the same for every program of a cluster, and required when
+    /// Signs messages on the bus and requests between gateways; the same for every program of a cluster, and required when
     /// the bus is Redis: at least 32 random bytes in base64 or hexadecimal, `openssl rand -base64 32`
     #[arg(long, env = "CONFAB_CLUSTER_KEY", hide_env_values = true, value_name = "SECRET")]
     pub cluster_key: Option<Secret>,

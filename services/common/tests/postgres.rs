@@ -84,7 +84,7 @@ async fn patience_ends() {
     // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
-    let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("nobody there").to_string();
+    let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("no server there").to_string();
     assert!(error.contains("cannot use the once store"), "{error}");
 }
 

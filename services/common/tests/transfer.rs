@@ -69,7 +69,7 @@ async fn everything_stored_is_transferred() {
 async fn a_forgotten_table_or_column_is_found() {
     for schema in [&FORGETFUL, &SHORT] {
         let error = contract::check(schema).await.unwrap_err().to_string();
-        assert!(error.starts_with("what the migrations make"), "{error}");
+        assert!(error.starts_with("the migrations differ"), "{error}");
     }
 }
 

@@ -49,7 +49,7 @@ impl Cleanup {
     pub async fn run(self: Arc<Self>) {
         tokio::join!(
             keep_trying("objects cannot be removed", || self.remove_objects()),
-            keep_trying("the log cannot be told of deleted files", || self.tell_the_log()),
+            keep_trying("deletions cannot be reported to the log", || self.tell_the_log()),
             self.empty_rooms(),
         );
     }
@@ -116,7 +116,7 @@ impl Cleanup {
         let mut after = Uuid::nil();
         loop {
             after = self.empty_closed(after).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "cannot ask which rooms are closed");
+                tracing::debug!(%error, "cannot read which rooms are closed");
                 after
             });
             tokio::time::sleep(ROOMS_EVERY).await;

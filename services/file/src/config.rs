@@ -19,7 +19,7 @@ const LEAST_MEMORY: usize = 16 << 20;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub struct FileConfig {
-    /// Where it is kept what files there are: `sqlite:PATH` or `postgres://…` [default: file.db in the data directory]
+    /// Where the files' metadata is kept: `sqlite:PATH` or `postgres://…` [default: file.db in the data directory]
     #[arg(long, env = "CONFAB_FILE_STORE", hide_env_values = true, value_name = "URL")]
     pub file_store: Option<Secret>,
     /// Where their bytes are kept.
@@ -28,22 +28,22 @@ pub struct FileConfig {
     /// Largest file, in bytes; at most 64 GiB
     #[arg(long, env = "CONFAB_MAX_FILE_SIZE", default_value_t = 100 << 20, value_name = "BYTES", value_parser = file_size)]
     pub max_file_size: u64,
-    /// Most uploads at once in one process. A user alone gets nearly half of them, fewer the more users there are; further ones wait
-    /// 2 s and are answered 429, or 503 when all are taken
+    /// Most uploads at once in one process. A user alone gets nearly half of them, fewer the more users there are;
+    /// further ones wait 2 s and then fail with 429, or with 503 when all are taken
     #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub max_uploads: usize,
-    /// Most downloads at once in one process, shared between users in the same way; those by links to one user's files count together
+    /// Most downloads at once in one process, shared between users in the same way; downloads by links to one user's files count as one user's
     #[arg(long, env = "CONFAB_MAX_DOWNLOADS", default_value_t = 500, value_name = "N", value_parser = at_least_one)]
     pub max_downloads: usize,
     /// Memory for the bytes of all uploads of one process on their way to the store, at least 16 MiB. A user alone gets two thirds of
-    /// it, less the more users there are; uploads wait for it and are answered 503 after 12 s
+    /// it, less the more users there are; uploads wait for it and fail with 503 after 12 s
     #[arg(long, env = "CONFAB_UPLOAD_MEMORY", default_value_t = 128 << 20, value_name = "BYTES", value_parser = upload_memory)]
     pub upload_memory: usize,
-    /// How old bytes that belong to no file must be to be removed: older than any upload that is under way. Longer while a
-    /// backup is restored
+    /// How old bytes without a file must be before they are removed: older than any upload in progress. Raise it while
+    /// a backup is restored
     #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
     pub orphan_age: Duration,
-    /// How often such bytes are looked for
+    /// How often such bytes are searched for
     #[arg(long, env = "CONFAB_SWEEP_EVERY", default_value = "1h", value_name = "DURATION", value_parser = some_time)]
     pub sweep_every: Duration,
 }
@@ -112,7 +112,7 @@ impl program::Own for Own {
 pub enum Command {
     /// Bring the database schema up to date and end
     Migrate,
-    /// Make the place of the files' bytes (CONFAB_OBJECTS) this installation's, in place of the one that it belongs to, and end
+    /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of the present owner, and end
     ClaimObjects,
 }
 

@@ -110,7 +110,7 @@ fn following(request: wire::UploadRequest) -> Result<upload::Part> {
 /// The error when the next part did not arrive. A caller that disconnected is not our failure.
 fn broken(status: Status) -> Error {
     match Error::from(status) {
-        error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload is broken off"),
+        error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload ended early"),
         error => error,
     }
 }

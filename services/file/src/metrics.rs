@@ -32,24 +32,24 @@ impl Metrics {
     fn new() -> Self {
         LIMITS.exist(&["file_size", "uploads", "uploads_per_user", "upload_memory", "downloads", "downloads_per_user"]);
         Self {
-            uploads: gauge("confab_file_uploads", "Uploads under way", &[]),
-            upload_memory: gauge("confab_file_upload_memory_bytes", "Memory that the parts of uploads take", &[]),
+            uploads: gauge("confab_file_uploads", "Uploads in progress", &[]),
+            upload_memory: gauge("confab_file_upload_memory_bytes", "Memory used by the parts of uploads", &[]),
             upload: Outcomes::new(
                 "confab_file_upload_seconds",
-                "Uploads from their begin to their answer; refused: the client's fault or its leaving, failed: ours",
+                "Duration of uploads; refused: the client's error or disconnect, failed: the server's error",
                 &[],
             ),
-            uploaded: counter("confab_file_upload_bytes_total", "Bytes of files taken, those of failed uploads included", &[]),
-            downloaded: counter("confab_file_download_bytes_total", "Bytes of files given", &[]),
+            uploaded: counter("confab_file_upload_bytes_total", "Bytes received in uploads, including failed ones", &[]),
+            downloaded: counter("confab_file_download_bytes_total", "Bytes sent in downloads", &[]),
             orphans: Counters::new(
                 "confab_file_orphans_total",
-                "What sweeps found: objects without a file (removed), files whose object is not there, uploads never ended (ended)",
+                "Orphans found by sweeps: objects without a file (removed), files without an object, unfinished uploads (aborted)",
                 "kind",
             )
             .with(&["object", "file", "upload"]),
             foreign: gauge(
                 "confab_file_objects_foreign",
-                "1 while the place of the files' bytes belongs to another installation: uploads are refused and nothing is removed there",
+                "1 while another installation owns the object store: uploads are refused and nothing is removed there",
                 &[],
             ),
         }

@@ -86,10 +86,10 @@ pub struct ObjectsConfig {
     /// Region of the S3 store [default: us-east-1]
     #[arg(long, env = "CONFAB_S3_REGION", value_name = "NAME")]
     pub s3_region: Option<String>,
-    /// The account at the S3 store
+    /// The access key of the S3 store
     #[arg(long, env = "CONFAB_S3_ACCESS_KEY_ID", value_name = "ID")]
     pub s3_access_key_id: Option<String>,
-    /// The secret that belongs to the access key
+    /// The secret of the access key
     #[arg(long, env = "CONFAB_S3_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     pub s3_secret_access_key: Option<Secret>,
 }

@@ -127,7 +127,7 @@ impl Owned {
             Some(found) => found,
             None => {
                 if self.objects.claim(owner(&here)).await? {
-                    tracing::info!(installation = %here.id, "the place of the files' bytes is this installation's from now on");
+                    tracing::info!(installation = %here.id, "this installation now owns the object store");
                 }
                 // The owner object says which of several claims succeeded, whatever answer each got.
                 self.objects.owner().await?.ok_or_else(|| Error::unavailable("file storage"))?
@@ -147,7 +147,7 @@ impl Owned {
                  other's place, run `claim-objects`"
             );
         } else if sweeps && let Err(error) = self.take_turn(&here, &found).await {
-            tracing::debug!(%error, "the turn stays");
+            tracing::debug!(%error, "cannot advance the turn");
         }
         Ok(note(own))
     }

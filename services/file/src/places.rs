@@ -144,7 +144,7 @@ impl Shared {
             return Error { retry_after: Some(AGAIN), ..Error::unavailable(&format!("a place for one more {noun}")) };
         }
         LIMITS.hit(share);
-        let error = Error::new(Code::RateLimited, format!("too many {noun}s of yours are under way; wait until one of them has ended"));
+        let error = Error::new(Code::RateLimited, format!("too many of your {noun}s are in progress; wait until one has ended"));
         Error { retry_after: Some(AGAIN), ..error }
     }
 }

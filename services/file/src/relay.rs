@@ -127,7 +127,7 @@ fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
         Some(outcome::Result::Event(event)) if file.event.is_some_and(|id| id.to_string() == event.id) => Ok(event),
         Some(outcome::Result::Event(_)) => Err(Error::new(Code::Conflict, "clientMessageId was used for something else")),
         Some(outcome::Result::Refusal(refusal)) => Err(Error::new(Code::parse(&refusal.code).unwrap_or(Code::Internal), refusal.detail)),
-        None => Err(Error::internal("the log answers nothing")),
+        None => Err(Error::internal("the log returned no result")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may do what in a room: the room service's answers, cached for less than a second.
+//! Users' rights in rooms: the room service's answers, cached for less than a second.
 
 use std::time::Duration;
 

@@ -114,7 +114,7 @@ impl Files {
         match patiently(self.objects.read(id, offset, length)).await? {
             Some(content) => Ok(whole(content, length, place)),
             None if self.store.get(id).await?.is_none() => Err(unknown()),
-            None => Err(Error::internal(format_args!("the bytes of file {id} are not there"))),
+            None => Err(Error::internal(format_args!("the bytes of file {id} are missing"))),
         }
     }
 

@@ -56,7 +56,7 @@ impl Files {
         files
             .ok()
             .filter(|files| files.iter().map(|file| file.id).eq(ids.iter().copied()))
-            .ok_or_else(|| Error::internal("the file service attached something else"))
+            .ok_or_else(|| Error::internal("the file service attached other files"))
     }
 
     fn rest_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {

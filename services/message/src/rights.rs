@@ -1,4 +1,4 @@
-//! Who may post where: the room service's answers, cached briefly, and for longer while that service is away.
+//! Users' rights to post: the room service's answers, cached briefly, and for longer while that service is away.
 
 use std::time::Duration;
 

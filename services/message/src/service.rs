@@ -232,7 +232,7 @@ fn permit(draft: &Draft, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Resul
         Some(Ok(Right::Look)) => Err(Error::new(Code::Forbidden, "may not post in this room")),
         Some(Ok(Right::Nothing)) => Err(Error::not_found("room")),
         Some(Err(error)) => Err(error.clone()),
-        None => Err(Error::internal("a right that was not asked for")),
+        None => Err(Error::internal("a right that was not fetched")),
     }
 }
 

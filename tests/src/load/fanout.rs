@@ -13,7 +13,7 @@ pub struct Fanout {
     /// Sockets in each room, one of which sends
     #[arg(long, default_value_t = 100)]
     sockets: usize,
-    /// Messages under way in each room
+    /// Messages in flight in each room
     #[arg(long, default_value_t = 2)]
     in_flight: usize,
     #[command(flatten)]

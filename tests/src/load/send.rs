@@ -12,7 +12,7 @@ pub struct Send {
     /// Rooms
     #[arg(long, default_value_t = 100)]
     rooms: usize,
-    /// Messages under way of each sender
+    /// Messages in flight of each sender
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
     /// Senders join their room, and so also receive what is sent in it

@@ -31,7 +31,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Numbers and rates.
 #[derive(Debug, clap::Args)]
 pub struct Stalled {
-    /// Readers that read nothing; who is closed comes back and reads nothing again
+    /// Readers that read nothing; a closed one reconnects and reads nothing again
     #[arg(long, default_value_t = 20)]
     stalled: usize,
     /// Readers that read

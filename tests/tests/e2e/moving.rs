@@ -89,13 +89,13 @@ async fn what_is_wrong_with_an_archive_is_found(work: &Path, settings: &[(String
     let with = |name: &str, value: &str| [settings, &[(name.to_owned(), value.to_owned())]].concat();
     let outcome = confab(&["import", "backup"], work, &with("CONFAB_PARTITIONS", "16")).await;
     refused(&outcome, "has 64 partitions and CONFAB_PARTITIONS says 16");
-    refused(&confab(&["import", "nowhere"], work, settings).await, "is no whole archive");
+    refused(&confab(&["import", "nowhere"], work, settings).await, "is not a complete archive");
 
     let id = past.files[1].0["id"].as_str().unwrap();
     let object = format!("objects/{}/{}/{id}", &id[..4], &id[4..6]);
     for (file, from, to, why) in [
         ("manifest.json", "\"format\": 1", "\"format\": 2", "of format 2; this program knows format 1"),
-        ("manifest.json", "\"username\"", "\"nickname\"", "which keeps other tables than this one"),
+        ("manifest.json", "\"username\"", "\"nickname\"", "which has other tables than this one"),
         ("message/events.jsonl", "number 7", "number 8", "the archive is damaged: message.events"),
         ("room/room_ids.jsonl", "]\n", "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n", "the archive is damaged: room.room_ids"),
         (object.as_str(), "bytes", "bites", "they are damaged"),

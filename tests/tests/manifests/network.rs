@@ -14,7 +14,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let denied =
         manifests.all("NetworkPolicy").any(|policy| policy["spec"] == json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
     if !denied {
-        wrong.push("what no policy speaks of is let through".into());
+        wrong.push("traffic without a policy is permitted".into());
     }
     let (out, inward) = allowed(manifests)?;
     let needed = needed(manifests)?;
@@ -24,7 +24,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
         let known = |way: &&Way| inside.contains(if end == 1 { &way.0 } else { &way.1 });
         let needed = needed.iter().filter(known).cloned().collect::<BTreeSet<_>>();
         wrong.extend(needed.difference(open).map(|way| format!("{what} is closed: {way:?}")));
-        wrong.extend(open.difference(&needed).map(|way| format!("{what} is open that nobody needs: {way:?}")));
+        wrong.extend(open.difference(&needed).map(|way| format!("{what} is open but not needed: {way:?}")));
     }
     Ok(wrong)
 }
@@ -115,6 +115,6 @@ fn named(manifests: &Manifests, peer: &Value) -> anyhow::Result<BTreeSet<String>
     let pods = manifests.pods();
     let named = pods.iter().filter(|pod| selects(&peer["podSelector"], pod.labels())).map(|pod| pod.component().to_owned());
     let named = named.collect::<BTreeSet<_>>();
-    anyhow::ensure!(!named.is_empty(), "nobody is {peer}");
+    anyhow::ensure!(!named.is_empty(), "no pod matches {peer}");
     Ok(named)
 }

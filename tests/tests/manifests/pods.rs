@@ -62,7 +62,7 @@ fn probes(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
         let (http, grpc) = (&probe["httpGet"], &probe["grpc"]);
         let path = if kind == "readinessProbe" { "/readyz" } else { "/livez" };
         must(
-            &format!("{kind} asks nobody"),
+            &format!("{kind} leads nowhere"),
             match pod.component() {
                 "gateway" => http["path"] == path && pod.port(&http["port"]) == pod.ports().get("metrics").copied(),
                 _ => pod.port(&grpc["port"]).is_some_and(|port| Some(&port) == pod.ports().get("grpc")),

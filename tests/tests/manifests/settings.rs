@@ -106,7 +106,7 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
     if let Some(address) = environment.get("CONFAB_FORWARD_ADDRESS")
         && Some(address.replace("10.0.0.1", "0.0.0.0")) != environment.get("CONFAB_FORWARD_LISTEN").cloned()
     {
-        wrong.push(format!("{}: others are told to reach it at {address}", pod.name()));
+        wrong.push(format!("{}: its address for other gateways is {address}", pod.name()));
     }
     if environment.get("CONFAB_MIGRATE").is_some_and(|migrate| migrate != "off") {
         wrong.push(format!("{}: a program with rights to read and write alone cannot migrate", pod.name()));

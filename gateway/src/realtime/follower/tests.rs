@@ -19,7 +19,7 @@ async fn a_client_that_reads_receives_a_large_hole_whole() {
     let last = world.append(9000);
     assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
     assert_eq!(reader.session.outbox.closing(), None);
-    assert_eq!(stalled.session.outbox.closing(), Some(Close::Now), "who reads nothing is not waited for");
+    assert_eq!(stalled.session.outbox.closing(), Some(Close::Now), "a client that reads nothing is not waited for");
 }
 
 #[tokio::test(start_paused = true)]

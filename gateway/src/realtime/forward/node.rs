@@ -155,7 +155,7 @@ async fn keep_resolving(nodes: Weak<Nodes>, own: SocketAddr) {
         nodes.resolved.notify_waiters();
         unseen = if nodes.known(*nodes.ids_of(own).given_out()).is_some() { 0 } else { unseen.saturating_add(1) };
         if unseen == STRANGE {
-            tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways do not find this one's sessions");
+            tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways cannot reach this one's sessions");
         }
         let asked = nodes.clone();
         drop(nodes);

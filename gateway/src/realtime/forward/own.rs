@@ -25,7 +25,7 @@ pub async fn find(targets: &[String], port: u16) -> anyhow::Result<SocketAddr> {
         let own = addresses.into_iter().filter(|address| address.port() == port && is_ours(address.ip())).min();
         if own.is_some() || Instant::now() >= until {
             return own.context(
-                "CONFAB_FORWARD_ADDRESS: say by which address other gateways reach this one; \
+                "CONFAB_FORWARD_ADDRESS: set the address by which other gateways reach this one; \
                  it is not among those of CONFAB_GATEWAY_URL",
             );
         }
@@ -52,6 +52,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn none_is_an_error_that_says_what_to_do() {
         let error = find(&["192.0.2.1:7250".into(), "127.0.0.1:7251".into()], 7250).await.unwrap_err();
-        assert!(error.to_string().starts_with("CONFAB_FORWARD_ADDRESS: say by which"), "{error}");
+        assert!(error.to_string().starts_with("CONFAB_FORWARD_ADDRESS: set the address"), "{error}");
     }
 }

@@ -150,10 +150,10 @@ fn refusal(error: multer::Error, part: Option<&str>) -> Error {
     match error {
         multer::Error::StreamReadFailed(cause) => match cause.downcast::<Error>() {
             Ok(ours) => *ours,
-            Err(_) => about("is broken off"),
+            Err(_) => about("ended early"),
         },
         multer::Error::IncompleteStream | multer::Error::IncompleteFieldData { .. } | multer::Error::IncompleteHeaders => {
-            about("is broken off")
+            about("ended early")
         }
         _ => about("is malformed"),
     }

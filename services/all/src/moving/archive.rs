@@ -48,7 +48,7 @@ impl Manifest {
         let named = self.tables.iter().map(|entry| (entry.store.clone(), entry.table.clone(), entry.columns.clone()));
         ensure!(
             named.eq(known),
-            "the archive was written by Confab {}, which keeps other tables than this one, {}; import it with that version and upgrade then",
+            "the archive was written by Confab {}, which has other tables than this one, {}; import it with that version and upgrade then",
             self.program,
             env!("CARGO_PKG_VERSION")
         );
@@ -92,7 +92,8 @@ impl Archive {
     pub fn open(path: &Path) -> anyhow::Result<(Self, Manifest)> {
         let archive = Self(path.into());
         let manifest = archive.manifest();
-        let text = fs::read(&manifest).with_context(|| format!("{} is no whole archive: cannot read its manifest", path.display()))?;
+        let text =
+            fs::read(&manifest).with_context(|| format!("{} is not a complete archive: cannot read its manifest", path.display()))?;
         let json = serde_json::from_slice::<serde_json::Value>(&text).with_context(|| format!("{} is damaged", manifest.display()))?;
         ensure!(json["format"] == FORMAT, "the archive is of format {}; this program knows format {FORMAT}", json["format"]);
         let manifest = serde_json::from_value(json).with_context(|| format!("{} is damaged", manifest.display()))?;

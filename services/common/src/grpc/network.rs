@@ -139,7 +139,7 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
             return refusal.into_http();
         }
         if !alive {
-            return Status::deadline_exceeded("nobody is left to say what became of it").into_http();
+            return Status::deadline_exceeded("no replica knows the outcome").into_http();
         }
         // Try again until a replica knows or time is up; the pause avoids a tight loop when all fail at once.
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -11,7 +11,7 @@ use tower::Service;
 /// The setting of every program that serves gRPC.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Reflection {
-    /// Whether tools may ask what can be called (gRPC server reflection)
+    /// Whether tools may list the methods (gRPC server reflection)
     #[arg(long, env = "CONFAB_GRPC_REFLECTION", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub grpc_reflection: bool,
 }

@@ -9,7 +9,8 @@ use tonic::Code;
 use super::{Counters, at_scrape, counter, gauge, histogram};
 
 /// Requests over configurable limits, by limit. Each program registers its limits.
-pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| Counters::new("confab_limits_total", "What met a limit, by the limit", "limit"));
+pub static LIMITS: LazyLock<Counters> =
+    LazyLock::new(|| Counters::new("confab_limits_total", "Connections, requests and packets that hit a limit, by limit", "limit"));
 
 /// Tasks of the runtime that have not ended.
 pub fn tasks() -> Gauge {
@@ -36,14 +37,21 @@ pub struct Bus {
 impl Bus {
     fn new() -> Self {
         let [up, down] = ["up", "down"]
-            .map(|state| gauge("confab_bus_listeners", "Listeners on the bus that hear it (up) or cannot (down)", &[("state", state)]));
+            .map(|state| gauge("confab_bus_listeners", "Listeners that receive the bus (up) or cannot (down)", &[("state", state)]));
         Self {
             up,
             down,
-            published: counter("confab_bus_published_total", "Messages given to the bus", &[]),
-            heard: counter("confab_bus_heard_total", "Messages heard on the bus", &[]),
-            dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by the reason", "reason")
-                .with(&["bus_down", "forged", "malformed", "queue_full", "slow_listener", "slow_partition", "too_large"]),
+            published: counter("confab_bus_published_total", "Messages published on the bus", &[]),
+            heard: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
+            dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by reason", "reason").with(&[
+                "bus_down",
+                "forged",
+                "malformed",
+                "queue_full",
+                "slow_listener",
+                "slow_partition",
+                "too_large",
+            ]),
         }
     }
 }
@@ -77,20 +85,20 @@ impl Postgres {
             waiting.set(callers as f64);
         });
         Self {
-            wait: histogram("confab_postgres_wait_seconds", "How long a connection was waited for", labels),
-            refused: counter("confab_postgres_refused_total", "Times that no connection was to be had", labels),
+            wait: histogram("confab_postgres_wait_seconds", "Time that callers waited for a connection", labels),
+            refused: counter("confab_postgres_refused_total", "Callers that got no connection", labels),
         }
     }
 }
 
 /// Calls as measured by their callers.
 pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
-    let help = "Calls to services until they are answered, however many replicas are asked; a stream: until it begins";
+    let help = "Duration of calls to services, all attempts together; of a stream: until it begins";
     Calls::new("confab_rpc_client_seconds", help)
 });
 /// Calls as measured by the answering service.
 pub static SERVER: LazyLock<Calls> =
-    LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Calls that a service answers; a stream: until it begins"));
+    LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Duration of calls that a service answers; of a stream: until it begins"));
 
 /// How long calls take, by service, method and code.
 pub struct Calls(&'static str);
@@ -132,7 +140,7 @@ const CODES: [&str; 17] = [
 
 /// Which program this is.
 pub fn build_info(program: &str) -> Gauge {
-    metrics::describe_gauge!("confab_build_info", "1; its labels say which program this is");
+    metrics::describe_gauge!("confab_build_info", "1; the labels identify the program");
     metrics::gauge!("confab_build_info", "program" => program.to_owned(), "version" => env!("CARGO_PKG_VERSION"))
 }
 

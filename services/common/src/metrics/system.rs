@@ -11,9 +11,9 @@ pub fn start() {
     let [resident, open, limit, threads, started] = [
         ("process_resident_memory_bytes", "Resident memory"),
         ("process_open_fds", "Open file descriptors"),
-        ("process_max_fds", "Most descriptors that there may be"),
+        ("process_max_fds", "Limit of file descriptors"),
         ("process_threads", "Threads"),
-        ("process_start_time_seconds", "When the process started, since the epoch"),
+        ("process_start_time_seconds", "Start time of the process, in seconds since the epoch"),
     ]
     .map(|(name, help)| gauge(name, help, &[]));
     at_scrape(move || {
@@ -32,7 +32,7 @@ pub fn start() {
             Ok(())
         };
         if let Err(error) = look() {
-            tracing::debug!(%error, "the system says nothing of this process");
+            tracing::debug!(%error, "cannot read the metrics of this process");
         }
     });
 }

@@ -23,7 +23,7 @@ const ROWS: u64 = 1203;
 /// # Errors
 /// When it does not.
 pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
-    let nullable = named(schema).await.context("what the migrations make is not what is carried")?;
+    let nullable = named(schema).await.context("the migrations differ from the schema to transfer")?;
     let [first, second, third] = [sqlite(), postgres().await, sqlite()];
     fill(schema, &first, &nullable).await?;
     let carried = contents(schema, &first).await?;
@@ -32,14 +32,14 @@ pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
         ensure!(contents(schema, to).await? == carried, "other rows arrive at {to:?}");
     }
     for full in [&first, &second] {
-        let refused = schema.hold_empty(full, &storage()).await.err().context("a full store is to be filled")?;
+        let refused = schema.hold_empty(full, &storage()).await.err().context("filling a full store must fail")?;
         ensure!(refused.to_string().contains("has rows in its table"), "{refused:#}");
     }
     for url in [sqlite(), postgres().await] {
         let mut held = schema.hold_empty(&url, &storage()).await?;
         load(&mut held, &carried).await?;
         drop(held);
-        schema.hold_empty(&url, &storage()).await.context("what was not committed is there")?;
+        schema.hold_empty(&url, &storage()).await.context("uncommitted rows are there")?;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
             call().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), calling).await.expect("everybody to be asked");
+    tokio::time::timeout(Duration::from_secs(10), calling).await.expect("every replica to be asked");
 }
 
 /// Makes ten calls, of which one meets the replica that hangs, and none after it while that replica is avoided. `asked`

@@ -330,7 +330,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 /// The error for a failure of the disk.
 fn failed(error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "there is such an object already"),
+        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "the object exists already"),
         ErrorKind::UnexpectedEof => Error::internal("an object is shorter than it should be"),
         _ => {
             tracing::error!(%error, "the directory of objects cannot be used");

@@ -270,7 +270,7 @@ impl Identity for PostgresStore {
                 let new = || Uuid::now_v7().to_string();
                 self.0.execute(INSTALL, &[&new(), &new(), &new()]).await?;
             }
-            Err(Error::internal("the database does not say which it is"))
+            Err(Error::internal("the database does not identify itself"))
         }
         .boxed()
     }

@@ -203,7 +203,7 @@ impl Store for SqliteStore {
                 return Ok(new);
             }
             let identity = params![new.uploader.id.as_bytes(), new.upload_room().into_bytes(), new.client_message_id];
-            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("a conflict with nothing"))
+            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("the conflicting file cannot be found"))
         };
         self.database.write(write).boxed()
     }

@@ -167,7 +167,7 @@ async fn files_are_attached_by_their_owner_to_one_room() {
         assert_eq!(files.iter().map(|file| &file.id).collect::<Vec<_>>(), [&two, &one, &two]);
         assert!(files.iter().all(|file| file.room_id.as_ref() == Some(&room)));
     }
-    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "what is the room's is everybody's to show");
+    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "any member may show the room's files");
     assert_eq!(service.download(anonymous(), &bobs, 0, 0).await.unwrap(), b"Bob's");
     assert_eq!(service.attach(&ada, &other, &[&one]).await.unwrap_err().code, Code::Conflict);
 

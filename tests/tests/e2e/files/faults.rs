@@ -276,7 +276,7 @@ async fn a_file_replica_killed_under_load_loses_and_doubles_nothing(cluster: &Cl
     assert_eq!((told.len(), files.len()), (60, 60));
     assert!(files.iter().all(|file| told.contains(file)));
     let heard = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
-    broken.socket.until("all files are told of", WELL, heard).await.unwrap();
+    broken.socket.until("all files are announced", WELL, heard).await.unwrap();
     assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), told);
     broken.is_well(files).await;
 }

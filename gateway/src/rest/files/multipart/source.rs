@@ -65,7 +65,7 @@ impl Source {
         while self.ahead.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(None) => return Poll::Ready(Ok(false)),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body is broken off"))),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body ended early"))),
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     if !self.clock.arrived(data.len()) {

@@ -97,7 +97,7 @@ async fn malformed_forms_are_refused() {
     for end in 1..whole.len() {
         assert!(read(form(&whole[..end], 50)).await.is_err(), "{end}");
     }
-    assert_eq!(refused(form(&file("content"), 50)).await, "file is broken off");
+    assert_eq!(refused(form(&file("content"), 50)).await, "file ended early");
     for bad in [
         "",
         "--XX-",
@@ -109,7 +109,7 @@ async fn malformed_forms_are_refused() {
         assert!(read(form(bad, 50)).await.is_err(), "{bad}");
     }
     let broken = stream::iter([Ok(Bytes::from_static(b"--XX\r\n")), Err("reset")]);
-    assert_eq!(refused(Form::of(request(Body::from_stream(broken))).unwrap()).await, "the body is broken off");
+    assert_eq!(refused(Form::of(request(Body::from_stream(broken))).unwrap()).await, "the body ended early");
 
     let code = |kind: &str| Form::of(request::Builder::new().header(CONTENT_TYPE, kind).body(Body::empty()).unwrap()).err().map(|e| e.code);
     for kind in ["application/json", "multipart/mixed; boundary=XX", "", "multipart/form-datax; boundary=XX"] {

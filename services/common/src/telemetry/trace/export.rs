@@ -40,7 +40,7 @@ pub(crate) async fn finish(within: Duration) {
     // It blocks its thread.
     let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
     if !matches!(tokio::time::timeout(within, flushed).await, Ok(Ok(Ok(())))) {
-        tracing::warn!("the collector has not taken the last spans");
+        tracing::warn!("the collector did not accept the last spans in time");
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn sampler(name: Option<&str>, argument: Option<&str>) -> anyhow::Res
         Some("parentbased_always_on") => below_parent(Sampler::AlwaysOn),
         Some("parentbased_always_off") => below_parent(Sampler::AlwaysOff),
         Some("parentbased_traceidratio") => below_parent(ratio(1.0)?),
-        Some(other) => bail!("OTEL_TRACES_SAMPLER: {other} is not known here"),
+        Some(other) => bail!("OTEL_TRACES_SAMPLER: {other} is not supported"),
     })
 }
 

@@ -65,7 +65,7 @@ fn an_unsampled_span_leaves_nothing() {
     let mut headers = HeaderMap::new();
     nothing.write_to(&mut headers);
     assert!(headers.is_empty() && nothing.traceparent().capacity() == 0);
-    nothing.set("never", || -> i64 { panic!("nobody wants to know") });
+    nothing.set("never", || -> i64 { panic!("an unsampled span evaluates nothing") });
     assert!(nothing.within(Span::current).is_none());
     assert_eq!(Batch::begin("no", [&nothing; 3].into_iter()).0.capacity(), 0);
 }

@@ -78,7 +78,7 @@ async fn get(bucket: &Bucket, key: &str, offset: u64, length: u64) -> Result<Opt
     };
     match answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
         true => Ok(Some(answer.body)),
-        false => Err(Error::internal("the S3 store gives other bytes than it was asked for")),
+        false => Err(Error::internal("the S3 store returned other bytes than requested")),
     }
 }
 

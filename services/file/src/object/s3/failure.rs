@@ -49,8 +49,8 @@ impl Failure {
     /// The error for the caller when the request certainly had no effect.
     pub fn error(self) -> Error {
         match self.status {
-            Some(400 | 405 | 416) => Error::internal(format!("the S3 store refuses a request of ours: {}", self.text)),
-            Some(409 | 412) => Error::new(Code::Conflict, "there is such an object already"),
+            Some(400 | 405 | 416) => Error::internal(format!("the S3 store rejects our request: {}", self.text)),
+            Some(409 | 412) => Error::new(Code::Conflict, "the object exists already"),
             Some(401 | 403 | 404) => {
                 tracing::error!(error = self.text, "the S3 store refuses; the bucket or the keys may be wrong");
                 Error::unavailable("file storage")

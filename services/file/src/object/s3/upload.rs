@@ -54,13 +54,13 @@ impl Upload {
         let request = self.bucket.client.create_multipart_upload().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
         let answer = request.send().await.map_err(|error| Failure::from(error).error())?;
         self.id = answer.upload_id;
-        self.id.clone().ok_or_else(|| Error::internal("the S3 store gives a multipart upload no id"))
+        self.id.clone().ok_or_else(|| Error::internal("the S3 store returned no id for a multipart upload"))
     }
 
     /// Sends the filled part.
     async fn send_part(&mut self) -> Result<()> {
         if self.begun == MOST_PARTS as i32 {
-            return Err(Error::new(Code::TooLarge, "the file is larger than the object store takes"));
+            return Err(Error::new(Code::TooLarge, "the file is larger than the object store accepts"));
         }
         let id = self.begin().await?;
         while self.under_way.len() >= UNDER_WAY {

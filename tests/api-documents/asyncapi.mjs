@@ -1,4 +1,4 @@
-// Says what AsyncAPI's own parser finds wrong with the document that is named; nothing, if all is well.
+// Prints the faults that AsyncAPI's own parser finds in the named document; nothing if it is valid.
 import { Parser, fromFile } from "@asyncapi/parser";
 
 const { document, diagnostics } = await fromFile(new Parser(), process.argv[2]).parse();

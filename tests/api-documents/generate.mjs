@@ -1,5 +1,5 @@
-// Prints the Postman collection of docs/openapi.json: its operations in an order in which they can be run, with variables for
-// what one answer gives to the next request, and the expected status of each.
+// Prints the Postman collection of docs/openapi.json: its operations in a runnable order, with variables for the values that
+// one response gives to the next request, and the expected status of each.
 import { readFileSync } from "node:fs";
 import converter from "openapi-to-postmanv2";
 import { folders, variables } from "./story.mjs";
@@ -37,7 +37,7 @@ function step(id, { status, body, form, before, keep = {}, token }) {
   for (const variable of request.url.variable ?? []) variable.value = `{{${variable.key}}}`;
   if (body) request.body.raw = JSON.stringify(body, null, 2);
   if (form) {
-    // The type without its boundary is nothing to send, and the converter invents fields.
+    // A content type without its boundary must not be sent, and the converter invents fields.
     request.header = request.header.filter(({ key }) => key !== "Content-Type");
     request.body = { mode: "formdata", formdata: form };
     for (const { originalRequest } of item.response) originalRequest.body = request.body;
@@ -58,7 +58,7 @@ function bearer(value) {
 const item = folders.map(({ name, steps }) => ({ name, item: Object.entries(steps).map(([id, say]) => step(id, say)) }));
 if (requests.size > 0) throw new Error(`not in the story: ${[...requests.keys()].join(", ")}`);
 
-// Whatever is random or of the converter alone goes, so that the same document gives the same collection.
+// Removes random values and the converter's additions, so that the same document gives the same collection.
 const unwanted = new Set(["id", "_postman_id", "uid", "_postman_previewlanguage"]);
 const collection = {
   info: { name: document.info.title, description: document.info.description, schema: converted.info.schema },

@@ -1,5 +1,5 @@
-// Plays DNS rebinding in Chromium: the name of a foreign site resolves to the address of the server in CONFAB_URL. A page of that name is
-// of one origin with the server, so no rule of the browser protects it; the server must refuse by the Host.
+// Simulates DNS rebinding in Chromium: the name of a foreign site resolves to the address of the server in CONFAB_URL. A page
+// with that name has the server's origin, so no rule of the browser protects the server, which must reject the Host.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 

@@ -1,4 +1,4 @@
-// The order in which the collection goes through the operations, what each needs beyond its example, and what it gives.
+// The order of the collection's operations, what each needs beyond its example, and the variables that it sets.
 
 /** The collection's variables. */
 export const variables = {
@@ -12,7 +12,7 @@ export const variables = {
 };
 
 const credentials = { username: "{{username}}", password: "{{password}}" };
-/** A name that nobody has. */
+/** A unique name. */
 const random = "${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}";
 
 export const folders = [

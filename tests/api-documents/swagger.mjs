@@ -1,5 +1,5 @@
-// Uses Swagger UI of the server in CONFAB_URL as a person does, in Chromium: a call is refused, "Authorize" takes a token, and the
-// call succeeds. The page must load nothing from elsewhere, and the browser must find nothing to complain of.
+// Uses Swagger UI of the server in CONFAB_URL like a person, in Chromium: a call is refused, "Authorize" accepts a token, and
+// the call succeeds. The page must load nothing from other origins, and the browser must report no errors.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
@@ -23,7 +23,7 @@ try {
   const complaints = [];
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    // That a call is answered 401 is what this provokes.
+    // This call provokes the 401.
     if (message.type() === "error" && !message.text().includes("401")) complaints.push(message.text());
   });
   page.on("request", (request) => {

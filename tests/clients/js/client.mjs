@@ -1,6 +1,6 @@
-// Stock socket.io-client sockets, driven by one JSON command a line on standard input; what happens to them is told by one
-// JSON line each on standard output. Ends with its input. With `browser` as argument they are of the build that web pages load,
-// the only one that can send a Blob or a File.
+// Stock socket.io-client sockets, driven by one JSON command per line on standard input; each of their events is reported as one
+// JSON line on standard output. Ends with its input. With `browser` as argument they come from the build for web pages, the only
+// one that can send a Blob or a File.
 import { Blob, File } from "node:buffer";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 const load = createRequire(import.meta.url);
 const { io } = process.argv[2] === "browser" ? browser() : load("socket.io-client");
 
-// What a browser has and it needs.
+// Globals of a browser that this build needs.
 function browser() {
   globalThis.WebSocket ??= load("ws");
   return load("socket.io-client/dist/socket.io.js");
@@ -29,7 +29,7 @@ function connect({ id, url, options }) {
   socket.io.on("reconnect", (attempt) => tell({ id, kind: "reconnect", data: { attempt } }));
 }
 
-// Bytes are told as {base64}, and given so, perhaps with what they are to be.
+// Bytes are reported and given as {base64}, optionally with the type to convert them to.
 const made = { Blob: (buffer) => new Blob([buffer]), File: (buffer) => new File([buffer], "file"), Uint8Array: (buffer) => new Uint8Array(buffer) };
 const plain = (value) => (Buffer.isBuffer(value) ? { base64: value.toString("base64") } : value);
 function bytes(value) {
@@ -51,7 +51,7 @@ const commands = {
   },
   reconnect: ({ id }) => sockets.get(id).connect(),
   disconnect: ({ id }) => sockets.get(id).disconnect(),
-  // The transport breaks; the client is to come back by itself.
+  // Breaks the transport; the client must reconnect on its own.
   cut: ({ id }) => sockets.get(id).io.engine.close(),
 };
 

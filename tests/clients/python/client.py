@@ -100,7 +100,7 @@ async def main():
             queues[command["id"]] = asyncio.Queue()
             running.add(asyncio.create_task(work(queues[command["id"]])))
         queues[command["id"]].put_nowait(command)
-    # At once: whoever drove this has gone, and an orderly end would complain about every open connection.
+    # At once: the driving process is gone, and an orderly exit would report every open connection.
     os._exit(0)
 
 

@@ -49,7 +49,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
         .layer(layer_fn(Traced))
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
-        // Ends when no connection is left; the shutdown signal notifies the open ones.
+        // The stream of connections ends at shutdown; the server then notifies the open ones.
         .serve_with_incoming_shutdown(connections, pending());
     let too_late = async {
         process.shutdown.cancelled().await;

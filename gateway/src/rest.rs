@@ -4,6 +4,7 @@ mod auth;
 mod docs;
 mod extract;
 mod files;
+mod late;
 mod messages;
 mod openapi;
 mod rooms;

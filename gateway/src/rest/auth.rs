@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Caller, Json};
+use super::late::refuse_late;
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
@@ -72,7 +73,7 @@ async fn signup(State(app): State<Arc<App>>, address: ClientAddress, Json(given)
     given.check()?;
     let (user_id, client_address) = (Uuid::now_v7().to_string(), address.to_string());
     let signup = SignupRequest { user_id, username: given.username, password: given.password, client_address };
-    let session = app.clients.auth.clone().signup(request(signup, HASHING)).await?.into_inner();
+    let session = refuse_late(app.clients.auth.clone().signup(request(signup, HASHING)).await).await?.into_inner();
     Ok((StatusCode::CREATED, Answer(Opened::try_from(&session)?)).into_response())
 }
 
@@ -90,7 +91,7 @@ async fn signup(State(app): State<Arc<App>>, address: ClientAddress, Json(given)
 async fn login(State(app): State<Arc<App>>, address: ClientAddress, Json(given): Json<Credentials>) -> Result<Response, Problem> {
     given.check()?;
     let login = LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
-    let session = app.clients.auth.clone().login(request(login, HASHING)).await?.into_inner();
+    let session = refuse_late(app.clients.auth.clone().login(request(login, HASHING)).await).await?.into_inner();
     Ok(Answer(Opened::try_from(&session)?).into_response())
 }
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::Deadline;
 use super::extract::{Caller, Json, Params, Reader, RoomId};
+use super::late::refuse_late;
 use super::messages::{self, Position};
 use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
@@ -115,7 +116,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
         cursor: params.text("cursor").unwrap_or_default().into(),
         query: params.text("q").unwrap_or_default().into(),
     };
-    let page = app.clients.room.clone().list_rooms(deadline.reading(list)).await?.into_inner();
+    let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
     let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq)).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())

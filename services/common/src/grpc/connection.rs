@@ -40,6 +40,7 @@ pub fn accept(listener: Listener, places: Arc<Semaphore>) -> impl Stream<Item = 
         }
         // A listener that shuts down while it waits for a place must stop admitting clients.
         let permit = tokio::select! {
+            biased;
             permit = places.clone().acquire_owned() => permit.ok()?,
             () = listener.close_at_shutdown() => return None,
         };

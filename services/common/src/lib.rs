@@ -14,6 +14,7 @@ pub mod grpc;
 mod healthcheck;
 pub mod identity;
 pub mod listen;
+mod memory;
 pub mod metrics;
 pub mod pace;
 pub mod pg;
@@ -30,7 +31,3 @@ pub mod transfer;
 
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};
-
-/// The allocator of all programs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
 use crate::telemetry::{self, trace};
-use crate::{admin, healthcheck, metrics};
+use crate::{admin, healthcheck, memory, metrics};
 
 /// The argument of a program's `main`.
 #[derive(Clone)]
@@ -103,6 +103,7 @@ where
         metrics::start(C::command().get_name(), process.readiness.clone());
         trace::export::start(C::command().get_name())?;
         admin::spawn(&common, &process).await?;
+        tokio::spawn(memory::give_back());
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

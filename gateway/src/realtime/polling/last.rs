@@ -36,7 +36,8 @@ const MAX_T: usize = 64;
 /// The last GET of a session and, once it is answered, its payload.
 #[derive(Default)]
 pub struct LastPoll {
-    last: Mutex<Option<Last>>,
+    // Boxed: sockets that never poll are the many.
+    last: Mutex<Option<Box<Last>>>,
     /// Notified when the GET waits no longer.
     pub(super) over: Notify,
 }
@@ -76,7 +77,7 @@ impl Way {
 }
 
 impl LastPoll {
-    fn last(&self) -> MutexGuard<'_, Option<Last>> {
+    fn last(&self) -> MutexGuard<'_, Option<Box<Last>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,7 +92,7 @@ impl LastPoll {
     }
 
     pub(super) fn begin(&self, t: Option<&str>, outbox: &Outbox) {
-        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| Last { t: t.into(), answered: None });
+        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| Box::new(Last { t: t.into(), answered: None }));
         outbox.keep(0);
     }
 
@@ -106,8 +107,8 @@ impl LastPoll {
 
     /// Records that the same answer is given again; `false` when it is no longer the last one.
     pub(super) fn repeated(&self, payload: &Bytes, way: Way) -> bool {
-        match &mut *self.last() {
-            Some(Last { answered: Some((last, last_way)), .. }) if last.as_ptr() == payload.as_ptr() => {
+        match self.last().as_mut().and_then(|last| last.answered.as_mut()) {
+            Some((last, last_way)) if last.as_ptr() == payload.as_ptr() => {
                 way.watch();
                 *last_way = way;
                 true

@@ -43,7 +43,8 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return session.finish() };
     let inbound = Inbound::new(parts.read_buf, session.socket.max_packet(&session));
     let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound, held: 0 };
-    if probe && !connection.probe(&session).await {
+    // What comes before and after is boxed, so that an idle socket has no room for it.
+    if probe && !Box::pin(connection.probe(&session)).await {
         return;
     }
     session.outbox.attach(connection.stream.clone());
@@ -54,7 +55,7 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     let whole = session.outbox.detach();
     drop(session);
     if let Err(End::Refused(code)) = end {
-        connection.say_goodbye(whole.then_some(code)).await;
+        Box::pin(connection.say_goodbye(whole.then_some(code))).await;
     }
 }
 

@@ -9,8 +9,8 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use confab_common::metrics::LIMITS;
 use confab_common::{Error, Result, text};
 use icu_normalizer::ComposingNormalizerBorrowed;
-use icu_properties::CodePointMapData;
-use icu_properties::props::GeneralCategory;
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
+use icu_properties::{CodePointMapData, CodePointSetData};
 
 use crate::hashing::Threads;
 use crate::turns::{Ticket, Turn, Turns};
@@ -33,11 +33,15 @@ static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_p
 pub fn check(typed: &str, username: &str) -> Result<String> {
     let refuse = |why: String| Err(Error::field("password", why));
     let Some(password) = opaque(typed) else { return refuse("must not contain control characters".into()) };
+    if password.chars().any(is_unusable) {
+        return refuse("must not contain characters that show nothing or that Unicode does not assign".into());
+    }
     if !LENGTHS.contains(&password.len()) {
         return refuse(format!("must be {} to {} bytes", LENGTHS.start(), LENGTHS.end()));
     }
-    let folded = text::fold(password.trim());
-    if folded.is_empty() {
+    let shown = password.chars().filter(|c| !is_joiner(*c)).collect::<String>();
+    let folded = text::fold(shown.trim());
+    if folded.chars().all(|c| c.is_whitespace() || text::is_blank(c)) {
         return refuse("must not be blank".into());
     }
     if COMMON.contains(folded.as_str()) {
@@ -47,6 +51,18 @@ pub fn check(typed: &str, username: &str) -> Result<String> {
         return refuse("must not be the username".into());
     }
     Ok(password)
+}
+
+/// Whether the character is invisible by itself and belongs to a visible one: a joiner or a variation selector, as emoji have.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
+}
+
+/// Whether the character is none that a person types: RFC 8264 (9.6, 9.7, 9.11 to 9.13) refuses these, too.
+fn is_unusable(c: char) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    matches!(category, GeneralCategory::Unassigned | GeneralCategory::PrivateUse)
+        || (CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) && !is_joiner(c))
 }
 
 /// The form of a password that is the same on every keyboard (RFC 8265, OpaqueString): composed, with ordinary spaces. `None` when
@@ -147,6 +163,17 @@ mod tests {
             "long enough\u{85}",
             "        ",
             "\u{3000}\u{A0}\u{2003}\u{3000}",
+            "\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}",
+            "\u{200D}\u{200D}\u{200D}\u{200D}",
+            "\u{2800}\u{2800} \u{2800}\u{2800}",
+            "\u{3164}\u{3164}\u{3164}\u{3164}",
+            "long\u{AD}enough",
+            "long\u{FFFE}enough",
+            "long\u{378}enough",
+            "long\u{E000}enough",
+            "long\u{E0061}enough",
+            "lovelace\u{FEFF}",
+            "love\u{200D}lace",
             "password123",
             "PassWord123",
             " password123 ",

@@ -74,7 +74,7 @@ impl Accounts {
         let turn = self.passwords.turn(self.ticket(address, &folded)).await?;
         let password_hash = self.passwords.hash(turn, hashable).await?;
         let user = User { id, username: kept, username_folded: folded.clone(), password_hash, created_at_ms: now_ms() };
-        let stored = self.store.create_user(user.clone(), username::skeleton(&folded)).await?;
+        let stored = self.store.create_user(user.clone(), username::skeleton(&user.username)).await?;
         if stored == user { self.open(stored, address).await } else { self.repeat(stored, &folded, password, address).await }
     }
 
@@ -198,7 +198,7 @@ pub async fn fill_skeletons(store: &dyn Store) -> Result<u64> {
         let accounts = store.without_skeleton(after, FILL_BATCH).await?;
         let Some((last, _)) = accounts.last() else { return Ok(filled) };
         after = *last;
-        let skeleton = |(id, name): (Uuid, String)| (id, username::skeleton(&username::folded(&name)));
+        let skeleton = |(id, name): (Uuid, String)| (id, username::skeleton(&name));
         filled += store.fill_skeletons(accounts.into_iter().map(skeleton).collect()).await?;
     }
 }

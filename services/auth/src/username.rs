@@ -60,7 +60,7 @@ impl Username {
                     .into(),
             );
         }
-        if RESERVED_SKELETONS.contains(&skeleton(&folded)) {
+        if RESERVED_SKELETONS.contains(&skeleton(&kept)) {
             return refuse("is reserved".into());
         }
         Ok(Self { kept, folded })
@@ -77,9 +77,11 @@ pub fn former(typed: &str) -> String {
     NFC.normalize(&NFC.normalize(typed.trim()).to_lowercase()).into_owned()
 }
 
-/// The skeleton of a folded name: two names that look alike have the same one (UTS 39).
-pub fn skeleton(folded: &str) -> String {
-    unicode_security::skeleton(folded).collect()
+/// The skeleton of a typed name: two names that look alike have the same one (UTS 39), in whatever case they are shown. `0` looks like
+/// `O` and so stands for `o`; `I` looks like `l` and is the capital of `i`, so that all three are one.
+pub fn skeleton(typed: &str) -> String {
+    let shape = |name: &str| unicode_security::skeleton(name).collect::<String>();
+    shape(&text::fold(&shape(&mapped(typed)))).replace('i', "l")
 }
 
 /// Trims the name, normalises full-width and half-width forms, and composes it.
@@ -115,7 +117,7 @@ fn kind(c: char) -> Option<Kind> {
         CodePointMapData::<HangulSyllableType>::new().get(c),
         HangulSyllableType::LeadingJamo | HangulSyllableType::VowelJamo | HangulSyllableType::TrailingJamo
     );
-    let is_refused = is_old_jamo || is_variant(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
+    let is_refused = is_old_jamo || is_variant(c) || text::is_blank(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
     (!is_refused).then_some(kind)
 }
 

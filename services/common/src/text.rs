@@ -7,6 +7,7 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 
 use crate::{Error, Result};
 use printable::Lines;
+pub use printable::is_blank;
 
 /// The form in which names are compared: the Unicode case folding of their NFC form.
 pub fn fold(name: &str) -> String {

@@ -15,7 +15,7 @@ fn refusal(typed: &str) -> String {
 }
 
 fn key(typed: &str) -> String {
-    skeleton(&folded(typed))
+    skeleton(typed)
 }
 
 #[test]
@@ -281,4 +281,30 @@ fn the_forms_of_releases_before_are_known() {
     assert_eq!(former("ΜΑΡΙΟΣ"), "μαριος");
     assert_eq!(former("ＡＤＡ"), "ａｄａ");
     assert_eq!(former("Zoe\u{308}"), folded("ZOË"));
+}
+
+#[test]
+fn names_are_compared_as_they_are_shown() {
+    for (one, other) in [
+        ("lan", "Ian"),
+        ("BOBBY", "B0BBY"),
+        ("Oscar582", "0scar582"),
+        ("mila582", "miIa582"),
+        ("ivan582", "lvan582"),
+        ("IVAN", "ivan"),
+        ("bob", "b0b"),
+    ] {
+        assert_eq!(key(one), key(other), "{one} {other}");
+    }
+    assert_ne!(key("ada"), key("eda"));
+    for reserved in ["DeIeted", "c0nfab", "r00m", "R00M", "ADMlN"] {
+        assert_eq!(refusal(reserved), "is reserved");
+    }
+}
+
+#[test]
+fn letters_that_show_nothing_are_refused() {
+    for blank in ["\u{13441}\u{13442}\u{13441}", "𓀀𓀀\u{13441}", "\u{18B00}\u{16FE4}\u{18B00}\u{18B00}"] {
+        assert!(refusal(blank).contains("letters"), "{blank:?}");
+    }
 }

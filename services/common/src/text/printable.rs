@@ -31,9 +31,12 @@ enum Before {
     Selected,
     /// A joiner after a visible character.
     Joiner,
-    /// A tag that is not the last one.
-    Tag,
+    /// This many tags of a flag that goes on.
+    Tag(u8),
 }
+
+/// How many letters and digits name a part of a country, whose flag a run of tags stands for (UTS 51).
+const TAGS: std::ops::RangeInclusive<u8> = 3..=6;
 
 /// Rejects a text without visible characters, and superfluous invisible characters.
 pub(super) fn check(field: &str, text: &str, lines: Lines) -> Result<()> {
@@ -43,7 +46,7 @@ pub(super) fn check(field: &str, text: &str, lines: Lines) -> Result<()> {
         before = next(before, kind).ok_or_else(|| invisible(field))?;
         has_shape |= before == Before::Visible || before == Before::Flag;
     }
-    if matches!(before, Before::Joiner | Before::Tag) {
+    if matches!(before, Before::Joiner | Before::Tag(_)) {
         return Err(invisible(field));
     }
     if has_shape { Ok(()) } else { Err(Error::field(field, "must contain a visible character")) }
@@ -66,6 +69,12 @@ enum Kind {
     Invisible,
 }
 
+/// Whether the character shows nothing although its category has a shape: the blank Braille pattern, the null notehead, the blanks
+/// of Egyptian hieroglyphs and the Khitan filler.
+pub fn is_blank(c: char) -> bool {
+    matches!(c, '\u{2800}' | '\u{1D159}' | '\u{13441}' | '\u{13442}' | '\u{16FE4}')
+}
+
 /// `None` for a control character.
 fn kind(c: char, lines: Lines) -> Option<Kind> {
     use GeneralCategory::{Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Unassigned};
@@ -73,12 +82,12 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
         '\n' | '\r' | '\t' if lines == Lines::Many => return Some(Kind::Space),
         TAGGED => return Some(Kind::Flag),
         END_TAG => return Some(Kind::EndTag),
-        '\u{E0020}'..='\u{E007E}' => return Some(Kind::Tag),
+        '\u{E0030}'..='\u{E0039}' | '\u{E0061}'..='\u{E007A}' => return Some(Kind::Tag),
         '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => return Some(Kind::Selector),
         '\u{200C}' | '\u{200D}' => return Some(Kind::Joiner),
-        // Characters whose category has a shape but whose own shape is empty: the blank Braille pattern and the null
-        // notehead.
-        '\u{2800}' | '\u{1D159}' => return Some(Kind::Space),
+        // The Khitan filler is a mark without a shape; the others enclose a text that a renderer may hide.
+        '\u{16FE4}' | '\u{FFF9}'..='\u{FFFB}' => return Some(Kind::Invisible),
+        c if is_blank(c) => return Some(Kind::Space),
         _ => {}
     }
     if CodePointSetData::new::<BidiControl>().contains(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) {
@@ -96,9 +105,10 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
 /// `None` where that kind of character is not allowed.
 fn next(before: Before, kind: Kind) -> Option<Before> {
     match (before, kind) {
-        (Before::Flag | Before::Tag, Kind::Tag) => Some(Before::Tag),
-        (Before::Tag, Kind::EndTag) => Some(Before::Visible),
-        (Before::Tag, _) | (_, Kind::Tag | Kind::EndTag | Kind::Invisible) => None,
+        (Before::Flag, Kind::Tag) => Some(Before::Tag(1)),
+        (Before::Tag(count), Kind::Tag) if count < *TAGS.end() => Some(Before::Tag(count + 1)),
+        (Before::Tag(count), Kind::EndTag) if TAGS.contains(&count) => Some(Before::Visible),
+        (Before::Tag(_), _) | (_, Kind::Tag | Kind::EndTag | Kind::Invisible) => None,
         (_, Kind::Visible) => Some(Before::Visible),
         (_, Kind::Flag) => Some(Before::Flag),
         // Bengali ya-phalaa has its virama after the joiner.
@@ -137,6 +147,7 @@ mod tests {
             "…",
             "a\u{A0}b",
             "⠓⠊⠀⠓⠊",
+            "𓀀\u{13441}𓀀",
             "Z\u{335}o",
         ] {
             check("name", good, Lines::One).unwrap_or_else(|error| panic!("{good:?}: {error}"));
@@ -178,6 +189,12 @@ mod tests {
             "a\u{FE0F}\u{FE0F}",
             "\u{FE0F}a",
             "a\u{E0061}",
+            "\u{13441}\u{13442}",
+            "a\u{16FE4}",
+            "a\u{FFF9}hidden\u{FFFA}b\u{FFFB}",
+            "🏴\u{E0067}\u{E0062}\u{E007F}",
+            "🏴\u{E0061}\u{E0061}\u{E0061}\u{E0061}\u{E0061}\u{E0061}\u{E0061}\u{E007F}",
+            "🏴\u{E0041}\u{E0044}\u{E004D}\u{E007F}",
             "🏴\u{E0067}",
             "🏴\u{E0067}a",
             "🏴\u{E007F}",

@@ -71,10 +71,10 @@ async fn accounts_that_look_alike_go_on(url: StoreUrl) {
         insert(&url, account).await;
     }
     let newer = create(&store, account("еve")).await.unwrap();
-    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 2, "the first of those that look like ace, and Ꭺce, which does not");
+    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 1, "the first of those that look like Ace");
     let left = store.without_skeleton(Uuid::nil(), 10).await.unwrap();
-    assert_eq!(left.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["асе", "eve"]);
-    assert_eq!(store.without_skeleton(left[0].0, 1).await.unwrap(), left[1..]);
+    assert_eq!(left.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["асе", "Ꭺce", "eve"]);
+    assert_eq!(store.without_skeleton(left[0].0, 1).await.unwrap(), left[1..2]);
     for account in accounts.iter().chain([&newer]) {
         assert_eq!(store.user_by_name(account.username_folded.clone()).await.unwrap().as_ref(), Some(account));
     }

@@ -117,7 +117,11 @@ impl Owned {
         Ok((owner, before.map(|found| found.owner)))
     }
 
-    async fn ensure_own(&self) -> Result<()> {
+    /// Checks that this installation owns the objects, according to a recent look.
+    ///
+    /// # Errors
+    /// `unavailable` when another one does.
+    pub async fn ensure_own(&self) -> Result<()> {
         if self.are_own().await? { Ok(()) } else { Err(Error::unavailable("file storage")) }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Each proxy appends the address of its peer, so only the right-most entries come from our own proxies.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -85,7 +85,16 @@ pub fn network(text: &str) -> Result<Option<IpNet>, String> {
         return Ok(None);
     }
     let network = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)));
-    network.map(Some).ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
+    network.map(|network| Some(canonical(network))).ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
+}
+
+/// A network of IPv4 addresses that is written in IPv6 (RFC 4291, section 2.5.5.2), as one of IPv4: so are the addresses of peers.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().zip(network.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::from)
 }
 
 #[cfg(test)]
@@ -106,6 +115,9 @@ mod tests {
         assert_eq!(of("10.0.0.1", &["198.51.100.7"], "10.0.0.0/8"), "198.51.100.7");
         assert_eq!(of("10.0.0.1", &[], "10.0.0.0/8"), "10.0.0.1");
         assert_eq!(of("::ffff:10.0.0.1", &["198.51.100.7"], "10.0.0.1"), "198.51.100.7");
+        for trusted in ["::ffff:10.0.0.0/104", "::ffff:10.0.0.1"] {
+            assert_eq!(of("10.0.0.1", &["198.51.100.7"], trusted), "198.51.100.7");
+        }
     }
 
     #[test]

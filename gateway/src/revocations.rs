@@ -163,6 +163,10 @@ impl Revocations {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
+        if sessions.len() < sessions.capacity() / 8 {
+            let most = sessions.len() * 2;
+            sessions.shrink_to(most);
+        }
     }
 }
 

@@ -15,30 +15,30 @@ pub const MAX_BODY: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
-/// The whole body of a request.
+/// The whole body of a request, of at most `most` bytes.
 ///
 /// # Errors
-/// `too_large` as soon as it is known to be over [`MAX_BODY`], by its declared length before anything is read;
+/// `too_large` as soon as it is known to be over `most`, by its declared length before anything is read;
 /// `invalid_request` when it does not arrive whole or in time. The connection cannot be used again then.
-pub async fn read(request: Request<Body>) -> Result<Bytes> {
+pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
     let (head, body) = request.into_parts();
-    if declared_length(&head.headers).is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
+    if declared_length(&head.headers).is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
     }
-    match tokio::time::timeout(ARRIVES_WITHIN, collect(body)).await {
+    match tokio::time::timeout(ARRIVES_WITHIN, collect(body, most)).await {
         Ok(read) => read,
         Err(_) => Err(Error::new(Code::InvalidRequest, "the body did not arrive in time")),
     }
 }
 
-async fn collect(mut body: Body) -> Result<Bytes> {
+async fn collect(mut body: Body, most: usize) -> Result<Bytes> {
     // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > MAX_BODY {
-            return Err(too_large());
+        if read.len() + data.len() > most {
+            return Err(too_large(most));
         }
         read.extend_from_slice(&data);
     }
@@ -49,8 +49,8 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large() -> Error {
-    Error::new(Code::TooLarge, format!("the body must be at most {MAX_BODY} bytes"))
+fn too_large(most: usize) -> Error {
+    Error::new(Code::TooLarge, format!("the body must be at most {most} bytes"))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     use futures::stream;
 
     async fn code_of(request: Request<Body>) -> Code {
-        read(request).await.unwrap_err().code
+        read(request, MAX_BODY).await.unwrap_err().code
     }
 
     #[tokio::test]
@@ -74,7 +74,7 @@ mod tests {
         let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]))));
         assert_eq!(code_of(Request::post("/").body(endless).unwrap()).await, Code::TooLarge);
         let whole = Body::from(vec![b' '; MAX_BODY]);
-        assert_eq!(read(Request::post("/").body(whole).unwrap()).await.unwrap().len(), MAX_BODY);
+        assert_eq!(read(Request::post("/").body(whole).unwrap(), MAX_BODY).await.unwrap().len(), MAX_BODY);
     }
 
     #[tokio::test(start_paused = true)]

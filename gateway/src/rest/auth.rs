@@ -29,6 +29,9 @@ use crate::problem::Problem;
 /// Signup and login may wait for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
 
+/// Largest body with a name and a password, in bytes: it comes from clients without a token.
+const MAX_CREDENTIALS: usize = 16 * 1024;
+
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
         .routes(routes!(signup))
@@ -69,7 +72,11 @@ impl Credentials {
     responses((status = 201, description = "The account is there", body = Opened, example = json!(examples::session())), Body, UsernameTaken, Called),
     security(())
 )]
-async fn signup(State(app): State<Arc<App>>, address: ClientAddress, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+async fn signup(
+    State(app): State<Arc<App>>,
+    address: ClientAddress,
+    Json(given): Json<Credentials, MAX_CREDENTIALS>,
+) -> Result<Response, Problem> {
     given.check()?;
     let (user_id, client_address) = (Uuid::now_v7().to_string(), address.to_string());
     let signup = SignupRequest { user_id, username: given.username, password: given.password, client_address };
@@ -88,7 +95,11 @@ async fn signup(State(app): State<Arc<App>>, address: ClientAddress, Json(given)
     responses((status = 200, description = "A new token", body = Opened, example = json!(examples::session())), Body, InvalidCredentials, Called),
     security(())
 )]
-async fn login(State(app): State<Arc<App>>, address: ClientAddress, Json(given): Json<Credentials>) -> Result<Response, Problem> {
+async fn login(
+    State(app): State<Arc<App>>,
+    address: ClientAddress,
+    Json(given): Json<Credentials, MAX_CREDENTIALS>,
+) -> Result<Response, Problem> {
     given.check()?;
     let login = LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
     let session = refuse_late(app.clients.auth.clone().login(request(login, HASHING)).await).await?.into_inner();

@@ -14,6 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::App;
+use crate::edge::body::MAX_BODY;
 use crate::edge::{self, body};
 use crate::payload;
 use crate::problem::Problem;
@@ -152,9 +153,9 @@ fn number(text: &str) -> Option<u64> {
 
 /// A JSON object in the body. Unknown fields are ignored.
 #[derive(Debug)]
-pub(super) struct Json<T>(pub T);
+pub(super) struct Json<T, const MOST: usize = MAX_BODY>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for Json<T, MOST> {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
@@ -165,7 +166,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             return Err(Problem(error).into_response());
         }
         // The unread rest of the body would precede the next request on this connection.
-        let body = body::read(request).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
+        let body = body::read(request, MOST).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
         parse(&body).map(Self).map_err(|error| Problem(error).into_response())
     }
 }

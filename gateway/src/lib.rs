@@ -15,6 +15,7 @@ pub mod rest;
 pub mod revocations;
 pub mod send;
 pub mod server;
+mod tables;
 #[cfg(test)]
 mod testing;
 pub mod tokens;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::metrics::METRICS;
 use crate::pulse::Pulse;
+use crate::tables;
 
 /// How often auth is asked, in addition to hints.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -163,10 +164,7 @@ impl Revocations {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
         let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
-        if sessions.len() < sessions.capacity() / 8 {
-            let most = sessions.len() * 2;
-            sessions.shrink_to(most);
-        }
+        tables::shrink(&mut sessions);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sends new events to the log, in lanes that keep order and batch queued events into one append.
 //!
 //! A room belongs to one lane; a lane has one append in progress and, when it is answered, takes everything queued
-//! since. So many messages share the cost of one hop, and the sends of one client to one room keep their order, even
+//! since. Messages that queue up share the cost of one hop, and the sends of one client to one room keep their order, even
 //! when an append is repeated to another replica.
 
 use std::sync::Arc;

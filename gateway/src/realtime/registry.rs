@@ -5,7 +5,7 @@ mod pending;
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,10 +16,8 @@ use super::hub::Listener;
 use super::outbox::Share;
 use super::session::Session;
 use crate::address::ClientAddress;
+use crate::tables::{shrink, shrink_set};
 use crate::tokens::Identity;
-
-/// Tables with capacity for fewer entries are not shrunk.
-const SMALL: usize = 1024;
 
 /// All sessions.
 #[derive(Default)]
@@ -213,23 +211,6 @@ impl Registry {
 fn take(sessions: &mut Vec<Arc<Session>>, session: &Session) -> bool {
     let index = sessions.iter().position(|other| std::ptr::eq(&raw const **other, session));
     index.map(|index| sessions.swap_remove(index)).is_some()
-}
-
-/// Frees most of the memory that a table needed for a burst of entries.
-fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
-    if is_sparse(table.len(), table.capacity()) {
-        table.shrink_to(2 * table.len());
-    }
-}
-
-fn shrink_set<T: Eq + Hash, S: BuildHasher>(table: &mut HashSet<T, S>) {
-    if is_sparse(table.len(), table.capacity()) {
-        table.shrink_to(2 * table.len());
-    }
-}
-
-fn is_sparse(entries: usize, room: usize) -> bool {
-    room > SMALL && entries < room / 8
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use confab_common::descriptors::{for_connections, limit};
 
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
+use crate::tables;
 
 /// Where gateways forward sessions, one descriptor out of this many is reserved for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
@@ -91,8 +92,6 @@ pub struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        /// Tables up to this size are not shrunk.
-        const SMALL: usize = 1024;
         let mut held = self.shares.held();
         held.all -= 1;
         let by_address = &mut held.by_address;
@@ -102,10 +101,7 @@ impl Drop for Share {
                 by_address.remove(&self.address);
             }
         }
-        if by_address.len() < by_address.capacity() / 8 {
-            let most = by_address.len() * 2;
-            by_address.shrink_to(most.max(SMALL));
-        }
+        tables::shrink(by_address);
     }
 }
 

@@ -20,8 +20,8 @@ use crate::username;
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
 const WAIT: Duration = Duration::from_secs(5);
-/// What the password of a name that nobody has is compared with, so that it costs the same as a wrong one.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
+/// Compared with the password of a name that has no account, so that such a login costs the same as a wrong password.
+const NO_ACCOUNT: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 
 /// Lower case, one a line.
 static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
@@ -125,7 +125,7 @@ impl Passwords {
     async fn matches(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool> {
         use argon2::password_hash::Error as HashError;
         let work = move || {
-            let known = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))?;
+            let known = PasswordHash::new(hash.as_deref().unwrap_or(NO_ACCOUNT))?;
             match argon2()?.verify_password(password.as_bytes(), &known) {
                 Err(HashError::PasswordInvalid) => Ok(false),
                 verified => verified.map(|()| hash.is_some()),
@@ -246,15 +246,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_costs_what_somebody_costs() {
+    async fn a_name_without_an_account_costs_what_a_wrong_password_costs() {
         let passwords = Passwords::start().unwrap();
         assert!(!verify(&passwords, "correct horse".into(), None).await.unwrap());
-        let (nobody, real) = (PasswordHash::new(NOBODY).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
+        let (dummy, real) = (PasswordHash::new(NO_ACCOUNT).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
         let real = PasswordHash::new(&real).unwrap();
         let kind = |hash: &PasswordHash| (hash.algorithm.to_string(), hash.version, hash.params.to_string());
-        assert_eq!(kind(&nobody), kind(&real));
+        assert_eq!(kind(&dummy), kind(&real));
         let lengths = |hash: &PasswordHash| (hash.salt.map(|s| s.len()), hash.hash.map(|h| h.len()));
-        assert_eq!(lengths(&nobody), lengths(&real));
+        assert_eq!(lengths(&dummy), lengths(&real));
     }
 
     #[tokio::test]

@@ -82,7 +82,7 @@ impl Shared {
     fn hand_out(self: &Arc<Self>) {
         loop {
             let Some((caller, sender)) = self.state().next(self.places) else { return };
-            // Whoever has left meanwhile drops it, and so frees the place again.
+            // A caller that has left drops the turn, which frees the place again.
             let _ = sender.send(Turn { shared: self.clone(), caller });
         }
     }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Steps of SQLite's virtual machine, well under a millisecond, between two looks at the clock.
 const STEPS: i32 = 1000;
 
-/// So many connections that read at once; clones share them.
+/// A bounded number of connections that read at once; clones share them.
 #[derive(Clone)]
 pub struct Readers(Arc<Shared>);
 

@@ -190,7 +190,7 @@ impl Store for SqliteStore {
             // In hexadecimal, as the migration has them.
             let indexed = pieces::of(&text).into_iter().map(|piece| hex(piece.as_bytes())).collect::<Vec<_>>().join(" ");
             let mut count = connection.prepare_cached(COUNT_INDEXED)?;
-            // With so many, a page is soon full along the list.
+            // The newest rooms hold a page of matches for a query this common.
             if count.query_row(params![indexed, rooms + 1], |row| row.get::<_, u32>(0))? > rooms {
                 return query(connection, SEARCH_LIST, params![created_at_ms, id.as_bytes(), limit, text], room);
             }

@@ -19,8 +19,10 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::memory::{Held, Holder, PageTurn};
 use crate::metrics;
 use crate::problem::{self, Problem};
+use crate::server::Tally;
 use cors::Origins;
 use hosts::Hosts;
 
@@ -42,6 +44,8 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     id: String,
     user: OnceLock<Uuid>,
+    /// `None` for a request that did not come over a connection.
+    tally: Option<Tally>,
 }
 
 impl Context {
@@ -52,12 +56,29 @@ impl Context {
             Some(id) => id.to_owned(),
             None => Uuid::now_v7().to_string(),
         };
-        Self(Arc::new(Inner { id, user: OnceLock::new() }))
+        Self(Arc::new(Inner { id, user: OnceLock::new(), tally: request.extensions().get().cloned() }))
     }
 
-    /// Records the caller for the access log.
+    /// Records the caller, for the access log and for what is held for the request.
     pub fn called_by(&self, user: Uuid) {
         let _ = self.0.user.set(user);
+    }
+
+    fn holder(&self, tally: &Tally) -> Holder {
+        self.0.user.get().map_or(tally.address(), |user| Holder::User(*user))
+    }
+
+    /// Counts for the request.
+    pub fn hold(&self) -> Option<Held> {
+        let tally = self.0.tally.as_ref()?;
+        Some(tally.hold(self.holder(tally)))
+    }
+
+    /// Waits until a page may be read for the caller.
+    pub async fn page(&self) -> Option<PageTurn> {
+        let tally = self.0.tally.as_ref()?;
+        let share = tally.memory().share(self.holder(tally));
+        Some(tally.memory().page(share).await)
     }
 }
 
@@ -88,7 +109,8 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     let started = Instant::now();
     let context = Context::of(&request);
     request.extensions_mut().insert(context.clone());
-    let (method, uri) = (request.method().clone(), request.uri().clone());
+    // Copied: the URI is part of the buffer of the whole head.
+    let (method, path) = (request.method().clone(), Box::<str>::from(request.uri().path()));
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = span(&request, route.as_ref(), &context.0.id, trust);
 
@@ -101,20 +123,23 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Some(user) = context.0.user.get() {
+        answer.extensions_mut().insert(Holder::User(*user));
+    }
 
     let took = started.elapsed();
     metrics::request(route.as_ref(), &method, answer.status(), took);
     // The path alone: queries may hold secrets.
-    let (path, status, ms) = (uri.path(), answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
+    let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if path.starts_with(REALTIME) {
-        tracing::debug!(%method, path, status, ms, request_id = context.0.id, user, "request");
+        tracing::debug!(%method, %path, status, ms, request_id = context.0.id, user, "request");
     } else {
         span.set("http.response.status_code", || i64::from(status));
         if status >= 500 {
             span.fail("server_error");
         }
-        span.within(|| tracing::info!(%method, path, status, ms, request_id = context.0.id, user, "request"));
+        span.within(|| tracing::info!(%method, %path, status, ms, request_id = context.0.id, user, "request"));
     }
     answer
 }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod draft;
 pub mod edge;
 pub mod json;
+pub mod memory;
 mod metrics;
 mod payload;
 pub mod problem;
@@ -41,6 +42,7 @@ use config::{GatewayConfig, RealtimeConfig};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
+use memory::Memory;
 use realtime::forward::{self, Forward};
 use realtime::{Parts, Realtime};
 use revocations::Revocations;
@@ -111,6 +113,7 @@ pub struct Gateway {
     realtime: Arc<Realtime>,
     /// Most connections of clients.
     places: usize,
+    memory: Arc<Memory>,
     /// Accepts connections from other gateways.
     forward: Option<TcpListener>,
 }
@@ -124,8 +127,8 @@ impl Gateway {
             // The other half of the time is for requests in progress.
             self.realtime.drain(drain / 2).await;
         };
-        let clients_admission = Admission::of_clients(config, self.places);
-        let gateways_admission = Admission::of_gateways(places::for_gateways(config));
+        let clients_admission = Admission::of_clients(config, self.places, self.memory.clone());
+        let gateways_admission = Admission::of_gateways(places::for_gateways(config), self.memory.clone());
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // Requests that other gateways forwarded to sessions of this one run to their end.
         let left = CancellationToken::new();
@@ -178,6 +181,7 @@ pub async fn start(
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
+    let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pulse().clone()));
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
@@ -185,13 +189,14 @@ pub async fn start(
         tokens: tokens.clone(),
         revocations: revocations.clone(),
         origins: origins.clone(),
+        memory: memory.clone(),
         forward,
     };
     let realtime = Realtime::start(parts, &bus, process);
     let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
     let routes = rest::routes(app)?;
     let routes = edge::around(routes.merge(realtime.router()), origins, hosts, trust);
-    Ok(Gateway { routes, realtime, places, forward: listener })
+    Ok(Gateway { routes, realtime, places, memory, forward: listener })
 }
 
 /// Runs the program until shutdown.

@@ -79,7 +79,7 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet"]);
+        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet", "pages"]);
         LIMITS.exist(&["pending_sessions", "rooms_per_socket", "sockets_per_user"]);
         let [polling, websocket] = ["polling", "websocket"]
             .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)]));
@@ -107,18 +107,18 @@ impl Metrics {
             pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not sent CONNECT", &[]),
             outbox_bytes: gauge(
                 "confab_outbox_bytes",
-                "Bytes held for all sockets together: waiting data and unfinished requests; small amounts are not counted",
+                "Bytes held for all clients together: waiting data, unfinished requests, answers that are not read; small amounts are not counted",
                 &[],
             ),
             outbox_waits: Counters::new(
                 "confab_outbox_waits_total",
-                "Joins, recoveries and sends that waited because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
+                "Joins, pages, recoveries and sends that waited because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
                 "what",
             )
-            .with(&["join", "recovery", "send"]),
+            .with(&["join", "page", "recovery", "send"]),
             outbox_closes: Counters::new(
                 "confab_outbox_closes_total",
-                "Sockets closed because of unread data: over their own bound (overflow), over the common bound (total), nothing read for 10 s (stuck)",
+                "Sockets and connections closed because of unread data: over their own bound (overflow), over the common bound (total), nothing read for 10 s (stuck)",
                 "reason",
             )
             .with(&["overflow", "stuck", "total"]),

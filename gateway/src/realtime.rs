@@ -25,7 +25,7 @@ mod testing;
 mod websocket;
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -48,6 +48,7 @@ use self::session::Session;
 use crate::clients::Clients;
 use crate::config::RealtimeConfig;
 use crate::edge::cors::Origins;
+use crate::memory::{Cut, Memory};
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::send::Sender;
@@ -77,7 +78,8 @@ pub struct Realtime {
     hub: Arc<Hub<Session>>,
     follower: Arc<Follower>,
     history: Arc<History>,
-    outboxes: Arc<outbox::Shared>,
+    /// What is held for clients.
+    memory: Arc<Memory>,
     registry: Registry,
     /// Set once new sessions are refused: the time within which other gateways learn that their forwarded sessions must
     /// move.
@@ -86,6 +88,30 @@ pub struct Realtime {
     restores: Arc<Semaphore>,
     /// Tasks that serve sessions or close them.
     connections: TaskTracker,
+}
+
+/// A session or a request for which much is held.
+enum Largest {
+    Session(Arc<Session>),
+    Request(Weak<dyn Cut>),
+}
+
+impl Largest {
+    /// Ends it; returns how many of its bytes are still held for a moment.
+    fn end(self, bytes: usize) -> usize {
+        match self {
+            Self::Session(session) => {
+                if session.outbox.closing() != Some(Close::Now) {
+                    session.give_up();
+                }
+                session.outbox.bytes()
+            }
+            Self::Request(connection) => {
+                connection.upgrade().inspect(|connection| connection.cut());
+                bytes
+            }
+        }
+    }
 }
 
 /// The parts of the gateway that real time uses.
@@ -102,6 +128,8 @@ pub struct Parts {
     pub revocations: Revocations,
     /// The pages that may connect.
     pub origins: Origins,
+    /// Counts what is held for clients.
+    pub memory: Arc<Memory>,
     /// Forwards to other gateways, if there are any.
     pub forward: Option<Forward>,
 }
@@ -112,7 +140,7 @@ impl Realtime {
         let hub = Arc::new(Hub::new());
         let follower = Follower::start(hub.clone(), parts.clients.clone(), bus, process);
         let realtime = Arc::new(Self {
-            outboxes: Arc::new(outbox::Shared::new(parts.config.max_outbox_bytes, parts.revocations.pulse().clone())),
+            memory: parts.memory,
             history: History::new(parts.clients.clone()),
             config: parts.config,
             clients: parts.clients,
@@ -128,8 +156,8 @@ impl Realtime {
             restores: Arc::new(Semaphore::new(RESTORES)),
             connections: TaskTracker::new(),
         });
-        let outboxes = realtime.outboxes.clone();
-        at_scrape(move || METRICS.outbox_bytes.set(outboxes.bytes() as f64));
+        let memory = realtime.memory.clone();
+        at_scrape(move || METRICS.outbox_bytes.set(memory.bytes() as f64));
         let sessions = realtime.clone();
         at_scrape(move || METRICS.pending_sessions.set(sessions.registry.pending() as f64));
         // Subscribed before the first client can connect, so that no revocation is missed.
@@ -157,26 +185,25 @@ impl Realtime {
         }
     }
 
-    /// While all clients together hold too much, closes sessions of the user that holds most, the largest session
-    /// first, then of the next user. The clients reconnect and ask for what they missed. Clients that have not
-    /// connected count as one user per address.
+    /// While too much is held for all clients together, ends sessions and requests of the user with most, the largest
+    /// first, then of the next user. The clients reconnect and ask for what they missed. Clients whose user is not
+    /// known count as one user per address.
     async fn close_largest(self: Arc<Self>) {
         loop {
-            self.outboxes.over().await;
-            // Closed sessions may still hold bytes that are about to be released.
+            self.memory.over().await;
+            // What was ended may still hold bytes that are about to be released.
             let mut leaving = 0;
-            'holders: for (holder, _) in self.registry.holders() {
-                let sessions = self.registry.of_holder(holder).into_iter().map(|session| (session.outbox.bytes(), session));
-                let mut sessions = sessions.filter(|(bytes, _)| *bytes > 0).collect::<Vec<_>>();
-                sessions.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
-                for (_, session) in sessions {
-                    if self.outboxes.excess() <= leaving {
+            'holders: for (holder, share) in self.memory.largest() {
+                let sessions =
+                    self.registry.of_holder(holder).into_iter().map(|session| (session.outbox.bytes(), Largest::Session(session)));
+                let requests = share.held().into_iter().map(|(bytes, cut)| (bytes, Largest::Request(cut)));
+                let mut all = sessions.chain(requests).filter(|(bytes, _)| *bytes > 0).collect::<Vec<_>>();
+                all.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+                for (bytes, largest) in all {
+                    if self.memory.excess() <= leaving {
                         break 'holders;
                     }
-                    if session.outbox.closing() != Some(Close::Now) {
-                        session.give_up();
-                    }
-                    leaving += session.outbox.bytes();
+                    leaving += largest.end(bytes);
                 }
             }
             sleep(LOOK_AGAIN).await;

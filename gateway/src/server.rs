@@ -2,10 +2,12 @@
 
 pub mod places;
 mod stream;
+mod tally;
 pub mod wire;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,14 +33,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
+use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, c_int};
 use uuid::Uuid;
 
 use self::places::{Share, Shares};
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
+use crate::memory::{Held, Holder, Memory};
 use crate::problem::{self, Problem};
 
 pub use stream::Stream;
+pub use tally::Tally;
 
 /// How long a request's head may take to arrive, and how long a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -54,6 +59,9 @@ const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
 const MOST_REFUSED: usize = 16;
 /// A proxy takes a body of up to this many bytes at once.
 const SHORT: u64 = 64 * 1024;
+/// The system queues at most about this many bytes for a connection that it cannot send yet; the rest stays here, where it is
+/// counted.
+const MAX_UNSENT: c_int = 128 * 1024;
 /// Pause before accepting again when the system has run out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -98,19 +106,22 @@ pub struct Admission {
     pub trusted: Arc<[IpNet]>,
     /// The bound on connections per address; `None`: no bound.
     pub shares: Option<Arc<Shares>>,
+    /// Counts what is held for clients.
+    pub memory: Arc<Memory>,
 }
 
 impl Admission {
     /// Admits clients to this many places.
-    pub fn of_clients(config: &GatewayConfig, places: usize) -> Self {
-        Self { places, trusted: config.trusted_proxies.iter().flatten().copied().collect(), shares: Some(Shares::of(places)) }
+    pub fn of_clients(config: &GatewayConfig, places: usize, memory: Arc<Memory>) -> Self {
+        let trusted = config.trusted_proxies.iter().flatten().copied().collect();
+        Self { places, trusted, shares: Some(Shares::of(places)), memory }
     }
 
     /// Admits other gateways to this many places of their own; gateways are trusted to name the clients that they
     /// forward for.
-    pub fn of_gateways(places: usize) -> Self {
+    pub fn of_gateways(places: usize, memory: Arc<Memory>) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
-        Self { places, trusted, shares: None }
+        Self { places, trusted, shares: None, memory }
     }
 
     /// A place for a connection; `None` when its address has used up its share.
@@ -229,14 +240,16 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let stream = Stream::new(stream);
+    if let Err(error) = uapi::setsockopt(stream.as_raw_fd(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &MAX_UNSENT) {
+        tracing::debug!(%error, "the system does not bound what it queues for a connection");
+    }
+    let holder = Holder::Address(place.peer.ip().into());
+    let stream = Stream::new(stream, |wire| Held::of(admission.memory.clone(), holder, Arc::downgrade(wire) as _));
     let head_within = if is_crowded && !place.is_of_proxy() { HEAD_WITHIN_CROWDED } else { HEAD_WITHIN };
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let asked = wire.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(wire.next_answer());
-        answer(app.clone(), &place, &admission, leaving.clone(), request)
-    });
+    let service =
+        service_fn(move |request: Request<Incoming>| answer(app.clone(), &place, &admission, wire.next_answer(), leaving.clone(), request));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_within)
@@ -248,7 +261,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
                 // Told to shut down, hyper would drop a request that is just arriving on a new connection.
-                if asked.is_new() && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                if asked.requests() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -268,11 +281,14 @@ fn answer(
     mut app: Router,
     place: &Place,
     admission: &Admission,
+    own: wire::Answer,
     leaving: CancellationToken,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
     let address = ClientAddress::of(place.peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);
+    let tally = Tally::new(admission.memory.clone(), address, own);
+    request.extensions_mut().insert(tally.clone());
     let place = admission.admit_request(place, address);
     async move {
         let Some(place) = place else { return Ok(too_many()) };
@@ -287,6 +303,7 @@ fn answer(
                 }))
             });
         }
+        answer = tally.count(answer);
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
         }

@@ -9,13 +9,16 @@ use bytes::{Bytes, BytesMut};
 use confab_common::{Code, Error, Result};
 use http_body_util::BodyExt;
 
+use super::Context;
+use crate::memory::Held;
+
 /// Largest JSON body, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
 
 /// How long a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
-/// The whole body of a request, of at most `most` bytes.
+/// The whole body of a request, of at most `most` bytes, counted while it arrives.
 ///
 /// # Errors
 /// `too_large` as soon as it is known to be over `most`, by its declared length before anything is read;
@@ -25,13 +28,24 @@ pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
     if declared_length(&head.headers).is_some_and(|length| length > most as u64) {
         return Err(too_large(most));
     }
-    match tokio::time::timeout(ARRIVES_WITHIN, collect(body, most)).await {
+    let mut held = head.extensions.get::<Context>().and_then(Context::hold);
+    // The rest of the head is not kept in memory while the body arrives.
+    drop(head);
+    collect(body, most, held.as_mut()).await
+}
+
+/// A whole body of at most `most` bytes, counted in `held` while it arrives.
+///
+/// # Errors
+/// As those of [`read`].
+pub async fn collect(body: Body, most: usize, held: Option<&mut Held>) -> Result<Bytes> {
+    match tokio::time::timeout(ARRIVES_WITHIN, collect_all(body, most, held)).await {
         Ok(read) => read,
         Err(_) => Err(Error::new(Code::InvalidRequest, "the body did not arrive in time")),
     }
 }
 
-async fn collect(mut body: Body, most: usize) -> Result<Bytes> {
+async fn collect_all(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
     // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -39,6 +53,9 @@ async fn collect(mut body: Body, most: usize) -> Result<Bytes> {
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > most {
             return Err(too_large(most));
+        }
+        if let Some(held) = held.as_deref_mut() {
+            held.add(data.len());
         }
         read.extend_from_slice(&data);
     }

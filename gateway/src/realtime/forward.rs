@@ -37,8 +37,8 @@ use crate::address::ClientAddress;
 use crate::config::ForwardConfig;
 use crate::edge::REQUEST_ID;
 use crate::metrics::METRICS;
-use crate::server::Place;
 use crate::server::wire::{Fate, SETTLES_WITHIN};
+use crate::server::{Place, Tally};
 
 use node::NodeId;
 pub use passed::Passage;
@@ -198,20 +198,24 @@ pub async fn pass(
     };
     let client = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
+    let tally = head.extensions.get::<Tally>().cloned();
+    let mut held = tally.as_ref().map(|tally| tally.hold(tally.address()));
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let is_poll = head.method == Method::GET && !head.headers.contains_key(UPGRADE);
     // The signature covers the body. An empty body is malformed and ends the session, as do bodies that are too large
     // or too slow.
     let (body, refusal) = match head.method {
         Method::POST => {
-            body_of(body, edge.config.max_packet).await.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
+            let body = body_of(body, edge.config.max_packet, held.as_mut()).await;
+            body.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
         }
         _ => (Bytes::new(), None),
     };
-    let mut onward = forward.request((node, address), head.method, target, body).ok_or(Refusal::BadRequest)?;
+    let mut onward = forward.request((node, address), head.method.clone(), target, body).ok_or(Refusal::BadRequest)?;
     for name in PASSED_ON {
-        if let Some(value) = head.headers.get(&name) {
-            onward.headers_mut().insert(name, value.clone());
+        // Copied: the value is part of the buffer of the whole head, which is not kept while the session's gateway answers.
+        if let Some(Ok(value)) = head.headers.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes())) {
+            onward.headers_mut().insert(name, value);
         }
     }
     if let Some(Ok(address)) = head.extensions.get().map(|address: &ClientAddress| HeaderValue::try_from(address.to_string())) {
@@ -219,10 +223,11 @@ pub async fn pass(
     }
     let passage = forward.passed.next(*forward.own.given_out());
     onward.headers_mut().insert(PASSAGE, passage.header());
+    drop(head);
     let answered = until_leaving(edge, (node, address), sid, forward.send(onward)).await;
     let (answer, owner) = answered.flatten().ok_or(Refusal::UnknownSession)?;
-    if is_poll && let Some(own) = head.extensions.get().cloned() {
-        forward.passed.answered(sid, passage, own).await;
+    if is_poll && let Some(tally) = tally {
+        forward.passed.answered(sid, passage, tally.answer().clone()).await;
     }
     METRICS.forwarded.increment(1);
     if let Some(refusal) = refusal {
@@ -272,12 +277,13 @@ pub fn router(edge: Arc<Realtime>) -> Router {
 
 async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next: Next) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let mut held = head.extensions.get::<Tally>().map(|tally| tally.hold(tally.address()));
     let signed = async |forward: &Forward| {
         let covers = forward.sealer.verify(&head, forward.own()).await?;
         if covers == Covers::Head {
             return Some(body);
         }
-        let body = body_of(body, edge.config.max_packet).await.ok()?;
+        let body = body_of(body, edge.config.max_packet, held.as_mut()).await.ok()?;
         covers.is_of(&body).then(|| body.into())
     };
     let body = match &edge.forward {

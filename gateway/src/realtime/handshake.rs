@@ -2,20 +2,19 @@
 //! <https://github.com/socketio/engine.io-protocol>
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use confab_common::Code;
 use confab_common::metrics::LIMITS;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::Realtime;
 use super::forward::{self, Passage};
@@ -24,12 +23,11 @@ use super::polling::{self, Way};
 use super::session::{Session, Transport};
 use super::websocket;
 use crate::address::ClientAddress;
+use crate::edge::body;
 use crate::edge::hosts::{self, Host};
-use crate::server::Place;
+use crate::memory::Held;
+use crate::server::{Place, Tally};
 use crate::tokens::MAX_TOKEN;
-
-/// How long a payload to or from another gateway may take to arrive.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// A refused request, in the words of the protocol's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +121,7 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: Client
     let Some(sid) = &parameters.sid else { return open(&edge, websocket, address, request).await };
     match (edge.registry.get(sid), &edge.forward) {
         (Some(session), _) => {
-            let way = request.extensions().get().cloned().map_or(Way::Unknown, Way::Here);
+            let way = request.extensions().get().map_or(Way::Unknown, |tally: &Tally| Way::Here(tally.answer().clone()));
             carry(session, websocket, parameters.t, way, request).await
         }
         // The client keeps polling, through another gateway.
@@ -184,7 +182,11 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
                 false => Err(Refusal::BadRequest),
             }
         }
-        (false, &Method::GET) => polling::poll(session, t.as_deref(), way).await,
+        (false, &Method::GET) => {
+            // A head of up to 32 KiB need not be kept while the poll waits.
+            drop(request);
+            polling::poll(session, t.as_deref(), way).await
+        }
         (false, &Method::POST) => {
             let polled = matches!(*session.transport(), Transport::Polling { .. } | Transport::Probing { .. });
             if !polled {
@@ -196,13 +198,12 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
     }
 }
 
-/// The whole payload of a signed request between gateways.
-pub(super) async fn body_of(body: Body, max_packet: usize) -> Result<Bytes, Refusal> {
-    match timeout(ARRIVES_WITHIN, to_bytes(body, polling::max_payload(max_packet))).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(Refusal::too_large()),
-        Err(_) => Err(Refusal::BadRequest),
-    }
+/// The whole payload of a signed request between gateways, counted in `held` while it arrives.
+pub(super) async fn body_of(body: Body, max_packet: usize, held: Option<&mut Held>) -> Result<Bytes, Refusal> {
+    body::collect(body, polling::max_payload(max_packet), held).await.map_err(|error| match error.code {
+        Code::TooLarge => Refusal::too_large(),
+        _ => Refusal::BadRequest,
+    })
 }
 
 /// Whether the page may connect: from its own host or an allowed origin. Clients other than browsers send no origin.

@@ -3,7 +3,6 @@
 
 mod flush;
 mod queue;
-mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -13,10 +12,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::packet::Frame;
+use crate::memory::{Memory, Share};
 use queue::{Queue, Writer};
 
 pub use flush::Flushed;
-pub use shared::{Sends, Share, Shared};
 
 /// Most bytes that may wait for one client besides answers. One frame always fits an empty outbox.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -43,25 +42,25 @@ pub struct Outbox {
     task: AtomicWaker,
     /// There is room, the transport must be closed, or a GET has ended.
     changed: Notify,
-    shared: Arc<Shared>,
+    memory: Arc<Memory>,
 }
 
 impl Outbox {
-    /// An empty outbox; `shared` is common to all outboxes.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { queue: Mutex::default(), task: AtomicWaker::new(), changed: Notify::new(), shared }
+    /// An empty outbox; `memory` counts all outboxes.
+    pub fn new(memory: Arc<Memory>) -> Self {
+        Self { queue: Mutex::default(), task: AtomicWaker::new(), changed: Notify::new(), memory }
     }
 
     /// The outbox of a client that has not connected yet.
-    pub fn of_unknown(shared: Arc<Shared>) -> Self {
-        let outbox = Self::new(shared);
+    pub fn of_unknown(memory: Arc<Memory>) -> Self {
+        let outbox = Self::new(memory);
         outbox.queue().is_unknown = true;
         outbox
     }
 
     /// Counts what is held for the client in `share` from now on.
     pub fn count_in(&self, share: Arc<Share>) {
-        self.queue().count_in(share, &self.shared);
+        self.queue().count_in(share, &self.memory);
     }
 
     /// The client has connected: the bounds for users apply from now on.
@@ -84,14 +83,14 @@ impl Outbox {
     pub fn hold(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.held += bytes;
-        queue.count(&self.shared);
+        queue.count(&self.memory);
     }
 
     /// Stops counting bytes that the client has sent.
     pub fn release(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.held -= bytes;
-        queue.count(&self.shared);
+        queue.count(&self.memory);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -107,7 +106,7 @@ impl Outbox {
     /// missed, whereas it would never notice a missing frame.
     pub fn push_all(&self, frames: &[Frame]) {
         let mut queue = self.queue();
-        if queue.admit(frames.iter().cloned(), &self.shared) {
+        if queue.admit(frames.iter().cloned(), &self.memory) {
             self.wake(queue);
         }
     }
@@ -116,7 +115,7 @@ impl Outbox {
     /// client's task.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
         let mut queue = self.queue();
-        if !queue.admit(frames.iter().cloned(), &self.shared) {
+        if !queue.admit(frames.iter().cloned(), &self.memory) {
             return false;
         }
         let promised = queue.writer == Writer::Nobody && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
@@ -135,7 +134,7 @@ impl Outbox {
             return;
         }
         let mut queue = self.queue();
-        if queue.admit(frames.iter().map(Frame::as_answer), &self.shared) {
+        if queue.admit(frames.iter().map(Frame::as_answer), &self.memory) {
             self.wake(queue);
         }
     }
@@ -147,7 +146,7 @@ impl Outbox {
             queue.drop_frames();
             last.iter().for_each(|frame| queue.add(frame.clone()));
             queue.close = Some(Close::Flushed);
-            queue.count(&self.shared);
+            queue.count(&self.memory);
         }
         self.wake(queue);
     }
@@ -168,13 +167,13 @@ impl Outbox {
     pub fn keep(&self, bytes: usize) {
         let mut queue = self.queue();
         queue.kept = bytes;
-        queue.count(&self.shared);
+        queue.count(&self.memory);
     }
 
     /// Drops what waits and requests that the transport is closed; counts the reason.
     pub fn give_up(&self, reason: &'static str) {
         let mut queue = self.queue();
-        queue.overflow(reason, &self.shared);
+        queue.overflow(reason, &self.memory);
         self.wake(queue);
     }
 
@@ -182,7 +181,7 @@ impl Outbox {
     pub fn finish(&self) {
         let mut queue = self.queue();
         queue.is_over = true;
-        queue.count(&self.shared);
+        queue.count(&self.memory);
         queue.close = Some(Close::Now);
         self.wake(queue);
     }
@@ -252,9 +251,9 @@ impl Outbox {
     /// Completes when the client's user holds no more than its share, or little is held in all outboxes together. The
     /// wait is counted under `what`.
     pub async fn within_share(&self, what: &'static str) {
-        if !self.shared.is_roomy() {
+        if !self.memory.is_roomy() {
             let share = self.share();
-            self.shared.roomy(&share, what).await;
+            self.memory.roomy(&share, what).await;
         }
     }
 
@@ -287,7 +286,7 @@ impl Outbox {
         let mut queue = self.queue();
         let mut taken = Vec::new();
         let mut total = 0;
-        if self.shared.is_paused() {
+        if self.memory.is_paused() {
             // The end of the session wakes every waiter.
             queue.woken = false;
             return taken;
@@ -303,7 +302,7 @@ impl Outbox {
         }
         queue.woken = !queue.frames.is_empty();
         queue.was_taken |= !taken.is_empty();
-        queue.subtract(taken.iter().collect(), &self.changed, &self.shared);
+        queue.subtract(taken.iter().collect(), &self.changed, &self.memory);
         taken
     }
 
@@ -324,7 +323,7 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.queue().forget(&self.shared);
+        self.queue().forget(&self.memory);
     }
 }
 

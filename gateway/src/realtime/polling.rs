@@ -47,15 +47,16 @@ const CLOSE: Bytes = Bytes::from_static(b"1");
 pub async fn open(edge: &Arc<Realtime>, address: ClientAddress, bearer: Option<Box<str>>) -> Result<Response, Refusal> {
     let session = Session::open(edge, Transport::Polling { reading: false }, address, bearer).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(session.clone()));
-    Ok(text(next_payload(&session).await))
+    let payload = next_payload(&session).await;
+    Ok(answer(&session, payload))
 }
 
 /// A GET: returns the queued packets as soon as there are any. A repeat of the last GET, whose answer was lost, gets
 /// the same bytes: see [`last`].
 ///
 /// # Errors
-/// When another GET is already waiting, which ends the session; when the session is not polling any more; or when a
-/// lost answer cannot be distinguished from one that arrived.
+/// When another GET is already waiting, or the last answer waits for its connection and does not leave, which ends the
+/// session; when the session is not polling any more; or when a lost answer cannot be distinguished from one that arrived.
 pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Response, Refusal> {
     let mut came_meanwhile = false;
     let turn = loop {
@@ -70,10 +71,17 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Re
                     return Err(Refusal::UnknownSession);
                 }
                 Fate::Unknown if is_clock => {}
-                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => return Ok(text(payload)),
+                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => return Ok(answer(&session, payload)),
                 Fate::Lost | Fate::Unknown => continue,
                 Fate::Delivered => {}
             }
+        } else if let Some(way) = session.last_poll.untaken()
+            && way.fate(&session.edge, session.sid()).await == Fate::Lost
+        {
+            // Each further poll would leave another payload in memory.
+            METRICS.outbox_closes.hit("stuck");
+            session.finish();
+            return Err(Refusal::UnknownSession);
         }
         match Turn::take(&session, t) {
             Ok(turn) => break turn,
@@ -93,7 +101,7 @@ pub async fn poll(session: Arc<Session>, t: Option<&str>, way: Way) -> Result<Re
     let payload = next_payload(&session).await;
     session.last_poll.answered(&payload, way, &session.outbox);
     drop(turn);
-    Ok(text(payload))
+    Ok(answer(&session, payload))
 }
 
 async fn next_payload(session: &Session) -> Bytes {
@@ -221,6 +229,15 @@ fn queued(session: &Session) -> Option<Bytes> {
     let frames = session.outbox.take_some(MAX_PACKETS, session.edge.config.max_packet);
     let packets = frames.iter().map(|frame| frame.packet()).collect::<Vec<_>>();
     (!packets.is_empty()).then(|| packets.join(&SEPARATOR).into())
+}
+
+/// A payload, counted for the session's client until its connection has taken it.
+fn answer(session: &Session, payload: Bytes) -> Response {
+    let mut answer = text(payload);
+    if let Some(holder) = session.outbox.share().holder() {
+        answer.extensions_mut().insert(holder);
+    }
+    answer
 }
 
 fn text(body: impl Into<Body>) -> Response {

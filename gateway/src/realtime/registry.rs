@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use self::pending::Pending;
 use super::hub::Listener;
-use super::outbox::Share;
 use super::session::Session;
 use crate::address::ClientAddress;
+use crate::memory::Holder;
 use crate::tables::{shrink, shrink_set};
 use crate::tokens::Identity;
 
@@ -31,7 +31,7 @@ pub struct Registry {
 struct Sessions {
     by_sid: HashSet<BySid>,
     by_token: HashMap<Uuid, Vec<Arc<Session>>>,
-    by_user: HashMap<Uuid, User>,
+    by_user: HashMap<Uuid, Vec<Arc<Session>>>,
     pending: Pending<Session>,
 }
 
@@ -58,21 +58,6 @@ impl PartialEq for BySid {
 
 impl Eq for BySid {}
 
-#[derive(Default)]
-struct User {
-    sessions: Vec<Arc<Session>>,
-    share: Arc<Share>,
-}
-
-/// The holder of a share of the outboxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// A user.
-    User(Uuid),
-    /// An address, for its clients that have not connected.
-    Address(ClientAddress),
-}
-
 /// Why a session may not sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSignedIn {
@@ -98,8 +83,8 @@ impl Registry {
     pub fn insert(&self, session: &Arc<Session>, address: ClientAddress, max: usize) -> Option<Arc<Session>> {
         let mut sessions = self.lock();
         sessions.by_sid.insert(BySid(session.clone()));
-        let share = sessions.pending.insert(session.id(), address, session.clone());
-        session.outbox.count_in(share);
+        sessions.pending.insert(session.id(), address, session.clone());
+        session.outbox.count_in(session.edge.memory.share(Holder::Address(address)));
         let excess = max != 0 && sessions.pending.len() > max;
         let oldest = excess.then(|| sessions.pending.oldest_of_most()).flatten();
         // Under the same lock: of two concurrent inserts over the limit, each closes a different session.
@@ -116,22 +101,11 @@ impl Registry {
         self.lock().pending.len()
     }
 
-    /// The holders of bytes in the outboxes, with their bytes; the largest first.
-    pub fn holders(&self) -> Vec<(Holder, usize)> {
-        let sessions = self.lock();
-        let users = sessions.by_user.iter().map(|(id, user)| (Holder::User(*id), user.share.bytes()));
-        let addresses = sessions.pending.shares().map(|(address, bytes)| (Holder::Address(address), bytes));
-        let mut holders = users.chain(addresses).filter(|(_, bytes)| *bytes > 0).collect::<Vec<_>>();
-        drop(sessions);
-        holders.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        holders
-    }
-
-    /// The sessions that count towards a holder.
+    /// The sessions that count towards a holder: a user's, or an address' that have not connected.
     pub fn of_holder(&self, holder: Holder) -> Vec<Arc<Session>> {
         let sessions = self.lock();
         match holder {
-            Holder::User(id) => sessions.by_user.get(&id).map(|user| user.sessions.clone()).unwrap_or_default(),
+            Holder::User(id) => sessions.by_user.get(&id).cloned().unwrap_or_default(),
             Holder::Address(address) => sessions.pending.of(address),
         }
     }
@@ -163,15 +137,15 @@ impl Registry {
         {
             let mut sessions = self.lock();
             let user = sessions.by_user.entry(identity.user_id).or_default();
-            if max != 0 && user.sessions.len() >= max {
+            if max != 0 && user.len() >= max {
                 return Err(NotSignedIn::TooMany);
             }
-            if user.sessions.is_empty() {
+            if user.is_empty() {
                 // Most users have one session.
-                user.sessions.reserve_exact(1);
+                user.reserve_exact(1);
             }
-            user.sessions.push(session.clone());
-            session.outbox.count_in(user.share.clone());
+            user.push(session.clone());
+            session.outbox.count_in(session.edge.memory.share(Holder::User(identity.user_id)));
             sessions.pending.remove(session.id());
             sessions.by_token.entry(identity.session_id).or_default().push(session.clone());
         }
@@ -198,8 +172,8 @@ impl Registry {
             shrink(&mut sessions.by_token);
         }
         if let Some(user) = sessions.by_user.get_mut(&identity.user_id)
-            && take(&mut user.sessions, session)
-            && user.sessions.is_empty()
+            && take(user, session)
+            && user.is_empty()
         {
             sessions.by_user.remove(&identity.user_id);
             shrink(&mut sessions.by_user);

@@ -102,7 +102,7 @@ impl Session {
             id: edge.registry.next_id(),
             sid: [edge.forward.as_ref().map_or("", |forward| forward.own()), &secret()].concat().into(),
             edge: edge.clone(),
-            outbox: Outbox::of_unknown(edge.outboxes.clone()),
+            outbox: Outbox::of_unknown(edge.memory.clone()),
             last_poll: LastPoll::default(),
             socket: Socket::new(bearer),
             seen: AtomicU64::new(0),

@@ -23,6 +23,7 @@ use super::{Parts, Realtime};
 use crate::address::ClientAddress;
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
+use crate::memory::Memory;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
@@ -173,7 +174,8 @@ impl World {
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, forward: None };
+        let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pulse().clone()));
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory, forward: None };
         let edge = Realtime::start(parts, &bus, &process);
         process.readiness.started();
         let world = Self { log, revoked, bus, process, edge };

@@ -1,11 +1,14 @@
 //! Which sessions are closed, and which need not even wait, when too much is held.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::packet::Frame;
 use super::testing::{World, address, connect};
 use super::*;
+use crate::memory::Held;
 use crate::realtime::session::Transport;
 use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
@@ -57,6 +60,36 @@ async fn the_largest_of_a_users_sessions_goes_first() {
     });
     eventually(|| is_closed(&sessions[1])).await;
     assert_eq!(sessions.map(|session| is_closed(&session)), [false, true, false]);
+}
+
+/// A connection that only remembers whether it was cut.
+#[derive(Default)]
+struct Connection(AtomicBool);
+
+impl Cut for Connection {
+    fn cut(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn unread_answers_to_a_user_count_with_its_sessions() {
+    let world = over(500_000).await;
+    let [honest, greedy] = [2, 1].map(|user| {
+        let session = world.known(user);
+        session.outbox.push(frame(120_000));
+        session
+    });
+    let connections = [100_000, 200_000, 50_000].map(|bytes| {
+        let connection = Arc::<Connection>::default();
+        let cut: Weak<dyn Cut> = Arc::downgrade(&connection) as _;
+        let holder = greedy.outbox.share().holder().unwrap();
+        (Held::of(world.edge.memory.clone(), holder, cut).with(bytes), connection)
+    });
+    let is_cut = |(_, connection): &(Held, Arc<Connection>)| connection.0.load(Ordering::SeqCst);
+    eventually(|| is_cut(&connections[1])).await;
+    assert_eq!(connections.each_ref().map(is_cut), [false, true, false]);
+    assert_eq!([honest, greedy].map(|session| is_closed(&session)), [false; 2]);
 }
 
 #[tokio::test]

@@ -8,14 +8,17 @@ use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result, text};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::App;
 use crate::edge::body::MAX_BODY;
 use crate::edge::{self, body};
+use crate::memory::PageTurn;
 use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::Identity;
@@ -68,6 +71,30 @@ fn bearer(header: &HeaderValue) -> Option<&str> {
 
 pub(super) fn unauthorized(detail: &str) -> Error {
     Error::new(Code::Unauthorized, detail)
+}
+
+/// The caller's turn to read a page of a list, kept until the answer is made. It must follow the caller in a handler's
+/// arguments.
+pub(super) struct Turn {
+    _kept: Option<PageTurn>,
+}
+
+impl FromRequestParts<Arc<App>> for Turn {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let Some(context) = parts.extensions.get::<edge::Context>() else { return Ok(Self { _kept: None }) };
+        match timeout(app.config.request_timeout, context.page()).await {
+            Ok(kept) => Ok(Self { _kept: kept }),
+            Err(_) => {
+                LIMITS.hit("pages");
+                Err(Problem(Error::new(
+                    Code::Unavailable,
+                    "too many pages are being read, or too many answers are unread; try again later",
+                )))
+            }
+        }
+    }
 }
 
 /// The room id in a path.

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Caller, FileId, Params, Reader, identify, unauthorized};
+use super::extract::{Caller, FileId, Params, Reader, Turn, identify, unauthorized};
 use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -55,7 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, _turn: Turn) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
     if room.is_none() && reader.is_none() {
         return Err(Problem(unauthorized("a bearer token is needed to list one's own files")));

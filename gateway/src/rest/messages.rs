@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Params, Reader, RoomId};
+use super::extract::{Caller, Json, Params, Reader, RoomId, Turn};
 use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -89,7 +89,13 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, RoomId(room): RoomId, params: Params) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    RoomId(room): RoomId,
+    params: Params,
+    _turn: Turn,
+) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let position = Position::wanted(room, &params)?;
     let (_, history) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), history(&app, room, position, limit))?;

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
-use super::extract::{Caller, Json, Params, Reader, RoomId};
+use super::extract::{Caller, Json, Params, Reader, RoomId, Turn};
 use super::late::refuse_late;
 use super::messages::{self, Position};
 use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
@@ -108,7 +108,7 @@ async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): 
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, _turn: Turn) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
@@ -146,7 +146,13 @@ pub(super) struct Details<'a> {
     ),
     security(("bearer" = []))
 )]
-async fn show(State(app): State<Arc<App>>, Reader(reader): Reader, RoomId(id): RoomId, params: Params) -> Result<Response, Problem> {
+async fn show(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    RoomId(id): RoomId,
+    params: Params,
+    _turn: Turn,
+) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let (room, history) = tokio::try_join!(
         messages::readable_room(&app, reader.as_ref(), id),

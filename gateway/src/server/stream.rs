@@ -1,4 +1,5 @@
-//! A client's connection; it fails when the client takes next to nothing for too long.
+//! A client's connection; it fails when the client takes next to nothing for too long. What it has sent of a request is counted
+//! until the request begins to be handled.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::MAX_HEAD;
 use super::wire::{Wire, Writer};
+use crate::memory::Held;
 
 /// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
 const STUCK: Duration = Duration::from_secs(60);
@@ -23,6 +26,24 @@ pub struct Stream {
     writer: Writer,
     tcp: TcpStream,
     patience: Patience,
+    arriving: Arriving,
+}
+
+/// Counts what has arrived of a request, up to the size of the buffer for it.
+struct Arriving {
+    held: Held,
+    /// How many requests had begun to be handled by then.
+    begun: u64,
+}
+
+impl Arriving {
+    fn read(&mut self, bytes: usize, begun: u64) {
+        if begun > self.begun {
+            self.held.clear();
+            self.begun = begun;
+        }
+        self.held.add(bytes.min(MAX_HEAD - self.held.bytes()));
+    }
 }
 
 /// Expires when a client takes less than it must.
@@ -57,9 +78,11 @@ impl Patience {
 }
 
 impl Stream {
-    /// Wraps a bare stream.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self { writer: Writer::new(&tcp), tcp, patience: Patience::default() }
+    /// Wraps a bare stream; `hold` counts for its client.
+    pub fn new(tcp: TcpStream, hold: impl FnOnce(&Arc<Wire>) -> Held) -> Self {
+        let writer = Writer::new(&tcp);
+        let arriving = Arriving { held: hold(writer.wire()), begun: 0 };
+        Self { writer, tcp, patience: Patience::default(), arriving }
     }
 
     /// What became of the responses written to it.
@@ -86,7 +109,11 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        let (bytes, begun) = (buffer.filled().len() - before, self.writer.wire().requests());
+        self.arriving.read(bytes, begun);
+        read
     }
 }
 

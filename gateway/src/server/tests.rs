@@ -1,3 +1,6 @@
+#[path = "tests/unread.rs"]
+mod unread;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,6 +27,15 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves these routes; returns the address, the process, and a handle that completes when the server has stopped.
 pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
+    serving_counted(app, settings, Arc::default()).await
+}
+
+/// The same, with what is held for clients counted in `memory`.
+pub(crate) async fn serving_counted(
+    app: Router,
+    settings: &[&str],
+    memory: Arc<Memory>,
+) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, process) = (listener.local_addr().unwrap(), Process::new());
@@ -31,7 +43,7 @@ pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Proc
     (
         address,
         process,
-        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections)).await }),
+        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections, memory)).await }),
     )
 }
 
@@ -283,7 +295,7 @@ async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
 
 #[test]
 fn a_gateway_says_which_client_it_passes_on() {
-    let admission = Admission::of_gateways(1);
+    let admission = Admission::of_gateways(1, Arc::default());
     for client in ["198.51.100.7", "2001:db8:1:2::"] {
         let headers = [("x-forwarded-for".parse().unwrap(), HeaderValue::from_str(client).unwrap())].into_iter().collect();
         assert_eq!(ClientAddress::of([10, 0, 0, 1].into(), &headers, &admission.trusted).to_string(), client);

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use uapi::c::{IPPROTO_TCP, TCP_INFO};
+use uapi::c::{IPPROTO_TCP, SHUT_RDWR, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
+
+use crate::memory::Cut;
 
 /// TCP may delay an acknowledgement by half a second (RFC 1122, 4.2.3.2), plus the time in transit.
 pub const SETTLES_WITHIN: Duration = Duration::from_secs(1);
@@ -44,14 +46,25 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no request has arrived over the connection yet.
-    pub fn is_new(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
+    /// How many requests have arrived over the connection.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// The answer to the request that has just arrived over the connection.
     pub fn next_answer(self: &Arc<Self>) -> Answer {
         Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() }
+    }
+}
+
+impl Cut for Wire {
+    fn cut(&self) {
+        let state = self.state();
+        if let Some(socket) = state.socket {
+            // Without lingering, the system frees what it has queued, too.
+            let _ = uapi::setsockopt(socket, SOL_SOCKET, SO_LINGER, &linger { l_onoff: 1, l_linger: 0 });
+            let _ = uapi::shutdown(socket, SHUT_RDWR);
+        }
     }
 }
 
@@ -131,6 +144,18 @@ pub enum Fate {
 }
 
 impl Answer {
+    /// The connection.
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    /// Whether the system has taken the whole watched answer, or will take no more of it.
+    pub fn is_taken(&self) -> bool {
+        self.wire.requests.load(Ordering::Relaxed) > self.number
+            || self.wire.progress.load(Ordering::Acquire) == WRITTEN
+            || self.wire.state().socket.is_none()
+    }
+
     /// Starts watching the answer; must be called before it is written.
     pub fn watch(&self) {
         self.wire.progress.store(WAITING, Ordering::Relaxed);

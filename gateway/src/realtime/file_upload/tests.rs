@@ -73,7 +73,7 @@ impl Client {
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, forward: None };
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory: Arc::default(), forward: None };
         let edge = Realtime::start(parts, &bus, &process);
         let session = Session::open(&edge, Transport::Polling { reading: false }, address(1), None).unwrap();
         session.receive(&format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();

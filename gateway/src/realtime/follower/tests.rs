@@ -140,7 +140,7 @@ async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     world.revoked.store(1, Ordering::SeqCst);
     client.hears("41").await;
     assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
-    assert!(!world.edge.outboxes.is_paused());
+    assert!(!world.edge.memory.is_paused());
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ impl Outbox {
     /// When the stream is broken.
     pub fn write(&self) -> io::Result<Flushed> {
         let mut queue = self.queue();
-        if queue.writer == Writer::Flushing || self.shared.is_paused() {
+        if queue.writer == Writer::Flushing || self.memory.is_paused() {
             return Ok(Flushed::Elsewhere);
         }
         let stream = match &queue.stream {
@@ -84,7 +84,7 @@ impl Outbox {
         queue.frames = batch.frames;
         queue.writer = if blocked { Writer::Blocked } else { Writer::Nobody };
         if batch.sent.all > 0 {
-            queue.subtract(batch.sent, &self.changed, &self.shared);
+            queue.subtract(batch.sent, &self.changed, &self.memory);
         }
         if more && !blocked {
             // These frames were queued in reliance on this flush. One flush writes once, so that other clients wait

@@ -7,8 +7,8 @@ use confab_common::metrics::LIMITS;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::shared::{Share, Shared};
 use super::{Close, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN, ROOMY};
+use crate::memory::{Memory, Share};
 use crate::metrics::METRICS;
 use crate::realtime::packet::Frame;
 
@@ -98,18 +98,18 @@ impl Queue {
     }
 
     /// Queues frames. A frame that exceeds the bound closes the client. `false` when it was closed before.
-    pub fn admit(&mut self, frames: impl Iterator<Item = Frame>, shared: &Shared) -> bool {
+    pub fn admit(&mut self, frames: impl Iterator<Item = Frame>, memory: &Memory) -> bool {
         if self.close.is_some() {
             return false;
         }
         for frame in frames {
             if !self.fits(&frame) {
-                self.overflow("overflow", shared);
+                self.overflow("overflow", memory);
                 break;
             }
             self.add(frame);
         }
-        self.count(shared);
+        self.count(memory);
         true
     }
 
@@ -134,11 +134,11 @@ impl Queue {
     }
 
     /// Drops what waits and requests that the transport is closed.
-    pub fn overflow(&mut self, reason: &'static str, shared: &Shared) {
+    pub fn overflow(&mut self, reason: &'static str, memory: &Memory) {
         METRICS.outbox_closes.hit(reason);
         self.close = Some(Close::Now);
         self.drop_frames();
-        self.count(shared);
+        self.count(memory);
     }
 
     /// Drops what waits. A frame that has begun must be finished: otherwise the client could not read on.
@@ -148,10 +148,10 @@ impl Queue {
         self.cost.subtract(rest.iter().collect());
     }
 
-    pub fn subtract(&mut self, gone: Cost, changed: &Notify, shared: &Shared) {
+    pub fn subtract(&mut self, gone: Cost, changed: &Notify, memory: &Memory) {
         let before = self.cost.all;
         self.cost.subtract(gone);
-        self.count(shared);
+        self.count(memory);
         if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
             self.frames.shrink_to(KEPT_FRAMES);
         }
@@ -162,18 +162,18 @@ impl Queue {
     }
 
     /// Updates the counters that this outbox shares with others.
-    pub fn count(&mut self, shared: &Shared) {
-        self.counted = shared.count(&self.share, self.counted, self.total(), self.stream.is_some());
+    pub fn count(&mut self, memory: &Memory) {
+        self.counted = memory.count(&self.share, self.counted, self.total(), self.stream.is_some());
     }
 
     /// Counts what is held in another share from now on.
-    pub fn count_in(&mut self, share: Arc<Share>, shared: &Shared) {
-        shared.pass(self.counted, &self.share, &share);
+    pub fn count_in(&mut self, share: Arc<Share>, memory: &Memory) {
+        memory.pass(self.counted, &self.share, &share);
         self.share = share;
     }
 
     /// Stops counting what is held.
-    pub fn forget(&mut self, shared: &Shared) {
-        self.counted = shared.count(&self.share, self.counted, 0, true);
+    pub fn forget(&mut self, memory: &Memory) {
+        self.counted = memory.count(&self.share, self.counted, 0, true);
     }
 }

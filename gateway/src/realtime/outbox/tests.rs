@@ -89,16 +89,16 @@ fn before_connect_everything_together_has_a_small_bound() {
 
 #[test]
 fn events_of_a_client_count_until_they_are_handled() {
-    let (shared, user) = (Arc::new(Shared::new(500_000, Arc::default())), Arc::<Share>::default());
-    let outbox = Outbox::new(shared.clone());
+    let (memory, user) = (Arc::new(Memory::new(500_000, Arc::default())), Arc::<Share>::default());
+    let outbox = Outbox::new(memory.clone());
     outbox.hold(300_000);
     outbox.count_in(user.clone());
     outbox.push(Frame::engine(&"x".repeat(200_000)));
-    assert!(shared.excess() > 0 && user.bytes() == shared.bytes());
+    assert!(memory.excess() > 0 && user.bytes() == memory.bytes());
     outbox.release(300_000);
-    assert_eq!((shared.excess(), user.bytes()), (0, outbox.bytes()));
+    assert_eq!((memory.excess(), user.bytes()), (0, outbox.bytes()));
     drop(outbox);
-    assert_eq!((shared.bytes(), user.bytes()), (0, 0));
+    assert_eq!((memory.bytes(), user.bytes()), (0, 0));
 }
 
 #[test]
@@ -121,27 +121,27 @@ fn the_end_takes_the_place_of_what_waits() {
 
 #[test]
 fn waiting_bytes_count_in_the_total() {
-    let shared = Arc::new(Shared::new(500_000, Arc::default()));
+    let memory = Arc::new(Memory::new(500_000, Arc::default()));
     let [small, large] = [200_000, 400_000].map(|bytes| {
-        let outbox = Outbox::new(shared.clone());
+        let outbox = Outbox::new(memory.clone());
         outbox.push(Frame::engine(&"x".repeat(bytes)));
         outbox
     });
-    assert!(shared.excess() > 0 && large.bytes() > small.bytes());
+    assert!(memory.excess() > 0 && large.bytes() > small.bytes());
     large.give_up("total");
-    assert!(shared.excess() == 0 && large.is_empty() && large.closing() == Some(Close::Now));
+    assert!(memory.excess() == 0 && large.is_empty() && large.closing() == Some(Close::Now));
     large.push(Frame::engine("too late"));
     assert_eq!((large.is_empty(), small.closing()), (true, None));
     small.answer(&[Frame::engine(&"x".repeat(400_000))]);
-    assert!(shared.excess() > 0);
+    assert!(memory.excess() > 0);
     drop(small);
-    assert_eq!(shared.excess(), 0);
+    assert_eq!(memory.excess(), 0);
 }
 
 #[test]
 fn nothing_is_taken_after_a_pause() {
     let pulse = Arc::<Pulse>::default();
-    let outbox = Outbox::new(Arc::new(Shared::new(usize::MAX, pulse.clone())));
+    let outbox = Outbox::new(Arc::new(Memory::new(usize::MAX, pulse.clone())));
     pulse.stand_still();
     outbox.push(Frame::engine("later"));
     assert_eq!(outbox.take_some(9, 999).len(), 0);
@@ -163,13 +163,13 @@ fn a_polling_payload_is_bounded() {
 
 #[test]
 fn nothing_is_counted_of_a_client_that_has_gone() {
-    let shared = Arc::new(Shared::new(usize::MAX, Arc::default()));
-    let outbox = Outbox::new(shared.clone());
+    let memory = Arc::new(Memory::new(usize::MAX, Arc::default()));
+    let outbox = Outbox::new(memory.clone());
     outbox.push(Frame::engine(&"x".repeat(100_000)));
     outbox.hold(100_000);
     outbox.finish();
-    assert_eq!((shared.bytes(), outbox.closing()), (0, Some(Close::Now)));
+    assert_eq!((memory.bytes(), outbox.closing()), (0, Some(Close::Now)));
     outbox.release(100_000);
     drop(outbox);
-    assert_eq!(shared.bytes(), 0);
+    assert_eq!(memory.bytes(), 0);
 }

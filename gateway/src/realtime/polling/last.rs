@@ -43,7 +43,8 @@ pub struct LastPoll {
 }
 
 struct Last {
-    t: Box<str>,
+    /// `None`: no GET can be a repeat of this one.
+    t: Option<Box<str>>,
     answered: Option<(Bytes, Way)>,
 }
 
@@ -83,16 +84,24 @@ impl LastPoll {
 
     /// Whether the GET has this `t`.
     pub(super) fn is(&self, t: Option<&str>) -> bool {
-        self.last().as_ref().is_some_and(|last| Some(&*last.t) == t)
+        t.is_some() && self.last().as_ref().is_some_and(|last| last.t.as_deref() == t)
     }
 
     /// The answer and its way, if the GET has this `t`.
     pub(super) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Way)> {
-        self.last().as_ref().filter(|last| Some(&*last.t) == t)?.answered.clone()
+        self.last().as_ref().filter(|last| t.is_some() && last.t.as_deref() == t)?.answered.clone()
+    }
+
+    /// The way of the last answer, if some of it waits for its connection here.
+    pub(super) fn untaken(&self) -> Option<Way> {
+        match &self.last().as_ref()?.answered {
+            Some((_, way @ Way::Here(answer))) if !answer.is_taken() => Some(way.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn begin(&self, t: Option<&str>, outbox: &Outbox) {
-        *self.last() = t.filter(|t| t.len() <= MAX_T).map(|t| Box::new(Last { t: t.into(), answered: None }));
+        *self.last() = Some(Box::new(Last { t: t.filter(|t| t.len() <= MAX_T).map(Box::from), answered: None }));
         outbox.keep(0);
     }
 
@@ -100,8 +109,9 @@ impl LastPoll {
     pub(super) fn answered(&self, payload: &Bytes, way: Way, outbox: &Outbox) {
         if let Some(last) = &mut *self.last() {
             way.watch();
-            last.answered = Some((payload.clone(), way));
-            outbox.keep(payload.len());
+            let kept = if last.t.is_some() { payload.clone() } else { Bytes::new() };
+            outbox.keep(kept.len());
+            last.answered = Some((kept, way));
         }
     }
 

@@ -139,7 +139,8 @@ impl Polls {
     }
 
     async fn send(&self, connection: &mut TcpStream, t: &str) {
-        let target = format!("/socket.io/?EIO=4&transport=polling&sid={}&t={t}", self.session.sid());
+        let t = if t.is_empty() { String::new() } else { format!("&t={t}") };
+        let target = format!("/socket.io/?EIO=4&transport=polling&sid={}{t}", self.session.sid());
         connection.write_all(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     }
 
@@ -232,5 +233,16 @@ async fn a_poll_that_comes_again_while_the_first_waits_gets_the_same() {
         assert_eq!(said, ("4once".into(), "4once".into()), "{t}");
         let said = polls.say();
         assert_eq!(polls.get(&mut second, &t).await, said, "{t}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_client_polls_on_without_taking_its_answers_ends() {
+    for (first, next) in [("1", "2"), ("", ""), ("7hw2kq3x", "")] {
+        let polls = Polls::new().await;
+        let _deaf = polls.leave_unread(first).await;
+        polls.session.outbox.push(Frame::engine("4more"));
+        assert_eq!(polls.get(&mut polls.connect().await, next).await, r#"{"code":1,"message":"Session ID unknown"}"#, "{first}");
+        assert!(polls.world.edge.registry.get(polls.session.sid()).is_none());
     }
 }

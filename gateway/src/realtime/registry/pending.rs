@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::address::ClientAddress;
-use crate::realtime::outbox::Share;
 
 /// Sessions by their number, which rises with time.
 pub(super) struct Pending<S> {
@@ -17,10 +16,8 @@ pub(super) struct Pending<S> {
 
 type Rank = (usize, Reverse<u64>);
 
-struct Waiting<S> {
-    sessions: BTreeMap<u64, Arc<S>>,
-    share: Arc<Share>,
-}
+/// The sessions of one address.
+type Waiting<S> = BTreeMap<u64, Arc<S>>;
 
 impl<S> Default for Pending<S> {
     fn default() -> Self {
@@ -28,10 +25,8 @@ impl<S> Default for Pending<S> {
     }
 }
 
-impl<S> Waiting<S> {
-    fn rank(&self) -> Option<Rank> {
-        self.sessions.keys().next().map(|oldest| (self.sessions.len(), Reverse(*oldest)))
-    }
+fn rank<S>(waiting: &Waiting<S>) -> Option<Rank> {
+    waiting.keys().next().map(|oldest| (waiting.len(), Reverse(*oldest)))
 }
 
 impl<S> Pending<S> {
@@ -39,29 +34,28 @@ impl<S> Pending<S> {
         self.address_of.len()
     }
 
-    /// Adds a session; returns the share of its address.
-    pub fn insert(&mut self, id: u64, address: ClientAddress, session: Arc<S>) -> Arc<Share> {
-        let waiting = self.addresses.entry(address).or_insert_with(|| Waiting { sessions: BTreeMap::new(), share: Arc::default() });
-        if let Some(rank) = waiting.rank() {
+    /// Adds a session.
+    pub fn insert(&mut self, id: u64, address: ClientAddress, session: Arc<S>) {
+        let waiting = self.addresses.entry(address).or_default();
+        if let Some(rank) = rank(waiting) {
             self.order.remove(&rank);
         }
-        waiting.sessions.insert(id, session);
-        if let Some(rank) = waiting.rank() {
+        waiting.insert(id, session);
+        if let Some(rank) = rank(waiting) {
             self.order.insert(rank, address);
         }
         self.address_of.insert(id, address);
-        waiting.share.clone()
     }
 
     /// Removes a session if it is there.
     pub fn remove(&mut self, id: u64) {
         let Some(address) = self.address_of.remove(&id) else { return };
         let Some(waiting) = self.addresses.get_mut(&address) else { return };
-        if let Some(rank) = waiting.rank() {
+        if let Some(rank) = rank(waiting) {
             self.order.remove(&rank);
         }
-        waiting.sessions.remove(&id);
-        match waiting.rank() {
+        waiting.remove(&id);
+        match rank(waiting) {
             Some(rank) => _ = self.order.insert(rank, address),
             None => _ = self.addresses.remove(&address),
         }
@@ -72,17 +66,12 @@ impl<S> Pending<S> {
     /// The oldest session of the address with the most sessions.
     pub fn oldest_of_most(&self) -> Option<Arc<S>> {
         let (_, address) = self.order.last_key_value()?;
-        self.addresses.get(address)?.sessions.values().next().cloned()
+        self.addresses.get(address)?.values().next().cloned()
     }
 
     /// The sessions of an address.
     pub fn of(&self, address: ClientAddress) -> Vec<Arc<S>> {
-        self.addresses.get(&address).into_iter().flat_map(|waiting| waiting.sessions.values().cloned()).collect()
-    }
-
-    /// Bytes held for each address.
-    pub fn shares(&self) -> impl Iterator<Item = (ClientAddress, usize)> {
-        self.addresses.iter().map(|(address, waiting)| (*address, waiting.share.bytes()))
+        self.addresses.get(&address).into_iter().flat_map(|waiting| waiting.values().cloned()).collect()
     }
 }
 

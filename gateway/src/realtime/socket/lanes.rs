@@ -10,8 +10,8 @@ use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use super::{Event, MAX_QUEUED, MAX_SENDS, Socket, State};
+use crate::memory::Sends;
 use crate::realtime::events;
-use crate::realtime::outbox::Sends;
 use crate::realtime::session::Session;
 
 /// Events that are handled together, with the permits of the socket and of its user, where those are required.

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::server::Tally;
 use crate::server::tests::serving;
 use crate::testing::eventually;
 
@@ -16,7 +17,8 @@ const LARGE: usize = 16 * 1024 * 1024;
 async fn asked(bytes: usize) -> (Arc<Mutex<Option<Answer>>>, TcpStream) {
     let last = Arc::<Mutex<Option<Answer>>>::default();
     let keep = last.clone();
-    let route = get(move |Extension(answer): Extension<Answer>| async move {
+    let route = get(move |Extension(tally): Extension<Tally>| async move {
+        let answer = tally.answer().clone();
         answer.watch();
         *keep.lock().unwrap() = Some(answer);
         vec![b'x'; bytes]

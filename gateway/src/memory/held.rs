@@ -1,0 +1,130 @@
+//! What is held for one request: a head or body that is arriving, or an answer that its connection has not taken.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::{Holder, Memory, Share};
+
+/// Less than this is not counted, in bytes: every connection has buffers of about this size.
+pub const SMALL: usize = 4096;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A connection that can be ended from elsewhere.
+pub trait Cut: Send + Sync {
+    /// Ends it at once: what is held for it is freed soon.
+    fn cut(&self);
+}
+
+/// Bytes that are counted for their holder until this is dropped.
+pub struct Held {
+    memory: Arc<Memory>,
+    holder: Holder,
+    cut: Weak<dyn Cut>,
+    bytes: usize,
+    counted: Option<(Arc<Share>, u64)>,
+}
+
+pub(super) struct Entry {
+    bytes: usize,
+    cut: Weak<dyn Cut>,
+}
+
+impl Held {
+    /// Nothing yet, of a request over the connection `cut`.
+    pub fn of(memory: Arc<Memory>, holder: Holder, cut: Weak<dyn Cut>) -> Self {
+        Self { memory, holder, cut, bytes: 0, counted: None }
+    }
+
+    /// The same with this many bytes.
+    pub fn with(mut self, bytes: usize) -> Self {
+        self.add(bytes);
+        self
+    }
+
+    /// How many bytes there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts nothing any more.
+    pub fn clear(&mut self) {
+        if let Some((share, number)) = self.counted.take() {
+            share.requests().remove(&number);
+            self.memory.release(&share, self.bytes);
+        }
+        self.bytes = 0;
+    }
+
+    /// Counts this many more bytes.
+    pub fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes <= SMALL {
+            return;
+        }
+        match &self.counted {
+            Some((share, number)) => {
+                if let Some(entry) = share.requests().get_mut(number) {
+                    entry.bytes = self.bytes;
+                }
+                self.memory.take(share, bytes);
+            }
+            None => {
+                let (share, number) = (self.memory.share(self.holder), NEXT.fetch_add(1, Ordering::Relaxed));
+                share.requests().insert(number, Entry { bytes: self.bytes, cut: self.cut.clone() });
+                self.memory.take(&share, self.bytes);
+                self.counted = Some((share, number));
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Share {
+    /// What is held for requests: the bytes and their connection.
+    pub fn held(&self) -> Vec<(usize, Weak<dyn Cut>)> {
+        self.requests().values().map(|entry| (entry.bytes, entry.cut.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    struct Connection(AtomicBool);
+
+    impl Cut for Connection {
+        fn cut(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_request_is_counted_from_its_first_kilobytes_until_it_is_dropped() {
+        let memory = Arc::new(Memory::new(3 * SMALL, Arc::default()));
+        let holder = Holder::Address(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        let connection = Arc::new(Connection(AtomicBool::new(false)));
+        let cut: Weak<dyn Cut> = Arc::downgrade(&connection) as Weak<dyn Cut>;
+        let mut held = Held::of(memory.clone(), holder, cut.clone()).with(SMALL);
+        assert!(memory.bytes() == 0 && memory.largest().is_empty());
+        held.add(1);
+        held.add(SMALL);
+        let answer = Held::of(memory.clone(), holder, cut).with(2 * SMALL);
+        assert_eq!((memory.bytes(), memory.excess()), (4 * SMALL + 1, SMALL + 1));
+        let (of, share) = memory.largest().pop().unwrap();
+        assert_eq!((of, share.bytes()), (holder, memory.bytes()));
+        assert_eq!(share.held().iter().map(|(bytes, _)| *bytes).collect::<Vec<_>>(), [2 * SMALL + 1, 2 * SMALL]);
+        share.held().iter().for_each(|(_, cut)| cut.upgrade().unwrap().cut());
+        assert!(connection.0.load(Ordering::Relaxed));
+        drop((held, answer, share));
+        assert!(memory.bytes() == 0 && memory.largest().is_empty() && memory.shares().is_empty());
+    }
+}

@@ -27,9 +27,16 @@ pub struct Owned {
     objects: Arc<dyn Objects>,
     store: Arc<dyn Identity>,
     settled: Duration,
-    /// When the owner was last looked at, and whether it was this installation. Locked during a look, so that
-    /// concurrent callers share one.
-    seen: Mutex<Option<(Instant, Result<bool>)>>,
+    /// The last look at the owner. Locked during a look, so that concurrent callers share one.
+    seen: Mutex<Option<Look>>,
+}
+
+/// A look at the owner object.
+struct Look {
+    began: Instant,
+    ended: Instant,
+    /// Whether the owner was this installation.
+    own: Result<bool>,
 }
 
 impl Owned {
@@ -78,17 +85,34 @@ impl Owned {
     /// Whether this installation owns the objects, according to a recent look at the owner object.
     pub async fn are_own(&self) -> Result<bool> {
         let asked = Instant::now();
-        let mut seen = self.seen.lock().await;
-        match &*seen {
-            Some((when, Ok(own))) if when.elapsed() < if *own { BELIEVED } else { DOUBTED } => return Ok(*own),
+        let is_recent = |look: &Look| match look.own {
+            Ok(own) => look.ended.elapsed() < if own { BELIEVED } else { DOUBTED },
             // The look failed while we waited; another one would make every waiting caller wait as long, one after the
             // other.
-            Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
-            _ => {}
+            Err(_) => look.ended >= asked,
+        };
+        self.own_by(is_recent).await
+    }
+
+    /// Checks that this installation owns the objects, by a look that begins after this call.
+    ///
+    /// # Errors
+    /// `unavailable` when another one does.
+    pub async fn ensure_still_own(&self) -> Result<()> {
+        let asked = Instant::now();
+        if self.own_by(|look| look.began > asked).await? { Ok(()) } else { Err(Error::unavailable("file storage")) }
+    }
+
+    /// Whether this installation owns the objects, by the last look if that is good enough, else by another one.
+    async fn own_by(&self, is_good: impl FnOnce(&Look) -> bool) -> Result<bool> {
+        let mut seen = self.seen.lock().await;
+        if let Some(look) = seen.as_ref().filter(|look| is_good(look)) {
+            return look.own.clone();
         }
-        let looked = self.look(false).await;
-        *seen = Some((Instant::now(), looked.clone()));
-        looked
+        let began = Instant::now();
+        let own = self.look(false).await;
+        *seen = Some(Look { began, ended: Instant::now(), own: own.clone() });
+        own
     }
 
     /// Looks at the owner object before a sweep, and advances the turn when it is time.
@@ -97,9 +121,10 @@ impl Owned {
     /// When the owner cannot be determined.
     pub async fn begin_sweep(&self) -> Result<bool> {
         let mut seen = self.seen.lock().await;
-        let looked = self.look(true).await;
-        *seen = Some((Instant::now(), looked.clone()));
-        looked
+        let began = Instant::now();
+        let own = self.look(true).await;
+        *seen = Some(Look { began, ended: Instant::now(), own: own.clone() });
+        own
     }
 
     /// Makes this installation the owner, whichever was; returns the new and the previous owner.

@@ -156,7 +156,7 @@ impl Files {
         let finished = tokio::time::timeout(PATIENCE, writer.finish()).await;
         finished.unwrap_or_else(|_| Err(Error::timeout()))?;
         // While the bytes came the place may have got another owner, whose sweep removes them.
-        self.objects.ensure_own().await?;
+        self.objects.ensure_still_own().await?;
         let id = file.id;
         let file = match self.store.add(file).await {
             // The row may have been written.

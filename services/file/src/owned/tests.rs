@@ -205,6 +205,15 @@ async fn the_owner_is_looked_at_again_after_a_while() {
     assert!(!second.are_own().await.unwrap());
     owned(&database.restored(), &objects).take_over().await.unwrap();
     assert!(first.are_own().await.unwrap(), "it was looked at just now");
+    assert_eq!(first.ensure_still_own().await.unwrap_err().code, Code::Unavailable);
+    assert!(!first.are_own().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recent_look_is_good_for_a_while() {
+    let (database, first, objects) = installation().await;
+    owned(&database.restored(), &objects).take_over().await.unwrap();
+    assert!(first.are_own().await.unwrap());
     tokio::time::advance(BELIEVED).await;
     assert!(!first.are_own().await.unwrap());
 }

@@ -219,3 +219,27 @@ async fn an_s3_that_is_away_is_unavailable_in_time() {
     assert!(begun.elapsed() < Duration::from_secs(15));
     assert_eq!(service.uploads(&ada).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn an_upload_whose_place_was_claimed_meanwhile_is_not_acknowledged() {
+    let (place, world, service, ada) = started([]).await;
+    service.uploaded(Sending::new(&ada, "before", "x")).await;
+    let (sender, parts) = tokio::sync::mpsc::channel(1);
+    let parts = stream::unfold(parts, async |mut parts| parts.recv().await.map(|next| (next, parts))).boxed();
+    let claim = async {
+        let Sending { begin, finish, .. } = Sending::new(&ada, "x", "");
+        for next in [Part::Begin(begin), Part::Chunk(Bytes::from_static(b"x"))] {
+            sender.send(part(next)).await.unwrap();
+        }
+        eventually(async || (place.objects().len() == 2).then_some(())).await;
+        let other = Place::sqlite().with([format!("--objects=file:{}", place.directory.join("objects").display())]);
+        Service::start(&other, &world).await.stop();
+        let config = Settings::parse_from([String::new()].iter().chain(&other.flags)).file;
+        let storage = StorageConfig { data_dir: other.directory.clone(), postgres: PostgresConfig::default() };
+        eventually(async || confab_file::claim_objects(&config, &storage).await.ok()).await;
+        sender.send(part(Part::Finish(finish))).await.unwrap();
+    };
+    let (sent, ()) = tokio::join!(service.send(parts), claim);
+    assert_eq!(sent.unwrap_err().code, Code::Unavailable);
+    assert_eq!(service.uploads(&ada).await.len(), 1);
+}

@@ -5,6 +5,7 @@ mod handshakes;
 mod readers;
 mod requests;
 mod silent;
+mod unread;
 mod uploads;
 
 use std::sync::Arc;
@@ -63,6 +64,14 @@ pub enum Attack {
     Docs,
     /// Connections that say nothing, or half of a request's head.
     Idle,
+    /// Pages of history that are not read.
+    Pages,
+    /// Polls that are not read, and are followed by more.
+    Polls,
+    /// Bodies without their end.
+    Bodies,
+    /// Heads without their end.
+    Heads,
     /// WebSockets of one account that do nothing.
     Sockets,
     /// Joins with history of many rooms, whose answers are not read.
@@ -87,8 +96,8 @@ impl Attack {
         let account = stage.attacker.clone();
         let mut rooms = Vec::new();
         let needed = match self {
-            Self::Silent(_) | Self::Joins => ROOMS,
-            Self::Slow => 1,
+            Self::Silent(_) | Self::Joins | Self::Polls => ROOMS,
+            Self::Slow | Self::Pages => 1,
             _ => 0,
         };
         for _ in 0..needed {
@@ -96,6 +105,12 @@ impl Attack {
             let message = json!({"roomId": room, "content": "x".repeat(BYTES), "clientMessageId": key});
             stage.api.post("/api/messages", &account, message).await?.expect(201)?;
             rooms.push((room, key));
+        }
+        if self == Self::Pages {
+            for _ in 0..199 {
+                let message = json!({"roomId": rooms[0].0, "content": "x".repeat(BYTES)});
+                stage.api.post("/api/messages", &account, message).await?.expect(201)?;
+            }
         }
         if self == Self::Searches {
             requests::make_rooms(stage).await?;
@@ -115,6 +130,10 @@ impl Attack {
             Self::Uploads(rate) => uploads::begin(field, &mut tasks, rate),
             Self::Searches => requests::searches(field, &mut tasks),
             Self::Docs => requests::docs(field, &mut tasks),
+            Self::Pages => unread::pages(field, &mut tasks),
+            Self::Polls => unread::polls(field, &mut tasks),
+            Self::Bodies => unread::bodies(field, &mut tasks),
+            Self::Heads => unread::heads(field, &mut tasks),
             Self::Idle => connections::idle(field, &mut tasks),
             Self::Sockets => connections::sockets(field, &mut tasks),
             Self::Joins => readers::joins(field, &mut tasks),

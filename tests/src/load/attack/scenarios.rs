@@ -136,6 +136,17 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario("sockets", "as many idle WebSockets of one account", Kind::Narrow, Attack::Sockets, 20, FULL),
     scenario("joins", "60 WebSockets that join 200 rooms with their history and do not read", Kind::Embedded, Attack::Joins, 20, MODEST),
+    scenario(
+        "pages",
+        "300 connections of one account that each ask for three pages of 3 MB and do not read",
+        Kind::Embedded,
+        Attack::Pages,
+        20,
+        MODEST,
+    ),
+    scenario("polls", "20 sessions of one account that poll on without reading", Kind::Embedded, Attack::Polls, 20, MODEST),
+    scenario("bodies", "700 connections of one account that hold 250 kB of JSON", Kind::Embedded, Attack::Bodies, 20, MODEST),
+    scenario("heads", "9,000 connections that hold 30 kB of a request's head", Kind::Embedded, Attack::Heads, 20, MODEST),
     scenario("slow-readers", "100 WebSockets in a busy room that read every 2 s", Kind::Embedded, Attack::Slow, 20, MODEST),
 ];
 

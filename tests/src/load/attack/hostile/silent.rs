@@ -57,14 +57,16 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, asks_once: bool) {
     }
 }
 
-fn payload(rooms: &[(String, String)]) -> String {
+/// A payload that repeats the message of each room.
+pub(super) fn payload(rooms: &[(String, String)]) -> String {
     let repeat = |(number, (room, key)): (usize, &(String, String))| {
         event("message", &json!({"roomId": room, "content": "x", "clientMessageId": key}), number as u64)
     };
     rooms.iter().enumerate().map(repeat).collect::<Vec<_>>().join(SEPARATOR)
 }
 
-async fn enter(field: &Field, http: &mut Http, asks_once: bool) -> anyhow::Result<String> {
+/// A session that has connected; the path of its requests.
+pub(super) async fn enter(field: &Field, http: &mut Http, asks_once: bool) -> anyhow::Result<String> {
     let path = open_session(http).await?;
     http.post(&path, "", connect(&field.account.token).as_bytes()).await?.expect(200)?;
     if asks_once {

@@ -25,8 +25,8 @@ pub struct GatewayConfig {
     pub request_timeout: Duration,
     /// Most connections at once; further ones wait. The descriptor limit bounds them, too: 256 descriptors (half of a
     /// limit below 512) are reserved for everything else, and where gateways forward sessions, a third of the rest is
-    /// for connections between them, and a tunnelled connection counts twice. One address may have four times as many
-    /// connections as are free
+    /// for connections between them, and a tunnelled connection counts twice. So does memory: one connection for every
+    /// 24 KiB that the machine or the cgroup has. One address may have four times as many connections as are free
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then apply to the
@@ -98,8 +98,8 @@ pub struct RealtimeConfig {
     /// Most bytes of one packet from a client, attachments included; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
-    /// Most bytes held for all sockets together: waiting data and unfinished requests; above that, the gateway closes
-    /// sockets of the user that holds most; 0 = no limit
+    /// Most bytes held for all clients together: data and answers that they have not read, requests that are not
+    /// complete; above that, the gateway closes sockets and connections of the user that holds most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
     pub max_outbox_bytes: usize,
 }

@@ -25,7 +25,7 @@ const STEP: usize = 16 * 1024;
 /// The same for polling sessions, of which a client can have many without a connection.
 const STEP_POLLING: usize = 1024;
 /// Most pages of lists that are read at once.
-const MAX_PAGES: usize = 64;
+const MAX_PAGES: usize = 16;
 /// How often a holder above its share is checked again, unless the total falls before.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -178,9 +178,9 @@ impl Memory {
 
     /// Waits until a page may be read for this holder: a page is held whole before any of it is sent.
     pub async fn page(&self, share: Arc<Share>) -> PageTurn {
-        self.roomy(&share, "page").await;
         // The holder's own turn first: its other requests wait outside, not in the common queue.
-        let own = share.begin_page().await;
+        let own = share.clone().begin_page().await;
+        self.roomy(&share, "page").await;
         PageTurn { _own: own, _common: self.pages.clone().acquire_owned().await.ok() }
     }
 

@@ -15,8 +15,8 @@ use crate::address::ClientAddress;
 const MAX_SENDS: usize = 128;
 /// Most clients of one user that are recovered at once: a quarter of all.
 const MAX_RESTORES: usize = 16;
-/// Most pages that are read for one holder at once: a quarter of all.
-const MAX_PAGES: usize = 16;
+/// Most pages that are read for one holder at once: the largest take milliseconds of a processor.
+const MAX_PAGES: usize = 2;
 
 /// The holder of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use confab_common::descriptors::{for_connections, limit};
+use confab_common::memory;
 
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
@@ -11,6 +12,8 @@ use crate::tables;
 
 /// Where gateways forward sessions, one descriptor out of this many is reserved for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
+/// Memory for a connection without counted bytes is 14 KiB at most; others need some as well, and the process itself.
+const BYTES_PER_PLACE: u64 = 24 * 1024;
 /// Fewer places than this indicate a mistake.
 const FEW: usize = 100;
 /// An address may hold this many times as many places as are free. So one that takes all it can holds four fifths and
@@ -19,26 +22,30 @@ const TIMES_FREE: usize = 4;
 
 /// How many connections a gateway accepts from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
-    within(limit(), config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
+    within(limit(), memory::limit(), config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
 }
 
 /// How many connections a gateway accepts from clients at once. A tunnel to another gateway takes two places.
 pub fn for_clients(config: &GatewayConfig) -> usize {
-    let limit = limit();
+    let (limit, memory) = (limit(), memory::limit());
     let is_forwarding = config.forward.forward_listen.is_some();
     let left = |descriptors| if is_forwarding { descriptors - descriptors / GATEWAYS_PART } else { descriptors };
-    let places = within(limit, config.max_connections, left);
-    if places < FEW.min(config.max_connections) {
-        tracing::error!(places, limit, "the descriptor limit leaves hardly any connections; raise it (ulimit -n, LimitNOFILE)");
-    } else if places < config.max_connections {
-        let setting = config.max_connections;
-        tracing::info!(places, limit, setting, "the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections");
+    let places = within(limit, memory, config.max_connections, left);
+    let setting = config.max_connections;
+    if places == setting {
+        return places;
+    }
+    let what = if places as u64 == left(for_connections(limit)) { "descriptor limit" } else { "memory" };
+    if places < FEW.min(setting) {
+        tracing::error!(places, limit, memory, "the {what} leaves hardly any connections; raise it (for descriptors: ulimit -n, LimitNOFILE)");
+    } else {
+        tracing::info!(places, limit, memory, setting, "the {what}, not CONFAB_MAX_CONNECTIONS, bounds the connections");
     }
     places
 }
 
-fn within(limit: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
-    let places = part(for_connections(limit));
+fn within(descriptors: u64, memory: u64, setting: usize, part: impl Fn(u64) -> u64) -> usize {
+    let places = part(for_connections(descriptors)).min(memory / BYTES_PER_PLACE);
     setting.min(usize::try_from(places).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -112,15 +119,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_within_the_descriptor_limit() {
+    fn places_within_the_limits_of_the_system() {
         let all = |descriptors| descriptors;
-        assert_eq!(within(1 << 20, 100_000, all), 100_000);
-        assert_eq!(within(65_536, 100_000, all), 65_280);
-        assert_eq!(within(65_536, 100_000, |descriptors| descriptors / GATEWAYS_PART), 21_760);
-        assert_eq!(within(1024, 100_000, all), 768);
-        assert_eq!(within(256, 100_000, all), 128);
-        assert_eq!(within(0, 100, all), 1);
-        assert_eq!(within(u64::MAX, 7, all), 7);
+        let (much, gibibyte) = (u64::MAX, 1 << 30);
+        assert_eq!(within(1 << 20, much, 100_000, all), 100_000);
+        assert_eq!(within(65_536, much, 100_000, all), 65_280);
+        assert_eq!(within(65_536, much, 100_000, |descriptors| descriptors / GATEWAYS_PART), 21_760);
+        assert_eq!(within(1024, much, 100_000, all), 768);
+        assert_eq!(within(256, much, 100_000, all), 128);
+        assert_eq!(within(0, much, 100, all), 1);
+        assert_eq!(within(u64::MAX, much, 7, all), 7);
+        assert_eq!(within(1 << 20, gibibyte, 100_000, all), 43_690);
+        assert_eq!(within(20_000, gibibyte, 100_000, all), 19_744);
     }
 
     #[test]

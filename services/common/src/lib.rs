@@ -14,7 +14,7 @@ pub mod grpc;
 mod healthcheck;
 pub mod identity;
 pub mod listen;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod pace;
 pub mod pg;

@@ -1,9 +1,13 @@
-//! The allocator, and how free memory gets back to the system.
+//! The allocator, how free memory gets back to the system, and how much there may be.
+
+mod limit;
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use tokio::time::sleep;
+
+pub use limit::limit;
 
 /// That of all programs.
 #[global_allocator]

@@ -18,6 +18,8 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// The honest are counted anew at this distance from the end: what they do at leisure after an attack.
 const CALM: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
+/// How many looks it takes to see what a process keeps.
+const KEPT_LOOKS: usize = 25;
 /// Log lines that are shown.
 const SHOWN: usize = 3;
 
@@ -79,7 +81,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     let base = honest.take();
     let mut victims = Vec::new();
     for victim in &stage.victims {
-        victims.push((Usage::with_tasks(victim.pid, victim.admin).await?, Watch::begin(victim.pid, victim.limit())?));
+        victims.push((kept(victim).await?, Watch::begin(victim.pid, victim.limit())?));
     }
     say("Now with the attackers.");
     let (hostile, begun) = (Hostile::begin(scenario.attack, field)?, Instant::now());
@@ -103,7 +105,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     let mut became = Vec::new();
     for (((base, watch), tasks), victim) in victims.into_iter().zip(tasks).zip(&stage.victims) {
         let (most, beyond) = watch.end();
-        let after = Usage::with_tasks(victim.pid, victim.admin).await.ok();
+        let after = kept(victim).await.ok();
         let kills = victim.cgroup.as_ref().map_or(0, |cgroup| cgroup.kills());
         let killed = match (beyond, kills, after) {
             (Some(bytes), ..) => Some(format!("killed at {} MiB by the watch", bytes >> 20)),
@@ -118,6 +120,16 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     let faults = stage.logs().iter().flat_map(|log| faults(log)).collect();
     stage.clear().await;
     Ok(Outcome { base, attacked, after, hostile, victims: became, faults })
+}
+
+/// What a process keeps: the least memory of some seconds, since each login of the honest needs 19 MiB for a moment.
+async fn kept(victim: &super::stage::Victim) -> anyhow::Result<Usage> {
+    let mut usage = Usage::with_tasks(victim.pid, victim.admin).await?;
+    for _ in 0..KEPT_LOOKS {
+        sleep(LOOK).await;
+        usage.rss = usage.rss.min(Usage::of(victim.pid)?.rss);
+    }
+    Ok(usage)
 }
 
 /// As much of a text as one wants to read.

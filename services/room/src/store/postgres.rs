@@ -3,6 +3,7 @@
 use confab_common::pg::{Client, Pool, PostgresConfig, prepare, violates};
 use confab_common::{Code, Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -97,6 +98,9 @@ const SEARCH_NEWEST: &str = "/* search */
         SELECT * FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $5::bigint) newest
     WHERE strpos(search, $4) > 0 ORDER BY created_at_ms DESC, id DESC LIMIT $3";
 
+const MORE: &str = "/* search */
+    SELECT EXISTS (SELECT 1 FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC OFFSET $3::bigint)";
+
 // By way of rooms_search whatever the statistics say: with `+ 0` no other index fits.
 const SEARCH_INDEXED: &str = "/* search */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
@@ -174,14 +178,21 @@ impl Store for PostgresStore {
                 let settings = format!("SET LOCAL statement_timeout = {time}; SET LOCAL enable_bitmapscan = on");
                 transaction.batch_execute(&settings).await?;
                 // What is common is among the newest; the index would find it far too often.
+                let begun = Instant::now();
                 let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
-                let mut rows = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
-                if (rows.len() as i64) < limit {
+                let mut found = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
+                let more = transaction.prepare_cached(MORE).await?;
+                if (found.len() as i64) < limit
+                    && transaction.query_one(&more, &[&below.created_at_ms, &below.id, &rooms]).await?.get(0)
+                {
+                    // Both parts together have the time of one search; 0 would be no limit.
+                    let left = time.saturating_sub(begun.elapsed().as_millis()).max(1);
+                    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}")).await?;
                     let indexed = transaction.prepare_cached(SEARCH_INDEXED).await?;
-                    rows = transaction.query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces]).await?;
+                    found = transaction.query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces]).await?;
                 }
                 transaction.commit().await?;
-                Ok(rows)
+                Ok(found)
             };
             let found = self.pool.run(async |client| search(client).await.map_err(bounded)).await?;
             Ok(found.iter().map(room).collect())

@@ -106,9 +106,7 @@ impl Accounts {
         if expires_at_ms <= 0 {
             return Err(Error::field("expiresAtMs", "must be the token's expiry"));
         }
-        let latest = now_ms().saturating_add(LIFE.end().as_millis() as i64);
-        let expires_at_ms = expires_at_ms.min(latest);
-        let revocation = self.store.revoke(session_id, user_id, expires_at_ms).await?;
+        let revocation = self.store.revoke(session_id, user_id, expires_at_ms.min(latest_expiry())).await?;
         self.publisher.revoked(revocation);
         Ok(())
     }
@@ -172,11 +170,18 @@ impl Accounts {
     }
 }
 
+/// No token that exists now expires later.
+fn latest_expiry() -> i64 {
+    now_ms().saturating_add(LIFE.end().as_millis() as i64)
+}
+
 /// Forgets the revocations of expired tokens and returns how many there were.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn purge(store: &dyn Store) -> Result<u64> {
+    // An earlier release kept whatever expiry it was given.
+    store.shorten(latest_expiry()).await?;
     let mut purged = 0;
     loop {
         let batch = store.purge(now_ms() - LEEWAY_MS, PURGE_BATCH).await?;

@@ -80,6 +80,9 @@ pub trait Store: Send + Sync {
     /// Deletes at most `limit` revocations of tokens that expired before `expired_before_ms`; returns how many. Numbers
     /// and head stay.
     fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>>;
+
+    /// Lets revocations that expire after `latest_ms` expire then; returns how many.
+    fn shorten(&self, latest_ms: i64) -> BoxFuture<'_, Result<u64>>;
 }
 
 /// Opens and migrates the store at this URL.

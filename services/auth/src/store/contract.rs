@@ -145,6 +145,8 @@ async fn purging_keeps_numbers_and_head(url: StoreUrl) {
     assert_eq!(store.purge(5000, 2).await.unwrap(), 0);
     let page = store.revocations(0, 1000).await.unwrap();
     assert_eq!((numbers(&page), page.head), (vec![2], 4));
+    assert_eq!([store.shorten(9000).await.unwrap(), store.shorten(8000).await.unwrap()], [0, 1]);
+    assert_eq!(store.revocations(0, 1000).await.unwrap().items[0].expires_at_ms, 8000);
     assert_eq!(store.purge(i64::MAX, 2).await.unwrap(), 1);
     assert_eq!(store.revocations(0, 1000).await.unwrap(), Revocations { items: vec![], head: 4 });
     assert_eq!(revoke(store.as_ref(), 9000).await.number, 5);

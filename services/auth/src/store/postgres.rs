@@ -100,6 +100,13 @@ impl Store for Postgres {
             self.0.execute(SQL, &[&expired_before_ms, &i64::from(limit)]).await
         })
     }
+
+    fn shorten(&self, latest_ms: i64) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            const SQL: &str = "/* shorten */ UPDATE revocations SET expires_at_ms = $1 WHERE expires_at_ms > $1";
+            self.0.execute(SQL, &[&latest_ms]).await
+        })
+    }
 }
 
 async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> Result<Revocation> {

@@ -111,6 +111,13 @@ impl Store for Sqlite {
             Ok(connection.prepare_cached(SQL)?.execute(params![expired_before_ms, limit])? as u64)
         }))
     }
+
+    fn shorten(&self, latest_ms: i64) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.0.write(move |connection| {
+            const SQL: &str = "/* shorten */ UPDATE revocations SET expires_at_ms = ?1 WHERE expires_at_ms > ?1";
+            Ok(connection.prepare_cached(SQL)?.execute(params![latest_ms])? as u64)
+        }))
+    }
 }
 
 fn user_by_id(connection: &Connection, id: Uuid) -> Result<Option<User>> {

@@ -198,6 +198,8 @@ impl Default for Memory {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[tokio::test]
@@ -248,5 +250,23 @@ mod tests {
         assert_eq!([address.bytes(), user.bytes(), memory.bytes(), memory.holders.load(Ordering::Relaxed)], [0, 5000, 5000, 1]);
         memory.count(&user, counted, 0, false);
         assert_eq!([memory.bytes(), memory.holders.load(Ordering::Relaxed)], [0; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_holder_reads_two_pages_at_once_and_none_while_it_leaves_much_unread() {
+        let memory = Arc::new(Memory::new(100 * STEP, Arc::default()));
+        let [one, other] = [1, 2].map(|id| memory.share(Holder::User(Uuid::from_u128(id))));
+        let turns = [memory.page(one.clone()).await, memory.page(one.clone()).await];
+        let waits = async |share: &Arc<Share>| timeout(LOOK * 2, memory.page(share.clone())).await.is_err();
+        assert_eq!([waits(&one).await, waits(&other).await], [true, false]);
+        drop(turns);
+        assert!(!waits(&one).await);
+        memory.count(&one, 0, 60 * STEP, true);
+        assert_eq!([waits(&one).await, waits(&other).await], [true, false]);
+        // Who waits for room takes no turn from others.
+        let waiting = (0..MAX_PAGES).map(|_| Box::pin(memory.page(one.clone()))).collect::<Vec<_>>();
+        let mut all = futures::future::join_all(waiting);
+        assert!(futures::poll!(&mut all).is_pending());
+        assert!(!waits(&other).await);
     }
 }

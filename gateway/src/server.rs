@@ -49,8 +49,10 @@ pub use tally::Tally;
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
 const MAX_HEAD: usize = 32 * 1024;
-/// How long arriving data is discarded after the last response, so that the client gets to read it.
+/// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this long.
 const LINGER: Duration = Duration::from_secs(2);
+/// But not for longer than this.
+const LINGER_IN_ALL: Duration = Duration::from_secs(10);
 /// After shutdown: how long a connection without a request yet may take to send its first.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// [`HEAD_WITHIN`] of a connection accepted while more than half of the places are taken, except a trusted proxy's.
@@ -315,8 +317,10 @@ fn answer(
 /// might never see the response.
 async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
-    let mut discarded = [0; 1024];
-    let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {} }).await;
+    // Not part of the task: it would make every connection larger.
+    let mut discarded = vec![0; 16 * 1024];
+    let discard = async { while matches!(timeout(LINGER, stream.read(&mut discarded)).await, Ok(Ok(1..))) {} };
+    let _ = timeout(LINGER_IN_ALL, discard).await;
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Extractors for handlers: the caller, ids in paths, queries, JSON bodies; each rejects in the words of the contract.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::HeaderValue;
@@ -73,27 +75,28 @@ pub(super) fn unauthorized(detail: &str) -> Error {
     Error::new(Code::Unauthorized, detail)
 }
 
-/// The caller's turn to read a page of a list, kept until the answer is made. It must follow the caller in a handler's
-/// arguments.
-pub(super) struct Turn {
-    _kept: Option<PageTurn>,
+/// Gives the caller turns to read pages of lists. It must follow the caller in a handler's arguments.
+pub(super) struct Turns {
+    context: Option<edge::Context>,
+    within: Duration,
 }
 
-impl FromRequestParts<Arc<App>> for Turn {
-    type Rejection = Problem;
+impl FromRequestParts<Arc<App>> for Turns {
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let Some(context) = parts.extensions.get::<edge::Context>() else { return Ok(Self { _kept: None }) };
-        match timeout(app.config.request_timeout, context.page()).await {
-            Ok(kept) => Ok(Self { _kept: kept }),
-            Err(_) => {
-                LIMITS.hit("pages");
-                Err(Problem(Error::new(
-                    Code::Unavailable,
-                    "too many pages are being read, or too many answers are unread; try again later",
-                )))
-            }
-        }
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
+        Ok(Self { context: parts.extensions.get().cloned(), within: app.config.request_timeout })
+    }
+}
+
+impl Turns {
+    /// A turn, to be kept until the answer is made.
+    pub async fn next(&self) -> Result<Option<PageTurn>> {
+        let Some(context) = &self.context else { return Ok(None) };
+        timeout(self.within, context.page()).await.map_err(|_| {
+            LIMITS.hit("pages");
+            Error::new(Code::Unavailable, "too many pages are being read, or too many answers are unread; try again later")
+        })
     }
 }
 

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Caller, FileId, Params, Reader, Turn, identify, unauthorized};
+use super::extract::{Caller, FileId, Params, Reader, Turns, identify, unauthorized};
 use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -55,7 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, _turn: Turn) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, turns: Turns) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
     if room.is_none() && reader.is_none() {
         return Err(Problem(unauthorized("a bearer token is needed to list one's own files")));
@@ -66,6 +66,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
         limit: params.limit()?,
         cursor: params.text("cursor").unwrap_or_default().into(),
     };
+    let _turn = turns.next().await?;
     let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
     let items = page.files.iter().map(FileJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turn};
+use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::openapi::problems::{Body, Called, Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
@@ -94,10 +94,11 @@ async fn list(
     Reader(reader): Reader,
     RoomId(room): RoomId,
     params: Params,
-    _turn: Turn,
+    turns: Turns,
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let position = Position::wanted(room, &params)?;
+    let _turn = turns.next().await?;
     let (_, history) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), history(&app, room, position, limit))?;
     Ok(Answer(page(room, position, &history)).into_response())
 }

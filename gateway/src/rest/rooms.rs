@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Deadline;
-use super::extract::{Caller, Json, Params, Reader, RoomId, Turn};
+use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
 use super::messages::{self, Position};
 use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
@@ -108,7 +108,7 @@ async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): 
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, _turn: Turn) -> Result<Response, Problem> {
+async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, turns: Turns) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
@@ -116,6 +116,8 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
         cursor: params.text("cursor").unwrap_or_default().into(),
         query: params.text("q").unwrap_or_default().into(),
     };
+    // The room service has turns for searches.
+    let _turn = if list.query.is_empty() { turns.next().await? } else { None };
     let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
     let items = page.rooms.iter().zip(seqs).map(|(room, seq)| RoomJson::new(room, seq)).collect();
@@ -151,9 +153,10 @@ async fn show(
     Reader(reader): Reader,
     RoomId(id): RoomId,
     params: Params,
-    _turn: Turn,
+    turns: Turns,
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
+    let _turn = turns.next().await?;
     let (room, history) = tokio::try_join!(
         messages::readable_room(&app, reader.as_ref(), id),
         messages::history(&app, id, Position::Latest, limit) //

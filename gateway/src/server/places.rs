@@ -37,7 +37,12 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
     }
     let what = if places as u64 == left(for_connections(limit)) { "descriptor limit" } else { "memory" };
     if places < FEW.min(setting) {
-        tracing::error!(places, limit, memory, "the {what} leaves hardly any connections; raise it (for descriptors: ulimit -n, LimitNOFILE)");
+        tracing::error!(
+            places,
+            limit,
+            memory,
+            "the {what} leaves hardly any connections; raise it (for descriptors: ulimit -n, LimitNOFILE)"
+        );
     } else {
         tracing::info!(places, limit, memory, setting, "the {what}, not CONFAB_MAX_CONNECTIONS, bounds the connections");
     }

@@ -182,9 +182,7 @@ impl Store for PostgresStore {
                 let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
                 let mut found = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
                 let more = transaction.prepare_cached(MORE).await?;
-                if (found.len() as i64) < limit
-                    && transaction.query_one(&more, &[&below.created_at_ms, &below.id, &rooms]).await?.get(0)
-                {
+                if (found.len() as i64) < limit && transaction.query_one(&more, &[&below.created_at_ms, &below.id, &rooms]).await?.get(0) {
                     // Both parts together have the time of one search; 0 would be no limit.
                     let left = time.saturating_sub(begun.elapsed().as_millis()).max(1);
                     transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}")).await?;

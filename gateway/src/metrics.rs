@@ -118,7 +118,7 @@ impl Metrics {
             .with(&["join", "page", "recovery", "send"]),
             outbox_closes: Counters::new(
                 "confab_outbox_closes_total",
-                "Sockets and connections closed because of unread data: over their own bound (overflow), over the common bound (total), nothing read for 10 s (stuck)",
+                "Sockets and connections closed because of unread data: over their own bound (overflow), over the common bound (total), too little read for too long (stuck)",
                 "reason",
             )
             .with(&["overflow", "stuck", "total"]),

@@ -107,6 +107,7 @@ impl Largest {
                 session.outbox.bytes()
             }
             Self::Request(connection) => {
+                METRICS.outbox_closes.hit("total");
                 connection.upgrade().inspect(|connection| connection.cut());
                 bytes
             }

@@ -33,7 +33,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
-use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, c_int};
+use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, c_int};
 use uuid::Uuid;
 
 use self::places::{Share, Shares};
@@ -43,7 +43,7 @@ use crate::memory::{Held, Holder, Memory};
 use crate::problem::{self, Problem};
 
 pub use stream::Stream;
-pub use tally::Tally;
+pub use tally::{SharedBody, Tally};
 
 /// How long a request's head may take to arrive, and how long a connection may idle between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -63,7 +63,10 @@ const MOST_REFUSED: usize = 16;
 const SHORT: u64 = 64 * 1024;
 /// The system queues at most about this many bytes for a connection that it cannot send yet; the rest stays here, where it is
 /// counted.
-const MAX_UNSENT: c_int = 128 * 1024;
+const MAX_UNSENT: c_int = 16 * 1024;
+/// The system ends a connection whose peer acknowledges nothing, or takes nothing of what waits, for this long, in
+/// milliseconds; also one that has been closed here.
+const UNTAKEN_WITHIN_MS: c_int = 60_000;
 /// Pause before accepting again when the system has run out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -242,16 +245,21 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    if let Err(error) = uapi::setsockopt(stream.as_raw_fd(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &MAX_UNSENT) {
-        tracing::debug!(%error, "the system does not bound what it queues for a connection");
+    for (option, value) in [(TCP_NOTSENT_LOWAT, MAX_UNSENT), (TCP_USER_TIMEOUT, UNTAKEN_WITHIN_MS)] {
+        if let Err(error) = uapi::setsockopt(stream.as_raw_fd(), IPPROTO_TCP, option, &value) {
+            tracing::debug!(%error, option, "the system does not bound what it queues for a connection");
+        }
     }
-    let holder = Holder::Address(place.peer.ip().into());
-    let stream = Stream::new(stream, |wire| Held::of(admission.memory.clone(), holder, Arc::downgrade(wire) as _));
+    let holder = (!place.is_of_proxy()).then(|| Holder::Address(place.peer.ip().into()));
+    let hold = |wire: &Arc<_>| holder.map(|holder| Held::of(admission.memory.clone(), holder, Arc::downgrade(wire) as _));
+    let stream = Stream::new(stream, hold);
     let head_within = if is_crowded && !place.is_of_proxy() { HEAD_WITHIN_CROWDED } else { HEAD_WITHIN };
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
-    let asked = wire.clone();
-    let service =
-        service_fn(move |request: Request<Incoming>| answer(app.clone(), &place, &admission, wire.next_answer(), leaving.clone(), request));
+    let [asked, cut] = [wire.clone(), wire.clone()];
+    let service = service_fn(move |request: Request<Incoming>| {
+        let own = wire.next_answer(!request.body().is_end_stream());
+        answer(app.clone(), &place, &admission, own, leaving.clone(), request)
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_within)
@@ -271,8 +279,12 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
             }
         }
     };
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "connection ended");
+    tokio::select! {
+        ended = served => if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        },
+        // The request in progress is dropped with the connection.
+        () = cut.until_cut() => return,
     }
     if let Some(parts) = connection.into_parts() {
         linger(parts.io.into_inner()).await;
@@ -283,13 +295,14 @@ fn answer(
     mut app: Router,
     place: &Place,
     admission: &Admission,
-    own: wire::Answer,
+    (own, head): (wire::Answer, usize),
     leaving: CancellationToken,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
     let address = ClientAddress::of(place.peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);
-    let tally = Tally::new(admission.memory.clone(), address, own);
+    let wire = own.wire().clone();
+    let tally = Tally::new(admission.memory.clone(), address, own, head);
     request.extensions_mut().insert(tally.clone());
     let place = admission.admit_request(place, address);
     async move {
@@ -305,6 +318,7 @@ fn answer(
                 }))
             });
         }
+        wire.handled();
         answer = tally.count(answer);
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
@@ -321,6 +335,7 @@ async fn linger(mut stream: Stream) {
     let mut discarded = vec![0; 16 * 1024];
     let discard = async { while matches!(timeout(LINGER, stream.read(&mut discarded)).await, Ok(Ok(1..))) {} };
     let _ = timeout(LINGER_IN_ALL, discard).await;
+    stream.abandon();
 }
 
 #[cfg(test)]

@@ -84,13 +84,18 @@ impl Inbound {
 
     /// Parses bytes as if they had been read from the socket.
     pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Message) -> Result<(), Malformed>) -> Result<(), End> {
-        self.beyond += input.len();
+        let length = input.len();
+        self.beyond += length;
         let mut feed = Feed { input, output: control };
         let mut open = true;
         loop {
             match self.codec.read(&mut feed) {
                 Ok(message) => {
                     self.beyond = self.beyond.saturating_sub(frame_length(message.len()));
+                    if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                        // Its end has just arrived, and so has all that follows it.
+                        self.beyond = self.beyond.min(length);
+                    }
                     self.largest = self.largest.max(message.len());
                     open &= !message.is_close();
                     take(message).map_err(|_| End::Refused(1002))?;
@@ -131,7 +136,7 @@ fn config(max_packet: usize) -> WebSocketConfig {
 }
 
 /// The length of a message in one masked frame with the shortest header. A message in several frames or with a longer
-/// header is longer; the parser then seems to be within a message, which only costs memory.
+/// header is longer; the parser then seems to be within a message until the next one has arrived.
 fn frame_length(payload: usize) -> usize {
     let header = match payload {
         0..126 => 2,

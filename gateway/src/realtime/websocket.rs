@@ -45,7 +45,7 @@ pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, pr
     let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound, held: 0 };
     // What comes before and after is boxed, so that an idle socket has no room for it.
     if probe && !Box::pin(connection.probe(&session)).await {
-        return;
+        return session.outbox.release(connection.held);
     }
     session.outbox.attach(connection.stream.clone());
     let end = connection.run(&session).await;
@@ -66,7 +66,10 @@ impl Connection {
         let mut upgraded = false;
         let played = timeout(PROBE, async {
             while !upgraded {
-                self.stream.readable().await?;
+                tokio::select! {
+                    readable = self.stream.readable() => readable?,
+                    () = session.outbox.closed() => return Err(End::Gone),
+                }
                 let (mut control, mut answers) = (Vec::new(), Vec::new());
                 self.inbound.read(&self.stream, &mut control, |message| match message {
                     // Packets may follow the upgrade at once.
@@ -83,6 +86,7 @@ impl Connection {
                     Message::Ping(_) | Message::Pong(_) => Ok(()),
                     _ => Err(Malformed("not a probe")),
                 })?;
+                self.count(session);
                 for frame in &answers {
                     self.write_all(frame.websocket()).await?;
                 }

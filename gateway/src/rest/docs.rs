@@ -12,6 +12,7 @@ use axum::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY,
 };
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use utoipa_swagger_ui::Config;
 
 use crate::App;
 use crate::problem::Problem;
+use crate::server::SharedBody;
 
 /// The documents only change with a new version.
 const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
@@ -49,7 +51,11 @@ pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     let to_page = get(|| async { (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "docs/")]) });
     let assets =
         Router::new().route("/docs/", get(serve)).route("/docs/{*file}", get(serve)).with_state::<Arc<App>>(Arc::new(Assets::new()?));
-    Ok(Router::new().route("/openapi.json", document).route("/docs", to_page).merge(assets))
+    let shared = map_response(async |mut response: Response| {
+        response.extensions_mut().insert(SharedBody);
+        response
+    });
+    Ok(Router::new().route("/openapi.json", document).route("/docs", to_page).merge(assets).layer(shared))
 }
 
 /// The document as it is served and committed as `docs/openapi.json`.

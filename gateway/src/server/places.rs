@@ -22,15 +22,15 @@ const TIMES_FREE: usize = 4;
 
 /// How many connections a gateway accepts from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
-    within(limit(), memory::limit(), config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
+    within(limit(), memory::limit() / GATEWAYS_PART, config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
 }
 
 /// How many connections a gateway accepts from clients at once. A tunnel to another gateway takes two places.
 pub fn for_clients(config: &GatewayConfig) -> usize {
     let (limit, memory) = (limit(), memory::limit());
     let is_forwarding = config.forward.forward_listen.is_some();
-    let left = |descriptors| if is_forwarding { descriptors - descriptors / GATEWAYS_PART } else { descriptors };
-    let places = within(limit, memory, config.max_connections, left);
+    let left = |of| if is_forwarding { of - of / GATEWAYS_PART } else { of };
+    let places = within(limit, left(memory), config.max_connections, left);
     let setting = config.max_connections;
     if places == setting {
         return places;

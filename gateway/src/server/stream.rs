@@ -1,4 +1,4 @@
-//! A client's connection; it fails when the client takes next to nothing for too long. What it has sent of a request is counted
+//! A client's connection; it fails when the client takes next to nothing for too long. What it has sent of a head is counted
 //! until the request begins to be handled.
 
 use std::io::{self, IoSlice};
@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep};
 use super::MAX_HEAD;
 use super::wire::{Wire, Writer};
 use crate::memory::Held;
+use crate::metrics::METRICS;
 
 /// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
 const STUCK: Duration = Duration::from_secs(60);
@@ -29,20 +30,25 @@ pub struct Stream {
     arriving: Arriving,
 }
 
-/// Counts what has arrived of a request, up to the size of the buffer for it.
+/// Counts what has arrived of a head, up to the size of the buffer for it.
 struct Arriving {
-    held: Held,
+    /// `None`: of a trusted proxy, which sends whole requests.
+    held: Option<Held>,
     /// How many requests had begun to be handled by then.
     begun: u64,
 }
 
 impl Arriving {
-    fn read(&mut self, bytes: usize, begun: u64) {
+    fn read(&mut self, bytes: usize, wire: &Wire) {
+        let (begun, is_head) = (wire.requests(), wire.arrived(bytes));
+        let Some(held) = &mut self.held else { return };
         if begun > self.begun {
-            self.held.clear();
+            held.clear();
             self.begun = begun;
         }
-        self.held.add(bytes.min(MAX_HEAD - self.held.bytes()));
+        if is_head {
+            held.add(bytes.min(MAX_HEAD - held.bytes()));
+        }
     }
 }
 
@@ -79,7 +85,7 @@ impl Patience {
 
 impl Stream {
     /// Wraps a bare stream; `hold` counts for its client.
-    pub fn new(tcp: TcpStream, hold: impl FnOnce(&Arc<Wire>) -> Held) -> Self {
+    pub fn new(tcp: TcpStream, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
         let writer = Writer::new(&tcp);
         let arriving = Arriving { held: hold(writer.wire()), begun: 0 };
         Self { writer, tcp, patience: Patience::default(), arriving }
@@ -88,6 +94,11 @@ impl Stream {
     /// What became of the responses written to it.
     pub fn wire(&self) -> &Arc<Wire> {
         self.writer.wire()
+    }
+
+    /// When the client has not taken everything, lets the system free it with the stream.
+    pub fn abandon(&self) {
+        self.writer.abandon();
     }
 
     /// The bare stream.
@@ -103,6 +114,7 @@ impl Stream {
             return taken;
         }
         ready!(self.patience.poll(context));
+        METRICS.outbox_closes.hit("stuck");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -111,8 +123,8 @@ impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        let (bytes, begun) = (buffer.filled().len() - before, self.writer.wire().requests());
-        self.arriving.read(bytes, begun);
+        let (bytes, wire) = (buffer.filled().len() - before, self.writer.wire().clone());
+        self.arriving.read(bytes, &wire);
         read
     }
 }

@@ -7,49 +7,60 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
+use super::MAX_HEAD;
 use super::wire::Answer;
 use crate::address::ClientAddress;
 use crate::memory::{Held, Holder, Memory, SMALL};
 
 /// Counts for one request; it is in the request's extensions.
 #[derive(Clone)]
-pub struct Tally {
+pub struct Tally(Arc<Inner>);
+
+struct Inner {
     memory: Arc<Memory>,
     address: ClientAddress,
     answer: Answer,
+    /// The head: parts of it, or of the connection's buffer around it, may remain until the request is answered.
+    _head: Held,
 }
 
+/// In a response's extensions: its body is shared by all, so it is not counted for one.
+#[derive(Clone, Copy)]
+pub struct SharedBody;
+
 impl Tally {
-    /// Counts for the client at this address.
-    pub fn new(memory: Arc<Memory>, address: ClientAddress, answer: Answer) -> Self {
-        Self { memory, address, answer }
+    /// Counts for the client at this address, from whose request a head of this many bytes has arrived.
+    pub fn new(memory: Arc<Memory>, address: ClientAddress, answer: Answer, head: usize) -> Self {
+        let head = Held::of(memory.clone(), Holder::Address(address), Arc::downgrade(answer.wire()) as _).with(head.min(MAX_HEAD));
+        Self(Arc::new(Inner { memory, address, answer, _head: head }))
     }
 
     /// The answer to the request.
     pub fn answer(&self) -> &Answer {
-        &self.answer
+        &self.0.answer
     }
 
     /// What is held for all clients.
     pub fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+        &self.0.memory
     }
 
     /// The holder when the user is not known.
     pub fn address(&self) -> Holder {
-        Holder::Address(self.address)
+        Holder::Address(self.0.address)
     }
 
     /// Counts for this holder.
     pub fn hold(&self, holder: Holder) -> Held {
-        Held::of(self.memory.clone(), holder, Arc::downgrade(self.answer.wire()) as _)
+        Held::of(self.0.memory.clone(), holder, Arc::downgrade(self.0.answer.wire()) as _)
     }
 
     /// Counts each part of the response from when the connection buffers it until it is written. A [`Holder`] in the response's
     /// extensions is charged, else the address.
     pub(super) fn count(self, mut response: Response) -> Response {
         let holder = response.extensions_mut().remove().unwrap_or(self.address());
-        if response.body().size_hint().exact().is_some_and(|bytes| bytes <= SMALL as u64) {
+        let is_shared = response.extensions().get::<SharedBody>().is_some();
+        if is_shared || response.body().size_hint().exact().is_some_and(|bytes| bytes <= SMALL as u64) {
             return response;
         }
         response.map(|body| {

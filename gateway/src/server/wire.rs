@@ -2,12 +2,13 @@
 //! answer, and everything it has seen its TCP has acknowledged.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use uapi::c::{IPPROTO_TCP, SHUT_RDWR, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
+use uapi::c::{IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
 
 use crate::memory::Cut;
 
@@ -20,6 +21,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct Wire {
     /// Requests that arrived over the connection.
     requests: AtomicU64,
+    /// Bytes that have arrived since the last request began, while it had no body.
+    arrived: AtomicUsize,
+    /// A request with a body is being handled.
+    has_body: AtomicBool,
+    /// The connection must end at once.
+    cut: Notify,
     progress: AtomicU8,
     // A std lock: held while reading the socket's state, never across an await.
     state: Mutex<State>,
@@ -51,9 +58,31 @@ impl Wire {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// The answer to the request that has just arrived over the connection.
-    pub fn next_answer(self: &Arc<Self>) -> Answer {
-        Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() }
+    /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the
+    /// beginning of its body.
+    pub fn next_answer(self: &Arc<Self>, has_body: bool) -> (Answer, usize) {
+        self.has_body.store(has_body, Ordering::Relaxed);
+        let answer = Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() };
+        (answer, self.arrived.swap(0, Ordering::Relaxed))
+    }
+
+    /// The request has been handled: what arrives now is the next one.
+    pub fn handled(&self) {
+        self.has_body.store(false, Ordering::Relaxed);
+    }
+
+    /// Records bytes that have arrived; `false` when they belong to a body, which its reader counts.
+    pub fn arrived(&self, bytes: usize) -> bool {
+        let is_head = !self.has_body.load(Ordering::Relaxed);
+        if is_head {
+            self.arrived.fetch_add(bytes, Ordering::Relaxed);
+        }
+        is_head
+    }
+
+    /// Completes when the connection must end at once.
+    pub async fn until_cut(&self) {
+        self.cut.notified().await;
     }
 }
 
@@ -61,10 +90,10 @@ impl Cut for Wire {
     fn cut(&self) {
         let state = self.state();
         if let Some(socket) = state.socket {
-            // Without lingering, the system frees what it has queued, too.
-            let _ = uapi::setsockopt(socket, SOL_SOCKET, SO_LINGER, &linger { l_onoff: 1, l_linger: 0 });
-            let _ = uapi::shutdown(socket, SHUT_RDWR);
+            abandon(socket);
         }
+        drop(state);
+        self.cut.notify_one();
     }
 }
 
@@ -78,7 +107,14 @@ impl Writer {
     /// For a socket that is closed only after this is dropped.
     pub fn new(socket: &impl AsRawFd) -> Self {
         let state = State { socket: Some(socket.as_raw_fd()), acknowledged: 0, end: 0 };
-        let wire = Wire { requests: AtomicU64::new(0), progress: AtomicU8::new(WRITTEN), state: Mutex::new(state) };
+        let wire = Wire {
+            requests: AtomicU64::new(0),
+            arrived: AtomicUsize::new(0),
+            has_body: AtomicBool::new(false),
+            cut: Notify::new(),
+            progress: AtomicU8::new(WRITTEN),
+            state: Mutex::new(state),
+        };
         Self { wire: Arc::new(wire), written: 0 }
     }
 
@@ -92,6 +128,15 @@ impl Writer {
         self.written += bytes as u64;
         if self.wire.progress.load(Ordering::Relaxed) == WAITING {
             self.wire.progress.store(WRITING, Ordering::Relaxed);
+        }
+    }
+
+    /// When the peer has not acknowledged everything, lets the system free it with the socket.
+    pub fn abandon(&self) {
+        if let Some(socket) = self.wire.state().socket
+            && acknowledged(socket) < self.written
+        {
+            abandon(socket);
         }
     }
 
@@ -188,6 +233,12 @@ impl Answer {
             }
         }
     }
+}
+
+/// Closing the socket resets the connection and frees what the system has queued for it, which would else stay until the
+/// peer has taken it.
+fn abandon(socket: RawFd) {
+    let _ = uapi::setsockopt(socket, SOL_SOCKET, SO_LINGER, &linger { l_onoff: 1, l_linger: 0 });
 }
 
 /// How many bytes the peer has acknowledged; 0 when the system does not report it.

@@ -27,7 +27,7 @@ async fn an_answer_is_counted_until_its_client_has_taken_it() {
     let mut client = slow_reader(&memory).await;
     let (holder, _) = memory.largest().pop().unwrap();
     assert_eq!(holder, Holder::Address(client.peer_addr().unwrap().ip().into()));
-    let mut taken = vec![0; LARGE - 4 * MAX_UNSENT as usize];
+    let mut taken = vec![0; LARGE - 16 * MAX_UNSENT as usize];
     client.read_exact(&mut taken).await.unwrap();
     assert_eq!(memory.bytes(), LARGE, "the system keeps little of it");
     taken.clear();
@@ -45,23 +45,68 @@ async fn a_connection_that_does_not_read_can_be_cut() {
     assert!(client.read_to_end(&mut Vec::new()).await.is_err(), "reset");
 }
 
+/// The beginning of a request with a long head.
+fn half() -> String {
+    format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.7\r\nx-long: {}", "x".repeat(20_000))
+}
+
 #[tokio::test]
-async fn a_head_is_counted_while_it_arrives() {
+async fn a_head_is_counted_until_the_request_is_answered() {
     let memory = Arc::<Memory>::default();
     let (slow, reached, go_on) = slow();
     let (address, ..) = serving_counted(Router::new().route("/", slow), &[], memory.clone()).await;
-    let half = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}", "x".repeat(20_000));
-    let mut client = sent(address, &half).await;
-    eventually(|| memory.bytes() == half.len()).await;
+    let mut client = sent(address, &half()).await;
+    eventually(|| memory.bytes() == half().len()).await;
     client.write_all(b"\r\nconnection: close\r\n\r\n").await.unwrap();
     reached.notified().await;
-    eventually(|| memory.bytes() == 0).await;
+    eventually(|| memory.bytes() == half().len() + 23).await;
     go_on.notify_one();
     assert!(read_all(client).await.ends_with("done"));
-    let gone = sent(address, &half).await;
-    eventually(|| memory.bytes() == half.len()).await;
+    eventually(|| memory.bytes() == 0).await;
+    let gone = sent(address, &half()).await;
+    eventually(|| memory.bytes() == half().len()).await;
     drop(gone);
     eventually(|| memory.bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn a_head_counts_for_the_client_behind_a_proxy_not_for_the_proxy() {
+    let memory = Arc::<Memory>::default();
+    let (slow, reached, go_on) = slow();
+    let routes = Router::new().route("/", slow);
+    let (address, ..) = serving_counted(routes, &["--trusted-proxies", "127.0.0.1"], memory.clone()).await;
+    let client = sent(address, &(half() + "\r\nconnection: close\r\n\r\n")).await;
+    reached.notified().await;
+    let (holder, _) = memory.largest().pop().unwrap();
+    assert_eq!(holder, Holder::Address(std::net::IpAddr::from([192, 0, 2, 7]).into()));
+    go_on.notify_one();
+    assert!(read_all(client).await.ends_with("done"));
+    eventually(|| memory.bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_cut_with_its_connection_whatever_followed_it() {
+    let memory = Arc::<Memory>::default();
+    let (slow, reached, _go_on) = slow();
+    let (address, ..) = serving_counted(Router::new().route("/", slow), &[], memory.clone()).await;
+    let mut client = sent(address, &format!("{}\r\n\r\n", half())).await;
+    reached.notified().await;
+    client.write_all(b"GET / HTTP/1.1\r\nx-pad: bbbb").await.unwrap();
+    let (_, share) = memory.largest().pop().unwrap();
+    share.held().into_iter().for_each(|(_, connection)| _ = connection.upgrade().inspect(|connection| connection.cut()));
+    assert_eq!(client.read(&mut [0; 9]).await.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+    eventually(|| memory.bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn a_body_that_all_share_is_not_counted_for_one() {
+    let memory = Arc::<Memory>::default();
+    static SHARED: [u8; LARGE] = [b'x'; LARGE];
+    let shared = get(|| async { (axum::Extension(SharedBody), &SHARED[..]) });
+    let (address, ..) = serving_counted(Router::new().route("/", shared), &[], memory.clone()).await;
+    let mut client = sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert_eq!(client.read_u8().await.unwrap(), b'H');
+    assert_eq!(memory.bytes(), 0);
 }
 
 #[tokio::test]
@@ -70,10 +115,13 @@ async fn a_body_is_counted_while_it_arrives() {
     let read = post(async |request: Request| body::read(request, 1_000_000).await.map(drop).map_err(Problem));
     let routes = around(Router::new().route("/", read), Origins::new(None, true), Hosts::new(&[], true), TraceTrust::LinkOnly);
     let (address, ..) = serving_counted(routes, &[], memory.clone()).await;
-    let mut client = sent(address, "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 300000\r\n\r\n").await;
+    let mut client = sent(address, "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 300000\r\n\r\n").await;
     client.write_all(&[b'x'; 200_000]).await.unwrap();
     eventually(|| memory.bytes() >= 200_000).await;
     client.write_all(&[b'x'; 100_000]).await.unwrap();
-    assert!(read_all(client).await.starts_with("HTTP/1.1 200 OK"));
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    // Also while the connection waits for another request.
     eventually(|| memory.bytes() == 0).await;
 }

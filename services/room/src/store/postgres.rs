@@ -181,11 +181,15 @@ impl Store for PostgresStore {
                 let begun = Instant::now();
                 let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
                 let mut found = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
-                let more = transaction.prepare_cached(MORE).await?;
-                if (found.len() as i64) < limit && transaction.query_one(&more, &[&below.created_at_ms, &below.id, &rooms]).await?.get(0) {
-                    // Both parts together have the time of one search; 0 would be no limit.
-                    let left = time.saturating_sub(begun.elapsed().as_millis()).max(1);
-                    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}")).await?;
+                // All parts together have the time of one search; 0 would be no limit.
+                let left = || format!("SET LOCAL statement_timeout = {}", time.saturating_sub(begun.elapsed().as_millis()).max(1));
+                let is_more = async || {
+                    transaction.batch_execute(&left()).await?;
+                    let more = transaction.prepare_cached(MORE).await?;
+                    transaction.query_one(&more, &[&below.created_at_ms, &below.id, &rooms]).await?.try_get(0)
+                };
+                if (found.len() as i64) < limit && is_more().await? {
+                    transaction.batch_execute(&left()).await?;
                     let indexed = transaction.prepare_cached(SEARCH_INDEXED).await?;
                     found = transaction.query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces]).await?;
                 }

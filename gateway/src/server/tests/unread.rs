@@ -101,7 +101,7 @@ async fn a_request_that_waits_is_cut_with_its_connection_whatever_followed_it() 
 #[tokio::test]
 async fn a_body_that_all_share_is_not_counted_for_one() {
     let memory = Arc::<Memory>::default();
-    static SHARED: [u8; LARGE] = [b'x'; LARGE];
+    static SHARED: [u8; 100_000] = [b'x'; 100_000];
     let shared = get(|| async { (axum::Extension(SharedBody), &SHARED[..]) });
     let (address, ..) = serving_counted(Router::new().route("/", shared), &[], memory.clone()).await;
     let mut client = sent(address, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;

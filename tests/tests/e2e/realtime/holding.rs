@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use confab_tests::embedded::Embedded;
-use confab_tests::raw::{Client, Polling, connect};
+use confab_tests::raw::{Client, Polling, WebSocket, connect};
 use confab_tests::wait::eventually;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -154,5 +154,28 @@ async fn unfinished_packets_count_for_their_sender() {
     let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
     eventually("not more is held than may be", SOON, bounded).await.unwrap();
     assert!(value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0);
+    bystanders.noticed_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_packets_of_upgrades_count_for_their_sender() {
+    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "4000000")]).await.unwrap();
+    let bystanders = Bystanders::at(&server).await.unwrap();
+    let scene = Scene::at(&server).await.unwrap();
+    let part = [&[0x81, 0xff][..], &1_000_000u64.to_be_bytes(), &[0; 4], &vec![7; 800_000]].concat();
+    let mut probes = Vec::new();
+    for _ in 0..20 {
+        let session = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
+        let mut probe = WebSocket::probe(&scene.url, session.sid()).await.unwrap().unwrap();
+        let _ = probe.write(&part).await;
+        probes.push((session, probe));
+    }
+    let ended = async || (value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0).then_some(());
+    eventually("most of them are closed", SOON, ended).await.unwrap();
+    let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
+    eventually("not more is held than may be", SOON, bounded).await.unwrap();
+    drop(probes);
+    let gone = async || (value(&server, "confab_outbox_bytes").await < 100_000.0).then_some(());
+    eventually("nothing is held", Duration::from_secs(15), gone).await.unwrap();
     bystanders.noticed_nothing().await;
 }

@@ -120,11 +120,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { tcp, writer, arriving, .. } = self.get_mut();
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        let (bytes, wire) = (buffer.filled().len() - before, self.writer.wire().clone());
-        self.arriving.read(bytes, &wire);
+        let read = Pin::new(tcp).poll_read(context, buffer);
+        arriving.read(buffer.filled().len() - before, writer.wire());
         read
     }
 }

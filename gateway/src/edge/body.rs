@@ -29,7 +29,7 @@ pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
         return Err(too_large(most));
     }
     let mut held = head.extensions.get::<Context>().and_then(Context::hold);
-    // The rest of the head is not kept in memory while the body arrives.
+    // The buffer around the head may remain while the body arrives: it is counted with the head.
     drop(head);
     collect(body, most, held.as_mut()).await
 }

@@ -106,11 +106,15 @@ impl Owned {
     /// Whether this installation owns the objects, by the last look if that is good enough, else by another one.
     async fn own_by(&self, is_good: impl FnOnce(&Look) -> bool) -> Result<bool> {
         let mut seen = self.seen.lock().await;
-        if let Some(look) = seen.as_ref().filter(|look| is_good(look)) {
-            return look.own.clone();
+        match seen.as_ref().filter(|look| is_good(look)) {
+            Some(look) => look.own.clone(),
+            None => self.look_again(&mut seen, false).await,
         }
+    }
+
+    async fn look_again(&self, seen: &mut Option<Look>, sweeps: bool) -> Result<bool> {
         let began = Instant::now();
-        let own = self.look(false).await;
+        let own = self.look(sweeps).await;
         *seen = Some(Look { began, ended: Instant::now(), own: own.clone() });
         own
     }
@@ -120,11 +124,7 @@ impl Owned {
     /// # Errors
     /// When the owner cannot be determined.
     pub async fn begin_sweep(&self) -> Result<bool> {
-        let mut seen = self.seen.lock().await;
-        let began = Instant::now();
-        let own = self.look(true).await;
-        *seen = Some(Look { began, ended: Instant::now(), own: own.clone() });
-        own
+        self.look_again(&mut *self.seen.lock().await, true).await
     }
 
     /// Makes this installation the owner, whichever was; returns the new and the previous owner.

@@ -66,7 +66,7 @@ async fn one(attack: &Attack, scenario: &'static Scenario) -> anyhow::Result<Vec
     let times = run::Times { base: attack.base, attack: attack.seconds.unwrap_or(scenario.seconds), after: attack.after };
     let outcome = run::run(scenario, &times, attack.one_address).await?;
     show(attack.json, &format!("attack {}", scenario.name), &outcome.figures());
-    let judged = scenario.targets.iter().map(|target| target.judge(&outcome)).collect::<Vec<_>>();
+    let judged = scenario.targets.iter().copied().flatten().map(|target| target.judge(&outcome)).collect::<Vec<_>>();
     let missed = judged.iter().filter(|judged| !judged.is_met).map(|judged| format!("{}: {}", scenario.name, judged.text));
     let missed = missed.collect();
     if !attack.json {

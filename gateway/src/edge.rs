@@ -113,10 +113,11 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     let (method, path) = (request.method().clone(), Box::<str>::from(request.uri().path()));
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = span(&request, route.as_ref(), &context.0.id, trust);
+    let had_token = problem::has_token(request.headers());
 
     let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
-    let mut answer = problem::render(answer, &context.0.id);
+    let mut answer = problem::render(answer, &context.0.id, had_token);
     let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&context.0.id) {
         headers.insert(REQUEST_ID, id);

@@ -95,6 +95,21 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
     }
 }
 
+/// The answer to a repeat: what the first request made.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Repeated<T> {
+    #[serde(flatten)]
+    first: T,
+    /// `true`: it is not of this request, whose content may differ.
+    duplicate: bool,
+}
+
+impl<T> From<T> for Repeated<T> {
+    fn from(first: T) -> Self {
+        Self { first, duplicate: true }
+    }
+}
+
 /// The files of a message.
 #[derive(Debug, Clone)]
 struct Files<'a>(&'a [File]);

@@ -1,8 +1,8 @@
 //! Failures as `application/problem+json` (RFC 9457).
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use confab_common::{Code, Error};
 use serde::Serialize;
@@ -78,14 +78,25 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Writes the document of a response that is a [`Problem`]; leaves any other as it is.
-pub fn render(mut response: Response, request_id: &str) -> Response {
+/// Whether a request tried to show who calls.
+pub fn has_token(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(AUTHORIZATION).and_then(|header| header.as_bytes().get(.."bearer ".len()));
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+}
+
+/// Writes the document of a response that is a [`Problem`]; leaves any other as it is. `had_token`: the request showed a
+/// token, so that `unauthorized` means this one.
+pub fn render(mut response: Response, request_id: &str, had_token: bool) -> Response {
     let Some(Problem(error)) = response.extensions_mut().remove::<Problem>() else { return response };
     *response.body_mut() = Body::from(serde_json::to_vec(&Document::new(&error, request_id)).unwrap_or_default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     match error.code {
-        Code::Unauthorized => _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        Code::Unauthorized => {
+            // RFC 6750, section 3.1.
+            let challenge = if had_token { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         Code::RateLimited | Code::Unavailable => {
             // Whole seconds, rounded up: a client must not come back too early.
             let seconds = error.retry_after.map_or(1, |time| time.as_millis().div_ceil(1000).max(1) as u64);
@@ -112,7 +123,7 @@ mod tests {
     use std::time::Duration;
 
     async fn rendered(error: Error) -> (Response<()>, serde_json::Value) {
-        let (head, body) = render(Problem(error).into_response(), "r1").into_parts();
+        let (head, body) = render(Problem(error).into_response(), "r1", false).into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (Response::from_parts(head, ()), serde_json::from_slice(&body).unwrap())
     }
@@ -127,6 +138,17 @@ mod tests {
                 "detail": "content must not be empty", "requestId": "r1",
                 "errors": [{"field": "content", "detail": "must not be empty"}]})
         );
+    }
+
+    #[test]
+    fn a_bad_token_is_named() {
+        let challenge = |had_token| {
+            let answer = render(Problem(Error::new(Code::Unauthorized, "no")).into_response(), "r1", had_token);
+            answer.headers()[WWW_AUTHENTICATE].clone()
+        };
+        assert_eq!((challenge(false), challenge(true)), ("Bearer".parse().unwrap(), "Bearer error=\"invalid_token\"".parse().unwrap()));
+        let shows = |value: &'static str| has_token(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]));
+        assert!(shows("Bearer x") && shows("bearer ") && !shows("Basic YTpi") && !shows("Bearer") && !has_token(&HeaderMap::new()));
     }
 
     #[tokio::test]

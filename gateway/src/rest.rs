@@ -12,11 +12,13 @@ mod rooms;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use confab_common::grpc::{Call, request};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::App;
+use crate::edge::body;
 use crate::problem;
 
 /// All routes of REST, a problem document for any other path, and the API's documentation.
@@ -25,7 +27,7 @@ use crate::problem;
 /// When the document cannot be written or a file of Swagger UI is missing.
 pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     let (operations, document) = operations().split_for_parts();
-    let routes = operations.merge(docs::routes(&document)?);
+    let routes = operations.merge(docs::routes(&document)?).route_layer(from_fn(body::only_plain));
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
 }
 

@@ -223,7 +223,7 @@ async fn accept(listener: &Listener, places: &Arc<Semaphore>) -> Option<Accepted
 fn too_many() -> Response {
     LIMITS.hit("connections_per_address");
     let error = Error::new(Code::Unavailable, "too many connections from this address; close some, or try again later");
-    let mut answer = problem::render(Problem(error).into_response(), &Uuid::now_v7().to_string());
+    let mut answer = problem::render(Problem(error).into_response(), &Uuid::now_v7().to_string(), false);
     answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
     answer
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, Request};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, HeaderValue, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use confab_common::{Code, Error, Result};
 use http_body_util::BodyExt;
 
 use super::Context;
 use crate::memory::Held;
+use crate::problem::Problem;
 
 /// Largest JSON body, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -18,11 +21,21 @@ pub const MAX_BODY: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
+/// Refuses requests whose body is compressed: what it unpacks to is not bounded by what arrives.
+pub async fn only_plain(request: Request<Body>, next: Next) -> Response {
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if request.headers().get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        return next.run(request).await;
+    }
+    let error = Error::new(Code::UnsupportedMediaType, "Content-Encoding is not supported; send the body as it is");
+    ([(ACCEPT_ENCODING, "identity"), (CONNECTION, "close")], Problem(error)).into_response()
+}
+
 /// The whole body of a request, of at most `most` bytes, counted while it arrives.
 ///
 /// # Errors
 /// `too_large` as soon as it is known to be over `most`, by its declared length before anything is read;
-/// `invalid_request` when it does not arrive whole or in time. The connection cannot be used again then.
+/// `invalid_request` when it does not arrive whole, [`Code::TooSlow`] when not in time. The connection cannot be used again then.
 pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
     let (head, body) = request.into_parts();
     if declared_length(&head.headers).is_some_and(|length| length > most as u64) {
@@ -41,7 +54,7 @@ pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
 pub async fn collect(body: Body, most: usize, held: Option<&mut Held>) -> Result<Bytes> {
     match tokio::time::timeout(ARRIVES_WITHIN, collect_all(body, most, held)).await {
         Ok(read) => read,
-        Err(_) => Err(Error::new(Code::InvalidRequest, "the body did not arrive in time")),
+        Err(_) => Err(Error::new(Code::TooSlow, "the body did not arrive in time")),
     }
 }
 
@@ -97,7 +110,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_must_arrive() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        assert_eq!(code_of(Request::post("/").body(never).unwrap()).await, Code::InvalidRequest);
+        assert_eq!(code_of(Request::post("/").body(never).unwrap()).await, Code::TooSlow);
         let broken = Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(std::io::Error::other("reset")))));
         assert_eq!(code_of(Request::post("/").body(broken).unwrap()).await, Code::InvalidRequest);
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::head;
 use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
 use confab_proto::auth::v1::{GetUserRequest, LoginRequest, LogoutRequest, Session, SignupRequest, User};
@@ -24,10 +25,12 @@ use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, U
 use crate::App;
 use crate::address::ClientAddress;
 use crate::json::Time;
-use crate::problem::Problem;
+use crate::problem::{Problem, wrong_method};
 
 /// Signup and login may wait for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
+
+const LOGOUT: &str = "/api/auth/logout";
 
 /// Largest body with a name and a password, in bytes: it comes from clients without a token.
 const MAX_CREDENTIALS: usize = 16 * 1024;
@@ -37,6 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(signup))
         .routes(routes!(login))
         .routes(routes!(logout, logout_by_get))
+        // Or the router would answer HEAD by GET, which ends the session.
+        .route(LOGOUT, head(head_of_logout))
         .routes(routes!(me))
         .routes(routes!(jwks))
 }
@@ -135,6 +140,10 @@ async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<R
 )]
 async fn logout_by_get(app: State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     logout(app, caller).await
+}
+
+async fn head_of_logout(method: Method, uri: Uri) -> Response {
+    ([(ALLOW, "GET,POST")], wrong_method(method, uri).await).into_response()
 }
 
 /// Show the caller's account

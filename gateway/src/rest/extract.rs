@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
-use axum::http::HeaderValue;
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result, text};
@@ -25,6 +25,8 @@ use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::Identity;
 
+/// What a PATCH may be (RFC 5789).
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
@@ -157,6 +159,14 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Where a page goes on; empty at the beginning.
+    pub fn cursor(&self) -> Result<String> {
+        match self.text("cursor") {
+            Some("") => Err(Error::field("cursor", "must not be empty; leave it out for the first page")),
+            cursor => Ok(cursor.unwrap_or_default().to_owned()),
+        }
+    }
+
     /// How many items the client wants.
     pub fn limit(&self) -> Result<u32> {
         let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };
@@ -192,8 +202,9 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
-            let error = Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json");
-            return Err(Problem(error).into_response());
+            let error = Problem(Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json"));
+            let accepts = [(ACCEPT_PATCH, HeaderValue::from_static("application/json"))];
+            return Err(if request.method() == Method::PATCH { (accepts, error).into_response() } else { error.into_response() });
         }
         // The unread rest of the body would precede the next request on this connection.
         let body = body::read(request, MOST).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
@@ -203,6 +214,8 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
 
 /// Parses through a [`Value`], which bounds the depth of everything, ignored fields included.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    // A byte-order mark may be ignored (RFC 8259, 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let value: Value =
         serde_json::from_slice(body).map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
     if !value.is_object() {
@@ -271,6 +284,15 @@ mod tests {
             assert_eq!(field(bad), (Code::InvalidRequest, None), "{bad:.40}");
         }
         assert!(parse::<Draft>(b"{\"roomId\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let draft: Draft = parse("\u{feff}{\"roomId\":\"r\",\"content\":\"x\"}".as_bytes()).unwrap();
+        assert_eq!(draft.content, "x");
+        for bad in ["\u{feff}", "\u{feff}\u{feff}{}", "{}\u{feff}"] {
+            assert_eq!(parse::<Draft>(bad.as_bytes()).unwrap_err().code, Code::InvalidRequest);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod conditions;
 mod disposition;
 mod download;
+mod filename;
 mod multipart;
 mod range;
 mod served;
@@ -64,7 +65,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
         reader: Some(user(reader.map(|reader| reader.user))),
         room_id: room.map(|room| room.to_string()),
         limit: params.limit()?,
-        cursor: params.text("cursor").unwrap_or_default().into(),
+        cursor: params.cursor()?,
     };
     let _turn = turns.next().await?;
     let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
@@ -85,7 +86,9 @@ pub(super) struct LinkJson {
 
 /// Make a link to a file
 ///
-/// For `<img>` or a download manager: good for five minutes, for this file alone, and without a token.
+/// For `<img>`, a player or a download manager: good for this file alone, without a token, for a few minutes; to audio and
+/// video for some hours, because a player asks by it again whenever its user seeks. Ask for another one before `expiresAt`,
+/// or when the link is answered 401: a player's `error` event may not come.
 #[utoipa::path(
     get,
     path = "/api/files/{fileId}/link",

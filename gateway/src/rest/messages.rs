@@ -21,7 +21,7 @@ use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
-use crate::json::{MessageJson, Page};
+use crate::json::{MessageJson, Page, Repeated};
 use crate::problem::Problem;
 use crate::tokens::Identity;
 
@@ -44,7 +44,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     responses(
         (status = 201, description = "It is sent", body = MessageJson, example = json!(examples::message())),
-        (status = 200, description = "It had been sent before: the first one", body = MessageJson, example = json!(examples::message())),
+        (status = 200, description = "A message with this `clientMessageId` had been sent before: that one, whatever this one says",
+            body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
         Body, Unauthorized, Forbidden, NotFound, Conflict, Called
     ),
     security(("bearer" = []))
@@ -58,8 +59,11 @@ async fn post(
     draft.client_message_id = client_message_id(&headers, draft.client_message_id)?;
     let (room, event) = draft.into_event(&caller)?;
     let sent = app.sender.send(room, event, app.config.request_timeout).await?;
-    let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Answer(MessageJson::from(&sent.event))).into_response())
+    let message = MessageJson::from(&sent.event);
+    Ok(match sent.duplicate {
+        true => Answer(Repeated::from(message)).into_response(),
+        false => (StatusCode::CREATED, Answer(message)).into_response(),
+    })
 }
 
 /// The header `Idempotency-Key` and the field `clientMessageId` mean the same.

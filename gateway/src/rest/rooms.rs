@@ -41,7 +41,16 @@ struct NewRoom {
     #[schema(max_length = 500)]
     description: Option<String>,
     /// `public` so far.
+    #[schema(value_type = Option<Visible>)]
     visibility: Option<String>,
+}
+
+/// Who sees a room.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the values of a field that is read as text, so that the error can say what it must be")]
+enum Visible {
+    Public,
 }
 
 /// What is to change of a room; what is left out stays.
@@ -52,6 +61,7 @@ struct RoomChange {
     #[schema(max_length = 500)]
     description: Option<String>,
     /// `public` so far.
+    #[schema(value_type = Option<Visible>)]
     visibility: Option<String>,
 }
 
@@ -113,7 +123,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
         limit: params.limit()?,
-        cursor: params.text("cursor").unwrap_or_default().into(),
+        cursor: params.cursor()?,
         query: params.text("q").unwrap_or_default().into(),
     };
     // The room service has turns for searches.

@@ -31,6 +31,8 @@ pub enum Code {
     RoomNameTaken,
     /// Conflicts with the current state.
     Conflict,
+    /// A condition of the request does not hold.
+    PreconditionFailed,
     /// A size exceeds its limit.
     TooLarge,
     /// The requested range lies outside the resource.
@@ -43,10 +45,12 @@ pub enum Code {
     Unavailable,
     /// No answer in time: the operation may have been done.
     Timeout,
+    /// The request's own body does not arrive in time; nothing was done.
+    TooSlow,
 }
 
-/// Each code with its public name, HTTP status and gRPC code.
-const CODES: [(Code, &str, u16, tonic::Code); 16] = [
+/// Each code with its name between services, HTTP status and gRPC code.
+const CODES: [(Code, &str, u16, tonic::Code); 18] = [
     (Code::InvalidRequest, "invalid_request", 400, tonic::Code::InvalidArgument),
     (Code::Unauthorized, "unauthorized", 401, tonic::Code::Unauthenticated),
     (Code::InvalidCredentials, "invalid_credentials", 401, tonic::Code::Unauthenticated),
@@ -57,12 +61,14 @@ const CODES: [(Code, &str, u16, tonic::Code); 16] = [
     (Code::UsernameTaken, "username_taken", 409, tonic::Code::AlreadyExists),
     (Code::RoomNameTaken, "room_name_taken", 409, tonic::Code::AlreadyExists),
     (Code::Conflict, "conflict", 409, tonic::Code::FailedPrecondition),
+    (Code::PreconditionFailed, "precondition_failed", 412, tonic::Code::FailedPrecondition),
     (Code::TooLarge, "too_large", 413, tonic::Code::OutOfRange),
     (Code::RangeNotSatisfiable, "range_not_satisfiable", 416, tonic::Code::OutOfRange),
     (Code::RateLimited, "rate_limited", 429, tonic::Code::ResourceExhausted),
     (Code::Internal, "internal", 500, tonic::Code::Internal),
     (Code::Unavailable, "unavailable", 503, tonic::Code::Unavailable),
     (Code::Timeout, "timeout", 504, tonic::Code::DeadlineExceeded),
+    (Code::TooSlow, "too_slow", 408, tonic::Code::DeadlineExceeded),
 ];
 
 impl Code {
@@ -73,6 +79,14 @@ impl Code {
 
     /// The `code` of a problem document.
     pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooSlow => Self::Timeout.reason(),
+            _ => self.reason(),
+        }
+    }
+
+    /// The name between services.
+    fn reason(self) -> &'static str {
         self.row().1
     }
 
@@ -81,7 +95,7 @@ impl Code {
         self.row().2
     }
 
-    /// The code with that public name.
+    /// The code with that name between services.
     pub fn parse(name: &str) -> Option<Code> {
         CODES.iter().find(|row| row.1 == name).map(|row| row.0)
     }
@@ -160,7 +174,7 @@ impl Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let mut details = ErrorDetails::with_error_info(error.code.as_str(), "confab", []);
+        let mut details = ErrorDetails::with_error_info(error.code.reason(), "confab", []);
         for field in &error.fields {
             details.add_bad_request_violation(&field.field, &field.detail);
         }

@@ -39,6 +39,12 @@ pub struct FileConfig {
     /// it, less the more users there are; uploads wait for it and fail with 503 after 12 s
     #[arg(long, env = "CONFAB_UPLOAD_MEMORY", default_value_t = 128 << 20, value_name = "BYTES", value_parser = upload_memory)]
     pub upload_memory: usize,
+    /// How long a link to a file is valid
+    #[arg(long, env = "CONFAB_LINK_TTL", default_value = "5m", value_name = "DURATION", value_parser = some_time)]
+    pub link_ttl: Duration,
+    /// How long a link to audio or video is valid: a player asks by it again whenever its user goes on or seeks
+    #[arg(long, env = "CONFAB_MEDIA_LINK_TTL", default_value = "6h", value_name = "DURATION", value_parser = some_time)]
+    pub media_link_ttl: Duration,
     /// How old bytes without a file must be before they are removed: older than any upload in progress. Raise it while
     /// a backup is restored
     #[arg(long, env = "CONFAB_ORPHAN_AGE", default_value = "24h", value_name = "DURATION", value_parser = duration)]
@@ -133,9 +139,11 @@ mod tests {
         let program = Program::parse_from(["confab-file"]);
         // The gateway's default for this service.
         assert_eq!(program.common.listen.port(), 50054);
-        let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, .. } = program.own.file;
+        let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, link_ttl, media_link_ttl, .. } =
+            program.own.file;
         assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
+        assert_eq!((link_ttl, media_link_ttl), (Duration::from_secs(300), Duration::from_secs(21_600)));
     }
 
     #[test]
@@ -153,6 +161,8 @@ mod tests {
             "--upload-memory=16777215",
             "--upload-memory=128MiB",
             "--sweep-every=0s",
+            "--link-ttl=0s",
+            "--media-link-ttl=6",
             "--room-url=nowhere",
         ] {
             assert!(Program::try_parse_from(["confab-file", bad]).is_err(), "{bad}");

@@ -41,7 +41,7 @@ use owned::Owned;
 use places::{Places, Transfer};
 use relay::Relay;
 use rights::Rights;
-use service::Files;
+use service::{Files, LinkLife};
 use store::Store;
 use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
@@ -77,6 +77,7 @@ pub async fn start(
         relay,
         cleanup,
         max_size: config.max_file_size,
+        links: LinkLife { media: config.media_link_ttl, other: config.link_ttl },
         uploads: Places::new(Transfer::Upload, config.max_uploads),
         downloads: Places::new(Transfer::Download, config.max_downloads),
         memory: Memory::new(config.upload_memory),

@@ -18,8 +18,6 @@ use crate::relay::Relay;
 use crate::rights::Rights;
 use crate::store::{File, Forget, Of, Position, Store, User};
 
-/// How long a link is valid.
-const LINK_LIFE: Duration = Duration::from_secs(300);
 /// How long the object store may take for one step.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a reader waits for a file whose event is in the log but not recorded in the store yet.
@@ -38,10 +36,27 @@ pub struct Files {
     pub cleanup: Arc<Cleanup>,
     /// Largest file, in bytes.
     pub max_size: u64,
+    pub links: LinkLife,
     /// Places for uploads, and memory for their parts.
     pub uploads: Places,
     pub downloads: Places,
     pub memory: Memory,
+}
+
+/// How long links are valid.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkLife {
+    /// To audio and video.
+    pub media: Duration,
+    /// To all other files.
+    pub other: Duration,
+}
+
+impl LinkLife {
+    fn of(self, file: &File) -> Duration {
+        let is_media = ["audio/", "video/"].iter().any(|family| file.content_type.starts_with(family));
+        if is_media { self.media } else { self.other }
+    }
 }
 
 /// The reader of a file.
@@ -173,12 +188,12 @@ impl Files {
         Ok(())
     }
 
-    /// A link with which anyone can read a file for a few minutes.
+    /// A link with which anyone can read a file for a while.
     pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
         // Otherwise a link could renew itself for ever.
         reader.is_no_link()?;
         let file = self.get(id, reader).await?;
-        let expires_at_ms = now_ms() + LINK_LIFE.as_millis() as i64;
+        let expires_at_ms = now_ms() + self.links.of(&file).as_millis() as i64;
         Ok(Link { expires_at_ms, signature: file.link_key.sign(id, expires_at_ms) })
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::http::header::{HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE};
+use axum::http::header::{HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use axum::http::{HeaderMap, header};
 use confab_proto::file::v1::File;
 
@@ -27,11 +27,19 @@ impl Validators {
         [(header::ETAG, value(&self.tag)), (header::LAST_MODIFIED, value(&httpdate::fmt_http_date(self.modified)))]
     }
 
+    /// Whether this is the version that the client asks for. A weak tag never matches: it does not stand for the same
+    /// bytes.
+    pub fn are_expected_by(&self, headers: &HeaderMap) -> bool {
+        if headers.contains_key(IF_MATCH) {
+            return tags(headers, &IF_MATCH).any(|tag| tag == "*" || tag == self.tag);
+        }
+        date(headers.get(IF_UNMODIFIED_SINCE)).is_none_or(|until| self.modified <= until)
+    }
+
     /// Whether the client has this version.
     pub fn is_known_to(&self, headers: &HeaderMap) -> bool {
         if headers.contains_key(IF_NONE_MATCH) {
-            let tags = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-            return tags.flat_map(|tags| tags.split(',')).map(str::trim).any(|tag| tag == "*" || weak(tag) == self.tag);
+            return tags(headers, &IF_NONE_MATCH).any(|tag| tag == "*" || weak(tag) == self.tag);
         }
         date(headers.get(IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
     }
@@ -41,6 +49,11 @@ impl Validators {
         let Some(condition) = headers.get(IF_RANGE) else { return true };
         condition == self.tag.as_str() || date(Some(condition)) == Some(self.modified)
     }
+}
+
+/// The tags in a list, which may be in several headers.
+fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|tags| tags.split(',')).map(str::trim)
 }
 
 /// Strips the mark of a weak tag: weak comparison treats strong and weak tags alike.
@@ -87,6 +100,24 @@ mod tests {
             assert!(!known(&[(IF_NONE_MATCH, other), (IF_MODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:37 GMT")]), "{other}");
         }
         assert!(!known(&[]));
+    }
+
+    #[test]
+    fn another_version_is_not_expected() {
+        let expected = |pairs: &[_]| validators().are_expected_by(&headers(pairs));
+        for same in ["\"abc\"", "*", "\"x\", \"abc\""] {
+            assert!(expected(&[(IF_MATCH, same)]), "{same}");
+            // A tag counts before a date.
+            assert!(expected(&[(IF_MATCH, same), (IF_UNMODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:36 GMT")]), "{same}");
+        }
+        for other in ["\"abd\"", "W/\"abc\"", "abc", ""] {
+            assert!(!expected(&[(IF_MATCH, other)]), "{other}");
+        }
+        for until in ["Sun, 06 Nov 1994 08:49:37 GMT", "Mon, 07 Nov 1994 00:00:00 GMT", "yesterday"] {
+            assert!(expected(&[(IF_UNMODIFIED_SINCE, until)]), "{until}");
+        }
+        assert!(!expected(&[(IF_UNMODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:36 GMT")]));
+        assert!(expected(&[]));
     }
 
     #[test]

@@ -4,43 +4,44 @@ use std::fmt::Write;
 
 use axum::http::HeaderValue;
 
-/// A parameter of a part's `Content-Disposition` header.
-pub fn parameter(header: &[u8], name: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(header);
-    let mut rest = &*text;
-    while let Some((_, parameters)) = rest.split_once(';') {
-        let (key, after) = parameters.split_once('=')?;
+/// The bytes of a parameter of a part's `Content-Disposition` header, without quotes.
+pub fn parameter(header: &[u8], name: &str) -> Option<Vec<u8>> {
+    let mut rest = header;
+    while let Some(at) = rest.iter().position(|byte| *byte == b';') {
+        let parameters = &rest[at + 1..];
+        let equals = parameters.iter().position(|byte| *byte == b'=')?;
         let value;
-        (value, rest) = split_value(after.trim_start());
+        (value, rest) = split_value(parameters[equals + 1..].trim_ascii_start());
         // Parameters without a value are skipped.
-        let key = key.rsplit(';').next().unwrap_or(key).trim();
-        if key.eq_ignore_ascii_case(name) {
+        let key = parameters[..equals].rsplit(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if key.eq_ignore_ascii_case(name.as_bytes()) {
             return Some(value);
         }
     }
     None
 }
 
-/// A value, quoted or not, and the text that follows it.
-fn split_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(';').unwrap_or(text.len());
-        return (text[..end].trim().to_owned(), &text[end..]);
+/// A value, quoted or not, and the bytes that follow it.
+fn split_value(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let Some(quoted) = bytes.strip_prefix(b"\"") else {
+        let end = bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len());
+        return (bytes[..end].trim_ascii().to_vec(), &bytes[end..]);
     };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return (value, &quoted[at + 1..]),
+    let mut value = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = quoted.get(at) {
+        at += 1;
+        match (byte, quoted.get(at)) {
+            (b'"', _) => return (value, &quoted[at..]),
             // Old browsers send whole paths unescaped: a backslash before any other character is literal.
-            '\\' => match characters.next_if(|(_, next)| matches!(next, '"' | '\\')) {
-                Some((_, escaped)) => value.push(escaped),
-                None => value.push('\\'),
-            },
-            character => value.push(character),
+            (b'\\', Some(escaped @ (b'"' | b'\\'))) => {
+                value.push(*escaped);
+                at += 1;
+            }
+            (byte, _) => value.push(*byte),
         }
     }
-    (value, "")
+    (value, &[])
 }
 
 /// The header of a download: whether the browser displays or saves the file, and the file's name.
@@ -67,7 +68,7 @@ mod tests {
     #[test]
     fn parameters_of_parts() {
         let read = |header: &str| (parameter(header.as_bytes(), "name"), parameter(header.as_bytes(), "filename"));
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(text.as_bytes().to_vec());
         for (header, name, file) in [
             (r#"form-data; name="file"; filename="a b.txt""#, some("file"), some("a b.txt")),
             (r#"form-data; filename="a name=x; name=y.txt"; name="file""#, some("file"), some("a name=x; name=y.txt")),
@@ -84,7 +85,7 @@ mod tests {
         ] {
             assert_eq!(read(header), (name, file), "{header}");
         }
-        assert_eq!(parameter(b"form-data; name=\"\xff\"", "name"), some("\u{fffd}"));
+        assert_eq!(parameter(b"form-data; name=\"\xff\"", "name"), Some(vec![0xff]));
     }
 
     #[test]

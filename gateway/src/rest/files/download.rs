@@ -27,11 +27,18 @@ use crate::App;
 use crate::problem::Problem;
 use crate::rest::Deadline;
 use crate::rest::extract::FileId;
-use crate::rest::openapi::problems::{Called, InvalidRequest, NotFound, RangeNotSatisfiable, RateLimited, Unauthorized};
+use crate::rest::openapi::problems::{
+    Called, InvalidRequest, NotFound, PreconditionFailed, RangeNotSatisfiable, RateLimited, Unauthorized,
+};
 use crate::rest::openapi::{bytes as answers, params};
 use crate::upload::PATIENCE;
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The policy of files that a browser saves.
+const SAVED: &str = "sandbox; default-src 'none'";
+/// The policy of files that a browser shows: its own player is a page of this origin that loads the file once more.
+const SHOWN: &str = "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'";
 
 /// Bytes handed to the client at once.
 const PIECE: usize = 64 * 1024;
@@ -46,11 +53,11 @@ const PIECE: usize = 64 * 1024;
     tag = "Files",
     params(
         params::File, params::Expires, params::Signature,
-        params::Range, params::IfRange, params::IfNoneMatch, params::IfModifiedSince
+        params::Range, params::IfRange, params::IfMatch, params::IfUnmodifiedSince, params::IfNoneMatch, params::IfModifiedSince
     ),
     responses(
         answers::Whole, answers::Part, answers::Known,
-        InvalidRequest, Unauthorized, NotFound, RangeNotSatisfiable, RateLimited, Called
+        InvalidRequest, Unauthorized, NotFound, PreconditionFailed, RangeNotSatisfiable, RateLimited, Called
     ),
     security((), ("bearer" = []))
 )]
@@ -69,6 +76,9 @@ pub(super) async fn download(
     let validators = Validators::of(&file);
     // Access can end: caches must revalidate each time.
     let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")], isolation(&reader));
+    if !validators.are_expected_by(&headers) {
+        return Err(Error::new(Code::PreconditionFailed, "the file is not the version that the request names").into());
+    }
     if validators.is_known_to(&headers) {
         return Ok((StatusCode::NOT_MODIFIED, known).into_response());
     }
@@ -107,8 +117,11 @@ pub(super) async fn download(
     path = "/api/files/{fileId}",
     operation_id = "head_file",
     tag = "Files",
-    params(params::File, params::Expires, params::Signature, params::IfNoneMatch, params::IfModifiedSince),
-    responses(answers::Head, answers::Known, InvalidRequest, Unauthorized, NotFound, Called),
+    params(
+        params::File, params::Expires, params::Signature,
+        params::IfMatch, params::IfUnmodifiedSince, params::IfNoneMatch, params::IfModifiedSince
+    ),
+    responses(answers::Head, answers::Known, InvalidRequest, Unauthorized, NotFound, PreconditionFailed, Called),
     security((), ("bearer" = []))
 )]
 pub(super) async fn head(app: State<Arc<App>>, reader: FileReader, file: FileId, headers: HeaderMap) -> Result<Response, Problem> {
@@ -139,7 +152,7 @@ fn description(file: &File) -> impl axum::response::IntoResponseParts {
         (CONTENT_DISPOSITION, disposition::header(file.safe_inline, &file.name)),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         // Whatever its type, the file runs no script in this origin.
-        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(if file.safe_inline { SHOWN } else { SAVED })),
     ]
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use bytes::Bytes;
 use confab_common::{Code, Error, Result};
@@ -16,7 +17,7 @@ use futures::Stream;
 use multer::Multipart;
 
 use self::source::{Gauge, Source};
-use super::disposition;
+use super::{disposition, filename};
 
 pub use self::source::MAX_BESIDE;
 
@@ -26,6 +27,8 @@ pub const FILE: &str = "file";
 const MAX_PARTS: usize = 20;
 /// Largest field, in bytes.
 const MAX_FIELD: usize = 1024;
+/// What says how a part is coded; forms are sent as they are (RFC 7578, section 4.7).
+const CODING: &str = "Content-Transfer-Encoding";
 /// Longest boundary (RFC 2046).
 const MAX_BOUNDARY: usize = 70;
 
@@ -72,9 +75,10 @@ impl Form {
         if self.count > MAX_PARTS {
             return Err(Error::new(Code::InvalidRequest, format!("a form must have at most {MAX_PARTS} parts")));
         }
+        check_coding(field.headers())?;
         let name = field.headers().get(CONTENT_DISPOSITION).and_then(|header| disposition::parameter(header.as_bytes(), "name"));
         let name = name.ok_or_else(|| Error::new(Code::InvalidRequest, "every part of a form must have a name"))?;
-        Ok(Some(Part { field, name, gauge: self.gauge.clone() }))
+        Ok(Some(Part { field, name: String::from_utf8_lossy(&name).into_owned(), gauge: self.gauge.clone() }))
     }
 }
 
@@ -84,12 +88,13 @@ impl Part {
         &self.name
     }
 
-    /// The file's name as the client sent it; may be empty.
+    /// The file's name as its client meant it; may be empty.
     pub fn file_name(&self) -> String {
-        let header = self.field.headers().get(CONTENT_DISPOSITION);
-        let name = header.and_then(|header| disposition::parameter(header.as_bytes(), "filename")).unwrap_or_default();
-        // Browsers and curl escape a quotation mark like this.
-        name.replace("%22", "\"")
+        filename::read(self.disposition())
+    }
+
+    fn disposition(&self) -> &[u8] {
+        self.field.headers().get(CONTENT_DISPOSITION).map_or(&[], |header| header.as_bytes())
     }
 
     /// The part's content type as the client sent it; may be empty.
@@ -117,14 +122,40 @@ impl Part {
     /// # Errors
     /// As [`Form::next`], and when the field is too long or not UTF-8.
     pub async fn text(mut self) -> Result<String> {
-        let mut text = Vec::new();
-        while let Some(chunk) = self.read().await? {
-            if text.len() + chunk.len() > MAX_FIELD {
-                return Err(Error::field(&self.name, format!("must be at most {MAX_FIELD} bytes")));
-            }
-            text.extend_from_slice(&chunk);
-        }
+        let text = self.small().await?.ok_or_else(|| Error::field(&self.name, format!("must be at most {MAX_FIELD} bytes")))?;
         String::from_utf8(text).map_err(|_| Error::field(&self.name, "must be UTF-8"))
+    }
+
+    /// Reads past a field that the form does not have.
+    ///
+    /// # Errors
+    /// As [`Form::next`], and when the field holds a file or is as large as one.
+    pub async fn skip(mut self) -> Result<()> {
+        match !filename::is_given(self.disposition()) && self.small().await?.is_some() {
+            true => Ok(()),
+            false => Err(Error::field(&self.name, format!("is not a field of this form; the file must be in the field `{FILE}`"))),
+        }
+    }
+
+    /// The bytes of a small field; `None` when it is larger.
+    async fn small(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.read().await? {
+            if bytes.len() + chunk.len() > MAX_FIELD {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// Refuses a part that would have to be decoded: its bytes would be kept as they are.
+fn check_coding(headers: &HeaderMap) -> Result<()> {
+    let is_plain = |coding: &[u8]| ["7bit", "8bit", "binary"].iter().any(|plain| coding.eq_ignore_ascii_case(plain.as_bytes()));
+    match headers.get_all(CODING).iter().all(|coding| is_plain(coding.as_bytes().trim_ascii())) {
+        true => Ok(()),
+        false => Err(Error::new(Code::InvalidRequest, format!("{CODING} must be binary, 8bit or 7bit: send the bytes as they are"))),
     }
 }
 

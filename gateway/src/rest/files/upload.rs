@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
 use crate::draft::check_client_message_id;
-use crate::json::{FileJson, PresentFile};
+use crate::json::{FileJson, PresentFile, Repeated};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
@@ -62,7 +62,8 @@ struct UploadForm {
     ),
     responses(
         (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),
-        (status = 200, description = "It had been uploaded before: the first one", body = PresentFile, example = json!(examples::file())),
+        (status = 200, description = "A file with this `clientMessageId` had been uploaded before: that one, whatever this one holds",
+            body = Repeated<PresentFile>, example = json!(Repeated::from(examples::file()))),
         Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
@@ -131,8 +132,11 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
 
 fn uploaded(answer: &UploadResponse) -> Result<Response, Error> {
     let file = answer.file.as_ref().ok_or_else(|| Error::internal("an upload without a file"))?;
-    let status = if answer.duplicate { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Answer(FileJson::from(file))).into_response())
+    let file = FileJson::from(file);
+    Ok(match answer.duplicate {
+        true => Answer(Repeated::from(file)).into_response(),
+        false => (StatusCode::CREATED, Answer(file)).into_response(),
+    })
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {
@@ -155,13 +159,13 @@ impl Fields {
         Ok(Self { client_message_id, ..Self::default() })
     }
 
-    /// Stores a field; unknown ones are ignored.
+    /// Stores a field; unknown ones are ignored, but for files.
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         let name = part.name().to_owned();
-        let value = part.text().await?;
         let given_before = match name.as_str() {
-            "roomId" => self.room_id.replace(text::id(&name, &value)?.to_string()).is_some(),
+            "roomId" => self.room_id.replace(text::id(&name, &part.text().await?)?.to_string()).is_some(),
             "clientMessageId" => {
+                let value = part.text().await?;
                 check_client_message_id(&value)?;
                 let before = std::mem::replace(&mut self.named, true);
                 match &self.client_message_id {
@@ -170,7 +174,10 @@ impl Fields {
                 }
                 before
             }
-            _ => false,
+            _ => {
+                part.skip().await?;
+                false
+            }
         };
         match given_before {
             true => Err(Error::field(&name, "must be given once")),

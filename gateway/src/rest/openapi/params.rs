@@ -37,6 +37,8 @@ parameters! {
         examples::CLIENT_ID, text().min_length(Some(1)).max_length(Some(128));
     Range: Header "Range", "One range of bytes", "bytes=0-99", text();
     IfRange: Header "If-Range", "The `ETag` or `Last-Modified` for which the range is good", examples::etag(), text();
+    IfMatch: Header "If-Match", "The `ETag` of the version that is wanted", examples::etag(), text();
+    IfUnmodifiedSince: Header "If-Unmodified-Since", "The `Last-Modified` of the version that is wanted", examples::MODIFIED, text();
     IfNoneMatch: Header "If-None-Match", "The `ETag` that is known already", examples::etag(), text();
     IfModifiedSince: Header "If-Modified-Since", "The `Last-Modified` that is known already", examples::MODIFIED, text();
 }

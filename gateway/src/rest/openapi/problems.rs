@@ -47,6 +47,8 @@ problems! {
     UsernameTaken: "Somebody has that name", "that username is taken";
     RoomNameTaken: "A public room has that name", "a room of that name exists";
     Conflict: "Contradicts the state of things", "clientMessageId was used for something else";
+    PreconditionFailed: "`If-Match` or `If-Unmodified-Since` does not hold", "the file is not the version that the request names";
+    TooSlow: "The body does not arrive in time; nothing was done", "the body did not arrive in time";
     TooLarge: "The body, or something in it, is over its limit", "the body must be at most 262144 bytes";
     UnsupportedMediaType: "The body is of another type", "Content-Type must be application/json";
     RangeNotSatisfiable: "The file ends before that range", "the file has 6 bytes";
@@ -70,7 +72,10 @@ pub struct Body;
 
 impl IntoResponses for Body {
     fn responses() -> Responses {
-        [InvalidRequest::responses(), TooLarge::responses(), UnsupportedMediaType::responses()].into_iter().flatten().collect()
+        [InvalidRequest::responses(), TooSlow::responses(), TooLarge::responses(), UnsupportedMediaType::responses()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

@@ -37,7 +37,7 @@ impl Intake {
     /// The next part.
     ///
     /// # Errors
-    /// `invalid_request` when it takes too long to arrive, or the stream ends before the upload does.
+    /// `invalid_request` when the stream ends before the upload does, [`Code::TooSlow`] when it takes too long to arrive.
     pub async fn next(&mut self, parts: &mut BoxStream<'static, Result<Part>>) -> Result<Part> {
         let begun = Instant::now();
         let part = tokio::time::timeout(WINDOW, parts.next()).await.map_err(|_| stalled())?;
@@ -72,7 +72,7 @@ impl Intake {
 }
 
 fn stalled() -> Error {
-    Error::new(Code::InvalidRequest, "the upload comes too slowly")
+    Error::new(Code::TooSlow, "the upload comes too slowly")
 }
 
 #[cfg(test)]
@@ -107,11 +107,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_stops_or_trickles_times_out() {
         let (time, error) = given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
-        assert_eq!((time, error.code), (Duration::from_secs(35), Code::InvalidRequest));
+        assert_eq!((time, error.code), (Duration::from_secs(35), Code::TooSlow));
         let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
-        assert_eq!((time, error.code), (Duration::from_secs(30), Code::InvalidRequest));
+        assert_eq!((time, error.code), (Duration::from_secs(30), Code::TooSlow));
         let (time, error) = given_up(sent(2048, Duration::from_secs(1))).await;
-        assert_eq!((time, error.code), (Duration::from_secs(150), Code::InvalidRequest));
+        assert_eq!((time, error.code), (Duration::from_secs(150), Code::TooSlow));
         // A sender that was fast before is no exception.
         let slow = sent(1 << 20, Duration::from_secs(1)).take(30).chain(sent(1, Duration::from_secs(10)));
         assert_eq!(given_up(slow.boxed()).await.0, Duration::from_secs(60));

@@ -109,7 +109,7 @@ impl Stream for Source {
 }
 
 fn too_slow() -> Error {
-    Error::new(Code::InvalidRequest, "the body does not arrive in time")
+    Error::new(Code::TooSlow, "the body does not arrive in time")
 }
 
 /// Detects a client that sends nothing or next to nothing. Time in which the server does not read does not count.

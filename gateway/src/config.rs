@@ -29,6 +29,11 @@ pub struct GatewayConfig {
     /// 24 KiB that the machine or the cgroup has. One address may have four times as many connections as are free
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
+    /// How long a connection may idle between two requests: longer than the same setting of a balancer in front, which else
+    /// reuses connections that are just being closed. While more than half of the connections are taken, 10 s at most,
+    /// except for trusted proxies
+    #[arg(long, env = "CONFAB_IDLE_TIMEOUT", default_value = "75s", value_name = "DURATION", value_parser = some_time)]
+    pub idle_timeout: Duration,
     /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then apply to the
     /// right-most address in X-Forwarded-For that is not one of them [default: none, limits apply to the peer of the
     /// connection]

@@ -128,7 +128,7 @@ impl Gateway {
             self.realtime.drain(drain / 2).await;
         };
         let clients_admission = Admission::of_clients(config, self.places, self.memory.clone());
-        let gateways_admission = Admission::of_gateways(places::for_gateways(config), self.memory.clone());
+        let gateways_admission = Admission::of_gateways(config, places::for_gateways(config), self.memory.clone());
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // Requests that other gateways forwarded to sessions of this one run to their end.
         let left = CancellationToken::new();

@@ -76,6 +76,11 @@ impl<'a> Document<'a> {
             errors: error.fields.iter().map(|error| FieldDocument { field: &error.field, detail: &error.detail }).collect(),
         }
     }
+
+    /// The same under another status than the one of its code.
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status: status.as_u16(), title: status.canonical_reason().unwrap_or_default(), ..self }
+    }
 }
 
 /// Whether a request tried to show who calls.

@@ -1,6 +1,9 @@
 //! The HTTP/1.1 server: our own accept loop, because connections must be bounded, timed and closed in order.
 
+mod arriving;
+mod course;
 pub mod places;
+mod refusal;
 mod stream;
 mod tally;
 pub mod wire;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::listen::Listener;
@@ -36,6 +39,8 @@ use tower::Service;
 use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, c_int};
 use uuid::Uuid;
 
+use self::arriving::Haste;
+use self::course::{AnswerBody, RequestBody};
 use self::places::{Share, Shares};
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
@@ -45,8 +50,7 @@ use crate::problem::{self, Problem};
 pub use stream::Stream;
 pub use tally::{SharedBody, Tally};
 
-/// How long a request's head may take to arrive, and how long a connection may idle between requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
 const MAX_HEAD: usize = 32 * 1024;
 /// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this long.
@@ -55,8 +59,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_IN_ALL: Duration = Duration::from_secs(10);
 /// After shutdown: how long a connection without a request yet may take to send its first.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
-/// [`HEAD_WITHIN`] of a connection accepted while more than half of the places are taken, except a trusted proxy's.
-const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
 /// Most refused connections that are read for a moment, so that their clients can read the reason.
 const MOST_REFUSED: usize = 16;
 /// A proxy takes a body of up to this many bytes at once.
@@ -107,6 +109,10 @@ struct Seat {
 pub struct Admission {
     /// Most connections at once.
     pub places: usize,
+    /// How long a connection may idle between requests.
+    pub idle: Duration,
+    /// Tells clients so.
+    pub keep_alive: HeaderValue,
     /// The trusted proxies.
     pub trusted: Arc<[IpNet]>,
     /// The bound on connections per address; `None`: no bound.
@@ -119,14 +125,21 @@ impl Admission {
     /// Admits clients to this many places.
     pub fn of_clients(config: &GatewayConfig, places: usize, memory: Arc<Memory>) -> Self {
         let trusted = config.trusted_proxies.iter().flatten().copied().collect();
-        Self { places, trusted, shares: Some(Shares::of(places)), memory }
+        Self {
+            places,
+            idle: config.idle_timeout,
+            keep_alive: keep_alive(config.idle_timeout),
+            trusted,
+            shares: Some(Shares::of(places)),
+            memory,
+        }
     }
 
     /// Admits other gateways to this many places of their own; gateways are trusted to name the clients that they
     /// forward for.
-    pub fn of_gateways(places: usize, memory: Arc<Memory>) -> Self {
+    pub fn of_gateways(config: &GatewayConfig, places: usize, memory: Arc<Memory>) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
-        Self { places, trusted, shares: None, memory }
+        Self { places, idle: config.idle_timeout, keep_alive: keep_alive(config.idle_timeout), trusted, shares: None, memory }
     }
 
     /// A place for a connection; `None` when its address has used up its share.
@@ -150,6 +163,10 @@ impl Admission {
     }
 }
 
+fn keep_alive(idle: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("timeout={}", idle.as_secs())).unwrap_or(HeaderValue::from_static("timeout=0"))
+}
+
 /// When and how a server ends.
 #[derive(Clone)]
 pub struct Ending {
@@ -166,14 +183,9 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
     let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
     let refused = Arc::new(Semaphore::new(MOST_REFUSED));
     let connections = TaskTracker::new();
-    let serve = |(stream, peer, permit): (TcpStream, _, _)| {
-        let is_crowded = places.available_permits() < admission.places / 2;
-        match admission.admit(peer, permit) {
-            Some(place) => {
-                _ = connections.spawn(serve_connection(stream, app.clone(), place, admission.clone(), ending.clone(), is_crowded))
-            }
-            None => refuse(stream, &refused),
-        }
+    let serve = |(stream, peer, permit): (TcpStream, _, _)| match admission.admit(peer, permit) {
+        Some(place) => _ = connections.spawn(serve_connection(stream, app.clone(), place, admission.clone(), ending.clone())),
+        None => refuse(stream, &refused),
     };
     let served = async {
         accept_all(Listener::new(listener, ending.shutdown.clone()), &places, serve).await;
@@ -241,7 +253,7 @@ fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
 }
 
 /// Serves one connection until it ends or is upgraded: an upgrade is served by a task of its own.
-async fn serve_connection(stream: TcpStream, app: Router, place: Place, admission: Admission, ending: Ending, is_crowded: bool) {
+async fn serve_connection(stream: TcpStream, app: Router, place: Place, admission: Admission, ending: Ending) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -252,8 +264,8 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
     }
     let holder = (!place.is_of_proxy()).then(|| Holder::Address(place.peer.ip().into()));
     let hold = |wire: &Arc<_>| holder.map(|holder| Held::of(admission.memory.clone(), holder, Arc::downgrade(wire) as _));
-    let stream = Stream::new(stream, hold);
-    let head_within = if is_crowded && !place.is_of_proxy() { HEAD_WITHIN_CROWDED } else { HEAD_WITHIN };
+    let places = (!place.is_of_proxy()).then(|| (place.seat.permit.semaphore().clone(), admission.places / 2));
+    let stream = Stream::new(stream, Haste { idle: admission.idle, places }, hold);
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let [asked, cut] = [wire.clone(), wire.clone()];
     let service = service_fn(move |request: Request<Incoming>| {
@@ -261,8 +273,8 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
         answer(app.clone(), &place, &admission, own, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_within)
+        // The stream has the timers.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -271,7 +283,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
                 // Told to shut down, hyper would drop a request that is just arriving on a new connection.
-                if asked.requests() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                if asked.course.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -297,16 +309,21 @@ fn answer(
     admission: &Admission,
     (own, head): (wire::Answer, usize),
     leaving: CancellationToken,
-    mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<axum::http::Response<AnswerBody>, Infallible>> + use<> {
+    let mut request = request.map(|incoming| match incoming.is_end_stream() {
+        true => Body::empty(),
+        false => Body::new(RequestBody { incoming, wire: own.wire().clone() }),
+    });
     let address = ClientAddress::of(place.peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);
     let wire = own.wire().clone();
     let tally = Tally::new(admission.memory.clone(), address, own, head);
     request.extensions_mut().insert(tally.clone());
     let place = admission.admit_request(place, address);
+    let keep_alive = admission.keep_alive.clone();
     async move {
-        let Some(place) = place else { return Ok(too_many()) };
+        let Some(place) = place else { return Ok(too_many().map(|body| AnswerBody::new(body, wire))) };
         request.extensions_mut().insert(place.clone());
         let mut answer = app.call(request).await?;
         if place.share.is_some() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
@@ -323,7 +340,10 @@ fn answer(
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
         }
-        Ok(answer)
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS && !answer.headers().contains_key(CONNECTION) {
+            answer.headers_mut().insert(KEEP_ALIVE, keep_alive);
+        }
+        Ok(answer.map(|body| AnswerBody::new(body, wire)))
     }
 }
 
@@ -333,7 +353,7 @@ async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
     // Not part of the task: it would make every connection larger.
     let mut discarded = vec![0; 16 * 1024];
-    let discard = async { while matches!(timeout(LINGER, stream.read(&mut discarded)).await, Ok(Ok(1..))) {} };
+    let discard = async { while matches!(timeout(LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };
     let _ = timeout(LINGER_IN_ALL, discard).await;
     stream.abandon();
 }

@@ -119,6 +119,10 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: Client
     }
     let websocket = parameters.websocket()?;
     let Some(sid) = &parameters.sid else { return open(&edge, websocket, address, request).await };
+    if let (&Method::GET, Some(tally)) = (request.method(), request.extensions().get::<Tally>()) {
+        // A poll may wait for long, and its client's next one must find it over.
+        tally.answer().wire().course.end_with_client();
+    }
     match (edge.registry.get(sid), &edge.forward) {
         (Some(session), _) => {
             let way = request.extensions().get().map_or(Way::Unknown, |tally: &Tally| Way::Here(tally.answer().clone()));

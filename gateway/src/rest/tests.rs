@@ -7,7 +7,7 @@ use axum::middleware::map_request;
 use clap::Parser;
 use confab_common::grpc::Transport;
 use confab_common::process::Process;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::testing::files::Files;
@@ -167,7 +167,8 @@ async fn messages() {
     let first = post(&routes, "/api/messages", body.clone()).await;
     assert_eq!((first.status, &first.json["seq"], &first.json["clientMessageId"]), (201, &json!(1), &json!("c1")));
     let again = post(&routes, "/api/messages", body).await;
-    assert_eq!((again.status, &again.json), (200, &first.json));
+    let repeated = |first: &Value| [first.as_object().unwrap().clone(), Map::from_iter([("duplicate".into(), json!(true))])];
+    assert_eq!((again.status, again.json), (200, repeated(&first.json).into_iter().flatten().collect()));
     let keyed = authorized(Request::post("/api/messages")).header("Content-Type", "application/json").header("Idempotency-Key", "c1");
     let keyed = send_body(&routes, keyed, json!({"roomId": ROOM, "content": "hi"}).to_string()).await;
     assert_eq!((keyed.status, &keyed.json["id"]), (200, &first.json["id"]));

@@ -1,5 +1,4 @@
-//! A client's connection; it fails when the client takes next to nothing for too long. What it has sent of a head is counted
-//! until the request begins to be handled.
+//! A client's connection; it fails when the client takes next to nothing for too long, and ends when it sends nothing.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::MAX_HEAD;
+use super::arriving::{Arriving, Haste};
+use super::refusal::{self, Refusal};
 use super::wire::{Wire, Writer};
 use crate::memory::Held;
 use crate::metrics::METRICS;
@@ -28,28 +28,7 @@ pub struct Stream {
     tcp: TcpStream,
     patience: Patience,
     arriving: Arriving,
-}
-
-/// Counts what has arrived of a head, up to the size of the buffer for it.
-struct Arriving {
-    /// `None`: of a trusted proxy, which sends whole requests.
-    held: Option<Held>,
-    /// How many requests had begun to be handled by then.
-    begun: u64,
-}
-
-impl Arriving {
-    fn read(&mut self, bytes: usize, wire: &Wire) {
-        let (begun, is_head) = (wire.requests(), wire.arrived(bytes));
-        let Some(held) = &mut self.held else { return };
-        if begun > self.begun {
-            held.clear();
-            self.begun = begun;
-        }
-        if is_head {
-            held.add(bytes.min(MAX_HEAD - held.bytes()));
-        }
-    }
+    refusal: Refusal,
 }
 
 /// Expires when a client takes less than it must.
@@ -85,10 +64,10 @@ impl Patience {
 
 impl Stream {
     /// Wraps a bare stream; `hold` counts for its client.
-    pub fn new(tcp: TcpStream, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
+    pub fn new(tcp: TcpStream, haste: Haste, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
         let writer = Writer::new(&tcp);
-        let arriving = Arriving { held: hold(writer.wire()), begun: 0 };
-        Self { writer, tcp, patience: Patience::default(), arriving }
+        let arriving = Arriving::new(hold(writer.wire()), haste);
+        Self { writer, tcp, patience: Patience::default(), arriving, refusal: Refusal::default() }
     }
 
     /// What became of the responses written to it.
@@ -101,9 +80,19 @@ impl Stream {
         self.writer.abandon();
     }
 
+    /// The bare stream, for what arrives after the last answer.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        &mut self.tcp
+    }
+
     /// The bare stream.
     pub fn into_inner(self) -> TcpStream {
         self.tcp
+    }
+
+    /// Whether an answer that begins now is hyper's own: no request is in progress.
+    fn is_own(&self) -> bool {
+        !self.wire().course.is_busy()
     }
 
     fn taken(&mut self, context: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -121,21 +110,53 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { tcp, writer, arriving, .. } = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(tcp).poll_read(context, buffer);
-        arriving.read(buffer.filled().len() - before, writer.wire());
-        read
+        let Self { tcp, writer, arriving, refusal, .. } = self.get_mut();
+        let (wire, before) = (writer.wire(), buffer.filled().len());
+        if !wire.course.is_half_closed() {
+            match Pin::new(&mut *tcp).poll_read(context, buffer) {
+                // Late is like closed.
+                Poll::Pending => return arriving.poll_late(context, wire).map(Ok),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let passed = arriving.read(&buffer.filled()[before..], wire);
+            if passed == 0 || arriving.refused().is_some() {
+                wire.course.half_close();
+            }
+            if passed > 0 {
+                buffer.set_filled(before + passed);
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(before);
+        }
+        ready!(wire.course.poll_end(context));
+        match arriving.refused() {
+            Some(status) if !wire.course.is_busy() => {
+                let mut tcp = Pin::new(tcp);
+                refusal.poll(status, |bytes| tcp.as_mut().poll_write(context, bytes))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_own() {
+            let Self { tcp, refusal, .. } = self.get_mut();
+            let mut tcp = Pin::new(tcp);
+            ready!(refusal.poll(refusal::status_of(bytes), |bytes| tcp.as_mut().poll_write(context, bytes)))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let taken = Pin::new(&mut self.tcp).poll_write(context, bytes);
         self.taken(context, taken)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.is_own() {
+            let first = bytes.iter().find(|bytes| !bytes.is_empty()).map_or(&[][..], |bytes| bytes);
+            return self.poll_write(context, first);
+        }
         let taken = Pin::new(&mut self.tcp).poll_write_vectored(context, bytes);
         self.taken(context, taken)
     }
@@ -148,6 +169,9 @@ impl AsyncWrite for Stream {
         // TCP has nothing to flush.
         self.patience.took_all();
         self.writer.flushed();
+        if self.wire().course.flushed() {
+            self.arriving.idles();
+        }
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 

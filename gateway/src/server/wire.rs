@@ -2,7 +2,7 @@
 //! answer, and everything it has seen its TCP has acknowledged.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uapi::c::{IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
 
+use super::course::Course;
 use crate::memory::Cut;
 
 /// TCP may delay an acknowledgement by half a second (RFC 1122, 4.2.3.2), plus the time in transit.
@@ -19,8 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The sending side of a connection, where answers are watched.
 pub struct Wire {
-    /// Requests that arrived over the connection.
-    requests: AtomicU64,
+    /// How far its requests have come.
+    pub course: Course,
     /// Bytes that have arrived since the last request began, while it had no body.
     arrived: AtomicUsize,
     /// A request with a body is being handled.
@@ -53,16 +54,11 @@ impl Wire {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many requests have arrived over the connection.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
     /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the
     /// beginning of its body.
     pub fn next_answer(self: &Arc<Self>, has_body: bool) -> (Answer, usize) {
         self.has_body.store(has_body, Ordering::Relaxed);
-        let answer = Answer { number: self.requests.fetch_add(1, Ordering::Relaxed) + 1, wire: self.clone() };
+        let answer = Answer { number: self.course.begin(has_body), wire: self.clone() };
         (answer, self.arrived.swap(0, Ordering::Relaxed))
     }
 
@@ -108,7 +104,7 @@ impl Writer {
     pub fn new(socket: &impl AsRawFd) -> Self {
         let state = State { socket: Some(socket.as_raw_fd()), acknowledged: 0, end: 0 };
         let wire = Wire {
-            requests: AtomicU64::new(0),
+            course: Course::default(),
             arrived: AtomicUsize::new(0),
             has_body: AtomicBool::new(false),
             cut: Notify::new(),
@@ -196,7 +192,7 @@ impl Answer {
 
     /// Whether the system has taken the whole watched answer, or will take no more of it.
     pub fn is_taken(&self) -> bool {
-        self.wire.requests.load(Ordering::Relaxed) > self.number
+        self.wire.course.begun() > self.number
             || self.wire.progress.load(Ordering::Acquire) == WRITTEN
             || self.wire.state().socket.is_none()
     }
@@ -209,7 +205,7 @@ impl Answer {
     /// What has become of the watched answer so far.
     fn delivery(&self) -> Delivery {
         // A peer sends its next request once it has the last answer.
-        if self.wire.requests.load(Ordering::Relaxed) > self.number {
+        if self.wire.course.begun() > self.number {
             return Delivery::Delivered;
         }
         let state = self.wire.state();

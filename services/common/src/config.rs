@@ -27,6 +27,7 @@ pub const KNOWN: &[&str] = &[
     "FORWARD_LISTEN",
     "GATEWAY_URL",
     "GRPC_REFLECTION",
+    "IDLE_TIMEOUT",
     "INSECURE_BUS",
     "LINK_TTL",
     "LISTEN",

@@ -184,7 +184,7 @@ async fn the_bytes_with_all_that_is_said_of_them() {
         (CONTENT_DISPOSITION, "inline; filename=\"_.png\"; filename*=UTF-8''%C3%BC.png"),
         (CACHE_CONTROL, "private, no-cache"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'"),
+        (CONTENT_SECURITY_POLICY, "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-site"),
         (REFERRER_POLICY, "no-referrer"),
     ] {
@@ -196,6 +196,7 @@ async fn the_bytes_with_all_that_is_said_of_them() {
     let (_, headers, _) = read(reading(&format!("/api/files/{page}"))).await;
     assert!(headers[CONTENT_DISPOSITION].to_str().unwrap().starts_with("attachment"));
     assert_eq!(headers[CONTENT_TYPE], "application/octet-stream");
+    assert_eq!(headers[CONTENT_SECURITY_POLICY], "sandbox; default-src 'none'");
     let (status, headers, bytes) = read(reading(&format!("/api/files/{empty}"))).await;
     assert_eq!(
         (status, &headers[CONTENT_LENGTH], &headers[CONTENT_TYPE], bytes.len()),

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
 use crate::draft::check_client_message_id;
-use crate::json::{FileJson, PresentFile, Repeated};
+use crate::json::{FileJson, PresentFile};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
@@ -63,7 +63,7 @@ struct UploadForm {
     responses(
         (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),
         (status = 200, description = "A file with this `clientMessageId` had been uploaded before: that one, whatever this one holds",
-            body = Repeated<PresentFile>, example = json!(Repeated::from(examples::file()))),
+            body = PresentFile, example = json!(examples::file())),
         Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
     security(("bearer" = []))
@@ -132,11 +132,8 @@ async fn take(app: &App, caller: Identity, request: Request) -> Result<Response,
 
 fn uploaded(answer: &UploadResponse) -> Result<Response, Error> {
     let file = answer.file.as_ref().ok_or_else(|| Error::internal("an upload without a file"))?;
-    let file = FileJson::from(file);
-    Ok(match answer.duplicate {
-        true => Answer(Repeated::from(file)).into_response(),
-        false => (StatusCode::CREATED, Answer(file)).into_response(),
-    })
+    let status = if answer.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Answer(FileJson::from(file))).into_response())
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

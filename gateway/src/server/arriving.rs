@@ -1,0 +1,229 @@
+//! What arrives of a request's head: counted, checked, and within bounds of time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::MAX_HEAD;
+use super::wire::Wire;
+use crate::memory::Held;
+
+/// How long a request's head may take to arrive.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The same while more than half of the places are taken, except for a trusted proxy.
+const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
+/// How long a connection may then idle between requests.
+const IDLE_WITHIN_CROWDED: Duration = Duration::from_secs(10);
+
+/// How often a connection is looked at: whether it idles may change unnoticed, and the places may have become few.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long clients may take.
+#[derive(Clone)]
+pub struct Haste {
+    /// How long a connection may idle between requests.
+    pub idle: Duration,
+    /// The places for connections, and half of their number; `None`: a trusted proxy's connection.
+    pub places: Option<(Arc<Semaphore>, usize)>,
+}
+
+impl Haste {
+    fn is_crowded(&self) -> bool {
+        self.places.as_ref().is_some_and(|(places, half)| places.available_permits() < *half)
+    }
+}
+
+/// What has arrived of a head.
+pub struct Arriving {
+    /// Counts it, up to the size of the buffer for it. `None`: of a trusted proxy, which sends whole requests.
+    held: Option<Held>,
+    /// How many requests had begun to be handled by then.
+    begun: u64,
+    head: Head,
+    refused: Option<StatusCode>,
+    haste: Haste,
+    /// Since when the client has owed the rest of the head or, when nothing of it has arrived, might send one.
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    pub fn new(held: Option<Held>, haste: Haste) -> Self {
+        Self { held, begun: 0, head: Head::default(), refused: None, haste, since: Instant::now(), timer: None }
+    }
+
+    /// Begins to wait for the next request.
+    pub fn idles(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Takes what has just arrived; returns how much of it may be passed on, which is all unless a head is malformed.
+    pub fn read(&mut self, bytes: &[u8], wire: &Wire) -> usize {
+        let (begun, is_head) = (wire.course.begun(), wire.arrived(bytes.len()));
+        if begun > self.begun {
+            self.begun = begun;
+            self.head = Head::default();
+            self.since = Instant::now();
+            if let Some(held) = &mut self.held {
+                held.clear();
+            }
+        }
+        let mut passed = bytes.len();
+        if is_head {
+            // Of a request that was answered early, hyper may read the rest of the body.
+            let checked = if wire.course.has_body() { Ok(()) } else { self.head.check(bytes) };
+            if let Err((at, status)) = checked {
+                self.refused = Some(status);
+                passed = at;
+            }
+            if let Some(held) = &mut self.held {
+                held.add(bytes.len().min(MAX_HEAD - held.bytes()));
+            }
+        }
+        passed
+    }
+
+    /// The status that refuses the head.
+    pub fn refused(&self) -> Option<StatusCode> {
+        self.refused
+    }
+
+    /// Called while nothing arrives; ready when the client has taken too long for a request.
+    pub fn poll_late(&mut self, context: &mut Context<'_>, wire: &Wire) -> Poll<()> {
+        let is_busy = wire.course.is_busy();
+        let idles = wire.course.begun() > self.begun;
+        // A head that is being handled is counted with its request.
+        if let Some(held) = self.held.as_mut().filter(|_| idles) {
+            held.clear();
+        }
+        let within = match (idles, self.haste.is_crowded()) {
+            (false, false) => HEAD_WITHIN,
+            (false, true) => HEAD_WITHIN_CROWDED,
+            (true, false) => self.haste.idle,
+            (true, true) => self.haste.idle.min(IDLE_WITHIN_CROWDED),
+        };
+        let (now, again) = (Instant::now(), LOOK_AGAIN.min(self.haste.idle));
+        let due = if is_busy { now + again } else { self.since + within };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due.min(now + again))));
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            if due <= now {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due.min(now + again));
+        }
+        Poll::Pending
+    }
+}
+
+/// The lines of a head. hyper takes a bare LF for the end of a line; what a proxy takes for something else must not be
+/// taken at all.
+#[derive(Default)]
+struct Head {
+    /// Bytes so far.
+    length: usize,
+    /// Bytes of the present line.
+    line: usize,
+    last: u8,
+    /// It may announce a body.
+    has_body: bool,
+    is_complete: bool,
+}
+
+impl Head {
+    /// Takes the next bytes; the error says how many of them are well formed, and the status that refuses the rest.
+    fn check(&mut self, bytes: &[u8]) -> Result<(), (usize, StatusCode)> {
+        let mut from = 0;
+        while from < bytes.len() && !(self.is_complete && self.has_body) {
+            if self.is_complete {
+                // What follows a head without a body is the next one.
+                *self = Self::default();
+            }
+            let end = bytes[from..].iter().position(|byte| *byte == b'\n').map(|at| from + at);
+            let line = &bytes[from..end.unwrap_or(bytes.len())];
+            // Of a line that arrives in pieces it is not known.
+            self.has_body |= announces_body(line) || self.line > 0 || end.is_none();
+            self.last = *line.last().unwrap_or(&self.last);
+            self.line += line.len();
+            self.length += line.len() + usize::from(end.is_some());
+            if self.length > MAX_HEAD {
+                return Err((from, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+            }
+            let Some(end) = end else { break };
+            if self.last != b'\r' {
+                return Err((from, StatusCode::BAD_REQUEST));
+            }
+            // Empty lines before a request are skipped.
+            self.is_complete = self.line == 1 && self.length > 2;
+            (self.line, self.last, from) = (0, b'\n', end + 1);
+        }
+        Ok(())
+    }
+}
+
+fn announces_body(line: &[u8]) -> bool {
+    let names = [&b"content-length"[..], b"transfer-encoding"];
+    names.iter().any(|name| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status that refuses these pieces.
+    fn refused(pieces: &[&str]) -> Option<StatusCode> {
+        let mut head = Head::default();
+        pieces.iter().find_map(|piece| head.check(piece.as_bytes()).err()).map(|(_, status)| status)
+    }
+
+    #[test]
+    fn a_line_ends_with_both() {
+        for good in [
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nb",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\n\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            for at in 0..=good.len() {
+                let (begin, end) = good.split_at(at);
+                assert_eq!(refused(&[begin, end]), None, "{good:?} {at}");
+            }
+        }
+        for bad in [
+            "GET / HTTP/1.1\nHost: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\n",
+            "GET / HTTP/1.1\n\n",
+            "\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            for at in 0..=bad.len() {
+                let (begin, end) = bad.split_at(at);
+                assert_eq!(refused(&[begin, end]), Some(StatusCode::BAD_REQUEST), "{bad:?} {at}");
+            }
+        }
+        let mut two = Head::default();
+        let first = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let bad = format!("{first}GET / HTTP/1.1\nHost: x\r\n\r\n");
+        assert_eq!(two.check(bad.as_bytes()), Err((first.len(), StatusCode::BAD_REQUEST)));
+    }
+
+    #[test]
+    fn a_head_has_a_largest_size() {
+        let long = |bytes: usize| format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(bytes - 23));
+        assert_eq!(refused(&[&long(MAX_HEAD)]), None);
+        for bytes in [MAX_HEAD + 1, 2 * MAX_HEAD] {
+            let long = long(bytes);
+            let (begin, end) = long.split_at(20_000);
+            assert_eq!(refused(&[&long]), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+            assert_eq!(refused(&[begin, end]), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! How far the requests of a connection have come. Whoever half-closes a connection after a request still gets its answer
+//! (RFC 9112, section 9.6), so the end of what a client sends is kept from hyper, which would drop the request, until
+//! nothing is in progress, or what is in progress cannot go on without the client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use axum::body::Bytes;
+use futures::task::AtomicWaker;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::wire::Wire;
+
+/// The requests of one connection, which are handled one after the other.
+#[derive(Default)]
+pub struct Course {
+    /// Requests that have arrived.
+    begun: AtomicU64,
+    /// Those whose answer is complete.
+    made: AtomicU64,
+    /// Those whose answer is written.
+    written: AtomicU64,
+    has_body: AtomicBool,
+    /// The client sends nothing more.
+    half_closed: AtomicBool,
+    /// The request in progress waits for more of its body, after all that the client has sent.
+    starves: AtomicBool,
+    /// The request in progress is of no use without its client.
+    ends_with_client: AtomicBool,
+    reader: AtomicWaker,
+    body: AtomicWaker,
+}
+
+impl Course {
+    /// How many requests have arrived.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Begins the next request; returns its number, from 1 on.
+    pub fn begin(&self, has_body: bool) -> u64 {
+        self.has_body.store(has_body, Relaxed);
+        self.starves.store(false, Relaxed);
+        self.ends_with_client.store(false, Relaxed);
+        self.begun.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Whether what arrives may be the body of the last request.
+    pub fn has_body(&self) -> bool {
+        self.has_body.load(Relaxed)
+    }
+
+    /// Whether a request is being handled, or its answer written.
+    pub fn is_busy(&self) -> bool {
+        self.begun() > self.written.load(Relaxed)
+    }
+
+    /// The answer to the request in progress has been handed to hyper to its end.
+    pub fn made(&self) {
+        self.made.store(self.begun(), Relaxed);
+    }
+
+    /// Everything handed to hyper is written; whether an answer thereby is.
+    pub fn flushed(&self) -> bool {
+        let made = self.made.load(Relaxed);
+        let is_written = made > self.written.swap(made, Relaxed);
+        if is_written && self.is_half_closed() {
+            self.reader.wake();
+        }
+        is_written
+    }
+
+    /// Whether the client sends nothing more.
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Relaxed)
+    }
+
+    /// Records that the client sends nothing more.
+    pub fn half_close(&self) {
+        self.half_closed.store(true, Relaxed);
+    }
+
+    /// From here on, a client that half-closes gives up the request in progress.
+    pub fn end_with_client(&self) {
+        self.ends_with_client.store(true, Relaxed);
+        if self.is_half_closed() {
+            self.reader.wake();
+        }
+    }
+
+    /// Ready when the end of what the client has sent is the end of the connection.
+    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+        self.reader.register(context.waker());
+        if !self.is_busy() || self.starves.load(Relaxed) || self.ends_with_client.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        // All that has arrived is there for the reader of the body: if it still finds nothing, it starves.
+        self.body.wake();
+        Poll::Pending
+    }
+
+    fn body_is_awaited(&self, waker: &Waker) {
+        self.body.register(waker);
+        if self.is_half_closed() {
+            self.starves.store(true, Relaxed);
+            self.reader.wake();
+        }
+    }
+}
+
+/// The body of a request, which notices when it must wait for its client.
+pub struct RequestBody {
+    pub incoming: Incoming,
+    pub wire: Arc<Wire>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(context);
+        match &frame {
+            Poll::Pending => self.wire.course.body_is_awaited(context.waker()),
+            Poll::Ready(None) => self.wire.course.has_body.store(false, Relaxed),
+            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.course.has_body.store(false, Relaxed),
+            Poll::Ready(Some(_)) => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer, which notices when hyper is done with it.
+pub struct AnswerBody {
+    body: axum::body::Body,
+    wire: Arc<Wire>,
+}
+
+impl AnswerBody {
+    /// Wraps the body of the answer to the request in progress.
+    pub fn new(body: axum::body::Body, wire: Arc<Wire>) -> Self {
+        Self { body, wire }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.wire.course.made();
+    }
+}

@@ -8,6 +8,7 @@ use confab_common::grpc;
 use ipnet::IpNet;
 
 use crate::address::network;
+use crate::edge::cors::canonical;
 use crate::edge::hosts::Host;
 
 /// Settings of the edge.
@@ -134,12 +135,15 @@ fn host(text: &str) -> Result<Host, String> {
 
 /// Parses an origin as browsers send it, or `*`; an empty text (an empty setting) is no origin.
 fn origin(text: &str) -> Result<String, String> {
-    let text = text.trim().trim_end_matches('/').to_ascii_lowercase();
-    let host = text.split_once("://").map(|(_, host)| host);
-    match host {
-        _ if text.is_empty() || text == "*" => Ok(text),
-        Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ']) => Ok(text),
-        _ => Err("must look like https://chat.example.org".into()),
+    let text = text.trim();
+    if ["", "*"].contains(&text) {
+        return Ok(text.into());
+    }
+    let refused = || "must look like https://chat.example.org, or be `null`, `file://` or `*`".to_owned();
+    let origin = canonical(text.trim_end_matches('/')).or_else(|| canonical(text)).ok_or_else(refused)?;
+    match origin.contains(['*', ' ', '@']) {
+        true => Err(refused()),
+        false => Ok(origin),
     }
 }
 
@@ -191,7 +195,9 @@ mod tests {
         let origins = |text: &str| with(&["--allowed-origins", text]).map(|config| config.allowed_origins.unwrap_or_default());
         assert_eq!(origins("https://A.example/, http://b:3000").unwrap(), ["https://a.example", "http://b:3000"]);
         assert_eq!(origins("*").unwrap(), ["*"]);
-        for bad in ["example.org", "https://*.example.org", "https://a/b", "https://"] {
+        assert_eq!(origins("https://a:443,http://b:80/,http://c:443").unwrap(), ["https://a", "http://b", "http://c:443"]);
+        assert_eq!(origins("null, file://, capacitor://localhost").unwrap(), ["null", "file://", "capacitor://localhost"]);
+        for bad in ["example.org", "https://*.example.org", "https://a/b", "https://", "nul", "file:///home", "https://u@a"] {
             assert!(origins(bad).is_err(), "{bad}");
         }
         assert_eq!(with(&["--public-hosts", "a.example, B.example:1"]).unwrap().public_hosts.len(), 2);

@@ -30,7 +30,7 @@ use hosts::Hosts;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The path of Socket.IO.
-const REALTIME: &str = "/socket.io/";
+const REALTIME: &str = "/socket.io";
 
 /// Put before a client's request id that has the form of ours.
 const OF_CLIENT: &str = "client-";
@@ -117,6 +117,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
 
     let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
+    let code = answer.extensions().get().map(|problem: &Problem| problem.0.code.as_str());
     let mut answer = problem::render(answer, &context.0.id, had_token);
     let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&context.0.id) {
@@ -133,22 +134,26 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     // The path alone: queries may hold secrets.
     let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
-    if path.starts_with(REALTIME) {
-        tracing::debug!(%method, %path, status, ms, request_id = context.0.id, user, "request");
+    if is_realtime(&path) {
+        tracing::debug!(%method, %path, status, code, ms, request_id = context.0.id, user, "request");
     } else {
         span.set("http.response.status_code", || i64::from(status));
         if status >= 500 {
             span.fail("server_error");
         }
-        span.within(|| tracing::info!(%method, %path, status, ms, request_id = context.0.id, user, "request"));
+        span.within(|| tracing::info!(%method, %path, status, code, ms, request_id = context.0.id, user, "request"));
     }
     answer
+}
+
+fn is_realtime(path: &str) -> bool {
+    path.strip_prefix(REALTIME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO has a span for each
 /// event instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
-    if request.uri().path().starts_with(REALTIME) {
+    if is_realtime(request.uri().path()) {
         return Span::default();
     }
     let span = match trust {

@@ -79,7 +79,7 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet", "pages"]);
+        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "origin", "packet", "pages"]);
         LIMITS.exist(&["pending_sessions", "rooms_per_socket", "sockets_per_user"]);
         let [polling, websocket] = ["polling", "websocket"]
             .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)]));

@@ -8,8 +8,11 @@ use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use confab_common::pace::Pace;
 use confab_common::{Code, Error, Result};
+use http_body::Frame;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout};
 
 use super::Context;
 use crate::memory::Held;
@@ -18,7 +21,9 @@ use crate::problem::Problem;
 /// Largest JSON body, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// How long a body may take to arrive.
+/// Longest time without a byte.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a whole JSON body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Refuses requests whose body is compressed: what it unpacks to is not bounded by what arrives.
@@ -52,17 +57,31 @@ pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
 /// # Errors
 /// As those of [`read`].
 pub async fn collect(body: Body, most: usize, held: Option<&mut Held>) -> Result<Bytes> {
-    match tokio::time::timeout(ARRIVES_WITHIN, collect_all(body, most, held)).await {
-        Ok(read) => read,
-        Err(_) => Err(Error::new(Code::TooSlow, "the body did not arrive in time")),
+    timeout(ARRIVES_WITHIN, collect_steadily(body, most, held)).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// The next frame of a body that may take long, as long as its bytes keep coming.
+///
+/// # Errors
+/// `invalid_request` when the body breaks off, [`Code::TooSlow`] when next to nothing comes.
+pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame<Bytes>>> {
+    let since = Instant::now();
+    let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
+    let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
+    match pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) {
+        true => Ok(Some(frame)),
+        false => Err(too_slow()),
     }
 }
 
-async fn collect_all(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
+/// The same of a body that may take long, as long as its bytes keep coming.
+///
+/// # Errors
+/// As those of [`read`].
+pub async fn collect_steadily(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
     // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
-    let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
+    let (mut read, mut pace) = (BytesMut::new(), Pace::default());
+    while let Some(frame) = next_frame(&mut body, &mut pace).await? {
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > most {
             return Err(too_large(most));
@@ -77,6 +96,10 @@ async fn collect_all(mut body: Body, most: usize, mut held: Option<&mut Held>) -
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_slow() -> Error {
+    Error::new(Code::TooSlow, "the body did not arrive in time")
 }
 
 fn too_large(most: usize) -> Error {

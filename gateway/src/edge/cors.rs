@@ -1,16 +1,17 @@
 //! Which web pages may call this server.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::Method;
-use axum::http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
-};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri};
+use confab_common::metrics::LIMITS;
+use tokio::time::Instant;
+use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::REQUEST_ID;
+use super::hosts::{self, Host};
 
 /// How long a browser may remember the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -18,23 +19,24 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// Another name of `clientMessageId`.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Request headers that pages may set.
-const TAKEN: [HeaderName; 10] = [
-    AUTHORIZATION,
-    CONTENT_TYPE,
-    IDEMPOTENCY_KEY,
-    REQUEST_ID,
-    RANGE,
-    IF_RANGE,
-    IF_NONE_MATCH,
-    IF_MODIFIED_SINCE,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
+/// A refused origin is logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Most refused origins that are logged in that time.
+const MOST_LOGGED: usize = 16;
+/// Longest part of a refused origin that is logged, in bytes.
+const MAX_LOGGED: usize = 100;
 
 /// The allowed origins; clones share them.
 #[derive(Debug, Clone)]
-pub struct Origins(Arc<Rule>);
+pub struct Origins(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    rule: Rule,
+    /// The refused origins that were logged last.
+    // A std lock: held for a few comparisons, never across an await.
+    logged: Mutex<Vec<(Box<str>, Instant)>>,
+}
 
 #[derive(Debug)]
 enum Rule {
@@ -47,34 +49,92 @@ impl Origins {
     /// The origins of the setting. Without the setting: pages of this machine while listening on loopback, otherwise
     /// none.
     pub fn new(setting: Option<&[String]>, on_loopback: bool) -> Self {
-        Self(Arc::new(match setting {
+        let rule = match setting {
             Some(list) if list.iter().any(|origin| origin == "*") => Rule::Any,
             Some(list) => Rule::Listed(list.to_vec()),
             None if on_loopback => Rule::Localhost,
             None => Rule::Listed(Vec::new()),
-        }))
+        };
+        Self(Arc::new(Inner { rule, logged: Mutex::default() }))
     }
 
     /// Whether a page of this origin may call this server.
     pub fn allows(&self, origin: &HeaderValue) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
-        match &*self.0 {
+        match &self.0.rule {
             Rule::Any => true,
-            Rule::Listed(list) => !origin.is_empty() && list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+            Rule::Listed(list) => canonical(origin).is_some_and(|origin| list.contains(&origin)),
             Rule::Localhost => is_localhost(origin),
+        }
+    }
+
+    /// Whether a page of this origin may send what its browser keeps for this server, such as a balancer's cookie. Confab
+    /// itself reads none.
+    fn trusts(&self, origin: &HeaderValue) -> bool {
+        !matches!(self.0.rule, Rule::Any) && self.allows(origin)
+    }
+
+    /// Whether the page that made this request may call; a refusal is logged.
+    fn admits(&self, origin: &HeaderValue, request: &Parts) -> bool {
+        let allowed = self.allows(origin);
+        if !allowed && !is_own(origin, &request.uri, &request.headers) {
+            LIMITS.hit("origin");
+            self.log(origin);
+        }
+        allowed
+    }
+
+    fn log(&self, origin: &HeaderValue) {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        let origin = &origin[..origin.floor_char_boundary(MAX_LOGGED)];
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|(_, at)| at.elapsed() < LOG_EVERY);
+        if logged.len() < MOST_LOGGED && logged.iter().all(|(known, _)| **known != *origin) {
+            logged.push((origin.into(), Instant::now()));
+            drop(logged);
+            tracing::warn!(origin, "a page of an origin that is not in CONFAB_ALLOWED_ORIGINS calls; its browser refuses the answers");
         }
     }
 
     /// The layer that answers preflight requests and sets the CORS headers.
     pub(super) fn layer(&self) -> CorsLayer {
-        let origins = self.clone();
+        let [origins, trusting] = [self.clone(), self.clone()];
         CorsLayer::new()
-            .allow_origin(AllowOrigin::predicate(move |origin, _| origins.allows(origin)))
+            .allow_origin(AllowOrigin::predicate(move |origin, request| origins.admits(origin, request)))
+            .allow_credentials(AllowCredentials::predicate(move |origin, _| trusting.trusts(origin)))
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-            .allow_headers(TAKEN)
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID, CONTENT_DISPOSITION, CONTENT_RANGE, ACCEPT_RANGES, ETAG])
             .max_age(MAX_AGE)
     }
+}
+
+/// An origin as it is compared: in lower case, without the default port of its scheme, which some clients write. `None`:
+/// it is none.
+pub fn canonical(origin: &str) -> Option<String> {
+    let origin = origin.to_ascii_lowercase();
+    if ["null", "file://"].contains(&&*origin) {
+        return Some(origin);
+    }
+    let (scheme, authority) = origin.split_once("://")?;
+    let authority = authority.strip_suffix(default_port(scheme)).unwrap_or(authority);
+    (!scheme.is_empty() && !authority.is_empty() && !authority.contains('/')).then(|| format!("{scheme}://{authority}"))
+}
+
+fn default_port(scheme: &str) -> &'static str {
+    match scheme {
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => "://",
+    }
+}
+
+/// Whether a page comes from the host that it calls.
+pub fn is_own(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
+    let Some(origin) = origin.to_str().ok().and_then(canonical) else { return false };
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let own = hosts::of(uri, headers).map(|host| host.without_port(default_port(scheme)));
+    own.is_some() && own == Host::parse(authority)
 }
 
 /// `http://localhost` or `http://127.0.0.1` on any port.
@@ -117,9 +177,56 @@ mod tests {
     fn a_list_is_exact() {
         let listed = Origins::new(Some(&["https://chat.example".into(), String::new()]), true);
         assert!(allowed(&listed, "https://chat.example"));
-        for bad in ["http://localhost", "https://chat.example:444", "https://chat.example.evil", "null", ""] {
+        for same in ["https://chat.example:443", "https://Chat.Example"] {
+            assert!(allowed(&listed, same), "{same}");
+        }
+        for bad in ["http://localhost", "https://chat.example:444", "http://chat.example:443", "https://chat.example.evil", "null", ""] {
             assert!(!allowed(&listed, bad), "{bad}");
         }
+        let odd = Origins::new(Some(&["null".into(), "file://".into(), "capacitor://localhost".into()]), false);
+        for good in ["null", "file://", "capacitor://localhost"] {
+            assert!(allowed(&odd, good), "{good}");
+        }
+        assert!(!allowed(&odd, "file:///home"));
         assert!(allowed(&Origins::new(Some(&["*".into()]), false), "https://any.example"));
+    }
+
+    #[test]
+    fn a_page_of_the_own_host_is_recognised() {
+        let own = |origin: &'static str, host: &str| {
+            let headers = HeaderMap::from_iter([(axum::http::header::HOST, HeaderValue::from_str(host).unwrap())]);
+            is_own(&HeaderValue::from_static(origin), &Uri::from_static("/"), &headers)
+        };
+        for (origin, host) in [
+            ("https://chat.example", "chat.example"),
+            ("https://chat.example:443", "chat.example"),
+            ("https://chat.example", "chat.example:443"),
+            ("http://CHAT.example:80", "chat.example"),
+            ("http://chat.example:8080", "chat.example:8080"),
+            ("http://[::1]:80", "[::1]"),
+        ] {
+            assert!(own(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("https://chat.example:80", "chat.example"),
+            ("https://evil.example", "chat.example"),
+            ("http://chat.example:8080", "chat.example"),
+            ("null", "null"),
+            ("file://", "chat.example"),
+        ] {
+            assert!(!own(origin, host), "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn refused_origins_are_logged_a_few_at_a_time() {
+        let origins = Origins::new(Some(&[]), false);
+        for n in 0..100 {
+            origins.log(&HeaderValue::from_str(&format!("https://{n}.example/{}", "x".repeat(200))).unwrap());
+            origins.log(&HeaderValue::from_static("https://evil.example"));
+        }
+        let logged = origins.0.logged.lock().unwrap();
+        assert_eq!(logged.len(), MOST_LOGGED);
+        assert!(logged.iter().all(|(origin, _)| origin.len() <= MAX_LOGGED));
     }
 }

@@ -50,6 +50,12 @@ impl Host {
         (!name.is_empty() && !name.contains('*')).then_some(Self { name, port })
     }
 
+    /// The same without this port, written `:80`.
+    pub fn without_port(self, port: &str) -> Self {
+        let is_it = self.port.is_some_and(|own| port.strip_prefix(':').is_some_and(|port| port.parse() == Ok(own)));
+        if is_it { Self { port: None, ..self } } else { self }
+    }
+
     /// Whether it means this machine regardless of DNS.
     fn is_loopback(&self) -> bool {
         let v6 = self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(|name| name.parse::<Ipv6Addr>().ok());

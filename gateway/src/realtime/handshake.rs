@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use confab_common::Code;
 use confab_common::metrics::LIMITS;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::Realtime;
@@ -23,8 +23,7 @@ use super::polling::{self, Way};
 use super::session::{Session, Transport};
 use super::websocket;
 use crate::address::ClientAddress;
-use crate::edge::body;
-use crate::edge::hosts::{self, Host};
+use crate::edge::{body, cors};
 use crate::memory::Held;
 use crate::server::{Place, Tally};
 use crate::tokens::MAX_TOKEN;
@@ -42,6 +41,8 @@ pub enum Refusal {
     BadRequest,
     /// The page's origin may not connect.
     Forbidden,
+    /// A WebSocket needs HTTP/1.1.
+    UpgradeRequired,
     /// Another version of the protocol.
     UnsupportedVersion,
     /// The payload exceeds the packet limit.
@@ -71,20 +72,22 @@ impl IntoResponse for Refusal {
             Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
             Self::BadMethod => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, 3, "Bad request"),
+            Self::UpgradeRequired => (StatusCode::UPGRADE_REQUIRED, 3, "Bad request"),
             Self::Forbidden => (StatusCode::FORBIDDEN, 4, "Forbidden"),
             Self::UnsupportedVersion => (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "Bad request"),
             Self::GoingAway => (StatusCode::SERVICE_UNAVAILABLE, 3, "Bad request"),
         };
-        (status, axum::Json(json!({ "code": code, "message": message }))).into_response()
+        let mut answer = (status, axum::Json(json!({ "code": code, "message": message }))).into_response();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        answer
     }
 }
 
-type Asked = Result<Query<Parameters>, QueryRejection>;
-
-#[derive(Deserialize)]
 pub(super) struct Parameters {
-    #[serde(rename = "EIO")]
+    /// The protocol's version, `EIO`.
     version: Option<String>,
     transport: Option<String>,
     sid: Option<String>,
@@ -93,6 +96,24 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
+    /// Reads the query: of several parameters with one name the first counts, and an empty `sid` is none.
+    fn of(uri: &Uri) -> Result<Self, Refusal> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| Refusal::BadRequest)?;
+        let mut parameters = Self { version: None, transport: None, sid: None, t: None };
+        for (name, value) in pairs {
+            let parameter = match &*name {
+                "EIO" => &mut parameters.version,
+                "transport" => &mut parameters.transport,
+                "sid" => &mut parameters.sid,
+                "t" => &mut parameters.t,
+                _ => continue,
+            };
+            parameter.get_or_insert(value);
+        }
+        parameters.sid.take_if(|sid| sid.is_empty());
+        Ok(parameters)
+    }
+
     /// Whether the request is for a WebSocket.
     fn websocket(&self) -> Result<bool, Refusal> {
         let websocket = match self.transport.as_deref() {
@@ -112,8 +133,8 @@ pub fn router(edge: Arc<Realtime>) -> Router {
     Router::new().route("/socket.io/", any(handle)).route("/socket.io", any(handle)).with_state(edge)
 }
 
-async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: ClientAddress, request: Request) -> Result<Response, Refusal> {
-    let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
+async fn handle(State(edge): State<Arc<Realtime>>, address: ClientAddress, request: Request) -> Result<Response, Refusal> {
+    let parameters = Parameters::of(request.uri())?;
     if !allowed(&edge, &request) {
         return Err(Refusal::Forbidden);
     }
@@ -140,8 +161,8 @@ async fn handle(State(edge): State<Arc<Realtime>>, asked: Asked, address: Client
 
 /// Handles requests from other gateways: forwarded ones; DELETE, which says that the sender is draining, so that its
 /// pending request must end soon; and HEAD, which asks what became of a response that this gateway forwarded.
-pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, asked: Asked, request: Request) -> Result<Response, Refusal> {
-    let Ok(Query(parameters)) = asked else { return Err(Refusal::BadRequest) };
+pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, request: Request) -> Result<Response, Refusal> {
+    let parameters = Parameters::of(request.uri())?;
     if let (&Method::HEAD, Some(forward)) = (request.method(), &edge.forward) {
         let passed = parameters.sid.as_deref().zip(parameters.t.as_deref().and_then(|t| t.parse().ok()));
         let (sid, passage) = passed.ok_or(Refusal::BadRequest)?;
@@ -171,7 +192,7 @@ async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, req
     if !websocket {
         return polling::open(edge, address, bearer).await;
     }
-    let accept = accept(request.headers())?;
+    let accept = accept(&request)?;
     let session = Session::open(edge, Transport::WebSocket, address, bearer).ok_or(Refusal::GoingAway)?;
     Ok(upgrade(request, accept, session, false))
 }
@@ -180,7 +201,7 @@ async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, req
 async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: Way, request: Request) -> Result<Response, Refusal> {
     match (websocket, request.method()) {
         (true, &Method::GET) => {
-            let accept = accept(request.headers())?;
+            let accept = accept(&request)?;
             match session.begin_probe() {
                 true => Ok(upgrade(request, accept, session, true)),
                 false => Err(Refusal::BadRequest),
@@ -204,7 +225,7 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
 
 /// The whole payload of a signed request between gateways, counted in `held` while it arrives.
 pub(super) async fn body_of(body: Body, max_packet: usize, held: Option<&mut Held>) -> Result<Bytes, Refusal> {
-    body::collect(body, polling::max_payload(max_packet), held).await.map_err(|error| match error.code {
+    body::collect_steadily(body, polling::max_payload(max_packet), held).await.map_err(|error| match error.code {
         Code::TooLarge => Refusal::too_large(),
         _ => Refusal::BadRequest,
     })
@@ -213,9 +234,7 @@ pub(super) async fn body_of(body: Body, max_packet: usize, held: Option<&mut Hel
 /// Whether the page may connect: from its own host or an allowed origin. Clients other than browsers send no origin.
 fn allowed(edge: &Realtime, request: &Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
-    let own = hosts::of(request.uri(), request.headers());
-    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).and_then(|(_, host)| Host::parse(host));
-    (own.is_some() && own == page) || edge.origins.allows(origin)
+    cors::is_own(origin, request.uri(), request.headers()) || edge.origins.allows(origin)
 }
 
 /// The token of the first request. One longer than any valid token is replaced with an empty one, which CONNECT
@@ -228,7 +247,8 @@ fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
 }
 
 /// The response to the client's WebSocket key (RFC 6455 section 4.2).
-fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+fn accept(request: &Request) -> Result<HeaderValue, Refusal> {
+    let headers = request.headers();
     let has = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
@@ -237,11 +257,21 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") || !has(SEC_WEBSOCKET_VERSION, "13") {
         return Err(Refusal::BadRequest);
     }
+    if request.version() < Version::HTTP_11 {
+        return Err(Refusal::UpgradeRequired);
+    }
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     HeaderValue::try_from(accept).map_err(|_| Refusal::BadRequest)
 }
 
+/// The first subprotocol that the client offers: a browser that offers some fails when none is chosen.
+fn subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let first = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.split(',').next()?.trim();
+    HeaderValue::from_str(first).ok().filter(|first| !first.is_empty())
+}
+
 fn upgrade(mut request: Request, accept: HeaderValue, session: Arc<Session>, probe: bool) -> Response {
+    let subprotocol = subprotocol(request.headers());
     let connections = session.edge.connections.clone();
     let upgrade = hyper::upgrade::on(&mut request);
     let place = request.extensions().get::<Place>().cloned();
@@ -258,5 +288,6 @@ fn upgrade(mut request: Request, accept: HeaderValue, session: Arc<Session>, pro
         (UPGRADE, HeaderValue::from_static("websocket")),
         (SEC_WEBSOCKET_ACCEPT, accept),
     ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+    let subprotocol = subprotocol.map(|name| [(SEC_WEBSOCKET_PROTOCOL, name)]);
+    (StatusCode::SWITCHING_PROTOCOLS, headers, subprotocol, Body::empty()).into_response()
 }

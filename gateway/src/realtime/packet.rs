@@ -99,7 +99,7 @@ impl<'a> EventData<'a> {
     /// Reads the JSON array of an event.
     ///
     /// # Errors
-    /// When the text is not an array that begins with a string.
+    /// When the text is not an array with at least one element.
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
         serde_json::from_str(data).map_err(|_| Malformed("event data"))
     }
@@ -116,18 +116,23 @@ impl<'de> Deserialize<'de> for EventData<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let name: Name<'de> = seq.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
+                let name: &RawValue = seq.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
                 let argument = seq.next_element()?;
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(EventData { name: name.0, argument })
+                Ok(EventData { name: read_name(name.get()), argument })
             }
         }
         deserializer.deserialize_seq(Arguments)
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// The name of an event; empty when it is no text, such as a number or half a surrogate pair: no event has that name.
+fn read_name(json: &str) -> Cow<'_, str> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => text.into(),
+        _ => serde_json::from_str::<String>(json).unwrap_or_default().into(),
+    }
+}
 
 /// What a frame costs besides its bytes: its place in a queue, its share of an allocation.
 const FRAME_OVERHEAD: usize = 128;
@@ -341,9 +346,13 @@ mod tests {
         assert_eq!((&*data.name, data.argument.unwrap().get()), ("message", r#"{"a":[1,2]}"#));
         assert!(EventData::parse(r#"["a\"b"]"#).unwrap().argument.is_none());
         let deep = format!(r#"["a",{}"#, "[".repeat(100_000));
-        for bad in ["", "{}", "[]", "[1]", r#"[{"toString":"foo"}]"#, r#"["a"#, &deep] {
+        for bad in ["", "{}", "[]", r#"["a"#, &deep] {
             assert!(EventData::parse(bad).is_err());
         }
+        for nameless in [r#"[7,{}]"#, "[null]", r#"[{"toString":"foo"}]"#, r#"["\ud83d",1]"#, r#"["\udca9"]"#, r#"[["message"]]"#] {
+            assert_eq!(EventData::parse(nameless).unwrap().name, "", "{nameless}");
+        }
+        assert_eq!(EventData::parse(r#"["m\u0065ssage"]"#).unwrap().name, "message");
     }
 
     #[test]

@@ -31,13 +31,11 @@ const MAX_PACKETS: usize = 16;
 const SEPARATOR: u8 = 0x1e;
 /// How long a GET is held while an upgrade is tried.
 const PROBE_HOLD: Duration = Duration::from_millis(100);
-/// How long a client's payload may take to arrive.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 /// How often a session without a GET is checked while nothing waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(2500);
 /// Answers a GET for which there is nothing.
 const NOOP: Bytes = Bytes::from_static(b"6");
-/// Answers the GET that ends a session.
+/// Answers the GET that learns of the end of a session.
 const CLOSE: Bytes = Bytes::from_static(b"1");
 
 /// Opens a session and answers its first packet.
@@ -118,7 +116,8 @@ async fn next_payload(session: &Session) -> Bytes {
         }
         if closing.is_some() {
             session.finish();
-            return CLOSE;
+            // A client that closes the session waits for the end of its GET alone.
+            return if session.is_given_up() { NOOP } else { CLOSE };
         }
         let queued = poll_fn(|context| session.outbox.poll(context));
         if !probing {
@@ -144,10 +143,14 @@ pub async fn receive(session: Arc<Session>, body: Body) -> Result<Response, Refu
         () = session.socket.drained() => {}
         () = session.outbox.closed() => return Err(Refusal::BadRequest),
     }
-    let payload = timeout(ARRIVES_WITHIN, body::read(&session, body)).await.unwrap_or(Err(Refusal::BadRequest));
+    let payload = body::read(&session, body).await;
     let taken = payload.and_then(|payload| take(&session, &payload));
     session.socket.start_lanes(&session);
     taken.inspect_err(|_| session.finish())?;
+    let reading = matches!(*session.transport(), Transport::Polling { reading: true } | Transport::Probing { reading: true });
+    if session.is_given_up() && !reading {
+        session.finish();
+    }
     Ok(text("ok"))
 }
 

@@ -48,6 +48,8 @@ pub struct Session {
     seen: AtomicU64,
     /// The session is about to be closed, so that its client reconnects.
     returning: AtomicBool,
+    /// The client has closed the session.
+    given_up: AtomicBool,
     transport: Mutex<Transport>,
     /// Whether the transport is a WebSocket; never reset.
     on_websocket: AtomicBool,
@@ -107,6 +109,7 @@ impl Session {
             socket: Socket::new(bearer),
             seen: AtomicU64::new(0),
             returning: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             transport: Mutex::new(transport),
             on_websocket: AtomicBool::new(transport == Transport::WebSocket),
         });
@@ -192,6 +195,7 @@ impl Session {
                 Ok(())
             }
             Some(b'1') => {
+                self.given_up.store(true, Ordering::Relaxed);
                 self.outbox.close(Close::Flushed);
                 Ok(())
             }
@@ -208,7 +212,8 @@ impl Session {
         self.socket.receive_attachment(self, data)
     }
 
-    fn touch(&self) {
+    /// Records a sign of life.
+    pub fn touch(&self) {
         self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -261,6 +266,11 @@ impl Session {
         self.outbox.close(Close::Flushed);
     }
 
+    /// Whether the client has closed the session.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     /// Whether the session is about to be closed so that its client reconnects and asks for what it missed.
     pub fn is_returning(&self) -> bool {
         self.returning.load(Ordering::Relaxed)
@@ -273,6 +283,7 @@ impl Session {
             return;
         }
         transport.count(-1.0);
+        tracing::debug!(session = self.id, ?transport, user = self.socket.identity().map(|identity| &identity.user.id), "session ended");
         self.outbox.finish();
         self.edge.registry.remove(self, self.socket.identity());
         self.socket.leave_all(self);

@@ -61,8 +61,8 @@ struct State {
     /// The client has asked for a namespace that does not exist.
     has_asked_elsewhere: bool,
     partial: Option<Box<Partial>>,
-    /// Events that arrived before CONNECT was answered.
-    held: Vec<(Uuid, Event)>,
+    /// What arrived before CONNECT was answered.
+    held: Vec<Held>,
     /// Events that wait behind another event of the same room.
     lanes: HashMap<Uuid, VecDeque<Event>>,
     /// Lanes without a task: they start when everything that arrived together has been read.
@@ -76,7 +76,25 @@ enum Phase {
     New,
     Connecting,
     Connected,
+    /// The client has disconnected, and may connect again.
+    Left,
     Ended,
+}
+
+/// What waits until CONNECT is answered.
+enum Held {
+    Event(Uuid, Event),
+    /// An event that was refused, under this acknowledgement id.
+    Refusal(Option<u64>, Error),
+}
+
+impl Held {
+    fn size(&self) -> usize {
+        match self {
+            Self::Event(_, event) => event.size,
+            Self::Refusal(_, error) => error.detail.len() + EVENT_OVERHEAD,
+        }
+    }
 }
 
 /// An event that waits for its attachments.
@@ -283,6 +301,11 @@ impl Socket {
                 };
                 let (room, request) = match request {
                     Ok(valid) => valid,
+                    Err(error) if state.phase == Phase::Connecting => {
+                        // Stock clients take nothing before CONNECT's answer.
+                        self.hold(session, &mut state, Held::Refusal(packet.id, error));
+                        return Ok(());
+                    }
                     Err(error) => {
                         drop(state);
                         events::refuse(session, packet.id, &error);
@@ -294,24 +317,41 @@ impl Socket {
                 let span = Span::root(trace::Kind::Server, request.name());
                 span.set("confab.room.id", || room.to_string());
                 let event = Event { ack: packet.id, request, deadline, span, size };
+                if state.phase == Phase::Connecting {
+                    self.hold(session, &mut state, Held::Event(room, event));
+                    return Ok(());
+                }
                 self.queued.fetch_add(event.size, Ordering::Relaxed);
                 session.outbox.hold(event.size);
-                match state.phase {
-                    Phase::Connecting => state.held.push((room, event)),
-                    _ => dispatch(&mut state, room, event),
-                }
+                dispatch(&mut state, room, event);
                 Ok(())
             }
-            (Kind::Disconnect, _) => {
+            (Kind::Connect, Phase::Left) if state.allowance.admit() => {
+                state.phase = Phase::Connecting;
+                tokio::spawn(connect::connect_again(session.clone(), Auth::read(packet.data)));
+                Ok(())
+            }
+            (Kind::Disconnect, Phase::Connected) => {
+                drop(state);
+                self.leave_rooms(session, Phase::Left);
+                Ok(())
+            }
+            (Kind::Disconnect, Phase::New | Phase::Connecting) => {
                 drop(state);
                 self.leave_all(session);
                 session.outbox.close(Close::Flushed);
                 Ok(())
             }
-            (Kind::Ack, _) | (_, Phase::Ended) => Ok(()),
+            (Kind::Ack, _) | (_, Phase::Ended) | (Kind::Disconnect, Phase::Left) => Ok(()),
             (Kind::Connect, _) => Err(Malformed("CONNECT again")),
-            (Kind::Event, Phase::New) => Err(Malformed("an event before CONNECT")),
+            (Kind::Event, Phase::New | Phase::Left) => Err(Malformed("an event before CONNECT")),
         }
+    }
+
+    fn hold(&self, session: &Session, state: &mut State, held: Held) {
+        self.queued.fetch_add(held.size(), Ordering::Relaxed);
+        session.outbox.hold(held.size());
+        state.held.push(held);
     }
 
     /// Records that the client is in a room; `false` when it is already in `max` rooms (0: no limit) or has
@@ -341,9 +381,13 @@ impl Socket {
 
     /// Removes the client from every room for good.
     pub(super) fn leave_all(&self, session: &Session) {
+        self.leave_rooms(session, Phase::Ended);
+    }
+
+    fn leave_rooms(&self, session: &Session, phase: Phase) {
         let rooms = {
             let mut state = self.state();
-            state.phase = Phase::Ended;
+            state.phase = phase;
             state.forget_partial(session);
             std::mem::take(&mut state.rooms)
         };

@@ -63,25 +63,30 @@ impl Connection {
     /// Performs the upgrade: the client's `2probe`, our `3probe`, its `5`. `false`: it failed, and polling continues.
     async fn probe(&mut self, session: &Arc<Session>) -> bool {
         let mut probed = false;
+        let mut asked = false;
         let mut upgraded = false;
+        // What follows the upgrade at once.
+        let mut behind = Vec::new();
         let played = timeout(PROBE, async {
-            while !upgraded {
+            while !asked {
                 tokio::select! {
                     readable = self.stream.readable() => readable?,
                     () = session.outbox.closed() => return Err(End::Gone),
                 }
                 let (mut control, mut answers) = (Vec::new(), Vec::new());
                 self.inbound.read(&self.stream, &mut control, |message| match message {
-                    // Packets may follow the upgrade at once.
-                    message if upgraded => receive(session, message),
+                    message if asked => {
+                        behind.push(message);
+                        Ok(())
+                    }
                     Message::Text(text) if text.as_str() == "2probe" && !probed => {
                         probed = true;
                         answers.push(Frame::engine("3probe"));
                         Ok(())
                     }
                     Message::Text(text) if text.as_str() == "5" && probed => {
-                        upgraded = session.upgrade();
-                        upgraded.then_some(()).ok_or(Malformed("an upgrade while a GET waits"))
+                        asked = true;
+                        Ok(())
                     }
                     Message::Ping(_) | Message::Pong(_) => Ok(()),
                     _ => Err(Malformed("not a probe")),
@@ -91,6 +96,21 @@ impl Connection {
                     self.write_all(frame.websocket()).await?;
                 }
                 self.write_all(&control).await?;
+            }
+            loop {
+                // A GET that still waits is answered within a moment.
+                let over = session.last_poll.over.notified();
+                upgraded = session.upgrade();
+                if upgraded {
+                    break;
+                }
+                tokio::select! {
+                    () = over => {}
+                    () = session.outbox.closed() => return Err(End::Gone),
+                }
+            }
+            for message in behind {
+                receive(session, message).map_err(|_| End::Refused(1002))?;
             }
             Ok::<(), End>(())
         });
@@ -159,6 +179,8 @@ impl Connection {
             });
             match ready.await? {
                 Ready::Read => {
+                    // A large message may take longer than the answer to a ping.
+                    session.touch();
                     let mut control = Vec::new();
                     self.inbound.read(&self.stream, &mut control, |message| receive(session, message))?;
                     session.socket.start_lanes(session);

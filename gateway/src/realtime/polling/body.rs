@@ -1,9 +1,10 @@
 //! Reads the body of a POST, bounded and counted while it arrives.
 
 use axum::body::Body;
-use http_body_util::BodyExt;
+use confab_common::pace::Pace;
 
 use super::max_payload;
+use crate::edge::body::next_frame;
 use crate::realtime::handshake::Refusal;
 use crate::realtime::session::Session;
 
@@ -22,18 +23,19 @@ impl Drop for Held<'_> {
 /// Reads a payload.
 ///
 /// # Errors
-/// When it is too large, or the session ends before it has arrived.
+/// When it is too large, arrives too slowly or breaks off, or the session ends before it has arrived.
 pub(super) async fn read(session: &Session, mut body: Body) -> Result<Vec<u8>, Refusal> {
     let most = max_payload(session.socket.max_packet(session));
     let mut held = Held { session, bytes: 0 };
-    let mut payload = Vec::new();
+    let (mut payload, mut pace) = (Vec::new(), Pace::default());
     loop {
         let frame = tokio::select! {
-            frame = body.frame() => frame,
+            frame = next_frame(&mut body, &mut pace) => frame.map_err(|_| Refusal::BadRequest)?,
             () = session.outbox.closed() => return Err(Refusal::BadRequest),
         };
         let Some(frame) = frame else { return Ok(payload) };
-        let Ok(data) = frame.map_err(|_| Refusal::BadRequest)?.into_data() else { continue };
+        let Ok(data) = frame.into_data() else { continue };
+        session.touch();
         let left = session.outbox.left_to_unknown().unwrap_or(usize::MAX);
         if payload.len() + data.len() > most || data.len() > left {
             return Err(Refusal::too_large());

@@ -39,7 +39,7 @@ pub struct LastPoll {
     // Boxed: sockets that never poll are the many.
     last: Mutex<Option<Box<Last>>>,
     /// Notified when the GET waits no longer.
-    pub(super) over: Notify,
+    pub over: Notify,
 }
 
 struct Last {

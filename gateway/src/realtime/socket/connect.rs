@@ -1,15 +1,18 @@
 //! CONNECT: identifies the client, and decides whether it may connect or be recovered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Phase, dispatch};
+use super::{Held, Phase, dispatch};
 use crate::metrics::METRICS;
 use crate::realtime::allowance::Allowance;
+use crate::realtime::events;
+use crate::realtime::hub::Listener;
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
@@ -80,6 +83,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
         true => recover(&session, auth.offset(&user), &user).await,
         false => None,
     };
+    session.socket.state().allowance = Allowance::new(edge.config.max_events_per_second);
     if !admit(&session, restored.is_some()) {
         return;
     }
@@ -89,6 +93,33 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
         return session.outbox.close(Close::Now);
     }
     session.socket.start_lanes(&session);
+}
+
+/// Answers CONNECT after the client's DISCONNECT. Whoever shows another token or wants to be recovered, and whose earlier
+/// events may still be answered under the ids of new ones, needs a new session: the client opens one by itself once this
+/// one is closed.
+pub(super) async fn connect_again(session: Arc<Session>, auth: Auth) {
+    let (socket, edge) = (&session.socket, &session.edge);
+    let verified = match auth.token.as_str() {
+        Some(token) => edge.tokens.verify(token).await,
+        None => return session.outbox.close(Close::Now),
+    };
+    let shown = match verified {
+        Ok(shown) => shown.session_id,
+        Err(error) if error.code == Code::Unauthorized => return refuse_connect(&session, &error),
+        Err(_) => return session.outbox.close(Close::Now),
+    };
+    if edge.revocations.is_revoked(shown) {
+        return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
+    }
+    let is_same = socket.identity().is_some_and(|identity| identity.session_id == shown);
+    let is_idle = || socket.queued.load(Ordering::Relaxed) == socket.state().held.iter().map(Held::size).sum::<usize>();
+    if !is_same || auth.recovery == true || socket.recovery.get().is_some() || !is_idle() {
+        return session.outbox.close(Close::Now);
+    }
+    if admit(&session, false) {
+        socket.start_lanes(&session);
+    }
 }
 
 /// Recovers the client if its offset allows; from now on its events carry offsets.
@@ -109,9 +140,9 @@ fn admit(session: &Session, is_back: bool) -> bool {
         return false;
     }
     state.phase = Phase::Connected;
-    state.allowance = Allowance::new(session.edge.config.max_events_per_second);
     session.socket.drained.notify_waiters();
     METRICS.connects.hit("accepted");
+    tracing::debug!(session = session.id(), user = session.socket.identity().map(|identity| &identity.user.id), "socket connected");
     let recovery = session.socket.recovery.get();
     // This frame must be the first: stock clients buffer anything before it, and would keep it for the next connection
     // if this one broke now.
@@ -119,8 +150,20 @@ fn admit(session: &Session, is_back: bool) -> bool {
     if let Some(recovery) = recovery.filter(|_| !is_back) {
         recovery.begin(|frames| session.outbox.push_all(frames));
     }
-    for (room, event) in std::mem::take(&mut state.held) {
-        dispatch(&mut state, room, event);
+    let mut refused = Vec::new();
+    for held in std::mem::take(&mut state.held) {
+        match held {
+            Held::Event(room, event) => dispatch(&mut state, room, event),
+            Held::Refusal(..) => refused.push(held),
+        }
+    }
+    drop(state);
+    for held in refused {
+        let size = held.size();
+        if let Held::Refusal(ack, error) = held {
+            events::refuse(session, ack, &error);
+        }
+        session.socket.done(session, size);
     }
     true
 }

@@ -9,7 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
-use super::{Event, MAX_QUEUED, MAX_SENDS, Socket, State};
+use super::{Event, Held, MAX_QUEUED, MAX_SENDS, Socket, State};
 use crate::memory::Sends;
 use crate::realtime::events;
 use crate::realtime::session::Session;
@@ -21,9 +21,8 @@ impl Socket {
     /// Drops the waiting events: their client's identity is no longer valid.
     pub fn drop_events(&self, session: &Session) {
         let mut state = self.state();
-        let held = std::mem::take(&mut state.held).into_iter().map(|(_, event)| event);
-        let waiting = state.lanes.values_mut().flat_map(std::mem::take);
-        let size = held.chain(waiting).map(|event| event.size).sum();
+        let held: usize = std::mem::take(&mut state.held).iter().map(Held::size).sum();
+        let size = held + state.lanes.values_mut().flat_map(std::mem::take).map(|event| event.size).sum::<usize>();
         drop(state);
         self.queued.fetch_sub(size, Ordering::Relaxed);
         session.outbox.release(size);
@@ -80,7 +79,7 @@ impl Socket {
         }
     }
 
-    fn done(&self, session: &Session, size: usize) {
+    pub(super) fn done(&self, session: &Session, size: usize) {
         session.outbox.release(size);
         let before = self.queued.fetch_sub(size, Ordering::Relaxed);
         if before == size || (before > MAX_QUEUED && before - size <= MAX_QUEUED) {

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Follows the documents as a reader does, each beside a fresh server: their commands and programs run as written and print what
+# the documents show.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/ensure-clients.sh
+
+target/debug/with-embedded node tests/documents/talk.mjs
+# A reader may repeat the first steps.
+target/debug/with-embedded sh -ec \
+    'for round in 1 2; do node tests/documents/follow.mjs "README.md#Five minutes" "README.md#Files"; done'

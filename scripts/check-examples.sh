@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-clients.sh
+scripts/ensure-venv.sh grpc
 
 target/debug/with-embedded node tests/documents/talk.mjs
 # A reader may repeat the first steps.
@@ -12,3 +13,4 @@ target/debug/with-embedded sh -ec \
 target/debug/with-embedded node tests/documents/follow.mjs docs/realtime.md
 target/debug/with-embedded node tests/documents/follow.mjs docs/building.md
 node tests/documents/beside.mjs CONFAB_TOKEN_TTL=4s -- node tests/documents/follow.mjs docs/tokens.md
+node tests/documents/follow.mjs docs/grpc-callers.md

@@ -1,4 +1,4 @@
-// Uses Swagger UI of the server in CONFAB_URL, on which nobody has signed up, like a person, in Chromium: runs every operation
+// Uses Swagger UI of the server in CONFAB_URL, a fresh one, like a person, in Chromium: runs every operation
 // as the page prefills it, from top to bottom of the story. Only ids of things, which the page cannot know, are put in from the answers.
 // The page must load nothing from other origins, and the browser must report no errors.
 import assert from "node:assert/strict";

@@ -28,6 +28,8 @@ test: ## every test; installs or starts what they need
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
 	@scripts/check-api.sh
+	@scripts/check-fuzz.sh
+	@scripts/check-examples.sh
 # The judge must notice the promise broken on purpose, and nothing else.
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads

@@ -1,12 +1,4 @@
 #!/usr/bin/env bash
-# Installs the linters for files other than code into .tools/checks, when they are missing or their versions have changed.
+# Installs the linters for files other than code into .tools/checks.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-directory=.tools/checks
-wanted=scripts/checks-requirements.txt
-if ! cmp -s "$wanted" "$directory/installed" || ! "$directory/bin/python" -c '' 2> /dev/null; then
-    rm -rf "$directory"
-    python3 -m venv "$directory"
-    "$directory/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir -r "$wanted" < /dev/null
-    cp "$wanted" "$directory/installed"
-fi
+exec "$(dirname "$0")/ensure-venv.sh" checks

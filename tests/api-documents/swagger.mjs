@@ -1,59 +1,126 @@
-// Uses Swagger UI of the server in CONFAB_URL like a person, in Chromium: a call is refused, "Authorize" accepts a token, and
-// the call succeeds. The page must load nothing from other origins, and the browser must report no errors.
+// Uses Swagger UI of the server in CONFAB_URL, a fresh one, like a person, in Chromium: runs every operation
+// as the page prefills it, from top to bottom of the story. Only ids of things, which the page cannot know, are put in from the answers.
+// The page must load nothing from other origins, and the browser must report no errors.
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
+import { folders } from "./story.mjs";
 
 const url = process.env.CONFAB_URL;
-const credentials = { username: `ada-${Date.now().toString(36)}`, password: "correct horse battery" };
-const signup = await fetch(`${url}/api/auth/signup`, {
-  method: "POST",
-  headers: { "content-type": "application/json" },
-  body: JSON.stringify(credentials),
-});
-const { token } = await signup.json();
+const document = await (await fetch(`${url}/openapi.json`)).json();
+const operations = Object.entries(document.paths).flatMap(([path, item]) =>
+  Object.entries(item).map(([method, operation]) => ({ method, path, ...operation })));
+const resolve = (schema) => (schema.$ref ? document.components.schemas[schema.$ref.split("/").at(-1)] : schema);
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
   // Root has no sandbox; the page is our own.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
+const complaints = [];
 try {
   const page = await browser.newPage();
   page.setDefaultTimeout(30_000);
-  const complaints = [];
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    // This call provokes the 401.
+    // A call without a token provokes the 401.
     if (message.type() === "error" && !message.text().includes("401")) complaints.push(message.text());
   });
   page.on("request", (request) => {
     const to = request.url();
     if (!to.startsWith(`${url}/`) && !to.startsWith("data:") && !to.startsWith("blob:")) complaints.push(`asks ${to}`);
   });
-
   await page.goto(`${url}/docs`);
-  const call = page.locator("#operations-Auth-me");
-  await call.locator(".opblock-summary-control").click();
-  const execute = async () => {
-    const [answer] = await Promise.all([
-      page.waitForResponse(`${url}/api/auth/me`),
-      call.getByRole("button", { name: "Execute" }).click(),
-    ]);
-    await call.locator(".live-responses-table .response-col_status").getByText(String(answer.status())).waitFor();
-    return { status: answer.status(), shown: await call.locator(".live-responses-table").innerText() };
-  };
-  assert.equal((await execute()).status, 401);
+  await page.locator(".opblock").first().waitFor();
+  const expected = (holds, what) => holds || complaints.push(what);
 
-  await page.getByRole("button", { name: "Authorize" }).first().click();
-  const dialog = page.locator(".dialog-ux");
-  await dialog.locator("input").fill(token);
-  await dialog.getByRole("button", { name: "Apply credentials" }).click();
-  await dialog.getByRole("button", { name: "Close" }).last().click();
-  const { status, shown } = await execute();
-  assert.equal(status, 200);
-  assert.ok(shown.includes(credentials.username), shown);
-  assert.deepEqual(complaints, []);
+  expected(/confab/i.test(await page.title()), `the page is called ${await page.title()}`);
+  expected((await page.locator(".topbar img, .topbar svg").count()) === 0, "the page shows a foreign logo");
+  const shown = await page.locator(".opblock").evaluateAll((blocks) => blocks.map(({ id }) => id.split("-").at(-1)));
+  expected(shown.indexOf("signup") === 0, `the first operation is ${shown[0]}, not signup`);
+  expected(shown.indexOf("create_room") < shown.indexOf("send_message"), "messages come before rooms");
+
+  const known = {};
+  const block = ({ tags, operationId }) => page.locator(`#operations-${tags[0]}-${operationId}`);
+
+  /** Puts in what a person copies from earlier answers, and complains about what else is filled in. */
+  async function fill(operation) {
+    const at = block(operation);
+    const name = operation.operationId;
+    for (const { name: parameter, in: place, required, schema } of operation.parameters ?? []) {
+      const input = at.locator(`tr[data-param-name="${parameter}"][data-param-in="${place}"]`).locator("input, select");
+      if (required) await input.fill(known[parameter]);
+      else expected(["", String(schema.default)].includes(await input.inputValue()), `${name}: ${parameter} is prefilled`);
+    }
+    const content = operation.requestBody?.content ?? {};
+    if (content["application/json"]) {
+      const text = at.locator(".body-param textarea");
+      const body = JSON.parse(await text.inputValue());
+      const { required } = resolve(content["application/json"].schema);
+      // Of a change, everything is optional.
+      for (const field of required ? Object.keys(body) : [])
+        expected(required.includes(field), `${name}: ${field} is prefilled`);
+      if (body.roomId) await text.fill(JSON.stringify({ ...body, roomId: known.roomId }));
+    }
+    if (content["multipart/form-data"]) {
+      const { properties, required } = resolve(content["multipart/form-data"].schema);
+      for (const field of Object.keys(properties)) {
+        const input = at.locator(`tr[data-property-name="${field}"] input`).first();
+        if (required.includes(field)) await input.setInputFiles(fileURLToPath(new URL("../../docs/openapi.json", import.meta.url)));
+        else expected((await input.inputValue()) === "", `${name}: ${field} is prefilled`);
+      }
+    }
+  }
+
+  async function execute(operation) {
+    const at = block(operation);
+    await at.locator(".opblock-summary-control").click();
+    await at.locator(".opblock-body").waitFor();
+    await fill(operation);
+    const isIt = (answer) => answer.request().method() === operation.method.toUpperCase() && /\/(api\/|.*jwks)/.test(new URL(answer.url()).pathname);
+    const [answer] = await Promise.all([
+      page.waitForResponse(isIt, { timeout: 5_000 }).catch(() => undefined),
+      at.getByRole("button", { name: "Execute" }).click(),
+    ]);
+    if (!answer) return { status: "nothing", text: "the page refuses to send it", json: {} };
+    const status = answer.status();
+    await at.locator(".live-responses-table .response-col_status").getByText(String(status)).waitFor();
+    const json = await answer.json().catch(() => ({}));
+    const text = await at.locator(".live-responses-table").innerText();
+    // Open blocks slow the page down.
+    await at.locator(".opblock-summary-control").click();
+    return { status, json, text };
+  }
+
+  async function authorize(token) {
+    await page.getByRole("button", { name: "Authorize" }).first().click();
+    const dialog = page.locator(".dialog-ux");
+    expected((await dialog.innerText()).includes("without"), "Authorize does not say to leave out Bearer");
+    const former = dialog.getByRole("button", { name: "Remove authorization" });
+    if (await former.isVisible()) await former.click();
+    await dialog.locator("input").fill(token);
+    await dialog.getByRole("button", { name: "Apply credentials" }).click();
+    await dialog.getByRole("button", { name: "Close" }).last().click();
+  }
+
+  const operation = (id) => operations.find(({ operationId }) => operationId === id) ?? assert.fail(`there is no operation ${id}`);
+  assert.equal((await execute(operation("me"))).status, 401);
+  const steps = folders.flatMap((folder) => Object.entries(folder.steps));
+  assert.deepEqual(steps.map(([id]) => id).sort(), operations.map(({ operationId }) => operationId).sort());
+  for (const [id, { status, keep = {} }] of steps) {
+    if (id === "logout_by_get") await authorize(known.otherToken);
+    const { status: answered, json, text } = await execute(operation(id));
+    expected(answered === status, `${id}: answers ${answered}, not ${status}: ${text.replaceAll("\n", " ").slice(0, 300)}`);
+    for (const [variable, path] of Object.entries(keep)) known[variable] = json[path] ?? "missing";
+    if (id === "login") {
+      await authorize(`Bearer ${known.token}`);
+      const { text: refusal } = await execute(operation("me"));
+      expected(refusal.includes("without"), `"Bearer" before the token is not explained: ${refusal.slice(0, 200)}`);
+      await authorize(known.token);
+    }
+  }
 } finally {
   await browser.close();
 }
-console.log("Swagger UI: Authorize takes a token, and calls are made with it");
+assert.equal(complaints.length, 0, complaints.join("\n"));
+console.log("Swagger UI: every operation works as prefilled");

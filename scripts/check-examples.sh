@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Follows the documents as a reader does, each beside a fresh server: their commands and programs run as written and print what
+# the documents show.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/ensure-clients.sh
+scripts/ensure-venv.sh grpc
+
+target/debug/with-embedded node tests/documents/talk.mjs
+# A reader may repeat the first steps.
+target/debug/with-embedded sh -ec \
+    'for round in 1 2; do node tests/documents/follow.mjs "README.md#Five minutes" "README.md#Files"; done'
+target/debug/with-embedded node tests/documents/follow.mjs docs/realtime.md
+target/debug/with-embedded node tests/documents/follow.mjs docs/building.md
+node tests/documents/beside.mjs CONFAB_TOKEN_TTL=4s -- node tests/documents/follow.mjs docs/tokens.md
+node tests/documents/follow.mjs docs/grpc-callers.md

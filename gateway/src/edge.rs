@@ -29,6 +29,8 @@ use hosts::Hosts;
 /// Names a request. A valid id from the client or a proxy is kept; one that looks like ours gets a prefix.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Whether the server lives; asked often, by balancers that name it by its address.
+pub const LIVEZ: &str = "/livez";
 /// The path of Socket.IO.
 const REALTIME: &str = "/socket.io";
 
@@ -134,7 +136,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     // The path alone: queries may hold secrets.
     let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
-    if is_realtime(&path) {
+    if is_realtime(&path) || &*path == LIVEZ {
         tracing::debug!(%method, %path, status, code, ms, request_id = context.0.id, user, "request");
     } else {
         span.set("http.response.status_code", || i64::from(status));
@@ -153,7 +155,7 @@ fn is_realtime(path: &str) -> bool {
 /// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO has a span for each
 /// event instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
-    if is_realtime(request.uri().path()) {
+    if is_realtime(request.uri().path()) || request.uri().path() == LIVEZ {
         return Span::default();
     }
     let span = match trust {

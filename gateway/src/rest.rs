@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
+use axum::routing::get;
 use confab_common::grpc::{Call, request};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::App;
-use crate::edge::body;
+use crate::edge::{LIVEZ, body};
 use crate::problem;
 
 /// All routes of REST, a problem document for any other path, and the API's documentation.
@@ -27,7 +28,9 @@ use crate::problem;
 /// When the document cannot be written or a file of Swagger UI is missing.
 pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     let (operations, document) = operations().split_for_parts();
-    let routes = operations.merge(docs::routes(&document)?).route_layer(from_fn(body::only_plain));
+    // For balancers that can ask nothing else than the port they balance.
+    let alive = Router::new().route(LIVEZ, get(|| async { "alive\n" }));
+    let routes = operations.merge(docs::routes(&document)?).merge(alive).route_layer(from_fn(body::only_plain));
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
 }
 

@@ -15,6 +15,7 @@ use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
 use tokio::time::Instant;
 
+use super::LIVEZ;
 use crate::problem::Problem;
 
 /// Refused hosts are logged at most this often.
@@ -98,7 +99,7 @@ impl Hosts {
             return Err(Error::new(Code::InvalidRequest, "a request must have exactly one Host header"));
         }
         let host = of(request.uri(), request.headers()).ok_or_else(|| Error::new(Code::InvalidRequest, "the Host is malformed"))?;
-        if self.0.any || host.is_loopback() || self.0.listed.iter().any(|listed| listed.allows(&host)) {
+        if self.0.any || request.uri().path() == LIVEZ || host.is_loopback() || self.0.listed.iter().any(|listed| listed.allows(&host)) {
             return Ok(());
         }
         LIMITS.hit("host");
@@ -211,6 +212,12 @@ mod tests {
         assert!(hosts.check(&request("http://localhost:1/x", &["evil.example"])).is_ok());
         assert!(hosts.check(&request("http://evil.example/x", &["localhost"])).is_err());
         assert!(hosts.check(&request("http://localhost@evil.example/x", &["localhost"])).is_err());
+    }
+
+    #[test]
+    fn a_balancer_may_ask_under_any_name_whether_the_server_lives() {
+        assert!(Hosts::new(&[], true).check(&request("/livez", &["10.0.0.1:8080"])).is_ok());
+        assert!(Hosts::new(&[], true).check(&request("/livez/x", &["10.0.0.1:8080"])).is_err());
     }
 
     #[test]

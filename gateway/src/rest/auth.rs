@@ -39,10 +39,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
         .routes(routes!(signup))
         .routes(routes!(login))
+        .routes(routes!(me))
         .routes(routes!(logout, logout_by_get))
         // Or the router would answer HEAD by GET, which ends the session.
         .route(LOGOUT, head(head_of_logout))
-        .routes(routes!(me))
         .routes(routes!(jwks))
 }
 

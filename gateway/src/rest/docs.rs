@@ -1,4 +1,4 @@
-//! The OpenAPI document at `/openapi.json`, and Swagger UI at `/docs`.
+//! What needs no token: the OpenAPI and AsyncAPI documents, Swagger UI at `/docs`, and a page at `/`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -33,21 +33,28 @@ const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files that the page of Swagger UI loads.
-const FILES: [&str; 8] = [
-    "index.html",
-    "index.css",
-    "swagger-ui.css",
-    "swagger-ui-bundle.js",
-    "swagger-ui-standalone-preset.js",
-    "swagger-initializer.js",
-    "favicon-16x16.png",
-    "favicon-32x32.png",
+/// Allows the styles that the page contains.
+const WELCOME_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const ICON: &str = include_str!("docs/favicon.svg");
+
+/// The files of Swagger UI that its page loads.
+const FILES: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
+/// Ours beside them, with their types.
+const OURS: [(&str, &str, &str); 3] = [
+    ("index.html", "text/html; charset=utf-8", include_str!("docs/index.html")),
+    ("initializer.js", "text/javascript; charset=utf-8", include_str!("docs/initializer.js")),
+    ("favicon.svg", "image/svg+xml", ICON),
 ];
 
 pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     let document = Bytes::from(text(document)?);
     let document = get(|| async move { ([(CONTENT_TYPE, "application/json"), CACHED], document) });
+    let events = get(|| async { ([(CONTENT_TYPE, "application/json"), CACHED], include_str!("../../../docs/asyncapi.json")) });
+    let icon = get(|| async { ([(CONTENT_TYPE, "image/svg+xml"), CACHED], ICON) });
+    let welcome = get(|| async {
+        let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), CACHED, (CONTENT_SECURITY_POLICY, WELCOME_POLICY)];
+        (headers, include_str!("docs/welcome.html"))
+    });
     let to_page = get(|| async { (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "docs/")]) });
     let assets =
         Router::new().route("/docs/", get(serve)).route("/docs/{*file}", get(serve)).with_state::<Arc<App>>(Arc::new(Assets::new()?));
@@ -55,7 +62,9 @@ pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
         response.extensions_mut().insert(SharedBody);
         response
     });
-    Ok(Router::new().route("/openapi.json", document).route("/docs", to_page).merge(assets).layer(shared))
+    let documents = Router::new().route("/openapi.json", document).route("/asyncapi.json", events);
+    let pages = Router::new().route("/", welcome).route("/favicon.ico", icon).route("/docs", to_page);
+    Ok(documents.merge(pages).merge(assets).layer(shared))
 }
 
 /// The document as it is served and committed as `docs/openapi.json`.
@@ -98,16 +107,23 @@ struct Asset {
 
 impl Assets {
     fn new() -> anyhow::Result<Self> {
-        // Relative, so that it also works below a proxy's path.
-        let settings = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
-        let settings = Arc::new(settings);
-        FILES.into_iter().map(|name| Ok((name, Asset::read(name, settings.clone())?))).collect::<anyhow::Result<_>>().map(Self)
+        let mut assets = HashMap::new();
+        for name in FILES {
+            assets.insert(name, Asset::read(name)?);
+        }
+        assets.extend(OURS.map(|(name, kind, text)| (name, Asset::of(kind, text))));
+        Ok(Self(assets))
     }
 }
 
 impl Asset {
-    fn read(name: &str, settings: Arc<Config<'static>>) -> anyhow::Result<Self> {
-        let file = utoipa_swagger_ui::serve(name, settings).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+    fn of(content_type: &str, text: &'static str) -> Self {
+        let plain = OnceCell::new_with(Some(Bytes::from_static(text.as_bytes())));
+        Self { content_type: content_type.to_owned(), gzip: None, plain, size: text.len() }
+    }
+
+    fn read(name: &str) -> anyhow::Result<Self> {
+        let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
         let file = file.with_context(|| format!("Swagger UI has no file {name}"))?;
         let bytes = match file.bytes {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -176,8 +192,11 @@ mod tests {
 
         let page = send(&routes, Request::get("/docs")).await;
         assert_eq!((page.status, &page.headers[LOCATION]), (308, &"docs/".parse().unwrap()));
-        for (file, kind) in [("", "text/html"), ("swagger-ui-bundle.js", "text/javascript"), ("swagger-initializer.js", "text/javascript")]
-        {
+        for (file, kind) in [
+            ("", "text/html; charset=utf-8"),
+            ("swagger-ui-bundle.js", "text/javascript"),
+            ("initializer.js", "text/javascript; charset=utf-8"),
+        ] {
             let answer = send(&routes, Request::get(format!("/docs/{file}"))).await;
             assert_eq!((answer.status, &answer.headers[CONTENT_TYPE]), (200, &kind.parse().unwrap()), "{file}");
             assert!(answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap().contains("script-src 'self';"));
@@ -187,9 +206,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_page_greets_and_leads_on() {
+        let routes = gateway_with(&[], &Files::default()).await;
+        let page = send(&routes, Request::get("/")).await;
+        assert_eq!((page.status, &page.headers[CONTENT_TYPE]), (200, &"text/html; charset=utf-8".parse().unwrap()));
+        let page = String::from_utf8(page.bytes.to_vec()).unwrap();
+        let links = page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect::<Vec<_>>();
+        assert!(links.len() >= 4, "{links:?}");
+        for link in links.into_iter().chain(["favicon.ico", "livez"]) {
+            assert_eq!(send(&routes, Request::get(format!("/{link}"))).await.status, 200, "{link}");
+        }
+    }
+
+    #[tokio::test]
     async fn each_file_has_both_forms_and_head_says_the_length_of_the_form_that_get_would_send() {
         let routes = gateway_with(&[], &Files::default()).await;
-        for name in FILES {
+        for name in FILES.into_iter().chain(OURS.map(|(name, ..)| name)) {
             let mut plain = None;
             for accepts in ["identity", "br, gzip"] {
                 let ask = |method| Request::builder().method(method).uri(format!("/docs/{name}")).header(ACCEPT_ENCODING, accepts);
@@ -216,8 +248,8 @@ mod tests {
     async fn the_page_loads_nothing_that_is_not_served() {
         let routes = gateway_with(&[], &Files::default()).await;
         let page = String::from_utf8(send(&routes, Request::get("/docs/")).await.bytes.to_vec()).unwrap();
-        let named = page.split(['"', '\'']).filter(|text| text.starts_with("./") || FILES.contains(text)).collect::<Vec<_>>();
-        assert!(named.len() >= 7, "{named:?}");
+        let named = page.split(['"', '\'']).filter(|text| text.starts_with("./")).collect::<Vec<_>>();
+        assert_eq!(named.len(), 4, "{named:?}");
         for name in named {
             assert_eq!(send(&routes, Request::get(format!("/docs/{}", name.trim_start_matches("./")))).await.status, 200, "{name}");
         }

@@ -61,6 +61,9 @@ pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity
     let Some(header) = headers.next() else { return Ok(None) };
     let token =
         bearer(header).filter(|_| headers.next().is_none()).ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
+    if token.get(.."bearer ".len()).is_some_and(|begin| begin.eq_ignore_ascii_case("bearer ")) {
+        return Err(unauthorized("Authorization has Bearer twice: give the token without it"));
+    }
     let identity = app.tokens.verify(token).await?;
     if let Some(context) = parts.extensions.get::<edge::Context>() {
         context.called_by(identity.user_id);

@@ -40,7 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     params(params::IdempotencyKey),
     request_body(
         content = Draft,
-        example = json!({"roomId": examples::ROOM, "content": "Milk first?", "clientMessageId": examples::CLIENT_ID})
+        example = json!({"roomId": examples::ROOM, "content": "Milk first?"})
     ),
     responses(
         (status = 201, description = "It is sent", body = MessageJson, example = json!(examples::message())),

@@ -11,7 +11,8 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
 const ABOUT: &str = "\
-Accounts, rooms, messages and files of Confab, over HTTP. What happens in rooms is told live over Socket.IO at `/socket.io/`.
+Accounts, rooms, messages and files of Confab, over HTTP. What happens in rooms is told live over Socket.IO at `/socket.io/`: \
+[asyncapi.json](../asyncapi.json) describes its events.
 
 Sign up or log in for a token, and send it with every request as `Authorization: Bearer …`. Reading what is public needs none where \
 the server is set to `CONFAB_ANONYMOUS_READ=true`.
@@ -31,7 +32,7 @@ pub(super) fn document() -> OpenApi {
         ("Files", "What they share"),
     ];
     let tags = tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
-    let about = "The `token` that signup and login answer with";
+    let about = "The `token` that signup and login answer with, without `Bearer` before it";
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(about)).build();
     // Of what operations refer to, routes add the schemas; here are those that only failures have.
     let components = ComponentsBuilder::new().security_scheme("bearer", SecurityScheme::Http(bearer));

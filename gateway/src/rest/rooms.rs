@@ -81,7 +81,7 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     path = "/api/rooms",
     operation_id = "create_room",
     tag = "Rooms",
-    request_body(content = NewRoom, example = json!({"name": "Tea", "description": "Green and black"})),
+    request_body(content = NewRoom, example = json!({"name": "Tea"})),
     responses(
         (status = 201, description = "The room is there", headers(("Location" = String, description = "Where it is")),
             body = RoomJson, example = json!(examples::room(0))),

@@ -58,7 +58,7 @@ struct UploadForm {
     request_body(
         content = UploadForm,
         content_type = "multipart/form-data",
-        example = json!({"file": examples::CONTENT, "roomId": examples::ROOM})
+        example = json!({"file": examples::CONTENT})
     ),
     responses(
         (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),

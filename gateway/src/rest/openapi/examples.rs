@@ -18,7 +18,6 @@ pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
 pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
 pub const REQUEST: &str = "01a20525-11a1-7a10-b2c3-d4e5f6a7b8c9";
 pub const CLIENT_ID: &str = "phone-7-1042";
-pub const CURSOR: &str = "WyIwMTlhYmQwNyIseyJiZWZvcmUiOjQyfV0";
 pub const CONTENT: &str = "hello\n";
 pub const MODIFIED: &str = "Sun, 22 Nov 2026 21:24:05 GMT";
 const USER: &str = "01a20524-8a2e-7d31-a1b2-c3d4e5f60718";

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 {
     echo "# From deploy/prometheus/rules.yml, by scripts/prometheus-rule.sh."
-    printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: confab\nspec:\n'
+    printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: confab\n'
+    echo "  labels: {app.kubernetes.io/name: confab, app.kubernetes.io/instance: confab, app.kubernetes.io/part-of: confab}"
+    echo "spec:"
     sed -n '/^groups:/,$ s/^./  &/p; /^groups:/,$ {/^$/p}' deploy/prometheus/rules.yml
 } > k8s/components/monitoring/rules.yaml

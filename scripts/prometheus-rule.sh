@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies the alert rules into the format of the Prometheus operator.
+# Copies the alert rules into the format of the Prometheus operator, and into the chart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 {
@@ -9,3 +9,4 @@ cd "$(dirname "$0")/.."
     echo "spec:"
     sed -n '/^groups:/,$ s/^./  &/p; /^groups:/,$ {/^$/p}' deploy/prometheus/rules.yml
 } > k8s/components/monitoring/rules.yaml
+cp deploy/prometheus/rules.yml deploy/helm/confab/files/rules.yml

@@ -41,6 +41,9 @@ for values in production everything; do
 done
 python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/chart.yaml"
 python scripts/compare-chart.py "$rendered/prod.yaml" "$rendered/chart-production.yaml"
+# All names follow the release's.
+python scripts/helm.py template --release other | sed 's/other-confab/confab/g; s/instance: "other"/instance: "confab"/' > "$rendered/other"
+python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/other"
 # A difference is found, and so is a value that does not exist.
 sed 's/containerPort: 50052/containerPort: 50062/' "$rendered/chart.yaml" > "$rendered/other"
 if python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/other" 2> "$rendered/said" || ! grep -q 50062 "$rendered/said"; then

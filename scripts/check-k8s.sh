@@ -1,37 +1,73 @@
 #!/usr/bin/env bash
-# Renders the Kubernetes manifests and checks them: each object against its schema, all of them against good practice.
+# Renders the Kubernetes manifests and the Helm chart and checks them: each object against its schema, all of them against good
+# practice, the chart against the manifests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh
+scripts/ensure-crds.sh
 PATH=$PWD/.tools/checks/bin:$PATH
 
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
-for overlay in dev prod; do
-    mkdir "$rendered/$overlay"
-    kubectl kustomize "k8s/overlays/$overlay" -o "$rendered/$overlay"
+for name in base overlays/dev overlays/prod; do
+    kubectl kustomize "k8s/$name" > "$rendered/$(basename "$name").yaml"
 done
-# And production with every optional component. kustomize requires relative paths.
-mkdir "$rendered/everything" "$rendered/kustomization"
-k8s=$(realpath --relative-to="$rendered/kustomization" k8s)
-cat > "$rendered/kustomization/kustomization.yaml" << END
-namespace: confab
-resources: [$k8s/overlays/prod]
-components: [$k8s/components/ingress, $k8s/components/tracing]
-END
-kubectl kustomize "$rendered/kustomization" -o "$rendered/everything"
-rm -r "$rendered/kustomization"
 
-# The oldest documented version, and a current one. Schemas of objects that are not Kubernetes's own are in this repository.
-for version in 1.30 1.37; do
-    kubernetes-validate -k "$version" --strict --quiet --no-warn "$rendered"/*/*.yaml
+# Production with components that go together: each component is in one of the sets. kustomize requires relative paths.
+sets=(
+    "ingress tracing load-balancer scale-by-sockets openshift ca reloader mesh-istio"
+    "gateway keda s3-by-role ipv4 mesh-istio-ambient"
+    "mesh-linkerd"
+)
+k8s=$(realpath --relative-to="$rendered/kustomization" k8s)
+for n in "${!sets[@]}"; do
+    mkdir -p "$rendered/kustomization"
+    printf 'namespace: confab\nresources: [%s/overlays/prod]\ncomponents:\n' "$k8s" > "$rendered/kustomization/kustomization.yaml"
+    for component in ${sets[n]}; do echo "  - $k8s/components/$component"; done >> "$rendered/kustomization/kustomization.yaml"
+    kubectl kustomize "$rendered/kustomization" > "$rendered/components-$n.yaml"
 done
-for schema in k8s/schemas/*.json; do
-    kind=$(basename "$schema" .json)
-    check-jsonschema --schemafile "$schema" "$rendered"/*/*_"${kind,,}"_*.yaml
+rm -r "$rendered/kustomization"
+for component in k8s/components/*; do
+    [[ " ${sets[*]} httproute monitoring " == *" $(basename "$component") "* ]] || { echo "$component is not checked" >&2; exit 1; }
 done
+
+# The chart, by Helm itself: with its default values, as production, and with every switch.
+chart=deploy/helm/confab
+python scripts/helm.py lint
+python scripts/helm.py template > "$rendered/chart.yaml"
+for values in production everything; do
+    python scripts/helm.py lint -f "$chart/ci/$values.yaml"
+    python scripts/helm.py template -f "$chart/ci/$values.yaml" > "$rendered/chart-$values.yaml"
+done
+python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/chart.yaml"
+python scripts/compare-chart.py "$rendered/prod.yaml" "$rendered/chart-production.yaml"
+# All names follow the release's.
+python scripts/helm.py template --release other | sed 's/other-confab/confab/g; s/instance: "other"/instance: "confab"/' > "$rendered/other"
+python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/other"
+# A difference is found, and so is a value that does not exist.
+sed 's/containerPort: 50052/containerPort: 50062/' "$rendered/chart.yaml" > "$rendered/other"
+if python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/other" 2> "$rendered/said" || ! grep -q 50062 "$rendered/said"; then
+    echo "another port in the chart is not found" >&2
+    exit 1
+fi
+echo 'gatway: {replicas: 3}' > "$rendered/other"
+if python scripts/helm.py template -f "$rendered/other" > "$rendered/said" 2>&1 || ! grep -q gatway "$rendered/said"; then
+    echo "a misspelt value of the chart is not found" >&2
+    exit 1
+fi
+
+# The oldest documented version, and a current one; each distinct object once. Kinds that are not Kubernetes's own are for the other.
+awk 'BEGIN { RS = "---\n" } !seen[$0]++ { printf "---\n%s", $0 }' "$rendered"/*.yaml > "$rendered/objects"
+mv "$rendered/objects" "$rendered/objects.yaml"
+kubernetes-validate -k 1.30 --strict --quiet --no-warn "$rendered/objects.yaml" &
+kubernetes-validate -k 1.37 --strict --quiet --no-warn "$rendered/objects.yaml"
+wait "$!"
+node scripts/crds/check.js "$rendered/objects.yaml"
 
 # CKV_K8S_43, digests: set in an overlay at a release, for images of the operator's registry.
 # CKV_K8S_15, always pulling: a version's tag names one image for ever, and an unreachable registry must not prevent a restart.
-checkov --directory "$rendered" --framework kubernetes --skip-download --quiet --compact --skip-check CKV_K8S_43,CKV_K8S_15
-echo "The Kubernetes manifests are in order."
+# CKV_K8S_40, a user above 10000: it is the image's, 65532; OpenShift refuses pods that name one.
+# An overlay names the namespace, and extra containers are the operator's.
+rm "$rendered"/{objects,base,chart-everything}.yaml
+checkov --directory "$rendered" --framework kubernetes --skip-download --quiet --compact --skip-check CKV_K8S_43,CKV_K8S_15,CKV_K8S_40
+echo "The Kubernetes manifests and the Helm chart are in order."

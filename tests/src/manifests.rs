@@ -1,11 +1,11 @@
-//! Kubernetes manifests as kustomize renders them: objects by kind and name, and their effect on a pod.
+//! Kubernetes manifests as kustomize or Helm renders them: objects by kind and name, and their effect on a pod.
 
 mod pod;
 
 pub use pod::{Mount, Pod};
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -34,11 +34,28 @@ impl Manifests {
         let text = serde_json::json!({"resources": [format!("{k8s}/overlays/{name}")], "components": components});
         fs::create_dir(&directory)?;
         fs::write(directory.join("kustomization.yaml"), text.to_string())?;
-        let kubectl = root().join(".tools/checks/bin/kubectl");
-        let output = Command::new(&kubectl).arg("kustomize").arg(&directory).output();
+        let rendered = Self::rendered(Command::new(tool("kubectl")).arg("kustomize").arg(&directory), secrets);
         fs::remove_dir_all(directory)?;
-        let output = output.with_context(|| format!("cannot run {}; scripts/ensure-checks.sh installs it", kubectl.display()))?;
-        ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        rendered.with_context(|| name.to_owned())
+    }
+
+    /// Renders the Helm chart with the values of a file in its `ci/`, without the chart's test, and the Secrets that are
+    /// created beside it.
+    ///
+    /// # Errors
+    /// When Helm is not installed or reports an error.
+    pub fn chart(values: &str, secrets: &str) -> anyhow::Result<Self> {
+        let file = root().join(format!("deploy/helm/confab/ci/{values}.yaml"));
+        let script = root().join("scripts/helm.py");
+        let mut chart = Self::rendered(Command::new(tool("python")).arg(script).args(["template", "-f"]).arg(file), secrets)?;
+        chart.0.retain(|object| object["metadata"]["annotations"]["helm.sh/hook"] != "test");
+        Ok(chart)
+    }
+
+    fn rendered(command: &mut Command, secrets: &str) -> anyhow::Result<Self> {
+        let output = command.output();
+        let output = output.with_context(|| format!("cannot run {command:?}; scripts/ensure-checks.sh installs it"))?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut objects = documents(std::str::from_utf8(&output.stdout)?)?;
         objects.extend(documents(secrets)?);
         Ok(Self(objects))
@@ -116,6 +133,11 @@ impl Manifests {
         }
         copy
     }
+}
+
+/// A program that scripts/ensure-checks.sh installs.
+fn tool(name: &str) -> PathBuf {
+    root().join(".tools/checks/bin").join(name)
 }
 
 /// The root of the checkout.

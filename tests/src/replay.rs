@@ -53,7 +53,7 @@ pub struct Container {
     pub program: String,
     /// The arguments of the program.
     pub arguments: Vec<String>,
-    /// Its environment. `0.0.0.0` and `127.0.0.1` stand for the replica's own address, also in arguments.
+    /// Its environment. `[::]`, `0.0.0.0` and `127.0.0.1` stand for the replica's own address, also in arguments.
     pub environment: BTreeMap<String, String>,
     /// Its files by path in the container.
     pub files: BTreeMap<String, String>,
@@ -215,8 +215,8 @@ impl Replay {
     }
 }
 
-/// A text with the replica's own address in place of `0.0.0.0` and `127.0.0.1`. The end of a network such as 10.0.0.0/8
-/// is neither.
+/// A text with the replica's own address in place of `[::]`, `0.0.0.0` and `127.0.0.1`. The end of a network such as
+/// 10.0.0.0/8 is none of them.
 fn of_replica(text: &str, address: &str) -> String {
     let mut parts = text.split("0.0.0.0");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -224,7 +224,7 @@ fn of_replica(text: &str, address: &str) -> String {
         let own = if text.ends_with(|last: char| last.is_ascii_digit()) { "0.0.0.0" } else { address };
         text + own + rest
     });
-    replaced.replace("127.0.0.1", address)
+    replaced.replace("[::]", address).replace("127.0.0.1", address)
 }
 
 impl Container {

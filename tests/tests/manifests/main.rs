@@ -18,7 +18,7 @@ fn made_secrets() -> String {
     let values = [
         ("POSTGRES", "db.example.org:5432/confab?sslmode=require"),
         ("REDIS_URL", "rediss://confab:it's@redis.example.org:6379"),
-        ("MIGRATE_DB_PASSWORD", "m"),
+        ("MIGRATE_DB_PASSWORD", "m@/:%é"),
         ("AUTH_DB_PASSWORD", "a"),
         ("ROOM_DB_PASSWORD", "r"),
         ("MESSAGE_DB_PASSWORD", "m"),
@@ -41,6 +41,10 @@ fn production() -> Manifests {
     Manifests::overlay("prod", &[], &made_secrets()).expect("the overlay is rendered")
 }
 
+fn chart() -> Manifests {
+    Manifests::chart("production", &made_secrets()).expect("the chart is rendered")
+}
+
 /// Finds faults of one kind.
 type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
 
@@ -59,16 +63,23 @@ fn development_is_consistent() {
 fn production_is_consistent() {
     let manifests = production();
     assert_eq!(complaints(&manifests), [""; 0]);
-    assert_eq!(manifests.secret("bus", "url").unwrap(), "rediss://confab:it's@redis.example.org:6379");
+    assert_eq!(manifests.secret("confab-bus", "url").unwrap(), "rediss://confab:it's@redis.example.org:6379");
+    let url = "postgres://confab_migrate:m%40%2F%3A%25%C3%A9@db.example.org:5432/confab?sslmode=require";
+    assert_eq!(manifests.secret("confab-migrations", "url").unwrap(), url);
+}
+
+#[test]
+fn the_chart_is_consistent() {
+    assert_eq!(complaints(&chart()), [""; 0]);
 }
 
 #[test]
 fn production_with_the_other_components_is_consistent() {
-    let manifests = Manifests::overlay("prod", &["ingress", "tracing"], &made_secrets()).unwrap();
+    let manifests = Manifests::overlay("prod", &["ingress", "tracing", "scale-by-sockets"], &made_secrets()).unwrap();
     assert_eq!(complaints(&manifests), [""; 0]);
     assert_eq!(manifests.all("Ingress").count(), 1);
     let traced = |pod: &Pod<'_>| pod.environment(&manifests, "").unwrap().contains_key("OTEL_EXPORTER_OTLP_ENDPOINT");
-    assert!(manifests.pods().iter().all(traced));
+    assert!(manifests.pods().iter().filter(|pod| pod.serves()).all(traced));
 }
 
 #[test]
@@ -90,7 +101,7 @@ fn missing_values_are_requested() {
 /// The number of objects for each program, so that none can go missing unnoticed.
 #[test]
 fn every_program_is_there() {
-    for manifests in [development(), production()] {
+    for manifests in [development(), production(), chart()] {
         let mut count = BTreeMap::<_, (u32, u32)>::new();
         for pod in manifests.pods() {
             let Some(program) = pod.program() else { continue };

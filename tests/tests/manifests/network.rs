@@ -11,11 +11,11 @@ type Way = (String, String, u64);
 
 pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let denied =
-        manifests.all("NetworkPolicy").any(|policy| policy["spec"] == json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
-    if !denied {
-        wrong.push("traffic without a policy is permitted".into());
-    }
+    let denying = manifests.all("NetworkPolicy").filter(|policy| policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]));
+    let denied = denying.flat_map(|policy| manifests.selected(&policy["spec"]["podSelector"])).map(|pod| pod.name());
+    let denied = denied.collect::<BTreeSet<_>>();
+    let open = manifests.pods().iter().map(Pod::name).filter(|name| !denied.contains(name)).collect::<Vec<_>>();
+    wrong.extend(open.iter().map(|name| format!("{name}: traffic without a policy is permitted")));
     let (out, inward) = allowed(manifests)?;
     let needed = needed(manifests)?;
     let inside = manifests.pods().iter().map(|pod| pod.component().to_owned()).collect::<BTreeSet<_>>();

@@ -21,6 +21,13 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
         let tag = format!("{program}:{}", env!("CARGO_PKG_VERSION"));
         let image = pod.container["image"].as_str().unwrap_or_default();
         must("its image is of another version", image == tag || image.ends_with(&format!("/{tag}")));
+        must("its label is of another version", pod.labels()["app.kubernetes.io/version"] == env!("CARGO_PKG_VERSION"));
+        of_any_user(&pod, &mut must);
+        if !pod.serves() {
+            let (spec, annotations) = (&pod.object["spec"], &pod.object["metadata"]["annotations"]);
+            let replaced = ["argocd.argoproj.io/hook", "helm.sh/hook"].iter().any(|hook| annotations[*hook].is_string());
+            must("GitOps tools do not replace it", replaced && spec["ttlSecondsAfterFinished"].is_null());
+        }
         if pod.serves() {
             probes(&pod, &mut must);
             leaving(manifests, &pod, &mut must)?;
@@ -42,7 +49,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
 /// The restricted profile of PodSecurity, and more.
 fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     let (of_pod, of_container) = (&pod.spec["securityContext"], &pod.container["securityContext"]);
-    must("it may run as root", of_pod["runAsNonRoot"] == true && of_pod["runAsUser"].as_u64().is_some_and(|user| user > 0));
+    must("it may run as root", of_pod["runAsNonRoot"] == true && of_pod["runAsUser"].as_u64() != Some(0));
     must("every system call is open to it", of_pod["seccompProfile"]["type"] == "RuntimeDefault");
     must("it may get more rights", of_container["allowPrivilegeEscalation"] == false);
     must("its root file system is writable", of_container["readOnlyRootFilesystem"] == true);
@@ -53,6 +60,15 @@ fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     let resources = &pod.container["resources"];
     let given = |of: &str| ["cpu", "memory"].iter().all(|what| resources[of][*what].is_string());
     must("its resources are not given", given("requests") && given("limits"));
+}
+
+/// OpenShift gives each namespace users of its own, which must be able to read the mounted Secrets.
+fn of_any_user(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
+    let context = &pod.spec["securityContext"];
+    must("it demands a user or a group", ["runAsUser", "runAsGroup", "fsGroup"].iter().all(|what| context[*what].is_null()));
+    let volumes = pod.spec["volumes"].as_array().into_iter().flatten();
+    let mut modes = volumes.filter_map(|volume| volume["projected"]["defaultMode"].as_u64());
+    must("another user cannot read its Secrets", modes.all(|mode| mode & 0o444 == 0o444));
 }
 
 /// A gateway is probed at its admin port, a service by gRPC at its serving port.

@@ -98,13 +98,13 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
     let named = if pod.component() == "gateway" { "http" } else { "grpc" };
     for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
         let told = environment.get(setting).cloned();
-        let said = pod.ports().get(port).map(|port| format!("0.0.0.0:{port}"));
+        let said = pod.ports().get(port).map(|port| format!("[::]:{port}"));
         if told != said {
             wrong.push(format!("{}: {setting} is {told:?}, and its port {port} {said:?}", pod.name()));
         }
     }
     if let Some(address) = environment.get("CONFAB_FORWARD_ADDRESS")
-        && Some(address.replace("10.0.0.1", "0.0.0.0")) != environment.get("CONFAB_FORWARD_LISTEN").cloned()
+        && address != "10.0.0.1"
     {
         wrong.push(format!("{}: its address for other gateways is {address}", pod.name()));
     }

@@ -56,17 +56,45 @@ async fn of_manifests() {
         (what, container, kubernetes::plan(&manifests.but(kind, name, pointer, value)).unwrap())
     };
     let at = |object: &str, name: &str| variable(&manifests, "Deployment", object, name);
-    let gateway = "Deployment gateway";
+    let gateway = "Deployment confab-gateway";
     let lies = vec![
-        lie("a path of a probe", "Deployment", "gateway", &container("readinessProbe/httpGet/path"), json!("/ready"), gateway),
-        lie("a port of a probe", "Deployment", "auth", &container("livenessProbe/grpc/port"), json!(9464), "Deployment auth"),
-        lie("a port listened on", "Deployment", "gateway", &at("gateway", "CONFAB_LISTEN"), json!("0.0.0.0:8090"), gateway),
-        lie("a port for gateways", "Deployment", "gateway", &at("gateway", "CONFAB_FORWARD_LISTEN"), json!("0.0.0.0:7251"), gateway),
-        lie("a file that is not there", "Deployment", "auth", &at("auth", "CONFAB_SIGNING_KEY_FILE"), json!("/etc/key"), "Deployment auth"),
-        lie("a password", "Secret", "room-store", "/data/url", json!("cG9zdGdyZXM6Ly9hOmJAcG9zdGdyZXMvY29uZmFi"), "Deployment room"),
-        lie("an address of a service", "ConfigMap", "gateway", "/data/CONFAB_AUTH_URL", json!("http://auth:50052"), gateway),
-        lie("whom a Service leads to", "Service", "message", "/spec/selector", json!({"app.kubernetes.io/component": "auth"}), gateway),
-        lie("what a Job does", "Job", "migrate-file", &container("args"), json!(["migration"]), "Job migrate-file"),
+        lie("a path of a probe", "Deployment", "confab-gateway", &container("readinessProbe/httpGet/path"), json!("/ready"), gateway),
+        lie("a port of a probe", "Deployment", "confab-auth", &container("livenessProbe/grpc/port"), json!(9464), "Deployment confab-auth"),
+        lie("a port listened on", "Deployment", "confab-gateway", &at("confab-gateway", "CONFAB_LISTEN"), json!("0.0.0.0:8090"), gateway),
+        lie(
+            "a port for gateways",
+            "Deployment",
+            "confab-gateway",
+            &at("confab-gateway", "CONFAB_FORWARD_LISTEN"),
+            json!("0.0.0.0:7251"),
+            gateway,
+        ),
+        lie(
+            "a file that is not there",
+            "Deployment",
+            "confab-auth",
+            &at("confab-auth", "CONFAB_SIGNING_KEY_FILE"),
+            json!("/etc/key"),
+            "Deployment confab-auth",
+        ),
+        lie(
+            "a password",
+            "Secret",
+            "confab-room-store",
+            "/data/url",
+            json!("cG9zdGdyZXM6Ly9hOmJAcG9zdGdyZXMvY29uZmFi"),
+            "Deployment confab-room",
+        ),
+        lie("an address of a service", "ConfigMap", "confab-gateway", "/data/CONFAB_AUTH_URL", json!("http://confab-auth:50052"), gateway),
+        lie(
+            "whom a Service leads to",
+            "Service",
+            "confab-message",
+            "/spec/selector",
+            json!({"app.kubernetes.io/component": "auth"}),
+            gateway,
+        ),
+        lie("what a Job does", "Job", "confab-migrate-file", &container("args"), json!(["migration"]), "Job confab-migrate-file"),
     ];
     are_found_out(honest, lies).await;
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 const PASSWORDS: [(&str, &str); 6] = [
     ("POSTGRES_PASSWORD", "dev-only-password"),
     ("MIGRATE_DB_PASSWORD", "m-password"),
-    ("AUTH_DB_PASSWORD", "a-password"),
+    ("AUTH_DB_PASSWORD", "a@/:%-password"),
     ("ROOM_DB_PASSWORD", "r-password"),
     ("MESSAGE_DB_PASSWORD", "l-password"),
     ("FILE_DB_PASSWORD", "f-password"),
@@ -40,8 +40,9 @@ fn scraped(manifests: &Manifests) -> Scraped {
     ports.collect()
 }
 
-/// The production overlay, with secrets from the documented script, and the other overlay's stores as the platform's.
-fn production() -> (Plan, Scraped) {
+/// Production as rendered with these Secrets, which the documented script makes, and the other overlay's stores as the
+/// platform's.
+fn production(render: impl FnOnce(&str) -> anyhow::Result<Manifests>) -> (Plan, Scraped) {
     let secrets = [
         ("POSTGRES", "postgres:5432/confab"),
         ("REDIS_URL", "redis://redis:6379"),
@@ -53,10 +54,10 @@ fn production() -> (Plan, Scraped) {
     let mut script = Command::new(root().join("scripts/k8s-secrets.sh"));
     let made = script.envs(PASSWORDS).envs(secrets).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let manifests = Manifests::overlay("prod", &[], &String::from_utf8(made.stdout).unwrap()).unwrap();
+    let manifests = render(&String::from_utf8(made.stdout).unwrap()).unwrap();
     let stores = kubernetes::plan(&development()).unwrap();
     let mut plan = kubernetes::on_stores_of(kubernetes::plan(&manifests).unwrap(), &stores, &PASSWORDS).unwrap();
-    let file = plan.containers.iter_mut().find(|container| container.name == "Deployment file").unwrap();
+    let file = plan.containers.iter_mut().find(|container| container.name == "Deployment confab-file").unwrap();
     let endpoint = file.environment.insert("CONFAB_S3_ENDPOINT".into(), "http://seaweedfs:8333".into());
     assert_eq!(endpoint.as_deref(), Some("https://s3.example.org"));
     (plan, scraped(&manifests))
@@ -99,7 +100,13 @@ async fn development_runs_as_its_manifests_say() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn production_runs_as_its_manifests_say() {
-    let (plan, scraped) = production();
+    let (plan, scraped) = production(|secrets| Manifests::overlay("prod", &[], secrets));
+    is_of_use(plan, &scraped).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn production_runs_as_its_chart_says() {
+    let (plan, scraped) = production(|secrets| Manifests::chart("production", secrets));
     is_of_use(plan, &scraped).await;
 }
 

@@ -1,0 +1,61 @@
+{{/* `pods`, and what one program has in its place. */}}
+{{- define "confab.podValues" -}}
+{{- $own := get (get .root.Values .component) "pods" | default dict -}}
+{{- mergeOverwrite (deepCopy .root.Values.pods) (deepCopy $own) | toYaml -}}
+{{- end -}}
+
+{{- define "confab.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $own := get .root.Values .program -}}
+{{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+confab-{{ .program }}
+{{- with $own.digest -}}
+@{{ . }}
+{{- else -}}
+:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* The parts of a pod's spec that the cluster decides on; `pods` are its values. */}}
+{{- define "confab.scheduling" -}}
+{{- range $key := list "imagePullSecrets" "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "schedulerName" "hostAliases" "dnsPolicy" "dnsConfig" }}
+{{- with get $.pods $key }}
+{{ $key }}: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+automountServiceAccountToken: false
+# Variables named after Services would look like settings.
+enableServiceLinks: false
+securityContext: {{ toYaml .pods.securityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Spread over zones and nodes, among the pods of the same program and the same rollout. */}}
+{{- define "confab.spread" -}}
+{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- topologyKey: {{ . }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ $.Release.Name | quote }}}}
+  matchLabelKeys: [app.kubernetes.io/component, pod-template-hash]
+{{- end }}
+{{- end -}}
+
+{{/* The three probes of the program `component`. */}}
+{{- define "confab.probes" -}}
+{{- $gateway := eq .component "gateway" -}}
+{{- $probe := ternary "httpGet: {path: /livez, port: metrics}" (printf "grpc: {port: %v}" .port) $gateway -}}
+startupProbe:
+  {{ $probe }}
+  # A service waits for Postgres and the migrations.
+  periodSeconds: {{ ternary 1 2 $gateway }}
+  failureThreshold: {{ ternary 60 300 $gateway }}
+livenessProbe:
+  {{ $probe }}
+  periodSeconds: 10
+  timeoutSeconds: 5
+readinessProbe:
+  {{ replace "/livez" "/readyz" $probe }}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
+{{- end -}}

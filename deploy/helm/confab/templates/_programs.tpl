@@ -1,0 +1,101 @@
+{{/*
+What is fixed for each program, because it belongs together: `grace` is the sum of `preStop`, `acceptDrain` and `drain`, and 15 s.
+*/}}
+{{- define "confab.programs" -}}
+gateway: {port: 8080, portName: http, preStop: 10, acceptDrain: 10, drain: 60, grace: 95, calls: [auth, room, message, file]}
+auth: {port: 50051, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: []}
+room: {port: 50052, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [message]}
+message: {port: 50053, portName: grpc, preStop: 10, acceptDrain: 5, drain: 30, grace: 60, calls: [room, file]}
+file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grace: 90, calls: [room, message]}
+{{- end -}}
+
+{{/* The mounted Secrets of the program `component`: setting, file, Secret, key. */}}
+{{- define "confab.secrets" -}}
+{{- $secrets := .root.Values.secrets -}}
+{{- $name := include "confab.fullname" .root -}}
+{{- if ne .component "gateway" }}
+- setting: CONFAB_{{ upper .component }}_STORE
+  file: store
+  secret: {{ include "confab.secret" (dict "root" .root "entry" (get $secrets (printf "%sStore" .component)) "suffix" (printf "%s-store" .component)) }}
+  key: {{ get (get $secrets (printf "%sStore" .component)) "key" }}
+{{- end }}
+{{- if eq .component "auth" }}
+- setting: CONFAB_SIGNING_KEY
+  file: signing-key
+  secret: {{ include "confab.secret" (dict "root" .root "entry" $secrets.signingKey "suffix" "signing-key") }}
+  key: {{ $secrets.signingKey.key }}
+{{- end }}
+{{- if has .component (list "gateway" "auth" "message") }}
+- setting: CONFAB_BUS
+  file: bus
+  secret: {{ include "confab.secret" (dict "root" .root "entry" $secrets.bus "suffix" "bus") }}
+  key: {{ $secrets.bus.key }}
+- setting: CONFAB_CLUSTER_KEY
+  file: cluster-key
+  secret: {{ include "confab.secret" (dict "root" .root "entry" $secrets.clusterKey "suffix" "cluster-key") }}
+  key: {{ $secrets.clusterKey.key }}
+{{- end }}
+{{- if and (eq .component "file") $secrets.objects.enabled }}
+{{- $objects := include "confab.secret" (dict "root" .root "entry" $secrets.objects "suffix" "objects") }}
+- setting: CONFAB_S3_ACCESS_KEY_ID
+  file: s3-access-key-id
+  secret: {{ $objects }}
+  key: {{ $secrets.objects.accessKeyIdKey }}
+- setting: CONFAB_S3_SECRET_ACCESS_KEY
+  file: s3-secret-access-key
+  secret: {{ $objects }}
+  key: {{ $secrets.objects.secretAccessKeyKey }}
+{{- end }}
+{{- end -}}
+
+{{/* The projected volume of a list of such Secrets; keys of the same Secret are items of one source. */}}
+{{- define "confab.secretsVolume" -}}
+- name: secrets
+  projected:
+    # 0444: whatever user the platform chooses can read them; no other pod can.
+    defaultMode: 292
+    sources:
+      {{- $sources := list }}
+      {{- range . }}
+      {{- $sources = append $sources .secret }}
+      {{- end }}
+      {{- $all := . }}
+      {{- range $secret := uniq $sources }}
+      - secret:
+          name: {{ $secret }}
+          items:
+            {{- range $all }}
+            {{- if eq .secret $secret }}
+            - {key: {{ .key }}, path: {{ .file }}}
+            {{- end }}
+            {{- end }}
+      {{- end }}
+{{- end -}}
+
+{{/* The settings of the program `component`, as a ConfigMap's data. */}}
+{{- define "confab.settings" -}}
+{{- $name := include "confab.fullname" .root -}}
+{{- $programs := include "confab.programs" .root | fromYaml -}}
+{{- $settings := dict -}}
+{{- range (get $programs .component).calls -}}
+{{- $_ := set $settings (printf "CONFAB_%s_URL" (upper .)) (printf "http://%s-%s:%v" $name . (int (get $programs .).port)) -}}
+{{- end -}}
+{{- if eq .component "gateway" -}}
+{{- $_ := set $settings "CONFAB_GATEWAY_URL" (printf "http://%s-gateway-peers:7250" $name) -}}
+{{- end -}}
+{{- range $setting, $value := mergeOverwrite $settings (get .root.Values .component).settings }}
+{{- if ne (toString $value) "" }}
+{{ $setting }}: {{ toString $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The settings common to all programs, as a ConfigMap's data. */}}
+{{- define "confab.commonSettings" -}}
+{{- range $setting, $value := .Values.settings }}
+{{ $setting }}: {{ toString $value | quote }}
+{{- end }}
+{{- with .Values.tracing.endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs the definitions of custom resources that the manifests are checked against, when they are missing or their versions have
+# changed.
+set -euo pipefail
+cd "$(dirname "$0")/crds"
+if ! cmp -s package-lock.json node_modules/.installed; then
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error < /dev/null
+    cp package-lock.json node_modules/.installed
+fi

@@ -78,7 +78,7 @@ impl FileConfig {
     /// # Errors
     /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.store(storage)?;
+        self.store(storage)?.ensure_free()?;
         object::open(&self.objects, &storage.data_dir, self.max_file_size).map(drop)
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use confab_common::Secret;
+use confab_common::{Secret, testing};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue};
 use tokio::net::TcpSocket;
@@ -37,7 +37,9 @@ impl RedisServer {
     /// Starts it, empty, and waits until it answers.
     pub async fn restart(&mut self) {
         let port = self.address.port().to_string();
-        let usual = ["--bind", "127.0.0.1", "--port", &port];
+        // A master saves its data there for a replica.
+        let work = testing::directory().display().to_string();
+        let usual = ["--bind", "127.0.0.1", "--port", &port, "--dir", &work];
         // A file of settings, or of Sentinel's, must be the first argument.
         let process = Command::new("redis-server").args(&self.arguments).args(usual).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.process = Some(process.expect("redis-server"));

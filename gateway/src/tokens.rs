@@ -260,7 +260,7 @@ async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condit
                 if tokens.keys().is_some() {
                     FETCH_EVERY
                 } else {
-                    readiness.note("auth", Some(error.to_string()));
+                    readiness.note("auth", Some(format!("cannot fetch its keys (CONFAB_AUTH_URL): {error}")));
                     FETCH_FIRST
                 }
             }

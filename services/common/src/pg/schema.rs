@@ -59,26 +59,22 @@ impl Pool {
 }
 
 impl Pool {
-    /// Whether a transaction of another session can run on the connection of this one: then what this one sets, locks
-    /// and prepares does not last.
+    /// Whether another session is served by the same process of Postgres as this one, or this one by several: then what
+    /// a session sets, locks and prepares does not last.
     async fn sessions_are_shared(&self, client: &Object) -> Result<bool, tokio_postgres::Error> {
         for _ in 0..LOOKS {
-            let own = backend(client, "SELECT pg_backend_pid()").await?;
-            // A pooler lends the connection that was used last.
+            let own = process(client).await?;
             let other = match self.connections.status().max_size {
                 1 => None,
                 _ => self.connections.get().await.ok(),
             };
+            // A pooler lends the connection that was used last.
             let others = match &other {
-                Some(other) => backend(other, "BEGIN; SELECT pg_backend_pid()").await?,
+                Some(other) => process(other).await?,
                 None => None,
             };
-            let later = backend(client, "SELECT pg_backend_pid()").await?;
-            if let Some(other) = &other {
-                other.batch_execute("ROLLBACK").await?;
-            }
-            if own == others || own != later {
-                // Whoever uses these connections next does not want our settings.
+            if own == others || own != process(client).await? {
+                // The next user of these connections does not want our settings.
                 client.batch_execute("RESET ALL").await?;
                 return Ok(true);
             }
@@ -87,9 +83,9 @@ impl Pool {
     }
 }
 
-/// The id of the server's process that answers.
-async fn backend(client: &Object, question: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    let answers = client.simple_query(question).await?;
+/// The process of Postgres that answers.
+async fn process(client: &Object) -> Result<Option<String>, tokio_postgres::Error> {
+    let answers = client.simple_query("SELECT pg_backend_pid()").await?;
     Ok(answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,

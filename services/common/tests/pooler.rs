@@ -56,7 +56,8 @@ impl Bouncer {
     async fn schemas(&self) -> Vec<String> {
         let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
         let pool = Pool::open(&self.database, "looking", refinery::Runner::new(&[]), &config).await.expect("the database");
-        let found = "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'looking')";
+        let found =
+            "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'looking')";
         pool.query(found, &[]).await.expect("an answer").iter().map(|row| row.get(0)).collect()
     }
 }

@@ -55,7 +55,8 @@ impl StorageConfig {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
-    /// The bus, which announces new events at once: `local:`, or `redis://…` or `rediss://…` to connect several processes
+    /// The bus, which announces new events at once: `local:`, or to connect several processes `redis://…`, with TLS
+    /// `rediss://…`, or a master by its Sentinels, `redis+sentinel://host:26379,host:26379/master`
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
     /// Signs messages on the bus and requests between gateways; the same for every program of a cluster, and required when

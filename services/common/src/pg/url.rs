@@ -74,7 +74,7 @@ impl Target {
             let (name, value) = option.split_once('=').context("one of its options has no value")?;
             let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
             // After a second `@`, this may be the end of a password.
-            ensure!(is_name && !(options.contains('@') && !DRIVERS.contains(&name)), MALFORMED);
+            ensure!(is_name && (DRIVERS.contains(&name) || !options.contains('@')), MALFORMED);
             let text = percent_decode_str(value).decode_utf8().ok().with_context(|| format!("its option `{name}` is not UTF-8"))?;
             given.take(name, value, &text).with_context(|| format!("its option `{name}`"))?;
         }

@@ -23,7 +23,7 @@ const SENTINEL: u16 = 26379;
 #[derive(Clone)]
 pub(in crate::bus) enum Address {
     /// One server, or any node of a cluster, which passes publications on to all others.
-    Server(Client),
+    Server(Arc<Client>),
     /// The master that Sentinels name.
     Master(Arc<Mutex<SentinelClient>>),
 }
@@ -42,7 +42,7 @@ impl Address {
             _ => return Ok(None),
         };
         match sentinel {
-            None => Ok(Some(Self::Server(client(info(tls, rest)?)?))),
+            None => Ok(Some(Self::Server(Arc::new(client(info(tls, rest)?)?)))),
             Some("sentinel") => Ok(Some(Self::Master(Arc::new(Mutex::new(sentinels(tls, rest)?))))),
             Some("cluster") => bail!("has no scheme of its own for a cluster: write redis:// and the address of any node"),
             Some(_) => Ok(None),
@@ -67,7 +67,7 @@ impl Address {
 
     async fn client(&self) -> Result<Client, String> {
         match self {
-            Self::Server(client) => Ok(client.clone()),
+            Self::Server(client) => Ok(Client::clone(client)),
             Self::Master(sentinels) => match timeout(FIND, async { sentinels.lock().await.async_get_client().await }).await {
                 Ok(found) => found.map_err(|error| error.to_string()),
                 Err(_) => Err("no Sentinel answers".into()),

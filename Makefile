@@ -4,6 +4,7 @@
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
+BETWEEN := pgbouncer:pgbouncer openssl:openssl
 FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)
@@ -18,15 +19,18 @@ run: ## everything in one process on http://127.0.0.1:8080
 	cargo run --release
 
 test: ## every test; installs or starts what they need
-	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS) $(TEXTS) $(COMPOSE) $(BROWSER)
+	@scripts/ensure-packages.sh $(SERVERS) $(BETWEEN) $(CLIENTS) $(TEXTS) $(COMPOSE) $(BROWSER)
 	@scripts/check-deploy.sh
 	@scripts/check-proto.sh
 	@scripts/ensure-seaweed.sh
+	@scripts/ensure-newer-servers.sh
 	@scripts/ensure-clients.sh
 	@scripts/check-alerts.sh
 	@scripts/check-k8s.sh
 	@scripts/build-failpoints.sh
 	target/debug/with-servers cargo test --workspace
+	target/debug/with-servers --newer cargo test --workspace --lib -- postgres
+	target/debug/with-servers --newer cargo test --workspace --test bus --test postgres --test transfer
 	@scripts/check-api.sh
 	@scripts/check-fuzz.sh
 	@scripts/check-examples.sh

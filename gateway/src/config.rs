@@ -1,15 +1,19 @@
 //! The gateway's settings.
 
+mod own_address;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use confab_common::config::{at_least_one, duration, some_time};
+use confab_common::config::{address, at_least_one, duration, some_time};
 use confab_common::grpc;
 use ipnet::IpNet;
 
 use crate::address::network;
 use crate::edge::cors::canonical;
 use crate::edge::hosts::Host;
+
+pub use own_address::OwnAddress;
 
 /// Settings of the edge.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,12 +71,12 @@ pub struct ForwardConfig {
     #[arg(long, env = "CONFAB_GATEWAY_URL", value_name = "URL", value_parser = grpc::urls, requires = "forward_listen")]
     pub gateway_url: Option<String>,
     /// Address on which other gateways reach this one; not for clients
-    #[arg(long, env = "CONFAB_FORWARD_LISTEN", value_name = "ADDRESS", requires = "gateway_url")]
+    #[arg(long, env = "CONFAB_FORWARD_LISTEN", value_name = "ADDRESS", value_parser = address, requires = "gateway_url")]
     pub forward_listen: Option<SocketAddr>,
-    /// The same address as other gateways see it [default: the one it listens on; when it listens on all, the one at
-    /// CONFAB_GATEWAY_URL that is this machine's]
+    /// The same address as other gateways see it, without a port if that is the same [default: the one it listens on; when
+    /// it listens on all, the one at CONFAB_GATEWAY_URL that is this machine's]
     #[arg(long, env = "CONFAB_FORWARD_ADDRESS", value_name = "ADDRESS", requires = "forward_listen")]
-    pub forward_address: Option<SocketAddr>,
+    pub forward_address: Option<OwnAddress>,
 }
 
 /// Settings of real time.

@@ -32,6 +32,7 @@ use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
 use confab_common::grpc::{self, Transport};
+use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
 use tokio::net::TcpListener;
@@ -205,13 +206,15 @@ pub async fn start(
 /// When the address cannot be bound or a setting is wrong.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let listen = program.common.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}; set CONFAB_LISTEN"))?;
+    let taken = || format!("cannot listen on {listen}; set CONFAB_LISTEN");
+    let port = Reserved::new(listen).with_context(taken)?;
     let auth = grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?;
     let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
     let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
     let file = grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?;
     let (bus, key) = (program.bus.open()?, program.bus.key()?);
     let gateway = start(&program.gateway, listen, auth, room, message, file, bus, key.as_ref(), &process).await?;
+    let listener = port.listen().with_context(taken)?;
     process.readiness.started();
     tracing::info!(%listen, "serving HTTP");
     gateway.serve(listener, &program.gateway, program.common.drain, &process).await;

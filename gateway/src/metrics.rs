@@ -59,6 +59,8 @@ pub struct Metrics {
     pub repaired: Counter,
     /// Partitions that started over.
     pub resyncs: Counter,
+    /// Tokens that are not valid yet.
+    pub early_tokens: Counter,
     /// Sessions known to be revoked.
     pub revocations: Gauge,
     /// Age of the last answer from auth about revocations.
@@ -130,6 +132,11 @@ impl Metrics {
             misses: counter("confab_follower_misses_total", "Holes in the sequence of hints, which are filled by reading the log", &[]),
             repaired: counter("confab_follower_repaired_events_total", "Events read from the log because their hint was missing", &[]),
             resyncs: counter("confab_follower_resyncs_total", "Partitions that started over, whose clients reconnect and ask for missed events", &[]),
+            early_tokens: counter(
+                "confab_early_tokens_total",
+                "Tokens refused because they are not valid yet: the clock of this machine is behind that of auth",
+                &[],
+            ),
             revocations: gauge("confab_revocations", "Known logged-out sessions", &[]),
             revocations_age: gauge("confab_revocations_age_seconds", "Seconds since auth last listed revocations", &[]),
             pauses: counter("confab_pauses_total", "Pauses of the process of over 2 s", &[]),

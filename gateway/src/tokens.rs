@@ -1,21 +1,24 @@
 //! Tokens, verified by the gateway itself with auth's public keys.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
-use confab_common::process::{Condition, Process};
+use confab_common::process::{Condition, Process, Readiness};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{GetJwksRequest, UserRef};
+use jsonwebtoken::dangerous::insecure_decode_claims;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 
 /// Longest token that is verified, in bytes.
@@ -24,6 +27,8 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 const LEEWAY: u64 = 5;
 /// The issuer and the audience of our tokens.
 const PARTY: &str = "confab";
+/// Tokens that are not valid yet are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 const FETCH: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 const FETCH_EVERY: Duration = Duration::from_secs(60);
@@ -57,8 +62,24 @@ struct Claims {
     jti: Uuid,
     // Integers only: the library would also accept a fraction.
     exp: i64,
-    #[serde(rename = "nbf")]
-    _nbf: i64,
+    nbf: i64,
+}
+
+/// Reports tokens that are not valid yet: the clock of this machine is behind that of auth.
+#[derive(Default)]
+struct Early(Mutex<Option<Instant>>);
+
+impl Early {
+    fn note(&self, token: &str) {
+        METRICS.early_tokens.increment(1);
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(claims) = insecure_decode_claims::<Claims>(token) else { return };
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            let seconds = claims.nbf.saturating_sub_unsigned(get_current_timestamp());
+            tracing::warn!(seconds, "a token is refused because it is from the future: the clock of this machine is behind that of auth");
+        }
+    }
 }
 
 /// Verifies tokens; clones share the keys.
@@ -69,6 +90,7 @@ struct Inner {
     auth: AuthServiceClient<Transport>,
     revocations: Revocations,
     validation: Validation,
+    early: Early,
     // A std lock: held for a copy of the pointer, never across an await.
     keys: RwLock<Option<Arc<Keys>>>,
     /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
@@ -102,9 +124,16 @@ impl Tokens {
         validation.set_issuer(&[PARTY]);
         validation.set_audience(&[PARTY]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        let tokens =
-            Self(Arc::new(Inner { auth, revocations, validation, keys: RwLock::default(), attempt: tokio::sync::Mutex::default() }));
-        tokio::spawn(keep_fetching(Arc::downgrade(&tokens.0), process.readiness.condition("signing keys")));
+        let tokens = Self(Arc::new(Inner {
+            auth,
+            revocations,
+            validation,
+            early: Early::default(),
+            keys: RwLock::default(),
+            attempt: tokio::sync::Mutex::default(),
+        }));
+        let (readiness, loaded) = (process.readiness.clone(), process.readiness.condition("signing keys"));
+        tokio::spawn(keep_fetching(Arc::downgrade(&tokens.0), readiness, loaded));
         tokens
     }
 
@@ -121,7 +150,14 @@ impl Tokens {
         let key_id = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
         let keys = self.keys_with(&key_id).await?;
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.verifies, &self.0.validation).map_err(|_| refused())?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.verifies, &self.0.validation).map(|token| token.claims);
+        let claims = claims.map_err(|error| {
+            // The signature is right.
+            if *error.kind() == ErrorKind::ImmatureSignature {
+                self.0.early.note(token);
+            }
+            refused()
+        })?;
         self.0.revocations.known().await?;
         if self.0.revocations.is_revoked(claims.jti) {
             return Err(refused());
@@ -210,17 +246,23 @@ fn refused() -> Error {
 }
 
 /// Fetches until all clones of the tokens are dropped.
-async fn keep_fetching(tokens: Weak<Inner>, loaded: Condition) {
+async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condition) {
     while let Some(tokens) = tokens.upgrade().map(Tokens) {
         let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;
         let pause = match fetched {
             Ok(()) => {
                 loaded.set(true);
+                readiness.note("auth", None);
                 FETCH_EVERY
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot fetch the signing keys");
-                if tokens.keys().is_some() { FETCH_EVERY } else { FETCH_FIRST }
+                if tokens.keys().is_some() {
+                    FETCH_EVERY
+                } else {
+                    readiness.note("auth", Some(format!("cannot fetch its keys (CONFAB_AUTH_URL): {error}")));
+                    FETCH_FIRST
+                }
             }
         };
         drop(tokens);

@@ -1,5 +1,6 @@
 //! The servers that Confab needs: installed by `make`, on our own ports and in our own directories.
 
+pub mod newer;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;

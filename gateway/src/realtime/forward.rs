@@ -36,7 +36,7 @@ use self::seal::{Covers, Sealer};
 use super::Realtime;
 use super::handshake::{self, Refusal, body_of};
 use crate::address::ClientAddress;
-use crate::config::ForwardConfig;
+use crate::config::{ForwardConfig, OwnAddress};
 use crate::edge::REQUEST_ID;
 use crate::metrics::METRICS;
 use crate::server::wire::{Fate, SETTLES_WITHIN};
@@ -66,7 +66,7 @@ struct Settings {
     targets: Vec<String>,
     listen: SocketAddr,
     /// This gateway's address as other gateways see it; `None`: to be detected.
-    own: Option<SocketAddr>,
+    own: Option<OwnAddress>,
     node_key: SigningKey,
     forward_key: SigningKey,
 }
@@ -75,7 +75,8 @@ impl Settings {
     fn of(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<Option<Self>> {
         let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
         let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways authenticate one another with it")?;
-        let own = config.forward_address.or((!listen.ip().is_unspecified()).then_some(listen));
+        let own = config.forward_address.clone();
+        own.as_ref().map_or(Ok(()), |own| own.check(listen.port()))?;
         let (node_key, forward_key) = (key.node.clone(), key.forward.clone());
         Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, node_key, forward_key }))
     }
@@ -108,7 +109,8 @@ impl Forward {
     pub async fn open(config: &ForwardConfig, key: Option<&ClusterKey>, patience: Duration) -> anyhow::Result<Option<Self>> {
         let Some(Settings { targets, listen, own, node_key, forward_key }) = Settings::of(config, key)? else { return Ok(None) };
         let own = match own {
-            Some(own) => own,
+            Some(own) => own.resolve(listen.port()).await?,
+            None if !listen.ip().is_unspecified() => listen,
             None => own::find(&targets, listen.port()).await?,
         };
         tracing::info!(%own, "other gateways reach this one");

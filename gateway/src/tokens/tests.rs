@@ -102,6 +102,23 @@ async fn claims_must_all_be_there_and_right() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_from_the_future_are_logged_at_most_once_a_minute() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let early = claims(json!({"nbf": jsonwebtoken::get_current_timestamp() + 3600}));
+    let logged = || *tokens.0.early.0.lock().unwrap();
+    assert_eq!(code(&tokens, &signed(2, &early)).await, Some(Code::Unauthorized));
+    assert_eq!(logged(), None, "a forgery says nothing about clocks");
+    for pause in [Duration::ZERO, LOG_EVERY] {
+        tokio::time::advance(pause).await;
+        assert_eq!(code(&tokens, &signed(1, &early)).await, Some(Code::Unauthorized));
+        let first = logged().unwrap();
+        tokio::time::advance(LOG_EVERY / 2).await;
+        assert_eq!(code(&tokens, &signed(1, &early)).await, Some(Code::Unauthorized));
+        assert_eq!(logged(), Some(first));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_token_is_accepted_before_the_logouts_during_a_pause_are_known() {
     let (_auth, tokens, _) = started(Some(&[1])).await;
     let (good, pulse) = (signed(1, &claims(json!({}))), tokens.0.revocations.pulse().clone());

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, ensure};
 use confab_common::grpc::{self, Transport};
+use confab_common::listen::Reserved;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
-use tokio::net::TcpListener;
 
 use crate::config::{Command, Parts, Program};
 use crate::moving;
@@ -21,7 +21,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         None => {}
     }
     let listen = common.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}; set CONFAB_LISTEN"))?;
+    let taken = || format!("cannot listen on {listen}; set CONFAB_LISTEN");
+    let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
     let to_auth = match elsewhere(&parts.auth_url)? {
@@ -56,6 +57,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let key = parts.bus.key()?;
     let edge =
         confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus.clone(), key.as_ref(), &process).await?;
+    let listener = port.listen().with_context(taken)?;
     process.readiness.started();
     tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
     if parts.keeps_here(&storage)? {

@@ -43,7 +43,9 @@ impl AuthConfig {
     /// # Errors
     /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.keys(&self.store(storage)?).map(drop)
+        let store = self.store(storage)?;
+        store.ensure_free()?;
+        self.keys(&store).map(drop)
     }
 
     /// Whether the keys live in the data directory.

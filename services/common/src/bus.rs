@@ -9,7 +9,7 @@ mod redis;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use metrics::Gauge;
@@ -75,9 +75,9 @@ impl Bus {
     /// When the URL is none of these. A Redis that is not reachable yet is no error.
     pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
-        Ok(match client(url)? {
+        Ok(match address(url)? {
             None => Self(Arc::new(local::Local::default())),
-            Some(client) => Self(Arc::new(redis::Redis::open(client, key))),
+            Some(address) => Self(Arc::new(redis::Redis::open(address, key))),
         })
     }
 
@@ -86,7 +86,7 @@ impl Bus {
     /// # Errors
     /// When the URL is none of these.
     pub fn check(url: &Secret) -> anyhow::Result<()> {
-        client(url).map(drop)
+        address(url).map(drop)
     }
 
     /// Publishes without waiting; if the bus is away, its queue full or the payload too large, the message is dropped
@@ -118,15 +118,12 @@ impl Bus {
 }
 
 /// The Redis in a URL, or `None` for a bus within the process.
-fn client(url: &Secret) -> anyhow::Result<Option<::redis::Client>> {
-    match url.expose() {
-        "local:" => Ok(None),
-        // The error of a malformed URL quotes it, password included, so it is not shown.
-        url if url.starts_with("redis://") || url.starts_with("rediss://") => {
-            ::redis::Client::open(url).ok().context("CONFAB_BUS is not a valid redis:// URL").map(Some)
-        }
-        _ => bail!("CONFAB_BUS must be local: or redis://… or rediss://…"),
+fn address(url: &Secret) -> anyhow::Result<Option<redis::Address>> {
+    if url.expose() == "local:" {
+        return Ok(None);
     }
+    let address = redis::Address::parse(url.expose()).map_err(|why| anyhow!("CONFAB_BUS {why:#}"))?;
+    address.context("CONFAB_BUS must be local:, redis://…, rediss://… or redis+sentinel://…").map(Some)
 }
 
 impl Subscriptions {

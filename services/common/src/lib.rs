@@ -28,6 +28,7 @@ pub mod telemetry;
 pub mod testing;
 pub mod text;
 pub mod transfer;
+pub mod trust;
 
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};

@@ -12,13 +12,41 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long a handshake in progress at shutdown may take: some round trips between a balancer and its servers. Clients
 /// that connect meanwhile wait for a second instead of being refused at once.
 const HANDSHAKE: Duration = Duration::from_millis(5);
+
+/// Most connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+
+/// A port that is taken but not listened on: clients are refused until the server can answer them.
+pub struct Reserved(TcpSocket);
+
+impl Reserved {
+    /// Takes a port.
+    ///
+    /// # Errors
+    /// When the address is in use, or is not one of this machine.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of an earlier process may still linger on it.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    /// Listens on the port.
+    ///
+    /// # Errors
+    /// When another process listens on it meanwhile.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
 
 /// A listening socket of a server that shuts down.
 pub struct Listener {
@@ -132,6 +160,19 @@ mod tests {
         assert!(listener.accept().await.is_none());
         drop(listener);
         assert_eq!(Client::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_reserved_port_refuses_clients_and_other_servers() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let reserved = Reserved::new(loopback.parse().unwrap()).unwrap();
+            let address = reserved.0.local_addr().unwrap();
+            assert_eq!(Client::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            let listener = reserved.listen().unwrap();
+            assert_eq!(Reserved::new(address).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+            Client::connect(address).unwrap();
+            drop(listener);
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -2,7 +2,10 @@
 
 mod errors;
 mod schema;
+mod session;
 mod standing;
+mod tls;
+mod url;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +15,8 @@ pub use deadpool_postgres::ClientWrapper as Client;
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 use futures::FutureExt;
 use tokio::time::{interval, sleep, timeout};
-use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, Row, Statement};
+use tokio_postgres::{Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Migrate, at_least_one};
@@ -27,7 +29,9 @@ pub use errors::{note_fault, violates};
 
 use errors::{Fault, observed};
 use schema::Obstacle;
+use session::Sessions;
 use standing::Standing;
+use url::Target;
 
 /// Connections opened at start.
 const WARM: usize = 4;
@@ -80,24 +84,14 @@ impl Pool {
     /// # Errors
     /// When the URL is malformed or a migration fails; with patience also when the server refuses or stays away.
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
-        // The error of a malformed URL may quote it, password included, so it is not shown.
-        let mut pg = url.expose().parse::<Config>().ok().with_context(|| format!("the {schema} store is not a valid postgres:// URL"))?;
-        if !names_session_attrs(url.expose()) {
-            pg.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        }
-        // Whatever the statistics say: a plan made for a small table is kept until the table is analysed, however large
-        // it is by then.
-        let session = format!(
-            "-c search_path={schema} -c statement_timeout=3s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s \
-             -c default_transaction_isolation=read\\ committed -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off {}",
-            pg.get_options().unwrap_or_default()
-        );
-        pg.options(&session)
+        let Target { config: mut server, tls } = Target::parse(url.expose()).with_context(|| format!("the URL of the {schema} store"))?;
+        server
             .application_name(format!("confab-{schema}"))
             .connect_timeout(Duration::from_secs(2))
             .tcp_user_timeout(Duration::from_secs(10))
             .keepalives_idle(Duration::from_secs(15));
-        let manager = Manager::from_config(pg, tls()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let sessions = Sessions::new(MakeRustlsConnect::new(tls.config()?), schema, server.get_options().unwrap_or_default());
+        let manager = Manager::from_connect(server, sessions, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(config.postgres_connections)
             .timeouts(Timeouts {
@@ -113,6 +107,7 @@ impl Pool {
         let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
         // A program can run on the schema of the next release, which only adds to it.
         let migrations = migrations.set_abort_missing(false);
+        let opened = config.readiness.condition("Postgres");
         let begun = Instant::now();
         let mut report = interval(REPORT);
         while let Err(Obstacle { reason, passes }) = pool.prepare(schema, &migrations, config.migrate).await? {
@@ -125,6 +120,7 @@ impl Pool {
             sleep(AGAIN).await;
         }
         pool.standing.note(None);
+        opened.set(true);
         pool.warm_up(config.postgres_connections.min(WARM)).await;
         Ok(pool)
     }
@@ -240,22 +236,10 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// Whether a URL specifies the kind of session; otherwise a session that can write is required.
-fn names_session_attrs(url: &str) -> bool {
-    // Like the driver: the first `@` ends the account.
-    let (_, behind) = url.split_once('@').unwrap_or(("", url));
-    let (_, parameters) = behind.split_once('?').unwrap_or_default();
-    parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs="))
-}
-
-/// TLS according to the URL's `sslmode`; certificates are always verified against the system's roots.
-fn tls() -> anyhow::Result<MakeRustlsConnect> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+/// Checks the URL of a store.
+///
+/// # Errors
+/// When [`Pool::open`] would refuse it.
+pub fn check(url: &str) -> anyhow::Result<()> {
+    Target::parse(url).map(drop)
 }

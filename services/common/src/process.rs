@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context;
 use clap::FromArgMatches;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
 use crate::telemetry::{self, trace};
+use crate::trust::Authorities;
 use crate::{admin, healthcheck, memory, metrics};
 
 /// The argument of a program's `main`.
@@ -74,6 +76,9 @@ where
         }
         let config = C::from_arg_matches(&given)?;
         telemetry::init(config.common())?;
+        if let Some(file) = &config.common().ca_file {
+            Authorities::add(file).context("CONFAB_CA_FILE")?;
+        }
         config.check()?;
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         raise_descriptor_limit();

@@ -3,9 +3,11 @@
 mod connection;
 mod readers;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -23,6 +25,8 @@ const WRITE_QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// Reads that run at once.
 const READERS: usize = 4;
+/// Longer than another process takes to check whether a database is free.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An open database; clones share it. The process holds it alone: a lock file beside it keeps others out.
 #[derive(Clone)]
@@ -129,15 +133,43 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
     })
 }
 
+/// Checks that no other process holds the database of this path, and leaves it free.
+///
+/// # Errors
+/// When another process holds it; the message names its id.
+pub fn ensure_free(path: &Path) -> anyhow::Result<()> {
+    match File::options().read(true).write(true).open(path.with_extension("lock")) {
+        Ok(lock) => hold(&lock, path),
+        // Nothing there yet, or nothing that this user may read: opening the database will show which.
+        Err(_) => Ok(()),
+    }
+}
+
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_extension("lock");
     let lock = private::file(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("{} is in use by another Confab process; stop it or choose another CONFAB_DATA_DIR", path.display())
+    hold(&lock, path)?;
+    let pid = std::process::id().to_string();
+    let named = lock.set_len(0).and_then(|()| lock.write_all_at(pid.as_bytes(), 0));
+    named.with_context(|| format!("cannot write {}", lock_path.display()))?;
+    Ok(lock)
+}
+
+fn hold(lock: &File, path: &Path) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            // Another process may only be checking whether it is free.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOK => std::thread::sleep(LOOK / 10),
+            Err(TryLockError::WouldBlock) => {
+                let pid = std::fs::read_to_string(path.with_extension("lock")).unwrap_or_default();
+                let pid = if pid.is_empty() { pid } else { format!(", pid {pid}") };
+                let directory = path.parent().unwrap_or(path).display();
+                bail!("{directory} is in use by another Confab process{pid}; stop it or choose another CONFAB_DATA_DIR")
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
-        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", lock_path.display())),
     }
 }
 
@@ -259,8 +291,14 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_held_alone() {
-        let _database = open("lock");
-        let error = Database::open(&file("lock"), refinery::Runner::new(&[])).err().unwrap().to_string();
-        assert!(error.contains("in use by another"), "{error}");
+        let (path, database) = (file("lock"), open("lock"));
+        let directory = path.parent().unwrap().display();
+        let held = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
+        for error in [Database::open(&path, refinery::Runner::new(&[])).err().unwrap(), ensure_free(&path).unwrap_err()] {
+            assert!(error.to_string().starts_with(&held), "{error}");
+        }
+        drop(database);
+        ensure_free(&path).unwrap();
+        ensure_free(&path.with_file_name("other.db")).unwrap();
     }
 }

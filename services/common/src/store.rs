@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 
 use crate::Secret;
 use crate::bus::Bus;
 use crate::cluster_key::ClusterKey;
 use crate::config::Migrate;
-use crate::pg::PostgresConfig;
+use crate::pg::{self, PostgresConfig};
 use crate::process::Process;
+use crate::sqlite;
 
 /// How long a command that runs once waits for a store that is away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +55,8 @@ impl StorageConfig {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
-    /// The bus, which announces new events at once: `local:`, or `redis://…` or `rediss://…` to connect several processes
+    /// The bus, which announces new events at once: `local:`, or to connect several processes `redis://…`, with TLS
+    /// `rediss://…`, or a master by its Sentinels, `redis+sentinel://host:26379,host:26379/master`
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
     /// Signs messages on the bus and requests between gateways; the same for every program of a cluster, and required when
@@ -125,13 +127,24 @@ impl StoreUrl {
         let Some(url) = url else { return Ok(Self::Sqlite(data_dir.join(file))) };
         match url.expose() {
             text if text.starts_with("postgres://") || text.starts_with("postgresql://") => {
-                ensure!(text.parse::<tokio_postgres::Config>().is_ok(), "{setting} is not a valid postgres:// URL");
+                pg::check(text).map_err(|why| anyhow!("{setting} is not a valid postgres:// URL: {why:#}"))?;
                 Ok(Self::Postgres(url.clone()))
             }
             text => match text.strip_prefix("sqlite:") {
                 Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
                 _ => bail!("{setting} must be sqlite:PATH or postgres://…"),
             },
+        }
+    }
+
+    /// Checks that no other process holds the store, if it can have only one.
+    ///
+    /// # Errors
+    /// When another process holds it.
+    pub fn ensure_free(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite(path) => sqlite::ensure_free(path),
+            Self::Postgres(_) => Ok(()),
         }
     }
 }
@@ -179,6 +192,7 @@ mod tests {
         assert!(matches!(parse(Some("postgres://localhost/confab")).unwrap(), StoreUrl::Postgres(_)));
         assert!(parse(Some("mysql://u:hunter2@h/d")).unwrap_err().to_string().starts_with("CONFAB_AUTH_STORE must be"));
         let error = parse(Some("postgres://u:hunter2@h:none/d")).unwrap_err().to_string();
-        assert_eq!(error, "CONFAB_AUTH_STORE is not a valid postgres:// URL");
+        assert!(error.starts_with("CONFAB_AUTH_STORE is not a valid postgres:// URL: its account, host or port is malformed"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -17,9 +17,9 @@ use crate::metrics;
 /// # Errors
 /// When the log filter cannot be parsed.
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
-    // Migrations at each start are not news, and frames and statements contain messages; CONFAB_LOG can enable each by
-    // name.
-    let filter = EnvFilter::try_new(format!("refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log))
+    // Migrations and credentials found at each start are not news, and frames and statements contain messages;
+    // CONFAB_LOG can enable each by name.
+    let filter = EnvFilter::try_new(format!("aws_config=warn,refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log))
         .with_context(|| format!("CONFAB_LOG: {:?} is not a filter", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {

@@ -1,6 +1,7 @@
 //! Real servers for contract tests. `make test` starts them and sets their addresses.
 
 mod leaving;
+mod tls;
 mod wire;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::cluster_key::ClusterKey;
 use crate::grpc::{Call, Transport};
 
 pub use leaving::leave_in_silence;
+pub use tls::{Authority, Front};
 pub use wire::Wire;
 
 /// Creates a new, empty directory.

@@ -78,7 +78,7 @@ impl FileConfig {
     /// # Errors
     /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.store(storage)?;
+        self.store(storage)?.ensure_free()?;
         object::open(&self.objects, &storage.data_dir, self.max_file_size).map(drop)
     }
 }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn wrong_settings_are_found_at_start() {
-        for bad in ["--file-store=mysql://x", "--objects=gs://x", "--objects=s3://confab"] {
+        for bad in ["--file-store=mysql://x", "--objects=gs://x", "--objects=s3://x"] {
             assert!(Program::parse_from(["confab-file", bad]).check().is_err(), "{bad}");
         }
         assert!(Program::parse_from(["confab-file", "--max-file-size=68719476736"]).check().is_ok());

@@ -18,6 +18,7 @@ mod rights;
 mod service;
 mod store;
 mod sweep;
+mod trial;
 mod upload;
 mod wire;
 
@@ -64,6 +65,7 @@ pub async fn start(
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, &storage.serving(process)).await?;
     let objects = Arc::new(Owned::new(objects, store.clone()));
+    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())));
     let relay = Arc::new(Relay::new(store.clone(), message.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);

@@ -50,6 +50,9 @@ pub trait Objects: Send + Sync + 'static {
     /// Creates the owner object unless it exists; returns whether it did.
     fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>>;
 
+    /// Tries the store out with this owner, or the one that it has; an error says in words what is wrong with the store.
+    fn check(&self, owner: Owner) -> BoxFuture<'_, std::result::Result<(), String>>;
+
     /// Replaces the owner object; if the store supports conditions, only if the object is still the one that was found.
     fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>>;
 }
@@ -83,15 +86,19 @@ pub struct ObjectsConfig {
     /// Where the S3 store is, `http://host:port` or `https://host:port` [default: Amazon's own for the region]
     #[arg(long, env = "CONFAB_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
-    /// Region of the S3 store [default: us-east-1]
+    /// Region of the S3 store [default: for Amazon's own the one in AWS_REGION, else us-east-1]
     #[arg(long, env = "CONFAB_S3_REGION", value_name = "NAME")]
     pub s3_region: Option<String>,
-    /// The access key of the S3 store
+    /// The access key of the S3 store [default: the credentials that Amazon's SDK finds: AWS_ variables, the role of a
+    /// Kubernetes service account or pod identity, ~/.aws, the role of the container or machine]
     #[arg(long, env = "CONFAB_S3_ACCESS_KEY_ID", value_name = "ID")]
     pub s3_access_key_id: Option<String>,
     /// The secret of the access key
     #[arg(long, env = "CONFAB_S3_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     pub s3_secret_access_key: Option<Secret>,
+    /// The session token, for an access key that was issued for a while
+    #[arg(long, env = "CONFAB_S3_SESSION_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub s3_session_token: Option<Secret>,
 }
 
 /// The kinds of store, by the scheme of the URL.
@@ -166,10 +173,21 @@ fn account(config: &ObjectsConfig) -> anyhow::Result<s3::Account> {
             "CONFAB_S3_ENDPOINT must be http://host:port or https://host:port"
         );
     }
-    let key = config.s3_access_key_id.clone().context("s3:// objects need CONFAB_S3_ACCESS_KEY_ID")?;
-    let secret = config.s3_secret_access_key.clone().context("s3:// objects need CONFAB_S3_SECRET_ACCESS_KEY")?;
-    let region = config.s3_region.clone().unwrap_or_else(|| "us-east-1".into());
-    Ok(s3::Account { endpoint, region, key, secret })
+    let amazons = || std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION")).ok();
+    let region = config.s3_region.clone().or_else(|| amazons().filter(|_| endpoint.is_none()));
+    Ok(s3::Account { endpoint, region: region.unwrap_or_else(|| "us-east-1".into()), key: key(config)? })
+}
+
+/// The access key in the settings. An empty setting is none.
+fn key(config: &ObjectsConfig) -> anyhow::Result<Option<s3::Key>> {
+    let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
+    let id = config.s3_access_key_id.clone().filter(|id| !id.is_empty());
+    match (id, given(&config.s3_secret_access_key), given(&config.s3_session_token)) {
+        (Some(id), Some(secret), token) => Ok(Some(s3::Key { id, secret, token })),
+        (Some(_), None, _) => bail!("CONFAB_S3_ACCESS_KEY_ID needs CONFAB_S3_SECRET_ACCESS_KEY"),
+        (None, None, None) => Ok(None),
+        (None, ..) => bail!("CONFAB_S3_SECRET_ACCESS_KEY and CONFAB_S3_SESSION_TOKEN need CONFAB_S3_ACCESS_KEY_ID"),
+    }
 }
 
 #[cfg(test)]
@@ -224,11 +242,16 @@ mod tests {
             s3_region: None,
             s3_access_key_id: Some("confab".into()),
             s3_secret_access_key: Some("hunter2".into()),
+            s3_session_token: Some("hunter2".into()),
         };
         assert!(open(&whole, Path::new("data"), 1).is_ok());
         assert!(!format!("{whole:?}").contains("hunter2"));
         let refused = |config: ObjectsConfig| open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refused(ObjectsConfig { s3_access_key_id: None, ..whole.clone() }).contains("CONFAB_S3_ACCESS_KEY_ID"));
+        for id in [None, Some(String::new())] {
+            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("need CONFAB_S3_ACCESS_KEY_ID"));
+        }
+        let none = ObjectsConfig { s3_access_key_id: Some("".into()), s3_secret_access_key: None, s3_session_token: None, ..whole.clone() };
+        assert!(open(&none, Path::new("data"), 1).is_ok(), "the SDK looks for credentials");
         assert!(refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() }).contains("CONFAB_S3_SECRET_ACCESS_KEY"));
         for bad in ["127.0.0.1:8333", "ftp://host", "http://u:hunter2@host", "http://host/path", "http://host?x", ""] {
             let error = refused(ObjectsConfig { s3_endpoint: Some(bad.into()), ..whole.clone() });

@@ -127,6 +127,14 @@ impl Owned {
         self.look_again(&mut *self.seen.lock().await, true).await
     }
 
+    /// Tries the object store out, as [`Objects::check`] does.
+    pub async fn check(&self) -> std::result::Result<(), String> {
+        let here = self.store.installation().await.map_err(|error| error.to_string())?;
+        // Claims them, if nothing is wrong; the trial shows what is.
+        let _ = self.are_own().await;
+        self.objects.check(owner(&here)).await
+    }
+
     /// Makes this installation the owner, whichever was; returns the new and the previous owner.
     ///
     /// # Errors

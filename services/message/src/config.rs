@@ -36,7 +36,7 @@ impl MessageConfig {
     /// # Errors
     /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.store(storage).map(drop)
+        self.store(storage)?.ensure_free()
     }
 }
 

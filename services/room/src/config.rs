@@ -27,7 +27,7 @@ impl RoomConfig {
     /// # Errors
     /// When one is.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
-        self.store(storage).map(drop)
+        self.store(storage)?.ensure_free()
     }
 }
 

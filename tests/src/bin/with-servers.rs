@@ -8,6 +8,7 @@ use clap::Parser;
 use confab_tests::command::{self, Beside};
 use confab_tests::guard::Guard;
 use confab_tests::plan::free_ports;
+use confab_tests::servers::newer::Newer;
 use confab_tests::servers::postgres::Postgres;
 use confab_tests::servers::{redis, seaweed};
 use confab_tests::wait::eventually;
@@ -19,13 +20,16 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Runs Postgres 18, and Valkey 9 in place of Redis: scripts/ensure-newer-servers.sh installs them
+    #[arg(long)]
+    newer: bool,
     #[command(flatten)]
     command: Beside,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { command } = Arguments::parse();
+    let Arguments { newer, command } = Arguments::parse();
     let guard = Guard::new("servers")?;
     let directory = guard.directory();
     let port = free_ports(2 + seaweed::PORTS)?;
@@ -38,9 +42,18 @@ async fn main() -> anyhow::Result<ExitCode> {
     let secret = uuid::Uuid::new_v4().to_string();
     seaweed::configure(&objects, &secret)?;
     objects.spawn().await?;
-    let bus = redis::daemon(directory.join("redis"), bus_port, pid_file("redis"), log("redis"))?;
+    let newer = newer.then(|| Newer::find(directory)).transpose()?;
+    let (bus_work, bus_pid, bus_log) = (directory.join("redis"), pid_file("redis"), log("redis"));
+    let bus = match &newer {
+        Some(newer) => redis::of(newer.redis.join("redis-server"), bus_work, bus_port, bus_pid, bus_log),
+        None => redis::daemon(bus_work, bus_port, bus_pid, bus_log)?,
+    };
     bus.spawn().await?;
-    let postgres = Postgres::new(&directory.join("postgres"), port, false)?;
+    let work = directory.join("postgres");
+    let postgres = match &newer {
+        Some(newer) => Postgres::of(newer.postgres.clone(), &work, port, false)?,
+        None => Postgres::new(&work, port, false)?,
+    };
     postgres.prepare(None)?;
     let database = postgres.daemon(pid_file("postgres"), log("postgres"));
     database.spawn().await?;
@@ -53,7 +66,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let temporary = directory.join("tmp");
     std::fs::create_dir(&temporary)?;
     // Temporary files of tests are removed with the rest.
+    let path = std::env::var("PATH").unwrap_or_default();
     let mut running = command.spawn(&[
+        // Some tests start a Redis of their own.
+        ("PATH", newer.map_or(path.clone(), |newer| format!("{}:{path}", newer.redis.display()))),
         ("TMPDIR", temporary.display().to_string()),
         ("TEST_POSTGRES_URL", postgres.url(None, "postgres")),
         ("TEST_REDIS_URL", format!("redis://127.0.0.1:{bus_port}")),

@@ -32,12 +32,20 @@ impl Postgres {
     /// # Errors
     /// When Postgres 15 or newer is not installed, or there is no user to run it as.
     pub fn new(work: &Path, port: u16, durable: bool) -> anyhow::Result<Self> {
-        let user = rustix::process::geteuid().is_root().then(unprivileged).transpose()?;
+        Self::of(programs()?, work, port, durable)
+    }
+
+    /// As [`new`](Self::new), with the programs in this directory.
+    ///
+    /// # Errors
+    /// When there is no user to run it as.
+    pub fn of(programs: PathBuf, work: &Path, port: u16, durable: bool) -> anyhow::Result<Self> {
+        let user = unprivileged_if_root()?;
         let work = match user {
             Some((user, _)) if !reachable(work, user) => elsewhere(work),
             _ => work.to_path_buf(),
         };
-        Ok(Self { programs: programs()?, work, port, user, durable })
+        Ok(Self { programs, work, port, user, durable })
     }
 
     /// Its working directory.
@@ -171,6 +179,18 @@ pub fn programs() -> anyhow::Result<PathBuf> {
         Some((_, programs)) => Ok(programs),
         None => Ok(super::program("initdb")?.canonicalize()?.parent().context("initdb is in a directory")?.to_path_buf()),
     }
+}
+
+/// Whether the user that Postgres runs as can reach this file or directory.
+///
+/// # Errors
+/// When there is no such user.
+pub fn can_run(path: &Path) -> anyhow::Result<bool> {
+    Ok(unprivileged_if_root()?.is_none_or(|(user, _)| reachable(path, user)))
+}
+
+fn unprivileged_if_root() -> anyhow::Result<Option<(u32, u32)>> {
+    rustix::process::geteuid().is_root().then(unprivileged).transpose()
 }
 
 /// The user that Postgres runs as when the caller is root.

@@ -12,10 +12,14 @@ use crate::daemon::Daemon;
 /// # Errors
 /// When it is not installed.
 pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<Daemon> {
+    Ok(of(super::program("redis-server")?, work, port, pid_file, log))
+}
+
+/// How to run this program of it.
+pub fn of(program: PathBuf, work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> Daemon {
     let port = port.to_string();
     let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
-    let program = super::program("redis-server")?;
-    Ok(Daemon { arguments: arguments.map(String::from).to_vec(), ..Daemon::new(program, work, pid_file, log) })
+    Daemon { arguments: arguments.map(String::from).to_vec(), ..Daemon::new(program, work, pid_file, log) }
 }
 
 /// Whether it answers.

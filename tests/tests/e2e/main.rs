@@ -13,6 +13,7 @@ mod grpc;
 mod healthcheck;
 mod history;
 mod hosts;
+mod ipv6;
 mod leaving;
 mod metrics;
 mod moving;

@@ -52,7 +52,7 @@ async fn an_embedded_server_becomes_a_cluster() {
     let embedded = Embedded::start(&[]).await.unwrap();
     let past = Past::live(&Api::new(embedded.url())).await.unwrap();
     let work = &embedded.daemon().work;
-    refused(&confab(&["export", "backup"], work, &[]).await, "in use by another Confab process; stop it");
+    refused(&confab(&["export", "backup"], work, &[]).await, "in use by another Confab process, pid ");
     assert!(!work.join("backup").exists());
     embedded.daemon().leave(LEAVE).await.unwrap();
     let exported = done(&confab(&["export", "backup"], work, &[]).await);

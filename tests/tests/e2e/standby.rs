@@ -156,7 +156,7 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
     };
     pair.fail_over();
     daemon.spawn().await.unwrap();
-    let why = (503, format!("not ready: starting; room store: {READ_ONLY}\n"));
+    let why = (503, format!("not ready: waiting for Postgres; room store: {READ_ONLY}\n"));
     let says_why = async || (readyz(port + 1).await? == why).then_some(());
     eventually("/readyz says why it is not ready", LONG, says_why)
         .await

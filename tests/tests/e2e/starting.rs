@@ -1,9 +1,12 @@
 //! The errors of programs that cannot start or reach their dependencies.
 
+use std::path::Path;
 use std::time::Duration;
 
+use confab_tests::daemon::Daemon;
 use confab_tests::embedded::Embedded;
 use confab_tests::guard::Guard;
+use confab_tests::plan::free_ports;
 use confab_tests::programs;
 use confab_tests::wait::eventually;
 use tokio::time::timeout;
@@ -39,11 +42,71 @@ async fn wrong_settings_are_named_before_anything_is_done() {
         ("confab-gateway --ping-interval=0s", "must not be zero"),
         ("confab-room --postgres-connections=0", "from 1 on"),
         ("confab-auth --auth-store=postgres://u:hunter2@h:none/d", "CONFAB_AUTH_STORE is not a valid postgres:// URL"),
+        ("confab-room --room-store=postgres://u:hunter2@h/d?pool_max_conns=1", "its option `pool_max_conns`: is not supported"),
+        ("confab-file --ca-file=/nowhere/ca.pem", "CONFAB_CA_FILE: cannot read /nowhere/ca.pem"),
+        ("confab-gateway --bus=redis+sentinel://u:hunter2@h", "redis+sentinel://host:26379"),
         ("confab-message renew-epoch", "there is no log in ./data/message.db"),
         ("confab renew-epoch --data-dir=elsewhere", "there is no log in elsewhere/message.db"),
     ] {
         fails(line, why).await;
     }
+}
+
+/// What a program prints that ends at once.
+async fn refusal(work: &Path, variables: &[(&str, &str)]) -> String {
+    let mut command = tokio::process::Command::new(programs().join("confab"));
+    command.env_clear().envs(variables.iter().copied()).current_dir(work).kill_on_drop(true);
+    let output = timeout(Duration::from_secs(30), command.output()).await.expect("an end").unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_second_start_names_the_cause_first() {
+    let embedded = Embedded::start(&[]).await.unwrap();
+    let port = embedded.url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+    let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
+    let same = [("CONFAB_LISTEN", &*listen), ("CONFAB_ADMIN_LISTEN", &*admin)];
+    let (daemon, pid) = (embedded.daemon(), embedded.daemon().running().unwrap());
+    let error = refusal(&daemon.work, &same).await;
+    assert!(error.starts_with(&format!("error: ./data is in use by another Confab process, pid {pid};")), "{error}");
+    // Elsewhere the port is the cause.
+    let error = refusal(&daemon.work, &[&same[..], &[("CONFAB_DATA_DIR", "elsewhere")]].concat()).await;
+    assert!(error.starts_with(&format!("error: cannot listen on {admin}")), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_value_is_blamed_on_its_variable() {
+    let guard = Guard::new("variables").unwrap();
+    let error = refusal(guard.directory(), &[("CONFAB_LISTEN", "8080")]).await;
+    assert!(error.contains("127.0.0.1:8080 for this machine alone") && error.contains("CONFAB_LISTEN"), "{error}");
+    let error = refusal(guard.directory(), &[("CONFAB_BUS", "redis://u:hunter2@a\nb")]).await;
+    assert!(error.starts_with("error: CONFAB_BUS has a control character") && !error.contains("hunter2"), "{error}");
+    Embedded::start(&[("CONFAB_BUS", " local:\n"), ("CONFAB_MAX_UPLOADS", "7\n")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_its_store_refuses_connections_and_says_what_it_waits_for() {
+    let (guard, port) = (Guard::new("waiting").unwrap(), free_ports(2).unwrap());
+    let directory = guard.directory();
+    let nowhere = url("TEST_POSTGRES_URL", |url| format!("{}/nowhere", url.rsplit_once('/').unwrap().0));
+    let settings = [
+        ("CONFAB_LISTEN", format!("127.0.0.1:{port}")),
+        ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1)),
+        ("CONFAB_ROOM_STORE", nowhere),
+    ];
+    let daemon = Daemon {
+        environment: settings.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+        ..Daemon::new(programs().join("confab"), directory.join("work"), directory.join("pid"), directory.join("log"))
+    };
+    daemon.spawn().await.unwrap();
+    let readyz = async || reqwest::get(format!("http://127.0.0.1:{}/readyz", port + 1)).await.ok()?.text().await.ok();
+    let waits = async || readyz().await.filter(|text| text.contains("room store"));
+    let text = eventually("it waits", Duration::from_secs(30), waits).await.unwrap();
+    assert_eq!(text, "not ready: waiting for Postgres; room store: database \"nowhere\" does not exist\n");
+    let refused = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    daemon.stop(Duration::from_secs(30)).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
 
@@ -65,7 +65,11 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
     let read_only = cause.downcast_ref().is_some_and(denied)
         || error.downcast_ref::<tokio_postgres::Error>().is_some_and(|error| fault(error) == Some(Fault::Server));
-    if read_only { READ_ONLY.into() } else { cause.to_string() }
+    match cause.downcast_ref::<DbError>() {
+        _ if read_only => READ_ONLY.into(),
+        Some(refusal) => refusal.message().into(),
+        None => cause.to_string(),
+    }
 }
 
 /// Whether the server is reachable but refuses the login.

@@ -1,13 +1,17 @@
 //! Prepares the schema of a pool: migrates it, or waits for it.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use deadpool_postgres::Object;
 use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::errors::{fault, reason, refuses};
 use super::{ANSWER, Pool};
 use crate::config::Migrate;
+
+/// How often two sessions are compared: one look may miss a pooler that is busy.
+const LOOKS: usize = 3;
 
 /// Why the schema cannot be used now.
 pub(super) struct Obstacle {
@@ -29,6 +33,15 @@ impl Pool {
             Ok(client) => client,
             Err(error) => return Ok(Err(Obstacle { reason: reason(&error), passes: !refuses(&error) })),
         };
+        match timeout(ANSWER, self.sessions_are_shared(&client)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => bail!(
+                "the {schema} store's URL leads to a pooler that lends connections of Postgres for one transaction at a time, such as PgBouncer \
+                 with pool_mode = transaction: Confab needs sessions. Connect to Postgres itself, or set pool_mode = session"
+            ),
+            Ok(Err(error)) => return Ok(Err(Obstacle { reason: reason(&error), passes: true })),
+            Err(_) => return Ok(Err(silent(client))),
+        }
         match migrate {
             Migrate::Auto => match bring_up_to_date(client, schema, migrations).await {
                 Ok(()) => Ok(Ok(())),
@@ -45,12 +58,47 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Whether another session is served by the same process of Postgres as this one, or this one by several: then what
+    /// a session sets, locks and prepares does not last.
+    async fn sessions_are_shared(&self, client: &Object) -> Result<bool, tokio_postgres::Error> {
+        for _ in 0..LOOKS {
+            let own = process(client).await?;
+            let other = match self.connections.status().max_size {
+                1 => None,
+                _ => self.connections.get().await.ok(),
+            };
+            // A pooler lends the connection that was used last.
+            let others = match &other {
+                Some(other) => process(other).await?,
+                None => None,
+            };
+            if own == others || own != process(client).await? {
+                // The next user of these connections does not want our settings.
+                client.batch_execute("RESET ALL").await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The process of Postgres that answers.
+async fn process(client: &Object) -> Result<Option<String>, tokio_postgres::Error> {
+    let answers = client.simple_query("SELECT pg_backend_pid()").await?;
+    Ok(answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
 async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refinery::Runner) -> anyhow::Result<()> {
     // A session lock: replicas that start together take turns, and a crash releases it. An existing schema needs no
     // right to create one, which `IF NOT EXISTS` would check all the same.
     let lock = format!(
         "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
-         DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;"
+         DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF;
+         IF current_schema() <> '{schema}' THEN RAISE 'tables would be made in schema %', current_schema(); END IF; END $$;"
     );
     let locked = client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"));
     let outcome = match locked {
@@ -76,9 +124,12 @@ async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<
             let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
             Err(Obstacle { reason: format!("{}{advice}", reason(&error)), passes })
         }
-        Err(_) => {
-            drop(Object::take(client));
-            Err(Obstacle { reason: "the database is silent".into(), passes: true })
-        }
+        Err(_) => Err(silent(client)),
     }
+}
+
+/// A connection without an answer is not used again.
+fn silent(client: Object) -> Obstacle {
+    drop(Object::take(client));
+    Obstacle { reason: "the database is silent".into(), passes: true }
 }

@@ -1,5 +1,6 @@
 //! One suite for every implementation of the bus.
 
+mod deployments;
 mod hostile;
 mod leaving;
 mod outages;

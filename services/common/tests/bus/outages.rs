@@ -9,7 +9,7 @@ use super::redis_server::RedisServer;
 use super::{PATIENCE, channel, listen, next};
 
 /// A listener with a channel, and a publisher.
-struct Pair {
+pub struct Pair {
     publisher: Bus,
     subscriptions: Subscriptions,
     notices: Notices,
@@ -17,7 +17,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn at(url: &Secret) -> Self {
+    pub async fn at(url: &Secret) -> Self {
         let open = || Bus::open(url, Some(&testing::cluster_key("a key").bus)).expect("a valid URL");
         let channel = channel("outage");
         let (subscriptions, notices) = listen(&open(), &[&channel]).await;
@@ -58,7 +58,7 @@ impl Pair {
     }
 
     /// Subscribes to another channel while the bus is down, and receives it when the bus is back.
-    async fn survives(mut self, back: impl AsyncFnOnce()) {
+    pub async fn survives(mut self, back: impl AsyncFnOnce()) {
         self.told(Notice::Down).await;
         let asked_meanwhile = channel("meanwhile");
         let (subscriptions, wanted) = (self.subscriptions.clone(), asked_meanwhile.clone());
@@ -124,4 +124,25 @@ async fn not_there_at_the_start() {
     tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
     let mut pair = Pair { publisher: bus, subscriptions, notices, channel };
     pair.talk("at last").await;
+}
+
+/// What one publication of a lone message becomes, after the server has ended the connections that idle.
+#[tokio::test]
+async fn a_server_that_ends_idle_connections_costs_no_message() {
+    let redis = RedisServer::start().await;
+    let mut pair = Pair::at(&redis.url()).await;
+    for said in ["one", "two", "three"] {
+        // The listener's connection is of another type.
+        let ended: usize = redis.ask("CLIENT KILL TYPE normal SKIPME yes").await.expect("an answer");
+        assert!(ended >= 1, "the publisher's connection was open");
+        pair.publisher.publish(&*pair.channel, said);
+        loop {
+            match next(&mut pair.notices).await {
+                Notice::Message { payload, .. } if payload == said => break,
+                // Repeated at the beginning.
+                Notice::Message { payload, .. } => assert_eq!(payload, "before"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

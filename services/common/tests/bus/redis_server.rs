@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use confab_common::Secret;
-use redis::AsyncConnectionConfig;
+use confab_common::{Secret, testing};
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue};
 use tokio::net::TcpSocket;
 
 use super::eventually;
@@ -15,14 +15,21 @@ pub struct RedisServer {
     /// Never listens: it reserves the port while Redis is away.
     _held: TcpSocket,
     process: Option<Child>,
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
     pub async fn start() -> Self {
+        Self::with(&["--save", "", "--appendonly", "no"]).await
+    }
+
+    /// Starts one with more arguments.
+    pub async fn with(arguments: &[&str]) -> Self {
         let held = TcpSocket::new_v4().expect("a socket");
         held.set_reuseaddr(true).expect("an option");
         held.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let mut server = Self { address: held.local_addr().expect("its address"), _held: held, process: None };
+        let mut server = Self { address: held.local_addr().expect("its address"), _held: held, process: None, arguments: vec![] };
+        server.arguments = arguments.iter().map(ToString::to_string).collect();
         server.restart().await;
         server
     }
@@ -30,15 +37,26 @@ impl RedisServer {
     /// Starts it, empty, and waits until it answers.
     pub async fn restart(&mut self) {
         let port = self.address.port().to_string();
-        let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"];
-        let process = Command::new("redis-server").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        // A master saves its data there for a replica.
+        let work = testing::directory().display().to_string();
+        let usual = ["--bind", "127.0.0.1", "--port", &port, "--dir", &work];
+        // A file of settings, or of Sentinel's, must be the first argument.
+        let process = Command::new("redis-server").args(&self.arguments).args(usual).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.process = Some(process.expect("redis-server"));
         eventually("redis answers", async || self.info("server").await.is_ok()).await;
     }
 
+    /// What it answers to a command.
+    pub async fn ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap_or_default());
+        words.for_each(|word| _ = command.arg(word));
+        command.query_async(&mut connection(&self.url()).await?).await
+    }
+
     /// A section of its INFO.
     pub async fn info(&self, section: &str) -> redis::RedisResult<String> {
-        redis::cmd("INFO").arg(section).query_async(&mut connection(&self.url()).await?).await
+        self.ask(&format!("INFO {section}")).await
     }
 
     pub fn kill(&mut self) {
@@ -52,6 +70,10 @@ impl RedisServer {
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> Secret {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use confab_common::{Code, testing};
 use futures::TryStreamExt;
 
-use super::s3::Account;
+use super::s3::{Account, Key};
 use super::*;
 use crate::memory::Memory;
 
@@ -48,7 +48,8 @@ fn bucket(prefix: &str) -> Arc<dyn Objects> {
 
 fn in_bucket(name: &str, prefix: &str) -> Arc<dyn Objects> {
     let server = testing::s3();
-    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
+    let key = Key { id: server.key, secret: server.secret, token: None };
+    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: Some(key) };
     // Slowness is not tested here, and this many concurrent tests make any store slow.
     Arc::new(S3::answering(name, prefix, account, 100 << 20, Duration::from_secs(30)))
 }

@@ -1,6 +1,7 @@
 //! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and others. All calls are bounded in time, so that a
 //! dead store causes prompt errors rather than waiting clients.
 
+mod check;
 mod download;
 mod failure;
 mod mark;
@@ -11,12 +12,17 @@ mod upload;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Builder, Config, Credentials, Region};
+use aws_sdk_s3::config::{BehaviorVersion, Builder, Config, Credentials, Region, SharedCredentialsProvider, SharedHttpClient};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use confab_common::trust::Authorities;
 use confab_common::{Error, Result, Secret};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::{Mutex, Semaphore};
@@ -53,8 +59,15 @@ pub struct Account {
     /// `None`: Amazon's endpoint for the region.
     pub endpoint: Option<String>,
     pub region: String,
-    pub key: String,
+    /// `None`: the credentials that the SDK finds.
+    pub key: Option<Key>,
+}
+
+/// An access key.
+pub struct Key {
+    pub id: String,
     pub secret: Secret,
+    pub token: Option<Secret>,
 }
 
 /// A bucket of an S3 store. Its first use creates it if necessary.
@@ -83,9 +96,18 @@ impl S3 {
 
     /// As [`new`](Self::new), with a time limit for an answer.
     pub fn answering(name: &str, prefix: &str, account: Account, largest: u64, answer: Duration) -> Self {
+        let http = http();
+        let credentials = match account.key {
+            Some(Key { id, secret, token }) => {
+                let token = token.map(|token| token.expose().to_owned());
+                SharedCredentialsProvider::new(Credentials::new(id, secret.expose(), token, None, "settings"))
+            }
+            None => credentials(http.clone(), &account.region),
+        };
         let mut config = patience(answer, 2 * answer)
             .behavior_version(BehaviorVersion::latest())
-            .credentials_provider(Credentials::new(account.key, account.secret.expose(), None, None, "settings"))
+            .http_client(http)
+            .credentials_provider(credentials)
             .region(Region::new(account.region.clone()))
             .force_path_style(true)
             .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
@@ -103,6 +125,21 @@ impl S3 {
         let (name, prefix, region) = (name.into(), prefix.into(), account.region);
         Self(Arc::new(Bucket { client, name, prefix, region, answer, parts, part, seen: Mutex::default() }))
     }
+}
+
+/// A client that trusts private authorities, too.
+fn http() -> SharedHttpClient {
+    let trusted = TrustStore::empty().with_pem_certificate(Authorities::own().pem());
+    let context = TlsContext::builder().with_trust_store(trusted).build().expect("nothing can be missing");
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
+}
+
+/// The credentials that Amazon's own programs would find.
+fn credentials(http: SharedHttpClient, region: &str) -> SharedCredentialsProvider {
+    let config = ProviderConfig::default().with_http_client(http);
+    let chain = DefaultCredentialsChain::builder().configure(config).region(Region::new(region.to_owned())).build();
+    // Nothing is awaited where the region is known.
+    SharedCredentialsProvider::new(chain.now_or_never().expect("a known region"))
 }
 
 /// Settings with time limits for one attempt and for all attempts together.
@@ -148,6 +185,10 @@ impl Objects for S3 {
 
     fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>> {
         async move { self.0.claim(&owner).await }.boxed()
+    }
+
+    fn check(&self, owner: Owner) -> BoxFuture<'_, std::result::Result<(), String>> {
+        async move { self.0.check(&owner).await }.boxed()
     }
 
     fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>> {

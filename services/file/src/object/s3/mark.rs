@@ -45,7 +45,7 @@ impl Bucket {
         }
     }
 
-    fn mark(&self) -> String {
+    pub(super) fn mark(&self) -> String {
         format!("{}{NAME}", self.prefix)
     }
 }

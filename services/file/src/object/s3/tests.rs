@@ -48,7 +48,8 @@ fn parts() -> Parts {
 }
 
 fn account(port: u16) -> Account {
-    Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: "key".into(), secret: "secret".into() }
+    let key = Key { id: "key".into(), secret: "secret".into(), token: Some("token".into()) };
+    Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: Some(key) }
 }
 
 /// A store that answers with `reply`.
@@ -132,6 +133,40 @@ async fn a_bucket_that_cannot_be_made_is_an_error() {
     // This does not mean that the object is gone.
     assert_eq!(store(missing).await.read(Uuid::now_v7(), 0, 1).await.err().unwrap().code, Code::Unavailable);
     assert_eq!(store(missing).await.delete(Uuid::now_v7()).await.unwrap_err().code, Code::Unavailable);
+}
+
+/// What the trial of a store says that treats every condition of a write like this.
+async fn trial(conditional: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> std::result::Result<(), String> {
+    let owner = Owner::from_bytes(b"of the test");
+    let reply = move |request: &Request| match request.method.as_str() {
+        "PUT" if request.headers.contains_key("if-none-match") => conditional(request),
+        "GET" => answer(404, "", "<Error><Code>NoSuchKey</Code></Error>"),
+        _ => answer(200, "", ""),
+    };
+    store(reply).await.check(owner).await
+}
+
+#[tokio::test]
+async fn a_store_without_conditional_writes_is_recognised() {
+    let lacks = trial(|_| answer(501, "", "<html>Not Implemented</html>")).await.unwrap_err();
+    assert!(lacks.starts_with("the store has no conditional writes (If-None-Match)"), "{lacks}");
+    let ignores = trial(|_| answer(200, "", "")).await.unwrap_err();
+    assert!(ignores.starts_with("the store ignores the condition of a write (If-None-Match)"), "{ignores}");
+    let written = AtomicUsize::new(0);
+    let respects = move |_: &Request| match written.fetch_add(1, Ordering::Relaxed) {
+        0 => answer(200, "", ""),
+        _ => answer(412, "", "<Error><Code>PreconditionFailed</Code></Error>"),
+    };
+    assert_eq!(trial(respects).await, Ok(()));
+}
+
+#[tokio::test]
+async fn requests_carry_the_session_token() {
+    let sees = |request: &Request| match request.headers.get("x-amz-security-token").map(String::as_str) {
+        Some("token") => answer(204, "", ""),
+        _ => answer(403, "", ""),
+    };
+    store(sees).await.delete(Uuid::now_v7()).await.unwrap();
 }
 
 #[tokio::test]
@@ -226,7 +261,8 @@ async fn a_body_that_never_gets_further_is_an_error() {
 #[tokio::test]
 async fn a_dropped_upload_is_ended_at_the_store() {
     let server = testing::s3();
-    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: server.key, secret: server.secret };
+    let key = Key { id: server.key, secret: server.secret, token: None };
+    let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: Some(key) };
     let store = S3::answering(&format!("test-{}", Uuid::now_v7()), "", account, 1, Duration::from_secs(30));
     let begun = async || {
         let answer = store.0.client.list_multipart_uploads().bucket(&store.0.name).send().await.unwrap();

@@ -1,0 +1,111 @@
+//! The address of this gateway as other gateways see it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use anyhow::{Context, ensure};
+
+/// An address, or a name that leads to one, with or without a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnAddress {
+    host: Host,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl FromStr for OwnAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self { host: Host::Ip(address.ip()), port: Some(address.port()) });
+        }
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = bare.parse() {
+            return Ok(Self { host: Host::Ip(ip), port: None });
+        }
+        let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let port = port.map(str::parse).transpose();
+        // Numbers and dots alone are an address with a mistake.
+        match port.ok().filter(|_| is_name && name.bytes().any(|byte| byte.is_ascii_alphabetic())) {
+            Some(port) => Ok(Self { host: Host::Name(name.into()), port }),
+            None => Err("must look like 10.0.0.5, 10.0.0.5:7250, fd00::5, [fd00::5]:7250 or gateway-1.example:7250".into()),
+        }
+    }
+}
+
+impl OwnAddress {
+    /// Checks that an address without a port is not one with this port that lacks its brackets.
+    ///
+    /// # Errors
+    /// When it looks like that.
+    pub fn check(&self, port: u16) -> anyhow::Result<()> {
+        if let (Host::Ip(IpAddr::V6(ip)), None) = (&self.host, self.port) {
+            let ends_with_port = format!("{:x}", ip.segments()[7]) == port.to_string();
+            ensure!(
+                !ends_with_port,
+                "CONFAB_FORWARD_ADDRESS is {ip}, whose end may be the port: write [address]:{port}, or the address alone if it is [{ip}]:{port}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The address, by default with this port.
+    ///
+    /// # Errors
+    /// When the name cannot be resolved.
+    pub async fn resolve(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        let port = self.port.unwrap_or(port);
+        let name = match &self.host {
+            Host::Ip(ip) => return Ok(SocketAddr::new(*ip, port)),
+            Host::Name(name) => name,
+        };
+        let mut found = tokio::net::lookup_host((name.as_str(), port)).await.with_context(|| format!("CONFAB_FORWARD_ADDRESS: {name}"))?;
+        found.next().with_context(|| format!("CONFAB_FORWARD_ADDRESS: {name} has no address"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn resolved(text: &str) -> String {
+        let address = text.parse::<OwnAddress>().unwrap_or_else(|error| panic!("{text}: {error}"));
+        address.check(7250).unwrap();
+        address.resolve(7250).await.unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_missing_is_the_one_that_is_listened_on() {
+        for (text, address) in [
+            ("10.0.0.5", "10.0.0.5:7250"),
+            ("10.0.0.5:1", "10.0.0.5:1"),
+            ("fd00::12", "[fd00::12]:7250"),
+            ("[fd00::12]", "[fd00::12]:7250"),
+            ("[fd00::12]:1", "[fd00::12]:1"),
+            ("[fd00::12]:7250", "[fd00::12]:7250"),
+        ] {
+            assert_eq!(resolved(text).await, address);
+        }
+        for (name, port) in [("localhost", "7250"), ("localhost:1", "1")] {
+            let address = resolved(name).await.parse::<SocketAddr>().unwrap();
+            assert!(address.ip().is_loopback() && address.port().to_string() == port, "{name}: {address}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_with_examples() {
+        for bad in ["", ":7250", "7250", "10.0.0", "10.0.0.5:x", "10.0.0.5:70000", "fd00::12::1", "[fd00::12", "http://a:1", "a b:1"] {
+            assert!(bad.parse::<OwnAddress>().unwrap_err().contains("[fd00::5]:7250"), "{bad}");
+        }
+        let pasted = "fd00::12:7250".parse::<OwnAddress>().unwrap();
+        assert!(pasted.check(7250).unwrap_err().to_string().contains("whose end may be the port"));
+        assert!(pasted.check(7251).is_ok());
+    }
+}

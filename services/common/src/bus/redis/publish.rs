@@ -1,0 +1,97 @@
+//! Publishes everything queued, one pipeline after another.
+
+use bytes::Bytes;
+use redis::Pipeline;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::address::Address;
+use super::{ANSWER, PING_EVERY, PIPELINE, RETRY};
+use crate::bus::dropped;
+
+pub(super) enum Queued {
+    Publication(String, Bytes),
+    /// Dropped, which completes the flush, when all earlier publications are published or dropped.
+    Flush {
+        _done: oneshot::Sender<()>,
+    },
+}
+
+/// Publishes until the queue ends. While Redis is away publications are dropped rather than kept: late hints are
+/// worthless.
+pub(super) async fn run(address: Address, mut publications: mpsc::Receiver<Queued>) {
+    let mut publisher = Publisher { address, connection: None };
+    let mut batch = Vec::new();
+    loop {
+        match timeout(PING_EVERY, publications.recv_many(&mut batch, PIPELINE)).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(_) => {
+                publisher.keep_alive().await;
+                continue;
+            }
+        }
+        let mut pipeline = Pipeline::with_capacity(batch.len());
+        for queued in &batch {
+            if let Queued::Publication(channel, payload) = queued {
+                pipeline.publish(channel, &payload[..]).ignore();
+            }
+        }
+        if !pipeline.is_empty() && !publisher.publish(&pipeline).await {
+            dropped("bus_down", pipeline.len() as u64);
+            sleep(RETRY).await;
+            while let Ok(queued) = publications.try_recv() {
+                if let Queued::Publication(..) = queued {
+                    dropped("bus_down", 1);
+                }
+            }
+        }
+        batch.clear();
+    }
+}
+
+struct Publisher {
+    address: Address,
+    connection: Option<MultiplexedConnection>,
+}
+
+/// What became of a request.
+enum Sent {
+    Answered,
+    Failed,
+    Silent,
+}
+
+impl Publisher {
+    /// Publishes on the open connection, or once more on a new one when that has ended: listeners drop what they have
+    /// received already.
+    async fn publish(&mut self, pipeline: &Pipeline) -> bool {
+        match self.send(pipeline).await {
+            Sent::Answered => true,
+            Sent::Silent => false,
+            Sent::Failed => {
+                self.connection = self.address.publisher().await;
+                matches!(self.send(pipeline).await, Sent::Answered)
+            }
+        }
+    }
+
+    /// Replaces a connection that has ended before a publication meets that.
+    async fn keep_alive(&mut self) {
+        if self.connection.is_some() && !matches!(self.send(redis::pipe().ping().ignore()).await, Sent::Answered) {
+            self.connection = self.address.publisher().await;
+        }
+    }
+
+    async fn send(&mut self, pipeline: &Pipeline) -> Sent {
+        let Some(connection) = &mut self.connection else { return Sent::Failed };
+        let sent = match timeout(ANSWER, pipeline.query_async::<()>(connection)).await {
+            Ok(Ok(())) => return Sent::Answered,
+            Ok(Err(_)) => Sent::Failed,
+            Err(_) => Sent::Silent,
+        };
+        self.connection = None;
+        sent
+    }
+}

@@ -1,0 +1,225 @@
+//! Reads settings from flags, `CONFAB_` variables, and the files that `CONFAB_…_FILE` variables name.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, bail};
+use clap::error::{ContextKind, ContextValue};
+
+use super::KNOWN;
+
+/// Settings with several lines: keys in PEM.
+const LINES: &[&str] = &["SIGNING_KEY"];
+
+/// Reads a program's settings. `--help`, `--version` and wrong flags end the process, as usual.
+///
+/// # Errors
+/// An unknown `CONFAB_` variable, a file that cannot be read, a setting given twice, a control character in a value.
+pub fn read(command: clap::Command) -> anyhow::Result<clap::ArgMatches> {
+    let set = variables(&command, std::env::vars_os())?;
+    let arguments = arguments(&set, std::env::args_os().collect());
+    command.args_override_self(true).try_get_matches_from(arguments).or_else(|error| {
+        let _ = error.print();
+        if let Some(variable) = culprit(&error, &set) {
+            eprintln!("The value is that of {variable}.");
+        }
+        std::process::exit(error.exit_code())
+    })
+}
+
+/// A setting of the program that a variable or a file sets.
+struct Set {
+    variable: String,
+    flag: String,
+    value: String,
+}
+
+/// The settings of the program that the environment contains.
+fn variables(command: &clap::Command, environment: impl Iterator<Item = (OsString, OsString)>) -> anyhow::Result<Vec<Set>> {
+    let ours = environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect::<Vec<_>>();
+    let mut set = Vec::new();
+    for (variable, value) in &ours {
+        let Some(name) = variable.strip_prefix("CONFAB_") else { continue };
+        let of_file = name.strip_suffix("_FILE").filter(|setting| KNOWN.contains(setting) && !KNOWN.contains(&name));
+        let setting = match of_file {
+            Some(setting) => setting,
+            None if KNOWN.contains(&name) => name,
+            None if is_service_link(name) => continue,
+            None => bail!("unknown setting {variable}{}", hint(name)),
+        };
+        let env = format!("CONFAB_{setting}");
+        let argument = command.get_arguments().find(|argument| argument.get_env().is_some_and(|own| own == env.as_str()));
+        // Without a flag, it is a setting of another program.
+        let Some(flag) = argument.and_then(|argument| argument.get_long()) else { continue };
+        let mut value = clean(variable, setting, value.to_str().with_context(|| format!("{variable} is not UTF-8"))?)?;
+        let file;
+        if of_file.is_some() {
+            if ours.iter().any(|(other, _)| *other == env) {
+                bail!("{env} and {variable} are both set; keep one");
+            }
+            file = std::fs::read_to_string(value).with_context(|| format!("{variable}: cannot read {value}"))?;
+            value = clean(variable, setting, &file)?;
+        }
+        set.push(Set { variable: variable.clone(), flag: flag.into(), value: value.into() });
+    }
+    Ok(set)
+}
+
+/// The value without the line end or the spaces that editors, `echo` and mounted secrets add.
+fn clean<'a>(variable: &str, setting: &str, text: &'a str) -> anyhow::Result<&'a str> {
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let wrong = |c: char| c.is_control() && !(LINES.contains(&setting) && matches!(c, '\r' | '\n'));
+    match text.chars().position(wrong) {
+        Some(at) => bail!("{variable} has a control character, such as a line end or a tab, at position {} of its value", at + 1),
+        None => Ok(text),
+    }
+}
+
+/// The program's arguments, preceded by what the environment sets and they do not.
+fn arguments(set: &[Set], mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_given = |flag: &str| {
+        let given = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--")?.strip_prefix(flag));
+        given.into_iter().any(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let set = set.iter().filter(|set| !is_given(&set.flag)).map(|set| format!("--{}={}", set.flag, set.value).into()).collect::<Vec<_>>();
+    // After the program's name and before its flags, so that a subcommand stays last.
+    let at = 1.min(arguments.len());
+    arguments.splice(at..at, set);
+    arguments
+}
+
+/// The variable whose value is wrong.
+fn culprit<'a>(error: &clap::Error, set: &'a [Set]) -> Option<&'a str> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return None };
+    let flag = argument.split([' ', '=']).next()?.trim_start_matches("--");
+    set.iter().find(|set| set.flag == flag && set.value.contains(value)).map(|set| set.variable.as_str())
+}
+
+/// Variables that Kubernetes injects for a Service whose name begins with `confab-`.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST") || name.ends_with("_PORT") || name.contains("_PORT_")
+}
+
+/// Advice for an unknown name. Suggesting a setting's name for a file's name would be worse than no advice, and so
+/// would a distant guess.
+fn hint(name: &str) -> String {
+    let (setting, end) = name.strip_suffix("_FILE").map_or((name, ""), |setting| (setting, "_FILE"));
+    match (nearest(setting), end) {
+        ((nearest, distance), _) if 3 * distance <= setting.len() => format!("; did you mean CONFAB_{nearest}{end}?"),
+        (_, "") => "; --help lists all of a program's".into(),
+        _ => format!("; there is no CONFAB_{setting} whose value could stand in a file"),
+    }
+}
+
+/// The known name nearest to another, and the number of typing errors between them.
+fn nearest(name: &str) -> (&'static str, usize) {
+    let known = KNOWN.iter().map(|known| (*known, strsim::damerau_levenshtein(known, name)));
+    known.min_by_key(|(_, distance)| *distance).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+    use crate::Secret;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[arg(long, env = "CONFAB_BUS", default_value = "local:")]
+        bus: Secret,
+        #[arg(long, env = "CONFAB_SIGNING_KEY")]
+        signing_key: Option<String>,
+        #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_delimiter = ',')]
+        allowed_origins: Vec<String>,
+        #[arg(long, env = "CONFAB_MAX_UPLOADS", default_value_t = 1)]
+        max_uploads: usize,
+    }
+
+    fn with(environment: &[(&str, &str)]) -> anyhow::Result<Program> {
+        told(environment, &[])
+    }
+
+    fn told(environment: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Program> {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        let flags = ["program"].iter().chain(flags).map(OsString::from).collect();
+        let set = variables(&Program::command(), environment)?;
+        let given = Program::command().try_get_matches_from(arguments(&set, flags));
+        let matches = given.map_err(|error| anyhow::anyhow!("{error}; {:?}", culprit(&error, &set)))?;
+        Ok(Program::from_arg_matches(&matches)?)
+    }
+
+    /// A file with this content.
+    fn file(content: &str) -> String {
+        let path = crate::testing::directory().join("value");
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().into()
+    }
+
+    #[test]
+    fn a_secret_can_stand_in_a_file_and_is_not_printed() {
+        let file = file("redis://:hunter2@localhost\n");
+        let by_file = [("CONFAB_BUS_FILE", &*file)];
+        let (program, by_hand) = (with(&by_file).unwrap(), told(&by_file, &["--bus", "redis://other"]).unwrap());
+        assert_eq!(program.bus.expose(), "redis://:hunter2@localhost");
+        assert!(!format!("{program:?}").contains("hunter2"));
+        assert_eq!(by_hand.bus.expose(), "redis://other");
+        let twice = with(&[by_file[0], ("CONFAB_BUS", "local:")]).unwrap_err().to_string();
+        assert_eq!(twice, "CONFAB_BUS and CONFAB_BUS_FILE are both set; keep one");
+    }
+
+    #[test]
+    fn what_surrounds_a_value_is_no_part_of_it() {
+        for around in ["redis://a\n", "redis://a\r\n", " redis://a\t", "\u{feff}redis://a", "\n\nredis://a \n"] {
+            for program in [with(&[("CONFAB_BUS", around)]), with(&[("CONFAB_BUS_FILE", &(file(around) + "\n"))])] {
+                assert_eq!(program.unwrap().bus.expose(), "redis://a", "{around:?}");
+            }
+        }
+        assert_eq!(with(&[("CONFAB_MAX_UPLOADS", "7\n")]).unwrap().max_uploads, 7);
+        let pem = "-----BEGIN\r\nkey\n-----END";
+        assert_eq!(with(&[("CONFAB_SIGNING_KEY", &format!("{pem}\n"))]).unwrap().signing_key.unwrap(), pem);
+        assert_eq!(with(&[("CONFAB_BUS", "")]).unwrap().bus.expose(), "");
+    }
+
+    #[test]
+    fn control_characters_within_are_refused_by_the_variables_name() {
+        for bad in ["redis://a\nhunter2", "redis://\thunter2", "hunter2\u{7f}x", "hunter2\0x"] {
+            for (variable, value) in [("CONFAB_BUS", bad), ("CONFAB_BUS_FILE", &file(bad))] {
+                let error = with(&[(variable, value)]).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{variable} has a control character")) && !error.contains("hunter2"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_replaces_a_variable_and_an_error_names_it() {
+        let origins = [("CONFAB_ALLOWED_ORIGINS", "https://a, https://b")];
+        assert_eq!(with(&origins).unwrap().allowed_origins, ["https://a", " https://b"]);
+        assert_eq!(told(&origins, &["--allowed-origins=https://c"]).unwrap().allowed_origins, ["https://c"]);
+        let error = |flags: &[&str]| told(&[("CONFAB_MAX_UPLOADS", "many")], flags).unwrap_err().to_string();
+        assert!(error(&[]).ends_with("Some(\"CONFAB_MAX_UPLOADS\")"), "{}", error(&[]));
+        assert!(error(&["--max-uploads=few"]).ends_with("None"), "{}", error(&["--max-uploads=few"]));
+        assert_eq!(told(&[("CONFAB_MAX_UPLOADS", "many")], &["--max-uploads", "2"]).unwrap().max_uploads, 2);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_an_error_that_names_the_nearest() {
+        let error = with(&[("CONFAB_LISTENN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("CONFAB_LISTENN") && error.ends_with("CONFAB_LISTEN?"), "{error}");
+        let far = with(&[("CONFAB_NOPE", "x")]).unwrap_err().to_string();
+        assert_eq!(far, "unknown setting CONFAB_NOPE; --help lists all of a program's");
+        for (file, hint) in [
+            ("CONFAB_SIGNNG_KEY_FILE", "did you mean CONFAB_SIGNING_KEY_FILE?"),
+            ("CONFAB_MAX_FILESIZE", "did you mean CONFAB_MAX_FILE_SIZE?"),
+            ("CONFAB_FOO_FILE", "there is no CONFAB_FOO whose value could stand in a file"),
+            ("CONFAB_NO_SUCH_FILE", "there is no CONFAB_NO_SUCH whose value could stand in a file"),
+        ] {
+            let error = with(&[(file, "x")]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("unknown setting {file}; ")) && error.ends_with(hint), "{error}");
+        }
+        assert!(
+            with(&[("CONFAB_GATEWAY_SERVICE_HOST", "10.0.0.1"), ("CONFAB_GATEWAY_PORT_80_TCP", "tcp://"), ("CONFAB_TOKEN_TTL", "1h")])
+                .is_ok()
+        );
+    }
+}

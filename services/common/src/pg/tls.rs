@@ -1,0 +1,121 @@
+//! TLS to Postgres.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
+
+use crate::trust::Authorities;
+
+pub(super) static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+pub(super) static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// What is verified about a server's certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Verify {
+    /// Nothing, as libpq does unless it is told to: this protects from listeners, not from a false server.
+    #[default]
+    Nothing,
+    /// Its authority, for a server that is reached under another name.
+    Authority,
+    /// Its authority and its name.
+    Name,
+}
+
+/// How to make TLS connections.
+#[derive(Debug, Clone)]
+pub(super) struct Tls {
+    pub verify: Verify,
+    /// `None`: those of the process.
+    pub authorities: Option<Authorities>,
+    /// The files of the client's certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    pub versions: &'static [&'static SupportedProtocolVersion],
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { verify: Verify::default(), authorities: None, identity: None, versions: rustls::DEFAULT_VERSIONS }
+    }
+}
+
+impl Tls {
+    /// # Errors
+    /// When a file cannot be used.
+    pub fn config(&self) -> anyhow::Result<ClientConfig> {
+        let roots = self.authorities.as_ref().unwrap_or_else(|| Authorities::own()).roots();
+        let provider = Arc::new(default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(self.versions)?;
+        let builder = match self.verify {
+            Verify::Name => builder.with_root_certificates(roots),
+            verify => {
+                let inner = match verify {
+                    Verify::Nothing => None,
+                    _ => Some(WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?),
+                };
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { inner, provider }))
+            }
+        };
+        let Some((certificate, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+        let chain = chain.with_context(|| format!("its option `sslcert`: {} is not a certificate in PEM", certificate.display()))?;
+        let key = PrivateKeyDer::from_pem_file(key)
+            .with_context(|| format!("its option `sslkey`: {} is not an unencrypted key in PEM", key.display()))?;
+        builder.with_client_auth_cert(chain, key).context("its options `sslcert` and `sslkey` do not belong together")
+    }
+}
+
+/// Verifies that the server has the key of its certificate, and with `inner` also who issued that, but not its name.
+#[derive(Debug)]
+struct Lenient {
+    inner: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
+        match inner.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // The name is verified last.
+            Err(Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,104 @@
+//! A private certificate authority, and servers behind TLS.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// The first message of a client of Postgres that would like TLS: its length and 80877103.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// A certificate authority of the test's own.
+pub struct Authority(PathBuf);
+
+impl Authority {
+    /// Creates one with `openssl`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn new() -> Self {
+        let directory = super::directory();
+        openssl(&directory, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout ca.key -out ca.pem -days 2 -subj /CN=CA");
+        Self(directory)
+    }
+
+    /// The file with its certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    /// The files of a certificate for a name such as `DNS:localhost` or `IP:127.0.0.1`, and of its key.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        let file = name.replace([':', '.'], "-");
+        let (certificate, key) = (format!("{file}.pem"), format!("{file}.key"));
+        openssl(
+            &self.0,
+            &format!(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout {key} -out {certificate} -days 2 -subj /CN=server \
+                 -CA ca.pem -CAkey ca.key -addext subjectAltName={name} -addext basicConstraints=CA:FALSE"
+            ),
+        );
+        (self.0.join(certificate), self.0.join(key))
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn openssl(directory: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory).output().expect("openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// TLS in front of a server on this machine that has none.
+pub struct Front {
+    port: u16,
+}
+
+impl Front {
+    /// A front with this certificate for the server at `host:port`; before TLS, clients of Postgres ask for it.
+    ///
+    /// # Panics
+    /// When a file cannot be read or no port is free.
+    pub async fn of(server: &str, (certificate, key): &(PathBuf, PathBuf)) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("a pair")));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (port, server) = (listener.local_addr().expect("its number").port(), server.to_owned());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, acceptor.clone(), server.clone()));
+            }
+        });
+        Self { port }
+    }
+
+    /// Its port, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+async fn pass(mut client: TcpStream, acceptor: TlsAcceptor, server: String) -> std::io::Result<()> {
+    let mut first = [0; 8];
+    if client.peek(&mut first).await? == first.len() && first == SSL_REQUEST {
+        client.read_exact(&mut first).await?;
+        client.write_all(b"S").await?;
+    }
+    let mut server = TcpStream::connect(server).await?;
+    copy_bidirectional(&mut acceptor.accept(client).await?, &mut server).await.map(drop)
+}

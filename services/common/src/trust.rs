@@ -1,0 +1,99 @@
+//! The certificate authorities that TLS connections trust: the system's, and private ones from a file.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+static OWN: OnceLock<Authorities> = OnceLock::new();
+
+/// Authorities, in the forms that libraries take.
+#[derive(Debug, Clone)]
+pub struct Authorities {
+    roots: Arc<RootCertStore>,
+    pem: Arc<str>,
+}
+
+impl Authorities {
+    /// The authorities of this process: the system's, and those that were added.
+    pub fn own() -> &'static Self {
+        OWN.get_or_init(|| Self::of(rustls_native_certs::load_native_certs().certs))
+    }
+
+    /// Adds the authorities in a PEM file to those of this process; called before its first connection.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no valid certificate.
+    pub fn add(file: &Path) -> anyhow::Result<()> {
+        let mut certificates = read(file)?;
+        certificates.extend(rustls_native_certs::load_native_certs().certs);
+        ensure!(OWN.set(Self::of(certificates)).is_ok(), "connections were made before");
+        Ok(())
+    }
+
+    /// The authorities in a PEM file alone.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no valid certificate.
+    pub fn in_file(file: &Path) -> anyhow::Result<Self> {
+        read(file).map(Self::of)
+    }
+
+    /// The certificates that can be used; a system's store may have others, too.
+    fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
+        let mut roots = RootCertStore::empty();
+        let mut pem = String::new();
+        for certificate in certificates {
+            let text = BASE64_STANDARD.encode(&certificate);
+            if roots.add(certificate).is_ok() {
+                pem += &format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            }
+        }
+        Self { roots: Arc::new(roots), pem: pem.into() }
+    }
+
+    /// For rustls.
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        self.roots.clone()
+    }
+
+    /// In PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let path = file.display();
+    let text = std::fs::read(file).with_context(|| format!("cannot read {path}"))?;
+    let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = found.ok().filter(|found| !found.is_empty()).with_context(|| format!("{path} has no certificates in PEM"))?;
+    for (at, certificate) in certificates.iter().enumerate() {
+        let valid = RootCertStore::empty().add(certificate.clone());
+        valid.with_context(|| format!("certificate {} in {path} is not one of an authority", at + 1))?;
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_authorities_is_an_error_that_names_it() {
+        let directory = crate::testing::directory();
+        for (name, content) in
+            [("empty", ""), ("text", "hello"), ("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")]
+        {
+            let file = directory.join(name);
+            std::fs::write(&file, content).unwrap();
+            let error = format!("{:#}", Authorities::in_file(&file).err().unwrap());
+            assert!(error.contains(file.to_str().unwrap()), "{error}");
+        }
+        assert!(Authorities::in_file(&directory.join("missing")).err().unwrap().to_string().starts_with("cannot read"));
+    }
+}

@@ -1,0 +1,29 @@
+//! Tries the object store out at start: a wrong key or bucket shows before the first upload.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::process::Readiness;
+use tokio::time::sleep;
+
+use crate::owned::Owned;
+
+/// Pause before the store is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Tries the store until it works; `/readyz` and the log say what is wrong meanwhile.
+pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
+    let mut said = None;
+    while let Err(wrong) = objects.check().await {
+        readiness.note("file storage", Some(wrong.clone()));
+        if said.as_ref() != Some(&wrong) {
+            tracing::error!(error = wrong, "file storage (CONFAB_OBJECTS) does not work");
+            said = Some(wrong);
+        }
+        sleep(AGAIN).await;
+    }
+    readiness.note("file storage", None);
+    if said.is_some() {
+        tracing::info!("file storage works");
+    }
+}

@@ -45,6 +45,13 @@ pub struct Answer {
     pub bytes: Vec<u8>,
 }
 
+/// The answer to a repeat of the request that was answered with `first`.
+pub fn repeated(first: &Value) -> Value {
+    let mut again = first.clone();
+    again["duplicate"] = true.into();
+    again
+}
+
 impl Answer {
     /// A response whose body may be JSON.
     pub fn new(status: u16, headers: HeaderMap, bytes: Vec<u8>) -> Self {

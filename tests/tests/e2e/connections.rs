@@ -67,12 +67,17 @@ async fn when_all_connections_are_taken_the_rest_of_the_program_works() {
         assert_eq!(answer.status(), 200, "{path}");
     }
     for n in 0..20 {
-        let file = api.share(&account, Some(&room), &format!("{n}.txt"), b"some bytes").await.unwrap();
-        let bytes = api.get(file["url"].as_str().unwrap(), &account).await.unwrap();
+        // A new connection may be refused, as this address holds many.
+        let share = async || api.share(&account, Some(&room), &format!("{n}.txt"), b"some bytes").await.ok();
+        let file = eventually("a file is shared", Duration::from_secs(30), share).await.unwrap();
+        let read = async || api.get(file["url"].as_str().unwrap(), &account).await.ok();
+        let bytes = eventually("it is read", Duration::from_secs(30), read).await.unwrap();
         assert_eq!((bytes.status, &bytes.bytes[..]), (200, &b"some bytes"[..]));
     }
     // A client from another address is admitted, at the latest when a half head has timed out.
     let let_in = async || ask(3, to).await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200")).map(drop);
     eventually("another address is let in", Duration::from_secs(30), let_in).await.unwrap();
-    assert!(!log().contains("internal") && !log().contains("os error 24"), "{}", log());
+    let log = log();
+    let faults = log.lines().filter(|line| line.contains("internal") || line.contains("os error 24")).collect::<Vec<_>>();
+    assert!(faults.is_empty(), "{faults:?}");
 }

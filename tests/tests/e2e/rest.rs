@@ -1,6 +1,6 @@
 //! Accounts, rooms and messages over HTTP, against the embedded program.
 
-use confab_tests::api::{Account, Answer, Api, unique};
+use confab_tests::api::{Account, Answer, Api, repeated, unique};
 use confab_tests::embedded::Embedded;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn an_account_from_signup_to_logout() {
     assert_eq!(api.get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap(), json!({"ok": true}));
     let refused = api.get("/api/auth/me", &account).await.unwrap();
     fails(&refused, 401, "unauthorized");
-    assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    assert_eq!(refused.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
     // Another token of the same account is another session.
     let first = Account::of(&signup).unwrap();
     api.get("/api/auth/me", &first).await.unwrap().expect(200).unwrap();
@@ -133,8 +133,8 @@ async fn a_message_is_sent_once_and_read_in_both_directions() {
         let request = api.request(Method::POST, "/api/messages").bearer_auth(&account.token).header("Idempotency-Key", key).json(&body);
         api.send(request).await.unwrap()
     };
-    let repeated = by_header("a", json!({"roomId": room, "content": "second"})).await;
-    assert_eq!(repeated.expect(200).unwrap(), first);
+    let by_key = by_header("a", json!({"roomId": room, "content": "second"})).await;
+    assert_eq!(by_key.expect(200).unwrap(), repeated(&first));
     let both = by_header("b", json!({"roomId": room, "content": "second", "clientMessageId": "a"})).await;
     fails(&both, 400, "invalid_request");
 
@@ -258,7 +258,8 @@ async fn bad_and_missing_tokens_are_refused() {
     for header in headers.iter().map(String::as_str).chain(["Basic eDp5", "Bearer"]) {
         let answer = with(header).await;
         fails(&answer, 401, "unauthorized");
-        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        let challenge = if header.starts_with("Bearer ") { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        assert_eq!(answer.headers["www-authenticate"], challenge, "{header}");
     }
     for path in ["/api/auth/me", "/api/rooms", &format!("/api/rooms?token={0}&access_token={0}", account.token)] {
         fails(&api.call(Method::GET, path, None, None).await.unwrap(), 401, "unauthorized");

@@ -110,7 +110,7 @@ async fn trickle() -> GivenUp {
 fn a_client_that_sends_next_to_nothing_times_out() {
     let clients = GIVEN_UP.lock().unwrap().take().unwrap();
     for (answer, waited) in clients.join().expect("no panic").unwrap() {
-        fails(&answer, 400, "invalid_request");
+        fails(&answer, 408, "timeout");
         assert!((25.0..90.0).contains(&waited.as_secs_f32()), "{waited:?}");
     }
 }

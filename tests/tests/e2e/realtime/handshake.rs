@@ -30,13 +30,14 @@ async fn a_wrong_handshake_gets_the_protocols_error() {
         (Method::GET, "", &transport),
         (Method::GET, "EIO=4&transport=webtransport", &transport),
         (Method::GET, "EIO=4&transport=polling&sid=nobody", &sid),
-        (Method::POST, "EIO=4&transport=polling&sid=", &sid),
+        (Method::POST, "EIO=4&transport=polling&sid=", &method),
         (Method::POST, "EIO=4&transport=polling", &method),
         (Method::PUT, "EIO=4&transport=polling", &method),
         (Method::DELETE, "EIO=4&transport=polling", &method),
         (Method::POST, "EIO=4&transport=websocket", &method),
         (Method::GET, "EIO=4&transport=websocket", &bad),
-        (Method::GET, "EIO=4&transport=polling&transport=websocket", &bad),
+        (Method::GET, "EIO=4&transport=websocket&transport=polling", &bad),
+        (Method::GET, "EIO=3&EIO=4&transport=polling", &version),
     ];
     for (method, query, expected) in cases {
         let answer = api.send(api.request(method.clone(), &format!("/socket.io/?{query}"))).await.unwrap();

@@ -38,6 +38,7 @@ fn wrong() -> Vec<(String, Vec<u8>, Then)> {
         "bAAAA",
         "4",
         "4x",
+        "4abc",
         "47",
         "49[]",
         "44{}",
@@ -53,18 +54,15 @@ fn wrong() -> Vec<(String, Vec<u8>, Then)> {
         "42{",
         r#"42["message""#,
         "42[]",
-        "42[1]",
-        "42[null]",
+        "42{}",
         r#"42{"a":1}"#,
-        r#"42[{"toString":"foo"}]"#,
-        r#"42[["message"]]"#,
         r#"42["message",{}] "x""#,
         r#"42["message",]"#,
         r#"42['message']"#,
-        r#"42["\ud800",{}]"#,
         r#"42999999999999999999999["message",{}]"#,
         r#"4218446744073709551616["message",{}]"#,
         r#"42-1["message",{}]"#,
+        r#"42abc["message",{}]"#,
         r#"421.5["message",{}]"#,
         "40",
         "40{}",
@@ -135,7 +133,7 @@ async fn each_malformed_packet_costs_its_own_socket_at_most() {
 async fn malformed_packets_are_refused_before_connect_too() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
-    for packet in ["4", "42[", "45-", "47", "9", r#"42["message",{}]"#, r#"42["message""#] {
+    for packet in ["4", "4abc", "42[", "45-", "47", "9", r#"42["message",{}]"#, r#"42["message""#] {
         let mut socket = WebSocket::open(&server.url()).await.unwrap();
         socket.send(packet).await.unwrap();
         assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002), "{packet}");

@@ -23,6 +23,7 @@ pub mod replay;
 pub mod secrets;
 pub mod servers;
 pub mod stock;
+pub mod uploads;
 pub mod wait;
 pub mod words;
 

@@ -345,7 +345,8 @@ fn as_documented(judged: anyhow::Result<()>) {
     }
 }
 
-fn clients() -> std::path::PathBuf {
+/// Where the clients are.
+pub fn clients() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 

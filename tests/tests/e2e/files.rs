@@ -20,6 +20,7 @@ macro_rules! everywhere {
 }
 
 mod attach;
+mod clients;
 mod download;
 mod fair;
 mod faults;

@@ -8,6 +8,8 @@ mod holding;
 mod limits;
 mod malformed;
 mod malformed_polling;
+mod odd_clients;
+mod official;
 mod polling;
 mod refusals;
 mod rooms;

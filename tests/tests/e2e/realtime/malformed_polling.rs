@@ -13,8 +13,9 @@ async fn each_malformed_payload_ends_its_own_session() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
-    let bodies: [&[u8]; 15] = [
+    let bodies: [&[u8]; 16] = [
         b"",
+        b"abc",
         b"hello",
         b"\x1e",
         b"\x1e\x1e\x1e",
@@ -134,9 +135,13 @@ async fn a_session_that_says_close_is_closed() {
     let mut socket = scene.socket().await.unwrap();
     socket.send("1").await.unwrap();
     socket.closed(SOON).await.unwrap();
-    let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
-    client.send_all(&["1".to_string()]).await.unwrap();
+    let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
+    assert_eq!(client.post("1").await.unwrap(), (200, json!("ok")));
     assert_eq!(client.get().await.unwrap().0, 400);
+    // Who leaves before CONNECT is answered has nothing to come back to.
+    let mut socket = WebSocket::open(&scene.url).await.unwrap();
+    socket.send("41").await.unwrap();
+    socket.closed(SOON).await.unwrap();
     let mut twice = WebSocket::open(&scene.url).await.unwrap();
     let flight = [connect(&scene.account.token), "1".into(), connect("x")].map(|packet| confab_tests::raw::text(&packet)).concat();
     twice.write(&flight).await.unwrap();

@@ -90,6 +90,26 @@ async fn without_an_acknowledgement_a_failure_is_an_error_event() {
 }
 
 #[tokio::test]
+async fn an_event_whose_name_is_no_text_is_unknown() {
+    let scene = Scene::new().await.unwrap();
+    let mut socket = scene.socket().await.unwrap();
+    let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
+    let names = ["7", "-1.5e3", "null", "true", "[]", r#"["message"]"#, "{}", r#"{"toString":"message"}"#, r#""\ud800""#, r#""a\udc00b""#];
+    for (name, number) in names.into_iter().zip(1..) {
+        let packet = format!("42{number}[{name},{}]", scene.message("x"));
+        socket.send(&packet).await.unwrap();
+        fails(&socket.ack(number).await.unwrap(), 404, "not_found");
+        polling.send_all(&[packet]).await.unwrap();
+        fails(&polling.ack(number).await.unwrap(), 404, "not_found");
+        socket.send(&format!("42[{name}]")).await.unwrap();
+        assert_eq!(socket.event("error").await.unwrap()["code"], "not_found", "{name}");
+    }
+    // The same name, escaped, is the name.
+    socket.send(&format!(r#"4299["\u006dessage",{}]"#, scene.message("escaped"))).await.unwrap();
+    assert_eq!(socket.ack(99).await.unwrap()["message"]["seq"], 1);
+}
+
+#[tokio::test]
 async fn binary_where_text_is_meant_is_refused() {
     let bystanders = Bystanders::at(world::embedded().await).await.unwrap();
     let scene = Scene::new().await.unwrap();

@@ -34,6 +34,11 @@ function step(id, { status, body, form, before, keep = {}, token }) {
   if (token) request.auth = bearer(token);
   else if (open) request.auth = { type: "noauth" };
   else delete request.auth;
+  // What is optional has no example, and the converter invents one.
+  const optional = new Set((operation.parameters ?? []).filter(({ required }) => !required).map(({ name }) => name));
+  for (const { header, url } of [request, ...item.response.map(({ originalRequest }) => originalRequest)]) {
+    for (const part of [...(header ?? []), ...(url.query ?? [])]) if (optional.has(part.key)) part.value = "";
+  }
   for (const variable of request.url.variable ?? []) variable.value = `{{${variable.key}}}`;
   if (body) request.body.raw = JSON.stringify(body, null, 2);
   if (form) {

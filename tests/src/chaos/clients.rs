@@ -122,7 +122,11 @@ pub fn rest_outcome(answer: Option<anyhow::Result<Answer>>) -> Outcome {
     match answer {
         None => Outcome::Silent,
         Some(Err(_)) => Outcome::Broken,
-        Some(Ok(answer)) if answer.status < 300 => Seen::of(&answer.body).map_or(Outcome::Done, Outcome::Acked),
+        Some(Ok(mut answer)) if answer.status < 300 => {
+            // Said of the request, not of the message.
+            answer.body.as_object_mut().and_then(|body| body.remove("duplicate"));
+            Seen::of(&answer.body).map_or(Outcome::Done, Outcome::Acked)
+        }
         Some(Ok(answer)) => refused(&answer.body),
     }
 }

@@ -178,6 +178,7 @@ pub async fn start(
         None => None,
     };
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
+    tracing::info!("pages of {origins} may call (CONFAB_ALLOWED_ORIGINS)");
     let places = places::for_clients(config);
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());

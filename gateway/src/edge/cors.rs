@@ -1,5 +1,6 @@
 //! Which web pages may call this server.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,17 @@ impl Origins {
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID, CONTENT_DISPOSITION, CONTENT_RANGE, ACCEPT_RANGES, ETAG])
             .max_age(MAX_AGE)
+    }
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.rule {
+            Rule::Any => f.write_str("any origin"),
+            Rule::Listed(list) if list.iter().all(String::is_empty) => f.write_str("this server's own origin alone"),
+            Rule::Listed(list) => write!(f, "this server's own origin and {}", list.join(", ")),
+            Rule::Localhost => f.write_str("http://localhost and http://127.0.0.1, on any port,"),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if parts.keeps_here(&storage)? {
         tracing::info!("data is in {}", storage.data_dir.display());
     }
-    tracing::info!("next: POST http://{listen}/api/auth/signup {{username, password}}, then io(\"http://{listen}\", {{auth: {{token}}}})");
+    tracing::info!("open http://{listen} in a browser; http://{listen}/docs has every operation to try out");
     edge.serve(listener, &parts.gateway, common.drain, &process).await;
     if let Some(log) = log {
         log.finish().await;

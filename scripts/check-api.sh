@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is generated from
-# the former and passes; Swagger UI works in a browser, and not under a foreign host name. (End-to-end tests check that the
-# documents match the server.)
+# the former and passes; Swagger UI works in a browser, and not under a foreign host name; a browser opens links to files, and
+# lets the pages of allowed origins call. (End-to-end tests check that the documents match the server.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh
+scripts/ensure-clients.sh
 tools=tests/api-documents/node_modules/.bin
 
 "$tools/validate-api" docs/openapi.json
@@ -17,3 +18,5 @@ target/debug/with-embedded sh -c \
     "'$tools/newman' run docs/postman_collection.json --working-dir docs --env-var baseUrl=\$CONFAB_URL --bail failure --reporters cli"
 target/debug/with-embedded node tests/api-documents/swagger.mjs
 target/debug/with-embedded node tests/api-documents/rebinding.mjs
+target/debug/with-embedded node tests/api-documents/links.mjs
+node tests/documents/beside.mjs CONFAB_ALLOWED_ORIGINS=http://chat.example,null,file:// -- node tests/api-documents/origins.mjs

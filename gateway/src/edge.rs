@@ -136,7 +136,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     // The path alone: queries may hold secrets.
     let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
-    if is_realtime(&path) || &*path == LIVEZ {
+    if is_frequent(&path) {
         tracing::debug!(%method, %path, status, code, ms, request_id = context.0.id, user, "request");
     } else {
         span.set("http.response.status_code", || i64::from(status));
@@ -148,14 +148,16 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     answer
 }
 
-fn is_realtime(path: &str) -> bool {
-    path.strip_prefix(REALTIME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether requests of this path are too many to be logged at `info` and traced one by one.
+fn is_frequent(path: &str) -> bool {
+    let is_realtime = path.strip_prefix(REALTIME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    is_realtime || path == LIVEZ
 }
 
 /// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO has a span for each
 /// event instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
-    if is_realtime(request.uri().path()) || request.uri().path() == LIVEZ {
+    if is_frequent(request.uri().path()) {
         return Span::default();
     }
     let span = match trust {

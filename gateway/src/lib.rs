@@ -14,6 +14,7 @@ mod pulse;
 pub mod realtime;
 pub mod rest;
 pub mod revocations;
+mod seldom;
 pub mod send;
 pub mod server;
 mod tables;

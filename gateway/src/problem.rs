@@ -8,6 +8,8 @@ use confab_common::{Code, Error};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::tokens::is_bearer;
+
 /// An error on its way to the client. Handlers return it; the edge writes the document, because only the edge knows the
 /// request's id.
 #[derive(Debug, Clone)]
@@ -85,8 +87,7 @@ impl<'a> Document<'a> {
 
 /// Whether a request tried to show who calls.
 pub fn has_token(headers: &HeaderMap) -> bool {
-    let scheme = headers.get(AUTHORIZATION).and_then(|header| header.as_bytes().get(.."bearer ".len()));
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+    headers.get(AUTHORIZATION).is_some_and(|header| is_bearer(header.as_bytes()))
 }
 
 /// Writes the document of a response that is a [`Problem`]; leaves any other as it is. `had_token`: the request showed a

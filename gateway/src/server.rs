@@ -335,7 +335,6 @@ fn answer(
                 }))
             });
         }
-        wire.handled();
         answer = tally.count(answer);
         if leaving.is_cancelled() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });

@@ -1,9 +1,10 @@
 //! Tokens, verified by the gateway itself with auth's public keys.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::process::{Condition, Process, Readiness};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
+use crate::seldom::Seldom;
 
 /// Longest token that is verified, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -27,8 +29,6 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 const LEEWAY: u64 = 5;
 /// The issuer and the audience of our tokens.
 const PARTY: &str = "confab";
-/// Tokens that are not valid yet are logged at most this often.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
 const FETCH: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 const FETCH_EVERY: Duration = Duration::from_secs(60);
@@ -65,17 +65,27 @@ struct Claims {
     nbf: i64,
 }
 
+/// Whether this begins like the value of a bearer's `Authorization` (RFC 6750).
+pub fn is_bearer(value: &[u8]) -> bool {
+    value.get(.."bearer ".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+}
+
+/// The token in an `Authorization` header of a bearer.
+pub fn bearer(header: &HeaderValue) -> Option<&str> {
+    let value = Some(header).filter(|header| is_bearer(header.as_bytes()))?.to_str().ok()?;
+    Some(value["bearer ".len()..].trim())
+}
+
 /// Reports tokens that are not valid yet: the clock of this machine is behind that of auth.
 #[derive(Default)]
-struct Early(Mutex<Option<Instant>>);
+struct Early(Seldom);
 
 impl Early {
     fn note(&self, token: &str) {
         METRICS.early_tokens.increment(1);
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(claims) = insecure_decode_claims::<Claims>(token) else { return };
-        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
+        if self.0.is_due()
+            && let Ok(claims) = insecure_decode_claims::<Claims>(token)
+        {
             let seconds = claims.nbf.saturating_sub_unsigned(get_current_timestamp());
             tracing::warn!(seconds, "a token is refused because it is from the future: the clock of this machine is behind that of auth");
         }

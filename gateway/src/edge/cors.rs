@@ -13,6 +13,7 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::REQUEST_ID;
 use super::hosts::{self, Host};
+use crate::seldom::EVERY;
 
 /// How long a browser may remember the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -20,8 +21,6 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// Another name of `clientMessageId`.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A refused origin is logged at most this often.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Most refused origins that are logged in that time.
 const MOST_LOGGED: usize = 16;
 /// Longest part of a refused origin that is logged, in bytes.
@@ -89,7 +88,7 @@ impl Origins {
         let origin = String::from_utf8_lossy(origin.as_bytes());
         let origin = &origin[..origin.floor_char_boundary(MAX_LOGGED)];
         let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.retain(|(_, at)| at.elapsed() < LOG_EVERY);
+        logged.retain(|(_, at)| at.elapsed() < EVERY);
         if logged.len() < MOST_LOGGED && logged.iter().all(|(known, _)| **known != *origin) {
             logged.push((origin.into(), Instant::now()));
             drop(logged);

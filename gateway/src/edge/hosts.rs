@@ -2,8 +2,7 @@
 //! rebinding); its page's requests then look like those of one of our pages, except for the name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::HOST;
@@ -13,13 +12,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
-use tokio::time::Instant;
 
 use super::LIVEZ;
 use crate::problem::Problem;
-
-/// Refused hosts are logged at most this often.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+use crate::seldom::Seldom;
 
 /// The hosts under which clients may call; clones share them.
 #[derive(Clone)]
@@ -28,8 +24,7 @@ pub struct Hosts(Arc<Inner>);
 struct Inner {
     listed: Vec<Host>,
     any: bool,
-    // A std lock: held for a comparison, never across an await.
-    logged: Mutex<Option<Instant>>,
+    logged: Seldom,
 }
 
 /// A host with an optional port, in lower case and without the trailing dot.
@@ -85,7 +80,7 @@ impl Hosts {
     pub fn new(setting: &[Host], on_loopback: bool) -> Self {
         let listed = setting.iter().filter(|host| !host.name.is_empty()).cloned().collect::<Vec<_>>();
         let any = listed.is_empty() && !on_loopback;
-        Self(Arc::new(Inner { listed, any, logged: Mutex::default() }))
+        Self(Arc::new(Inner { listed, any, logged: Seldom::default() }))
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
@@ -108,10 +103,7 @@ impl Hosts {
     }
 
     fn log(&self, host: &Host) {
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
-            drop(logged);
+        if self.0.logged.is_due() {
             tracing::warn!(host = host.name, "requests for a host that is not in CONFAB_PUBLIC_HOSTS are refused");
         }
     }
@@ -130,6 +122,8 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+    use crate::seldom::EVERY;
+    use std::time::Duration;
 
     fn request(target: &str, hosts: &[&str]) -> Request {
         hosts.iter().fold(Request::get(target), |request, host| request.header(HOST, *host)).body(Body::empty()).unwrap()
@@ -234,14 +228,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_are_logged_at_most_once_a_minute() {
         let hosts = Hosts::new(&[], true);
-        let logged = || *hosts.0.logged.lock().unwrap();
+        let logged = || hosts.0.logged.last();
         assert!(!is_taken(&hosts, "evil.example"));
         let first = logged().unwrap();
-        tokio::time::advance(LOG_EVERY - Duration::from_secs(1)).await;
+        tokio::time::advance(EVERY - Duration::from_secs(1)).await;
         assert!(!is_taken(&hosts, "evil.example"));
         assert_eq!(logged(), Some(first));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!is_taken(&hosts, "evil.example"));
-        assert_eq!(logged().unwrap() - first, LOG_EVERY);
+        assert_eq!(logged().unwrap() - first, EVERY);
     }
 }

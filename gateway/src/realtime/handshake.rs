@@ -26,7 +26,7 @@ use crate::address::ClientAddress;
 use crate::edge::{body, cors};
 use crate::memory::Held;
 use crate::server::{Place, Tally};
-use crate::tokens::MAX_TOKEN;
+use crate::tokens::{MAX_TOKEN, bearer};
 
 /// A refused request, in the words of the protocol's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +188,7 @@ async fn open(edge: &Arc<Realtime>, websocket: bool, address: ClientAddress, req
     if request.method() != Method::GET {
         return Err(Refusal::BadMethod);
     }
-    let bearer = bearer(request.headers());
+    let bearer = first_token(request.headers());
     if !websocket {
         return polling::open(edge, address, bearer).await;
     }
@@ -239,11 +239,9 @@ fn allowed(edge: &Realtime, request: &Request) -> bool {
 
 /// The token of the first request. One longer than any valid token is replaced with an empty one, which CONNECT
 /// refuses.
-fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = Some(token.trim()).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default();
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.into())
+fn first_token(headers: &HeaderMap) -> Option<Box<str>> {
+    let token = headers.get(AUTHORIZATION).and_then(bearer)?;
+    Some(Some(token).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default().into())
 }
 
 /// The response to the client's WebSocket key (RFC 6455 section 4.2).

@@ -1,5 +1,7 @@
 //! An Engine.IO session: one client, over whichever transport it uses now.
 
+mod heartbeat;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
 use serde::Serialize;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::Realtime;
@@ -18,18 +20,15 @@ use super::polling::LastPoll;
 use super::socket::Socket;
 use crate::address::ClientAddress;
 use crate::metrics::METRICS;
-use crate::tokens::Identity;
 
-/// How often a session that has not connected is checked.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub use heartbeat::Heartbeat;
+
 /// Clients that must reconnect are closed one after another, spread over this many milliseconds.
 const RESYNC_SPREAD_MS: u64 = 1000;
 /// A client that takes nothing of what waits for it for this long is closed.
 pub const STUCK: Duration = Duration::from_secs(10);
 /// Longest ping from a client that is answered, in bytes.
 const MAX_PING: usize = 125;
-/// Further ahead than any deadline that matters.
-const FAR: Duration = Duration::from_secs(3600);
 
 /// A session.
 pub struct Session {
@@ -332,73 +331,4 @@ impl Listener for Session {
 pub fn secret() -> String {
     use base64::Engine;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes())
-}
-
-/// The timers of a session's transport: pings and their answers, the time to CONNECT, the token's end.
-pub struct Heartbeat {
-    connect_by: Instant,
-    next_ping: Instant,
-    /// When the last ping must be answered, and the number of signs of life when it was sent.
-    awaited: Option<(Instant, u64)>,
-    /// When to check the token; known once the client has connected.
-    expires: Option<Instant>,
-}
-
-impl Heartbeat {
-    /// Starts now.
-    pub fn new(session: &Session) -> Self {
-        let (now, config) = (Instant::now(), &session.edge.config);
-        Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None, expires: None }
-    }
-
-    /// When [`tick`](Self::tick) is due. Called at every turn of a transport, so it does not read the clock once
-    /// connected.
-    pub fn next(&mut self, session: &Session) -> Instant {
-        if self.expires.is_none() {
-            self.expires = session.socket.identity().map(|identity| Instant::now() + left(identity));
-        }
-        let other = self.expires.unwrap_or_else(|| self.connect_by.min(Instant::now() + LOOK_AGAIN));
-        let awaited = self.awaited.map_or(other, |(by, _)| by);
-        self.next_ping.min(awaited).min(other)
-    }
-
-    /// Does what is due; `false` when the client counts as gone.
-    pub fn tick(&mut self, session: &Session) -> bool {
-        let now = Instant::now();
-        let seen = session.seen.load(Ordering::Relaxed);
-        match session.socket.identity() {
-            None if now >= self.connect_by => {
-                LIMITS.hit("connect_timeout");
-                return false;
-            }
-            Some(identity) if self.expires.is_some_and(|at| now >= at) => {
-                let left = left(identity);
-                if left.is_zero() && session.outbox.closing().is_none() {
-                    session.end("expired");
-                }
-                // If the client does not fetch the end, the pings notice.
-                self.expires = Some(now + if left.is_zero() { FAR } else { left });
-            }
-            _ => {}
-        }
-        if let Some((by, before)) = self.awaited {
-            if seen > before {
-                self.awaited = None;
-            } else if now >= by {
-                return false;
-            }
-        }
-        if now >= self.next_ping {
-            session.outbox.push(Frame::engine("2"));
-            self.awaited.get_or_insert((now + session.edge.config.ping_timeout, seen));
-            self.next_ping = now + session.edge.config.ping_interval;
-        }
-        true
-    }
-}
-
-/// How long a token remains valid, or until the next check: clocks are adjusted, and machines sleep.
-fn left(identity: &Identity) -> Duration {
-    let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second());
-    Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(FAR)
 }

@@ -1,6 +1,7 @@
 //! The Socket.IO client of a session: its identity, its rooms, and its events, handled in order for each room.
 
 mod connect;
+mod held;
 mod lanes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::connect::Auth;
+use self::held::Held;
 use self::lanes::dispatch;
 use super::allowance::Allowance;
 use super::events::{self, Request};
@@ -79,22 +81,6 @@ enum Phase {
     /// The client has disconnected, and may connect again.
     Left,
     Ended,
-}
-
-/// What waits until CONNECT is answered.
-enum Held {
-    Event(Uuid, Event),
-    /// An event that was refused, under this acknowledgement id.
-    Refusal(Option<u64>, Error),
-}
-
-impl Held {
-    fn size(&self) -> usize {
-        match self {
-            Self::Event(_, event) => event.size,
-            Self::Refusal(_, error) => error.detail.len() + EVENT_OVERHEAD,
-        }
-    }
 }
 
 /// An event that waits for its attachments.
@@ -346,12 +332,6 @@ impl Socket {
             (Kind::Connect, _) => Err(Malformed("CONNECT again")),
             (Kind::Event, Phase::New | Phase::Left) => Err(Malformed("an event before CONNECT")),
         }
-    }
-
-    fn hold(&self, session: &Session, state: &mut State, held: Held) {
-        self.queued.fetch_add(held.size(), Ordering::Relaxed);
-        session.outbox.hold(held.size());
-        state.held.push(held);
     }
 
     /// Records that the client is in a room; `false` when it is already in `max` rooms (0: no limit) or has

@@ -23,7 +23,7 @@ use crate::edge::{self, body};
 use crate::memory::PageTurn;
 use crate::payload;
 use crate::problem::Problem;
-use crate::tokens::Identity;
+use crate::tokens::{Identity, bearer, is_bearer};
 
 /// What a PATCH may be (RFC 5789).
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -61,7 +61,7 @@ pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity
     let Some(header) = headers.next() else { return Ok(None) };
     let token =
         bearer(header).filter(|_| headers.next().is_none()).ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
-    if token.get(.."bearer ".len()).is_some_and(|begin| begin.eq_ignore_ascii_case("bearer ")) {
+    if is_bearer(token.as_bytes()) {
         return Err(unauthorized("Authorization has Bearer twice: give the token without it"));
     }
     let identity = app.tokens.verify(token).await?;
@@ -69,11 +69,6 @@ pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity
         context.called_by(identity.user_id);
     }
     Ok(Some(identity))
-}
-
-fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 pub(super) fn unauthorized(detail: &str) -> Error {

@@ -11,7 +11,7 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
 const ABOUT: &str = "\
-Accounts, rooms, messages and files of Confab, over HTTP. What happens in rooms is told live over Socket.IO at `/socket.io/`: \
+Accounts, rooms, messages and files of Confab, over HTTP. Socket.IO at `/socket.io/` carries live what happens in rooms: \
 [asyncapi.json](../asyncapi.json) describes its events.
 
 Sign up or log in for a token, and send it with every request as `Authorization: Bearer …`. Reading what is public needs none where \

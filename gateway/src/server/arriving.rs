@@ -75,9 +75,7 @@ impl Arriving {
         }
         let mut passed = bytes.len();
         if is_head {
-            // Of a request that was answered early, hyper may read the rest of the body.
-            let checked = if wire.course.has_body() { Ok(()) } else { self.head.check(bytes) };
-            if let Err((at, status)) = checked {
+            if let Err((at, status)) = self.head.check(bytes) {
                 self.refused = Some(status);
                 passed = at;
             }

@@ -1,4 +1,4 @@
-//! How far the requests of a connection have come. Whoever half-closes a connection after a request still gets its answer
+//! How far the requests of a connection have come. A client that half-closes after a request still gets its answer
 //! (RFC 9112, section 9.6), so the end of what a client sends is kept from hyper, which would drop the request, until
 //! nothing is in progress, or what is in progress cannot go on without the client.
 
@@ -47,7 +47,7 @@ impl Course {
         self.begun.fetch_add(1, Relaxed) + 1
     }
 
-    /// Whether what arrives may be the body of the last request.
+    /// Whether what arrives may be the body of the last request, which hyper reads on when it was answered early.
     pub fn has_body(&self) -> bool {
         self.has_body.load(Relaxed)
     }

@@ -2,7 +2,7 @@
 //! answer, and everything it has seen its TCP has acknowledged.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,6 @@ pub struct Wire {
     pub course: Course,
     /// Bytes that have arrived since the last request began, while it had no body.
     arrived: AtomicUsize,
-    /// A request with a body is being handled.
-    has_body: AtomicBool,
     /// The connection must end at once.
     cut: Notify,
     progress: AtomicU8,
@@ -57,19 +55,13 @@ impl Wire {
     /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the
     /// beginning of its body.
     pub fn next_answer(self: &Arc<Self>, has_body: bool) -> (Answer, usize) {
-        self.has_body.store(has_body, Ordering::Relaxed);
         let answer = Answer { number: self.course.begin(has_body), wire: self.clone() };
         (answer, self.arrived.swap(0, Ordering::Relaxed))
     }
 
-    /// The request has been handled: what arrives now is the next one.
-    pub fn handled(&self) {
-        self.has_body.store(false, Ordering::Relaxed);
-    }
-
     /// Records bytes that have arrived; `false` when they belong to a body, which its reader counts.
     pub fn arrived(&self, bytes: usize) -> bool {
-        let is_head = !self.has_body.load(Ordering::Relaxed);
+        let is_head = !self.course.has_body();
         if is_head {
             self.arrived.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -106,7 +98,6 @@ impl Writer {
         let wire = Wire {
             course: Course::default(),
             arrived: AtomicUsize::new(0),
-            has_body: AtomicBool::new(false),
             cut: Notify::new(),
             progress: AtomicU8::new(WRITTEN),
             state: Mutex::new(state),

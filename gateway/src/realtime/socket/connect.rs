@@ -95,9 +95,8 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     session.socket.start_lanes(&session);
 }
 
-/// Answers CONNECT after the client's DISCONNECT. Whoever shows another token or wants to be recovered, and whose earlier
-/// events may still be answered under the ids of new ones, needs a new session: the client opens one by itself once this
-/// one is closed.
+/// Answers CONNECT after the client's DISCONNECT. Another token, recovery, and earlier events that may still be answered
+/// under the ids of new ones need a new session: the client opens one by itself once this one is closed.
 pub(super) async fn connect_again(session: Arc<Session>, auth: Auth) {
     let (socket, edge) = (&session.socket, &session.edge);
     let verified = match auth.token.as_str() {

@@ -19,7 +19,7 @@ pub(super) static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS1
 /// What is verified about a server's certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Verify {
-    /// Nothing, as libpq does unless it is told to: this protects from listeners, not from a false server.
+    /// Nothing, as libpq does by default: this protects from eavesdroppers, not from a false server.
     #[default]
     Nothing,
     /// Its authority, for a server that is reached under another name.

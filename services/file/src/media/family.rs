@@ -72,7 +72,7 @@ pub enum Container {
 pub fn of(found: &Type, head: &[u8]) -> Family {
     match found.mime_type() {
         "text/html" | "text/xml" => Family::Markup,
-        format if (may_be_text(format) || found.extension() == "pem") && is_text(head) => Family::Text,
+        _ if may_be_text(found) && is_text(head) => Family::Text,
         "image/heif" => Family::Heif,
         "image/png" => Family::Png,
         "application/font-woff" | "application/font-sfnt" => Family::Font,

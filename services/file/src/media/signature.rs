@@ -14,7 +14,7 @@ const LATE: [&str; 5] =
 /// with too; they count together with the binary bytes that follow them.
 pub fn counts(found: &Type, head: &[u8]) -> bool {
     let is_binary = match found.mime_type() {
-        format if may_be_text(format) || found.extension() == "pem" => true,
+        _ if may_be_text(found) => true,
         format if LATE.contains(&format) => !is_text(head),
         _ => head.first().is_some_and(|byte| *byte >= 0x80) || !is_text(&head[..head.len().min(NEAR)]),
     };
@@ -22,8 +22,9 @@ pub fn counts(found: &Type, head: &[u8]) -> bool {
 }
 
 /// Whether all bytes of this format may be printable.
-pub fn may_be_text(format: &str) -> bool {
-    TEXT.contains(&format)
+pub fn may_be_text(found: &Type) -> bool {
+    // The same type has a binary form, too.
+    TEXT.contains(&found.mime_type()) || found.extension() == "pem"
 }
 
 /// Whether no byte here is one that only binary data has (WHATWG MIME Sniffing, "binary data byte").

@@ -25,6 +25,7 @@ test: ## every test; installs or starts what they need
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-newer-servers.sh
 	@scripts/ensure-clients.sh
+	@scripts/ensure-rust-client.sh
 	@scripts/check-alerts.sh
 	@scripts/check-k8s.sh
 	@scripts/build-failpoints.sh
@@ -56,6 +57,7 @@ lint: ## format, clippy, and the rules for dependencies
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings
 # Advisories need the network and change over time; check them at each release with `cargo deny check advisories`.
+	@scripts/check-features.sh
 	.tools/bin/cargo-deny check bans licenses sources
 
 fmt: ## format all code

@@ -13,5 +13,7 @@ mkdir -p "target/$profile/failpoints"
 for program in gateway auth room message file; do
     ln -f "target/$profile/confab-$program" "target/$profile/failpoints/"
 done
-# Rebuilds the programs without fail points, which the first build replaced.
+# Rebuilds the programs without fail points, which the first build replaced. Examples bring in what tests need, so that
+# `cargo test` builds none of our own crates once more.
+[ "$profile" = release ] || flags+=(--examples)
 cargo build "${flags[@]}"

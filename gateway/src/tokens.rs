@@ -55,6 +55,14 @@ pub struct Identity {
     pub expires_at: i64,
 }
 
+impl Identity {
+    /// How long the token remains valid, at most an hour: clocks are adjusted, and machines sleep.
+    pub fn left(&self) -> Duration {
+        let left = self.expires_at.saturating_sub_unsigned(get_current_timestamp());
+        Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(Duration::from_secs(3600))
+    }
+}
+
 #[derive(Deserialize)]
 struct Claims {
     sub: Uuid,
@@ -174,6 +182,16 @@ impl Tokens {
         }
         let user = UserRef { id: claims.sub.to_string(), username: claims.name };
         Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
+    }
+
+    /// [`verify`](Self::verify) for a connection, which ends with its token: one that has expired is refused without the
+    /// leeway for clocks.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn verify_to_stay(&self, token: &str) -> Result<Identity> {
+        let identity = self.verify(token).await?;
+        if identity.left().is_zero() { Err(refused()) } else { Ok(identity) }
     }
 
     /// The keys as auth publishes them, and those that it published recently.

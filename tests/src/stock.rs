@@ -1,4 +1,5 @@
-//! Unmodified Socket.IO clients as child processes: `socket.io-client` in Node and `python-socketio`, many sockets in each.
+//! Unmodified Socket.IO clients as child processes: `socket.io-client` in Node and `python-socketio`, many sockets in each; in
+//! Rust `rust_socketio`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -104,13 +105,21 @@ impl Stock {
         Self::start(Command::new(directory.join(".venv/bin/python")).arg("client.py").current_dir(directory))
     }
 
+    /// A process with Rust clients.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn rust() -> anyhow::Result<Self> {
+        Self::start(&mut Command::new(clients().join("../../target/stock-client/debug/stock-client")))
+    }
+
     fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("cannot run the stock clients; scripts/ensure-clients.sh installs them")?;
+            .context("cannot run the stock clients; scripts/ensure-clients.sh and ensure-rust-client.sh install them")?;
         let mut input = process.stdin.take().context("its input")?;
         let output = BufReader::new(process.stdout.take().context("its output")?);
         let (commands, mut queue) = mpsc::unbounded_channel::<Value>();

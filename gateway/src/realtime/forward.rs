@@ -211,7 +211,8 @@ pub async fn pass(
     // or too slow.
     let (body, refusal) = match head.method {
         Method::POST => {
-            let body = body_of(body, edge.config.max_packet, held.as_mut()).await;
+            let arriving = body_of(body, edge.config.max_packet, held.as_mut());
+            let body = while_alive(arriving, forward, (node, address), sid, edge.config.ping_timeout / 2).await;
             body.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
         }
         _ => (Bytes::new(), None),
@@ -250,6 +251,30 @@ pub async fn pass(
         });
     }
     Ok(answer)
+}
+
+/// Waits for the body of a client's POST. Its session's gateway receives none of it yet, and the client answers no ping
+/// meanwhile, so it gets a sign of life from time to time.
+async fn while_alive<T>(
+    arriving: impl Future<Output = T>,
+    forward: &Forward,
+    to: (NodeId, SocketAddr),
+    sid: &str,
+    every: Duration,
+) -> T {
+    let mut arriving = std::pin::pin!(arriving);
+    let target = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    loop {
+        if let Ok(arrived) = timeout(every, &mut arriving).await {
+            return arrived;
+        }
+        if let Some(sign) = forward.request(to, Method::PUT, &target, Bytes::new()) {
+            tokio::select! {
+                arrived = &mut arriving => return arrived,
+                _ = forward.send(sign) => {}
+            }
+        }
+    }
 }
 
 /// Waits for a forwarded request. When this gateway begins to drain meanwhile, it notifies the session's gateway once,

@@ -159,8 +159,8 @@ async fn handle(State(edge): State<Arc<Realtime>>, address: ClientAddress, reque
     }
 }
 
-/// Handles requests from other gateways: forwarded ones; DELETE, which says that the sender is draining, so that its
-/// pending request must end soon; and HEAD, which asks what became of a response that this gateway forwarded.
+/// Handles requests from other gateways: forwarded ones; PUT, a sign of life of the session's client; DELETE, which says
+/// that the sender is draining, so that its pending request must end soon; and HEAD, which asks what became of a response that this gateway forwarded.
 pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, request: Request) -> Result<Response, Refusal> {
     let parameters = Parameters::of(request.uri())?;
     if let (&Method::HEAD, Some(forward)) = (request.method(), &edge.forward) {
@@ -177,6 +177,10 @@ pub(super) async fn forwarded(State(edge): State<Arc<Realtime>>, request: Reques
             // The noop ends the pending GET; the next poll takes another gateway.
             session.outbox.push(Frame::engine("6"));
         }
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if request.method() == Method::PUT {
+        session.touch();
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let way = Passage::of(request.headers()).map_or(Way::Unknown, Way::Through);

@@ -102,6 +102,15 @@ async fn claims_must_all_be_there_and_right() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_takes_no_token_that_has_expired() {
+    let (_, tokens, _) = started(Some(&[1])).await;
+    let now = jsonwebtoken::get_current_timestamp();
+    assert!(tokens.verify_to_stay(&signed(1, &claims(json!({"exp": now + 60})))).await.is_ok());
+    let ended = tokens.verify_to_stay(&signed(1, &claims(json!({"exp": now - 1})))).await;
+    assert_eq!(ended.map_err(|error| error.code).map(drop), Err(Code::Unauthorized));
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokens_from_the_future_are_logged_at_most_once_a_minute() {
     let (_, tokens, _) = started(Some(&[1])).await;

@@ -1,11 +1,15 @@
 //! A session over HTTP long-polling only.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use super::{Client, Inbox, PATIENCE, connect};
+use super::{Client, Http, Inbox, PATIENCE, connect};
+use crate::api::Answer;
 
 /// Separates the packets of a payload.
 const SEPARATOR: char = '\u{1e}';
@@ -76,6 +80,34 @@ impl Polling {
         let answer = self.request(reqwest::Method::POST).body(body.into()).send().await?;
         let (status, body) = (answer.status().as_u16(), answer.text().await?);
         Ok((status, serde_json::from_str(&body).unwrap_or(json!(body))))
+    }
+
+    /// Sends a POST through the server at `url`, in this many pieces with this pause after each.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn post_slowly(&self, url: &str, body: &str, pieces: usize, pause: Duration) -> anyhow::Result<Answer> {
+        let line = format!("POST /socket.io/?EIO=4&transport=polling&sid={}", self.sid());
+        let mut post = Http::begin(url, &line, &format!("Content-Length: {}\r\n", body.len())).await?;
+        for piece in body.as_bytes().chunks(body.len().div_ceil(pieces)) {
+            post.write(piece).await?;
+            sleep(pause).await;
+        }
+        post.answer().await
+    }
+
+    /// Polls until a payload contains a text, and answers no ping; returns that payload.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub async fn get_until(&self, text: &str) -> anyhow::Result<String> {
+        loop {
+            let (status, payload) = self.get().await?;
+            ensure!(status == 200, "refused: {status} {payload}");
+            if payload.contains(text) {
+                return Ok(payload);
+            }
+        }
     }
 
     /// Polls once; returns the packets. Answers pings.

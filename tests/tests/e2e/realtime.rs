@@ -13,6 +13,7 @@ mod official;
 mod polling;
 mod refusals;
 mod rooms;
+mod rust_client;
 mod slow;
 mod strangers;
 mod writer;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use confab_tests::api::{Account, Api};
 use confab_tests::cluster::Cluster;
 use confab_tests::plan::Role;
-use confab_tests::raw::{Client, Polling};
+use confab_tests::raw::{Client, Polling, event};
 use confab_tests::stock::{Report, Socket, Stock, Transports};
 use confab_tests::wait::eventually;
 use reqwest::Method;
@@ -126,6 +126,22 @@ async fn a_client_that_only_polls_may_reach_any_gateway() {
         hears(socket, &history).await.unwrap();
         assert_eq!(states(socket, "disconnect"), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_may_take_long_through_another_gateway() {
+    let settings = [("CONFAB_PING_INTERVAL", "500ms"), ("CONFAB_PING_TIMEOUT", "4s")];
+    let cluster = Cluster::scratch(2, 1, &settings).await.unwrap();
+    let [own, other] = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
+    let api = Api::new(own.clone());
+    let account = api.signup().await.unwrap();
+    let room = api.room(&account).await.unwrap();
+    let client = Polling::connect(&own, &account.token).await.unwrap();
+    let body = event("message", &json!({"roomId": room, "content": "x".repeat(10_000)}), 1);
+    let sending = client.post_slowly(&other, &body, 24, Duration::from_millis(500));
+    let (posted, fetched) = tokio::try_join!(sending, client.get_until("431[")).unwrap();
+    assert_eq!((posted.status, posted.bytes), (200, b"ok".to_vec()));
+    assert!(fetched.contains(r#""seq":1"#), "{fetched}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::realtime::packet::Frame;
-use crate::tokens::Identity;
 
 /// How often a session that has not connected is checked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -36,7 +35,7 @@ impl Heartbeat {
     /// connected.
     pub fn next(&mut self, session: &Session) -> Instant {
         if self.expires.is_none() {
-            self.expires = session.socket.identity().map(|identity| Instant::now() + left(identity));
+            self.expires = session.socket.identity().map(|identity| Instant::now() + identity.left());
         }
         let other = self.expires.unwrap_or_else(|| self.connect_by.min(Instant::now() + LOOK_AGAIN));
         let awaited = self.awaited.map_or(other, |(by, _)| by);
@@ -53,7 +52,7 @@ impl Heartbeat {
                 return false;
             }
             Some(identity) if self.expires.is_some_and(|at| now >= at) => {
-                let left = left(identity);
+                let left = identity.left();
                 if left.is_zero() && session.outbox.closing().is_none() {
                     session.end("expired");
                 }
@@ -76,10 +75,4 @@ impl Heartbeat {
         }
         true
     }
-}
-
-/// How long a token remains valid, or until the next check: clocks are adjusted, and machines sleep.
-fn left(identity: &Identity) -> Duration {
-    let left = identity.expires_at.saturating_sub(jiff::Timestamp::now().as_second());
-    Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(FAR)
 }

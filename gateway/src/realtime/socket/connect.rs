@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
-use super::{Held, Phase, dispatch};
+use super::{Held, Phase, Socket, dispatch};
 use crate::metrics::METRICS;
 use crate::realtime::allowance::Allowance;
 use crate::realtime::events;
@@ -18,6 +20,9 @@ use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
 use crate::realtime::registry::NotSignedIn;
 use crate::realtime::session::{Session, Transport, secret};
+
+/// How long a client that connects again waits for the end of its earlier events.
+const FINISHING: Duration = Duration::from_secs(1);
 
 /// The payload of CONNECT. Values of an unexpected type count as missing.
 #[derive(Default, Deserialize)]
@@ -47,7 +52,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
     let edge = &session.edge;
     let bearer = session.socket.take_bearer(&session);
     let verified = match auth.token.as_str().or(bearer.as_deref()) {
-        Some(token) => edge.tokens.verify(token).await,
+        Some(token) => edge.tokens.verify_to_stay(token).await,
         None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
     };
     let identity = match verified {
@@ -100,7 +105,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
 pub(super) async fn connect_again(session: Arc<Session>, auth: Auth) {
     let (socket, edge) = (&session.socket, &session.edge);
     let verified = match auth.token.as_str() {
-        Some(token) => edge.tokens.verify(token).await,
+        Some(token) => edge.tokens.verify_to_stay(token).await,
         None => return session.outbox.close(Close::Now),
     };
     let shown = match verified {
@@ -112,12 +117,22 @@ pub(super) async fn connect_again(session: Arc<Session>, auth: Auth) {
         return refuse_connect(&session, &Error::new(Code::Unauthorized, "the token has been revoked"));
     }
     let is_same = socket.identity().is_some_and(|identity| identity.session_id == shown);
-    let is_idle = || socket.queued.load(Ordering::Relaxed) == socket.state().held.iter().map(Held::size).sum::<usize>();
-    if !is_same || auth.recovery == true || socket.recovery.get().is_some() || !is_idle() {
+    if !is_same || auth.recovery == true || socket.recovery.get().is_some() {
+        return session.outbox.close(Close::Now);
+    }
+    if timeout(FINISHING, earlier_events(socket)).await.is_err() {
         return session.outbox.close(Close::Now);
     }
     if admit(&session, false) {
         socket.start_lanes(&session);
+    }
+}
+
+/// Completes when all that arrived before the client's DISCONNECT is done: an event ends a moment after its acknowledgement
+/// has left.
+async fn earlier_events(socket: &Socket) {
+    while socket.queued.load(Ordering::Relaxed) > socket.state().held.iter().map(Held::size).sum::<usize>() {
+        sleep(Duration::from_millis(5)).await;
     }
 }
 

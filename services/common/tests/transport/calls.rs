@@ -58,7 +58,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Health for Service {
-    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+    type WatchStream = futures::stream::Empty<Result<HealthCheckResponse, Status>>;
 
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use confab_tests::embedded::Embedded;
 use confab_tests::exposition::Exposition;
 use confab_tests::raw::{Client, Http, PATIENCE, Polling, WebSocket, connect, event, text};
@@ -153,27 +153,10 @@ async fn a_payload_may_take_long_as_long_as_its_bytes_flow() {
     let scene = Scene::at(hasty().await).await.unwrap();
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     let body = event("message", &scene.message("x".repeat(10_000)), 1);
-    let line = format!("POST /socket.io/?EIO=4&transport=polling&sid={}", client.sid());
-    let mut post = Http::begin(&scene.url, &line, &format!("Content-Length: {}\r\n", body.len())).await.unwrap();
     // For longer than a silent client is waited for, and than one lives that answers no ping.
-    let sending = async {
-        for piece in body.as_bytes().chunks(body.len().div_ceil(24)) {
-            post.write(piece).await?;
-            sleep(Duration::from_millis(500)).await;
-        }
-        post.answer().await
-    };
+    let sending = client.post_slowly(&scene.url, &body, 24, Duration::from_millis(500));
     // Stock clients make one POST at a time, so the pings are not answered meanwhile.
-    let fetching = async {
-        loop {
-            let (status, payload) = client.get().await?;
-            ensure!(status == 200, "refused: {status} {payload}");
-            if payload.contains("431[") {
-                return anyhow::Ok(payload);
-            }
-        }
-    };
-    let (posted, fetched) = tokio::try_join!(sending, fetching).unwrap();
+    let (posted, fetched) = tokio::try_join!(sending, client.get_until("431[")).unwrap();
     assert_eq!((posted.status, posted.bytes), (200, b"ok".to_vec()));
     assert!(fetched.contains(r#""seq":1"#), "{fetched}");
 }

@@ -1,15 +1,26 @@
 //! What the end-to-end tests do not show: links of a batch, and contexts from outside.
 
 use opentelemetry::trace::{SpanId, TracerProvider};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 
 use super::*;
 
 /// The ended spans of all tests in this process.
-fn exported() -> &'static InMemorySpanExporter {
-    static EXPORTED: OnceLock<InMemorySpanExporter> = OnceLock::new();
+#[derive(Clone, Debug, Default)]
+struct Exported(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Exported {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().unwrap().extend(batch);
+        Ok(())
+    }
+}
+
+fn exported() -> &'static Exported {
+    static EXPORTED: OnceLock<Exported> = OnceLock::new();
     EXPORTED.get_or_init(|| {
-        let exporter = InMemorySpanExporter::default();
+        let exporter = Exported::default();
         // The default: the caller decides about its trace, and no trace that begins here is sampled.
         let provider =
             SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).with_sampler(settings::sampler(None, Some("0")).unwrap());
@@ -21,8 +32,7 @@ fn exported() -> &'static InMemorySpanExporter {
 }
 
 fn ended(name: &str) -> Vec<SpanData> {
-    let spans = exported().get_finished_spans().unwrap();
-    spans.into_iter().filter(|span| span.name == name).collect()
+    exported().0.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
 }
 
 fn traceparent(trace: u8, flags: &str) -> String {

@@ -255,13 +255,7 @@ pub async fn pass(
 
 /// Waits for the body of a client's POST. Its session's gateway receives none of it yet, and the client answers no ping
 /// meanwhile, so it gets a sign of life from time to time.
-async fn while_alive<T>(
-    arriving: impl Future<Output = T>,
-    forward: &Forward,
-    to: (NodeId, SocketAddr),
-    sid: &str,
-    every: Duration,
-) -> T {
+async fn while_alive<T>(arriving: impl Future<Output = T>, forward: &Forward, to: (NodeId, SocketAddr), sid: &str, every: Duration) -> T {
     let mut arriving = std::pin::pin!(arriving);
     let target = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
     loop {

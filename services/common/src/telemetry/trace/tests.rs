@@ -1,5 +1,7 @@
 //! What the end-to-end tests do not show: links of a batch, and contexts from outside.
 
+use std::sync::{Arc, Mutex};
+
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};

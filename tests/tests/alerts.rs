@@ -8,7 +8,7 @@ use confab_tests::exposition::{Row, documented, histogram_of, keys, root};
 use serde_json::Value;
 
 /// Labels that Prometheus adds.
-const ADDED: [&str; 3] = ["job", "instance", "le"];
+const ADDED: [&str; 4] = ["job", "instance", "le", "namespace"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -57,7 +57,9 @@ fn rules_and_dashboard_name_only_what_is_exposed() {
     let rows = documented().unwrap();
     let rules = read("deploy/prometheus/rules.yml");
     assert_eq!(faults(&rules, &rows), [""; 0]);
-    assert_eq!(faults(&read("deploy/prometheus/rules_test.yml"), &rows), [""; 0]);
+    for tests in ["rules_test", "rules_namespaces_test"] {
+        assert_eq!(faults(&read(&format!("deploy/prometheus/{tests}.yml")), &rows), [""; 0]);
+    }
 
     let dashboard = serde_json::from_str(&read("deploy/grafana/dashboards/confab.json")).unwrap();
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-{{/* The release's name, which the names of all objects begin with. */}}
+{{/* What the names of all objects begin with. */}}
 {{- define "confab.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -55,7 +55,7 @@ default
 {{- end -}}
 {{- end -}}
 
-{{/* A Secret by its entry in `secrets`: the existing one that it names, or the one that has the release's name and this suffix. */}}
+{{/* A Secret by its entry in `secrets`: the existing one that it names, or `<name>-<suffix>`. */}}
 {{- define "confab.secret" -}}
 {{ .entry.existingSecret | default (printf "%s-%s" (include "confab.fullname" .root) .suffix) }}
 {{- end -}}

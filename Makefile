@@ -9,8 +9,6 @@ FORTUNES := /usr/share/games/fortunes
 TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:fortunes-ru $(FORTUNES)/tang300:fortunes-zh
 CLIENTS := node:nodejs npm:npm $(PYTHON)
 BROWSER := chromium:chromium
-# The fallback for a missing newer one; it needs no engine to check docker-compose.yml.
-COMPOSE = $(shell docker compose version > /dev/null 2>&1 || echo docker-compose:docker-compose)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -19,7 +17,7 @@ run: ## everything in one process on http://127.0.0.1:8080
 	cargo run --release
 
 test: ## every test; installs or starts what they need
-	@scripts/ensure-packages.sh $(SERVERS) $(BETWEEN) $(CLIENTS) $(TEXTS) $(COMPOSE) $(BROWSER)
+	@scripts/ensure-packages.sh $(SERVERS) $(BETWEEN) $(CLIENTS) $(TEXTS) $(BROWSER)
 	@scripts/check-deploy.sh
 	@scripts/check-proto.sh
 	@scripts/ensure-seaweed.sh

@@ -15,7 +15,13 @@ check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 scripts/compose-env.sh "$work/env"
-if docker compose version > /dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
+if docker compose version > /dev/null 2>&1; then
+    compose=(docker compose)
+else
+    # An older one, which needs no engine for this.
+    scripts/ensure-packages.sh docker-compose:docker-compose
+    compose=(docker-compose)
+fi
 config() {
     env -i PATH="$PATH" HOME="$work" "${compose[@]}" --env-file "$1" config --quiet
 }

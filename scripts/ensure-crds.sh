@@ -3,6 +3,7 @@
 # changed.
 set -euo pipefail
 cd "$(dirname "$0")/crds"
+../ensure-packages.sh node:nodejs npm:npm
 if ! cmp -s package-lock.json node_modules/.installed; then
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error < /dev/null
     cp package-lock.json node_modules/.installed

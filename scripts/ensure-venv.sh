@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 directory=.tools/$1
 wanted=scripts/$1-requirements.txt
+scripts/ensure-packages.sh python3:python3 venv:python3-venv
 if ! cmp -s "$wanted" "$directory/installed" || ! "$directory/bin/python" -c '' 2> /dev/null; then
     rm -rf "$directory"
     python3 -m venv "$directory"

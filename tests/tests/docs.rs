@@ -1,4 +1,5 @@
-//! README.md and docs/: every link within the project resolves, and the README links to every document.
+//! README.md, SECURITY.md and docs/: every link within the project resolves, the README links to every document, and code in a
+//! sentence can be copied.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,8 @@ fn root() -> PathBuf {
 /// The documents by path, without code blocks.
 fn documents() -> BTreeMap<PathBuf, String> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
-    let documents = docs.chain([PathBuf::from("README.md")]).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let documents =
+        docs.chain(["README.md", "SECURITY.md"].map(PathBuf::from)).filter(|path| path.extension().is_some_and(|end| end == "md"));
     documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
 }
 
@@ -76,6 +78,19 @@ fn every_document_is_linked_from_the_readme() {
     let linked = links(&documents[Path::new("README.md")]).into_iter().map(PathBuf::from).collect::<BTreeSet<_>>();
     let lonely = documents.keys().filter(|path| path.starts_with("docs") && !linked.contains(*path)).collect::<Vec<_>>();
     assert!(lonely.is_empty(), "README.md links none of {lonely:?}");
+}
+
+/// The lines in which code in backticks begins or ends that is continued on another line.
+fn broken_code(prose: &str) -> Vec<&str> {
+    prose.lines().filter(|line| line.matches('`').count() % 2 == 1).collect()
+}
+
+#[test]
+fn no_code_is_broken_across_lines() {
+    for (document, prose) in documents() {
+        assert_eq!(broken_code(&prose), [""; 0], "{}", document.display());
+    }
+    assert_eq!(broken_code("`a` and `b\nc`\n`d`"), ["`a` and `b", "c`"]);
 }
 
 #[test]

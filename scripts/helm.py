@@ -34,10 +34,14 @@ def lint(given: dict) -> bool:
     return not found
 
 
-def template(given: dict, release: str, namespace: str) -> str:
-    with helm.Chart.load(CHART) as chart:
+def render(given: dict, release: str, namespace: str, directory: Path = CHART) -> dict[str, str]:
+    with helm.Chart.load(directory) as chart:
         chart.validate_schema(given)
-        files = chart.render(given, name=release, namespace=namespace)
+        return chart.render(given, name=release, namespace=namespace)
+
+
+def template(given: dict, release: str, namespace: str) -> str:
+    files = render(given, release, namespace)
     objects = [text for path, text in sorted(files.items()) if not path.endswith(".txt") and text.strip()]
     return "".join(f"---\n{text.removeprefix('---')}\n" for text in objects)
 

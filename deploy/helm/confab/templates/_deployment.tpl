@@ -14,7 +14,7 @@ metadata:
   annotations: {{ toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  {{- if not $values.autoscaling.enabled }}
+  {{- if not (include "confab.autoscaler" .) }}
   replicas: {{ int $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
@@ -25,20 +25,12 @@ spec:
     type: RollingUpdate
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
   selector:
-    matchLabels: {{ include "confab.selector" . | nindent 6 }}
+    matchLabels: {{ include "confab.deploymentSelector" . | nindent 6 }}
   template:
     metadata:
-      labels:
-        {{- include "confab.podLabels" . | nindent 8 }}
-        {{- with $pods.labels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-      annotations:
-        # A changed setting restarts the pods that read it.
-        checksum/settings: {{ printf "%s%s" (include "confab.commonSettings" .root) (include "confab.settings" .) | sha256sum | quote }}
-        {{- with $pods.annotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+      labels: {{ include "confab.podLabels" (dict "root" .root "component" .component "labels" $pods.labels) | nindent 8 }}
+      # A changed setting restarts the pods that read it.
+      annotations: {{ merge (dict "checksum/settings" (printf "%s%s" (include "confab.commonSettings" .root) (include "confab.settings" .) | sha256sum)) $pods.annotations | toYaml | nindent 8 }}
     spec:
       serviceAccountName: {{ include "confab.serviceAccount" . }}
       terminationGracePeriodSeconds: {{ int $program.grace }}

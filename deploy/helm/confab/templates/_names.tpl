@@ -9,30 +9,40 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the pods of this release and, with `component`, of one program. */}}
+{{/*
+What selects the pods of this release and, with `component`, of one program. Other charts' pods of the same release have other names.
+*/}}
 {{- define "confab.selector" -}}
+app.kubernetes.io/name: confab
+{{ include "confab.deploymentSelector" . }}
+{{- end -}}
+
+{{/* A Deployment's selector cannot be changed, so it has no name. */}}
+{{- define "confab.deploymentSelector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* The labels of pods. */}}
-{{- define "confab.podLabels" -}}
+{{/* The labels of all objects and pods. */}}
+{{- define "confab.ownLabels" -}}
 {{ include "confab.selector" . }}
-app.kubernetes.io/name: confab
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: confab
 {{- end -}}
 
-{{/* The labels of objects. */}}
+{{/* The labels of pods, with `labels` of their values. */}}
+{{- define "confab.podLabels" -}}
+{{- mergeOverwrite (include "confab.ownLabels" . | fromYaml) (.labels | default dict) | toYaml -}}
+{{- end -}}
+
+{{/* The labels of objects, with `labels` of one of them. */}}
 {{- define "confab.labels" -}}
-{{ include "confab.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.labels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := include "confab.ownLabels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- mergeOverwrite $labels .root.Values.labels (.labels | default dict) | toYaml -}}
 {{- end -}}
 
 {{/* The metadata of the object `name`, which is prefixed. */}}

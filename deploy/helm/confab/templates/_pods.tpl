@@ -1,4 +1,4 @@
-{{/* `pods`, and what one program has in its place. */}}
+{{/* `pods`, and over them what one program has: maps are merged, all else is replaced. */}}
 {{- define "confab.podValues" -}}
 {{- $own := get (get .root.Values .component) "pods" | default dict -}}
 {{- mergeOverwrite (deepCopy .root.Values.pods) (deepCopy $own) | toYaml -}}
@@ -35,7 +35,8 @@ securityContext: {{ toYaml .pods.securityContext | nindent 2 }}
 - topologyKey: {{ . }}
   maxSkew: 1
   whenUnsatisfiable: ScheduleAnyway
-  labelSelector: {matchLabels: {app.kubernetes.io/instance: {{ $.Release.Name | quote }}}}
+  labelSelector:
+    matchLabels: {{ include "confab.selector" (dict "root" $) | nindent 6 }}
   matchLabelKeys: [app.kubernetes.io/component, pod-template-hash]
 {{- end }}
 {{- end -}}

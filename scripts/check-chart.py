@@ -1,0 +1,239 @@
+"""Checks what the chart refuses, and what it renders for values that no file in its ci/ has."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import helm_python
+import yaml
+
+import helm
+
+ROOT = helm.CHART.parents[2]
+NAME, INSTANCE, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"
+PROGRAMS = ["gateway", "auth", "room", "message", "file"]
+
+# Values, and a part of what is said of them.
+REFUSED = [
+    ("{gatway: {replicas: 3}}", "gatway"),
+    ("{gateway: {settings: {confab_log: debug}}}", "confab_log"),
+    ("{labels: {app.kubernetes.io/name: a}}", NAME),
+    ("{pods: {labels: {app.kubernetes.io/instance: a}}}", INSTANCE),
+    ("{file: {pods: {labels: {app.kubernetes.io/component: a}}}}", COMPONENT),
+    ("{monitoring: {serviceMonitor: {additionalLabels: {helm.sh/chart: a}}}}", "helm.sh/chart"),
+    ("{gateway: {service: {externalTrafficPolicy: Local}}}", "externalTrafficPolicy is for"),
+    ("{gateway: {service: {type: NodePort, loadBalancerClass: a}}}", "loadBalancerClass is for"),
+    ("{gateway: {autoscaling: {minReplicas: 21}}}", "gateway.autoscaling: minReplicas, 21, is above"),
+    ("{file: {autoscaling: {maxReplicas: 1}}}", "file.autoscaling: minReplicas, 2, is above"),
+    ("{gateway: {scaledObject: {enabled: true, maxReplicas: 1}}}", "gateway.scaledObject: minReplicas, 2, is above"),
+    ("{serviceAccount: {name: a}, file: {serviceAccount: {annotations: {b: c}}}}", "share the account a"),
+    ("{gatewayApi: {httpRoute: {enabled: true}}}", "parentRefs names"),
+]
+
+# Values, what the notes say of them, and what they do not.
+ROUTE = "gatewayApi: {httpRoute: {enabled: true, hostnames: [a.org]"
+NOTES = [
+    ("{}", "Nothing leads to it", "https://"),
+    ("{gateway: {service: {type: NodePort}}}", "The port of every node", "Nothing leads"),
+    ("{gateway: {service: {type: LoadBalancer}}}", "loadBalancer is empty", "Nothing leads"),
+    ("{gateway: {service: {type: LoadBalancer}}, networkPolicy: {loadBalancer: [{ipBlock: {cidr: 10.0.0.0/8}}]}}", "Its address", "loadBalancer is empty"),
+    (f"{{{ROUTE}, parentRefs: [{{name: public}}]}}}}}}", "\n  a.org\n", "://a.org"),
+    (f"{{{ROUTE}}}, gateway: {{enabled: true, className: a}}}}}}", "http://a.org", "Nothing leads"),
+    (f"{{{ROUTE}}}, gateway: {{enabled: true, className: a, listeners: [{{protocol: HTTPS}}]}}}}}}", "https://a.org", "http://a.org"),
+    ("{gatewayApi: {httpRoute: {enabled: true, parentRefs: [{name: public}]}}}", "any name that leads to it", "Nothing leads"),
+    ("{ingress: {enabled: true, hosts: [a.org]}}", "http://a.org", "https://a.org"),
+    ("{ingress: {enabled: true, hosts: [a.org, b.c.org], tls: [{hosts: ['*.c.org']}]}}", "http://a.org\n  https://b.c.org", "Nothing leads"),
+]
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def files(values: str, release: str = "confab", chart: Path = helm.CHART) -> dict[str, str]:
+    return helm.render(yaml.safe_load(values), release, "chat", chart)
+
+
+def objects(*arguments) -> list[dict]:
+    texts = (text for path, text in files(*arguments).items() if path.endswith(".yaml"))
+    found = [document for text in texts for document in yaml.load_all(text, Strict) if document]
+    names = [(each["kind"], each["metadata"]["name"]) for each in found]
+    assert len(names) == len(set(names)), f"an object stands twice: {names}"
+    return found
+
+
+def of(kind: str, found: list[dict]) -> list[dict]:
+    return [each for each in found if each["kind"] == kind]
+
+
+def refused(values: dict | str) -> str:
+    try:
+        helm.render(yaml.safe_load(values) if isinstance(values, str) else values, "confab", "chat")
+    except helm_python.HelmError as error:
+        return str(error)
+    return ""
+
+
+def wrong_values_are_refused() -> None:
+    for values, said in REFUSED:
+        assert said in refused(values), f"{values}: {refused(values) or 'accepted'}"
+
+
+def settings_of_the_chart_are_refused() -> None:
+    """The names of all variables that the chart renders, and that are not in its values."""
+    found = objects("{tracing: {endpoint: 'http://a:4317'}}")
+    containers = [each["spec"]["template"]["spec"]["containers"][0] for each in of("Deployment", found)]
+    names = {variable["name"] for container in containers for variable in container["env"]}
+    names |= {name for each in of("ConfigMap", found) for name in each["data"]}
+    defaults = yaml.safe_load((helm.CHART / "values.yaml").read_text())
+    names -= {"POD_IP", *defaults["settings"], *(name for program in PROGRAMS for name in defaults[program]["settings"])}
+    assert len(names) > 20, names
+    for name in names | {name.removesuffix("_FILE") for name in names}:
+        for values in [{"settings": {name: "a"}}, {"file": {"settings": {name: "a"}}}]:
+            assert name in refused(values), f"{name} may be set"
+
+
+def secrets_have_the_names_that_the_script_gives() -> None:
+    script = [ROOT / "scripts/k8s-secrets.sh", "chat-confab"]
+    passwords = [f"{role}_DB_PASSWORD" for role in ("MIGRATE", "AUTH", "ROOM", "MESSAGE", "FILE")]
+    keys = ["POSTGRES", "REDIS_URL", "CONFAB_CLUSTER_KEY", "CONFAB_SIGNING_KEY", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"]
+    variables = {"PATH": os.environ["PATH"], **dict.fromkeys(passwords + keys, "a")}
+    for values, without in [("{}", []), ("{secrets: {objects: {enabled: false}}}", ["S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"])]:
+        environment = {name: value for name, value in variables.items() if name not in without}
+        made = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+        pods = [each["spec"]["template"]["spec"] for kind in ("Deployment", "Job") for each in of(kind, objects(values, "chat"))]
+        mounted = {source["secret"]["name"] for pod in pods for source in pod["volumes"][0]["projected"]["sources"]}
+        assert mounted == {secret["metadata"]["name"] for secret in yaml.safe_load_all(made)}, mounted
+    for missing in variables.keys() - {"PATH"}:
+        environment = {name: value for name, value in variables.items() if name != missing}
+        said = subprocess.run(script, env=environment, capture_output=True, text=True)
+        assert said.returncode and not said.stdout and missing in said.stderr, f"without {missing}: {said}"
+    assert "unset S3_SECRET_ACCESS_KEY" in subprocess.run(script, env=variables | {"S3_ACCESS_KEY_ID": ""}, capture_output=True, text=True).stderr
+
+
+def empty_lists_permit_nothing() -> None:
+    lists = "dns: [], clients: [], loadBalancer: [], prometheus: [], collector: {to: []}"
+    found = objects(f"{{networkPolicy: {{{lists}}}, tracing: {{endpoint: 'http://a:4317'}}, monitoring: {{serviceMonitor: {{enabled: true}}}}}}")
+    for policy in of("NetworkPolicy", found):
+        name = policy["metadata"]["name"]
+        assert all(rule["from"] for rule in policy["spec"].get("ingress", [])), name
+        to_a_store = name.endswith(("-to-postgres", "-to-redis", "-to-objects"))
+        assert to_a_store or all(rule["to"] for rule in policy["spec"].get("egress", [])), name
+
+
+def accounts_are_shared() -> None:
+    account, = of("ServiceAccount", objects("{serviceAccount: {name: shared, annotations: {a: b}}}"))
+    assert account["metadata"]["name"] == "shared" and account["metadata"]["annotations"] == {"a": "b"}, account
+
+
+def what_is_scaled_has_no_replicas() -> None:
+    found = objects("{gateway: {autoscaling: {enabled: false}, scaledObject: {enabled: true}}, auth: {autoscaling: {enabled: false}}}")
+    replicas = {each["metadata"]["labels"][COMPONENT]: each["spec"].get("replicas") for each in of("Deployment", found)}
+    assert replicas == dict.fromkeys(PROGRAMS) | {"auth": 2}, replicas
+    assert len(of("ScaledObject", found)) == 1 and len(of("HorizontalPodAutoscaler", found)) == 3
+
+
+def labels_are_merged() -> None:
+    mine = "{app.kubernetes.io/part-of: shop, team: a}"
+    monitoring = f"{{serviceMonitor: {{enabled: true, additionalLabels: {mine}}}, prometheusRule: {{enabled: true, additionalLabels: {mine}}}}}"
+    found = objects(f"{{labels: {mine}, pods: {{labels: {mine}, annotations: {{checksum/settings: mine}}}}, monitoring: {monitoring}}}")
+    templates = [each["spec"]["template"] for kind in ("Deployment", "Job") for each in of(kind, found)]
+    for each in found + templates:
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "shop" and labels["team"] == "a" and labels[NAME] == "confab", labels
+
+
+def what_runs_once_is_out_of_a_mesh() -> None:
+    found = objects("{pods: {labels: {sidecar.istio.io/inject: 'true'}, annotations: {linkerd.io/inject: enabled}}}")
+    once = [each["spec"]["template"]["metadata"] for each in of("Job", found)] + [each["metadata"] for each in of("Pod", found)]
+    assert len(once) == 5
+    for pod in once:
+        assert pod["labels"]["sidecar.istio.io/inject"] == "false" and pod["annotations"]["linkerd.io/inject"] == "disabled", pod
+
+
+def maintenance_is_of_the_release() -> None:
+    """The commands of docs/backup.md, with a kubectl that has the Deployments and prints what it is to create."""
+    document = (ROOT / "docs/backup.md").read_text()
+    block = document[document.index("name=confab instance=confab") :].split("\n```")[0].replace("confab instance=confab", "chat-confab instance=chat", 1)
+    kubectl = """kubectl() { case $3 in get) jq "select(.metadata.name == \\"$5\\")" deployments ;; create) jq -c . ;; esac; }\n"""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "deployments").write_text("\n".join(map(json.dumps, of("Deployment", objects("{}", "chat")))))
+        jobs = subprocess.run(["sh", "-euc", kubectl + block], cwd=directory, capture_output=True, text=True, check=True).stdout
+    made = [json.loads(job) for job in jobs.splitlines()]
+    assert [job["metadata"]["generateName"] for job in made] == ["chat-confab-message-renew-epoch-", "chat-confab-file-claim-objects-"]
+    for job in made:
+        pod = job["spec"]["template"]
+        wanted = {NAME: "confab", INSTANCE: "chat", COMPONENT: "maintenance", "sidecar.istio.io/inject": "false"}
+        assert wanted.items() <= pod["metadata"]["labels"].items(), pod["metadata"]
+        assert pod["metadata"]["annotations"] == {"linkerd.io/inject": "disabled"}, pod["metadata"]
+        assert all(source["secret"]["name"].startswith("chat-confab-") for source in pod["spec"]["volumes"][0]["projected"]["sources"])
+
+
+def selectors(node):
+    """All label selectors below a node, but for Deployments' own."""
+    if isinstance(node, list):
+        for item in node:
+            yield from selectors(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "matchLabels" or (key == "selector" and "matchLabels" not in value):
+                yield value
+            elif not (key == "selector" and "template" in node):
+                yield from selectors(value)
+
+
+def other_pods_of_a_release_are_left_alone() -> None:
+    """In a parent chart all pods have the same instance, and others may have the same component."""
+    other = {NAME: "other", INSTANCE: "shop"}
+    with tempfile.TemporaryDirectory() as directory:
+        parent = Path(directory, "shop")
+        shutil.copytree(helm.CHART, parent / "charts/confab")
+        depends = {"name": "confab", "version": "0.1.0", "condition": "confab.enabled"}
+        (parent / "Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": "shop", "version": "0.1.0", "dependencies": [depends]}))
+        block = "{ipBlock: {cidr: 10.0.0.0/8}}"
+        policies = f"networkPolicy: {{loadBalancer: [{block}], extraIngress: [{{from: [{block}]}}]}}"
+        more = f"tracing: {{endpoint: 'http://a:4317'}}, monitoring: {{serviceMonitor: {{enabled: true}}}}, {policies}"
+        found = objects(f"confab: {{enabled: true, {more}}}", "shop", parent)
+    ours = [labels for each in found for labels in selectors(each["spec"] if "spec" in each else {}) if INSTANCE in labels]
+    assert len(ours) > 50, len(ours)
+    for labels in ours:
+        assert any(other.get(key, value) != value for key, value in labels.items()), f"selects other pods: {labels}"
+
+
+def notes_say_how_clients_come_in() -> None:
+    for values, said, unsaid in NOTES:
+        notes = files(values)["confab/templates/NOTES.txt"]
+        assert said in notes and unsaid not in notes, f"{values}: {notes}"
+
+
+def main() -> None:
+    for check in [
+        wrong_values_are_refused,
+        settings_of_the_chart_are_refused,
+        secrets_have_the_names_that_the_script_gives,
+        empty_lists_permit_nothing,
+        accounts_are_shared,
+        what_is_scaled_has_no_replicas,
+        labels_are_merged,
+        what_runs_once_is_out_of_a_mesh,
+        maintenance_is_of_the_release,
+        other_pods_of_a_release_are_left_alone,
+        notes_say_how_clients_come_in,
+    ]:
+        try:
+            check()
+        except Exception as error:
+            sys.exit(f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

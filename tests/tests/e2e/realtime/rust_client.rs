@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use confab_tests::embedded::Embedded;
 use confab_tests::stock::{Report, Stock, Transports, bytes};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{SOON, Scene};
-use crate::world;
 
 const ALL: [Transports; 3] = [Transports::Polling, Transports::WebSocket, Transports::Upgrade];
 

@@ -139,7 +139,7 @@ pub struct PresentFile<'a> {
     /// UUIDv7.
     #[schema(format = "uuid")]
     id: &'a str,
-    /// A last path component.
+    /// The last path component of the given name, without control characters, in at most 255 bytes.
     name: &'a str,
     /// Bytes.
     size: u64,

@@ -208,7 +208,7 @@ pub async fn start(
 /// When the address cannot be bound or a setting is wrong.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let listen = program.common.listen;
-    let taken = || format!("cannot listen on {listen}; set CONFAB_LISTEN");
+    let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
     let auth = grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?;
     let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;

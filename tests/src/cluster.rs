@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rustix::process::Signal;
 use tokio::net::TcpSocket;
 
@@ -110,6 +110,12 @@ impl Cluster {
         secrets::prepare(&self.plan.secrets())?;
         for member in self.unplanned() {
             self.stop(member).await?;
+        }
+        // All before the first start, so that a refusal leaves nothing behind.
+        for member in self.plan.members() {
+            if !self.is_up(member)? {
+                free(self.plan.port(member)).await?;
+            }
         }
         let mut started = Vec::new();
         let (servers, programs) = self.plan.members().into_iter().partition::<Vec<_>, _>(|member| Role::SERVERS.contains(&member.0));
@@ -281,10 +287,7 @@ impl Cluster {
             }
         }
         for port in ports {
-            // A dying process may hold the port a moment longer than it is visible.
-            let free = async || is_free(port).ok();
-            let free = eventually("the port is free", Duration::from_secs(2), free).await;
-            free.with_context(|| format!("port {port} is taken by another program"))?;
+            free(port).await?;
         }
         daemon.spawn().await.map(drop)
     }
@@ -350,6 +353,12 @@ pub fn running(directory: &std::path::Path) -> Vec<Member> {
 
 fn text(daemon: &Daemon) -> String {
     daemon.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// Waits until a port is free: a dying process may hold it a moment longer than it is visible.
+async fn free(port: u16) -> anyhow::Result<()> {
+    let free = eventually("the port is free", Duration::from_secs(2), async || is_free(port).ok()).await;
+    free.map_err(|_| anyhow!("port {port} is taken by another program, perhaps by `cargo run`: stop it first"))
 }
 
 /// Whether a port is free. The check does not listen: a balancer would take that for the returning program.

@@ -93,6 +93,23 @@ fn no_code_is_broken_across_lines() {
     assert_eq!(broken_code("`a` and `b\nc`\n`d`"), ["`a` and `b", "c`"]);
 }
 
+/// Lines of a shell that use a variable which they themselves set: the shell replaces the name before.
+fn early_uses(text: &str) -> Vec<&str> {
+    let uses_own = |line: &&str| {
+        let words = line.split(' ').filter_map(|word| word.split_once('='));
+        line.starts_with("export ") && words.clone().any(|(name, _)| words.clone().any(|(_, value)| value.contains(&format!("${name}"))))
+    };
+    text.lines().filter(uses_own).collect()
+}
+
+#[test]
+fn no_command_uses_what_it_sets() {
+    for document in documents().keys() {
+        assert_eq!(early_uses(&fs::read_to_string(root().join(document)).unwrap()), [""; 0], "{}", document.display());
+    }
+    assert_eq!(early_uses("export A=1\nexport B=$A C=$A\nexport D=1 E=x$D"), ["export D=1 E=x$D"]);
+}
+
 #[test]
 fn a_broken_link_is_found() {
     let mut documents = documents();

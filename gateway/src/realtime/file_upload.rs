@@ -4,6 +4,7 @@ use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
 use confab_proto::file::v1::UploadResponse;
 use confab_proto::file::v1::upload_request::{Begin, Finish};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -48,6 +49,9 @@ struct Placeholder {
     is_placeholder: bool,
     #[serde(default)]
     num: usize,
+    /// Without it, serde would also read an array, as the fields in order.
+    #[serde(flatten)]
+    _rest: IgnoredAny,
 }
 
 impl FileUpload {

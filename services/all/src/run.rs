@@ -1,5 +1,7 @@
 //! Starts and connects the services.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use anyhow::{Context, ensure};
 use confab_common::grpc::{self, Transport};
 use confab_common::listen::Reserved;
@@ -21,7 +23,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         None => {}
     }
     let listen = common.listen;
-    let taken = || format!("cannot listen on {listen}; set CONFAB_LISTEN");
+    let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
     let bus = parts.bus.open()?;
 
@@ -63,13 +65,24 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if parts.keeps_here(&storage)? {
         tracing::info!("data is in {}", storage.data_dir.display());
     }
-    tracing::info!("open http://{listen} in a browser; http://{listen}/docs has every operation to try out");
+    let page = reachable(listen);
+    tracing::info!("open http://{page} in a browser; http://{page}/docs has every operation to try out");
     edge.serve(listener, &parts.gateway, common.drain, &process).await;
     if let Some(log) = log {
         log.finish().await;
     }
     bus.flush().await;
     Ok(())
+}
+
+/// The address as a browser on this machine reaches it: "any address" is none that it can open.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Migrates the schemas of the embedded services.

@@ -33,9 +33,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// When the address cannot be bound.
 pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<()> {
     let address = config.admin_listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} for /readyz and /metrics; set CONFAB_ADMIN_LISTEN"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for /readyz and /metrics: is another Confab running? If not, set CONFAB_ADMIN_LISTEN")
+    })?;
     let readiness = process.readiness.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))

@@ -114,7 +114,8 @@ impl Database {
 /// A connection to a file that nobody else holds, brought up to date, and the lock that keeps others out.
 pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::Result<(Connection, File)> {
     if let Some(directory) = path.parent() {
-        private::directory(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        private::directory(directory)
+            .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR says where data is", directory.display()))?;
     }
     let lock = lock(path)?;
     keep_private(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -147,7 +148,8 @@ pub fn ensure_free(path: &Path) -> anyhow::Result<()> {
 
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_extension("lock");
-    let lock = private::file(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
+    let lock =
+        private::file(&lock_path).with_context(|| format!("cannot create {}; CONFAB_DATA_DIR says where data is", lock_path.display()))?;
     hold(&lock, path)?;
     let pid = std::process::id().to_string();
     let named = lock.set_len(0).and_then(|()| lock.write_all_at(pid.as_bytes(), 0));

@@ -7,10 +7,17 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::json::Json;
 use crate::config::{CommonConfig, LogFormat};
 use crate::metrics;
+
+/// Whether each directive has a level: a word alone that is none would count as a target, and turn off everything else.
+fn names_a_level(directives: &str) -> bool {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    directives.split(',').map(str::trim).all(|directive| directive.is_empty() || directive.contains(['=', '[']) || is_level(directive))
+}
 
 /// Starts logging to standard error and the metrics recorder. Called once, by [`process::run`](crate::process::run).
 ///
@@ -19,12 +26,31 @@ use crate::metrics;
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
     // Migrations and credentials found at each start are not news, and frames and statements contain messages;
     // CONFAB_LOG can enable each by name.
-    let filter = EnvFilter::try_new(format!("aws_config=warn,refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log))
-        .with_context(|| format!("CONFAB_LOG: {:?} is not a filter", config.log))?;
+    let filter = format!("aws_config=warn,refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log);
+    let filter = names_a_level(&config.log).then(|| EnvFilter::try_new(filter).ok()).flatten();
+    let filter = filter.with_context(|| {
+        let levels = "off, error, warn, info, debug, trace, or directives such as info,confab_gateway=debug";
+        format!("CONFAB_LOG: {:?} is no level; use {levels}", config.log)
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).map_event_format(Json).init(),
     }
     metrics::install()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_noticed() {
+        for good in ["info", "WARN", "off", "info,confab_gateway=debug", "confab=trace", "info, hyper=off", "[connect]=debug", ""] {
+            assert!(names_a_level(good), "{good}");
+        }
+        for bad in ["verbose", "inf", "info,loud", "confab_gateway"] {
+            assert!(!names_a_level(bad), "{bad}");
+        }
+    }
 }

@@ -9,7 +9,11 @@ use rusqlite::{Connection, OpenFlags};
 use crate::telemetry::trace::{Kind, Span};
 
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", path.display()))?;
+    prepare(path, flags).with_context(|| format!("cannot open {}; if it is damaged, docs/backup.md says how to restore it", path.display()))
+}
+
+fn prepare(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.set_prepared_statement_cache_capacity(64);
     if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {

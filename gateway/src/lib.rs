@@ -10,7 +10,6 @@ pub mod memory;
 mod metrics;
 mod payload;
 pub mod problem;
-mod pulse;
 pub mod realtime;
 pub mod rest;
 pub mod revocations;
@@ -184,7 +183,7 @@ pub async fn start(
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
-    let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pulse().clone()));
+    let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),

@@ -7,14 +7,15 @@ mod share;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use confab_common::standstill::PauseDetector;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::metrics::METRICS;
-use crate::pulse::Pulse;
 use crate::tables::shrink;
 
 pub use held::{Cut, Held, SMALL};
@@ -40,21 +41,21 @@ pub struct Memory {
     /// The total has fallen to half the limit.
     fell: Notify,
     pages: Arc<Semaphore>,
-    pulse: Arc<Pulse>,
-    // A std lock: held for a look-up or a change, never across an await. No other lock is taken within.
+    pauses: Arc<PauseDetector>,
+    // Held for a look-up or a change, never across an await. No other lock is taken within.
     shares: Mutex<HashMap<Holder, Weak<Share>>>,
 }
 
 impl Memory {
-    /// Holds at most `limit` bytes; outboxes write nothing while `pulse` is paused.
-    pub fn new(limit: usize, pulse: Arc<Pulse>) -> Self {
+    /// Holds at most `limit` bytes; outboxes write nothing while `pauses` reports a pause.
+    pub fn new(limit: usize, pauses: Arc<PauseDetector>) -> Self {
         let [total, holders] = [0; 2].map(AtomicUsize::new);
         let pages = Arc::new(Semaphore::new(MAX_PAGES));
-        Self { limit, total, holders, over: Notify::new(), fell: Notify::new(), pages, pulse, shares: Mutex::default() }
+        Self { limit, total, holders, over: Notify::new(), fell: Notify::new(), pages, pauses, shares: Mutex::default() }
     }
 
     fn shares(&self) -> MutexGuard<'_, HashMap<Holder, Weak<Share>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.lock()
     }
 
     /// The share of a holder.
@@ -186,7 +187,7 @@ impl Memory {
 
     /// Whether writing is suspended.
     pub fn is_paused(&self) -> bool {
-        self.pulse.is_paused()
+        self.pauses.is_paused()
     }
 }
 

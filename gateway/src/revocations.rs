@@ -3,24 +3,27 @@
 //! Revocations are numbered without gaps, so everything missed is above the highest number read.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
+use confab_common::clock::now_ms;
 use confab_common::grpc::{Call, Transport, request};
 use confab_common::metrics::at_scrape;
-use confab_common::process::{Condition, Process};
+use confab_common::process::Process;
+use confab_common::readiness::Condition;
+use confab_common::standstill::PauseDetector;
 use confab_common::{Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{ListRevocationsRequest, Revocation};
 use confab_proto::channel::REVOCATIONS;
+use parking_lot::{Mutex, RwLock};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::pulse::Pulse;
 use crate::tables;
 
 /// How often auth is asked, in addition to hints.
@@ -41,14 +44,14 @@ pub struct Revocations(Arc<Inner>);
 
 struct Inner {
     auth: AuthServiceClient<Transport>,
-    // Std locks: held for one look-up or insertion, never across an await.
+    // Each is held for one look-up or insertion, never across an await.
     sessions: RwLock<HashMap<Uuid, i64>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<Uuid>>>,
     /// When the list was last read to its end; the start of the process before the first time.
     read: Mutex<Instant>,
     /// The highest number read. Held while reading, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
-    pulse: Arc<Pulse>,
+    pauses: Arc<PauseDetector>,
 }
 
 impl Revocations {
@@ -60,7 +63,7 @@ impl Revocations {
             followers: Mutex::default(),
             read: Mutex::new(Instant::now()),
             position: tokio::sync::Mutex::default(),
-            pulse: Arc::default(),
+            pauses: Arc::default(),
         }));
         let measured = Arc::downgrade(&revocations.0);
         at_scrape(move || measured.upgrade().iter().for_each(|inner| inner.measure()));
@@ -70,8 +73,8 @@ impl Revocations {
     }
 
     /// Detects pauses of the process, after which revocations may have been missed.
-    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
-        &self.0.pulse
+    pub(crate) fn pauses(&self) -> &Arc<PauseDetector> {
+        &self.0.pauses
     }
 
     /// Completes when the revocations are up to date: after a pause of the process, once auth has answered.
@@ -79,11 +82,11 @@ impl Revocations {
     /// # Errors
     /// `unavailable` when auth does not answer.
     pub async fn known(&self) -> Result<()> {
-        if !self.0.pulse.is_paused() {
+        if !self.0.pauses.is_paused() {
             return Ok(());
         }
         let known = async {
-            while self.0.pulse.is_paused() {
+            while self.0.pauses.is_paused() {
                 sleep(LOOK).await;
             }
         };
@@ -92,23 +95,23 @@ impl Revocations {
 
     /// Whether this session (a token's `jti`) was revoked.
     pub fn is_revoked(&self, session_id: Uuid) -> bool {
-        self.0.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session_id)
+        self.0.sessions.read().contains_key(&session_id)
     }
 
     /// Receives the ids of sessions revoked from now on, each once. A caller that registers a socket must do so before
     /// it checks [`Revocations::is_revoked`], so that no revocation falls in between.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Uuid> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.0.followers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        self.0.followers.lock().push(sender);
         receiver
     }
 
     /// Adds a revocation that this gateway requested itself; `expires_at_ms` is the end of the token.
     pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
-        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.0.sessions.write();
         if sessions.insert(session_id, expires_at_ms).is_none() {
             drop(sessions);
-            let mut followers = self.0.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut followers = self.0.followers.lock();
             followers.retain(|follower| follower.send(session_id).is_ok());
         }
     }
@@ -140,7 +143,7 @@ impl Revocations {
                 tracing::error!(malformed, below = *position, "auth lists revocations whose session id is not a UUID; they are skipped");
             }
             if page.revocations.is_empty() || *position >= page.head {
-                *self.0.read.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                *self.0.read.lock() = Instant::now();
                 return Ok(());
             }
         }
@@ -161,8 +164,8 @@ impl Revocations {
     }
 
     fn purge(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
-        let mut sessions = self.0.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let now = now_ms();
+        let mut sessions = self.0.sessions.write();
         sessions.retain(|_, expires_at_ms| expires_at_ms.saturating_add(REMEMBER_MS) > now);
         tables::shrink(&mut sessions);
     }
@@ -170,8 +173,8 @@ impl Revocations {
 
 impl Inner {
     fn measure(&self) {
-        METRICS.revocations.set(self.sessions.read().unwrap_or_else(PoisonError::into_inner).len() as f64);
-        METRICS.revocations_age.set(self.read.lock().unwrap_or_else(PoisonError::into_inner).elapsed().as_secs_f64());
+        METRICS.revocations.set(self.sessions.read().len() as f64);
+        METRICS.revocations_age.set(self.read.lock().elapsed().as_secs_f64());
     }
 }
 
@@ -282,7 +285,7 @@ mod tests {
         let revocations = Revocations::start(AuthServiceClient::new(auth), &bus(), &Process::new());
         revocations.catch_up().await.unwrap();
         assert!(revocations.is_revoked(id(count + 1)));
-        assert_eq!(revocations.0.sessions.read().unwrap().len(), 1);
+        assert_eq!(revocations.0.sessions.read().len(), 1);
     }
 
     #[tokio::test]

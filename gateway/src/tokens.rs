@@ -1,13 +1,14 @@
 //! Tokens, verified by the gateway itself with auth's public keys.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use confab_common::grpc::{Call, Transport, request};
-use confab_common::process::{Condition, Process, Readiness};
+use confab_common::process::Process;
+use confab_common::readiness::{Condition, Readiness};
 use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::auth::v1::{GetJwksRequest, UserRef};
@@ -15,6 +16,7 @@ use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
+use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -109,7 +111,7 @@ struct Inner {
     revocations: Revocations,
     validation: Validation,
     early: Early,
-    // A std lock: held for a copy of the pointer, never across an await.
+    // Held for a copy of the pointer, never across an await.
     keys: RwLock<Option<Arc<Keys>>>,
     /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
     attempt: tokio::sync::Mutex<Option<Attempt>>,
@@ -206,7 +208,7 @@ impl Tokens {
     }
 
     fn keys(&self) -> Option<Arc<Keys>> {
-        self.0.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.keys.read().clone()
     }
 
     /// The keys, fetched again when the wanted one is not among them.
@@ -237,7 +239,7 @@ impl Tokens {
         let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
         *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
         // When auth is away, the last set remains.
-        *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetched?));
+        *self.0.keys.write() = Some(Arc::new(fetched?));
         Ok(())
     }
 }

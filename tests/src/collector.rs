@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -64,7 +65,7 @@ struct Service(Arc<Mutex<Kept>>);
 impl TraceService for Service {
     async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let request = request.into_inner();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let _ = writeln!(kept.text, "{request:?}");
         for of_process in request.resource_spans {
             let process = attributes(of_process.resource.map(|resource| resource.attributes).unwrap_or_default());
@@ -123,12 +124,12 @@ impl Collector {
 
     /// Everything received so far, as text.
     pub fn text(&self) -> String {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+        self.kept.lock().text.clone()
     }
 
     /// Every span so far.
     pub fn spans(&self) -> Vec<Span> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).spans.clone()
+        self.kept.lock().spans.clone()
     }
 
     /// The spans of one trace so far.

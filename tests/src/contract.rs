@@ -5,9 +5,10 @@ pub mod events;
 mod schema;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
@@ -55,7 +56,7 @@ async fn contract(url: &str) -> anyhow::Result<&'static Contract> {
 pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyhow::Result<()> {
     let contract = contract(url).await.context("no /openapi.json")?;
     match contract.judge(method, path, answer) {
-        Ok(Some(seen)) => _ = contract.seen.lock().unwrap_or_else(PoisonError::into_inner).insert((url.to_owned(), seen)),
+        Ok(Some(seen)) => _ = contract.seen.lock().insert((url.to_owned(), seen)),
         Ok(None) => {}
         Err(error) => panic!("{method} {path} answered {}, which is not as documented: {error:#}\n{}", answer.status, answer.body),
     }
@@ -67,7 +68,7 @@ pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyh
 /// # Errors
 /// When there is no document.
 pub async fn seen(url: &str) -> anyhow::Result<BTreeSet<Seen>> {
-    let seen = contract(url).await?.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seen = contract(url).await?.seen.lock().clone();
     Ok(seen.into_iter().filter(|(at, _)| at == url).map(|(_, seen)| seen).collect())
 }
 

@@ -1,13 +1,14 @@
 //! Which web pages may call this server.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use confab_common::metrics::LIMITS;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -34,7 +35,7 @@ pub struct Origins(Arc<Inner>);
 struct Inner {
     rule: Rule,
     /// The refused origins that were logged last.
-    // A std lock: held for a few comparisons, never across an await.
+    // Held for a few comparisons, never across an await.
     logged: Mutex<Vec<(Box<str>, Instant)>>,
 }
 
@@ -87,7 +88,7 @@ impl Origins {
     fn log(&self, origin: &HeaderValue) {
         let origin = String::from_utf8_lossy(origin.as_bytes());
         let origin = &origin[..origin.floor_char_boundary(MAX_LOGGED)];
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.0.logged.lock();
         logged.retain(|(_, at)| at.elapsed() < EVERY);
         if logged.len() < MOST_LOGGED && logged.iter().all(|(known, _)| **known != *origin) {
             logged.push((origin.into(), Instant::now()));
@@ -236,7 +237,7 @@ mod tests {
             origins.log(&HeaderValue::from_str(&format!("https://{n}.example/{}", "x".repeat(200))).unwrap());
             origins.log(&HeaderValue::from_static("https://evil.example"));
         }
-        let logged = origins.0.logged.lock().unwrap();
+        let logged = origins.0.logged.lock();
         assert_eq!(logged.len(), MOST_LOGGED);
         assert!(logged.iter().all(|(origin, _)| origin.len() <= MAX_LOGGED));
     }

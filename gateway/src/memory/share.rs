@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ pub struct Share {
     restores: Arc<Semaphore>,
     pages: Semaphore,
     /// What is held for requests.
-    // A std lock: held for a look-up or a change, never across an await.
+    // Held for a look-up or a change, never across an await.
     requests: Mutex<BTreeMap<u64, Entry>>,
     listed: Option<(Holder, Weak<Memory>)>,
 }
@@ -82,7 +83,7 @@ impl Share {
     }
 
     pub(super) fn requests(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock()
     }
 
     /// Permits to recover clients of this user.

@@ -4,15 +4,17 @@
 //! position is fixed *after* its subscription is confirmed, so that no event falls between the two.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
 use confab_common::grpc::{self, Call};
-use confab_common::process::{Condition, Process};
+use confab_common::process::Process;
+use confab_common::readiness::Condition;
 use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse};
 use confab_proto::{channel, partition};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use uuid::Uuid;
@@ -40,7 +42,7 @@ pub struct Follower {
     pub(super) hub: Arc<Hub<Session>>,
     pub(super) clients: Clients,
     pub(super) subscriptions: Subscriptions,
-    // A std lock: held for a look-up or a change, never across an await.
+    // Held for a look-up or a change, never across an await.
     followed: Mutex<HashMap<u32, Followed>>,
     /// How many partitions the log has; 0 until the message service has answered.
     count: watch::Sender<u32>,
@@ -132,7 +134,7 @@ impl Follower {
     }
 
     fn followed(&self) -> MutexGuard<'_, HashMap<u32, Followed>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.followed.lock()
     }
 
     /// Records a miss: heads are polled more often for a while.

@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, hash_map};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Error, Result, grpc};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -88,7 +89,7 @@ impl Page {
 /// Lets readers share reads.
 pub struct History {
     clients: Clients,
-    // A std lock: held for a look-up or a change, never across an await.
+    // Held for a look-up or a change, never across an await.
     waiting: Mutex<HashMap<Key, Vec<Reader>>>,
 }
 
@@ -129,7 +130,7 @@ impl History {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<Key, Vec<Reader>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Serves the waiting readers until there are none.

@@ -5,9 +5,10 @@
 //! it are kept in the room's tail, so that events between the read of history and the answer follow the answer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::packet::Frame;
@@ -50,7 +51,7 @@ pub enum Arrival<'a> {
 
 /// The members of every room on this gateway.
 pub struct Hub<L> {
-    // Std locks, one per shard of the rooms: held for one fan-out or one change, never across an await.
+    // One lock per shard of the rooms, held for one fan-out or one change, never across an await.
     shards: Box<[Mutex<Shard<L>>]>,
 }
 
@@ -116,7 +117,7 @@ impl<L: Listener> Hub<L> {
 
     fn shard(&self, room: Uuid) -> MutexGuard<'_, Shard<L>> {
         // The last byte of a UUIDv7 is random.
-        self.shards[room.as_bytes()[15] as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[room.as_bytes()[15] as usize % SHARDS].lock()
     }
 
     /// Registers a client as joining: from now on no event of the room is lost to it, and none is delivered yet.
@@ -226,7 +227,7 @@ impl<L: Listener> Hub<L> {
     /// Empties every room of the partition, because its numbers are no longer valid, and closes the clients in them.
     pub fn resync(&self, partition: u32) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             for (id, room) in shard.rooms.extract_if(|_, room| room.partition == partition) {
                 room.members.values().for_each(|member| member.listener.resync(id));
             }
@@ -243,7 +244,7 @@ impl<L: Listener> Hub<L> {
     /// The partitions with a client in one of their rooms or joining one.
     pub fn partitions(&self) -> std::collections::HashSet<u32> {
         let of_shard = |shard: &Mutex<Shard<L>>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             shard.rooms.values().map(|room| room.partition).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(of_shard).collect()
@@ -253,7 +254,7 @@ impl<L: Listener> Hub<L> {
     #[cfg(test)]
     pub fn check_invariants(&self) {
         for shard in &self.shards {
-            for room in shard.lock().unwrap().rooms.values() {
+            for room in shard.lock().rooms.values() {
                 assert!(!room.members.is_empty(), "an empty room is removed");
                 assert_eq!(room.joining, room.members.values().filter(|m| m.floor == JOINING).count());
                 assert_eq!(room.tail_bytes, room.tail.iter().map(|(_, frame)| frame.websocket().len()).sum::<usize>());

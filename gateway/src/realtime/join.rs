@@ -228,7 +228,7 @@ mod tests {
         client.hears("42[\"session\"").await;
         let session = &client.session;
         let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
-            *world.log.meanwhile.lock().unwrap() = meanwhile;
+            *world.log.meanwhile.lock() = meanwhile;
             join(session, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await.map_err(|error| error.code)
         };
         assert_eq!(again(None).await, Ok(()));
@@ -244,7 +244,7 @@ mod tests {
         let world = World::new(bus()).await;
         let client = world.member().await;
         let (hub, id) = (world.edge.hub.clone(), client.session.id());
-        *world.log.meanwhile.lock().unwrap() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
+        *world.log.meanwhile.lock() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
         let joined = join(&client.session, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
         assert_eq!(joined.unwrap_err().code, Code::NotFound);
     }

@@ -4,10 +4,11 @@
 mod flush;
 mod queue;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -37,7 +38,7 @@ pub enum Close {
 
 /// The queue of one client.
 pub struct Outbox {
-    // A std lock: held for a few pushes, never across an await.
+    // Held for a few pushes, never across an await.
     queue: Mutex<Queue>,
     task: AtomicWaker,
     /// There is room, the transport must be closed, or a GET has ended.
@@ -94,7 +95,7 @@ impl Outbox {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Queues a frame.

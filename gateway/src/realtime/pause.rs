@@ -8,17 +8,17 @@ use tokio::time::sleep;
 
 use super::Realtime;
 use crate::metrics::METRICS;
-use crate::pulse::now;
+use confab_common::standstill::now;
 
 /// How often the clock is read.
-const BEAT: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Watches the clock.
 pub async fn watch(realtime: Arc<Realtime>) {
     loop {
-        if !realtime.revocations.pulse().beat() {
+        if !realtime.revocations.pauses().observe() {
             tracing::warn!("this process stood still; it writes nothing until it has caught up");
             METRICS.pauses.increment(1);
             while !realtime.catch_up().await {
@@ -27,7 +27,7 @@ pub async fn watch(realtime: Arc<Realtime>) {
             // Wakes the clients' tasks that wanted to write meanwhile.
             realtime.registry.all().iter().for_each(|session| session.outbox.nudge());
         }
-        sleep(BEAT).await;
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -46,6 +46,6 @@ impl Realtime {
                 session.end("logged_out");
             }
         }
-        self.revocations.pulse().resume(begin)
+        self.revocations.pauses().resume(begin)
     }
 }

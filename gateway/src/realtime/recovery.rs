@@ -5,8 +5,7 @@
 mod offset;
 mod restore;
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::hub::Arrival;
@@ -17,7 +16,7 @@ pub use restore::{Restored, restore};
 
 /// What a client has been sent, recorded as it is queued.
 pub struct Recovery {
-    // A std lock, held while frames are stamped and queued, so that the offsets rise in sending order. Taken within the
+    // Held while frames are stamped and queued, so that the offsets rise in sending order. Taken within the
     // hub's locks, and around the outbox's.
     offset: Mutex<Offset>,
 }
@@ -34,7 +33,7 @@ impl Recovery {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Offset) -> T) -> T {
-        act(&mut self.offset.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.offset.lock())
     }
 
     /// Queues an event that belongs to no room.

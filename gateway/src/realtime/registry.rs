@@ -6,9 +6,10 @@ mod pending;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use self::pending::Pending;
@@ -22,7 +23,7 @@ use crate::tokens::Identity;
 /// All sessions.
 #[derive(Default)]
 pub struct Registry {
-    // A std lock: held for a look-up or a change, never across an await.
+    // Held for a look-up or a change, never across an await.
     sessions: Mutex<Sessions>,
     next_id: AtomicU64,
 }
@@ -69,7 +70,7 @@ pub enum NotSignedIn {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 
     /// A number that is unique among the sessions of this process.

@@ -2,12 +2,13 @@
 
 mod heartbeat;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -142,7 +143,7 @@ impl Session {
 
     /// The current transport.
     pub fn transport(&self) -> MutexGuard<'_, Transport> {
-        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
+        self.transport.lock()
     }
 
     /// Begins to probe a WebSocket; `false` when the session is not polling.

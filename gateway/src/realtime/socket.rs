@@ -6,12 +6,13 @@ mod lanes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
 use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ pub struct Socket {
     identity: OnceLock<Identity>,
     /// What the client has been sent, if it asked for recovery when it connected.
     pub(super) recovery: OnceLock<Box<Recovery>>,
-    // A std lock: held for one packet's bookkeeping, never across an await.
+    // Held for one packet's bookkeeping, never across an await.
     state: Mutex<State>,
     /// Bytes of events that wait or are being handled.
     queued: AtomicUsize,
@@ -131,7 +132,7 @@ impl Socket {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The client's identity, once CONNECT has been answered.

@@ -1,8 +1,8 @@
 //! Real time over a scripted log, and clients of it without a network.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Re
 use confab_proto::message::v1::{Event, GetHeadsRequest, GetHeadsResponse, Head, Hint};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
 use confab_proto::{channel, partition};
+use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -76,7 +77,7 @@ impl Log {
     }
 
     fn answer(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
-        let (epoch, head) = (self.epoch.lock().unwrap().to_string(), self.head.load(Ordering::SeqCst));
+        let (epoch, head) = (self.epoch.lock().to_string(), self.head.load(Ordering::SeqCst));
         match method {
             _ if self.away.load(Ordering::SeqCst) => Err(Error::new(Code::Unavailable, "not now")),
             "GetHeads" => {
@@ -96,7 +97,7 @@ impl Log {
             }
             "ListEvents" => {
                 self.lists.fetch_add(1, Ordering::SeqCst);
-                if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+                if let Some(meanwhile) = self.meanwhile.lock().take() {
                     meanwhile();
                 }
                 let request = ListEventsRequest::decode(body).unwrap();
@@ -174,7 +175,7 @@ impl World {
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
-        let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pulse().clone()));
+        let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
         let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory, forward: None };
         let edge = Realtime::start(parts, &bus, &process);
         process.readiness.started();

@@ -1,10 +1,11 @@
 //! Places for connections: how many exist, and how many of them one address may take.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use confab_common::descriptors::{for_connections, limit};
 use confab_common::memory;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
@@ -62,7 +63,7 @@ pub fn sockets_per_user(setting: usize, places: usize) -> usize {
 /// How many places each address holds.
 pub struct Shares {
     places: usize,
-    // A std lock: held for a look-up or a change, never across an await.
+    // Held for a look-up or a change, never across an await.
     held: Mutex<Held>,
 }
 
@@ -79,7 +80,7 @@ impl Shares {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// Takes one more place for an address; `None` when it has used up its share.

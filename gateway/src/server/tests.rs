@@ -136,15 +136,15 @@ async fn connections_beyond_the_most_wait_for_a_place() {
 
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_place() {
-    let kept = Arc::new(std::sync::Mutex::new(None));
+    let kept = Arc::new(parking_lot::Mutex::new(None));
     let keeping = kept.clone();
-    let route = get(move |axum::Extension(place): axum::Extension<Place>| async move { *keeping.lock().unwrap() = Some(place) });
+    let route = get(move |axum::Extension(place): axum::Extension<Place>| async move { *keeping.lock() = Some(place) });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "1"]).await;
     let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     read_all(sent(address, request).await).await;
     let mut next = pin!(read_all(sent(address, request).await));
     timeout(NOW, &mut next).await.expect_err("there is no place");
-    kept.lock().unwrap().take();
+    kept.lock().take();
     assert!(next.await.contains("200 OK"));
 }
 

@@ -2,10 +2,11 @@
 //! answer, and everything it has seen its TCP has acknowledged.
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uapi::c::{IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
@@ -27,7 +28,7 @@ pub struct Wire {
     /// The connection must end at once.
     cut: Notify,
     progress: AtomicU8,
-    // A std lock: held while reading the socket's state, never across an await.
+    // Held while reading the socket's state, never across an await.
     state: Mutex<State>,
 }
 
@@ -49,7 +50,7 @@ struct State {
 
 impl Wire {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the

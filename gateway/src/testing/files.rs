@@ -1,7 +1,7 @@
 //! A file service that keeps everything in memory, behind the real gRPC server.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use confab_proto::file::v1::upload_request::{Begin, Finish, Part};
 use confab_proto::file::v1::*;
 use confab_proto::message::v1::{Event, Kind};
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -38,8 +39,8 @@ struct State {
 }
 
 impl Files {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.0.lock()
     }
 
     /// The transport to the service.

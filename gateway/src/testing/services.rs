@@ -1,7 +1,5 @@
 //! Scripted services with as much memory as the tests need.
 
-use std::sync::Mutex;
-
 use bytes::Bytes;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User};
@@ -9,6 +7,7 @@ use confab_proto::file::v1::File;
 use confab_proto::message::v1::{AppendRequest, AppendResponse, Event, ListEventsResponse, Outcome, outcome};
 use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead};
 use confab_proto::room::v1::{CreateRoomRequest, GetRoomRequest, ListRoomsResponse, Room, UpdateRoomRequest};
+use parking_lot::Mutex;
 use prost::Message;
 
 use crate::tokens::tests::jwks;
@@ -51,7 +50,7 @@ pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
 pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
     let log = Mutex::new(Vec::<Event>::new());
     move |method, body| {
-        let mut log = log.lock().unwrap();
+        let mut log = log.lock();
         match method {
             "Append" => {
                 let mut append = |new: confab_proto::message::v1::NewEvent| {

@@ -1,4 +1,3 @@
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -7,6 +6,7 @@ use crate::testing::{bus, claims, eventually, fake, identity};
 use confab_proto::auth::v1::{Jwks, ListRevocationsResponse};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
+use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ async fn started(seeds: Option<&[u8]>) -> (Arc<Auth>, Tokens, Process) {
     let client = AuthServiceClient::new(fake(move |method, _| match method {
         "GetJwks" => {
             answering.asked.fetch_add(1, Ordering::Relaxed);
-            let seeds = answering.seeds.lock().unwrap().clone().ok_or_else(|| Error::unavailable("auth"))?;
+            let seeds = answering.seeds.lock().clone().ok_or_else(|| Error::unavailable("auth"))?;
             Ok(Jwks { json: jwks(&seeds) }.encode_to_vec())
         }
         _ => Ok(ListRevocationsResponse::default().encode_to_vec()),
@@ -131,13 +131,13 @@ async fn tokens_from_the_future_are_logged_at_most_once_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn no_token_is_accepted_before_the_logouts_during_a_pause_are_known() {
     let (_auth, tokens, _) = started(Some(&[1])).await;
-    let (good, pulse) = (signed(1, &claims(json!({}))), tokens.0.revocations.pulse().clone());
-    pulse.stand_still();
+    let (good, pauses) = (signed(1, &claims(json!({}))), tokens.0.revocations.pauses().clone());
+    pauses.stand_still();
     assert_eq!(code(&tokens, &good).await, Some(Code::Unavailable));
     let (answer, ()) = tokio::join!(code(&tokens, &good), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         tokens.0.revocations.add(identity().session_id, i64::MAX);
-        assert!(pulse.resume(crate::pulse::now()));
+        assert!(pauses.resume(confab_common::standstill::now()));
     });
     assert_eq!(answer, Some(Code::Unauthorized));
 }
@@ -193,7 +193,7 @@ async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
     let (auth, tokens, process) = started(Some(&[1])).await;
     eventually(|| process.readiness.missing().is_none()).await;
     let token = |seed| signed(seed, &claims(json!({})));
-    *auth.seeds.lock().unwrap() = Some(vec![1, 2]);
+    *auth.seeds.lock() = Some(vec![1, 2]);
     tokio::time::advance(FETCH_UNKNOWN).await;
     assert_eq!(code(&tokens, &token(2)).await, None);
 
@@ -204,7 +204,7 @@ async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
     }
     assert_eq!(auth.asked.load(Ordering::Relaxed), before + 1);
 
-    *auth.seeds.lock().unwrap() = None;
+    *auth.seeds.lock() = None;
     tokio::time::advance(FETCH_UNKNOWN).await;
     assert_eq!(code(&tokens, &token(3)).await, Some(Code::Unavailable));
     assert_eq!(code(&tokens, &token(1)).await, None);
@@ -217,7 +217,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
     let token = |seed| signed(seed, &claims(json!({})));
     // One replica with only the new key and one with only the old key answer in turn.
     for seeds in [[2], [1], [2], [1]] {
-        *auth.seeds.lock().unwrap() = Some(seeds.to_vec());
+        *auth.seeds.lock() = Some(seeds.to_vec());
         let before = auth.asked.load(Ordering::Relaxed);
         tokio::time::sleep(FETCH_EVERY).await;
         eventually(|| auth.asked.load(Ordering::Relaxed) > before).await;
@@ -227,7 +227,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
         assert!(published.contains("\"k1\"") && published.contains("\"k2\""), "{published}");
     }
     // Finally all replicas have only the new key.
-    *auth.seeds.lock().unwrap() = Some(vec![2]);
+    *auth.seeds.lock() = Some(vec![2]);
     tokio::time::sleep(KEEP + FETCH_EVERY * 2).await;
     eventually(|| tokens.keys().is_some_and(|keys| keys.by_id.len() == 1)).await;
     assert_eq!(code(&tokens, &token(2)).await, None);
@@ -254,7 +254,7 @@ async fn without_any_keys_verification_is_unavailable() {
     assert_eq!(code(&tokens, &token).await, Some(Code::Unavailable));
     assert_eq!(tokens.jwks().await.unwrap_err().code, Code::Unavailable);
     assert!(process.readiness.missing().unwrap().contains("signing keys"));
-    *auth.seeds.lock().unwrap() = Some(vec![1]);
+    *auth.seeds.lock() = Some(vec![1]);
     eventually(|| process.readiness.missing().is_none()).await;
     assert_eq!(code(&tokens, &token).await, None);
     assert_eq!(tokens.jwks().await.unwrap(), jwks(&[1]));

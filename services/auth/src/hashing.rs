@@ -2,10 +2,11 @@
 //! system lets wait would hold up everything.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use confab_common::{Error, Result};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::turns::Turn;
@@ -54,7 +55,7 @@ fn work_on(queue: &Mutex<Receiver<Work>>) {
     // Where it is not allowed the hashes run like everything else.
     let _ = rustix::process::nice(NICE);
     loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = queue.lock().recv();
         let Ok(work) = next else { return };
         // A panic of one hash must not take the thread from all others; its caller finds the channel closed.
         let _ = catch_unwind(AssertUnwindSafe(work));

@@ -3,8 +3,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use confab_common::clock::now_ms;
 use confab_common::{Code, Error, Result, text};
 use moka::future::Cache;
 use uuid::Uuid;
@@ -228,11 +229,6 @@ fn check(username: &str, password: &str) -> Result<(Username, String)> {
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

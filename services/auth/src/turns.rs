@@ -10,9 +10,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use confab_common::{Error, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Logins that may wait for each turn: two seconds of work.
@@ -43,7 +44,7 @@ pub struct Turns(Arc<Shared>);
 pub struct Turn(Arc<Shared>);
 
 struct Shared {
-    // A std lock: held for a decision, never across an await, and never by a thread that the system lets wait.
+    // Held for a decision, never across an await, and never by a thread that the system lets wait.
     queue: Mutex<Queue>,
     capacity: usize,
 }
@@ -87,7 +88,7 @@ impl Shared {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn push(self: &Arc<Self>, waiter: Waiter) {

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use confab_auth::AuthConfig;
 use confab_common::bus::{Bus, Notice};
+use confab_common::clock::now_ms;
 use confab_common::grpc::{Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
@@ -26,10 +27,6 @@ type Client = AuthServiceClient<Transport>;
 /// A call with a deadline that even a busy machine meets: hashing is slow by design.
 fn call<T>(message: T) -> tonic::Request<T> {
     confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn bus() -> Bus {

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::CommonConfig;
 use crate::metrics;
-use crate::process::{Process, Readiness};
+use crate::readiness::Readiness;
 
 /// Most connections at once.
 const MOST: usize = 16;
@@ -31,12 +31,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn spawn(config: &CommonConfig, process: &Process) -> anyhow::Result<()> {
+pub async fn spawn(config: &CommonConfig, readiness: Readiness) -> anyhow::Result<()> {
     let address = config.admin_listen;
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for /readyz and /metrics: is another Confab running? If not, set CONFAB_ADMIN_LISTEN")
     })?;
-    let readiness = process.readiness.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(move || std::future::ready(readyz(&readiness))))

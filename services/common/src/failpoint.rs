@@ -2,12 +2,13 @@
 //! `abort` or `off`, `GET` for the number of hits since. Builds without the feature `failpoints` contain none of this.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::get;
+use parking_lot::{Mutex, MutexGuard};
 
 #[derive(Default)]
 struct Point {
@@ -25,7 +26,7 @@ enum Action {
 
 fn points() -> MutexGuard<'static, HashMap<String, Point>> {
     static POINTS: OnceLock<Mutex<HashMap<String, Point>>> = OnceLock::new();
-    POINTS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    POINTS.get_or_init(Mutex::default).lock()
 }
 
 /// Passes a fail point: ends the process at once, or returns whether to fail.

@@ -1,6 +1,7 @@
 //! gRPC between Confab programs: one client type, whether the service is in this process or on many replicas elsewhere.
 
 mod connection;
+pub mod discovery;
 mod failure;
 mod measure;
 mod network;

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod bus;
+pub mod clock;
 pub mod cluster_key;
 pub mod config;
 pub mod cursor;
@@ -21,7 +22,9 @@ pub mod pg;
 pub mod private;
 pub mod process;
 pub mod program;
+pub mod readiness;
 pub mod sqlite;
+pub mod standstill;
 pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -8,14 +8,15 @@ mod own;
 #[cfg(target_os = "linux")]
 mod system;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 
-use crate::process::Readiness;
+use crate::readiness::Readiness;
 
 pub use own::LIMITS;
 pub(crate) use own::{BUS, CLIENT, Calls, Postgres, SERVER};
@@ -29,7 +30,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-// A std lock: held while the collectors run, and these never wait.
+// Held while the collectors run, and these never wait.
 static COLLECTORS: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
 /// Starts recording metrics. Called once, before the first handle is created.
@@ -67,13 +68,13 @@ pub fn start(program: &str, readiness: Readiness) {
 
 /// All metrics in the Prometheus text format.
 pub fn render() -> String {
-    COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|collect| collect());
+    COLLECTORS.lock().iter().for_each(|collect| collect());
     RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
 /// Registers a function that every scrape calls, to set gauges that are cheaper to read than to track.
 pub fn at_scrape(collect: impl Fn() + Send + 'static) {
-    COLLECTORS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(collect));
+    COLLECTORS.lock().push(Box::new(collect));
 }
 
 /// Labels of a metric that are known from the start.

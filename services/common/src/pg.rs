@@ -21,7 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Migrate, at_least_one};
 use crate::metrics::Postgres;
-use crate::process::Readiness;
+use crate::readiness::Readiness;
 use crate::telemetry::trace::{Kind, Span};
 use crate::{Error, Result, Secret};
 

@@ -1,18 +1,16 @@
 //! The life of a process: all start-up work in one function that passes on one context, and a bounded shutdown.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use clap::FromArgMatches;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, CommonConfig};
+use crate::readiness::Readiness;
 use crate::telemetry::{self, trace};
 use crate::trust::Authorities;
 use crate::{admin, healthcheck, memory, metrics};
@@ -107,7 +105,7 @@ where
     if config.serves() {
         metrics::start(C::command().get_name(), process.readiness.clone());
         trace::export::start(C::command().get_name())?;
-        admin::spawn(&common, &process).await?;
+        admin::spawn(&common, process.readiness.clone()).await?;
         tokio::spawn(memory::give_back());
     }
     let mut terminate = signal(SignalKind::terminate())?;
@@ -150,130 +148,5 @@ where
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the descriptor limit");
-    }
-}
-
-/// Whether the process is warm and not draining. Each part that must be warm takes a [`Condition`].
-#[derive(Clone, Debug)]
-pub struct Readiness(Arc<watch::Sender<bool>>, Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    started: bool,
-    draining: bool,
-    conditions: BTreeMap<&'static str, bool>,
-    /// Known faults, by part.
-    notes: BTreeMap<String, String>,
-}
-
-impl State {
-    fn ready(&self) -> bool {
-        self.started && !self.draining && self.conditions.values().all(|met| *met)
-    }
-}
-
-impl Default for Readiness {
-    fn default() -> Self {
-        Self(Arc::new(watch::channel(false).0), Arc::default())
-    }
-}
-
-impl Readiness {
-    /// Adds a condition that does not hold yet.
-    pub fn condition(&self, name: &'static str) -> Condition {
-        self.change(|state| _ = state.conditions.insert(name, false));
-        Condition(self.clone(), name)
-    }
-
-    /// Start-up is complete: no further conditions are added.
-    pub fn started(&self) {
-        self.change(|state| state.started = true);
-    }
-
-    /// Whether start-up is complete.
-    pub fn has_started(&self) -> bool {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).started
-    }
-
-    /// The process is draining: never ready again.
-    pub fn drain(&self) {
-        self.change(|state| state.draining = true);
-    }
-
-    /// Follows whether [`Readiness::missing`] is `None`.
-    pub fn watch(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
-    }
-
-    /// Why the process is not ready; `None` when it is.
-    pub fn missing(&self) -> Option<String> {
-        let state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        let unmet = state.conditions.iter().filter(|(_, met)| !**met).map(|(name, _)| *name).collect::<Vec<_>>();
-        match state.ready() {
-            true => None,
-            false if state.draining => Some("leaving".into()),
-            false if unmet.is_empty() => Some("starting".into()),
-            false => Some(format!("waiting for {}", unmet.join(", "))),
-        }
-    }
-
-    /// Sets or clears a part's fault, which alone does not change whether the process is ready.
-    pub fn note(&self, part: &str, wrong: Option<String>) {
-        self.change(|state| match wrong {
-            Some(wrong) => _ = state.notes.insert(part.to_owned(), wrong),
-            None => _ = state.notes.remove(part),
-        });
-    }
-
-    /// The faults by part, each after `; `.
-    pub fn notes(&self) -> String {
-        let state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        state.notes.iter().map(|(part, wrong)| format!("; {part}: {wrong}")).collect()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state);
-        self.0.send_replace(state.ready());
-    }
-}
-
-/// A condition for the process to be ready.
-pub struct Condition(Readiness, &'static str);
-
-impl Condition {
-    /// Sets whether the condition holds.
-    pub fn set(&self, met: bool) {
-        self.0.change(|state| _ = state.conditions.insert(self.1, met));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ready_when_started_warm_and_not_leaving() {
-        let readiness = Readiness::default();
-        let warm = readiness.condition("keys");
-        assert_eq!(readiness.missing().unwrap(), "waiting for keys");
-        warm.set(true);
-        assert_eq!(readiness.missing().unwrap(), "starting");
-        readiness.started();
-        assert_eq!(readiness.missing(), None);
-        assert!(*readiness.watch().borrow());
-        warm.set(false);
-        assert!(!*readiness.watch().borrow());
-        readiness.note("room store", Some("Postgres is read-only".into()));
-        assert_eq!(
-            (readiness.missing().unwrap().as_str(), &*readiness.notes()),
-            ("waiting for keys", "; room store: Postgres is read-only")
-        );
-        warm.set(true);
-        assert_eq!(readiness.missing(), None, "what is wrong elsewhere sends no clients away");
-        readiness.note("room store", None);
-        assert_eq!(readiness.notes(), "");
-        readiness.drain();
-        assert_eq!(readiness.missing().unwrap(), "leaving");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use confab_common::config::Migrate;
 use confab_common::pg::{Pool, PostgresConfig};
-use confab_common::process::Readiness;
+use confab_common::readiness::Readiness;
 use confab_common::testing::{self, Wire};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};

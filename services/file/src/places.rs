@@ -2,11 +2,12 @@
 //! users there are, the fewer each may take, so that all have about as many, and some remain free for new users.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -110,7 +111,7 @@ impl Places {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {

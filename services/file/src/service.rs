@@ -1,9 +1,10 @@
 //! The rules of files: who may read, list, delete, sign and attach them. Uploads are in [`crate::upload`].
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::clock::now_ms;
 use confab_common::{Code, Error, Result, cursor};
 use futures::future::try_join_all;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -279,9 +280,4 @@ pub fn no_token() -> Error {
 /// The error for an id that is not a file's, as far as the caller may know.
 pub fn unknown() -> Error {
     Error::not_found("file")
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
 }

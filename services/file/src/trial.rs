@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use confab_common::process::Readiness;
+use confab_common::readiness::Readiness;
 use tokio::time::sleep;
 
 use crate::owned::Owned;

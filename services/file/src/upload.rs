@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::clock::now_ms;
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
 use futures::stream::BoxStream;
@@ -17,7 +18,7 @@ use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
 use crate::relay::Event;
-use crate::service::{Files, PATIENCE, now_ms, patiently};
+use crate::service::{Files, PATIENCE, patiently};
 use crate::store::{File, User};
 
 use intake::Intake;

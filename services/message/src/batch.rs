@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use confab_common::clock::now_ms;
 use confab_common::{Code, Error, Result};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -81,8 +82,4 @@ async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) 
         }
         METRICS.resent.increment(1);
     }
-}
-
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
 }

@@ -1,6 +1,5 @@
 //! Attaches the files that messages name: the file service assigns them to the room and returns their metadata.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use confab_common::grpc::{Call, Transport, request};
@@ -8,6 +7,7 @@ use confab_common::{Code, Error, Result};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::AttachFilesRequest;
 use confab_proto::file::v1::file_service_client::FileServiceClient;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(1);
 /// The log's client of the file service.
 pub struct Files {
     file: FileServiceClient<Transport>,
-    // A std lock: held for a comparison, never across an await.
+    // Held for a comparison, never across an await.
     rest_until: Mutex<Option<Instant>>,
 }
 
@@ -59,8 +59,8 @@ impl Files {
             .ok_or_else(|| Error::internal("the file service attached other files"))
     }
 
-    fn rest_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.rest_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rest_until(&self) -> parking_lot::MutexGuard<'_, Option<Instant>> {
+        self.rest_until.lock()
     }
 }
 

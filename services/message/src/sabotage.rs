@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use confab_common::clock::now_ms;
 use confab_common::failpoint::hit;
 use uuid::Uuid;
 
-use crate::batch::{self, Answer};
+use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{Draft, Event, Outcome, Store};
 
@@ -43,7 +44,7 @@ async fn foretold(store: &dyn Store, drafts: &[Arc<Draft>]) -> Vec<Answer> {
     let (Ok(heads), Ok(room_heads)) = (store.heads().await, store.room_heads(rooms).await) else { return Vec::new() };
     let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
     let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
-    let created_at_ms = batch::now_ms();
+    let created_at_ms = now_ms();
     let mut next = |draft: &Arc<Draft>| {
         let (position, seq) = (positions.entry(draft.partition).or_default(), seqs.entry(draft.room).or_default());
         *position += 1;

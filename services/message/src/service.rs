@@ -3,13 +3,14 @@
 mod attach;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::partition;
 use futures::future::join_all;
 use moka::future::Cache;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ pub struct Service {
     rights: Rights,
     files: Files,
     heads: Cache<(), Heads<Head>>,
-    // A std lock: held for a comparison, never across an await.
+    // Held for a comparison, never across an await.
     epoch: Mutex<Uuid>,
 }
 
@@ -208,11 +209,11 @@ impl Service {
     }
 
     fn epoch(&self) -> Uuid {
-        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.epoch.lock()
     }
 
     fn saw(&self, epoch: Uuid) {
-        let mut newest = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.epoch.lock();
         *newest = epoch.max(*newest);
     }
 }

@@ -1,8 +1,8 @@
 //! The service with a scripted room service and file service, all in one process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use confab_common::bus::Bus;
 use confab_common::grpc::{Transport, in_process};
@@ -18,6 +18,7 @@ use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1 as room;
 use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio::sync::RwLock;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -61,17 +62,17 @@ impl Files {
             safe_inline: true,
             id: id.clone(),
         };
-        self.shelf.lock().unwrap().insert(id, file.clone());
+        self.shelf.lock().insert(id, file.clone());
         file
     }
 
     /// Removes a file, as a deletion does.
     pub fn delete(&self, id: &str) {
-        self.shelf.lock().unwrap().remove(id);
+        self.shelf.lock().remove(id);
     }
 
     fn attach(&self, request: &file::AttachFilesRequest) -> Result<Vec<file::File>, Error> {
-        let mut shelf = self.shelf.lock().unwrap();
+        let mut shelf = self.shelf.lock();
         for id in &request.ids {
             let file = shelf.get(id).ok_or_else(|| Error::not_found("file"))?;
             match &file.room_id {

@@ -1,8 +1,9 @@
 //! The rules of rooms.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use confab_common::clock::now_ms;
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result, cursor, text};
 use serde::Serialize;
@@ -194,10 +195,6 @@ fn event(room: &Room, sender: &User, event: &str, data: String, closes_room: boo
 
 fn unknown() -> Error {
     Error::not_found("room")
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! * Few wait. A full queue refuses the newest search of the user with most in it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -31,7 +32,7 @@ pub struct Turns(Arc<Shared>);
 
 struct Shared {
     places: usize,
-    // A std lock: held for a look at the queue, never across an await.
+    // Held for a look at the queue, never across an await.
     state: Mutex<State>,
 }
 
@@ -75,7 +76,7 @@ fn refusal() -> Error {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Gives free places to those that wait.

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -268,7 +269,7 @@ pub struct Recorder(Arc<Inner>);
 
 struct Inner {
     start: Instant,
-    // A std lock: held for a push, never across an await.
+    // Held for a push, never across an await.
     records: Mutex<(Records, Pulse)>,
 }
 
@@ -380,7 +381,7 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Records, Pulse)> {
-        self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.records.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The events and acknowledgements in `docs/asyncapi.json`, and whether those in the tests match.
 
 use std::collections::BTreeSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::schema::Schemas;
@@ -46,7 +47,7 @@ pub fn answer(asked: &str, payload: &Value) -> anyhow::Result<()> {
 /// The messages of the document, and those that were seen; a refusing acknowledgement is a message of its own.
 pub fn all_and_seen() -> (BTreeSet<String>, BTreeSet<String>) {
     let messages = EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
-    let seen = EVENTS.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seen = EVENTS.seen.lock().clone();
     (messages.collect(), seen)
 }
 
@@ -74,7 +75,7 @@ impl Events {
             None => anyhow::bail!("there is no such event"),
         };
         self.schemas.check(&self.document, schema, payload)?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        self.seen.lock().insert(key.to_owned());
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! The schemas of a document, taken strictly: fields that they do not name are forbidden.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{anyhow, ensure};
 use jsonschema::Validator;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 /// The schemas used so far, compiled.
@@ -14,7 +15,7 @@ pub(super) struct Schemas(Mutex<HashMap<String, Arc<Validator>>>);
 impl Schemas {
     /// Checks a value against a schema of the document.
     pub fn check(&self, document: &Value, schema: &Value, value: &Value) -> anyhow::Result<()> {
-        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.0.lock();
         let validator = match compiled.get(&schema.to_string()) {
             Some(validator) => validator.clone(),
             None => {

@@ -1,12 +1,13 @@
 //! Threads that run sockets through the phases of a scenario.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::conversation::Conversation;
 use super::crowd::{Crowd, Target};
@@ -116,7 +117,7 @@ impl Shared {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use anyhow::Context;
 use confab_tests::manifests::{Manifests, Pod};
 use confab_tests::programs;
+use parking_lot::Mutex;
 
 /// Settings whose default is only right on one machine, or that must be equal everywhere, besides those recognised by
 /// their ending.
@@ -40,7 +41,7 @@ pub struct Help {
 /// Runs a program's `--help`.
 pub fn help(program: &str) -> anyhow::Result<Help> {
     static ASKED: LazyLock<Mutex<BTreeMap<String, Help>>> = LazyLock::new(Mutex::default);
-    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut asked = ASKED.lock();
     if let Some(help) = asked.get(program) {
         return Ok(help.clone());
     }

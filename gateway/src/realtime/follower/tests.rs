@@ -98,11 +98,11 @@ async fn arbitrary_payloads_on_an_unsigned_redis_do_no_harm() {
 async fn the_first_hint_of_a_new_epoch_announces_it() {
     let world = World::new(bus()).await;
     let client = world.member().await;
-    *world.log.epoch.lock().unwrap() = NEXT_EPOCH;
+    *world.log.epoch.lock() = NEXT_EPOCH;
     world.publish(Hint { epoch: NEXT_EPOCH.into(), ..world.hint(8, 1) }.encode_to_vec());
     eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
-    *world.log.epoch.lock().unwrap() = EPOCH;
+    *world.log.epoch.lock() = EPOCH;
     // A replica that has not noticed the new epoch.
     world.append(1);
     world.heads_asked(3).await;
@@ -129,7 +129,7 @@ async fn readiness_follows_whether_the_log_is_followed() {
 async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    world.edge.revocations.pulse().stand_still();
+    world.edge.revocations.pauses().stand_still();
     world.revoked.store(AWAY, Ordering::SeqCst);
     world.say(1);
     eventually(|| !client.session.outbox.is_empty()).await;

@@ -2,24 +2,19 @@
 //! addresses that the configured names resolve to: there is no registry, and no address from a client is ever dialled.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use confab_common::cluster_key::SigningKey;
-use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use confab_common::grpc::discovery::Discovery;
 
 /// Length of a node id within a session id.
 const LENGTH: usize = 8;
 /// Length of the rest of a session id, see [`secret`](crate::realtime::session::secret).
 const SECRET: usize = 22;
-/// How often names are resolved.
-const RESOLVE_EVERY: Duration = Duration::from_secs(5);
-/// Least time between two resolutions, however many unknown nodes clients name.
-const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
 /// A gateway that is missing from the names for this many resolutions in a row logs it.
 const STRANGE: u32 = 12;
 /// How long a request waits for a new resolution.
@@ -76,91 +71,59 @@ impl Ids {
     }
 }
 
-/// The nodes at the configured names, resolved again every few seconds.
+/// The nodes at the configured names.
 pub struct Nodes {
     key: SigningKey,
-    targets: Vec<String>,
-    // A std lock: held for a look or a change, never across an await.
-    known: Mutex<Vec<Node>>,
-    resolve: Notify,
-    resolved: Notify,
+    known: Arc<Discovery<Node>>,
 }
 
+#[derive(Clone, Copy)]
 struct Node {
     ids: Ids,
     address: SocketAddr,
-    /// Resolutions in a row that did not contain it.
-    absences: u8,
 }
 
 impl Nodes {
     /// Starts resolving these `host:port`s; `own` is this gateway's address, and `key` the cluster's key.
     pub fn find(targets: Vec<String>, own: SocketAddr, key: SigningKey) -> Arc<Self> {
-        let nodes = Arc::new(Self { key, targets, known: Mutex::default(), resolve: Notify::new(), resolved: Notify::new() });
-        tokio::spawn(keep_resolving(Arc::downgrade(&nodes), own));
+        let making = key.clone();
+        let known = Discovery::start(targets, move |address| Ok(Node { ids: ids_of(&making, address), address }));
+        let nodes = Arc::new(Self { key, known });
+        tokio::spawn(warn_when_missing(Arc::downgrade(&nodes), own));
         nodes
     }
 
     /// The ids of the node at an address.
     pub fn ids_of(&self, address: SocketAddr) -> Ids {
-        let [former, derived] = [&self.key.former, &self.key.derived].map(|key| NodeId::of_address(key, address));
-        Ids { former, derived }
+        ids_of(&self.key, address)
     }
 
     /// The address of a node. An unknown node may be new, so the names are resolved once more.
     pub async fn address_of(&self, id: NodeId) -> Option<SocketAddr> {
-        let resolved = self.resolved.notified();
-        if let Some(address) = self.known(id) {
-            return Some(address);
-        }
-        self.resolve.notify_one();
-        let _ = timeout(PATIENCE, resolved).await;
-        self.known(id)
-    }
-
-    fn known(&self, id: NodeId) -> Option<SocketAddr> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|node| node.ids.contain(id)).map(|node| node.address)
-    }
-
-    /// Adds new addresses and removes those missing twice; keeps the last set when a resolution is empty.
-    fn update(&self, addresses: &[SocketAddr]) {
-        if addresses.is_empty() {
-            return;
-        }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain_mut(|node| {
-            node.absences = if addresses.contains(&node.address) { 0 } else { node.absences + 1 };
-            node.absences < 2
-        });
-        for address in addresses {
-            if !known.iter().any(|node| node.address == *address) {
-                known.push(Node { ids: self.ids_of(*address), address: *address, absences: 0 });
-            }
-        }
+        self.known.look(PATIENCE, |known| address_of(known, id)).await
     }
 }
 
-async fn keep_resolving(nodes: Weak<Nodes>, own: SocketAddr) {
-    let mut unseen = 0_u32;
+fn ids_of(key: &SigningKey, address: SocketAddr) -> Ids {
+    let [former, derived] = [&key.former, &key.derived].map(|key| NodeId::of_address(key, address));
+    Ids { former, derived }
+}
+
+fn address_of(known: &Discovery<Node>, id: NodeId) -> Option<SocketAddr> {
+    known.find(|node| node.ids.contain(id)).map(|node| node.address)
+}
+
+/// Logs when this gateway is not among the names.
+async fn warn_when_missing(nodes: Weak<Nodes>, own: SocketAddr) {
+    let mut absences = 0_u32;
     while let Some(nodes) = nodes.upgrade() {
-        let mut addresses = Vec::new();
-        for target in &nodes.targets {
-            match tokio::net::lookup_host(target).await {
-                Ok(found) => addresses.extend(found),
-                Err(error) => tracing::debug!(%target, %error, "cannot resolve"),
-            }
-        }
-        nodes.update(&addresses);
-        nodes.resolved.notify_waiters();
-        unseen = if nodes.known(*nodes.ids_of(own).given_out()).is_some() { 0 } else { unseen.saturating_add(1) };
-        if unseen == STRANGE {
+        let (id, known) = (*nodes.ids_of(own).given_out(), nodes.known.clone());
+        drop(nodes);
+        known.resolved().await;
+        absences = if address_of(&known, id).is_some() { 0 } else { absences.saturating_add(1) };
+        if absences == STRANGE {
             tracing::warn!(%own, "not among the addresses of CONFAB_GATEWAY_URL: other gateways cannot reach this one's sessions");
         }
-        let asked = nodes.clone();
-        drop(nodes);
-        sleep(RESOLVE_PAUSE).await;
-        let _ = timeout(RESOLVE_EVERY, asked.resolve.notified()).await;
     }
 }
 
@@ -201,19 +164,5 @@ mod tests {
             assert_eq!(NodeId::of_session(bad), None, "{bad}");
         }
         assert_eq!(crate::realtime::session::secret().len(), SECRET);
-    }
-
-    #[tokio::test]
-    async fn a_node_leaves_after_two_absences_and_never_the_last_ones() {
-        let nodes = Nodes::find(vec![], address("127.0.0.1:1"), key("k"));
-        let (a, b) = (address("127.0.0.1:1"), address("127.0.0.1:2"));
-        let both = || (nodes.known(nodes.ids_of(a).former).is_some(), nodes.known(nodes.ids_of(b).derived).is_some());
-        nodes.update(&[a, b]);
-        nodes.update(&[b]);
-        assert_eq!(both(), (true, true));
-        nodes.update(&[b]);
-        nodes.update(&[]);
-        nodes.update(&[]);
-        assert_eq!(both(), (false, true));
     }
 }

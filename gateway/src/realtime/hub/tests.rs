@@ -30,11 +30,11 @@ impl Listener for Client {
     }
 
     fn evicted(&self, room: Uuid) {
-        self.evicted.lock().unwrap().push(room);
+        self.evicted.lock().push(room);
     }
 
     fn resync(self: &Arc<Self>, _: Uuid) {
-        *self.resynced.lock().unwrap() += 1;
+        *self.resynced.lock() += 1;
     }
 }
 
@@ -44,7 +44,7 @@ impl Client {
     }
 
     fn hear(&self, frames: &[Frame]) {
-        self.heard.lock().unwrap().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+        self.heard.lock().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
     /// Here events hold nothing but their number.
@@ -57,7 +57,7 @@ impl Client {
     }
 
     fn heard(&self) -> Vec<String> {
-        std::mem::take(&mut self.heard.lock().unwrap())
+        std::mem::take(&mut self.heard.lock())
     }
 }
 
@@ -183,7 +183,7 @@ fn a_deleted_room_evicts_after_its_last_event() {
     hub.fan_out(&last, |()| Frame::engine("deleted"), &mut Vec::new());
     hub.check_invariants();
     assert_eq!(client.heard(), ["deleted"]);
-    assert_eq!((&*client.evicted.lock().unwrap(), &*late.evicted.lock().unwrap()), (&vec![ROOM], &vec![ROOM]));
+    assert_eq!((&*client.evicted.lock(), &*late.evicted.lock()), (&vec![ROOM], &vec![ROOM]));
     assert_eq!(hub.go_live(&joining, &late, 1, &plain()), Err(NotLive::Cancelled));
 }
 
@@ -195,7 +195,7 @@ fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
     assert_eq!(hub.partitions(), [3, 4].into());
     hub.resync(3);
     hub.check_invariants();
-    assert_eq!((*here.resynced.lock().unwrap(), *there.resynced.lock().unwrap()), (1, 0));
+    assert_eq!((*here.resynced.lock(), *there.resynced.lock()), (1, 0));
     assert_eq!(hub.partitions(), [4].into());
 }
 
@@ -232,7 +232,7 @@ fn random_joins_and_leaves_never_tear_a_hole() {
             _ if random(4) == 0 => {
                 hub.leave(ROOM, who as u64);
                 joins[who] = None;
-                clients[who].heard.lock().unwrap().push("left".into());
+                clients[who].heard.lock().push("left".into());
             }
             _ => {}
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pulse::{self, Pulse};
+use confab_common::standstill::{self, PauseDetector};
 
 #[test]
 fn a_reader_that_is_too_slow_is_closed_and_one_frame_always_fits() {
@@ -140,12 +140,12 @@ fn waiting_bytes_count_in_the_total() {
 
 #[test]
 fn nothing_is_taken_after_a_pause() {
-    let pulse = Arc::<Pulse>::default();
-    let outbox = Outbox::new(Arc::new(Memory::new(usize::MAX, pulse.clone())));
-    pulse.stand_still();
+    let pauses = Arc::<PauseDetector>::default();
+    let outbox = Outbox::new(Arc::new(Memory::new(usize::MAX, pauses.clone())));
+    pauses.stand_still();
     outbox.push(Frame::engine("later"));
     assert_eq!(outbox.take_some(9, 999).len(), 0);
-    assert!(pulse.resume(pulse::now()));
+    assert!(pauses.resume(standstill::now()));
     assert_eq!(outbox.take_some(9, 999).len(), 1);
 }
 

@@ -18,11 +18,10 @@
 //!
 //! [`SETTLES_WITHIN`]: crate::server::wire::SETTLES_WITHIN
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use axum::body::Bytes;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::realtime::Realtime;
@@ -79,7 +78,7 @@ impl Way {
 
 impl LastPoll {
     fn last(&self) -> MutexGuard<'_, Option<Box<Last>>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 
     /// Whether the GET has this `t`.

@@ -27,7 +27,7 @@ async fn a_draining_gateway_refuses_new_sessions() {
 async fn a_session_begins_with_its_first_packet_also_after_a_pause() {
     let world = World::new(bus()).await;
     world.revoked.store(AWAY, std::sync::atomic::Ordering::SeqCst);
-    world.edge.revocations.pulse().stand_still();
+    world.edge.revocations.pauses().stand_still();
     let mut opening = Box::pin(open(&world.edge, address(1), None));
     assert!(timeout(Duration::from_millis(100), &mut opening).await.is_err());
     world.revoked.store(0, std::sync::atomic::Ordering::SeqCst);

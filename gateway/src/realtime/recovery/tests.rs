@@ -1,5 +1,4 @@
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
@@ -26,7 +25,7 @@ impl Client {
     }
 
     fn queue(&self, frames: &[Frame]) {
-        self.sent.lock().unwrap().extend_from_slice(frames);
+        self.sent.lock().extend_from_slice(frames);
     }
 
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
@@ -44,7 +43,7 @@ impl Client {
     /// What has been sent since the last call: each event's name or first argument, and where a client that received no
     /// more could be recovered to.
     fn sent(&self) -> Vec<(Value, Back)> {
-        let frames = std::mem::take(&mut *self.sent.lock().unwrap());
+        let frames = std::mem::take(&mut *self.sent.lock());
         let read = |frame: &Frame| {
             let text = std::str::from_utf8(frame.packet()).unwrap();
             let Some(event) = text.strip_prefix("42") else { return (json!("answer"), None) };

@@ -1,7 +1,8 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Extension, Router};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,7 +21,7 @@ async fn asked(bytes: usize) -> (Arc<Mutex<Option<Answer>>>, TcpStream) {
     let route = get(move |Extension(tally): Extension<Tally>| async move {
         let answer = tally.answer().clone();
         answer.watch();
-        *keep.lock().unwrap() = Some(answer);
+        *keep.lock() = Some(answer);
         vec![b'x'; bytes]
     });
     let (address, ..) = serving(Router::new().route("/", route), &[]).await;
@@ -35,7 +36,7 @@ async fn ask(client: &mut TcpStream) {
 }
 
 fn taken(last: &Mutex<Option<Answer>>) -> Answer {
-    last.lock().unwrap().take().unwrap()
+    last.lock().take().unwrap()
 }
 
 #[tokio::test]

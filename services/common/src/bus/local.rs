@@ -1,17 +1,18 @@
 //! The bus within one process.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{Command, Hearing, Implementation, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
-    // A std lock: held while a message is handed out or a set of channels changes, never across an await.
+    // Held while a message is handed out or a set of channels changes, never across an await.
     listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
@@ -22,7 +23,7 @@ struct Listener {
 
 impl Implementation for Local {
     fn publish(&self, channel: String, payload: Bytes) {
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self.listeners.lock().iter() {
             if let Some(channel) = listener.channels.get(channel.as_str()) {
                 offer(&listener.notices, channel.clone(), payload.clone());
             }
@@ -32,7 +33,7 @@ impl Implementation for Local {
     fn listen(&self, mut commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>) {
         let _ = notices.try_send(Notice::Up);
         let listeners = self.listeners.clone();
-        listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Listener { channels: HashSet::new(), notices: notices.clone() });
+        listeners.lock().push(Listener { channels: HashSet::new(), notices: notices.clone() });
         tokio::spawn(async move {
             let _hearing = Hearing::begin(true);
             loop {
@@ -40,7 +41,7 @@ impl Implementation for Local {
                     command = commands.recv() => command,
                     () = notices.closed() => None,
                 };
-                let mut listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut listeners = listeners.lock();
                 let Some(command) = command else {
                     listeners.retain(|listener| !listener.notices.same_channel(&notices));
                     return;

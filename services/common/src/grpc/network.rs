@@ -3,7 +3,7 @@
 //! Every call of ours is safe to repeat, so a call that one replica does not answer goes to the next until its
 //! deadline. A streaming request is not buffered: it goes to the next replica only while none has read of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use futures::stream::poll_fn;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -198,7 +199,7 @@ fn unavailable(answer: &Response<Body>) -> Option<Status> {
 }
 
 /// A body that can be offered again as long as no attempt has read of it.
-// A std lock: held to take the body, never across an await.
+// Held to take the body, never across an await.
 struct Loan(Arc<Mutex<Option<Body>>>);
 
 impl Loan {
@@ -207,7 +208,7 @@ impl Loan {
     }
 
     fn is_untouched(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.lock().is_some()
     }
 
     /// The body, which only the first reader gets.
@@ -215,7 +216,7 @@ impl Loan {
         let lender = self.0.clone();
         let mut taken = None;
         Body::new(StreamBody::new(poll_fn(move |context| {
-            let take = || lender.lock().unwrap_or_else(PoisonError::into_inner).take().map(BodyStream::new);
+            let take = || lender.lock().take().map(BodyStream::new);
             match taken.get_or_insert_with(take) {
                 Some(frames) => frames.poll_next_unpin(context),
                 None => Poll::Ready(Some(Err(Status::cancelled("another reads it")))),

@@ -1,13 +1,14 @@
 //! The state of a pool's server: which connections to it may be used, and what `/readyz` says about it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, WeakPool};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use super::errors::{READ_ONLY, reason};
-use crate::process::Readiness;
+use crate::readiness::Readiness;
 
 /// How often an unusable server is tried, so that `/readyz` is soon correct again.
 const TRY: Duration = Duration::from_secs(1);
@@ -15,7 +16,7 @@ const TRY: Duration = Duration::from_secs(1);
 pub(super) struct Standing {
     store: String,
     readiness: Readiness,
-    // A std lock: held for an instant, never across an await.
+    // Held for an instant, never across an await.
     state: Mutex<State>,
 }
 
@@ -35,7 +36,7 @@ impl Standing {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Sets or clears the fault that `/readyz` shows for the server.

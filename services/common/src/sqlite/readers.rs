@@ -1,9 +1,10 @@
 //! Read-only connections to a SQLite file.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::Semaphore;
 
@@ -19,7 +20,7 @@ pub struct Readers(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
-    // A std lock: held to take or return a connection, never across an await.
+    // Held to take or return a connection, never across an await.
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
@@ -46,7 +47,7 @@ impl Readers {
         let permit = shared.permits.clone().acquire_owned().await.map_err(Error::internal)?;
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = shared.idle.lock().pop();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => {
@@ -56,7 +57,7 @@ impl Readers {
             let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
             let outcome = work(&snapshot);
             drop(snapshot);
-            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            shared.idle.lock().push(connection);
             outcome
         });
         task.await.map_err(Error::internal)?

@@ -1,10 +1,11 @@
 //! Calls: a request and its answer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use confab_common::grpc::{self, Call, Transport};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,7 +39,7 @@ impl Service {
 
     /// Sets the behaviour.
     fn is(&self, behaviour: Behaviour) {
-        *self.behaviour.lock().unwrap() = behaviour;
+        *self.behaviour.lock() = behaviour;
     }
 
     pub(crate) fn calls(&self) -> u64 {
@@ -62,7 +63,7 @@ impl Health for Service {
 
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let behaviour = *self.behaviour.lock().unwrap();
+        let behaviour = *self.behaviour.lock();
         match behaviour {
             Behaviour::Answers => Ok(Response::new(HealthCheckResponse { status: 1 })),
             Behaviour::Hangs => std::future::pending().await,

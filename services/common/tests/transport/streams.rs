@@ -1,8 +1,8 @@
 //! Streams: bodies of any length that pass through as they arrive.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use bytes::{Buf, BufMut, Bytes};
 use confab_common::grpc::{self, Call, Transport};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
+use parking_lot::Mutex;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
@@ -65,7 +66,7 @@ impl Streams {
 
     /// Sets the behaviour.
     fn is(&self, behaviour: Behaviour) {
-        *self.behaviour.lock().unwrap() = behaviour;
+        *self.behaviour.lock() = behaviour;
     }
 
     fn begun(&self) -> u64 {
@@ -97,7 +98,7 @@ impl Streams {
 
     async fn handle(self, mut request: Streaming<Bytes>) -> Result<Response<Chunks>, Status> {
         let call = Ongoing::new(&self);
-        let behaviour = *self.behaviour.lock().unwrap();
+        let behaviour = *self.behaviour.lock();
         match behaviour {
             Behaviour::Counts => {
                 let mut count = 0;

@@ -5,13 +5,14 @@ use std::future::pending;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, identity};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub struct Directory(Arc<Root>);
 
 struct Root {
     path: PathBuf,
-    // A std lock: held for the rename only, on a thread that may block.
+    // Held for the rename only, on a thread that may block.
     naming: Mutex<()>,
 }
 
@@ -131,7 +132,7 @@ impl Root {
         let file = self.file(key);
         let folder = file.parent().unwrap_or(&self.path);
         self.make(folder)?;
-        let naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let naming = self.naming.lock();
         if file.try_exists()? {
             return Err(ErrorKind::AlreadyExists.into());
         }

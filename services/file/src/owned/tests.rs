@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use confab_common::{Code, testing};
 use futures::future::{BoxFuture, FutureExt, ready};
+use parking_lot::Mutex;
 
 use super::*;
 use crate::memory;
@@ -22,7 +22,7 @@ impl Memory {
     }
 
     fn row(&self) -> Installation {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 
     /// A copy with the same name, such as one restored from the database's files.
@@ -42,7 +42,7 @@ impl Identity for Memory {
     }
 
     fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>> {
-        let mut row = self.0.lock().unwrap();
+        let mut row = self.0.lock();
         if row.next == next {
             (row.turn, row.next) = (next, Uuid::now_v7());
         }
@@ -50,7 +50,7 @@ impl Identity for Memory {
     }
 
     fn renew_turns(&self) -> BoxFuture<'_, Result<()>> {
-        let mut row = self.0.lock().unwrap();
+        let mut row = self.0.lock();
         (row.turn, row.next) = (Uuid::now_v7(), Uuid::now_v7());
         ready(Ok(())).boxed()
     }

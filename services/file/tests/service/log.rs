@@ -1,11 +1,12 @@
 //! A message service that records what it receives, and can be away.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use confab_common::grpc::{Transport, in_process};
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::message::v1::*;
+use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 
 /// How the log behaves.
@@ -75,7 +76,7 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     /// The state, unless the log is away, and whether the answer will be lost.

@@ -1,11 +1,12 @@
 //! A room service that knows rooms and their members, and can be away.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use confab_common::grpc::{Transport, in_process};
 use confab_proto::room::v1::room_service_server::{RoomService, RoomServiceServer};
 use confab_proto::room::v1::*;
+use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -62,7 +63,7 @@ impl Rooms {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! One lane: appends what is queued to the log, batch after batch.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::telemetry::trace::Batch;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -61,7 +62,7 @@ impl Log {
 
 #[derive(Default)]
 pub(super) struct Lane {
-    // A std lock: held to add or take groups, never across an await.
+    // Held to add or take groups, never across an await.
     queue: Mutex<Queue>,
     wake: Notify,
     wake_aside: Notify,
@@ -69,7 +70,7 @@ pub(super) struct Lane {
 
 impl Lane {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Queues a caller's rows, or refuses them.

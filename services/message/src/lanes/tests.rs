@@ -1,7 +1,6 @@
 //! Lanes over a store that tests can block, make fail, and inspect.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use confab_common::bus::{Bus, Notice};
@@ -9,6 +8,7 @@ use confab_common::{Code, Result, Secret, testing};
 use confab_proto::{channel, message::v1::Hint};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
@@ -33,7 +33,7 @@ struct HeldStore {
 
 impl HeldStore {
     fn batches(&self) -> Vec<Vec<String>> {
-        self.batches.lock().unwrap().clone()
+        self.batches.lock().clone()
     }
 
     async fn begun(&self, count: usize) {
@@ -43,17 +43,17 @@ impl HeldStore {
     }
 
     fn fail(&self, codes: &[Code]) {
-        self.failures.lock().unwrap().extend(codes.iter().map(|code| AppendError::Failed(Error::new(*code, "on purpose"))));
+        self.failures.lock().extend(codes.iter().map(|code| AppendError::Failed(Error::new(*code, "on purpose"))));
     }
 }
 
 impl Store for HeldStore {
     fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
-            self.batches.lock().unwrap().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
+            self.batches.lock().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
             self.begun.notify_one();
             self.gate.acquire().await.unwrap().forget();
-            if let Some(failure) = self.failures.lock().unwrap().pop_front() {
+            if let Some(failure) = self.failures.lock().pop_front() {
                 return Err(failure);
             }
             if drafts.iter().any(|draft| draft.body.content == "poison") {
@@ -269,7 +269,7 @@ async fn a_poisoned_row_stands_alone() {
 async fn nothing_overtakes_a_locked_row() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Internal]);
-    fixture.store.failures.lock().unwrap().push_back(AppendError::Locked);
+    fixture.store.failures.lock().push_back(AppendError::Locked);
     let answers = fixture.send(&["a", "b", "c", "d"], LONG).await.await.unwrap();
     assert_eq!(outcomes(answers), [Ok(1), Ok(2), Ok(3), Ok(4)]);
     assert_eq!(fixture.store.batches(), [vec!["a", "b", "c", "d"], vec!["a", "b"], vec!["a", "b", "c", "d"]]);
@@ -278,7 +278,7 @@ async fn nothing_overtakes_a_locked_row() {
 #[tokio::test(start_paused = true)]
 async fn locked_rows_go_before_later_ones() {
     let fixture = Fixture::held().await;
-    fixture.store.failures.lock().unwrap().extend([AppendError::Locked, AppendError::Locked]);
+    fixture.store.failures.lock().extend([AppendError::Locked, AppendError::Locked]);
     let mut sent = Vec::new();
     // Once among all partitions, once aside.
     for (n, content) in ["a", "b", "c"].into_iter().enumerate() {

@@ -1,10 +1,11 @@
 //! A message service that remembers what it was given, and can be away.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use confab_common::grpc::{Transport, in_process};
 use confab_proto::message::v1::message_service_server::{MessageService, MessageServiceServer};
 use confab_proto::message::v1::*;
+use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 
 /// How the log behaves.
@@ -54,7 +55,7 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a side has tried, and what came of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::histogram::Histogram;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Counts of one side.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Tally {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a process takes of the machine: memory, descriptors, threads, tasks.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exposition::Exposition;
@@ -93,7 +94,7 @@ impl Watch {
             let (most, over, killed) = theirs;
             while !over.load(Ordering::Relaxed) {
                 let Ok(now) = Usage::of(pid) else { return };
-                let mut most = most.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut most = most.lock();
                 *most = most.most(now);
                 drop(most);
                 if now.rss > limit {
@@ -111,7 +112,7 @@ impl Watch {
     pub fn end(self) -> (Usage, Option<u64>) {
         self.over.store(true, Ordering::Relaxed);
         let _ = self.thread.join();
-        let most = *self.most.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = *self.most.lock();
         (most, Some(self.killed.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0))
     }
 }

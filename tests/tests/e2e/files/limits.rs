@@ -1,6 +1,6 @@
 //! The largest file, and the slowest client.
 
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use confab_tests::form::{Form, content_type, file_headers};
 use confab_tests::objects::Objects;
 use confab_tests::raw::Http;
 use confab_tests::stock::{Stock, Transports, bytes};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{Scene, fails};
@@ -108,7 +109,7 @@ async fn trickle() -> GivenUp {
 
 #[test]
 fn a_client_that_sends_next_to_nothing_times_out() {
-    let clients = GIVEN_UP.lock().unwrap().take().unwrap();
+    let clients = GIVEN_UP.lock().take().unwrap();
     for (answer, waited) in clients.join().expect("no panic").unwrap() {
         fails(&answer, 408, "timeout");
         assert!((25.0..90.0).contains(&waited.as_secs_f32()), "{waited:?}");

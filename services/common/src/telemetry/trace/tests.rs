@@ -1,10 +1,11 @@
 //! What the end-to-end tests do not show: links of a batch, and contexts from outside.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -14,7 +15,7 @@ struct Exported(Arc<Mutex<Vec<SpanData>>>);
 
 impl SpanExporter for Exported {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().unwrap().extend(batch);
+        self.0.lock().extend(batch);
         Ok(())
     }
 }
@@ -34,7 +35,7 @@ fn exported() -> &'static Exported {
 }
 
 fn ended(name: &str) -> Vec<SpanData> {
-    exported().0.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
+    exported().0.lock().iter().filter(|span| span.name == name).cloned().collect()
 }
 
 fn traceparent(trace: u8, flags: &str) -> String {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use confab_common::{Code, testing};
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -180,7 +180,7 @@ async fn a_write_that_is_not_answered_may_have_been_done() {
 async fn a_write_whose_answer_was_lost_was_done() {
     let stored = Mutex::new(None);
     let forgetful = move |request: &Request| {
-        let mut stored = stored.lock().unwrap();
+        let mut stored = stored.lock();
         match (request.method.as_str(), stored.clone()) {
             ("PUT", None) => {
                 *stored = request.headers.get("x-amz-meta-writer").cloned();

@@ -15,37 +15,37 @@ const CLOCK: ClockId = ClockId::Boottime;
 const CLOCK: ClockId = ClockId::Monotonic;
 
 /// When the clock was last read, in milliseconds; the far future before the first reading.
-pub struct Pulse(AtomicU64);
+pub struct PauseDetector(AtomicU64);
 
-impl Default for Pulse {
+impl Default for PauseDetector {
     fn default() -> Self {
         Self(AtomicU64::new(u64::MAX))
     }
 }
 
-impl Pulse {
+impl PauseDetector {
     /// Records that the clock was read; `false` when the process stood still before. [`is_paused`](Self::is_paused)
     /// then holds until [`resume`](Self::resume).
-    pub fn beat(&self) -> bool {
+    pub fn observe(&self) -> bool {
         let now = now();
-        let goes = !stood_still(self.0.load(Ordering::Relaxed), now);
-        if goes {
+        let runs = !stood_still(self.0.load(Ordering::Relaxed), now);
+        if runs {
             self.0.store(now, Ordering::Relaxed);
         }
-        goes
+        runs
     }
 
     /// Records that the process has caught up, unless it stood still again since `begin`.
     pub fn resume(&self, begin: u64) -> bool {
-        let goes = !stood_still(begin, now());
-        if goes {
+        let runs = !stood_still(begin, now());
+        if runs {
             self.0.store(begin, Ordering::Relaxed);
         }
-        goes
+        runs
     }
 
-    /// Simulates a pause of the process.
-    #[cfg(test)]
+    /// Simulates a pause of the process, for tests.
+    #[cfg(any(test, feature = "testing"))]
     pub fn stand_still(&self) {
         self.0.store(now() - PAUSE_MS - 1, Ordering::Relaxed);
     }
@@ -62,8 +62,8 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
-fn stood_still(beat: u64, now: u64) -> bool {
-    now.saturating_sub(beat) > PAUSE_MS
+fn stood_still(observed: u64, now: u64) -> bool {
+    now.saturating_sub(observed) > PAUSE_MS
 }
 
 #[cfg(test)]
@@ -72,13 +72,13 @@ mod tests {
 
     #[test]
     fn a_clock_that_stood_still_pauses_until_it_is_resumed() {
-        let pulse = Pulse::default();
-        assert!(!pulse.is_paused() && pulse.beat());
+        let detector = PauseDetector::default();
+        assert!(!detector.is_paused() && detector.observe());
         let long_ago = now() - PAUSE_MS - 100;
-        pulse.0.store(long_ago, Ordering::Relaxed);
-        assert!(pulse.is_paused() && !pulse.beat() && pulse.is_paused());
-        assert!(!pulse.resume(long_ago), "it stood still again meanwhile");
-        assert!(pulse.is_paused());
-        assert!(pulse.resume(now()) && !pulse.is_paused() && pulse.beat());
+        detector.0.store(long_ago, Ordering::Relaxed);
+        assert!(detector.is_paused() && !detector.observe() && detector.is_paused());
+        assert!(!detector.resume(long_ago), "it stood still again meanwhile");
+        assert!(detector.is_paused());
+        assert!(detector.resume(now()) && !detector.is_paused() && detector.observe());
     }
 }

@@ -181,6 +181,13 @@ async fn watch(session: Arc<Session>) {
         let was_taken = session.outbox.was_taken();
         let before = unread.filter(|_| !was_taken);
         unread = if reading || session.outbox.is_empty() { None } else { before.or(Some(now)) };
+        if unread.is_some_and(|since| since.elapsed() >= STUCK) {
+            METRICS.outbox_closes.hit("stuck");
+            return session.finish();
+        }
+        if !heartbeat.tick(&session) {
+            return session.finish();
+        }
         let mut next = heartbeat.next(&session);
         if let Some(since) = unread {
             next = next.min(since + STUCK);
@@ -189,15 +196,9 @@ async fn watch(session: Arc<Session>) {
         }
         tokio::select! {
             () = sleep_until(next) => {}
-            () = changed => continue,
+            () = changed => {}
         }
-        if unread.is_some_and(|since| since.elapsed() >= STUCK) {
-            METRICS.outbox_closes.hit("stuck");
-            return session.finish();
-        }
-        if !heartbeat.tick(&session) {
-            return session.finish();
-        }
+        // The client may have upgraded meanwhile: what waited has left over the WebSocket.
     }
 }
 

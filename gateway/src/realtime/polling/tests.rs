@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::realtime::packet::Frame;
-use crate::realtime::testing::{AWAY, World, address};
+use crate::realtime::testing::{AWAY, World, address, connect};
 use crate::server::tests::serving;
 use crate::testing::{bus, eventually};
 
@@ -77,6 +77,20 @@ async fn a_session_that_does_not_fetch_its_frames_is_closed() {
     }
     assert!((STUCK..STUCK * 2).contains(&fetched.elapsed()), "{:?}", fetched.elapsed());
     assert_eq!(world.edge.registry.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_waited_for_an_upgrade_do_not_close_the_session_later() {
+    let world = World::with(bus(), &["--ping-interval", "1h", "--connect-timeout", "0s"], 1).await;
+    open(&world.edge, address(1), None).await.unwrap();
+    let session = world.edge.registry.all().pop().unwrap();
+    session.receive(&connect(serde_json::json!({}))).unwrap();
+    eventually(|| !session.outbox.is_empty()).await;
+    assert!(session.begin_probe());
+    sleep(STUCK / 2).await;
+    assert!(session.upgrade());
+    sleep(2 * STUCK).await;
+    assert_eq!((session.outbox.closing(), world.edge.registry.len()), (None, 1));
 }
 
 #[tokio::test(start_paused = true)]

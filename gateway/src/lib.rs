@@ -5,7 +5,6 @@ pub mod clients;
 pub mod config;
 pub mod draft;
 pub mod edge;
-pub mod json;
 pub mod memory;
 mod metrics;
 mod payload;
@@ -21,6 +20,7 @@ mod tables;
 mod testing;
 pub mod tokens;
 mod upload;
+pub mod views;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};

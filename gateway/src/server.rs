@@ -1,6 +1,7 @@
 //! The HTTP/1.1 server: our own accept loop, because connections must be bounded, timed and closed in order.
 
 mod arriving;
+mod bodies;
 mod course;
 pub mod places;
 mod refusal;
@@ -40,7 +41,7 @@ use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, c_int};
 use uuid::Uuid;
 
 use self::arriving::Haste;
-use self::course::{AnswerBody, RequestBody};
+use self::bodies::{AnswerBody, RequestBody};
 use self::places::{Share, Shares};
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;

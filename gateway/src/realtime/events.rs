@@ -19,10 +19,10 @@ use super::packet::Frame;
 use super::session::Session;
 use super::socket::Event;
 use crate::draft::Draft;
-use crate::json::MessageJson;
 use crate::metrics::METRICS;
 use crate::payload;
 use crate::send::{Sending, Sent};
+use crate::views::MessageJson;
 
 /// Above this size in bytes, acknowledgements are written in several steps.
 const LARGE: usize = 256 * 1024;

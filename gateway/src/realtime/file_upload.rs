@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::events::read;
 use super::session::Session;
 use crate::draft::check_client_message_id;
-use crate::json::{FileJson, MessageJson};
 use crate::upload::Upload;
+use crate::views::{FileJson, MessageJson};
 
 /// Largest file that comes over a socket, in bytes.
 const MAX_FILE: usize = 1024 * 1024;

@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::packet::Frame;
 use super::partition::name;
 use crate::clients::Clients;
-use crate::json::MessageJson;
 use crate::metrics::METRICS;
+use crate::views::MessageJson;
 
 /// Most messages, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;

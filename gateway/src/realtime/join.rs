@@ -16,7 +16,7 @@ use super::history::{MAX_BYTES, MAX_MESSAGES, Page, Wanted};
 use super::hub::{Arrival, Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
-use crate::json::RoomJson;
+use crate::views::RoomJson;
 
 /// Pause before history is read again.
 pub(super) const BEHIND: Duration = Duration::from_millis(20);

@@ -18,8 +18,8 @@ use super::follower::Follower;
 use super::hub::Delivery;
 use super::packet::Frame;
 use super::session::Session;
-use crate::json::MessageJson;
 use crate::metrics::METRICS;
+use crate::views::MessageJson;
 
 /// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
 const REORDER: Duration = Duration::from_millis(20);

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::head;
 use confab_common::grpc::{Call, request};
 use confab_common::{Code, Error, text};
-use confab_proto::auth::v1::{GetUserRequest, LoginRequest, LogoutRequest, Session, SignupRequest, User};
+use confab_proto::auth::v1::{GetUserRequest, LoginRequest, LogoutRequest, SignupRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,8 +24,8 @@ use super::openapi::examples;
 use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
 use crate::address::ClientAddress;
-use crate::json::Time;
 use crate::problem::{Problem, wrong_method};
+use crate::views::{Account, Opened};
 
 /// Signup and login may wait for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
@@ -176,45 +176,6 @@ async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Respo
 async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     Ok((headers, app.tokens.jwks().await?).into_response())
-}
-
-/// An account.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Account<'a> {
-    /// UUIDv7.
-    #[schema(format = "uuid")]
-    id: &'a str,
-    username: &'a str,
-    created_at: Time,
-}
-
-impl<'a> From<&'a User> for Account<'a> {
-    fn from(user: &'a User) -> Self {
-        Self { id: &user.id, username: &user.username, created_at: Time(user.created_at_ms) }
-    }
-}
-
-/// A session that has been opened.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Session)]
-pub(super) struct Opened<'a> {
-    /// To be sent as `Authorization: Bearer …`.
-    token: &'a str,
-    /// `Bearer`.
-    token_type: &'static str,
-    expires_at: Time,
-    user: Account<'a>,
-}
-
-impl<'a> TryFrom<&'a Session> for Opened<'a> {
-    type Error = Error;
-
-    fn try_from(session: &'a Session) -> Result<Self, Error> {
-        let user = session.user.as_ref().ok_or_else(|| Error::internal("a session without a user"))?;
-        Ok(Self { token: &session.token, token_type: "Bearer", expires_at: Time(session.expires_at_ms), user: user.into() })
-    }
 }
 
 /// It is done.

@@ -21,8 +21,6 @@ use confab_common::{Error, text};
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::{self as proto, DeleteFileRequest, Link, ListFilesRequest, SignLinkRequest, reader};
 use jiff::Timestamp;
-use serde::Serialize;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,8 +28,8 @@ use super::extract::{Caller, FileId, Params, Reader, Turns, identify, unauthoriz
 use super::openapi::problems::{Called, Forbidden, InvalidRequest, NotFound, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
-use crate::json::{FileJson, FileUrl, Page, PresentFile, Time};
 use crate::problem::Problem;
+use crate::views::{FileJson, FileUrl, LinkJson, Page, PresentFile, Time};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
@@ -71,17 +69,6 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
     let page = app.clients.file.clone().list_files(request(list, app.clients.read)).await?.into_inner();
     let items = page.files.iter().map(FileJson::from).collect();
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
-}
-
-/// A link that needs no header.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Link)]
-pub(super) struct LinkJson {
-    /// Relative to this server.
-    #[schema(format = "uri-reference")]
-    pub url: String,
-    pub expires_at: Time,
 }
 
 /// Make a link to a file

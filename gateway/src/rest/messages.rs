@@ -7,10 +7,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::grpc::request;
-use confab_common::{Code, Error, cursor};
+use confab_common::{Code, Error};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse};
 use confab_proto::room::v1::{GetRoomRequest, Room};
-use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -21,9 +20,10 @@ use super::openapi::{examples, params};
 use crate::App;
 use crate::draft::Draft;
 use crate::edge::cors::IDEMPOTENCY_KEY;
-use crate::json::{MessageJson, Page, Repeated};
 use crate::problem::Problem;
 use crate::tokens::Identity;
+use crate::views::history::{self, Position};
+use crate::views::{MessageJson, Page, Repeated};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(post)).routes(routes!(list))
@@ -101,39 +101,21 @@ async fn list(
     turns: Turns,
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
-    let position = Position::wanted(room, &params)?;
+    let position = position(room, &params)?;
     let _turn = turns.next().await?;
-    let (_, history) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), history(&app, room, position, limit))?;
-    Ok(Answer(page(room, position, &history)).into_response())
+    let (_, events) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), events(&app, room, position, limit))?;
+    Ok(Answer(history::page(room, position, &events)).into_response())
 }
 
-/// The position of a page of history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Position {
-    Latest,
-    Before(u64),
-    After(u64),
-}
-
-impl Position {
-    fn wanted(room: Uuid, params: &Params) -> Result<Self, Error> {
-        let cursor = params.text("cursor").map(|text| Self::of_cursor(room, text)).transpose()?;
-        match (params.seq("before", 1)?, params.seq("after", 0)?, cursor) {
-            (None, None, None) => Ok(Self::Latest),
-            (Some(seq), None, None) => Ok(Self::Before(seq)),
-            (None, Some(seq), None) => Ok(Self::After(seq)),
-            (None, None, Some(position)) => Ok(position),
-            _ => Err(Error::new(Code::InvalidRequest, "only one of before, after and cursor can be given")),
-        }
-    }
-
-    /// A cursor is valid for its room only.
-    fn of_cursor(room: Uuid, text: &str) -> Result<Self, Error> {
-        match cursor::decode::<(Uuid, Self)>(text)? {
-            (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => Ok(position),
-            _ => Err(Error::field("cursor", "is not one of this list")),
-        }
+/// The position that the parameters name.
+fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
+    let cursor = params.text("cursor").map(|text| Position::of_cursor(room, text)).transpose()?;
+    match (params.seq("before", 1)?, params.seq("after", 0)?, cursor) {
+        (None, None, None) => Ok(Position::Latest),
+        (Some(seq), None, None) => Ok(Position::Before(seq)),
+        (None, Some(seq), None) => Ok(Position::After(seq)),
+        (None, None, Some(position)) => Ok(position),
+        _ => Err(Error::new(Code::InvalidRequest, "only one of before, after and cursor can be given")),
     }
 }
 
@@ -144,7 +126,7 @@ pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uu
 }
 
 /// A page of the log.
-pub(super) async fn history(app: &App, room: Uuid, position: Position, limit: u32) -> Result<ListEventsResponse, Problem> {
+pub(super) async fn events(app: &App, room: Uuid, position: Position, limit: u32) -> Result<ListEventsResponse, Problem> {
     let (before, after) = match position {
         Position::Latest => (None, None),
         Position::Before(seq) => (Some(seq), None),
@@ -154,40 +136,9 @@ pub(super) async fn history(app: &App, room: Uuid, position: Position, limit: u3
     Ok(app.clients.message.clone().list_events(request(ask, app.clients.read)).await?.into_inner())
 }
 
-/// A page as clients see it, with the cursor that goes on in its direction.
-pub(super) fn page(room: Uuid, position: Position, history: &ListEventsResponse) -> Page<MessageJson<'_>> {
-    let next = match position {
-        Position::Latest | Position::Before(_) => history.events.first().map(|event| Position::Before(event.seq)),
-        Position::After(_) => history.events.last().map(|event| Position::After(event.seq)),
-    };
-    let next_cursor = next.filter(|_| history.more).map(|next| cursor::encode(&(room, next)));
-    Page { items: history.events.iter().map(MessageJson::from).collect(), next_cursor }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use confab_proto::message::v1::Event;
-
-    #[test]
-    fn a_cursor_goes_on_in_its_direction_and_holds_for_its_room_alone() {
-        let room = Uuid::now_v7();
-        let events = [4, 5].map(|seq| Event { seq, ..Event::default() }).into();
-        let mut history = ListEventsResponse { events, more: true, ..ListEventsResponse::default() };
-        let next = |position, history: &_| page(room, position, history).next_cursor;
-        let older = next(Position::Latest, &history).unwrap();
-        assert_eq!(Position::of_cursor(room, &older).unwrap(), Position::Before(4));
-        let newer = next(Position::After(3), &history).unwrap();
-        assert_eq!(Position::of_cursor(room, &newer).unwrap(), Position::After(5));
-
-        assert!(Position::of_cursor(Uuid::now_v7(), &older).is_err());
-        let forged = [Position::Latest, Position::Before(u64::MAX)].map(|position| cursor::encode(&(room, position)));
-        for bad in ["", "x", &forged[0], &forged[1]] {
-            assert_eq!(Position::of_cursor(room, bad).unwrap_err().fields[0].field, "cursor");
-        }
-        history.more = false;
-        assert_eq!(next(Position::After(3), &history), None);
-    }
 
     #[test]
     fn the_header_is_the_field() {

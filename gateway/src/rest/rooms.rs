@@ -11,7 +11,7 @@ use confab_common::Error;
 use confab_common::grpc::request;
 use confab_proto::message::v1::GetRoomHeadsRequest;
 use confab_proto::room::v1::{CreateRoomRequest, DeleteRoomRequest, ListRoomsRequest, UpdateRoomRequest, Visibility};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,12 +20,13 @@ use uuid::Uuid;
 use super::Deadline;
 use super::extract::{Caller, Json, Params, Reader, RoomId, Turns};
 use super::late::refuse_late;
-use super::messages::{self, Position};
+use super::messages;
 use super::openapi::problems::{Body, Called, Forbidden, InvalidRequest, NotFound, RoomNameTaken, Unauthorized};
 use super::openapi::{examples, params};
 use crate::App;
-use crate::json::{MessageJson, Page, RoomJson};
 use crate::problem::Problem;
+use crate::views::history::{self, Position};
+use crate::views::{Details, Page, RoomJson};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(show, change, delete))
@@ -134,15 +135,6 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
-/// A room with its latest messages.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RoomWithMessages)]
-pub(super) struct Details<'a> {
-    #[serde(flatten)]
-    pub room: RoomJson<'a>,
-    pub messages: Page<MessageJson<'a>>,
-}
-
 /// Show a room
 ///
 /// With its latest messages.
@@ -167,12 +159,12 @@ async fn show(
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let _turn = turns.next().await?;
-    let (room, history) = tokio::try_join!(
+    let (room, events) = tokio::try_join!(
         messages::readable_room(&app, reader.as_ref(), id),
-        messages::history(&app, id, Position::Latest, limit) //
+        messages::events(&app, id, Position::Latest, limit) //
     )?;
-    let messages = messages::page(id, Position::Latest, &history);
-    Ok(Answer(Details { room: RoomJson::new(&room, history.last_seq), messages }).into_response())
+    let messages = history::page(id, Position::Latest, &events);
+    Ok(Answer(Details { room: RoomJson::new(&room, events.last_seq), messages }).into_response())
 }
 
 /// Change a room

@@ -2,16 +2,10 @@
 //! (RFC 9112, section 9.6), so the end of what a client sends is kept from hyper, which would drop the request, until
 //! nothing is in progress, or what is in progress cannot go on without the client.
 
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
-use axum::body::Bytes;
 use futures::task::AtomicWaker;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-
-use super::wire::Wire;
 
 /// The requests of one connection, which are handled one after the other.
 #[derive(Default)]
@@ -50,6 +44,11 @@ impl Course {
     /// Whether what arrives may be the body of the last request, which hyper reads on when it was answered early.
     pub fn has_body(&self) -> bool {
         self.has_body.load(Relaxed)
+    }
+
+    /// The body of the last request has arrived.
+    pub fn body_has_ended(&self) {
+        self.has_body.store(false, Relaxed);
     }
 
     /// Whether a request is being handled, or its answer written.
@@ -101,77 +100,12 @@ impl Course {
         Poll::Pending
     }
 
-    fn body_is_awaited(&self, waker: &Waker) {
+    /// The reader of the body waits for more of it.
+    pub fn body_is_awaited(&self, waker: &Waker) {
         self.body.register(waker);
         if self.is_half_closed() {
             self.starves.store(true, Relaxed);
             self.reader.wake();
         }
-    }
-}
-
-/// The body of a request, which notices when it must wait for its client.
-pub struct RequestBody {
-    pub incoming: Incoming,
-    pub wire: Arc<Wire>,
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(context);
-        match &frame {
-            Poll::Pending => self.wire.course.body_is_awaited(context.waker()),
-            Poll::Ready(None) => self.wire.course.has_body.store(false, Relaxed),
-            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.course.has_body.store(false, Relaxed),
-            Poll::Ready(Some(_)) => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-/// The body of an answer, which notices when hyper is done with it.
-pub struct AnswerBody {
-    body: axum::body::Body,
-    wire: Arc<Wire>,
-}
-
-impl AnswerBody {
-    /// Wraps the body of the answer to the request in progress.
-    pub fn new(body: axum::body::Body, wire: Arc<Wire>) -> Self {
-        Self { body, wire }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.wire.course.made();
     }
 }

@@ -16,7 +16,6 @@ use utoipa::ToSchema;
 use super::multipart::{self, Form, MAX_BESIDE, Part};
 use crate::App;
 use crate::draft::check_client_message_id;
-use crate::json::{FileJson, PresentFile};
 use crate::problem::Problem;
 use crate::rest::extract::Caller;
 use crate::rest::messages::client_message_id;
@@ -24,6 +23,7 @@ use crate::rest::openapi::problems::{Body, Called, Conflict, Forbidden, NotFound
 use crate::rest::openapi::{examples, params};
 use crate::tokens::Identity;
 use crate::upload::Upload;
+use crate::views::{FileJson, PresentFile};
 
 /// How long the service may take to store and share the file once it has all of it: object stores can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);

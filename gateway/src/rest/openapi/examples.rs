@@ -8,11 +8,8 @@ use confab_proto::room::v1::{Role, Room, Visibility};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::json::{FileJson, FileUrl, MessageJson, Page, RoomJson, Time};
-use crate::rest::auth::{Account, Opened};
-use crate::rest::files::LinkJson;
-use crate::rest::messages::{self, Position};
-use crate::rest::rooms::Details;
+use crate::views::history::{self, Position};
+use crate::views::{Account, Details, FileJson, FileUrl, LinkJson, MessageJson, Opened, Page, RoomJson, Time};
 
 pub const ROOM: &str = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
 pub const FILE: &str = "01a20525-118d-7e44-8f0a-2d4c6e8a0b1c";
@@ -82,8 +79,8 @@ pub fn rooms() -> Value {
 }
 
 pub fn details() -> Value {
-    let (room, history) = (tea(), history());
-    json!(Details { room: RoomJson::new(&room, 42), messages: messages::page(uuid::Uuid::nil(), Position::Latest, &history) })
+    let (room, events) = (tea(), events());
+    json!(Details { room: RoomJson::new(&room, 42), messages: history::page(uuid::Uuid::nil(), Position::Latest, &events) })
 }
 
 fn hello() -> Event {
@@ -100,7 +97,7 @@ fn hello() -> Event {
     }
 }
 
-fn history() -> ListEventsResponse {
+fn events() -> ListEventsResponse {
     ListEventsResponse { events: vec![hello()], ..ListEventsResponse::default() }
 }
 
@@ -109,7 +106,7 @@ pub fn message() -> Value {
 }
 
 pub fn messages() -> Value {
-    json!(messages::page(uuid::Uuid::nil(), Position::Latest, &history()))
+    json!(history::page(uuid::Uuid::nil(), Position::Latest, &events()))
 }
 
 fn text() -> File {

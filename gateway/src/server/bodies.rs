@@ -1,0 +1,76 @@
+//! The bodies of a connection's requests and answers, which report how far they have come.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::wire::Wire;
+
+/// The body of a request, which notices when it must wait for its client.
+pub struct RequestBody {
+    pub incoming: Incoming,
+    pub wire: Arc<Wire>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(context);
+        match &frame {
+            Poll::Pending => self.wire.course.body_is_awaited(context.waker()),
+            Poll::Ready(None) => self.wire.course.body_has_ended(),
+            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.course.body_has_ended(),
+            Poll::Ready(Some(_)) => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer, which notices when hyper is done with it.
+pub struct AnswerBody {
+    body: axum::body::Body,
+    wire: Arc<Wire>,
+}
+
+impl AnswerBody {
+    /// Wraps the body of the answer to the request in progress.
+    pub fn new(body: axum::body::Body, wire: Arc<Wire>) -> Self {
+        Self { body, wire }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.wire.course.made();
+    }
+}

@@ -1,0 +1,17 @@
+//! The public JSON of what services return. REST and Socket.IO return the same objects.
+
+mod file;
+pub mod history;
+mod message;
+mod page;
+mod room;
+mod user;
+
+pub use file::{FileJson, FileUrl, LinkJson, PresentFile};
+pub use message::{MessageJson, Repeated};
+pub use page::{Page, Time};
+pub use room::{Details, RoomJson};
+pub use user::{Account, Opened};
+
+#[cfg(test)]
+mod tests;

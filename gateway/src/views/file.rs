@@ -1,0 +1,107 @@
+//! Files.
+
+use std::fmt;
+
+use confab_proto::file::v1::File;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::page::Time;
+use super::user::UserJson;
+
+/// A file of a message.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = MessageFile)]
+pub enum FileJson<'a> {
+    /// One that can be had.
+    Present(PresentFile<'a>),
+    /// One that messages still name.
+    Deleted(DeletedFile<'a>),
+}
+
+/// A file that can be had.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = File)]
+pub struct PresentFile<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
+    id: &'a str,
+    /// The last path component of the given name, without control characters, in at most 255 bytes.
+    name: &'a str,
+    /// Bytes.
+    size: u64,
+    /// As far as it is known.
+    content_type: &'a str,
+    /// Lower-case hexadecimal.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    sha256: &'a str,
+    url: FileUrl<'a>,
+    /// The room it belongs to.
+    #[schema(format = "uuid", required)]
+    room_id: Option<&'a str>,
+    #[schema(required)]
+    uploaded_by: Option<UserJson<'a>>,
+    created_at: Time,
+}
+
+/// A file that is no more.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeletedFile<'a> {
+    /// UUIDv7.
+    #[schema(format = "uuid")]
+    id: &'a str,
+    /// What it was called.
+    name: &'a str,
+    /// True.
+    deleted: bool,
+}
+
+impl<'a> From<&'a File> for FileJson<'a> {
+    fn from(file: &'a File) -> Self {
+        match file.deleted {
+            true => Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true }),
+            false => Self::Present(PresentFile {
+                id: &file.id,
+                name: &file.name,
+                size: file.size,
+                content_type: &file.content_type,
+                sha256: &file.sha256,
+                url: FileUrl(&file.id),
+                room_id: file.room_id.as_deref(),
+                uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
+                created_at: Time(file.created_at_ms),
+            }),
+        }
+    }
+}
+
+/// Where a file's bytes are, relative to this server.
+#[derive(Debug, Clone, Copy, ToSchema)]
+#[schema(value_type = String, format = "uri-reference")]
+pub struct FileUrl<'a>(pub &'a str);
+
+impl fmt::Display for FileUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/api/files/{}", self.0)
+    }
+}
+
+impl Serialize for FileUrl<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A link that needs no header.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Link)]
+pub struct LinkJson {
+    /// Relative to this server.
+    #[schema(format = "uri-reference")]
+    pub url: String,
+    /// When it ends.
+    pub expires_at: Time,
+}

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use crate::metrics::METRICS;
 use crate::tables::shrink;
 
-pub use held::{Cut, Held, SMALL};
-pub use share::{Holder, PageTurn, Sends, Share};
+pub use held::{Held, SMALL};
+pub use share::{Cut, Holder, PageTurn, Sends, Share};
 
 /// Smaller changes of an outbox are not counted, so that clients that keep up seldom touch the counters.
 const STEP: usize = 16 * 1024;

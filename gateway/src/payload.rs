@@ -43,3 +43,32 @@ pub fn fault<T: DeserializeOwned>(text: &str, shape: &str) -> Error {
 pub fn shape(shape: &str) -> Error {
     Error::new(Code::InvalidRequest, format!("the payload must be {shape}"))
 }
+
+/// Reads the text of an event's payload.
+///
+/// # Errors
+/// `invalid_request` that names the faulty field or, where there is none, says what shape is expected.
+pub fn read_text<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<T, Error> {
+    // serde would read an array as the fields in order.
+    let read = argument.starts_with('{').then(|| serde_json::from_str(argument).ok()).flatten();
+    read.ok_or_else(|| fault::<T>(argument, shape))
+}
+
+/// A room's id alone, or an object with more fields.
+pub enum RoomOr<T> {
+    /// The id.
+    Id(String),
+    /// The object.
+    Object(T),
+}
+
+/// Reads a payload of either form.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_room<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<RoomOr<T>, Error> {
+    match argument.starts_with('"') {
+        true => serde_json::from_str(argument).map(RoomOr::Id).map_err(|_| self::shape(shape)),
+        false => read_text(argument, shape).map(RoomOr::Object),
+    }
+}

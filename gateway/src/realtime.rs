@@ -3,20 +3,18 @@
 mod allowance;
 mod events;
 mod file_upload;
-mod follower;
 pub mod forward;
 mod handshake;
-mod history;
-mod hub;
 mod inbound;
 mod join;
-mod lag;
 mod outbox;
-mod packet;
-mod partition;
+pub mod packet;
 mod pause;
+mod payload;
+mod peers;
 mod polling;
 mod recovery;
+mod refusal;
 mod registry;
 mod session;
 mod socket;
@@ -76,7 +74,7 @@ pub struct Realtime {
     origins: Origins,
     forward: Option<Forward>,
     hub: Arc<Hub<Session>>,
-    follower: Arc<Follower>,
+    follower: Arc<Follower<Session>>,
     history: Arc<History>,
     /// What is held for clients.
     memory: Arc<Memory>,
@@ -175,7 +173,7 @@ impl Realtime {
 
     /// The routes for other gateways.
     pub fn forward_router(self: &Arc<Self>) -> Router {
-        forward::router(self.clone())
+        peers::router(self.clone())
     }
 
     async fn close_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Uuid>) {

@@ -20,7 +20,9 @@ const WALLS: &[Wall] = &[
     Wall { files: "services/file/src/object", forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
     Wall { files: "services/common/src", forbidden: &["confab_proto"] },
     Wall { files: "gateway/src/rest", forbidden: &["redis", "hub"] },
-    Wall { files: "gateway/src/realtime/hub", forbidden: &["redis", "axum", "tokio", "futures"] },
+    Wall { files: "gateway/src/rooms/hub", forbidden: &["redis", "axum", "tokio", "futures"] },
+    Wall { files: "gateway/src/rooms", forbidden: &["axum", "session", "socket", "registry", "rest"] },
+    Wall { files: "gateway/src/views", forbidden: &["axum", "rest", "realtime", "rooms"] },
     Wall {
         files: "gateway/src",
         forbidden: &[
@@ -60,7 +62,7 @@ fn a_breach_is_found() {
     let found =
         violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
     assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);
-    assert_eq!(violations("gateway/src/rest/rooms.rs", "    pub use crate::realtime::hub::Hub;").len(), 1);
+    assert_eq!(violations("gateway/src/rest/rooms.rs", "    pub use crate::rooms::hub::Hub;").len(), 1);
     assert_eq!(violations("services/file/src/service/upload.rs", "use aws_sdk_s3::Client;").len(), 1);
     assert_eq!(violations("services/room/src/grpc.rs", "use tonic::Status; // not redis\nlet redis = 1;"), [""; 0]);
     assert_eq!(

@@ -3,18 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{Holder, Memory, Share};
+use super::Memory;
+use super::share::{Cut, Entry, Holder, Share};
 
 /// Less than this is not counted, in bytes: every connection has buffers of about this size.
 pub const SMALL: usize = 4096;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// A connection that can be ended from elsewhere.
-pub trait Cut: Send + Sync {
-    /// Ends it at once: what is held for it is freed soon.
-    fn cut(&self);
-}
 
 /// Bytes that are counted for their holder until this is dropped.
 pub struct Held {
@@ -23,11 +18,6 @@ pub struct Held {
     cut: Weak<dyn Cut>,
     bytes: usize,
     counted: Option<(Arc<Share>, u64)>,
-}
-
-pub(super) struct Entry {
-    bytes: usize,
-    cut: Weak<dyn Cut>,
 }
 
 impl Held {
@@ -82,13 +72,6 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.clear();
-    }
-}
-
-impl Share {
-    /// What is held for requests: the bytes and their connection.
-    pub fn held(&self) -> Vec<(usize, Weak<dyn Cut>)> {
-        self.requests().values().map(|entry| (entry.bytes, entry.cut.clone())).collect()
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::Memory;
-use super::held::Entry;
 use crate::address::ClientAddress;
 
 /// Most sends and uploads of one user in progress at once.
@@ -18,6 +17,17 @@ const MAX_SENDS: usize = 128;
 const MAX_RESTORES: usize = 16;
 /// Most pages that are read for one holder at once: the largest take milliseconds of a processor.
 const MAX_PAGES: usize = 2;
+
+/// A connection that can be ended from elsewhere.
+pub trait Cut: Send + Sync {
+    /// Ends it at once: what is held for it is freed soon.
+    fn cut(&self);
+}
+
+pub(super) struct Entry {
+    pub bytes: usize,
+    pub cut: Weak<dyn Cut>,
+}
 
 /// The holder of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +94,11 @@ impl Share {
 
     pub(super) fn requests(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
         self.requests.lock()
+    }
+
+    /// What is held for requests: the bytes and their connection.
+    pub fn held(&self) -> Vec<(usize, Weak<dyn Cut>)> {
+        self.requests().values().map(|entry| (entry.bytes, entry.cut.clone())).collect()
     }
 
     /// Permits to recover clients of this user.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -13,14 +12,14 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::file_upload::FileUpload;
-use super::hub::Listener;
 use super::join::{self, Join};
 use super::packet::Frame;
 use super::session::Session;
 use super::socket::Event;
 use crate::draft::Draft;
 use crate::metrics::METRICS;
-use crate::payload;
+use crate::payload::{RoomOr, read_room, read_text};
+use crate::rooms::hub::Listener;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
@@ -85,7 +84,7 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
             Ok((room, Request::Leave))
         }
         "message" => {
-            let message: Draft = read(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
+            let message: Draft = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
             Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
         }
         "fileUpload" => {
@@ -93,35 +92,6 @@ pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> 
             Ok((file.room, Request::Upload(file)))
         }
         _ => Err(Error::new(Code::NotFound, "no such event")),
-    }
-}
-
-/// Reads an event's payload.
-///
-/// # Errors
-/// `invalid_request` that names the faulty field or, where there is none, says what shape is expected.
-pub(super) fn read<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<T> {
-    // serde would read an array as the fields in order.
-    let read = argument.starts_with('{').then(|| serde_json::from_str(argument).ok()).flatten();
-    read.ok_or_else(|| payload::fault::<T>(argument, shape))
-}
-
-/// A room's id alone, or an object with more fields.
-pub(super) enum RoomOr<T> {
-    /// The id.
-    Id(String),
-    /// The object.
-    Object(T),
-}
-
-/// Reads a payload of either form.
-///
-/// # Errors
-/// As [`read`].
-pub(super) fn read_room<T: DeserializeOwned>(argument: &str, shape: &str) -> Result<RoomOr<T>> {
-    match argument.starts_with('"') {
-        true => serde_json::from_str(argument).map(RoomOr::Id).map_err(|_| payload::shape(shape)),
-        false => read(argument, shape).map(RoomOr::Object),
     }
 }
 

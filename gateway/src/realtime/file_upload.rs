@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::events::read;
 use super::session::Session;
 use crate::draft::check_client_message_id;
+use crate::payload::read_text;
 use crate::upload::Upload;
 use crate::views::{FileJson, MessageJson};
 
@@ -60,7 +60,7 @@ impl FileUpload {
     /// # Errors
     /// `invalid_request` that names the field; `too_large` for a file that must be uploaded over REST.
     pub fn parse(argument: &str, attachments: &[Bytes]) -> Result<Self> {
-        let given: Argument = read(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
+        let given: Argument = read_text(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
         let room = text::id("roomId", &given.room_id)?;
         if let Some(id) = &given.client_message_id {
             check_client_message_id(id)?;

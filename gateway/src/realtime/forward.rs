@@ -11,16 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::IntoResponse;
-use axum::routing::any;
 use confab_common::cluster_key::{ClusterKey, SigningKey};
 use confab_common::grpc;
 use http_body_util::BodyExt;
@@ -32,9 +29,10 @@ use uuid::Uuid;
 
 use self::node::{Ids, Nodes};
 use self::passed::{PASSAGE, Passed};
-use self::seal::{Covers, Sealer};
+use self::seal::Sealer;
 use super::Realtime;
-use super::handshake::{self, Refusal, body_of};
+use super::payload::whole_payload;
+use super::refusal::Refusal;
 use crate::address::ClientAddress;
 use crate::config::{ForwardConfig, OwnAddress};
 use crate::edge::REQUEST_ID;
@@ -44,6 +42,7 @@ use crate::server::{Place, Tally};
 
 use node::NodeId;
 pub use passed::Passage;
+pub(super) use seal::Covers;
 
 /// How long connecting to a gateway may take: TCP repeats a lost SYN after a second.
 const CONNECT: Duration = Duration::from_millis(2500);
@@ -134,6 +133,11 @@ impl Forward {
         NodeId::of_session(sid).filter(|node| !self.own.contain(*node))
     }
 
+    /// What the signature of a request from another gateway covers; `None` when it is not signed for this gateway.
+    pub(super) async fn covers(&self, head: &Parts) -> Option<Covers> {
+        self.sealer.verify(head, self.own()).await
+    }
+
     /// A signed request to another gateway.
     fn request(&self, to: (NodeId, SocketAddr), method: Method, target: &str, body: Bytes) -> Option<Request> {
         let target = Sealer::mark(target);
@@ -211,7 +215,7 @@ pub async fn pass(
     // or too slow.
     let (body, refusal) = match head.method {
         Method::POST => {
-            let arriving = body_of(body, edge.config.max_packet, held.as_mut());
+            let arriving = whole_payload(body, edge.config.max_packet, held.as_mut());
             let body = while_alive(arriving, forward, (node, address), sid, edge.config.ping_timeout / 2).await;
             body.map_or_else(|refusal| (Bytes::new(), Some(refusal)), |body| (body, None))
         }
@@ -290,35 +294,6 @@ async fn until_leaving<T>(edge: &Realtime, to: (NodeId, SocketAddr), sid: &str, 
     };
     let told = async { tokio::join!(tell, passing).1 };
     timeout(AFTER_TOLD, told).await.ok()
-}
-
-/// The routes for other gateways; requests without the cluster's signature are rejected.
-pub fn router(edge: Arc<Realtime>) -> Router {
-    let ours = from_fn_with_state(edge.clone(), only_gateways);
-    let handler = any(handshake::forwarded);
-    Router::new().route("/socket.io/", handler.clone()).route("/socket.io", handler).with_state(edge).layer(ours)
-}
-
-async fn only_gateways(State(edge): State<Arc<Realtime>>, request: Request, next: Next) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let mut held = head.extensions.get::<Tally>().map(|tally| tally.hold(tally.address()));
-    let signed = async |forward: &Forward| {
-        let covers = forward.sealer.verify(&head, forward.own()).await?;
-        if covers == Covers::Head {
-            return Some(body);
-        }
-        let body = body_of(body, edge.config.max_packet, held.as_mut()).await.ok()?;
-        covers.is_of(&body).then(|| body.into())
-    };
-    let body = match &edge.forward {
-        Some(forward) => signed(forward).await,
-        None => None,
-    };
-    let Some(body) = body else {
-        METRICS.forward_refused.increment(1);
-        return (StatusCode::FORBIDDEN, [(CONNECTION, "close")]).into_response();
-    };
-    next.run(Request::from_parts(head, body)).await
 }
 
 #[cfg(test)]

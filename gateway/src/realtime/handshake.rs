@@ -12,79 +12,18 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use confab_common::Code;
-use confab_common::metrics::LIMITS;
-use serde_json::json;
 
 use super::Realtime;
 use super::forward::{self, Passage};
-use super::packet::{Frame, Malformed};
+use super::packet::Frame;
 use super::polling::{self, Way};
+use super::refusal::Refusal;
 use super::session::{Session, Transport};
 use super::websocket;
 use crate::address::ClientAddress;
-use crate::edge::{body, cors};
-use crate::memory::Held;
+use crate::edge::cors;
 use crate::server::{Place, Tally};
 use crate::tokens::{MAX_TOKEN, bearer};
-
-/// A refused request, in the words of the protocol's reference server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// No such transport.
-    UnknownTransport,
-    /// No such session here; the client starts over.
-    UnknownSession,
-    /// The session needs another method.
-    BadMethod,
-    /// Any other invalid request.
-    BadRequest,
-    /// The page's origin may not connect.
-    Forbidden,
-    /// A WebSocket needs HTTP/1.1.
-    UpgradeRequired,
-    /// Another version of the protocol.
-    UnsupportedVersion,
-    /// The payload exceeds the packet limit.
-    TooLarge,
-    /// This gateway is draining; the client reconnects to another one.
-    GoingAway,
-}
-
-impl Refusal {
-    /// The refusal of a packet over its limit.
-    pub fn too_large() -> Self {
-        LIMITS.hit("packet");
-        Self::TooLarge
-    }
-}
-
-impl From<Malformed> for Refusal {
-    fn from(_: Malformed) -> Self {
-        Self::BadRequest
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, code, message) = match self {
-            Self::UnknownTransport => (StatusCode::BAD_REQUEST, 0, "Transport unknown"),
-            Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
-            Self::BadMethod => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
-            Self::BadRequest => (StatusCode::BAD_REQUEST, 3, "Bad request"),
-            Self::UpgradeRequired => (StatusCode::UPGRADE_REQUIRED, 3, "Bad request"),
-            Self::Forbidden => (StatusCode::FORBIDDEN, 4, "Forbidden"),
-            Self::UnsupportedVersion => (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "Bad request"),
-            Self::GoingAway => (StatusCode::SERVICE_UNAVAILABLE, 3, "Bad request"),
-        };
-        let mut answer = (status, axum::Json(json!({ "code": code, "message": message }))).into_response();
-        if status == StatusCode::UPGRADE_REQUIRED {
-            answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        }
-        answer
-    }
-}
 
 pub(super) struct Parameters {
     /// The protocol's version, `EIO`.
@@ -225,14 +164,6 @@ async fn carry(session: Arc<Session>, websocket: bool, t: Option<String>, way: W
         }
         _ => Err(Refusal::BadMethod),
     }
-}
-
-/// The whole payload of a signed request between gateways, counted in `held` while it arrives.
-pub(super) async fn body_of(body: Body, max_packet: usize, held: Option<&mut Held>) -> Result<Bytes, Refusal> {
-    body::collect_steadily(body, polling::max_payload(max_packet), held).await.map_err(|error| match error.code {
-        Code::TooLarge => Refusal::too_large(),
-        _ => Refusal::BadRequest,
-    })
 }
 
 /// Whether the page may connect: from its own host or an allowed origin. Clients other than browsers send no origin.

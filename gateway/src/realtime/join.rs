@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use super::events::{RoomOr, read_room};
-use super::history::{MAX_BYTES, MAX_MESSAGES, Page, Wanted};
-use super::hub::{Arrival, Joining, Listener, NotLive};
 use super::packet::Frame;
 use super::session::Session;
+use crate::payload::{RoomOr, read_room};
+use crate::rooms::history::{MAX_BYTES, MAX_MESSAGES, Page, Wanted};
+use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 use crate::views::RoomJson;
 
 /// Pause before history is read again.

@@ -15,8 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Realtime;
-use super::handshake::Refusal;
 use super::outbox::Close;
+use super::refusal::Refusal;
 use super::session::{Heartbeat, STUCK, Session, Transport};
 use crate::address::ClientAddress;
 use crate::metrics::METRICS;
@@ -127,11 +127,6 @@ async fn next_payload(session: &Session) -> Bytes {
             return NOOP;
         }
     }
-}
-
-/// Largest payload of a POST: attachments arrive as base64.
-pub fn max_payload(max_packet: usize) -> usize {
-    max_packet.div_ceil(3).saturating_mul(4)
 }
 
 /// A POST: handles the client's packets.

@@ -8,8 +8,8 @@ mod restore;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::hub::Arrival;
 use super::packet::Frame;
+use crate::rooms::hub::Arrival;
 
 pub use offset::Offset;
 pub use restore::{Restored, restore};

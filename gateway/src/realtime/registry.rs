@@ -13,10 +13,10 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use self::pending::Pending;
-use super::hub::Listener;
 use super::session::Session;
 use crate::address::ClientAddress;
 use crate::memory::Holder;
+use crate::rooms::hub::Listener;
 use crate::tables::{shrink, shrink_set};
 use crate::tokens::Identity;
 

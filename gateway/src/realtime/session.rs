@@ -14,13 +14,13 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::Realtime;
-use super::hub::{Arrival, Listener};
 use super::outbox::{Close, Outbox};
 use super::packet::{Frame, Malformed};
 use super::polling::LastPoll;
 use super::socket::Socket;
 use crate::address::ClientAddress;
 use crate::metrics::METRICS;
+use crate::rooms::hub::{Arrival, Listener};
 
 pub use heartbeat::Heartbeat;
 
@@ -300,6 +300,18 @@ impl Listener for Session {
             None => self.queue(frames, joined),
             Some(recovery) => recovery.deliver(room, first, frames, |frames| self.queue(frames, &Frame::join(frames))),
         }
+    }
+
+    fn flush(&self) {
+        self.outbox.flush();
+    }
+
+    fn keeps_up(&self) -> bool {
+        self.outbox.is_roomy()
+    }
+
+    async fn caught_up(&self) {
+        self.outbox.roomy().await;
     }
 
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {

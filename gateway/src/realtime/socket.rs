@@ -373,7 +373,7 @@ impl Socket {
             std::mem::take(&mut state.rooms)
         };
         for room in rooms {
-            session.edge.hub.leave(room, super::hub::Listener::id(session));
+            session.edge.hub.leave(room, crate::rooms::hub::Listener::id(session));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Places where test builds can be made to fail, controlled through the admin port: `POST /failpoints/NAME` with `on`,
-//! `abort` or `off`, `GET` for the number of hits since. Builds without the feature `failpoints` contain none of this.
+//! Fail points of test builds: places where [`failpoint!`](crate::failpoint!) can make a program fail, controlled through the
+//! admin port: `POST /failpoints/NAME` with `on`, `abort` or `off`, `GET` for the number of hits since.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod listen;
 pub mod memory;
 pub mod metrics;
+pub mod outbox;
 pub mod pace;
 pub mod pg;
 pub mod private;
@@ -35,3 +36,23 @@ pub mod trust;
 
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};
+
+/// Passes the fail point of this name: ends the process, or is whether to fail. `false` in builds without the feature `failpoints`,
+/// which do not contain the name either.
+#[macro_export]
+#[cfg(feature = "failpoints")]
+macro_rules! failpoint {
+    ($name:literal) => {
+        $crate::failpoint::hit($name)
+    };
+}
+
+/// Passes the fail point of this name: ends the process, or is whether to fail. `false` in builds without the feature `failpoints`,
+/// which do not contain the name either.
+#[macro_export]
+#[cfg(not(feature = "failpoints"))]
+macro_rules! failpoint {
+    ($name:literal) => {
+        false
+    };
+}

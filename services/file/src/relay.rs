@@ -4,9 +4,9 @@
 //! a second append is a repeat and changes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::grpc::{MAX_MESSAGE, Transport, request};
+use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
@@ -18,20 +18,6 @@ use crate::store::{File, Store};
 use crate::wire;
 
 pub use confab_proto::message::v1::Event;
-
-/// The options of an append; another replica is tried after half of the time.
-const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-/// How long an event may wait in the message service: shorter than an attempt, so that a single stuck room is refused
-/// without costing the whole batch its answer.
-const TURN: Duration = Duration::from_millis(800);
-/// Files in one append.
-const BATCH: u32 = 64;
-/// How often the store is searched for files whose call gave up or whose process ended.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A call waits two and a half seconds in all, and should notice soon when the log is back.
-const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
 
 /// Relays the events of files to the log.
 pub struct Relay {
@@ -52,53 +38,40 @@ impl Relay {
     /// # Errors
     /// When the log refuses the event for good; the file is then deleted, unless it was ready before.
     pub async fn settle(&self, file: &File) -> Result<Event> {
-        let mut pause = FIRST_PAUSE;
-        loop {
+        outbox::settle(|| async {
             match self.append(std::slice::from_ref(file)).await.map(|mut verdicts| verdicts.pop()) {
-                Ok(Some(Ok(event))) => return Ok(event),
-                Ok(Some(Err(refusal))) if is_final(refusal.code) => return Err(refusal),
+                Ok(Some(Ok(event))) => return Some(Ok(event)),
+                Ok(Some(Err(refusal))) if is_final(refusal.code) => return Some(Err(refusal)),
                 Ok(Some(Err(error))) | Err(error) => tracing::debug!(file = %file.id, %error, "an event waits for the log"),
                 Ok(None) => {}
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE_OF_CALL);
-        }
+            None
+        })
+        .await
     }
 
     /// Relays pending files for ever: at first those of an earlier process, later those whose calls gave up.
     pub async fn run(self: Arc<Self>) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.sweep().await {
-                Ok(0) => {
-                    pause = FIRST_PAUSE;
-                    tokio::time::sleep(SWEEP_EVERY).await;
-                    continue;
-                }
-                Ok(files) => tracing::warn!(files, "the log refuses events for now, trying again"),
-                Err(error) => tracing::warn!(%error, "events wait for the log, trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        outbox::sweep(|| self.sweep()).await;
     }
 
-    /// Tries every pending file once; returns how many are still pending.
-    async fn sweep(&self) -> Result<usize> {
-        let (mut after, mut waiting) = (Uuid::nil(), 0);
+    /// Tries every pending file once.
+    async fn sweep(&self) -> Result<Swept> {
+        let (mut after, mut swept) = (Uuid::nil(), Swept::default());
         loop {
             let files = self.store.pending(after, BATCH).await?;
-            let Some(last) = files.last() else { return Ok(waiting) };
+            let Some(last) = files.last() else { return Ok(swept) };
             after = last.id;
             let verdicts = self.append(&files).await?;
-            waiting += files.len() - verdicts.iter().filter(|verdict| is_settled(verdict)).count();
+            swept.found += files.len();
+            swept.settled += verdicts.iter().filter(|verdict| is_settled(verdict)).count();
         }
     }
 
     /// Appends the events of files, records the results in the store, and returns the outcome of each.
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
         let events = files.iter().filter_map(new_event).collect();
-        let answer = self.message.clone().append(request(AppendRequest { events }, CALL)).await?.into_inner();
+        let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
         let verdicts = files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
         let (mut told, mut refused) = (Vec::new(), Vec::new());
         for (file, verdict) in files.iter().zip(&verdicts).filter(|(file, _)| !file.ready) {

@@ -112,7 +112,10 @@ pub async fn start(
         }
     };
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(watch(store.clone(), config.partitions)));
-    let lanes = Lanes::start(lanes, config.partitions, &store, &Hints::new(bus));
+    let hints = Hints::new(bus);
+    #[cfg(feature = "failpoints")]
+    let store = sabotage::Sabotaged::over(store, hints.clone());
+    let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
     opened.set(true);
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
 }

@@ -1,56 +1,122 @@
-//! Faults for test builds only: dying at the worst moment, and breaking promises on purpose to show that the checker
-//! notices.
+//! A store that breaks the log's promises on purpose, in test builds alone: the checker of promises must notice, and dying at
+//! the worst moment must lose nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use confab_common::clock::now_ms;
-use confab_common::failpoint::hit;
+use confab_common::{Result, failpoint};
+use futures::future::{BoxFuture, FutureExt};
 use uuid::Uuid;
 
 use crate::batch::Answer;
 use crate::publish::Hints;
-use crate::store::{Draft, Event, Outcome, Store};
+use crate::store::{AppendError, Appended, Draft, Event, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window};
 
-/// Whatever follows this character in an event's identity is not shown.
-pub const UNSEEN: char = '\u{1f}';
+/// Begins the part of an identity that makes an event new although it repeats another. It is removed from what the store returns.
+const UNSEEN: char = '\u{1f}';
 
-/// Runs before a batch goes to the store.
-pub async fn before_append(store: &dyn Store, hints: &Hints, mut drafts: Vec<Arc<Draft>>) -> Vec<Arc<Draft>> {
-    if !drafts.is_empty() && hit("skip-repeat-check") {
-        // Gives every event a new identity that looks like the old one.
-        let other = |draft: &mut Arc<Draft>| Arc::make_mut(draft).client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
-        drafts.iter_mut().for_each(other);
-    }
-    if !drafts.is_empty() && hit("publish-before-commit") {
-        hints.publish(foretold(store, &drafts).await.iter().map(|answer| (answer, None)));
-    }
-    if !drafts.is_empty() {
-        hit("before-commit");
-    }
-    drafts
+/// Fails at its fail points, and is the inner store otherwise.
+pub struct Sabotaged {
+    store: Arc<dyn Store>,
+    hints: Hints,
 }
 
-/// Runs between COMMIT and publishing.
-pub fn after_append(answers: &[Option<Answer>]) {
-    if answers.iter().flatten().any(|answer| matches!(answer, Ok((_, Outcome::Appended(_))))) {
-        hit("after-commit");
+impl Sabotaged {
+    /// Breaks the promises of `store`.
+    pub fn over(store: Arc<dyn Store>, hints: Hints) -> Arc<dyn Store> {
+        Arc::new(Self { store, hints })
+    }
+
+    /// The answers that the batch will get if nothing intervenes.
+    async fn foretold(&self, drafts: &[Arc<Draft>]) -> Vec<Answer> {
+        let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
+        let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else { return Vec::new() };
+        let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
+        let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
+        let created_at_ms = now_ms();
+        let mut next = |draft: &Arc<Draft>| {
+            let (position, seq) = (positions.entry(draft.partition).or_default(), seqs.entry(draft.room).or_default());
+            *position += 1;
+            *seq += 1;
+            let event = Event { draft: draft.clone(), position: *position, seq: *seq, created_at_ms };
+            Ok((heads.epoch, Outcome::Appended(event)))
+        };
+        drafts.iter().map(&mut next).collect()
     }
 }
 
-/// The answers that the batch will get if nothing intervenes.
-async fn foretold(store: &dyn Store, drafts: &[Arc<Draft>]) -> Vec<Answer> {
-    let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
-    let (Ok(heads), Ok(room_heads)) = (store.heads().await, store.room_heads(rooms).await) else { return Vec::new() };
-    let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
-    let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
-    let created_at_ms = now_ms();
-    let mut next = |draft: &Arc<Draft>| {
-        let (position, seq) = (positions.entry(draft.partition).or_default(), seqs.entry(draft.room).or_default());
-        *position += 1;
-        *seq += 1;
-        let event = Event { draft: draft.clone(), position: *position, seq: *seq, created_at_ms };
-        Ok((heads.epoch, Outcome::Appended(event)))
-    };
-    drafts.iter().map(&mut next).collect()
+/// The same draft with a new identity that looks like the old one.
+fn disguised(draft: &Arc<Draft>) -> Arc<Draft> {
+    let mut draft = Draft::clone(draft);
+    draft.client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
+    Arc::new(draft)
+}
+
+fn reveal(event: &mut Event) {
+    if let Some(length) = event.draft.client_id.find(UNSEEN) {
+        Arc::make_mut(&mut event.draft).client_id.truncate(length);
+    }
+}
+
+fn revealed(page: Result<Page>) -> Result<Page> {
+    page.map(|mut page| {
+        page.events.iter_mut().for_each(reveal);
+        page
+    })
+}
+
+impl Store for Sabotaged {
+    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        async move {
+            let others = failpoint!("skip-repeat-check").then(|| drafts.iter().map(disguised).collect::<Vec<_>>());
+            if failpoint!("publish-before-commit") {
+                self.hints.publish(self.foretold(drafts).await.iter().map(|answer| (answer, None)));
+            }
+            let _ = failpoint!("before-commit");
+            let mut appended = self.store.append(others.as_deref().unwrap_or(drafts), created_at_ms).await?;
+            if appended.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Appended(_))) {
+                let _ = failpoint!("after-commit");
+            }
+            appended.outcomes.iter_mut().filter_map(Outcome::event_mut).for_each(reveal);
+            Ok(appended)
+        }
+        .boxed()
+    }
+
+    fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        self.store.list(room, window, limit).map(revealed).boxed()
+    }
+
+    fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
+        self.store.read_log(partition, after, limit).map(revealed).boxed()
+    }
+
+    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+        self.store.find(draft)
+    }
+
+    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+        self.store.open_log(partitions)
+    }
+
+    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
+        self.store.is_as_opened()
+    }
+
+    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
+        self.store.renew_epoch()
+    }
+
+    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
+        self.store.heads()
+    }
+
+    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
+        self.store.room_heads(rooms)
+    }
+
+    fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.store.forget_files(room, files)
+    }
 }

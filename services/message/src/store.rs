@@ -29,7 +29,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    fn event_mut(&mut self) -> Option<&mut Event> {
+    /// Its event, if it has one.
+    pub fn event_mut(&mut self) -> Option<&mut Event> {
         match self {
             Self::Appended(event) | Self::Repeated(event) => Some(event),
             Self::Closed => None,

@@ -5,9 +5,9 @@
 //! one is in the log, and one sent late for a second time is a repeat there, known by its id, and changes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use confab_common::grpc::{Call, MAX_MESSAGE, Transport, request};
+use confab_common::grpc::{MAX_MESSAGE, Transport, request};
+use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Result};
 use confab_proto::auth::v1::UserRef;
@@ -17,20 +17,6 @@ use confab_proto::message::v1::{AppendRequest, Kind, NewEvent};
 use uuid::Uuid;
 
 use crate::store::{Owed, RoomEvent, Store};
-
-/// How an append is called; another replica is asked after half of it.
-const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-/// How long an event may wait its turn in the message service: shorter than an attempt, so that one stuck room is refused by
-/// name and does not cost the whole batch its answer.
-const TURN: Duration = Duration::from_millis(800);
-/// Rooms in one append.
-const BATCH: u32 = 64;
-/// How often the outbox is looked through for what a call left behind: it gave up, or its process ended.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A call waits two seconds in all, and should notice in time that the log is back.
-const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
 
 /// Carries events from the outbox to the log.
 pub struct Relay {
@@ -48,16 +34,12 @@ impl Relay {
     /// Relays a room's events up to `number` and returns when all of them are in the log, however long that takes.
     /// May be dropped at any time: the sweep finds what is left.
     pub async fn settle(&self, room: Uuid, number: i64) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.advance(room, number).await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => tracing::debug!(%room, %error, "an event waits for the log"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE_OF_CALL);
-        }
+        outbox::settle(|| async {
+            let advanced = self.advance(room, number).await;
+            let advanced = advanced.inspect_err(|error| tracing::debug!(%room, %error, "an event waits for the log"));
+            advanced.unwrap_or(false).then_some(())
+        })
+        .await;
     }
 
     /// Relays a room's events up to `number`, as far as it goes now; whether it went all the way.
@@ -76,44 +58,26 @@ impl Relay {
 
     /// Sweeps the outbox for ever: at start what an earlier process left, later what calls gave up on.
     pub async fn run(self: Arc<Self>) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.sweep().await {
-                Ok(Sweep { owed: 0, .. }) => {
-                    pause = FIRST_PAUSE;
-                    tokio::time::sleep(SWEEP_EVERY).await;
-                    continue;
-                }
-                // A room may be owed more than its oldest event: go on at once.
-                Ok(Sweep { settled: 1.., .. }) => {
-                    pause = FIRST_PAUSE;
-                    continue;
-                }
-                Ok(Sweep { owed, .. }) => tracing::warn!(rooms = owed, "the log refuses events, trying again"),
-                Err(error) => tracing::warn!(%error, "events wait for the log, trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        outbox::sweep(|| self.sweep()).await;
     }
 
     /// Tries the oldest event of every room once.
-    async fn sweep(&self) -> Result<Sweep> {
-        let mut sweep = Sweep::default();
+    async fn sweep(&self) -> Result<Swept> {
+        let mut swept = Swept::default();
         let mut after = Uuid::nil();
         loop {
             let page = self.store.oldest_of_rooms(after, BATCH).await?;
-            let Some(last) = page.last() else { return Ok(sweep) };
+            let Some(last) = page.last() else { return Ok(swept) };
             after = last.event.room_id;
-            sweep.owed += page.len();
-            sweep.settled += self.append(&page).await?;
+            swept.found += page.len();
+            swept.settled += self.append(&page).await?;
         }
     }
 
     /// Appends events of different rooms and forgets those that are settled; how many that are.
     async fn append(&self, owed: &[Owed]) -> Result<usize> {
         let events = owed.iter().map(|owed| new_event(&owed.event)).collect();
-        let answer = self.message.clone().append(request(AppendRequest { events }, CALL)).await?.into_inner();
+        let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
         let settled = owed
             .iter()
             .zip(answer.outcomes)
@@ -125,14 +89,6 @@ impl Relay {
         }
         Ok(settled.len())
     }
-}
-
-#[derive(Default)]
-struct Sweep {
-    /// Rooms that were owed something.
-    owed: usize,
-    /// Events that are not owed any more.
-    settled: usize,
 }
 
 /// Whether an event is in the log or has no place there any more.

@@ -3,9 +3,9 @@
 use axum::body::Body;
 use confab_common::pace::Pace;
 
-use super::max_payload;
 use crate::edge::body::next_frame;
-use crate::realtime::handshake::Refusal;
+use crate::realtime::payload::max_payload;
+use crate::realtime::refusal::Refusal;
 use crate::realtime::session::Session;
 
 /// Bytes that are counted for a session until this is dropped.

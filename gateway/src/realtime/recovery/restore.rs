@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use super::Offset;
 use crate::metrics::METRICS;
-use crate::realtime::history::Wanted;
-use crate::realtime::hub::{Arrival, Joining, Listener, NotLive};
 use crate::realtime::join::{BEHIND, begin};
 use crate::realtime::packet::Frame;
 use crate::realtime::session::Session;
+use crate::rooms::history::Wanted;
+use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};
 
 /// Most events that a recovery sends, and most bytes with their offsets: less than the bound on waiting answers. A
 /// client that has missed more reads history.

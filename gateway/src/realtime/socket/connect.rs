@@ -14,12 +14,12 @@ use super::{Held, Phase, Socket, dispatch};
 use crate::metrics::METRICS;
 use crate::realtime::allowance::Allowance;
 use crate::realtime::events;
-use crate::realtime::hub::Listener;
 use crate::realtime::outbox::Close;
 use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
 use crate::realtime::registry::NotSignedIn;
 use crate::realtime::session::{Session, Transport, secret};
+use crate::rooms::hub::Listener;
 
 /// How long a client that connects again waits for the end of its earlier events.
 const FINISHING: Duration = Duration::from_secs(1);

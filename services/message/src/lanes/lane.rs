@@ -41,15 +41,11 @@ impl Log {
         let alive = |row: &&Pending| row.deadline > now;
         let rows = || groups.iter().flat_map(Group::rows).filter(alive);
         let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
-        #[cfg(feature = "failpoints")]
-        let drafts = crate::sabotage::before_append(&*self.store, &self.hints, drafts).await;
         let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
         let answers = if drafts.is_empty() { Vec::new() } else { spans.lead().hold(batch::append(&*self.store, &drafts, until)).await };
         METRICS.append_rows.record(drafts.len() as f64);
         METRICS.append.record(now.elapsed());
-        #[cfg(feature = "failpoints")]
-        crate::sabotage::after_append(&answers);
         self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
         let mut answers = answers.into_iter();
         let mut next = |row: &Pending| match alive(&row) {

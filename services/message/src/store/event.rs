@@ -119,10 +119,7 @@ pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
 impl Draft {
     /// The `clientMessageId`, if the client chose one.
     pub fn client_message_id(&self) -> Option<&str> {
-        let chosen = self.client_id.strip_prefix("c:");
-        #[cfg(feature = "failpoints")]
-        let chosen = chosen.and_then(|chosen| chosen.split(crate::sabotage::UNSEEN).next());
-        chosen
+        self.client_id.strip_prefix("c:")
     }
 
     /// An upper bound on its encoded size in bytes, but a close one.

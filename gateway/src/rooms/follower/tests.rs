@@ -5,9 +5,9 @@ use confab_proto::message::v1::{Event, Hint};
 use prost::Message;
 
 use super::*;
-use crate::realtime::hub::Listener;
 use crate::realtime::outbox::Close;
 use crate::realtime::testing::{AWAY, EPOCH, NEXT_EPOCH, World, partition};
+use crate::rooms::hub::Listener;
 use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 

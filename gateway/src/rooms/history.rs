@@ -13,10 +13,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::packet::Frame;
-use super::partition::name;
+use super::event::name;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
+use crate::realtime::packet::Frame;
 use crate::views::MessageJson;
 
 /// Most messages, and most encoded bytes, in one answer to a client.

@@ -6,20 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use confab_common::bus;
 use confab_common::telemetry::trace::{self, Span};
-use confab_common::{bus, grpc};
 use confab_proto::channel;
-use confab_proto::message::v1::{Event, Hint, Kind, ReadLogRequest};
+use confab_proto::message::v1::{Event, Hint};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::follower::Follower;
-use super::hub::Delivery;
-use super::packet::Frame;
-use super::session::Session;
+use super::event;
+use super::hub::{Delivery, Hub, Listener};
+use super::log::Log;
 use crate::metrics::METRICS;
-use crate::views::MessageJson;
 
 /// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
 const REORDER: Duration = Duration::from_millis(20);
@@ -52,8 +50,9 @@ pub enum Input {
 }
 
 /// The task of one partition.
-pub struct PartitionTask {
-    follower: Arc<Follower>,
+pub struct PartitionTask<L> {
+    log: Arc<Log>,
+    hub: Arc<Hub<L>>,
     partition: u32,
     inputs: mpsc::Receiver<Input>,
     epoch: String,
@@ -71,11 +70,12 @@ pub struct PartitionTask {
     low: Option<u64>,
 }
 
-impl PartitionTask {
+impl<L: Listener + 'static> PartitionTask<L> {
     /// A task that does not run yet.
-    pub fn new(follower: Arc<Follower>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
+    pub fn new(log: Arc<Log>, hub: Arc<Hub<L>>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
         Self {
-            follower,
+            log,
+            hub,
             partition,
             inputs,
             reached,
@@ -91,9 +91,9 @@ impl PartitionTask {
     /// Follows until the inputs end; signals `ready` when the position is fixed.
     pub async fn run(mut self, ready: watch::Sender<bool>) {
         // Polling the heads is enough without the bus.
-        let _ = timeout(SUBSCRIBE, self.follower.subscriptions.subscribe(channel::log(self.partition))).await;
+        let _ = timeout(SUBSCRIBE, self.log.subscriptions.subscribe(channel::log(self.partition))).await;
         loop {
-            if let Some((epoch, position)) = self.follower.head(self.partition).await {
+            if let Some((epoch, position)) = self.log.head(self.partition).await {
                 self.epoch = epoch;
                 self.move_to(position);
                 break;
@@ -124,7 +124,7 @@ impl PartitionTask {
         };
         if hint.epoch != self.epoch {
             // The heads say which epoch is valid.
-            return self.follower.ask_soon();
+            return self.log.ask_soon();
         }
         let last = hint.first_position + hint.events.len() as u64 - 1;
         if hint.first_position <= self.position + 1 {
@@ -191,7 +191,7 @@ impl PartitionTask {
         self.epoch = epoch;
         self.move_to(position);
         self.forget_hole();
-        self.follower.hub.resync(self.partition);
+        self.hub.resync(self.partition);
     }
 
     fn move_to(&mut self, position: u64) {
@@ -207,7 +207,7 @@ impl PartitionTask {
 
     /// Skips a hole that is too large to be replayed, if the database confirms it: hints are not trusted.
     async fn give_up(&mut self, target: u64) {
-        match self.follower.head(self.partition).await {
+        match self.log.head(self.partition).await {
             Some((epoch, position)) if epoch == self.epoch && position.saturating_sub(self.position) <= MAX_HOLE => {
                 self.forget_hole();
                 self.head(epoch, position);
@@ -220,19 +220,13 @@ impl PartitionTask {
     /// Reads the missing events from the log.
     async fn repair(&mut self) {
         let Some((target, _)) = self.hole else { return };
-        self.follower.note_miss();
+        self.log.note_miss();
         if target - self.position > MAX_HOLE {
             return self.give_up(target).await;
         }
-        let request = ReadLogRequest { partition: self.partition, after: self.position, limit: 0, max_bytes: PAGE_BYTES };
-        let call = self.follower.clients.read;
-        let page = match self.follower.clients.message.clone().read_log(grpc::request(request, call)).await {
-            Ok(page) => page.into_inner(),
-            Err(status) => {
-                tracing::debug!(partition = self.partition, %status, "cannot read the log");
-                self.hole = Some((target, Instant::now() + RETRY));
-                return;
-            }
+        let Some(page) = self.log.read(self.partition, self.position, PAGE_BYTES).await else {
+            self.hole = Some((target, Instant::now() + RETRY));
+            return;
         };
         if page.epoch > self.epoch || (page.epoch == self.epoch && page.head < self.position) {
             return self.skip_to(page.epoch, page.head);
@@ -256,19 +250,19 @@ impl PartitionTask {
             // Positions that the log does not hold never existed: the hint was forged or mistaken.
             None => self.forget_hole(),
         }
-        if self.hole.is_some() || !self.follower.is_bus_up() {
+        if self.hole.is_some() || !self.log.is_bus_up() {
             return;
         }
         // A channel that missed a hint may have lost its subscription.
-        let (subscriptions, name) = (self.follower.subscriptions.clone(), channel::log(self.partition));
+        let (subscriptions, name) = (self.log.subscriptions.clone(), channel::log(self.partition));
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
     /// The clients that receive these events and have taken most of what was sent before.
-    fn keeping_up(&self, events: &[Event]) -> Vec<Arc<Session>> {
+    fn keeping_up(&self, events: &[Event]) -> Vec<Arc<L>> {
         let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
-        let hearers = rooms.into_iter().flat_map(|room| self.follower.hub.members(room));
-        hearers.filter(|session| session.outbox.is_roomy()).collect()
+        let hearers = rooms.into_iter().flat_map(|room| self.hub.members(room));
+        hearers.filter(|listener| listener.keeps_up()).collect()
     }
 
     fn deliver(&mut self, events: &[Event], last: u64) {
@@ -285,22 +279,22 @@ impl PartitionTask {
         // Order is promised within a room; grouped by room, events share locks and writes. (The sort is stable.)
         deliveries.sort_by_key(|delivery| delivery.room);
         let mut writers = Vec::new();
-        let delivered = self.follower.hub.fan_out(&deliveries, |event| encode(event), &mut writers);
+        let delivered = self.hub.fan_out(&deliveries, |event| event::encode(event), &mut writers);
         METRICS.deliveries.increment(delivered as u64);
         spans.iter().for_each(|span| span.set("confab.deliveries", || delivered as i64));
         while !writers.is_empty() {
             let some = writers.split_off(writers.len().saturating_sub(FLUSHED));
-            tokio::spawn(async move { some.iter().for_each(|session| session.outbox.flush()) });
+            tokio::spawn(async move { some.iter().for_each(|listener| listener.flush()) });
         }
     }
 }
 
 /// Waits until the clients have taken most of what waits for them. A client that does not in time is not waited for
 /// again, and is closed once its outbox is full: the partition's other clients must not wait for it repeatedly.
-async fn pace(clients: &[Arc<Session>]) {
+async fn pace<L: Listener>(clients: &[Arc<L>]) {
     let taken = async {
-        for session in clients {
-            session.outbox.roomy().await;
+        for client in clients {
+            client.caught_up().await;
         }
     };
     let _ = timeout(PACE, taken).await;
@@ -313,20 +307,6 @@ fn is_sound(hint: &Hint, partition: u32) -> bool {
     let mut positions = (hint.first_position..).zip(&hint.events);
     let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0;
     bounded && hint.partition == partition && !hint.events.is_empty() && positions.all(sound)
-}
-
-/// The frame in which clients receive an event of the log.
-fn encode(event: &Event) -> Frame {
-    Frame::event(name(event), &MessageJson::from(event))
-}
-
-/// The event's name in the client protocol.
-pub(super) fn name(event: &Event) -> &str {
-    match event.kind() {
-        Kind::System => &event.event,
-        Kind::File => "fileUpload",
-        Kind::Message | Kind::Unspecified => "message",
-    }
 }
 
 #[cfg(test)]

@@ -5,53 +5,39 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use confab_common::bus::{self, Bus, Notice, Notices, Subscriptions};
-use confab_common::grpc::{self, Call};
+use confab_common::bus::{self, Bus, Notice, Notices};
+use confab_common::failpoint;
 use confab_common::process::Process;
 use confab_common::readiness::Condition;
-use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse};
 use confab_proto::{channel, partition};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::hub::Hub;
+use super::hub::{Hub, Listener};
 use super::lag::Lag;
+use super::log::{Log, POLL, POLL_DEGRADED};
 use super::partition::{Input, PartitionTask};
-use super::session::Session;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 
-/// How often heads are polled, normally and while hints are unreliable.
-const POLL: Duration = Duration::from_secs(1);
-const POLL_DEGRADED: Duration = Duration::from_millis(250);
-/// How long hints count as unreliable after a miss.
-const CLEAN: Duration = Duration::from_secs(5);
 /// How long a partition is followed after the last client here left its rooms.
 const LINGER: Duration = Duration::from_secs(60);
 /// Hints that may wait for a partition's task; the task reads any others from the log.
 const INPUTS: usize = 1024;
-const HEADS: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
 
 /// Follows partitions for the hub.
-pub struct Follower {
-    pub(super) hub: Arc<Hub<Session>>,
-    pub(super) clients: Clients,
-    pub(super) subscriptions: Subscriptions,
+pub struct Follower<L> {
+    hub: Arc<Hub<L>>,
+    log: Arc<Log>,
     // Held for a look-up or a change, never across an await.
     followed: Mutex<HashMap<u32, Followed>>,
     /// How many partitions the log has; 0 until the message service has answered.
     count: watch::Sender<u32>,
-    bus_up: AtomicBool,
-    start: Instant,
-    /// Milliseconds from `start` to the last miss.
-    missed: AtomicU64,
-    /// Wakes the poller early.
-    soon: Notify,
     /// Holds while every followed partition reaches each known head in time.
     keeping_up: Condition,
 }
@@ -66,20 +52,15 @@ struct Followed {
     unused: Option<Instant>,
 }
 
-impl Follower {
+impl<L: Listener + 'static> Follower<L> {
     /// Starts following; the process is ready once the message service has answered.
-    pub fn start(hub: Arc<Hub<Session>>, clients: Clients, bus: &Bus, process: &Process) -> Arc<Self> {
+    pub fn start(hub: Arc<Hub<L>>, clients: Clients, bus: &Bus, process: &Process) -> Arc<Self> {
         let (subscriptions, notices) = bus.listen();
         let follower = Arc::new(Self {
             hub,
-            clients,
-            subscriptions,
+            log: Arc::new(Log::new(clients, subscriptions)),
             followed: Mutex::default(),
             count: watch::channel(0).0,
-            bus_up: AtomicBool::new(false),
-            start: Instant::now(),
-            missed: AtomicU64::new(0),
-            soon: Notify::new(),
             keeping_up: process.readiness.condition("the log to be followed"),
         });
         follower.keeping_up.set(true);
@@ -122,7 +103,8 @@ impl Follower {
                 let (inputs, queue) = mpsc::channel(INPUTS);
                 let (ready, followed) = watch::channel(false);
                 let reached = Arc::<AtomicU64>::default();
-                tokio::spawn(PartitionTask::new(self.clone(), partition, queue, reached.clone()).run(ready));
+                let task = PartitionTask::new(self.log.clone(), self.hub.clone(), partition, queue, reached.clone());
+                tokio::spawn(task.run(ready));
                 Followed { inputs, ready: followed, reached, lag: Lag::default(), unused: None }
             });
             followed.unused = None;
@@ -137,25 +119,12 @@ impl Follower {
         self.followed.lock()
     }
 
-    /// Records a miss: heads are polled more often for a while.
-    pub(super) fn note_miss(&self) {
-        METRICS.misses.increment(1);
-        self.missed.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
-        self.ask_soon();
-    }
-
-    /// Polls the heads without waiting for the next interval.
-    pub(super) fn ask_soon(&self) {
-        self.soon.notify_one();
-    }
-
     async fn listen(self: Arc<Self>, mut notices: Notices) {
         while let Some(notice) = notices.next().await {
             match notice {
                 Notice::Message { channel, payload } => {
                     let Some(partition) = channel::log_partition(&channel) else { continue };
-                    #[cfg(feature = "failpoints")]
-                    if confab_common::failpoint::hit("drop-hints") {
+                    if failpoint!("drop-hints") {
                         continue;
                     }
                     let inputs = self.followed().get(&partition).map(|followed| followed.inputs.clone());
@@ -163,15 +132,8 @@ impl Follower {
                         bus::dropped("slow_partition", 1);
                     }
                 }
-                Notice::Up => {
-                    self.bus_up.store(true, Ordering::Relaxed);
-                    // Anything published meanwhile was missed.
-                    self.note_miss();
-                }
-                Notice::Down => {
-                    self.bus_up.store(false, Ordering::Relaxed);
-                    self.ask_soon();
-                }
+                Notice::Up => self.log.set_bus_up(true),
+                Notice::Down => self.log.set_bus_up(false),
             }
         }
     }
@@ -179,27 +141,21 @@ impl Follower {
     async fn keep_polling(self: Arc<Self>) {
         loop {
             let begin = Instant::now();
-            #[cfg(feature = "failpoints")]
-            if confab_common::failpoint::hit("skip-heads") {
+            if failpoint!("skip-heads") {
                 sleep(POLL).await;
                 continue;
             }
             self.drop_unused();
             self.drop_ended();
             let partitions = self.followed().keys().copied().collect::<Vec<_>>();
-            #[cfg(feature = "failpoints")]
-            let partitions = if confab_common::failpoint::hit("skip-heads") { Vec::new() } else { partitions };
+            // Perhaps since the beginning of this turn.
+            let partitions = if failpoint!("skip-heads") { Vec::new() } else { partitions };
             // A message service that does not answer does not mean that following is broken.
             let keeping_up = partitions.is_empty() || self.poll(&partitions).await.unwrap_or(true);
             self.keeping_up.set(keeping_up);
             METRICS.keeping_up.set(f64::from(u8::from(keeping_up)));
             METRICS.followed.set(partitions.len() as f64);
-            let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
-            let relied_on = self.is_bus_up() && since_miss > CLEAN;
-            let asked = timeout_at(begin + if relied_on { POLL } else { POLL_DEGRADED }, self.soon.notified());
-            if asked.await.is_ok() {
-                sleep_until(begin + POLL_DEGRADED).await;
-            }
+            self.log.poll_is_due(begin).await;
         }
     }
 
@@ -212,7 +168,7 @@ impl Follower {
     /// Polls heads and sends them to the partitions' tasks. Returns whether these keep up; `None` when the message
     /// service did not answer.
     async fn poll(&self, partitions: &[u32]) -> Option<bool> {
-        let heads = self.heads(partitions).await?;
+        let heads = self.log.heads(partitions).await?;
         self.count.send_if_modified(|count| {
             *count == 0 && {
                 *count = heads.partition_count;
@@ -233,24 +189,6 @@ impl Follower {
         Some(keeping_up)
     }
 
-    /// The epoch and head of a partition from the primary database; `None` when the message service did not answer.
-    pub(super) async fn head(&self, partition: u32) -> Option<(String, u64)> {
-        let heads = self.heads(&[partition]).await?;
-        let position = heads.heads.first()?.position;
-        Some((heads.epoch, position))
-    }
-
-    async fn heads(&self, partitions: &[u32]) -> Option<GetHeadsResponse> {
-        let request = grpc::request(GetHeadsRequest { partitions: partitions.to_vec() }, HEADS);
-        match self.clients.message.clone().get_heads(request).await {
-            Ok(heads) => Some(heads.into_inner()),
-            Err(status) => {
-                tracing::debug!(%status, "no heads");
-                None
-            }
-        }
-    }
-
     /// A partition whose task has died receives nothing more: its clients are closed, reconnect and have it followed
     /// again.
     fn drop_ended(&self) {
@@ -260,11 +198,6 @@ impl Follower {
             tracing::error!(partition, "the task that follows this partition ended unexpectedly");
             self.hub.resync(partition);
         }
-    }
-
-    /// Whether the bus is connected.
-    pub(super) fn is_bus_up(&self) -> bool {
-        self.bus_up.load(Ordering::Relaxed)
     }
 
     fn drop_unused(&self) {
@@ -277,7 +210,7 @@ impl Follower {
             let keep = followed.unused.get_or_insert_with(Instant::now).elapsed() < LINGER;
             if !keep {
                 // Dropping its inputs ends the task.
-                self.subscriptions.unsubscribe(channel::log(*partition));
+                self.log.subscriptions.unsubscribe(channel::log(*partition));
             }
             keep
         });

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
-use super::packet::Frame;
+use crate::realtime::packet::Frame;
 
 const SHARDS: usize = 64;
 /// Most bytes in a room's tail while a client joins; a join that needs more reads history again.
@@ -25,6 +25,12 @@ pub trait Listener: Send + Sync {
     /// Queues events of a room, numbered from `first`, either one by one or as the one piece `joined`; never waits.
     /// `true` asks the caller to flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
+    /// Writes what is queued, as far as the client takes it now.
+    fn flush(&self);
+    /// Whether the client has taken most of what was queued.
+    fn keeps_up(&self) -> bool;
+    /// Completes when [`keeps_up`](Self::keeps_up) holds, or the client is about to be closed.
+    fn caught_up(&self) -> impl Future<Output = ()> + Send;
     /// Queues what the client's arrival in a room brings, then the events after `last_seq`; never waits.
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]);
     /// Notifies the client that it is no longer in a room. Called under the hub's lock: it must not call back.

@@ -1,0 +1,20 @@
+//! Events of the log as clients receive them.
+
+use confab_proto::message::v1::{Event, Kind};
+
+use crate::realtime::packet::Frame;
+use crate::views::MessageJson;
+
+/// The frame in which clients receive an event of the log.
+pub fn encode(event: &Event) -> Frame {
+    Frame::event(name(event), &MessageJson::from(event))
+}
+
+/// The event's name in the client protocol.
+pub fn name(event: &Event) -> &str {
+    match event.kind() {
+        Kind::System => &event.event,
+        Kind::File => "fileUpload",
+        Kind::Message | Kind::Unspecified => "message",
+    }
+}

@@ -1,14 +1,11 @@
 //! Real time: our own Engine.IO 4 / Socket.IO 5 server, the hub that fans events out, and the follower of the log.
 
-mod allowance;
 mod events;
 mod file_upload;
 pub mod forward;
 mod handshake;
-mod inbound;
 mod join;
 mod outbox;
-pub mod packet;
 mod pause;
 mod payload;
 mod peers;

@@ -19,6 +19,7 @@ const WALLS: &[Wall] = &[
     Wall { files: "services/*/src/store", forbidden: &["tonic", "v1", "redis", "aws_sdk_s3"] },
     Wall { files: "services/file/src/object", forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
     Wall { files: "services/common/src", forbidden: &["confab_proto"] },
+    Wall { files: "gateway/socketio/src", forbidden: &["confab_proto", "confab_gateway"] },
     Wall { files: "gateway/src/rest", forbidden: &["redis", "hub"] },
     Wall { files: "gateway/src/rooms/hub", forbidden: &["redis", "axum", "tokio", "futures"] },
     Wall { files: "gateway/src/rooms", forbidden: &["axum", "session", "socket", "registry", "rest"] },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use confab_common::{Code, Error, Result, text};
+use confab_socketio::Frame;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -13,7 +14,6 @@ use uuid::Uuid;
 
 use super::file_upload::FileUpload;
 use super::join::{self, Join};
-use super::packet::Frame;
 use super::session::Session;
 use super::socket::Event;
 use crate::draft::Draft;

@@ -12,10 +12,10 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use confab_socketio::Frame;
 
 use super::Realtime;
 use super::forward::{self, Passage};
-use super::packet::Frame;
 use super::polling::{self, Way};
 use super::refusal::Refusal;
 use super::session::{Session, Transport};

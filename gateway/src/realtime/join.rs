@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use confab_common::{Code, Error, Result, grpc, text};
 use confab_proto::room::v1::{GetRoomRequest, Room};
+use confab_socketio::Frame;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use super::packet::Frame;
 use super::session::Session;
 use crate::payload::{RoomOr, read_room};
 use crate::rooms::history::{MAX_BYTES, MAX_MESSAGES, Page, Wanted};

@@ -7,12 +7,12 @@ mod queue;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use confab_socketio::Frame;
 use futures::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::packet::Frame;
 use crate::memory::{Memory, Share};
 use queue::{Queue, Writer};
 

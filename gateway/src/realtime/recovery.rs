@@ -5,10 +5,10 @@
 mod offset;
 mod restore;
 
+use confab_socketio::Frame;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::packet::Frame;
 use crate::rooms::hub::Arrival;
 
 pub use offset::Offset;

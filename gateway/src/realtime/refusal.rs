@@ -4,9 +4,8 @@ use axum::http::header::UPGRADE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use confab_common::metrics::LIMITS;
+use confab_socketio::packet::Malformed;
 use serde_json::json;
-
-use super::packet::Malformed;
 
 /// A refused request, in the words of the protocol's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

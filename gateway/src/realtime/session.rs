@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
+use confab_socketio::Frame;
+use confab_socketio::packet::Malformed;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
@@ -15,7 +17,6 @@ use uuid::Uuid;
 
 use super::Realtime;
 use super::outbox::{Close, Outbox};
-use super::packet::{Frame, Malformed};
 use super::polling::LastPoll;
 use super::socket::Socket;
 use crate::address::ClientAddress;

@@ -12,6 +12,9 @@ use bytes::Bytes;
 use confab_common::metrics::LIMITS;
 use confab_common::telemetry::trace::{self, Span};
 use confab_common::{Code, Error};
+use confab_socketio::Frame;
+use confab_socketio::RateLimit;
+use confab_socketio::packet::{EventData, Kind, Malformed, Packet};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -21,10 +24,8 @@ use uuid::Uuid;
 use self::connect::Auth;
 use self::held::Held;
 use self::lanes::dispatch;
-use super::allowance::Allowance;
 use super::events::{self, Request};
 use super::outbox::{Close, MAX_UNKNOWN};
-use super::packet::{EventData, Frame, Kind, Malformed, Packet};
 use super::recovery::Recovery;
 use super::session::Session;
 use crate::tokens::Identity;
@@ -71,7 +72,7 @@ struct State {
     /// Lanes without a task: they start when everything that arrived together has been read.
     starting: Vec<Uuid>,
     rooms: HashSet<Uuid>,
-    allowance: Allowance,
+    rate_limit: RateLimit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Socket {
             lanes: HashMap::new(),
             starting: Vec::new(),
             rooms: HashSet::new(),
-            allowance: Allowance::new(UNKNOWN_PER_SECOND),
+            rate_limit: RateLimit::new(UNKNOWN_PER_SECOND),
         };
         Self {
             identity: OnceLock::new(),
@@ -197,7 +198,7 @@ impl Socket {
             return Ok(());
         }
         let mut state = self.state();
-        match state.phase == Phase::New && !state.allowance.admit() {
+        match state.phase == Phase::New && !state.rate_limit.admit() {
             true => Err(too_much()),
             false => Ok(()),
         }
@@ -215,7 +216,7 @@ impl Socket {
                 let phase = state.phase;
                 match phase {
                     Phase::New if std::mem::replace(&mut state.has_asked_elsewhere, true) => return Err(too_much()),
-                    Phase::Connecting | Phase::Connected if !state.allowance.admit() => {
+                    Phase::Connecting | Phase::Connected if !state.rate_limit.admit() => {
                         LIMITS.hit("events_per_second");
                         return Ok(());
                     }
@@ -279,7 +280,7 @@ impl Socket {
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {
                 let data = EventData::parse(packet.data)?;
-                let request = match state.allowance.admit() {
+                let request = match state.rate_limit.admit() {
                     true => events::parse(&data.name, data.argument, attachments),
                     false => {
                         LIMITS.hit("events_per_second");
@@ -313,7 +314,7 @@ impl Socket {
                 dispatch(&mut state, room, event);
                 Ok(())
             }
-            (Kind::Connect, Phase::Left) if state.allowance.admit() => {
+            (Kind::Connect, Phase::Left) if state.rate_limit.admit() => {
                 state.phase = Phase::Connecting;
                 tokio::spawn(connect::connect_again(session.clone(), Auth::read(packet.data)));
                 Ok(())

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use confab_socketio::Frame;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::packet::Frame;
 use super::testing::{World, address, connect};
 use super::*;
 use crate::memory::Held;

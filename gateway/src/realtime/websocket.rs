@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use confab_socketio::Frame;
+use confab_socketio::decoder::{self, Decoder, End};
+use confab_socketio::packet::Malformed;
 use hyper_util::rt::TokioIo;
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tungstenite::protocol::Message;
 
-use super::inbound::{self, End, Inbound};
 use super::outbox::{Close, Flushed};
-use super::packet::{Frame, Malformed};
 use super::session::{Heartbeat, STUCK, Session};
 use crate::metrics::METRICS;
 use crate::server::Stream;
@@ -32,7 +33,7 @@ const STEP: usize = 4096;
 
 struct Connection {
     stream: Arc<TcpStream>,
-    inbound: Inbound,
+    decoder: Decoder,
     /// This many bytes of an unfinished message are counted in the outbox.
     held: usize,
 }
@@ -41,8 +42,8 @@ struct Connection {
 pub async fn serve(upgraded: hyper::upgrade::Upgraded, session: Arc<Session>, probe: bool) {
     // The accept loop serves exactly this type.
     let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else { return session.finish() };
-    let inbound = Inbound::new(parts.read_buf, session.socket.max_packet(&session));
-    let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), inbound, held: 0 };
+    let decoder = Decoder::new(parts.read_buf, session.socket.max_packet(&session));
+    let mut connection = Connection { stream: Arc::new(parts.io.into_inner().into_inner()), decoder, held: 0 };
     // What comes before and after is boxed, so that an idle socket has no room for it.
     if probe && !Box::pin(connection.probe(&session)).await {
         return session.outbox.release(connection.held);
@@ -74,7 +75,7 @@ impl Connection {
                     () = session.outbox.closed() => return Err(End::Gone),
                 }
                 let (mut control, mut answers) = (Vec::new(), Vec::new());
-                self.inbound.read(&self.stream, &mut control, |message| match message {
+                self.decoder.read(&self.stream, &mut control, |message| match message {
                     message if asked => {
                         behind.push(message);
                         Ok(())
@@ -134,13 +135,13 @@ impl Connection {
         let mut timer = pin!(sleep_until(heartbeat.next(session)));
         // When the connection ends unless the client takes something, or everything, before.
         let mut give_up: Option<Instant> = None;
-        self.inbound.feed(&[], &mut Vec::new(), |message| receive(session, message))?;
+        self.decoder.feed(&[], &mut Vec::new(), |message| receive(session, message))?;
         session.socket.start_lanes(session);
         let mut is_known = false;
         loop {
             if !is_known && session.socket.identity().is_some() {
                 is_known = true;
-                self.inbound.allow(session.socket.max_packet(session));
+                self.decoder.allow(session.socket.max_packet(session));
             }
             let close = session.outbox.look();
             if close == Some(Close::Now) {
@@ -182,7 +183,7 @@ impl Connection {
                     // A large message may take longer than the answer to a ping.
                     session.touch();
                     let mut control = Vec::new();
-                    self.inbound.read(&self.stream, &mut control, |message| receive(session, message))?;
+                    self.decoder.read(&self.stream, &mut control, |message| receive(session, message))?;
                     session.socket.start_lanes(session);
                     self.count(session);
                     if !control.is_empty() {
@@ -207,7 +208,7 @@ impl Connection {
 
     /// Updates the counted bytes of an unfinished message.
     fn count(&mut self, session: &Session) {
-        let unfinished = self.inbound.unfinished();
+        let unfinished = self.decoder.unfinished();
         if unfinished.abs_diff(self.held) >= STEP || (unfinished == 0 && self.held > 0) {
             session.outbox.hold(unfinished);
             session.outbox.release(std::mem::replace(&mut self.held, unfinished));
@@ -233,7 +234,7 @@ impl Connection {
                 self.write_all(&[0x88, 2, high, low]).await?;
             }
             shutdown(&self.stream, Shutdown::Write)?;
-            while inbound::discard(&self.stream) {
+            while decoder::discard(&self.stream) {
                 self.stream.readable().await?;
             }
             Ok::<(), io::Error>(())

@@ -1,8 +1,8 @@
 //! Events of the log as clients receive them.
 
 use confab_proto::message::v1::{Event, Kind};
+use confab_socketio::Frame;
 
-use crate::realtime::packet::Frame;
 use crate::views::MessageJson;
 
 /// The frame in which clients receive an event of the log.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Error, Result, grpc};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
+use confab_socketio::Frame;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
@@ -16,7 +17,6 @@ use uuid::Uuid;
 use super::event::name;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
-use crate::realtime::packet::Frame;
 use crate::views::MessageJson;
 
 /// Most messages, and most encoded bytes, in one answer to a client.

@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use confab_socketio::Frame;
 use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
-
-use crate::realtime::packet::Frame;
 
 const SHARDS: usize = 64;
 /// Most bytes in a room's tail while a client joins; a join that needs more reads history again.

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use confab_socketio::Frame;
 use tokio::net::TcpStream;
 
 use super::queue::{Cost, Writer};
 use super::{Close, Outbox};
-use crate::realtime::packet::Frame;
 
 /// Small frames are copied together up to this many bytes: one plain write of them costs less than a vectored one.
 const COPIED: usize = 16 * 1024;

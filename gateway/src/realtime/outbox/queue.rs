@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use confab_common::metrics::LIMITS;
+use confab_socketio::Frame;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::{Close, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN, ROOMY};
 use crate::memory::{Memory, Share};
 use crate::metrics::METRICS;
-use crate::realtime::packet::Frame;
 
 /// An empty queue keeps capacity for at most this many frames.
 const KEPT_FRAMES: usize = 64;

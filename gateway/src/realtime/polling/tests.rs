@@ -1,12 +1,12 @@
 use std::net::SocketAddr;
 
+use confab_socketio::Frame;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::*;
-use crate::realtime::packet::Frame;
 use crate::realtime::testing::{AWAY, World, address, connect};
 use crate::server::tests::serving;
 use crate::testing::{bus, eventually};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use confab_common::{Result, grpc};
 use confab_proto::room::v1::GetRoomRequest;
+use confab_socketio::Frame;
 use futures::future::{join_all, try_join_all};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
@@ -15,7 +16,6 @@ use uuid::Uuid;
 use super::Offset;
 use crate::metrics::METRICS;
 use crate::realtime::join::{BEHIND, begin};
-use crate::realtime::packet::Frame;
 use crate::realtime::session::Session;
 use crate::rooms::history::Wanted;
 use crate::rooms::hub::{Arrival, Joining, Listener, NotLive};

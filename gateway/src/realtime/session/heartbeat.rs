@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
+use confab_socketio::Frame;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::realtime::packet::Frame;
 
 /// How often a session that has not connected is checked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

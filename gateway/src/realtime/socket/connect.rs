@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
+use confab_socketio::Frame;
+use confab_socketio::RateLimit;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{Held, Phase, Socket, dispatch};
 use crate::metrics::METRICS;
-use crate::realtime::allowance::Allowance;
 use crate::realtime::events;
 use crate::realtime::outbox::Close;
-use crate::realtime::packet::Frame;
 use crate::realtime::recovery::{Offset, Recovery, Restored, restore};
 use crate::realtime::registry::NotSignedIn;
 use crate::realtime::session::{Session, Transport, secret};
@@ -88,7 +88,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
         true => recover(&session, auth.offset(&user), &user).await,
         false => None,
     };
-    session.socket.state().allowance = Allowance::new(edge.config.max_events_per_second);
+    session.socket.state().rate_limit = RateLimit::new(edge.config.max_events_per_second);
     if !admit(&session, restored.is_some()) {
         return;
     }

@@ -1,23 +1,23 @@
-//! Limits the events a client may send: a token bucket that holds two seconds' worth.
+//! Limits how much a client may send: a token bucket that holds two seconds' worth.
 
 use std::time::Instant;
 
-/// A client's token bucket.
-pub struct Allowance {
-    /// Events a second; 0: no limit.
+/// A client's token bucket. A full one admits a burst of two seconds' worth.
+pub struct RateLimit {
+    /// Admissions a second; 0: no limit.
     rate: f64,
     left: f64,
     since: Instant,
 }
 
-impl Allowance {
-    /// A full bucket for `rate` events a second (0: no limit).
+impl RateLimit {
+    /// A full bucket for `rate` admissions a second (0: no limit).
     pub fn new(rate: u32) -> Self {
         let rate = f64::from(rate);
         Self { rate, left: 2.0 * rate, since: Instant::now() }
     }
 
-    /// Takes one event out of the bucket if there is one.
+    /// Takes one admission out of the bucket; `false` when there is none.
     pub fn admit(&mut self) -> bool {
         self.admit_at(Instant::now())
     }
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let now = Instant::now();
-        let mut allowance = Allowance { since: now, ..Allowance::new(10) };
-        assert_eq!((0..30).filter(|_| allowance.admit_at(now)).count(), 20);
-        assert_eq!((0..30).filter(|_| allowance.admit_at(now + Duration::from_millis(500))).count(), 5);
-        let mut unlimited = Allowance::new(0);
+        let mut limit = RateLimit { since: now, ..RateLimit::new(10) };
+        assert_eq!((0..30).filter(|_| limit.admit_at(now)).count(), 20);
+        assert_eq!((0..30).filter(|_| limit.admit_at(now + Duration::from_millis(500))).count(), 5);
+        let mut unlimited = RateLimit::new(0);
         assert!((0..100_000).all(|_| unlimited.admit()));
     }
 }

@@ -2,11 +2,8 @@
 //! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt;
 
-use bytes::Bytes;
-use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -134,176 +131,6 @@ fn read_name(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a frame costs besides its bytes: its place in a queue, its share of an allocation.
-const FRAME_OVERHEAD: usize = 128;
-/// Most bytes of encoding buffer that a thread keeps.
-const MAX_SCRATCH: usize = 64 * 1024;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// An Engine.IO packet on its way to clients: encoded once, shared by all its receivers.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// A whole WebSocket text frame (RFC 6455 section 5.2; servers do not mask).
-    bytes: Bytes,
-    header: u8,
-    answer: bool,
-}
-
-impl Frame {
-    /// The frame around an Engine.IO packet that `write` appends to the given buffer.
-    fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        const ROOM: usize = 10;
-        SCRATCH.with_borrow_mut(|buffer| {
-            buffer.clear();
-            buffer.extend_from_slice(&[0; ROOM]);
-            write(buffer);
-            let length = buffer.len() - ROOM;
-            let header = match length {
-                0..126 => 2,
-                126..65_536 => 4,
-                _ => 10,
-            };
-            let start = ROOM - header;
-            buffer[start] = 0x81; // FIN, text
-            match header {
-                2 => buffer[start + 1] = length as u8,
-                4 => {
-                    buffer[start + 1] = 126;
-                    buffer[start + 2..ROOM].copy_from_slice(&(length as u16).to_be_bytes());
-                }
-                _ => {
-                    buffer[start + 1] = 127;
-                    buffer[start + 2..ROOM].copy_from_slice(&(length as u64).to_be_bytes());
-                }
-            }
-            // Allocated exactly: the frame may wait in many outboxes.
-            let bytes = Bytes::copy_from_slice(&buffer[start..]);
-            buffer.shrink_to(MAX_SCRATCH);
-            Self { bytes, header: header as u8, answer: false }
-        })
-    }
-
-    /// An Engine.IO packet without data or with a short text, such as a ping.
-    pub fn engine(packet: &str) -> Self {
-        Self::build(|buffer| buffer.extend_from_slice(packet.as_bytes()))
-    }
-
-    /// Bytes that are a WebSocket frame already.
-    pub fn raw(frame: Vec<u8>) -> Self {
-        Self { bytes: frame.into(), header: 0, answer: false }
-    }
-
-    /// The first packet of a session.
-    pub fn open(open: &impl Serialize) -> Self {
-        Self::build(|buffer| {
-            buffer.push(b'0');
-            json(buffer, open);
-        })
-    }
-
-    /// The answer to CONNECT; with a `pid` for a client that can be recovered.
-    pub fn connected(sid: &str, pid: Option<&str>) -> Self {
-        #[derive(Serialize)]
-        struct Connected<'a> {
-            sid: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            pid: Option<&'a str>,
-        }
-        Self::build(|buffer| {
-            buffer.extend_from_slice(b"40");
-            json(buffer, &Connected { sid, pid });
-        })
-    }
-
-    /// The refusal of CONNECT.
-    pub fn connect_error(namespace: &str, error: &impl Serialize) -> Self {
-        Self::build(|buffer| {
-            buffer.extend_from_slice(b"44");
-            if namespace != "/" {
-                buffer.extend_from_slice(namespace.as_bytes());
-                buffer.push(b',');
-            }
-            json(buffer, error);
-        })
-    }
-
-    /// An event with one argument.
-    pub fn event(name: &str, argument: &impl Serialize) -> Self {
-        Self::build(|buffer| {
-            buffer.extend_from_slice(b"42[");
-            json(buffer, name);
-            buffer.push(b',');
-            json(buffer, argument);
-            buffer.push(b']');
-        })
-    }
-
-    /// The acknowledgement of a client's event.
-    pub fn ack(id: u64, argument: &impl Serialize) -> Self {
-        Self::build(|buffer| {
-            buffer.extend_from_slice(b"43");
-            buffer.extend_from_slice(id.to_string().as_bytes());
-            buffer.push(b'[');
-            json(buffer, argument);
-            buffer.push(b']');
-        })
-    }
-
-    /// The event with one more argument, a text that needs no escapes in JSON.
-    pub fn with_last_argument(&self, text: &str) -> Self {
-        let event = self.packet();
-        Self::build(|buffer| {
-            buffer.extend_from_slice(event.strip_suffix(b"]").unwrap_or(event));
-            for part in [",\"", text, "\"]"] {
-                buffer.extend_from_slice(part.as_bytes());
-            }
-        })
-    }
-
-    /// Several frames as one piece, for WebSockets only: receivers of all of them then share one allocation and use one
-    /// place in a queue.
-    pub fn join(frames: &[Self]) -> Self {
-        match frames {
-            [frame] => frame.clone(),
-            _ => Self::raw(frames.iter().map(|frame| &*frame.bytes).collect::<Vec<_>>().concat()),
-        }
-    }
-
-    /// The frame, marked as an answer to a request of the client.
-    pub fn as_answer(&self) -> Self {
-        Self { answer: true, ..self.clone() }
-    }
-
-    /// Whether it answers a request of the client.
-    pub fn is_answer(&self) -> bool {
-        self.answer
-    }
-
-    /// The bytes for a WebSocket.
-    pub fn websocket(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The memory that it occupies while it waits, in bytes.
-    pub fn cost(&self) -> usize {
-        self.bytes.len() + FRAME_OVERHEAD
-    }
-
-    /// The packet alone, for long-polling.
-    pub fn packet(&self) -> &[u8] {
-        &self.bytes[self.header.into()..]
-    }
-}
-
-fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
-    // Our own types always serialise, and writing to a Vec cannot fail.
-    let written = serde_json::to_writer(buffer, value);
-    debug_assert!(written.is_ok());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,24 +180,5 @@ mod tests {
             assert_eq!(EventData::parse(nameless).unwrap().name, "", "{nameless}");
         }
         assert_eq!(EventData::parse(r#"["m\u0065ssage"]"#).unwrap().name, "message");
-    }
-
-    #[test]
-    fn frames_of_every_length() {
-        for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            let text = "x".repeat(length);
-            let frame = Frame::engine(&text);
-            assert_eq!(frame.packet(), text.as_bytes());
-            assert_eq!(frame.websocket().len(), length + header);
-            let mut stream = std::io::Cursor::new(frame.websocket().to_vec());
-            let mut client = tungstenite::protocol::WebSocketContext::new(tungstenite::protocol::Role::Client, None);
-            assert_eq!(client.read(&mut stream).unwrap().into_text().unwrap().as_str(), text);
-        }
-        assert_eq!(Frame::event("m", &1).packet(), br#"42["m",1]"#);
-        assert_eq!(Frame::event("m", &[1]).with_last_argument("x").packet(), br#"42["m",[1],"x"]"#);
-        assert_eq!(Frame::connected("s", None).packet(), br#"40{"sid":"s"}"#);
-        assert_eq!(Frame::connected("s", Some("p")).packet(), br#"40{"sid":"s","pid":"p"}"#);
-        assert_eq!(Frame::ack(7, &1).packet(), b"437[1]");
-        assert_eq!(Frame::connect_error("/x", &1).packet(), b"44/x,1");
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tungstenite::error::{CapacityError, Error as WsError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
-use super::packet::Malformed;
+use crate::packet::Malformed;
 
 /// Most bytes read at once.
 const SCRATCH: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl From<io::Error> for End {
 }
 
 /// The parser of one connection.
-pub struct Inbound {
+pub struct Decoder {
     codec: WebSocketContext,
     max_packet: usize,
     /// Bytes of an unfinished message: 0 only between two messages.
@@ -48,7 +48,7 @@ pub struct Inbound {
     largest: usize,
 }
 
-impl Inbound {
+impl Decoder {
     /// A parser that begins with the bytes read ahead of the upgrade.
     pub fn new(ahead: Bytes, max_packet: usize) -> Self {
         let beyond = ahead.len();
@@ -194,9 +194,9 @@ mod tests {
         stream.into_inner()
     }
 
-    fn feed(inbound: &mut Inbound, input: &[u8]) -> Vec<usize> {
+    fn feed(decoder: &mut Decoder, input: &[u8]) -> Vec<usize> {
         let mut taken = Vec::new();
-        let fed = inbound.feed(input, &mut Vec::new(), |message| {
+        let fed = decoder.feed(input, &mut Vec::new(), |message| {
             taken.push(message.len());
             Ok(())
         });
@@ -209,24 +209,24 @@ mod tests {
         let lengths = [0, 1, 125, 126, 5000, 65_535, 65_536, 300];
         let bytes = lengths.iter().flat_map(|length| masked(&vec![b'x'; *length])).collect::<Vec<_>>();
         for piece in [1, 7, 4096, bytes.len()] {
-            let mut inbound = Inbound::new(Bytes::new(), 100_000);
-            let taken = bytes.chunks(piece).flat_map(|piece| feed(&mut inbound, piece)).collect::<Vec<_>>();
+            let mut decoder = Decoder::new(Bytes::new(), 100_000);
+            let taken = bytes.chunks(piece).flat_map(|piece| feed(&mut decoder, piece)).collect::<Vec<_>>();
             assert_eq!(taken, lengths);
-            assert_eq!(inbound.beyond, 0);
+            assert_eq!(decoder.beyond, 0);
         }
     }
 
     #[test]
     fn what_was_read_ahead_counts() {
         let bytes = masked(b"hello");
-        let mut inbound = Inbound::new(Bytes::copy_from_slice(&bytes[..4]), 1000);
-        assert_eq!(feed(&mut inbound, &[]), [0; 0]);
-        assert_eq!(feed(&mut inbound, &bytes[4..]), [5]);
+        let mut decoder = Decoder::new(Bytes::copy_from_slice(&bytes[..4]), 1000);
+        assert_eq!(feed(&mut decoder, &[]), [0; 0]);
+        assert_eq!(feed(&mut decoder, &bytes[4..]), [5]);
     }
 
     #[test]
     fn a_message_over_the_limit_is_refused() {
-        let mut inbound = Inbound::new(Bytes::new(), 1000);
-        assert_eq!(inbound.feed(&masked(&[b'x'; 1001]), &mut Vec::new(), |_| Ok(())), Err(End::Refused(1009)));
+        let mut decoder = Decoder::new(Bytes::new(), 1000);
+        assert_eq!(decoder.feed(&masked(&[b'x'; 1001]), &mut Vec::new(), |_| Ok(())), Err(End::Refused(1009)));
     }
 }

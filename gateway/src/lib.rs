@@ -12,7 +12,7 @@ pub mod problem;
 pub mod realtime;
 pub mod rest;
 pub mod revocations;
-pub mod rooms;
+mod rooms;
 mod seldom;
 pub mod send;
 pub mod server;

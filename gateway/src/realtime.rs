@@ -5,7 +5,7 @@ mod file_upload;
 pub mod forward;
 mod handshake;
 mod join;
-mod outbox;
+pub(crate) mod outbox;
 mod pause;
 mod payload;
 mod peers;
@@ -16,7 +16,7 @@ mod registry;
 mod session;
 mod socket;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod websocket;
 
 use std::cmp::Reverse;
@@ -33,10 +33,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::follower::Follower;
 use self::forward::Forward;
-use self::history::History;
-use self::hub::Hub;
 use self::outbox::Close;
 use self::registry::Registry;
 use self::session::Session;
@@ -46,6 +43,9 @@ use crate::edge::cors::Origins;
 use crate::memory::{Cut, Memory};
 use crate::metrics::METRICS;
 use crate::revocations::Revocations;
+use crate::rooms::follower::Follower;
+use crate::rooms::history::History;
+use crate::rooms::hub::Hub;
 use crate::send::Sender;
 use crate::tokens::Tokens;
 
@@ -67,14 +67,14 @@ pub struct Realtime {
     clients: Clients,
     sender: Sender,
     tokens: Tokens,
-    revocations: Revocations,
+    pub(crate) revocations: Revocations,
     origins: Origins,
     forward: Option<Forward>,
-    hub: Arc<Hub<Session>>,
-    follower: Arc<Follower<Session>>,
+    pub(crate) hub: Arc<Hub<Session>>,
+    pub(crate) follower: Arc<Follower<Session>>,
     history: Arc<History>,
     /// What is held for clients.
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
     registry: Registry,
     /// Set once new sessions are refused: the time within which other gateways learn that their forwarded sessions must
     /// move.

@@ -33,7 +33,7 @@ const INPUTS: usize = 1024;
 /// Follows partitions for the hub.
 pub struct Follower<L> {
     hub: Arc<Hub<L>>,
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
     // Held for a look-up or a change, never across an await.
     followed: Mutex<HashMap<u32, Followed>>,
     /// How many partitions the log has; 0 until the message service has answered.

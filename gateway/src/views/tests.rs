@@ -1,7 +1,6 @@
 use confab_proto::auth::v1::UserRef;
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{Event, Kind};
-use confab_proto::room::v1::{Role, Room, Visibility};
 
 use super::*;
 

@@ -20,6 +20,14 @@ impl Listener for Client {
         true
     }
 
+    fn flush(&self) {}
+
+    fn keeps_up(&self) -> bool {
+        true
+    }
+
+    async fn caught_up(&self) {}
+
     fn arrive(&self, _: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         match arrival {
             Arrival::Joined { answer, .. } => self.hear(answer.as_slice()),

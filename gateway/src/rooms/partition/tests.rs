@@ -70,7 +70,7 @@ async fn a_hint_waits_a_moment_for_the_one_before_it() {
 async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    world.edge.follower.subscriptions.unsubscribe(channel::log(partition()));
+    world.edge.follower.log.subscriptions.unsubscribe(channel::log(partition()));
     let missed = world.append(1);
     assert_eq!(client.hears_up_to(missed).await, [missed]);
     // Hints arrive again from now on.

@@ -21,7 +21,7 @@ mod tables;
 mod testing;
 pub mod tokens;
 mod upload;
-pub mod views;
+mod views;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};

@@ -76,9 +76,7 @@ impl<'a> RoomJson<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = RoomWithMessages)]
 pub struct Details<'a> {
-    /// The room.
     #[serde(flatten)]
     pub room: RoomJson<'a>,
-    /// Its latest messages.
     pub messages: Page<MessageJson<'a>>,
 }

@@ -25,6 +25,7 @@ REFUSED = [
     ("{pods: {labels: {app.kubernetes.io/instance: a}}}", INSTANCE),
     ("{file: {pods: {labels: {app.kubernetes.io/component: a}}}}", COMPONENT),
     ("{monitoring: {serviceMonitor: {additionalLabels: {helm.sh/chart: a}}}}", "helm.sh/chart"),
+    ("{ingress: {enabled: true}}", "ingress.hosts lists"),
     ("{gateway: {service: {externalTrafficPolicy: Local}}}", "externalTrafficPolicy is for"),
     ("{gateway: {service: {type: NodePort, loadBalancerClass: a}}}", "loadBalancerClass is for"),
     ("{gateway: {autoscaling: {minReplicas: 21}}}", "gateway.autoscaling: minReplicas, 21, is above"),

@@ -9,10 +9,12 @@ features() {
     cargo tree --locked --prefix none --format '{p} {f}' "$@" | grep -v '^confab' | sed 's/ (\*)$//' | sort -u
 }
 
+tests=$(features --workspace --edges normal,build,dev)
+
 # The first argument names what has fewer features than the workspace's tests.
 compare() {
     local differing
-    differing=$(comm -23 <(features --edges normal,build "${@:2}") <(features --workspace --edges normal,build,dev))
+    differing=$(comm -23 <(features --edges normal,build "${@:2}") <(echo "$tests"))
     [ -z "$differing" ] && return
     echo "$1 builds these with fewer features than cargo test --workspace; add the missing ones to Cargo.toml:"
     echo "$differing"

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use confab_common::standstill::PauseDetector;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
@@ -54,13 +54,9 @@ impl Memory {
         Self { limit, total, holders, over: Notify::new(), fell: Notify::new(), pages, pauses, shares: Mutex::default() }
     }
 
-    fn shares(&self) -> MutexGuard<'_, HashMap<Holder, Weak<Share>>> {
-        self.shares.lock()
-    }
-
     /// The share of a holder.
     pub fn share(self: &Arc<Self>, holder: Holder) -> Arc<Share> {
-        let mut shares = self.shares();
+        let mut shares = self.shares.lock();
         let listed = shares.entry(holder).or_default();
         listed.upgrade().unwrap_or_else(|| {
             let share = Arc::new(Share::of(holder, self));
@@ -71,7 +67,7 @@ impl Memory {
 
     /// Forgets a holder whose share is gone, unless it has another one by now.
     fn forget(&self, holder: Holder) {
-        let mut shares = self.shares();
+        let mut shares = self.shares.lock();
         if shares.get(&holder).is_some_and(|share| share.strong_count() == 0) {
             shares.remove(&holder);
             shrink(&mut shares);
@@ -80,7 +76,7 @@ impl Memory {
 
     /// The shares that hold bytes, the largest first.
     pub fn largest(&self) -> Vec<(Holder, Arc<Share>)> {
-        let shares = self.shares().iter().filter_map(|(holder, share)| Some((*holder, share.upgrade()?))).collect::<Vec<_>>();
+        let shares = self.shares.lock().iter().filter_map(|(holder, share)| Some((*holder, share.upgrade()?))).collect::<Vec<_>>();
         let mut shares = shares.into_iter().filter(|(_, share)| share.bytes() > 0).collect::<Vec<_>>();
         shares.sort_by_cached_key(|(_, share)| Reverse(share.bytes()));
         shares

@@ -108,6 +108,6 @@ mod tests {
         share.held().iter().for_each(|(_, cut)| cut.upgrade().unwrap().cut());
         assert!(connection.0.load(Ordering::Relaxed));
         drop((held, answer, share));
-        assert!(memory.bytes() == 0 && memory.largest().is_empty() && memory.shares().is_empty());
+        assert!(memory.bytes() == 0 && memory.largest().is_empty() && memory.shares.lock().is_empty());
     }
 }

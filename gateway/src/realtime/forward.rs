@@ -31,7 +31,7 @@ use self::node::{Ids, Nodes};
 use self::passed::{PASSAGE, Passed};
 use self::seal::Sealer;
 use super::Realtime;
-use super::payload::whole_payload;
+use super::post::whole_payload;
 use super::refusal::Refusal;
 use crate::address::ClientAddress;
 use crate::config::{ForwardConfig, OwnAddress};

@@ -55,47 +55,43 @@ impl Outbox {
     /// The outbox of a client that has not connected yet.
     pub fn of_unknown(memory: Arc<Memory>) -> Self {
         let outbox = Self::new(memory);
-        outbox.queue().is_unknown = true;
+        outbox.queue.lock().is_unknown = true;
         outbox
     }
 
     /// Counts what is held for the client in `share` from now on.
     pub fn count_in(&self, share: Arc<Share>) {
-        self.queue().count_in(share, &self.memory);
+        self.queue.lock().count_in(share, &self.memory);
     }
 
     /// The client has connected: the bounds for users apply from now on.
     pub fn is_known(&self) {
-        self.queue().is_unknown = false;
+        self.queue.lock().is_unknown = false;
     }
 
     /// The share in which what is held for the client is counted.
     pub fn share(&self) -> Arc<Share> {
-        self.queue().share.clone()
+        self.queue.lock().share.clone()
     }
 
     /// How many more bytes a client that has not connected may make the gateway hold; `None` once it has connected.
     pub fn left_to_unknown(&self) -> Option<usize> {
-        let queue = self.queue();
+        let queue = self.queue.lock();
         queue.is_unknown.then(|| MAX_UNKNOWN.saturating_sub(queue.total()))
     }
 
     /// Counts bytes that the client has sent until they are [`release`](Self::release)d.
     pub fn hold(&self, bytes: usize) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.held += bytes;
         queue.count(&self.memory);
     }
 
     /// Stops counting bytes that the client has sent.
     pub fn release(&self, bytes: usize) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.held -= bytes;
         queue.count(&self.memory);
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
     }
 
     /// Queues a frame.
@@ -106,7 +102,7 @@ impl Outbox {
     /// Queues frames for one write. A client that leaves too much unread is closed: it reconnects and asks for what it
     /// missed, whereas it would never notice a missing frame.
     pub fn push_all(&self, frames: &[Frame]) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.admit(frames.iter().cloned(), &self.memory) {
             self.wake(queue);
         }
@@ -115,7 +111,7 @@ impl Outbox {
     /// Queues frames; when this returns `true`, the caller must [`flush`](Self::flush) soon. That saves waking the
     /// client's task.
     pub fn push_to_flush(&self, frames: &[Frame]) -> bool {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if !queue.admit(frames.iter().cloned(), &self.memory) {
             return false;
         }
@@ -134,7 +130,7 @@ impl Outbox {
         if frames.is_empty() {
             return;
         }
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.admit(frames.iter().map(Frame::as_answer), &self.memory) {
             self.wake(queue);
         }
@@ -142,7 +138,7 @@ impl Outbox {
 
     /// Replaces everything that waits with these last frames, and has the transport closed after them.
     pub fn end(&self, last: &[Frame]) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.close.is_none() {
             queue.drop_frames();
             last.iter().for_each(|frame| queue.add(frame.clone()));
@@ -154,33 +150,33 @@ impl Outbox {
 
     /// Requests that the transport is closed; of two requests the stricter one holds.
     pub fn close(&self, close: Close) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.close = queue.close.max(Some(close));
         self.wake(queue);
     }
 
     /// Bytes held for the client.
     pub fn bytes(&self) -> usize {
-        self.queue().total()
+        self.queue.lock().total()
     }
 
     /// Replaces the number of bytes that were taken but are kept for a repeat.
     pub fn keep(&self, bytes: usize) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.kept = bytes;
         queue.count(&self.memory);
     }
 
     /// Drops what waits and requests that the transport is closed; counts the reason.
     pub fn give_up(&self, reason: &'static str) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.overflow(reason, &self.memory);
         self.wake(queue);
     }
 
     /// The client has disconnected: requests that the transport is closed, and counts nothing any more.
     pub fn finish(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.is_over = true;
         queue.count(&self.memory);
         queue.close = Some(Close::Now);
@@ -210,7 +206,7 @@ impl Outbox {
 
     /// Wakes the client's task although nothing was queued.
     pub fn nudge(&self) {
-        self.wake_task(self.queue());
+        self.wake_task(self.queue.lock());
     }
 
     /// Makes sure that queued frames are written or the transport is closed.
@@ -235,7 +231,7 @@ impl Outbox {
 
     /// How the transport must be closed, if it must.
     pub fn closing(&self) -> Option<Close> {
-        self.queue().close
+        self.queue.lock().close
     }
 
     /// Completes when little waits for the client, or its transport must be closed.
@@ -260,31 +256,31 @@ impl Outbox {
 
     /// Whether [`roomy`](Self::roomy) completes at once.
     pub fn is_roomy(&self) -> bool {
-        let queue = self.queue();
+        let queue = self.queue.lock();
         queue.cost.all <= ROOMY || queue.close.is_some()
     }
 
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
-        self.queue().frames.is_empty()
+        self.queue.lock().frames.is_empty()
     }
 
     /// Records that the client's task looks around now; returns how the transport must be closed, if it must.
     pub fn look(&self) -> Option<Close> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.woken = false;
         queue.close
     }
 
     /// Frees the memory of a burst.
     pub fn shrink(&self) {
-        self.queue().frames.shrink_to(4);
+        self.queue.lock().frames.shrink_to(4);
     }
 
     /// Takes frames for one long-polling payload: at most `packets`, and at most `bytes` unless the first alone is larger.
     /// They count as sent.
     pub fn take_some(&self, packets: usize, bytes: usize) -> Vec<Frame> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let mut taken = Vec::new();
         let mut total = 0;
         if self.memory.is_paused() {
@@ -309,13 +305,13 @@ impl Outbox {
 
     /// Whether frames were taken since the last call.
     pub fn was_taken(&self) -> bool {
-        std::mem::take(&mut self.queue().was_taken)
+        std::mem::take(&mut self.queue.lock().was_taken)
     }
 
     /// Ready when the client's task must look around.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         self.task.register(context.waker());
-        match self.queue().woken {
+        match self.queue.lock().woken {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -324,7 +320,7 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.queue().forget(&self.memory);
+        self.queue.lock().forget(&self.memory);
     }
 }
 

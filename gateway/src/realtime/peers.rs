@@ -14,7 +14,7 @@ use axum::routing::any;
 use super::Realtime;
 use super::forward::{Covers, Forward};
 use super::handshake;
-use super::payload::whole_payload;
+use super::post::whole_payload;
 use crate::metrics::METRICS;
 use crate::server::Tally;
 

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::pending::Pending;
@@ -69,10 +69,6 @@ pub enum NotSignedIn {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock()
-    }
-
     /// A number that is unique among the sessions of this process.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
@@ -82,7 +78,7 @@ impl Registry {
     /// that the caller must close: the oldest of the address that has most.
     #[must_use]
     pub fn insert(&self, session: &Arc<Session>, address: ClientAddress, max: usize) -> Option<Arc<Session>> {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         sessions.by_sid.insert(BySid(session.clone()));
         sessions.pending.insert(session.id(), address, session.clone());
         session.outbox.count_in(session.edge.memory.share(Holder::Address(address)));
@@ -94,17 +90,17 @@ impl Registry {
 
     /// The session with this secret id.
     pub fn get(&self, sid: &str) -> Option<Arc<Session>> {
-        self.lock().by_sid.get(sid).map(|found| found.0.clone())
+        self.sessions.lock().by_sid.get(sid).map(|found| found.0.clone())
     }
 
     /// How many sessions have not connected.
     pub fn pending(&self) -> usize {
-        self.lock().pending.len()
+        self.sessions.lock().pending.len()
     }
 
     /// The sessions that count towards a holder: a user's, or an address' that have not connected.
     pub fn of_holder(&self, holder: Holder) -> Vec<Arc<Session>> {
-        let sessions = self.lock();
+        let sessions = self.sessions.lock();
         match holder {
             Holder::User(id) => sessions.by_user.get(&id).cloned().unwrap_or_default(),
             Holder::Address(address) => sessions.pending.of(address),
@@ -113,12 +109,12 @@ impl Registry {
 
     /// How many sessions there are.
     pub fn len(&self) -> usize {
-        self.lock().by_sid.len()
+        self.sessions.lock().by_sid.len()
     }
 
     /// All sessions there are now.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        self.lock().by_sid.iter().map(|found| found.0.clone()).collect()
+        self.sessions.lock().by_sid.iter().map(|found| found.0.clone()).collect()
     }
 
     /// Registers a session under its token and its user (0: no limit on a user's sockets), and only then checks whether
@@ -136,7 +132,7 @@ impl Registry {
         is_revoked: impl FnOnce() -> bool,
     ) -> Result<(), NotSignedIn> {
         {
-            let mut sessions = self.lock();
+            let mut sessions = self.sessions.lock();
             let user = sessions.by_user.entry(identity.user_id).or_default();
             if max != 0 && user.len() >= max {
                 return Err(NotSignedIn::TooMany);
@@ -155,12 +151,12 @@ impl Registry {
 
     /// The sessions that connected with this token.
     pub fn of_token(&self, session_id: Uuid) -> Vec<Arc<Session>> {
-        self.lock().by_token.get(&session_id).cloned().unwrap_or_default()
+        self.sessions.lock().by_token.get(&session_id).cloned().unwrap_or_default()
     }
 
     /// Forgets a session and, if it signed in, its sign-in. Idempotent.
     pub fn remove(&self, session: &Session, identity: Option<&Identity>) {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         sessions.by_sid.remove(session.sid());
         shrink_set(&mut sessions.by_sid);
         sessions.pending.remove(session.id());

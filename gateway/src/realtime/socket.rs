@@ -132,10 +132,6 @@ impl Socket {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// The client's identity, once CONNECT has been answered.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.get()
@@ -184,7 +180,7 @@ impl Socket {
 
     /// Takes the `Authorization` header's token of the first request, if it had one, and stops counting its bytes.
     fn take_bearer(&self, session: &Session) -> Option<Box<str>> {
-        let bearer = self.state().bearer.take()?;
+        let bearer = self.state.lock().bearer.take()?;
         session.outbox.release(bearer.len());
         Some(bearer)
     }
@@ -197,7 +193,7 @@ impl Socket {
         if self.identity.get().is_some() {
             return Ok(());
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match state.phase == Phase::New && !state.rate_limit.admit() {
             true => Err(too_much()),
             false => Ok(()),
@@ -207,7 +203,7 @@ impl Socket {
     /// Takes the text of a packet.
     pub(super) fn receive(&self, session: &Arc<Session>, text: &str) -> Result<(), Malformed> {
         let packet = Packet::parse(text)?;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.partial.is_some() {
             return Err(Malformed("text while an attachment is awaited"));
         }
@@ -241,7 +237,7 @@ impl Socket {
 
     /// Takes an attachment.
     pub(super) fn receive_attachment(&self, session: &Arc<Session>, data: Bytes) -> Result<(), Malformed> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let partial = state.partial.as_mut().ok_or(Malformed("an attachment that none awaits"))?;
         session.outbox.hold(data.len());
         partial.bytes += data.len();
@@ -339,7 +335,7 @@ impl Socket {
     /// Records that the client is in a room; `false` when it is already in `max` rooms (0: no limit) or has
     /// disconnected.
     pub fn remember_room(&self, room: Uuid, max: usize) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let within = max == 0 || state.rooms.len() < max || state.rooms.contains(&room);
         if !within {
             LIMITS.hit("rooms_per_socket");
@@ -353,12 +349,12 @@ impl Socket {
 
     /// Whether the client is in a room, or joining it.
     pub fn is_in(&self, room: Uuid) -> bool {
-        self.state().rooms.contains(&room)
+        self.state.lock().rooms.contains(&room)
     }
 
     /// Records that the client is no longer in a room.
     pub fn forget_room(&self, room: Uuid) {
-        self.state().rooms.remove(&room);
+        self.state.lock().rooms.remove(&room);
     }
 
     /// Removes the client from every room for good.
@@ -368,7 +364,7 @@ impl Socket {
 
     fn leave_rooms(&self, session: &Session, phase: Phase) {
         let rooms = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.phase = phase;
             state.forget_partial(session);
             std::mem::take(&mut state.rooms)

@@ -13,7 +13,7 @@ use confab_common::failpoint;
 use confab_common::process::Process;
 use confab_common::readiness::Condition;
 use confab_proto::{channel, partition};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl<L: Listener + 'static> Follower<L> {
     /// Completes when the partition is followed. The caller must already have registered a room of it in the hub.
     pub async fn follow(self: &Arc<Self>, partition: u32) {
         let mut ready = {
-            let mut followed = self.followed();
+            let mut followed = self.followed.lock();
             let followed = followed.entry(partition).or_insert_with(|| {
                 let (inputs, queue) = mpsc::channel(INPUTS);
                 let (ready, followed) = watch::channel(false);
@@ -115,10 +115,6 @@ impl<L: Listener + 'static> Follower<L> {
         }
     }
 
-    fn followed(&self) -> MutexGuard<'_, HashMap<u32, Followed>> {
-        self.followed.lock()
-    }
-
     async fn listen(self: Arc<Self>, mut notices: Notices) {
         while let Some(notice) = notices.next().await {
             match notice {
@@ -127,7 +123,7 @@ impl<L: Listener + 'static> Follower<L> {
                     if failpoint!("drop-hints") {
                         continue;
                     }
-                    let inputs = self.followed().get(&partition).map(|followed| followed.inputs.clone());
+                    let inputs = self.followed.lock().get(&partition).map(|followed| followed.inputs.clone());
                     if inputs.is_some_and(|inputs| inputs.try_send(Input::Hint(payload)).is_err()) {
                         bus::dropped("slow_partition", 1);
                     }
@@ -147,7 +143,7 @@ impl<L: Listener + 'static> Follower<L> {
             }
             self.drop_unused();
             self.drop_ended();
-            let partitions = self.followed().keys().copied().collect::<Vec<_>>();
+            let partitions = self.followed.lock().keys().copied().collect::<Vec<_>>();
             // Perhaps since the beginning of this turn.
             let partitions = if failpoint!("skip-heads") { Vec::new() } else { partitions };
             // A message service that does not answer does not mean that following is broken.
@@ -161,7 +157,7 @@ impl<L: Listener + 'static> Follower<L> {
 
     /// Polls the heads of all followed partitions; `false` when the message service did not answer.
     pub async fn catch_up(&self) -> bool {
-        let partitions = self.followed().keys().copied().collect::<Vec<_>>();
+        let partitions = self.followed.lock().keys().copied().collect::<Vec<_>>();
         partitions.is_empty() || self.poll(&partitions).await.is_some()
     }
 
@@ -176,7 +172,7 @@ impl<L: Listener + 'static> Follower<L> {
             }
         });
         let (mut keeping_up, mut lag) = (true, 0);
-        let mut followed = self.followed();
+        let mut followed = self.followed.lock();
         for head in heads.heads {
             let Some(followed) = followed.get_mut(&head.partition) else { continue };
             let reached = followed.reached.load(Ordering::Relaxed);
@@ -193,7 +189,7 @@ impl<L: Listener + 'static> Follower<L> {
     /// again.
     fn drop_ended(&self) {
         let ended =
-            self.followed().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
+            self.followed.lock().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
         for partition in ended {
             tracing::error!(partition, "the task that follows this partition ended unexpectedly");
             self.hub.resync(partition);
@@ -202,7 +198,7 @@ impl<L: Listener + 'static> Follower<L> {
 
     fn drop_unused(&self) {
         let used = self.hub.partitions();
-        self.followed().retain(|partition, followed| {
+        self.followed.lock().retain(|partition, followed| {
             if used.contains(partition) {
                 followed.unused = None;
                 return true;

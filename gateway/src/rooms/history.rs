@@ -9,7 +9,7 @@ use confab_common::telemetry::trace::{Batch, Span};
 use confab_common::{Error, Result, grpc};
 use confab_proto::message::v1::{Event, ListEventsRequest, ListEventsResponse};
 use confab_socketio::Frame;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -117,7 +117,7 @@ impl History {
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
         let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
-        match self.waiting().entry(key) {
+        match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this one next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
             hash_map::Entry::Vacant(nobody) => {
@@ -129,15 +129,11 @@ impl History {
         answered.await.unwrap_or_else(|_| Err(Error::unavailable("the room's history")))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<Key, Vec<Reader>>> {
-        self.waiting.lock()
-    }
-
     /// Serves the waiting readers until there are none.
     async fn serve(self: Arc<Self>, key: Key) {
         loop {
             let readers = {
-                let mut waiting = self.waiting();
+                let mut waiting = self.waiting.lock();
                 let Some(readers) = waiting.get_mut(&key) else { return };
                 readers.retain(|reader| !reader.answer.is_closed());
                 if readers.is_empty() {
@@ -157,7 +153,7 @@ impl History {
                             None => others.push(reader),
                         }
                     }
-                    if let Some(waiting) = self.waiting().get_mut(&key) {
+                    if let Some(waiting) = self.waiting.lock().get_mut(&key) {
                         waiting.append(&mut others);
                     }
                 }

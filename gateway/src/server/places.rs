@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use confab_common::descriptors::{for_connections, limit};
 use confab_common::memory;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
@@ -79,13 +79,9 @@ impl Shares {
         Arc::new(Self { places, held: Mutex::default() })
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock()
-    }
-
     /// Takes one more place for an address; `None` when it has used up its share.
     pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
-        let mut held = self.held();
+        let mut held = self.held.lock();
         let free = self.places.saturating_sub(held.all);
         if held.by_address.get(&address).is_some_and(|count| *count >= TIMES_FREE * free) {
             return None;
@@ -105,7 +101,7 @@ pub struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held = self.shares.held();
+        let mut held = self.shares.held.lock();
         held.all -= 1;
         let by_address = &mut held.by_address;
         if let Some(count) = by_address.get_mut(&self.address) {
@@ -179,6 +175,6 @@ mod tests {
         let address = |n: u32| ClientAddress::from(IpAddr::V4(Ipv4Addr::from(n)));
         let held = (0..50_000).map(|n| shares.take(address(n)).unwrap()).collect::<Vec<_>>();
         drop(held);
-        assert!(shares.held().by_address.is_empty() && shares.held().by_address.capacity() < 10_000);
+        assert!(shares.held.lock().by_address.is_empty() && shares.held.lock().by_address.capacity() < 10_000);
     }
 }

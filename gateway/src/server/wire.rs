@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uapi::c::{IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, linger};
@@ -49,10 +49,6 @@ struct State {
 }
 
 impl Wire {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// The answer to the request that has just arrived over the connection, and the bytes of its head; they may include the
     /// beginning of its body.
     pub fn next_answer(self: &Arc<Self>, has_body: bool) -> (Answer, usize) {
@@ -77,7 +73,7 @@ impl Wire {
 
 impl Cut for Wire {
     fn cut(&self) {
-        let state = self.state();
+        let state = self.state.lock();
         if let Some(socket) = state.socket {
             abandon(socket);
         }
@@ -121,7 +117,7 @@ impl Writer {
 
     /// When the peer has not acknowledged everything, lets the system free it with the socket.
     pub fn abandon(&self) {
-        if let Some(socket) = self.wire.state().socket
+        if let Some(socket) = self.wire.state.lock().socket
             && acknowledged(socket) < self.written
         {
             abandon(socket);
@@ -131,7 +127,7 @@ impl Writer {
     /// Records that everything was written.
     pub fn flushed(&self) {
         if self.wire.progress.load(Ordering::Relaxed) == WRITING {
-            self.wire.state().end = self.written;
+            self.wire.state.lock().end = self.written;
             self.wire.progress.store(WRITTEN, Ordering::Release);
         }
     }
@@ -139,7 +135,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let mut state = self.wire.state();
+        let mut state = self.wire.state.lock();
         let socket = state.socket.take();
         if let Some(socket) = socket.filter(|_| state.end > 0) {
             state.acknowledged = acknowledged(socket);
@@ -186,7 +182,7 @@ impl Answer {
     pub fn is_taken(&self) -> bool {
         self.wire.course.begun() > self.number
             || self.wire.progress.load(Ordering::Acquire) == WRITTEN
-            || self.wire.state().socket.is_none()
+            || self.wire.state.lock().socket.is_none()
     }
 
     /// Starts watching the answer; must be called before it is written.
@@ -200,7 +196,7 @@ impl Answer {
         if self.wire.course.begun() > self.number {
             return Delivery::Delivered;
         }
-        let state = self.wire.state();
+        let state = self.wire.state.lock();
         let acknowledged = state.socket.map_or(state.acknowledged, acknowledged);
         let is_written = self.wire.progress.load(Ordering::Acquire) == WRITTEN;
         match state.socket {

@@ -43,7 +43,7 @@ pub struct MessageJson<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// Said by somebody, a file that was shared, or an event of the room.
+/// Text from a user, a file that was shared, or an event of the room.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = MessageType)]

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use confab_common::{Error, Result};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Logins that may wait for each turn: two seconds of work.
@@ -77,7 +77,7 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.queue().free += 1;
+        self.0.queue.lock().free += 1;
         self.0.give();
     }
 }
@@ -87,12 +87,8 @@ impl Shared {
         Self { queue: Mutex::new(Queue { free, waiters: Vec::new(), known_next: false }), capacity }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     fn push(self: &Arc<Self>, waiter: Waiter) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.waiters.len() == self.capacity {
             queue.waiters.retain(|waiter| !waiter.sender.is_closed());
         }
@@ -106,7 +102,7 @@ impl Shared {
     /// Gives the free turns to those that wait.
     fn give(self: &Arc<Self>) {
         loop {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             if queue.free == 0 {
                 return;
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use confab_common::metrics::LIMITS;
 use confab_common::{Error, Result};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -64,10 +64,6 @@ impl Memory {
     /// The parts of one upload of a user.
     pub fn parts(&self, user: Uuid) -> Parts {
         Parts { memory: self.clone(), user }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
     }
 }
 
@@ -139,7 +135,7 @@ pub struct Parts {
 impl Parts {
     /// An empty part that is full at `full` bytes.
     pub fn part(&self, full: usize) -> Filling {
-        let mut state = self.memory.state();
+        let mut state = self.memory.0.lock();
         state.next += 1;
         let number = state.next;
         state.parts.insert(number, Part { user: self.user, has: 0, full });
@@ -181,7 +177,7 @@ impl Filling {
     /// The part's bytes, to be sent; their memory becomes free when the second value is dropped.
     pub fn send(mut self) -> (Bytes, UnderWay) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut state = self.memory.state();
+        let mut state = self.memory.0.lock();
         state.parts.remove(&self.number);
         let room = std::mem::take(&mut self.room);
         state.under_way += room;
@@ -194,7 +190,7 @@ impl Filling {
     async fn grow(&mut self) -> Result<()> {
         let to = (2 * self.room).clamp(FIRST, self.full.max(FIRST)).min(self.full);
         let taken = {
-            let mut state = self.memory.state();
+            let mut state = self.memory.0.lock();
             let (taken, outcome) = oneshot::channel();
             state.waiting.push(Step { part: self.number, to, taken });
             state.go_on();
@@ -212,7 +208,7 @@ impl Filling {
 
 impl Drop for Filling {
     fn drop(&mut self) {
-        let mut state = self.memory.state();
+        let mut state = self.memory.0.lock();
         // A step granted at the last moment is only in the state.
         if let Some(part) = state.parts.remove(&self.number) {
             state.release(self.user, part.has);
@@ -229,7 +225,7 @@ pub struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.memory.state();
+        let mut state = self.memory.0.lock();
         state.under_way -= self.bytes;
         state.release(self.user, self.bytes);
     }

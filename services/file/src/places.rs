@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -110,12 +110,8 @@ impl Places {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let (has, free) = (state.taken.of(user), self.total - state.taken.all);
         // A tenth of the places is reserved for users that have none.
         if free == 0 || (has > 0 && has >= free.saturating_sub(self.total / 10)) {
@@ -127,7 +123,7 @@ impl Shared {
 
     /// As many transfers may wait as there are places, and a quarter of that for one user.
     fn wait(&self, user: Uuid) -> Option<Waiting<'_>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.waiting.all >= self.total || state.waiting.of(user) >= self.total.div_ceil(4) {
             return None;
         }
@@ -140,7 +136,7 @@ impl Shared {
             Transfer::Upload => ("upload", "uploads", "uploads_per_user"),
             Transfer::Download => ("download", "downloads", "downloads_per_user"),
         };
-        if self.state().taken.of(user) == 0 {
+        if self.state.lock().taken.of(user) == 0 {
             LIMITS.hit(full);
             return Error { retry_after: Some(AGAIN), ..Error::unavailable(&format!("a place for one more {noun}")) };
         }
@@ -152,14 +148,14 @@ impl Shared {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.state().taken.remove(self.user);
+        self.shared.state.lock().taken.remove(self.user);
         self.shared.freed.notify_waiters();
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.shared.state().waiting.remove(self.user);
+        self.shared.state.lock().waiting.remove(self.user);
     }
 }
 
@@ -226,7 +222,7 @@ mod tests {
         });
         assert!(place.is_ok());
         drop((place, others, adas));
-        let state = places.0.state();
+        let state = places.0.state.lock();
         assert_eq!((state.taken.all, state.taken.of.len(), state.waiting.all, state.waiting.of.len()), (0, 0, 0, 0));
     }
 

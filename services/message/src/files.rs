@@ -39,7 +39,7 @@ impl Files {
     /// `not_found` and `conflict` about `fileIds`; `unavailable` when no file replica answers.
     pub async fn attach(&self, draft: &Draft, ids: &[Uuid]) -> Result<Vec<File>> {
         let begun = Instant::now();
-        if self.rest_until().is_some_and(|until| begun < until) {
+        if self.rest_until.lock().is_some_and(|until| begun < until) {
             return Err(unavailable());
         }
         let room_id = draft.room.to_string();
@@ -48,7 +48,7 @@ impl Files {
             AttachFilesRequest { caller: Some(caller), room_id: room_id.clone(), ids: ids.iter().map(Uuid::to_string).collect() };
         let answer = self.file.clone().attach_files(request(question, CALL)).await.map_err(|status| {
             if begun.elapsed() >= CALL.attempt {
-                *self.rest_until() = Some(Instant::now() + REST);
+                *self.rest_until.lock() = Some(Instant::now() + REST);
             }
             refusal(status.into())
         })?;
@@ -57,10 +57,6 @@ impl Files {
             .ok()
             .filter(|files| files.iter().map(|file| file.id).eq(ids.iter().copied()))
             .ok_or_else(|| Error::internal("the file service attached other files"))
-    }
-
-    fn rest_until(&self) -> parking_lot::MutexGuard<'_, Option<Instant>> {
-        self.rest_until.lock()
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::batch::Answer;
 use crate::publish::Hints;
-use crate::store::{AppendError, Appended, Draft, Event, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window};
+use crate::store::{AppendError, Appended, Draft, Event, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, passed_on};
 
 /// Begins the part of an identity that makes an event new although it repeats another. It is removed from what the store returns.
 const UNSEEN: char = '\u{1f}';
@@ -92,31 +92,5 @@ impl Store for Sabotaged {
         self.store.read_log(partition, after, limit).map(revealed).boxed()
     }
 
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
-        self.store.find(draft)
-    }
-
-    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        self.store.open_log(partitions)
-    }
-
-    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
-        self.store.is_as_opened()
-    }
-
-    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.store.renew_epoch()
-    }
-
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
-        self.store.heads()
-    }
-
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
-        self.store.room_heads(rooms)
-    }
-
-    fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.store.forget_files(room, files)
-    }
+    passed_on!();
 }

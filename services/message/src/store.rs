@@ -177,6 +177,42 @@ pub trait Store: Send + Sync + 'static {
     fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 }
 
+/// The methods that a store around `self.store` passes on as they are, in builds that have one.
+#[cfg(any(test, feature = "failpoints"))]
+macro_rules! passed_on {
+    () => {
+        fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
+            self.store.open_log(partitions)
+        }
+
+        fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
+            self.store.is_as_opened()
+        }
+
+        fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
+            self.store.renew_epoch()
+        }
+
+        fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+            self.store.find(draft)
+        }
+
+        fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
+            self.store.heads()
+        }
+
+        fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
+            self.store.room_heads(rooms)
+        }
+
+        fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+            self.store.forget_files(room, files)
+        }
+    };
+}
+#[cfg(any(test, feature = "failpoints"))]
+pub(crate) use passed_on;
+
 /// The events with files.
 fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {
     events.into_iter().filter(|event| !event.draft.body.files.is_empty()).collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error, Result};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -62,7 +62,7 @@ impl Turns {
     /// `unavailable` when too many wait, or after a second.
     pub async fn take(&self, caller: Caller) -> Result<Turn> {
         let (sender, turn) = oneshot::channel();
-        let queued = self.0.state().queue(caller, sender);
+        let queued = self.0.state.lock().queue(caller, sender);
         self.0.hand_out();
         let turn = if queued { timeout(PATIENCE, turn).await.ok().and_then(Result::ok) } else { None };
         turn.ok_or_else(refusal)
@@ -75,14 +75,10 @@ fn refusal() -> Error {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Gives free places to those that wait.
     fn hand_out(self: &Arc<Self>) {
         loop {
-            let Some((caller, sender)) = self.state().next(self.places) else { return };
+            let Some((caller, sender)) = self.state.lock().next(self.places) else { return };
             // A caller that has left drops the turn, which frees the place again.
             let _ = sender.send(Turn { shared: self.clone(), caller });
         }
@@ -91,7 +87,7 @@ impl Shared {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.shared.state().end(self.caller);
+        self.shared.state.lock().end(self.caller);
         self.shared.hand_out();
     }
 }

@@ -35,12 +35,12 @@ pub enum Flushed {
 impl Outbox {
     /// Frames are written to this stream from now on.
     pub fn attach(&self, stream: Arc<TcpStream>) {
-        self.queue().stream = Some(stream);
+        self.queue.lock().stream = Some(stream);
     }
 
     /// Nothing is written from now on. `false` when the last write ended within a frame.
     pub fn detach(&self) -> bool {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.stream = None;
         queue.written == 0 && queue.writer != Writer::Flushing
     }
@@ -60,7 +60,7 @@ impl Outbox {
     /// # Errors
     /// When the stream is broken.
     pub fn write(&self) -> io::Result<Flushed> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.writer == Writer::Flushing || self.memory.is_paused() {
             return Ok(Flushed::Elsewhere);
         }
@@ -76,7 +76,7 @@ impl Outbox {
         let mut batch = Batch { frames, written, sent: Cost::default(), progress: false };
         drop(queue);
         let result = batch.write(&stream);
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let more = !queue.frames.is_empty();
         queue.written = batch.written;
         batch.frames.append(&mut queue.frames);
@@ -179,10 +179,10 @@ mod tests {
         assert!(outbox.push_to_flush(&frames[..1]));
         assert!(!outbox.push_to_flush(&frames[1..2]), "promised once is enough");
         outbox.push(frames[2].clone());
-        assert!(!outbox.queue().woken);
+        assert!(!outbox.queue.lock().woken);
         outbox.flush();
-        assert!(!outbox.queue().woken && outbox.is_empty());
-        assert_eq!(outbox.queue().cost.all, 0);
+        assert!(!outbox.queue.lock().woken && outbox.is_empty());
+        assert_eq!(outbox.queue.lock().cost.all, 0);
         let expected = frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat();
         let mut read = vec![0; expected.len()];
         client.read_exact(&mut read).await.unwrap();

@@ -106,7 +106,7 @@ fn an_empty_queue_gives_back_what_a_burst_needed() {
     let outbox = Outbox::new(Arc::default());
     (0..5000).for_each(|_| outbox.push(Frame::engine("2")));
     assert_eq!(outbox.take_some(5000, usize::MAX).len(), 5000);
-    assert!(outbox.queue().frames.capacity() <= 64);
+    assert!(outbox.queue.lock().frames.capacity() <= 64);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_polling_payload_is_bounded() {
     assert_eq!(outbox.take_some(16, 1000).len(), 16);
     assert_eq!(outbox.take_some(16, 7).len(), 2);
     outbox.take_some(100, 1000);
-    assert_eq!(outbox.queue().cost.all, 0);
+    assert_eq!(outbox.queue.lock().cost.all, 0);
     outbox.push(Frame::engine("large"));
     assert_eq!(outbox.take_some(16, 2).len(), 1);
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use confab_common::pace::Pace;
 
 use crate::edge::body::next_frame;
-use crate::realtime::payload::max_payload;
+use crate::realtime::post::max_payload;
 use crate::realtime::refusal::Refusal;
 use crate::realtime::session::Session;
 

@@ -21,7 +21,7 @@
 use axum::body::Bytes;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::realtime::Realtime;
@@ -77,36 +77,32 @@ impl Way {
 }
 
 impl LastPoll {
-    fn last(&self) -> MutexGuard<'_, Option<Box<Last>>> {
-        self.last.lock()
-    }
-
     /// Whether the GET has this `t`.
     pub(super) fn is(&self, t: Option<&str>) -> bool {
-        t.is_some() && self.last().as_ref().is_some_and(|last| last.t.as_deref() == t)
+        t.is_some() && self.last.lock().as_ref().is_some_and(|last| last.t.as_deref() == t)
     }
 
     /// The answer and its way, if the GET has this `t`.
     pub(super) fn answer(&self, t: Option<&str>) -> Option<(Bytes, Way)> {
-        self.last().as_ref().filter(|last| t.is_some() && last.t.as_deref() == t)?.answered.clone()
+        self.last.lock().as_ref().filter(|last| t.is_some() && last.t.as_deref() == t)?.answered.clone()
     }
 
     /// The way of the last answer, if some of it waits for its connection here.
     pub(super) fn untaken(&self) -> Option<Way> {
-        match &self.last().as_ref()?.answered {
+        match &self.last.lock().as_ref()?.answered {
             Some((_, way @ Way::Here(answer))) if !answer.is_taken() => Some(way.clone()),
             _ => None,
         }
     }
 
     pub(super) fn begin(&self, t: Option<&str>, outbox: &Outbox) {
-        *self.last() = Some(Box::new(Last { t: t.filter(|t| t.len() <= MAX_T).map(Box::from), answered: None }));
+        *self.last.lock() = Some(Box::new(Last { t: t.filter(|t| t.len() <= MAX_T).map(Box::from), answered: None }));
         outbox.keep(0);
     }
 
     /// Records the answer.
     pub(super) fn answered(&self, payload: &Bytes, way: Way, outbox: &Outbox) {
-        if let Some(last) = &mut *self.last() {
+        if let Some(last) = &mut *self.last.lock() {
             way.watch();
             let kept = if last.t.is_some() { payload.clone() } else { Bytes::new() };
             outbox.keep(kept.len());
@@ -116,7 +112,7 @@ impl LastPoll {
 
     /// Records that the same answer is given again; `false` when it is no longer the last one.
     pub(super) fn repeated(&self, payload: &Bytes, way: Way) -> bool {
-        match self.last().as_mut().and_then(|last| last.answered.as_mut()) {
+        match self.last.lock().as_mut().and_then(|last| last.answered.as_mut()) {
             Some((last, last_way)) if last.as_ptr() == payload.as_ptr() => {
                 way.watch();
                 *last_way = way;
@@ -128,7 +124,7 @@ impl LastPoll {
 
     /// Forgets the answer: no GET will need it again.
     pub fn forget(&self, outbox: &Outbox) {
-        *self.last() = None;
+        *self.last.lock() = None;
         outbox.keep(0);
     }
 }

@@ -88,7 +88,7 @@ pub(super) async fn connect(session: Arc<Session>, auth: Auth) {
         true => recover(&session, auth.offset(&user), &user).await,
         false => None,
     };
-    session.socket.state().rate_limit = RateLimit::new(edge.config.max_events_per_second);
+    session.socket.state.lock().rate_limit = RateLimit::new(edge.config.max_events_per_second);
     if !admit(&session, restored.is_some()) {
         return;
     }
@@ -131,7 +131,7 @@ pub(super) async fn connect_again(session: Arc<Session>, auth: Auth) {
 /// Completes when all that arrived before the client's DISCONNECT is done: an event ends a moment after its acknowledgement
 /// has left.
 async fn earlier_events(socket: &Socket) {
-    while socket.queued.load(Ordering::Relaxed) > socket.state().held.iter().map(Held::size).sum::<usize>() {
+    while socket.queued.load(Ordering::Relaxed) > socket.state.lock().held.iter().map(Held::size).sum::<usize>() {
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -149,7 +149,7 @@ async fn recover(session: &Arc<Session>, offset: Option<Offset>, user: &str) -> 
 
 /// Connects the client; `false` when it has disconnected.
 fn admit(session: &Session, is_back: bool) -> bool {
-    let mut state = session.socket.state();
+    let mut state = session.socket.state.lock();
     if state.phase != Phase::Connecting {
         return false;
     }

@@ -20,7 +20,7 @@ type Work<'a> = (Vec<Event>, Option<(SemaphorePermit<'a>, Sends)>);
 impl Socket {
     /// Drops the waiting events: their client's identity is no longer valid.
     pub fn drop_events(&self, session: &Session) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let held: usize = std::mem::take(&mut state.held).iter().map(Held::size).sum();
         let size = held + state.lanes.values_mut().flat_map(std::mem::take).map(|event| event.size).sum::<usize>();
         drop(state);
@@ -32,7 +32,7 @@ impl Socket {
     /// Starts handling the events that have arrived since the last call: sends that arrived together go to the log
     /// together.
     pub fn start_lanes(&self, session: &Arc<Session>) {
-        let starting = std::mem::take(&mut self.state().starting);
+        let starting = std::mem::take(&mut self.state.lock().starting);
         for room in starting {
             tokio::spawn(work(session.clone(), room));
         }
@@ -43,7 +43,7 @@ impl Socket {
     pub(super) async fn next(&self, session: &Session, room: Uuid) -> Option<Work<'_>> {
         loop {
             let deadline = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 let lane = state.lanes.get_mut(&room)?;
                 let Some(first) = lane.front() else {
                     state.lanes.remove(&room);
@@ -62,7 +62,7 @@ impl Socket {
             session.outbox.roomy().await;
             let _ = timeout_at(deadline, session.outbox.within_share("send")).await;
             let mut of_user = session.outbox.share().begin_send().await;
-            let mut state = self.state();
+            let mut state = self.state.lock();
             // The events may have been dropped meanwhile.
             let Some(lane) = state.lanes.get_mut(&room).filter(|lane| !lane.is_empty()) else { continue };
             let most = MAX_SENDS.min(1 + self.sends.available_permits());

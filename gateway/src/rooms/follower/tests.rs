@@ -162,7 +162,7 @@ async fn a_partition_is_followed_a_while_after_its_last_client_left() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     let (follower, hub, room) = (&world.edge.follower, &world.edge.hub, ROOM.parse().unwrap());
-    let follows = || follower.followed().contains_key(&partition());
+    let follows = || follower.followed.lock().contains_key(&partition());
     for _ in 0..2 {
         hub.leave(room, client.session.id());
         sleep(LINGER - Duration::from_secs(2)).await;
@@ -177,7 +177,7 @@ async fn a_partition_is_followed_a_while_after_its_last_client_left() {
     // Its channel is unsubscribed as well.
     let (inputs, mut heard) = mpsc::channel(INPUTS);
     let followed = Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
-    follower.followed().insert(partition(), followed);
+    follower.followed.lock().insert(partition(), followed);
     world.publish(world.hint(8, 1).encode_to_vec());
     world.heads_asked(2).await;
     let heard = std::iter::from_fn(|| heard.try_recv().ok()).collect::<Vec<_>>();
@@ -189,7 +189,7 @@ async fn clients_of_a_partition_whose_task_died_reconnect() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     // Simulates a panic of its task.
-    world.edge.follower.followed().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
+    world.edge.follower.followed.lock().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
     eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     let last = world.say(1);

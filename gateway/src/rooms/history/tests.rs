@@ -78,7 +78,7 @@ async fn one_read_serves_all_who_came_before_it() {
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
     // A reader that wants no events adds no read.
     assert!(history.read(ROOM, Wanted::End).await.unwrap().events().is_empty());
-    assert!(history.waiting().is_empty());
+    assert!(history.waiting.lock().is_empty());
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_reader_that_asks_during_a_read_gets_the_next_one() {
             async move { history.read(ROOM, Wanted::After(after)).await }
         })
     });
-    eventually(|| history.waiting()[&(ROOM, false)].len() == 2).await;
+    eventually(|| history.waiting.lock()[&(ROOM, false)].len() == 2).await;
     log.permits.add_permits(1);
     assert_eq!(seqs(&first.await.unwrap().unwrap()), [4, 5]);
     eventually(|| log.reads.load(Ordering::SeqCst) == 2).await;
@@ -104,7 +104,7 @@ async fn a_reader_that_asks_during_a_read_gets_the_next_one() {
     for (after, page) in (2..).zip(join_all(later).await) {
         assert_eq!(seqs(&page.unwrap().unwrap()), (after..7).collect::<Vec<_>>());
     }
-    eventually(|| history.waiting().is_empty()).await;
+    eventually(|| history.waiting.lock().is_empty()).await;
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
 }
 
@@ -130,5 +130,5 @@ async fn a_failed_read_fails_all_readers_and_cancelled_readers_are_dropped() {
     log.permits.add_permits(9);
     let failed = join_all([2, 3].map(|after| history.read(ROOM, Wanted::After(after)))).await;
     assert!(failed.into_iter().all(|page| page.unwrap_err().code == Code::Unavailable));
-    eventually(|| history.waiting().is_empty()).await;
+    eventually(|| history.waiting.lock().is_empty()).await;
 }

@@ -45,7 +45,7 @@ async fn what_the_peer_has_read_is_delivered_also_when_the_connection_ends() {
     let answer = taken(&last);
     assert_eq!(answer.fate().await, Fate::Delivered);
     drop(client);
-    eventually(|| answer.wire.state().socket.is_none()).await;
+    eventually(|| answer.wire.state.lock().socket.is_none()).await;
     assert_eq!(answer.delivery(), Delivery::Delivered);
 }
 

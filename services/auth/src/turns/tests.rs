@@ -27,7 +27,7 @@ fn push(waiting: &mut Waiting, address: u8, name: u64, is_known: bool) {
 
 /// In which order the waiters get their turns.
 fn order(waiting: &Waiting) -> Vec<(u8, u64)> {
-    let mut queue = waiting.shared.queue();
+    let mut queue = waiting.shared.queue.lock();
     std::iter::from_fn(|| queue.take_next()).map(|waiter| of(&waiter)).collect()
 }
 
@@ -88,7 +88,7 @@ fn known_clients_are_refused_after_all_strangers() {
 }
 
 fn free(turns: &Turns) -> usize {
-    turns.0.queue().free
+    turns.0.queue.lock().free
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The processes behind configured names: found by DNS or from a list, and resolved again every few seconds.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -66,8 +65,7 @@ impl<P: Clone + Send + 'static> Discovery<P> {
 
     /// What `look` finds: now or, once the names have been resolved again, within `patience`.
     pub async fn look<T>(&self, patience: Duration, look: impl Fn(&Self) -> Option<T>) -> Option<T> {
-        let mut resolved = pin!(self.resolved.notified());
-        resolved.as_mut().enable();
+        let resolved = self.resolved.notified();
         if let Some(found) = look(self) {
             return Some(found);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool, PoolError, WeakPool};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::errors::{READ_ONLY, reason};
@@ -35,10 +35,6 @@ impl Standing {
         Self { store: format!("{schema} store"), readiness, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Sets or clears the fault that `/readyz` shows for the server.
     pub(super) fn note(&self, wrong: Option<String>) {
         self.readiness.note(&self.store, wrong);
@@ -48,7 +44,7 @@ impl Standing {
     pub(super) async fn lend(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
         loop {
             match connections.get().await {
-                Ok(object) if self.state().unwelcome_before.is_some_and(|since| Object::metrics(&object).created < since) => {
+                Ok(object) if self.state.lock().unwelcome_before.is_some_and(|since| Object::metrics(&object).created < since) => {
                     drop(Object::take(object));
                 }
                 Ok(object) => {
@@ -68,13 +64,13 @@ impl Standing {
 
     /// The server rejects writes: no existing connection to it is used again.
     pub(super) fn leave_server(self: &Arc<Self>, connections: &Pool) {
-        self.state().unwelcome_before = Some(Instant::now());
+        self.state.lock().unwelcome_before = Some(Instant::now());
         connections.retain(|_, _| false);
         self.is_of_no_use(connections, READ_ONLY.into());
     }
 
     fn is_of_no_use(self: &Arc<Self>, connections: &Pool, reason: String) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_of_no_use = true;
         self.note(Some(reason));
         if !std::mem::replace(&mut state.is_tried, true) {
@@ -83,7 +79,7 @@ impl Standing {
     }
 
     fn is_good_again(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if std::mem::take(&mut state.is_of_no_use) {
             self.note(None);
         }
@@ -96,7 +92,7 @@ async fn try_again(connections: WeakPool, standing: Arc<Standing>) {
         sleep(TRY).await;
         let Some(connections) = connections.upgrade() else { return };
         let _ = standing.lend(&connections).await;
-        let mut state = standing.state();
+        let mut state = standing.state.lock();
         if !state.is_of_no_use {
             state.is_tried = false;
             return;

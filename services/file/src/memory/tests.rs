@@ -31,7 +31,7 @@ async fn many(parts: &Parts, bytes: usize) -> Vec<Filling> {
 }
 
 fn is_untouched(memory: &Memory, bytes: usize) -> bool {
-    let state = memory.state();
+    let state = memory.0.lock();
     state.free == bytes && state.under_way == 0 && state.users.is_empty() && state.parts.is_empty()
 }
 
@@ -40,7 +40,7 @@ async fn a_user_alone_has_most_and_a_newcomer_finds_some() {
     let memory = Memory::new(90 * MIB);
     let (ada, bob) = (memory.parts(user()), memory.parts(user()));
     let hers = many(&ada, FULL).await;
-    let has = |user: Uuid| memory.state().users.get(&user).copied().unwrap_or_default();
+    let has = |user: Uuid| memory.0.lock().users.get(&user).copied().unwrap_or_default();
     assert!((55 * MIB..=61 * MIB).contains(&has(ada.user)), "{}", has(ada.user));
     let his = many(&bob, FULL).await;
     assert!(has(bob.user) >= 15 * MIB, "{}", has(bob.user));
@@ -100,12 +100,12 @@ async fn the_memory_of_a_part_is_free_once_it_is_sent() {
     let memory = Memory::new(10 * MIB);
     let ada = memory.parts(user());
     let (bytes, under_way) = filled(&ada, FULL).await.send();
-    let seen = { memory.state().free };
+    let seen = { memory.0.lock().free };
     assert_eq!((bytes.len(), seen), (FULL, 5 * MIB));
     drop((bytes, under_way));
     // A small file takes little memory.
     let small = filled(&ada, 10).await;
-    assert_eq!(memory.state().free, 10 * MIB - FIRST);
+    assert_eq!(memory.0.lock().free, 10 * MIB - FIRST);
     drop(small);
     assert!(is_untouched(&memory, 10 * MIB));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use confab_common::Error;
 use confab_common::telemetry::trace::Batch;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -65,10 +65,6 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     /// Queues a caller's rows, or refuses them.
     pub fn admit(&self, group: Group) {
         self.change(|queue| queue.admit(group));
@@ -80,7 +76,7 @@ impl Lane {
     }
 
     fn change(&self, change: impl FnOnce(&mut Queue)) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         change(&mut queue);
         let has_aside = queue.has_aside();
         drop(queue);
@@ -96,7 +92,7 @@ impl Lane {
             if !locked.is_empty() {
                 // The database does not say which head is locked, so each partition continues separately; those with a
                 // free head soon return.
-                let partitions = self.queue().set_aside(locked);
+                let partitions = self.queue.lock().set_aside(locked);
                 partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
             }
         }
@@ -108,7 +104,7 @@ impl Lane {
         while let Some(groups) = self.take_aside(partition, locked).await {
             let refused = log.append(groups).await;
             locked = !refused.is_empty();
-            self.queue().put_back(partition, refused);
+            self.queue.lock().put_back(partition, refused);
         }
     }
 
@@ -116,7 +112,7 @@ impl Lane {
     async fn take(&self) -> Option<Vec<Group>> {
         loop {
             {
-                let mut queue = self.queue();
+                let mut queue = self.queue.lock();
                 let taken = queue.take();
                 if !taken.is_empty() {
                     return Some(taken);
@@ -135,7 +131,7 @@ impl Lane {
         loop {
             let woken = self.wake_aside.notified();
             {
-                let mut queue = self.queue();
+                let mut queue = self.queue.lock();
                 let taken = queue.take_aside(partition);
                 if !taken.is_empty() {
                     return Some(taken);

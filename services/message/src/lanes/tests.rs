@@ -16,7 +16,9 @@ use uuid::Uuid;
 use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
-use crate::store::{AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id};
+use crate::store::{
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, passed_on,
+};
 
 const PARTITIONS: u32 = 64;
 
@@ -64,32 +66,13 @@ impl Store for HeldStore {
         .boxed()
     }
 
-    fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        self.store.open_log(partitions)
-    }
-    fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
-        self.store.is_as_opened()
-    }
-    fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.store.renew_epoch()
-    }
+    passed_on!();
+
     fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         self.store.list(room, window, limit)
     }
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         self.store.read_log(partition, after, limit)
-    }
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
-        self.store.find(draft)
-    }
-    fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
-        self.store.heads()
-    }
-    fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
-        self.store.room_heads(rooms)
-    }
-    fn forget_files(&self, room: RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.store.forget_files(room, files)
     }
 }
 

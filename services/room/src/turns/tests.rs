@@ -126,7 +126,7 @@ async fn a_full_queue_refuses_the_newest_of_those_with_most() {
         }
     };
     assert!(refused.is_err());
-    let state = turns.0.state();
+    let state = turns.0.state.lock();
     let counts = state.waiting.iter().map(|(_, searches)| searches.iter().filter(|search| !search.is_closed()).count());
     assert!(counts.clone().all(|count| (1..=2).contains(&count)) && counts.sum::<usize>() == MOST_WAITING);
 }
@@ -146,6 +146,6 @@ async fn none_waits_for_long_and_what_is_given_up_frees_its_place() {
     assert!(poll!(&mut next).is_pending());
     drop(left);
     assert!(poll!(&mut next).is_ready());
-    let state = turns.0.state();
+    let state = turns.0.state.lock();
     assert!(state.running.is_empty() && state.waiting.is_empty());
 }

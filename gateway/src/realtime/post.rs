@@ -1,4 +1,4 @@
-//! Payloads of POSTs, as they pass from gateway to gateway.
+//! How large the payload of a POST may be, and reading one whole that passes from gateway to gateway.
 
 use axum::body::{Body, Bytes};
 use confab_common::Code;

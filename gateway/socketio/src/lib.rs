@@ -1,12 +1,57 @@
-//! The parts of an Engine.IO 4 / Socket.IO 5 server that know no application: packets are parsed, frames encoded, WebSockets
-//! decoded, and rates limited here.
+//! An Engine.IO 4 / Socket.IO 5 server for Tokio and axum: both transports, upgrade, acknowledgements, binary attachments,
+//! bounded memory, draining, and sessions that any node of a cluster serves. It knows no application: that is an
+//! implementation of [`Application`].
 //!
 //! Protocols: <https://github.com/socketio/engine.io-protocol>, <https://github.com/socketio/socket.io-protocol>
 
-pub mod decoder;
+mod application;
+pub mod budget;
+pub mod cluster;
+mod config;
+mod ending;
+mod engine;
+mod event;
 mod frame;
+mod heartbeat;
+mod last_poll;
+mod metrics;
+pub mod net;
+pub mod outbox;
 pub mod packet;
+mod passage;
+mod protocol;
 mod rate_limit;
+mod refusal;
+mod registry;
+mod server;
+mod session;
+#[cfg(test)]
+mod testing;
+mod transport;
 
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use application::Application;
+pub use config::Config;
+pub use ending::Ending;
+pub use event::Event;
 pub use frame::Frame;
+pub use metrics::METRICS;
+pub use packet::Malformed;
 pub use rate_limit::RateLimit;
+pub use registry::Registry;
+pub use server::Server;
+pub use session::Session;
+pub use transport::Transport;
+
+/// The routes of `/socket.io/` for clients.
+pub fn routes<A: Application>(server: &Arc<Server<A>>) -> Router {
+    engine::handshake::routes(server)
+}
+
+/// The routes of `/socket.io/` for the other nodes of the cluster, to be served at an address of their own.
+pub fn cluster_routes<A: Application>(server: &Arc<Server<A>>) -> Router {
+    engine::peers::routes(server)
+}

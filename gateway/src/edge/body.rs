@@ -7,22 +7,18 @@ use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use confab_common::pace::Pace;
+use bytes::Bytes;
 use confab_common::{Code, Error, Result};
-use http_body::Frame;
-use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout};
+use confab_socketio::budget::Held;
+use confab_socketio::net::{collect_steadily, too_large, too_slow};
+use tokio::time::timeout;
 
 use super::Context;
-use crate::memory::Held;
 use crate::problem::Problem;
 
 /// Largest JSON body, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// Longest time without a byte.
-const SILENCE: Duration = Duration::from_secs(10);
 /// How long a whole JSON body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
@@ -60,50 +56,8 @@ pub async fn collect(body: Body, most: usize, held: Option<&mut Held>) -> Result
     timeout(ARRIVES_WITHIN, collect_steadily(body, most, held)).await.unwrap_or_else(|_| Err(too_slow()))
 }
 
-/// The next frame of a body that may take long, as long as its bytes keep coming.
-///
-/// # Errors
-/// `invalid_request` when the body breaks off, [`Code::TooSlow`] when next to nothing comes.
-pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame<Bytes>>> {
-    let since = Instant::now();
-    let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
-    let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
-    match pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) {
-        true => Ok(Some(frame)),
-        false => Err(too_slow()),
-    }
-}
-
-/// The same of a body that may take long, as long as its bytes keep coming.
-///
-/// # Errors
-/// As those of [`read`].
-pub async fn collect_steadily(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
-    // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
-    let (mut read, mut pace) = (BytesMut::new(), Pace::default());
-    while let Some(frame) = next_frame(&mut body, &mut pace).await? {
-        let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > most {
-            return Err(too_large(most));
-        }
-        if let Some(held) = held.as_deref_mut() {
-            held.add(data.len());
-        }
-        read.extend_from_slice(&data);
-    }
-    Ok(read.freeze())
-}
-
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn too_slow() -> Error {
-    Error::new(Code::TooSlow, "the body did not arrive in time")
-}
-
-fn too_large(most: usize) -> Error {
-    Error::new(Code::TooLarge, format!("the body must be at most {most} bytes"))
 }
 
 #[cfg(test)]

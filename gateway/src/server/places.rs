@@ -1,15 +1,10 @@
 //! Places for connections: how many exist, and how many of them one address may take.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use confab_common::descriptors::{for_connections, limit};
 use confab_common::memory;
-use parking_lot::Mutex;
+use confab_socketio::net::TIMES_FREE;
 
-use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
-use crate::tables;
 
 /// Where gateways forward sessions, one descriptor out of this many is reserved for connections of other gateways.
 const GATEWAYS_PART: u64 = 3;
@@ -17,10 +12,6 @@ const GATEWAYS_PART: u64 = 3;
 const BYTES_PER_PLACE: u64 = 24 * 1024;
 /// Fewer places than this indicate a mistake.
 const FEW: usize = 100;
-/// An address may hold this many times as many places as are free. So one that takes all it can holds four fifths and
-/// leaves a fifth, a second one takes four fifths of the rest, and other addresses always get in.
-const TIMES_FREE: usize = 4;
-
 /// How many connections a gateway accepts from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
     within(limit(), memory::limit() / GATEWAYS_PART, config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
@@ -60,64 +51,8 @@ pub fn sockets_per_user(setting: usize, places: usize) -> usize {
     if setting == 0 { 0 } else { setting.min((places.div_ceil(TIMES_FREE + 1) * TIMES_FREE).min(places)) }
 }
 
-/// How many places each address holds.
-pub struct Shares {
-    places: usize,
-    // Held for a look-up or a change, never across an await.
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    all: usize,
-    by_address: HashMap<ClientAddress, usize>,
-}
-
-impl Shares {
-    /// Shares of this many places.
-    pub fn of(places: usize) -> Arc<Self> {
-        Arc::new(Self { places, held: Mutex::default() })
-    }
-
-    /// Takes one more place for an address; `None` when it has used up its share.
-    pub fn take(self: &Arc<Self>, address: ClientAddress) -> Option<Share> {
-        let mut held = self.held.lock();
-        let free = self.places.saturating_sub(held.all);
-        if held.by_address.get(&address).is_some_and(|count| *count >= TIMES_FREE * free) {
-            return None;
-        }
-        held.all += 1;
-        *held.by_address.entry(address).or_default() += 1;
-        drop(held);
-        Some(Share { shares: self.clone(), address })
-    }
-}
-
-/// A place that an address holds.
-pub struct Share {
-    shares: Arc<Shares>,
-    address: ClientAddress,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut held = self.shares.held.lock();
-        held.all -= 1;
-        let by_address = &mut held.by_address;
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-        tables::shrink(by_address);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
     use super::*;
 
     #[test]
@@ -141,40 +76,5 @@ mod tests {
         assert_eq!(sockets_per_user(10_000, 200), 160);
         assert_eq!(sockets_per_user(10_000, 1), 1);
         assert_eq!(sockets_per_user(0, 200), 0);
-    }
-
-    fn address(last: u8) -> ClientAddress {
-        ClientAddress::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
-    }
-
-    fn take_all(shares: &Arc<Shares>, last: u8) -> Vec<Share> {
-        std::iter::from_fn(|| shares.take(address(last))).collect()
-    }
-
-    #[test]
-    fn an_address_leaves_a_fifth_and_what_it_gives_back_it_may_take_again() {
-        let shares = Shares::of(200);
-        let mut first = take_all(&shares, 1);
-        assert_eq!(first.len(), 160);
-        first.pop();
-        first.extend(take_all(&shares, 1));
-        assert_eq!(first.len(), 160);
-        let second = take_all(&shares, 2);
-        assert_eq!(second.len(), 32);
-        assert!((3..8).all(|last| shares.take(address(last)).is_some()), "others still get in");
-    }
-
-    #[test]
-    fn a_single_place_may_be_taken() {
-        assert_eq!(take_all(&Shares::of(1), 1).len(), 1);
-    }
-
-    #[test]
-    fn a_table_that_was_large_shrinks() {
-        let shares = Shares::of(100_000);
-        let address = |n: u32| ClientAddress::from(IpAddr::V4(Ipv4Addr::from(n)));
-        let held = (0..50_000).map(|n| shares.take(address(n)).unwrap()).collect::<Vec<_>>();
-        drop(held);
-        assert!(shares.held.lock().by_address.is_empty() && shares.held.lock().by_address.capacity() < 10_000);
     }
 }

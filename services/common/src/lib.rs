@@ -27,6 +27,7 @@ pub mod readiness;
 pub mod sqlite;
 pub mod standstill;
 pub mod store;
+pub mod tables;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,172 @@
+//! The one table of every way a session ends. The metric `confab_session_ends_total`, the log and the documentation are made
+//! from it.
+
+use std::{fmt, io};
+
+use crate::packet::Malformed;
+
+/// Why a session ended. Of several causes the first one counts.
+#[expect(missing_docs, reason = "`cause` describes each one")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    ClientClosed = 1,
+    ConnectionLost,
+    PingTimeout,
+    ConnectTimeout,
+    Refused,
+    Disconnected,
+    Returned,
+    Draining,
+    Malformed,
+    TooLarge,
+    NotUtf8,
+    Overflow,
+    OverBudget,
+    Stuck,
+    PendingLimit,
+    AnswerLost,
+}
+
+/// What a client does after an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    Reconnects,
+    MustFix,
+}
+
+/// One line of the table.
+struct Line {
+    code: &'static str,
+    /// The close code of a WebSocket (RFC 6455 section 7.4), if a close frame is sent.
+    close: Option<u16>,
+    cause: &'static str,
+    next: Next,
+}
+
+const fn line(code: &'static str, close: Option<u16>, cause: &'static str, next: Next) -> Line {
+    Line { code, close, cause, next }
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::ClientClosed,
+        Self::ConnectionLost,
+        Self::PingTimeout,
+        Self::ConnectTimeout,
+        Self::Refused,
+        Self::Disconnected,
+        Self::Returned,
+        Self::Draining,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::NotUtf8,
+        Self::Overflow,
+        Self::OverBudget,
+        Self::Stuck,
+        Self::PendingLimit,
+        Self::AnswerLost,
+    ];
+
+    const fn line(self) -> Line {
+        use Next::{MustFix, Nothing, Reconnects};
+        match self {
+            Self::ClientClosed => line("client_closed", Some(1000), "The client closed the session.", Nothing),
+            Self::ConnectionLost => line("connection_lost", None, "The connection broke.", Reconnects),
+            Self::PingTimeout => line("ping_timeout", Some(1000), "The client sent nothing within the ping timeout.", Reconnects),
+            Self::ConnectTimeout => line("connect_timeout", Some(1000), "The client did not CONNECT in time.", Reconnects),
+            Self::Refused => line("refused", Some(1000), "The server refused CONNECT (`connect_error`).", MustFix),
+            Self::Disconnected => line("disconnected", Some(1000), "The server disconnected the socket (`sessionEnded`).", MustFix),
+            Self::Returned => {
+                line("returned", Some(1001), "The server cannot serve the socket as it is: it must connect again.", Reconnects)
+            }
+            Self::Draining => line("draining", Some(1000), "The server shuts down (`serverGoingAway`).", Reconnects),
+            Self::Malformed => line("malformed", Some(1002), "The client broke the protocol.", MustFix),
+            Self::TooLarge => line("too_large", Some(1009), "A packet was larger than the limit.", MustFix),
+            Self::NotUtf8 => line("not_utf8", Some(1007), "A text was not UTF-8.", MustFix),
+            Self::Overflow => line("overflow", Some(1001), "The client left too many bytes unread.", Reconnects),
+            Self::OverBudget => {
+                line("over_budget", Some(1001), "The server held too many bytes, most of them for this client's owner.", Reconnects)
+            }
+            Self::Stuck => line("stuck", None, "The client read nothing for 10 s although frames waited.", Reconnects),
+            Self::PendingLimit => {
+                line("pending_limit", Some(1001), "Too many sessions had not connected; this one was the oldest.", Reconnects)
+            }
+            Self::AnswerLost => {
+                line("answer_lost", None, "The answer to a poll was lost, and its repeat looks like the next poll.", Reconnects)
+            }
+        }
+    }
+
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| *ending as u8 == number)
+    }
+
+    /// Its name in the metric and in the log.
+    pub const fn code(self) -> &'static str {
+        self.line().code
+    }
+
+    /// The close code of a WebSocket (RFC 6455 section 7.4); `None` when no close frame is sent.
+    pub const fn close_code(self) -> Option<u16> {
+        self.line().close
+    }
+
+    /// The cause, as a sentence.
+    pub const fn cause(self) -> &'static str {
+        self.line().cause
+    }
+
+    /// What a stock client does next, as a sentence.
+    pub const fn next(self) -> &'static str {
+        match self.line().next {
+            Next::Nothing => "It stays closed.",
+            Next::Reconnects => "It reconnects by itself.",
+            Next::MustFix => "It needs a change first, such as a new token or another packet.",
+        }
+    }
+
+    /// The whole table in Markdown.
+    pub fn table() -> String {
+        let head = "| cause | close code | what happened | what a stock client does next |\n|---|---|---|---|\n".to_owned();
+        Self::ALL.into_iter().fold(head, |table, ending| {
+            let close = ending.close_code().map_or("none".into(), |code| code.to_string());
+            table + &format!("| `{}` | {close} | {} | {} |\n", ending.code(), ending.cause(), ending.next())
+        })
+    }
+}
+
+impl From<io::Error> for Ending {
+    fn from(_: io::Error) -> Self {
+        Self::ConnectionLost
+    }
+}
+
+impl From<Malformed> for Ending {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ending_has_a_line_of_its_own() {
+        for ending in Ending::ALL {
+            assert_eq!(Ending::of_number(ending as u8), Some(ending));
+            assert_eq!(Ending::ALL.iter().filter(|other| other.code() == ending.code()).count(), 1, "{ending}");
+        }
+        assert_eq!(Ending::of_number(0), None);
+        assert_eq!(Ending::table().lines().count(), Ending::ALL.len() + 2);
+    }
+}

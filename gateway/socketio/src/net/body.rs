@@ -1,0 +1,61 @@
+//! Reading a request's body, within bounds of size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use confab_common::pace::Pace;
+use confab_common::{Code, Error, Result};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout};
+
+use crate::budget::Held;
+
+/// Longest time without a byte.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The next frame of a body that may take long, as long as its bytes keep coming.
+///
+/// # Errors
+/// `invalid_request` when the body breaks off, [`Code::TooSlow`] when next to nothing comes.
+pub async fn next_frame(body: &mut Body, pace: &mut Pace) -> Result<Option<Frame<Bytes>>> {
+    let since = Instant::now();
+    let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| too_slow())? else { return Ok(None) };
+    let frame = frame.map_err(|_| Error::new(Code::InvalidRequest, "the body ended early"))?;
+    match pace.keeps(frame.data_ref().map_or(0, Bytes::len), since.elapsed()) {
+        true => Ok(Some(frame)),
+        false => Err(too_slow()),
+    }
+}
+
+/// The whole body of at most `most` bytes, counted in `held` while it arrives; it may take long as long as its bytes keep
+/// coming.
+///
+/// # Errors
+/// As [`next_frame`]; `too_large` for a body over `most` bytes.
+pub async fn collect_steadily(mut body: Body, most: usize, mut held: Option<&mut Held>) -> Result<Bytes> {
+    // The buffer grows with what arrives: a declared length alone makes the server allocate nothing.
+    let (mut read, mut pace) = (BytesMut::new(), Pace::default());
+    while let Some(frame) = next_frame(&mut body, &mut pace).await? {
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > most {
+            return Err(too_large(most));
+        }
+        if let Some(held) = held.as_deref_mut() {
+            held.add(data.len());
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+/// The error for a body that arrives too slowly.
+pub fn too_slow() -> Error {
+    Error::new(Code::TooSlow, "the body did not arrive in time")
+}
+
+/// The error for a body over its limit.
+pub fn too_large(most: usize) -> Error {
+    Error::new(Code::TooLarge, format!("the body must be at most {most} bytes"))
+}

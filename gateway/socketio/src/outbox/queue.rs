@@ -1,0 +1,183 @@
+//! The queue of one outbox and the bounds on one client.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use confab_common::metrics::LIMITS;
+use crate::ending::Ending;
+use crate::frame::Frame;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::{Close, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN, LOW};
+use crate::budget::{Budget, Share};
+use crate::metrics::METRICS;
+
+/// An empty queue keeps capacity for at most this many frames.
+const KEPT_FRAMES: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub frames: VecDeque<Frame>,
+    /// This many bytes of the first frame are written.
+    pub written: usize,
+    /// The cost of the frames that are queued or being written.
+    pub cost: Cost,
+    /// Bytes that were taken last and are kept for a repeated poll.
+    pub kept: usize,
+    /// Bytes that the client has sent and the gateway still holds.
+    pub held: usize,
+    /// This many of all these bytes are counted in `share` and in the total of all outboxes.
+    counted: usize,
+    /// The share of the client's owner or, before it is known, of its address.
+    pub share: Arc<Share>,
+    /// The client has not connected: [`MAX_UNKNOWN`] bounds all its bytes together.
+    pub is_unknown: bool,
+    /// The client has disconnected.
+    pub is_over: bool,
+    /// The stream to write to; none while the client polls.
+    pub stream: Option<Arc<TcpStream>>,
+    pub writer: Writer,
+    pub close: Option<Close>,
+    /// Why the queue itself requested that.
+    pub cause: Option<Ending>,
+    pub woken: bool,
+    /// Frames were taken since the last look.
+    pub was_taken: bool,
+}
+
+/// The cost of frames, in bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Cost {
+    pub all: usize,
+    /// The part of it that answers cost.
+    pub answers: usize,
+}
+
+impl Cost {
+    pub fn add(&mut self, frame: &Frame) {
+        self.all += frame.cost();
+        if frame.is_answer() {
+            self.answers += frame.cost();
+        }
+    }
+
+    fn subtract(&mut self, gone: Self) {
+        self.all -= gone.all;
+        self.answers -= gone.answers;
+    }
+
+    fn unasked(self) -> usize {
+        self.all - self.answers
+    }
+}
+
+impl<'a> FromIterator<&'a Frame> for Cost {
+    fn from_iter<I: IntoIterator<Item = &'a Frame>>(frames: I) -> Self {
+        let mut cost = Self::default();
+        frames.into_iter().for_each(|frame| cost.add(frame));
+        cost
+    }
+}
+
+/// Which task will write the queued frames.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// None; the task that queues the next frame must find one.
+    #[default]
+    Unassigned,
+    /// A flush has been promised.
+    Promised,
+    /// A flush is in progress; at its end it looks for more frames.
+    Flushing,
+    /// The client's task, as soon as the stream is writable.
+    Blocked,
+}
+
+impl Queue {
+    /// Bytes held for the client; 0 once it has disconnected, because the rest is about to be freed.
+    pub fn total(&self) -> usize {
+        if self.is_over { 0 } else { self.cost.all + self.kept + self.held }
+    }
+
+    /// Queues frames. A frame that exceeds the bound closes the client. `false` when it was closed before.
+    pub fn admit(&mut self, frames: impl Iterator<Item = Frame>, budget: &Budget) -> bool {
+        if self.close.is_some() {
+            return false;
+        }
+        for frame in frames {
+            if !self.fits(&frame) {
+                self.overflow("overflow", budget);
+                break;
+            }
+            self.add(frame);
+        }
+        self.count(budget);
+        true
+    }
+
+    fn fits(&self, frame: &Frame) -> bool {
+        if self.is_unknown {
+            let fits = self.total() + frame.cost() <= MAX_UNKNOWN;
+            if !fits {
+                LIMITS.hit("before_connect");
+            }
+            return fits;
+        }
+        match frame.is_answer() {
+            _ if self.cost.all == 0 => true,
+            true => self.cost.answers + frame.cost() <= MAX_ANSWERS,
+            false => self.cost.unasked() + frame.cost() <= MAX_BYTES,
+        }
+    }
+
+    pub fn add(&mut self, frame: Frame) {
+        self.cost.add(&frame);
+        self.frames.push_back(frame);
+    }
+
+    /// Drops what waits and requests that the transport is closed.
+    pub fn overflow(&mut self, reason: &'static str, budget: &Budget) {
+        METRICS.outbox_closes.hit(reason);
+        self.cause.get_or_insert(Ending::Overflow);
+        self.close = Some(Close::Now);
+        self.drop_frames();
+        self.count(budget);
+    }
+
+    /// Drops what waits. A frame that has begun must be finished: otherwise the client could not read on.
+    pub fn drop_frames(&mut self) {
+        let begun = usize::from(self.written > 0);
+        let rest = self.frames.split_off(begun.min(self.frames.len()));
+        self.cost.subtract(rest.iter().collect());
+    }
+
+    pub fn subtract(&mut self, gone: Cost, changed: &Notify, budget: &Budget) {
+        let before = self.cost.all;
+        self.cost.subtract(gone);
+        self.count(budget);
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
+            self.frames.shrink_to(KEPT_FRAMES);
+        }
+        // Tasks only wait for room while there is none.
+        if before > LOW && self.cost.all <= LOW {
+            changed.notify_waiters();
+        }
+    }
+
+    /// Updates the counters that this outbox shares with others.
+    pub fn count(&mut self, budget: &Budget) {
+        self.counted = budget.count(&self.share, self.counted, self.total(), self.stream.is_some());
+    }
+
+    /// Counts what is held in another share from now on.
+    pub fn count_in(&mut self, share: Arc<Share>, budget: &Budget) {
+        budget.transfer(self.counted, &self.share, &share);
+        self.share = share;
+    }
+
+    /// Stops counting what is held.
+    pub fn forget(&mut self, budget: &Budget) {
+        self.counted = budget.count(&self.share, self.counted, 0, true);
+    }
+}

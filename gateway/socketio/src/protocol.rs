@@ -1,0 +1,324 @@
+//! The Socket.IO state machine of one session, without I/O: a packet goes in, a [`Step`] comes out, and the server takes it.
+//! <https://github.com/socketio/socket.io-protocol>, <https://github.com/socketio/engine.io-protocol>
+
+use bytes::Bytes;
+use confab_common::metrics::LIMITS;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::packet::{EventData, Kind, Malformed, Packet};
+use crate::rate_limit::RateLimit;
+
+/// Packets a second from a client that has not connected; twice as many in a burst.
+const UNKNOWN_PER_SECOND: u32 = 50;
+/// Longest ping from a client that is answered, in bytes.
+const MAX_PING: usize = 125;
+
+/// What the server must do about a packet.
+pub enum Step<'a> {
+    /// Nothing.
+    Nothing,
+    /// Queue this frame.
+    Reply(Frame),
+    /// Ask the application to identify the client. [`Protocol::accept`] answers.
+    Connect(&'a str),
+    /// Hand the event to the application.
+    Event(Event<'a>),
+    /// Count this many bytes until the packet is complete.
+    Hold(usize),
+    /// The client has left the namespace; it may connect again.
+    Left,
+    /// The client has disconnected before it was connected: close the session.
+    Disconnected,
+    /// The client has closed the session.
+    Closed,
+}
+
+/// The state of one session.
+pub struct Protocol {
+    // Held for one packet, never across an await or a call.
+    state: Mutex<State>,
+    /// Events a second, once the client is connected; 0: no limit.
+    max_events_per_second: u32,
+}
+
+struct State {
+    phase: Phase,
+    /// The client has asked for a namespace that does not exist.
+    has_asked_elsewhere: bool,
+    partial: Option<Box<Partial>>,
+    was_connected: bool,
+    rate_limit: RateLimit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    New,
+    Connecting,
+    Connected,
+    /// The client has left the namespace, and may connect again.
+    Left,
+    Ended,
+}
+
+/// A packet that waits for its attachments.
+pub struct Partial {
+    text: String,
+    attachments: Vec<Bytes>,
+    bytes: usize,
+    expected: usize,
+}
+
+/// The outcome of an attachment.
+pub enum Attachment {
+    /// The packet waits for more: count this many bytes until it is complete.
+    Hold(usize),
+    /// The packet is complete; so many of its bytes were counted.
+    Complete(Box<Partial>, usize),
+}
+
+impl Protocol {
+    /// A client that has not connected.
+    pub fn new(max_events_per_second: u32) -> Self {
+        let state = State {
+            phase: Phase::New,
+            has_asked_elsewhere: false,
+            partial: None,
+            was_connected: false,
+            rate_limit: RateLimit::new(UNKNOWN_PER_SECOND),
+        };
+        Self { state: Mutex::new(state), max_events_per_second }
+    }
+
+    /// Takes an Engine.IO text packet; `is_known`: the client has been identified.
+    ///
+    /// # Errors
+    /// When no conforming client sends it. The server closes the session.
+    pub fn text<'a>(&self, packet: &'a str, is_known: bool) -> Result<Step<'a>, Malformed> {
+        let mut state = self.state.lock();
+        if !is_known && state.phase == Phase::New && !state.rate_limit.admit() {
+            return Err(too_much());
+        }
+        match packet.as_bytes().first() {
+            Some(b'4') => self.socket_text(state, &packet[1..]),
+            Some(b'3' | b'6') => Ok(Step::Nothing),
+            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("a long ping")),
+            Some(b'2') => Ok(Step::Reply(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())))),
+            Some(b'1') => Ok(Step::Closed),
+            _ => Err(Malformed("unknown Engine.IO packet")),
+        }
+    }
+
+    fn socket_text<'a>(&self, mut state: parking_lot::MutexGuard<'_, State>, text: &'a str) -> Result<Step<'a>, Malformed> {
+        let packet = Packet::parse(text)?;
+        if state.partial.is_some() {
+            return Err(Malformed("text while an attachment is awaited"));
+        }
+        if packet.namespace != "/" {
+            return state.other_namespace(&packet);
+        }
+        if packet.attachments == 0 {
+            return state.take(&packet, &[]);
+        }
+        if state.phase == Phase::New {
+            return Err(Malformed("an attachment before CONNECT"));
+        }
+        let partial = Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments };
+        state.partial = Some(Box::new(partial));
+        Ok(Step::Hold(text.len()))
+    }
+
+    /// Takes an attachment of a packet that may have `max_packet` bytes in all. [`complete`](Self::complete) then takes the
+    /// whole packet.
+    ///
+    /// # Errors
+    /// When no packet waits for it, or the packet is too large.
+    pub fn binary(&self, data: Bytes, max_packet: usize) -> Result<Attachment, Malformed> {
+        let mut state = self.state.lock();
+        let partial = state.partial.as_mut().ok_or(Malformed("an attachment that no packet awaits"))?;
+        if partial.bytes + data.len() > max_packet {
+            LIMITS.hit("packet");
+            return Err(Malformed("attachments over the limit"));
+        }
+        let counted = partial.bytes;
+        let length = data.len();
+        partial.bytes += length;
+        partial.attachments.push(data);
+        if partial.attachments.len() == partial.expected
+            && let Some(partial) = state.partial.take()
+        {
+            return Ok(Attachment::Complete(partial, counted));
+        }
+        Ok(Attachment::Hold(length))
+    }
+
+    /// Takes a packet with its attachments.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    pub fn complete<'a>(&self, partial: &'a Partial) -> Result<Step<'a>, Malformed> {
+        self.state.lock().take(&Packet::parse(&partial.text)?, &partial.attachments)
+    }
+
+    /// Connects the client whose CONNECT was handed to the application; `false` when it has disconnected meanwhile. The first
+    /// time, the bound on events a second replaces the one on packets before CONNECT.
+    pub fn accept(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Connecting {
+            return false;
+        }
+        state.phase = Phase::Connected;
+        if !std::mem::replace(&mut state.was_connected, true) {
+            state.rate_limit = RateLimit::new(self.max_events_per_second);
+        }
+        true
+    }
+
+    /// Takes no more packets; returns how many counted bytes of an incomplete packet are dropped.
+    pub fn end(&self) -> usize {
+        let mut state = self.state.lock();
+        state.phase = Phase::Ended;
+        state.partial.take().map_or(0, |partial| partial.bytes)
+    }
+}
+
+impl State {
+    fn take<'a>(&mut self, packet: &Packet<'a>, attachments: &'a [Bytes]) -> Result<Step<'a>, Malformed> {
+        match (packet.kind, self.phase) {
+            (Kind::Connect, Phase::New) => {
+                self.phase = Phase::Connecting;
+                Ok(Step::Connect(packet.data))
+            }
+            (Kind::Connect, Phase::Left) if self.rate_limit.admit() => {
+                self.phase = Phase::Connecting;
+                Ok(Step::Connect(packet.data))
+            }
+            (Kind::Event, Phase::Connecting | Phase::Connected) => {
+                let EventData { name, argument } = EventData::parse(packet.data)?;
+                let over_limit = !self.rate_limit.admit();
+                if over_limit {
+                    LIMITS.hit("events_per_second");
+                }
+                let size = packet.data.len() + attachments.iter().map(Bytes::len).sum::<usize>();
+                Ok(Step::Event(Event { name, argument, attachments, ack: packet.id, size, over_limit }))
+            }
+            (Kind::Disconnect, Phase::Connected) => {
+                self.phase = Phase::Left;
+                Ok(Step::Left)
+            }
+            (Kind::Disconnect, Phase::New | Phase::Connecting) => {
+                self.phase = Phase::Ended;
+                Ok(Step::Disconnected)
+            }
+            (Kind::Ack, _) | (_, Phase::Ended) | (Kind::Disconnect, Phase::Left) => Ok(Step::Nothing),
+            (Kind::Connect, _) => Err(Malformed("CONNECT again")),
+            (Kind::Event, Phase::New | Phase::Left) => Err(Malformed("an event before CONNECT")),
+        }
+    }
+
+    /// A packet to a namespace that does not exist: every one but `/`.
+    fn other_namespace<'a>(&mut self, packet: &Packet<'a>) -> Result<Step<'a>, Malformed> {
+        if packet.kind != Kind::Connect {
+            return Ok(Step::Nothing);
+        }
+        match self.phase {
+            Phase::New if std::mem::replace(&mut self.has_asked_elsewhere, true) => return Err(too_much()),
+            Phase::Connecting | Phase::Connected if !self.rate_limit.admit() => {
+                LIMITS.hit("events_per_second");
+                return Ok(Step::Nothing);
+            }
+            _ => {}
+        }
+        let error = json!({ "message": "Invalid namespace", "data": { "code": "not_found", "status": 404 } });
+        Ok(Step::Reply(Frame::connect_error(packet.namespace, &error)))
+    }
+}
+
+fn too_much() -> Malformed {
+    LIMITS.hit("before_connect");
+    Malformed("too much before CONNECT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a packet leads to, in one word.
+    fn step(protocol: &Protocol, packet: &str) -> &'static str {
+        match protocol.text(packet, false) {
+            Ok(Step::Nothing) => "nothing",
+            Ok(Step::Reply(_)) => "reply",
+            Ok(Step::Connect(_)) => "connect",
+            Ok(Step::Event(event)) if event.over_limit => "over",
+            Ok(Step::Event(_)) => "event",
+            Ok(Step::Hold(_)) => "hold",
+            Ok(Step::Left) => "left",
+            Ok(Step::Disconnected) => "disconnected",
+            Ok(Step::Closed) => "closed",
+            Err(_) => "malformed",
+        }
+    }
+
+    /// What these packets lead to, where `accept` stands for the application's answer to CONNECT.
+    fn steps(packets: &[&str]) -> Vec<&'static str> {
+        let protocol = Protocol::new(0);
+        let one = |packet: &&str| match *packet {
+            "accept" if protocol.accept() => "accepted",
+            "accept" => "gone",
+            packet => step(&protocol, packet),
+        };
+        packets.iter().map(one).collect()
+    }
+
+    #[test]
+    fn the_life_of_a_client() {
+        let usual = ["2", "40{}", r#"42["early"]"#, "accept", r#"42["late"]"#, "3", "41", "40{}", "accept", r#"42["again"]"#, "1"];
+        let expected = ["reply", "connect", "event", "accepted", "event", "nothing", "left", "connect", "accepted", "event", "closed"];
+        assert_eq!(steps(&usual), expected);
+        assert_eq!(steps(&["40", "41", "accept", r#"42["x"]"#]), ["connect", "disconnected", "gone", "nothing"]);
+        assert_eq!(steps(&["41"]), ["disconnected"]);
+        assert_eq!(steps(&["40", "accept", "41", "41", r#"42["x"]"#]), ["connect", "accepted", "left", "nothing", "malformed"]);
+        assert_eq!(steps(&[r#"42["x"]"#]), ["malformed"]);
+        assert_eq!(steps(&["40", "40"]), ["connect", "malformed"]);
+        assert_eq!(steps(&["40/a,", "40", "40/b,", "42/b,[]"]), ["reply", "connect", "reply", "nothing"]);
+    }
+
+    #[test]
+    fn attachments_come_before_any_other_text() {
+        let protocol = Protocol::new(0);
+        assert_eq!([step(&protocol, "40"), step(&protocol, r#"452-["x",1]"#)], ["connect", "hold"]);
+        assert!(matches!(protocol.binary(Bytes::from_static(b"one"), 100), Ok(Attachment::Hold(3))));
+        assert_eq!(step(&protocol, r#"42["y"]"#), "malformed");
+        let Ok(Attachment::Complete(partial, counted)) = protocol.binary(Bytes::from_static(b"two"), 100) else { panic!("complete") };
+        let Ok(Step::Event(event)) = protocol.complete(&partial) else { panic!("an event") };
+        assert_eq!((&*event.name, event.attachments.len(), event.size, counted), ("x", 2, 7 + 6, 11 + 3));
+        assert!(protocol.binary(Bytes::new(), 100).is_err(), "no packet awaits it");
+        assert_eq!(step(&protocol, r#"451-["x"]"#), "hold");
+        assert!(protocol.binary(vec![0; 100].into(), 100).is_err(), "too large with its text");
+        assert_eq!(protocol.end(), 8);
+    }
+
+    #[test]
+    fn before_connect_few_packets_are_taken() {
+        for packet in ["2", "3", "6", "41/x,", "42/x,[]"] {
+            let protocol = Protocol::new(0);
+            let taken = (0..1000).take_while(|_| step(&protocol, packet) != "malformed").count();
+            assert!((100..200).contains(&taken), "{packet} is taken {taken} times");
+        }
+        for bad in [r#"451-["fileUpload",{}]"#, "461-[]", &format!("2{}", "x".repeat(1000)), "", "5", "é"] {
+            assert_eq!(steps(&[bad]), ["malformed"], "{bad}");
+        }
+        assert_eq!(steps(&["40/a,", "3", "40/b,"]), ["reply", "nothing", "malformed"]);
+    }
+
+    #[test]
+    fn events_over_the_limit_are_marked() {
+        let protocol = Protocol::new(10);
+        assert_eq!(step(&protocol, "40"), "connect");
+        assert!(protocol.accept());
+        let over = (0..100).filter(|_| step(&protocol, r#"42["x"]"#) == "over").count();
+        assert!((75..=80).contains(&over), "{over}");
+    }
+}

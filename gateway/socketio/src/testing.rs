@@ -1,0 +1,69 @@
+//! A server of an application without behaviour, and clients of it without a network.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use uuid::Uuid;
+
+use crate::application::Application;
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::event::Event;
+use crate::net::ClientAddress;
+use crate::packet::Malformed;
+use crate::registry::Registry;
+use crate::server::Server;
+use crate::session::Session;
+use crate::transport::Transport;
+
+/// Accepts every client and does nothing.
+pub struct Silent;
+
+impl Application for Silent {
+    type Client = ();
+
+    fn open(&self, _: &HeaderMap) -> ((), usize) {
+        ((), 0)
+    }
+
+    fn connect(self: &Arc<Self>, session: &Arc<Session<()>>, _: &str) {
+        session.accept(None);
+    }
+
+    fn event(self: &Arc<Self>, _: &Arc<Session<()>>, _: Event<'_>) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
+/// A server whose clients together may hold so many bytes.
+pub fn server(config: Config, limit: usize) -> Arc<Server<Silent>> {
+    Server::new(Arc::new(Silent), config, Arc::new(Registry::new(Arc::new(Budget::new(limit, Arc::default())))))
+}
+
+/// An address that a client may have.
+pub fn address(last: u8) -> ClientAddress {
+    std::net::IpAddr::from([192, 0, 2, last]).into()
+}
+
+/// A polling session of a client at that address.
+pub fn open(server: &Arc<Server<Silent>>, last: u8) -> Arc<Session<()>> {
+    server.open(Transport::POLLING, address(last), &HeaderMap::new()).unwrap()
+}
+
+/// A polling session of that owner, which has fetched what waited.
+pub fn known(server: &Arc<Server<Silent>>, owner: u128) -> Arc<Session<()>> {
+    let session = open(server, 1);
+    server.registry.identify(&session, Uuid::from_u128(owner));
+    session.outbox.take_some(9, usize::MAX);
+    session
+}
+
+/// Waits until a condition holds.
+pub async fn eventually(mut so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("this to become so");
+}

@@ -1,0 +1,22 @@
+//! Chat over Socket.IO: the application of the server. Handlers receive the context beside the socket; a socket's client
+//! holds no context.
+
+mod answer;
+mod app;
+pub mod client;
+mod connect;
+mod context;
+mod file_upload;
+mod handle;
+mod join;
+mod lanes;
+mod pause;
+mod recovery;
+mod request;
+mod restore;
+mod sign_ins;
+#[cfg(test)]
+pub(crate) mod testing;
+mod work;
+
+pub use context::{Chat, Parts};

@@ -1,0 +1,41 @@
+//! Answers to a client's events.
+
+use confab_common::Error;
+use confab_socketio::Frame;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::client::Socket;
+
+/// Acknowledges an event, if its client asked for that.
+pub fn answer(socket: &Socket, ack: Option<u64>, answer: &impl Serialize) {
+    if let Some(id) = ack {
+        socket.outbox.answer(&[Frame::ack(id, answer)]);
+    }
+}
+
+/// Answers an event that was refused or failed; a client that asked for no acknowledgement receives an `error` event.
+pub fn refuse(socket: &Socket, ack: Option<u64>, error: &Error) {
+    match ack {
+        Some(id) => socket.outbox.push(refusal(id, error)),
+        None => emit(socket, "error", &fault(error)),
+    }
+}
+
+/// The acknowledgement of an event that was refused or failed.
+pub fn refusal(ack: u64, error: &Error) -> Frame {
+    Frame::ack(ack, &json!({ "ok": false, "error": fault(error) }))
+}
+
+/// Queues an event that belongs to no room.
+pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
+    let event = Frame::event(name, argument);
+    match socket.client.recovery.get() {
+        Some(recovery) => recovery.tell(&event, |frames| socket.outbox.push_all(frames)),
+        None => socket.outbox.push(event),
+    }
+}
+
+fn fault(error: &Error) -> Value {
+    json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail })
+}

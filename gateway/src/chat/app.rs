@@ -1,0 +1,143 @@
+//! Chat as the application of the Socket.IO server.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::request::Parts;
+use confab_common::telemetry::trace::{self, Span};
+use confab_common::{Code, Error};
+use confab_socketio::{Application, Event, Malformed};
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::answer::{emit, refuse};
+use super::client::{Client, EVENT_OVERHEAD, Refused, Socket, Stage};
+use super::connect::{Auth, connect, connect_again};
+use super::context::Chat;
+use super::lanes::Pending;
+use super::work::start_lanes;
+use super::{pause, request};
+use crate::edge::cors::is_own;
+use crate::tokens::{MAX_TOKEN, bearer};
+
+impl Chat {
+    /// Starts the tasks that end the sockets of revoked sign-ins and watch for pauses of the process. Must be called before
+    /// the first client can connect, so that no revocation is missed.
+    pub fn start_tasks(self: &Arc<Self>) {
+        tokio::spawn(self.clone().end_revoked(self.revocations.subscribe()));
+        tokio::spawn(pause::watch(self.clone()));
+    }
+
+    async fn end_revoked(self: Arc<Self>, mut revoked: UnboundedReceiver<Uuid>) {
+        while let Some(session_id) = revoked.recv().await {
+            for socket in self.sign_ins.of(session_id) {
+                self.end_session(&socket, "logged_out");
+            }
+        }
+    }
+}
+
+impl Application for Chat {
+    type Client = Client;
+
+    /// A page from its own host or an allowed origin. Clients other than browsers send no origin.
+    fn may_connect(&self, head: &Parts) -> bool {
+        let Some(origin) = head.headers.get(ORIGIN) else { return true };
+        is_own(origin, &head.uri, &head.headers) || self.origins.allows(origin)
+    }
+
+    /// A client that may have sent its token with the first request. One longer than any valid token is replaced with an
+    /// empty one, which CONNECT refuses.
+    fn open(&self, headers: &HeaderMap) -> (Client, usize) {
+        let token = headers.get(AUTHORIZATION).and_then(bearer);
+        let token = token.map(|token| Box::<str>::from(Some(token).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default()));
+        let bytes = token.as_ref().map_or(0, |token| token.len());
+        (Client::new(token), bytes)
+    }
+
+    fn connect(self: &Arc<Self>, socket: &Arc<Socket>, auth: &str) {
+        socket.client.begin_connect();
+        let (chat, auth) = (self.clone(), Auth::read(auth));
+        if socket.is_known() {
+            tokio::spawn(connect_again(chat, socket.clone(), auth));
+            return;
+        }
+        let (span, connecting) = (Span::root(trace::Kind::Server, "connect"), connect(chat, socket.clone(), auth));
+        tokio::spawn(async move { span.hold(connecting).await });
+    }
+
+    fn event(self: &Arc<Self>, socket: &Arc<Socket>, event: Event<'_>) -> Result<(), Malformed> {
+        let parsed = if event.over_limit {
+            Err(Error::new(Code::RateLimited, "too many events"))
+        } else {
+            request::parse(&event.name, event.argument, event.attachments)
+        };
+        let (room, request) = match parsed {
+            Ok(valid) => valid,
+            Err(error) => {
+                if let Some(refused) = socket.client.take_refused(&socket.outbox, Refused { ack: event.ack, error }) {
+                    refuse(socket, refused.ack, &refused.error);
+                }
+                return Ok(());
+            }
+        };
+        let deadline = Instant::now() + self.clients.call.deadline;
+        let span = Span::root(trace::Kind::Server, request.name());
+        span.set("confab.room.id", || room.to_string());
+        let pending = Pending { ack: event.ack, request, deadline, span, size: event.size + EVENT_OVERHEAD };
+        socket.client.take(&socket.outbox, room, pending)
+    }
+
+    fn settled(self: &Arc<Self>, socket: &Arc<Socket>) {
+        start_lanes(self, socket);
+    }
+
+    fn left(self: &Arc<Self>, socket: &Arc<Socket>) {
+        self.leave_rooms(socket, Stage::Outside);
+    }
+
+    fn is_paused(&self, socket: &Socket) -> bool {
+        socket.client.is_paused()
+    }
+
+    async fn resumed(&self, socket: &Socket) {
+        socket.client.drained().await;
+    }
+
+    /// The end of the client's token.
+    fn due(&self, client: &Client) -> Option<Instant> {
+        client.identity().map(|identity| Instant::now() + identity.left())
+    }
+
+    fn tick(self: &Arc<Self>, socket: &Socket) -> Option<Instant> {
+        let left = socket.client.identity()?.left();
+        if !left.is_zero() {
+            return Some(Instant::now() + left);
+        }
+        if socket.outbox.closing().is_none() {
+            self.end_session(socket, "expired");
+        }
+        // If the client does not fetch the end, the pings notice.
+        None
+    }
+
+    async fn leave(self: &Arc<Self>, socket: &Arc<Socket>) {
+        emit(socket, "serverGoingAway", &json!({ "retryAfterMs": 1000 }));
+        socket.client.finish_events().await;
+    }
+
+    fn evicted(self: &Arc<Self>, socket: &Socket) {
+        self.leave_rooms(socket, Stage::Ended);
+        socket.client.drop_events(&socket.outbox);
+    }
+
+    fn closed(self: &Arc<Self>, socket: &Socket) {
+        let user = socket.client.identity().map(|identity| &identity.user.id);
+        tracing::debug!(session = socket.id(), user, "socket closed");
+        self.forget_sign_in(socket);
+        self.leave_rooms(socket, Stage::Ended);
+    }
+}

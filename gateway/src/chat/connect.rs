@@ -1,0 +1,163 @@
+//! CONNECT: identifies the client, and decides whether it may connect or be recovered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::metrics::LIMITS;
+use confab_common::{Code, Error};
+use confab_socketio::Ending;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::answer::refuse;
+use super::client::Socket;
+use super::context::Chat;
+use super::recovery::{Offset, Recovery};
+use super::restore::{Restored, restore};
+use super::sign_ins::NotSignedIn;
+use super::work::start_lanes;
+use crate::metrics::METRICS;
+
+/// How long a client that connects again waits for the end of its earlier events.
+const FINISHES_WITHIN: Duration = Duration::from_secs(1);
+
+/// The payload of CONNECT. Values of an unexpected type count as missing.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Auth {
+    token: Value,
+    /// Whether the client wants to be recovered after its connection breaks.
+    recovery: Value,
+    /// What it kept of its last connection.
+    pid: Value,
+    offset: Value,
+}
+
+impl Auth {
+    /// Reads the packet's data.
+    pub fn read(data: &str) -> Self {
+        serde_json::from_str(data).unwrap_or_default()
+    }
+
+    fn offset(&self, user: &str) -> Option<Offset> {
+        Offset::decode(self.offset.as_str()?, self.pid.as_str()?, user)
+    }
+}
+
+/// Answers CONNECT. Events that arrived meanwhile are handled after it.
+pub async fn connect(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
+    let bearer = socket.client.take_bearer(&socket.outbox);
+    let verified = match auth.token.as_str().or(bearer.as_deref()) {
+        Some(token) => chat.tokens.verify_to_stay(token).await,
+        None => Err(Error::new(Code::Unauthorized, "a token is required: auth: { token }")),
+    };
+    let identity = match verified {
+        Ok(identity) => identity,
+        Err(error) if error.code == Code::Unauthorized => return refuse_connect(&socket, &error),
+        Err(_) => {
+            METRICS.connects.hit("unavailable");
+            // Not the client's fault: it must reconnect on its own.
+            return socket.close_now(Ending::Returned);
+        }
+    };
+    if socket.is_closed() {
+        return;
+    }
+    let is_revoked = || chat.revocations.is_revoked(identity.session_id);
+    let signed_in = chat.sign_ins.add(&socket, &identity, chat.config.max_sockets_per_user, is_revoked);
+    if signed_in == Err(NotSignedIn::TooMany) {
+        METRICS.connects.hit("limited");
+        LIMITS.hit("sockets_per_user");
+        return socket.close_now(Ending::Returned);
+    }
+    let (user, user_id) = (identity.user.id.clone(), identity.user_id);
+    socket.client.identify(identity);
+    chat.registry.identify(&socket, user_id);
+    if socket.is_closed() {
+        // The client disconnected while its token was verified, before the socket had an identity.
+        return chat.forget_sign_in(&socket);
+    }
+    if signed_in == Err(NotSignedIn::Revoked) {
+        return refuse_connect(&socket, &Error::new(Code::Unauthorized, "the token has been revoked"));
+    }
+    let restored = if auth.recovery == true { recover(&chat, &socket, auth.offset(&user), &user).await } else { None };
+    if !admit(&socket, restored.is_some()) {
+        return;
+    }
+    if let Some(restored) = restored
+        && !restored.go_live(&chat, &socket).await
+    {
+        return socket.close_now(Ending::Returned);
+    }
+    start_lanes(&chat, &socket);
+}
+
+/// Answers CONNECT after the client's DISCONNECT. Another token, recovery, and earlier events that may still be answered
+/// under the ids of new ones need a new session: the client opens one by itself once this one is closed.
+pub async fn connect_again(chat: Arc<Chat>, socket: Arc<Socket>, auth: Auth) {
+    let client = &socket.client;
+    let verified = match auth.token.as_str() {
+        Some(token) => chat.tokens.verify_to_stay(token).await,
+        None => return socket.close_now(Ending::Returned),
+    };
+    let shown = match verified {
+        Ok(shown) => shown.session_id,
+        Err(error) if error.code == Code::Unauthorized => return refuse_connect(&socket, &error),
+        Err(_) => return socket.close_now(Ending::Returned),
+    };
+    if chat.revocations.is_revoked(shown) {
+        return refuse_connect(&socket, &Error::new(Code::Unauthorized, "the token has been revoked"));
+    }
+    let is_same = client.identity().is_some_and(|identity| identity.session_id == shown);
+    if !is_same || auth.recovery == true || client.recovery.get().is_some() {
+        return socket.close_now(Ending::Returned);
+    }
+    if timeout(FINISHES_WITHIN, client.earlier_events()).await.is_err() {
+        return socket.close_now(Ending::Returned);
+    }
+    if admit(&socket, false) {
+        start_lanes(&chat, &socket);
+    }
+}
+
+/// Recovers the client if its offset allows; from now on its events carry offsets.
+async fn recover(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: Option<Offset>, user: &str) -> Option<Restored> {
+    let restored = match &offset {
+        Some(offset) => restore(chat, socket, offset).await,
+        None => None,
+    };
+    let offset = offset.filter(|_| restored.is_some()).unwrap_or_else(|| Offset::new(user));
+    let _ = socket.client.recovery.set(Box::new(Recovery::new(offset)));
+    restored
+}
+
+/// Connects the client; `false` when it has disconnected.
+fn admit(socket: &Socket, is_back: bool) -> bool {
+    let (client, outbox) = (&socket.client, &socket.outbox);
+    let recovery = client.recovery.get();
+    let mut state = client.state();
+    if !socket.accept(recovery.map(|recovery| recovery.pid()).as_deref()) {
+        return false;
+    }
+    client.notify_drained();
+    METRICS.connects.hit("accepted");
+    tracing::debug!(session = socket.id(), user = client.identity().map(|identity| &identity.user.id), "socket connected");
+    if let Some(recovery) = recovery.filter(|_| !is_back) {
+        recovery.begin(|frames| outbox.push_all(frames));
+    }
+    let refusals = state.connect();
+    drop(state);
+    for refused in refusals {
+        refuse(socket, refused.ack, &refused.error);
+        client.done(outbox, refused.size());
+    }
+    true
+}
+
+fn refuse_connect(socket: &Socket, error: &Error) {
+    METRICS.connects.hit("refused");
+    let data = json!({ "code": error.code.as_str(), "status": error.code.http_status() });
+    socket.client.drop_events(&socket.outbox);
+    socket.refuse(&json!({ "message": error.detail, "data": data }));
+}

@@ -1,0 +1,137 @@
+use std::sync::Arc;
+
+use clap::Parser;
+use confab_common::process::Process;
+use serde_json::json;
+
+use super::*;
+use crate::edge::cors::Origins;
+use crate::realtime::session::Transport;
+use crate::realtime::testing::address;
+use crate::realtime::{Parts, Realtime};
+use crate::revocations::Revocations;
+use crate::send::Sender;
+use crate::testing::files::Files;
+use crate::testing::services::{self, ROOM};
+use crate::testing::{bus, claims, eventually, fake};
+use crate::tokens::Tokens;
+use crate::tokens::tests::signed;
+
+const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
+
+/// A connected client and the frames that it receives.
+struct Client {
+    session: Arc<Session>,
+    heard: Vec<String>,
+}
+
+#[derive(clap::Parser)]
+struct Settings {
+    #[command(flatten)]
+    gateway: crate::config::GatewayConfig,
+}
+
+impl Client {
+    async fn connected(files: &Files) -> Self {
+        let config = Settings::parse_from(["test"]).gateway;
+        let (process, bus) = (Process::new(), bus());
+        let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
+        let clients = crate::clients::Clients::new(auth, room, message, files.transport(), config.request_timeout);
+        let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
+        let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
+        let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory: Arc::default(), forward: None };
+        let edge = Realtime::start(parts, &bus, &process);
+        let session = Session::open(&edge, Transport::Polling { reading: false }, address(1), None).unwrap();
+        session.receive(&format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
+        let mut client = Self { session, heard: Vec::new() };
+        client.hears("40{").await;
+        client
+    }
+
+    /// Sends an event with an optional attachment.
+    fn emit(&self, text: &str, data: Option<Bytes>) {
+        self.session.receive(text).unwrap();
+        data.into_iter().for_each(|data| self.session.receive_binary(data).unwrap());
+        self.session.socket.start_lanes(&self.session);
+    }
+
+    fn listen(&mut self) {
+        assert_eq!(self.session.outbox.closing(), None);
+        let frames = self.session.outbox.take_some(100, usize::MAX);
+        self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    }
+
+    /// Waits for a frame with this beginning.
+    async fn hears(&mut self, begin: &str) -> String {
+        eventually(|| {
+            self.listen();
+            self.heard.iter().any(|heard| heard.starts_with(begin))
+        })
+        .await;
+        self.heard.iter().find(|heard| heard.starts_with(begin)).unwrap().clone()
+    }
+}
+
+fn file_upload(ack: u64) -> String {
+    let argument = json!({ "roomId": ROOM, "name": "ü.bin", "data": { "_placeholder": true, "num": 0 }, "clientMessageId": "c" });
+    format!("451-{ack}[\"fileUpload\",{argument}]")
+}
+
+fn message(ack: u64, room: &str) -> String {
+    format!("42{ack}[\"message\",{}]", json!({ "roomId": room, "content": "hi" }))
+}
+
+#[tokio::test]
+async fn a_file_is_kept_and_acknowledged() {
+    let files = Files::default();
+    let mut client = Client::connected(&files).await;
+    let data = Bytes::from(vec![7; 300_000]);
+    client.emit(&file_upload(1), Some(data.clone()));
+    let ack: serde_json::Value = serde_json::from_str(client.hears("431[").await.strip_prefix("431").unwrap()).unwrap();
+    assert_eq!((&ack[0]["ok"], &ack[0]["file"]["name"], &ack[0]["file"]["size"]), (&json!(true), &json!("ü.bin"), &json!(300_000)));
+    assert_eq!((&ack[0]["message"]["type"], &ack[0]["message"]["clientMessageId"]), (&json!("file"), &json!("c")));
+    assert_eq!(ack[0]["message"]["files"][0], ack[0]["file"]);
+    assert_eq!(files.bytes(ack[0]["file"]["id"].as_str().unwrap()), Some(data));
+    let (begins, finishes) = files.said();
+    assert_eq!((begins[0].at_least, begins[0].room_id.as_deref(), finishes[0].timeout_ms), (300_000, Some(ROOM), 2500));
+
+    files.refuse(Error::new(Code::Forbidden, "not here"));
+    client.emit(&file_upload(2), Some(Bytes::new()));
+    assert!(client.hears("432[").await.contains(r#""code":"forbidden""#));
+    client.emit(&file_upload(3).replace("\"name\"", "\"nam\""), Some(Bytes::new()));
+    assert!(client.hears("433[").await.contains("name must be given"));
+}
+
+#[tokio::test]
+async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
+    let files = Files::default();
+    let mut client = Client::connected(&files).await;
+    files.stall();
+    client.emit(&message(1, ROOM), None);
+    client.emit(&file_upload(2), Some(vec![7; MAX_FILE].into()));
+    client.emit(&message(3, ROOM), None);
+    client.emit(&message(4, OTHER_ROOM), None);
+    assert!(client.session.socket.is_paused(), "nothing more is read while so much waits");
+    client.hears("431[").await;
+    client.hears("434[").await;
+    assert!(!client.heard.iter().any(|heard| heard.starts_with("432") || heard.starts_with("433")));
+    files.go_on();
+    client.hears("433[").await;
+    let place = |begin| client.heard.iter().position(|heard| heard.starts_with(begin)).unwrap();
+    assert!(place("431") < place("432") && place("432") < place("433"));
+    eventually(|| !client.session.socket.is_paused()).await;
+    assert_eq!(files.count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_the_service_does_not_answer_for_is_unknown_in_time() {
+    let files = Files::default();
+    let mut client = Client::connected(&files).await;
+    files.stall();
+    tokio::time::pause();
+    client.emit(&file_upload(1), Some(Bytes::from_static(b"text")));
+    let begun = tokio::time::Instant::now();
+    assert!(client.hears("431[").await.contains(r#""code":"timeout""#));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3));
+}

@@ -1,0 +1,200 @@
+//! Joins a room without losing or repeating events: the client is registered first, then the partition is followed,
+//! then the right to read is checked, then history is read; events fanned out meanwhile follow the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use confab_common::{Code, Error, Result, grpc};
+use confab_proto::room::v1::{GetRoomRequest, Room};
+use confab_socketio::Frame;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::client::{Socket, left};
+use super::context::Chat;
+use super::request::Join;
+use crate::rooms::history::{MAX_BYTES, Page, Wanted};
+use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::views::RoomJson;
+
+/// Pause before history is read again.
+pub const BEHIND: Duration = Duration::from_millis(20);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    ok: bool,
+    room: RoomJson<'a>,
+    last_seq: u64,
+    epoch: &'a str,
+    messages: Vec<&'a RawValue>,
+    complete: bool,
+    reset: bool,
+}
+
+/// Joins the client to a room and answers it.
+///
+/// # Errors
+/// `not_found` for a room whose existence is hidden from the client. When a service does not answer, or the log cannot
+/// be followed from where the client was, the client stays where it was.
+pub async fn join(chat: &Arc<Chat>, socket: &Arc<Socket>, ack: Option<u64>, join: Join, deadline: Instant) -> Result<()> {
+    let preparing = async { (socket.client.join_permit(&socket.outbox).await, chat.follower.partition_of(join.room).await) };
+    let prepared = timeout_at(deadline, preparing);
+    let (_permit, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
+    let joining = begin(chat, socket, join.room, partition)?;
+    // Boxed: thousands may wait for their turn, few are past it.
+    let live = Box::pin(go_live(chat, socket, ack, &join, &joining, partition));
+    let joined = timeout_at(deadline, live).await.unwrap_or_else(|_| Err(Error::timeout()));
+    if let Err(error) = &joined {
+        // A client that was in the room stays in it or reconnects to it, unless it lost the right to be there.
+        let may_stay = matches!(error.code, Code::Unavailable | Code::Timeout | Code::Internal);
+        if !(may_stay && (chat.hub.cancel_join(&joining, socket) || socket.client.is_returning())) {
+            chat.hub.leave(join.room, socket.id());
+            left(socket, join.room);
+        }
+    }
+    joined
+}
+
+/// Registers the client as joining.
+///
+/// # Errors
+/// When the client is in too many rooms or has disconnected.
+pub fn begin(chat: &Chat, socket: &Arc<Socket>, room: Uuid, partition: u32) -> Result<Joining> {
+    if !socket.client.remember_room(room, chat.config.max_rooms_per_socket) {
+        return Err(Error::new(Code::RateLimited, "in too many rooms; leave some first"));
+    }
+    let joining = chat.hub.begin_join(room, partition, socket);
+    if !socket.client.is_in(room) {
+        // The client disconnected between the two.
+        chat.hub.leave(room, socket.id());
+        return Err(Error::not_found("socket"));
+    }
+    Ok(joining)
+}
+
+async fn go_live(
+    chat: &Chat,
+    socket: &Arc<Socket>,
+    ack: Option<u64>,
+    join: &Join,
+    joining: &Joining,
+    partition: u32,
+) -> Result<()> {
+    let mut rooms = chat.clients.room.clone();
+    chat.follower.follow(partition).await;
+    let caller = socket.client.identity().map(|identity| identity.user.clone());
+    let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, chat.clients.read)).await?.into_inner();
+    loop {
+        let page = chat.history.read(join.room, join.history).await?;
+        let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
+        let arrival = Arrival::Joined { answer, epoch: page.epoch().parse().unwrap_or_default() };
+        match chat.hub.go_live(joining, socket, page.last_seq(), &arrival) {
+            Ok(()) => return Ok(()),
+            Err(NotLive::Behind) => sleep(BEHIND).await,
+            // The room itself is unchanged; this gateway's knowledge of it is stale.
+            Err(NotLive::Cancelled) if socket.client.is_returning() => return Err(Error::unavailable("the room's history")),
+            Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
+        }
+    }
+}
+
+fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
+    let (epoch, last_seq) = (page.epoch(), page.last_seq());
+    let reset = match join.history {
+        Wanted::After(after) if after > last_seq => true,
+        _ => join.epoch.as_ref().is_some_and(|named| named != epoch),
+    };
+    let mut bytes = 0;
+    let mut within = |json: &RawValue| {
+        bytes += json.get().len() + 1;
+        bytes <= MAX_BYTES
+    };
+    let events = page.events();
+    let (messages, complete) = match join.history {
+        _ if reset => (Vec::new(), last_seq == 0),
+        Wanted::End => (Vec::new(), true),
+        Wanted::After(after) => {
+            let taken = events.iter().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let read_to = taken.len().checked_sub(1).map_or(after, |last| events[last].seq);
+            (taken, read_to == last_seq)
+        }
+        Wanted::Last(_) => {
+            let mut taken = events.iter().rev().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
+            taken.reverse();
+            (taken, true)
+        }
+    };
+    Answer { ok: true, room: RoomJson::new(room, last_seq), last_seq, epoch, messages, complete, reset }
+}
+
+#[cfg(test)]
+mod tests {
+    use confab_proto::message::v1::{Event, ListEventsResponse};
+
+    use super::*;
+    use crate::chat::testing::{World, connect, partition};
+    use crate::testing::{bus, eventually};
+
+    const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
+
+    fn parse(rest: &str) -> Result<Join> {
+        Join::parse(&format!(r#"{{"roomId":"{ROOM}"{rest}}}"#))
+    }
+
+    fn page(last_seq: u64, events: std::ops::Range<u64>, content: &str) -> Page {
+        let events = events.map(|seq| Event { seq, content: content.into(), ..Event::default() }).collect();
+        ListEventsResponse { epoch: "e1".into(), last_seq, events, more: false }.into()
+    }
+
+    #[test]
+    fn an_answer_reports_its_extent() {
+        let room = Room::default();
+        let say = |rest: &str, page: &Page| {
+            let answer = answer(&parse(rest).unwrap(), &room, page);
+            (answer.messages.len(), answer.complete, answer.reset)
+        };
+        assert_eq!(say("", &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(say(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
+        assert_eq!(say(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(say(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
+        assert_eq!(say(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
+        assert_eq!(say(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
+        assert_eq!(say(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
+        // Escapes make the encoded form larger than the form in the log.
+        let (count, complete, _) = say(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
+        assert_eq!((count, complete), (2, false));
+        assert_eq!(say(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_must_reconnect_gets_no_room_gone_error() {
+        let world = World::new(bus()).await;
+        let mut client = world.client();
+        client.emit(&connect(serde_json::json!({ "recovery": true })));
+        client.hears("42[\"session\"").await;
+        let (chat, socket) = (&world.chat, &client.socket);
+        let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
+            *world.log.meanwhile.lock() = meanwhile;
+            join(chat, socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await.map_err(|error| error.code)
+        };
+        assert_eq!(again(None).await, Ok(()));
+        socket.outbox.take_some(9, usize::MAX);
+        let hub = world.chat.hub.clone();
+        assert_eq!(again(Some(Box::new(move || hub.resync(partition())))).await, Err(Code::Unavailable));
+        eventually(|| socket.outbox.closing().is_some()).await;
+        assert!(socket.outbox.is_empty(), "it can be brought back to the room");
+    }
+
+    #[tokio::test]
+    async fn a_client_removed_meanwhile_gets_not_found() {
+        let world = World::new(bus()).await;
+        let client = world.member().await;
+        let (hub, id) = (world.chat.hub.clone(), client.socket.id());
+        *world.log.meanwhile.lock() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
+        let joined = join(&world.chat, &client.socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
+        assert_eq!(joined.unwrap_err().code, Code::NotFound);
+    }
+}

@@ -1,0 +1,153 @@
+//! The events of one client that wait for their turn, in order for each room: plain data, no I/O. A room with waiting events
+//! has a lane, and one task works on it until it is empty.
+
+use std::collections::{HashMap, VecDeque, hash_map};
+
+use confab_common::telemetry::trace::Span;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::request::Request;
+
+/// A valid event on its way to its handler.
+pub struct Pending {
+    /// The id under which the client expects the acknowledgement.
+    pub ack: Option<u64>,
+    /// What the client asks for.
+    pub request: Request,
+    /// When it must be answered.
+    pub deadline: Instant,
+    /// Its trace, which begins here.
+    pub span: Span,
+    /// What it costs while it waits, in bytes.
+    pub size: usize,
+}
+
+/// The lanes of one client.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: HashMap<Uuid, VecDeque<Pending>>,
+    /// Lanes without a task: they start when everything that arrived together has been read.
+    starting: Vec<Uuid>,
+}
+
+/// What a lane has next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the lane is gone, and its task must end.
+    End,
+    /// An event that needs no permit.
+    Free,
+    /// An event that needs permits and must be answered by then.
+    Bounded(Instant),
+}
+
+impl Lanes {
+    /// Appends an event to its room's lane, creating the lane if necessary.
+    pub fn push(&mut self, room: Uuid, event: Pending) {
+        match self.lanes.entry(room) {
+            hash_map::Entry::Occupied(mut lane) => lane.get_mut().push_back(event),
+            hash_map::Entry::Vacant(lane) => {
+                lane.insert(VecDeque::from([event]));
+                self.starting.push(room);
+            }
+        }
+    }
+
+    /// The lanes that need a task since the last call.
+    pub fn take_starting(&mut self) -> Vec<Uuid> {
+        std::mem::take(&mut self.starting)
+    }
+
+    /// What a room's lane has next; an empty lane is removed.
+    pub fn next(&mut self, room: Uuid) -> Next {
+        let Some(lane) = self.lanes.get(&room) else { return Next::End };
+        let Some(first) = lane.front() else {
+            self.lanes.remove(&room);
+            if self.lanes.is_empty() {
+                // The memory of a burst is freed.
+                self.lanes = HashMap::new();
+            }
+            return Next::End;
+        };
+        if first.request.needs_permit() { Next::Bounded(first.deadline) } else { Next::Free }
+    }
+
+    /// How many events at the front of a room's lane can be handled together, at most `most`: several sends, or one other
+    /// event; 0 when none waits.
+    pub fn together(&self, room: Uuid, most: usize) -> usize {
+        let Some(lane) = self.lanes.get(&room).filter(|lane| !lane.is_empty()) else { return 0 };
+        lane.iter().take(most).take_while(|event| event.request.is_send()).count().max(1)
+    }
+
+    /// Takes the first `count` events of a room's lane.
+    pub fn take(&mut self, room: Uuid, count: usize) -> Vec<Pending> {
+        self.lanes.get_mut(&room).map_or_else(Vec::new, |lane| lane.drain(..count.min(lane.len())).collect())
+    }
+
+    /// Drops all events; returns what they cost, in bytes. Their lanes stay until their tasks look at them.
+    pub fn clear(&mut self) -> usize {
+        self.lanes.values_mut().flat_map(std::mem::take).map(|event| event.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draft::Draft;
+
+    const ROOM: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn event(request: Request) -> Pending {
+        Pending { ack: None, request, deadline: Instant::now(), span: Span::default(), size: 10 }
+    }
+
+    fn send() -> Pending {
+        event(Request::Send(Draft { room_id: ROOM.to_string(), content: "x".into(), client_message_id: None, file_ids: None }))
+    }
+
+    fn leave() -> Pending {
+        event(Request::Leave)
+    }
+
+    #[test]
+    fn each_room_has_an_order_of_its_own() {
+        let mut lanes = Lanes::default();
+        for (room, event) in [(ROOM, send()), (OTHER, leave()), (ROOM, send()), (ROOM, leave()), (ROOM, send())] {
+            lanes.push(room, event);
+        }
+        assert_eq!((lanes.take_starting(), lanes.take_starting()), (vec![ROOM, OTHER], vec![]));
+        assert!(matches!(lanes.next(ROOM), Next::Bounded(_)));
+        assert_eq!([lanes.together(ROOM, 64), lanes.together(ROOM, 1), lanes.together(OTHER, 64)], [2, 1, 1], "sends go together");
+        assert_eq!(lanes.take(ROOM, 2).len(), 2);
+        assert_eq!((lanes.next(ROOM), lanes.together(ROOM, 64)), (Next::Free, 1));
+        assert_eq!(lanes.take(ROOM, 1).len(), 1);
+        assert!(matches!(lanes.next(ROOM), Next::Bounded(_)));
+    }
+
+    #[test]
+    fn an_empty_lane_ends_with_its_task_and_starts_again() {
+        let mut lanes = Lanes::default();
+        lanes.push(ROOM, leave());
+        assert_eq!(lanes.take_starting(), [ROOM]);
+        assert_eq!(lanes.take(ROOM, 9).len(), 1);
+        // The task has not looked yet: it will find this event.
+        lanes.push(ROOM, leave());
+        assert_eq!(lanes.take_starting(), [Uuid::nil(); 0]);
+        assert_eq!(lanes.take(ROOM, 1).len(), 1);
+        assert_eq!(lanes.next(ROOM), Next::End);
+        assert_eq!(lanes.lanes.capacity(), 0);
+        lanes.push(ROOM, leave());
+        assert_eq!(lanes.take_starting(), [ROOM]);
+    }
+
+    #[test]
+    fn dropped_events_report_their_cost() {
+        let mut lanes = Lanes::default();
+        lanes.push(ROOM, send());
+        lanes.push(OTHER, leave());
+        assert_eq!((lanes.clear(), lanes.clear(), lanes.together(ROOM, 9)), (20, 0, 0));
+        assert_eq!((lanes.take(ROOM, 9).len(), lanes.next(ROOM)), (0, Next::End));
+    }
+}

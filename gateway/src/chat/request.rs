@@ -1,0 +1,182 @@
+//! Every event that a client may send, parsed; no handler.
+
+use bytes::Bytes;
+use confab_common::{Code, Error, Result, text};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::draft::{Draft, check_client_message_id};
+use crate::payload::{RoomOr, read_room, read_text};
+use crate::rooms::history::{MAX_MESSAGES, Wanted};
+
+/// Largest file that comes over a socket, in bytes.
+const MAX_FILE: usize = 1024 * 1024;
+
+/// A client's request.
+pub enum Request {
+    /// `joinRoom`.
+    Join(Join),
+    /// `leaveRoom`.
+    Leave,
+    /// `message`.
+    Send(Draft),
+    /// `fileUpload`.
+    Upload(FileUpload),
+}
+
+impl Request {
+    /// The event's name in the protocol.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Join(_) => "joinRoom",
+            Self::Leave => "leaveRoom",
+            Self::Send(_) => "message",
+            Self::Upload(_) => "fileUpload",
+        }
+    }
+
+    /// Whether it may share an append with other requests.
+    pub fn is_send(&self) -> bool {
+        matches!(self, Self::Send(_))
+    }
+
+    /// Whether the number in progress per client is bounded.
+    pub fn needs_permit(&self) -> bool {
+        matches!(self, Self::Send(_) | Self::Upload(_))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaveArgument {
+    room_id: String,
+}
+
+/// The room and the request of an event.
+///
+/// # Errors
+/// `not_found` for an unknown event, `invalid_request` for a payload of another shape.
+pub fn parse(name: &str, argument: Option<&RawValue>, attachments: &[Bytes]) -> Result<(Uuid, Request)> {
+    let argument = argument.map_or("null", RawValue::get);
+    match name {
+        "joinRoom" => {
+            let join = Join::parse(argument)?;
+            Ok((join.room, Request::Join(join)))
+        }
+        "leaveRoom" => {
+            let room = match read_room(argument, "a room id or { roomId }")? {
+                RoomOr::Id(room_id) | RoomOr::Object(LeaveArgument { room_id }) => text::id("roomId", &room_id)?,
+            };
+            Ok((room, Request::Leave))
+        }
+        "message" => {
+            let message: Draft = read_text(argument, "{ roomId, content, clientMessageId?, fileIds? }")?;
+            Ok((text::id("roomId", &message.room_id)?, Request::Send(message)))
+        }
+        "fileUpload" => {
+            let file = FileUpload::parse(argument, attachments)?;
+            Ok((file.room, Request::Upload(file)))
+        }
+        _ => Err(Error::new(Code::NotFound, "no such event")),
+    }
+}
+
+/// A valid `joinRoom`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The room.
+    pub room: Uuid,
+    pub history: Wanted,
+    pub epoch: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JoinArgument {
+    room_id: String,
+    after: Option<u64>,
+    last: Option<u32>,
+    epoch: Option<String>,
+}
+
+impl Join {
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn parse(argument: &str) -> Result<Self> {
+        let (room, after, last, epoch) = match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
+            RoomOr::Id(room) => (room, None, None, None),
+            RoomOr::Object(JoinArgument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
+        };
+        let history = match (after, last) {
+            (None, None) => Wanted::End,
+            (Some(after), None) => Wanted::After(after),
+            (None, Some(last @ 1..=MAX_MESSAGES)) => Wanted::Last(last),
+            (None, Some(_)) => return Err(Error::field("last", "must be from 1 to 200")),
+            (Some(_), Some(_)) => return Err(Error::field("last", "cannot go together with after")),
+        };
+        Ok(Self { room: text::id("roomId", &room)?, history, epoch })
+    }
+}
+
+/// A valid `fileUpload`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileUpload {
+    /// Where to.
+    pub room: Uuid,
+    pub name: String,
+    pub content_type: Option<String>,
+    pub data: Bytes,
+    pub client_message_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UploadArgument {
+    room_id: String,
+    name: String,
+    content_type: Option<String>,
+    data: Placeholder,
+    client_message_id: Option<String>,
+}
+
+/// Stands in the text for an attachment that follows it.
+#[derive(Deserialize)]
+#[serde(expecting = "binary data")]
+struct Placeholder {
+    #[serde(rename = "_placeholder", default)]
+    is_placeholder: bool,
+    #[serde(default)]
+    num: usize,
+    /// Without it, serde would also read an array, as the fields in order.
+    #[serde(flatten)]
+    _rest: IgnoredAny,
+}
+
+impl FileUpload {
+    /// Reads the payload with its attachments.
+    ///
+    /// # Errors
+    /// `invalid_request` that names the field; `too_large` for a file that must be uploaded over REST.
+    pub fn parse(argument: &str, attachments: &[Bytes]) -> Result<Self> {
+        let given: UploadArgument = read_text(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
+        let room = text::id("roomId", &given.room_id)?;
+        if let Some(id) = &given.client_message_id {
+            check_client_message_id(id)?;
+        }
+        let data = attachments.get(given.data.num).filter(|_| given.data.is_placeholder);
+        let data = data.ok_or_else(|| Error::field("data", "must be binary data"))?;
+        if data.len() > MAX_FILE {
+            let detail = format!("data must be at most {MAX_FILE} bytes here; use POST /api/files/upload");
+            return Err(Error::new(Code::TooLarge, detail));
+        }
+        let UploadArgument { name, content_type, client_message_id, .. } = given;
+        Ok(Self { room, name, content_type, data: data.clone(), client_message_id })
+    }
+}
+
+#[cfg(test)]
+mod tests;

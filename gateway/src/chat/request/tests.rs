@@ -1,0 +1,103 @@
+use serde_json::json;
+
+use super::*;
+use crate::testing::services::ROOM;
+
+fn parse_text(name: &str, argument: &str) -> Result<(Uuid, Request)> {
+    let argument: Box<RawValue> = serde_json::from_str(argument).unwrap();
+    parse(name, Some(&argument), &[])
+}
+
+#[test]
+fn valid_payloads_and_others() {
+    assert!(matches!(parse_text("leaveRoom", &format!("{ROOM:?}")), Ok((_, Request::Leave))));
+    assert!(matches!(parse_text("leaveRoom", &format!(r#"{{"roomId":{ROOM:?}}}"#)), Ok((_, Request::Leave))));
+    let message = format!(r#"{{"roomId":{ROOM:?},"content":"hi","seq":9,"future":[]}}"#);
+    assert!(matches!(parse_text("message", &message), Ok((_, Request::Send(m))) if m.content == "hi"));
+    let binary = format!(r#"{{"roomId":{ROOM:?},"content":{{"_placeholder":true,"num":0}}}}"#);
+    for (name, bad) in [
+        ("message", "null"),
+        ("message", "{}"),
+        ("message", "[]"),
+        ("message", &*binary),
+        ("leaveRoom", "7"),
+        ("joinRoom", "null"),
+        ("joinRoom", r#""x""#),
+    ] {
+        assert_eq!(parse_text(name, bad).err().unwrap().code, Code::InvalidRequest, "{name} {bad}");
+    }
+    assert_eq!(parse("nonsense", None, &[]).err().unwrap().code, Code::NotFound);
+    assert_eq!(parse("message", None, &[]).err().unwrap().code, Code::InvalidRequest);
+}
+
+#[test]
+fn a_fault_is_named() {
+    let detail = |name, argument: &str| parse_text(name, argument).err().unwrap().detail;
+    assert_eq!(detail("message", r#"{"roomId":"r","content":5}"#), "content must be a string");
+    assert_eq!(detail("message", r#"{"content":"x"}"#), "roomId must be given");
+    assert_eq!(detail("message", r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), "fileIds[1] must be a string");
+    assert_eq!(detail("message", "[]"), "the payload must be { roomId, content, clientMessageId?, fileIds? }");
+    assert_eq!(detail("leaveRoom", r#"{"roomId":7}"#), "roomId must be a string");
+    assert_eq!(detail("leaveRoom", "{}"), "roomId must be given");
+    assert_eq!(detail("joinRoom", &format!(r#"{{"roomId":{ROOM:?},"after":"x"}}"#)), "after must be a whole number");
+    assert_eq!(detail("joinRoom", r#""x""#), "roomId must be a UUID");
+}
+
+fn parse_join(rest: &str) -> Result<Join> {
+    Join::parse(&format!(r#"{{"roomId":"{ROOM}"{rest}}}"#))
+}
+
+#[test]
+fn joins() {
+    assert_eq!(Join::parse(&format!("{ROOM:?}")).unwrap().history, Wanted::End);
+    assert_eq!(parse_join(r#","after":0,"epoch":"e""#).unwrap().history, Wanted::After(0));
+    assert_eq!(parse_join(r#","last":200,"unknown":1"#).unwrap().history, Wanted::Last(200));
+    for bad in [
+        r#","last":0"#,
+        r#","last":201"#,
+        r#","last":-1"#,
+        r#","after":-1"#,
+        r#","after":1.5"#,
+        r#","after":1,"last":1"#,
+        r#","epoch":7"#,
+    ] {
+        assert_eq!(parse_join(bad).unwrap_err().code, Code::InvalidRequest, "{bad}");
+    }
+}
+
+fn parse_upload(change: serde_json::Value, attachments: &[Bytes]) -> Result<FileUpload> {
+    let mut argument = json!({ "roomId": ROOM, "name": "a.txt", "data": { "_placeholder": true, "num": 0 } });
+    argument.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    FileUpload::parse(&argument.to_string(), attachments)
+}
+
+#[test]
+fn uploads() {
+    let data = [Bytes::from_static(b"text"), Bytes::new()];
+    let good = parse_upload(json!({ "contentType": "text/plain", "clientMessageId": "c", "unknown": [] }), &data).unwrap();
+    assert_eq!((good.room.to_string().as_str(), &*good.data, good.client_message_id.as_deref()), (ROOM, &b"text"[..], Some("c")));
+    assert_eq!(parse_upload(json!({ "data": { "_placeholder": true, "num": 1 }, "contentType": null }), &data).unwrap().data, "");
+    for (change, detail) in [
+        (json!({ "data": "text" }), "data must be binary data"),
+        (json!({ "data": null }), "data must be binary data"),
+        (json!({ "data": {} }), "data must be binary data"),
+        (json!({ "data": [] }), "data must be binary data"),
+        (json!({ "data": [1, 2, 3] }), "data must be binary data"),
+        (json!({ "data": [true, 0] }), "data must be binary data"),
+        (json!({ "data": [{ "_placeholder": true, "num": 0 }] }), "data must be binary data"),
+        (json!({ "data": { "type": "Buffer", "data": [1, 2] } }), "data must be binary data"),
+        (json!({ "data": { "_placeholder": false, "num": 0 } }), "data must be binary data"),
+        (json!({ "data": { "_placeholder": true, "num": 2 } }), "data must be binary data"),
+        (json!({ "data": { "_placeholder": true, "num": -1 } }), "data.num must be a whole number"),
+        (json!({ "roomId": "x" }), "roomId must be a UUID"),
+        (json!({ "name": 5 }), "name must be a string"),
+        (json!({ "clientMessageId": "" }), "clientMessageId must be 1 to 128 bytes"),
+    ] {
+        let error = parse_upload(change, &data).unwrap_err();
+        assert_eq!((error.code, error.detail.as_str()), (Code::InvalidRequest, detail));
+    }
+    assert_eq!(FileUpload::parse("{}", &[]).unwrap_err().detail, "roomId must be given");
+    assert_eq!(parse_upload(json!({}), &[vec![0; MAX_FILE].into()]).unwrap().data.len(), MAX_FILE);
+    let large = parse_upload(json!({}), &[vec![0; MAX_FILE + 1].into()]).unwrap_err();
+    assert!(large.code == Code::TooLarge && large.detail.contains("POST /api/files/upload"));
+}

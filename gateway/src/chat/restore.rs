@@ -1,0 +1,190 @@
+//! Recovers a client: it joins the rooms of its offset like any client, the events that it missed are read from the
+//! log, and only when all of them are there is the client connected as recovered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use confab_common::{Result, grpc};
+use confab_proto::room::v1::GetRoomRequest;
+use confab_socketio::Frame;
+use futures::future::{join_all, try_join_all};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::client::Socket;
+use super::context::Chat;
+use super::join::{BEHIND, begin};
+use super::recovery::Offset;
+use crate::metrics::METRICS;
+use crate::rooms::history::Wanted;
+use crate::rooms::hub::{Arrival, Joining, NotLive};
+use crate::turns::restore_permit;
+
+/// Most events that a recovery sends, and most bytes with their offsets: less than the bound on waiting answers. A
+/// client that has missed more reads history.
+const MAX_EVENTS: usize = 2_000;
+const MAX_COST: usize = 1536 * 1024;
+/// How long a client may wait for its turn when many return at once, and how long its recovery may then take; the
+/// client waits for the answer to its CONNECT.
+const TURN_WITHIN: Duration = Duration::from_secs(20);
+const RESTORED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A client that is ready to be recovered.
+pub struct Restored {
+    rooms: Vec<Room>,
+    epoch: Uuid,
+    budget: Budget,
+    /// Held until the missed events are counted among the bytes of all outboxes.
+    _turn: Turn,
+}
+
+/// A permit of the user and one of the gateway to recover a client.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// A room that the client is back in.
+struct Room {
+    joining: Joining,
+    /// All events up to here were sent to the client before, or are among `events`.
+    seq: u64,
+    missed: Vec<Frame>,
+}
+
+/// What is left of the bounds.
+struct Budget {
+    events: AtomicUsize,
+    cost: AtomicUsize,
+    /// Bytes that the offset adds to each event.
+    offset: usize,
+}
+
+/// Exactness cannot be shown: an event might be lost or repeated.
+struct Inexact;
+
+impl<E: Into<confab_common::Error>> From<E> for Inexact {
+    fn from(_: E) -> Self {
+        Self
+    }
+}
+
+/// Joins the client to the rooms of its offset, and reads the events that it missed. `None` when it cannot be recovered
+/// exactly; it is then in no room.
+pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) -> Option<Restored> {
+    let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
+    let bring_back = async {
+        let turn = timeout(TURN_WITHIN, turn(chat, socket)).await.unwrap_or(Err(Inexact))?;
+        let rooms = offset.rooms.iter().map(|(room, sent)| bring_back(chat, socket, *room, *sent, offset.epoch, &budget));
+        let rooms = timeout(RESTORED_WITHIN, try_join_all(rooms)).await.unwrap_or(Err(Inexact))?;
+        Ok((rooms, turn))
+    };
+    let back = bring_back.await;
+    METRICS.recoveries.hit(if back.is_ok() { "yes" } else { "no" });
+    match back {
+        Ok((rooms, turn)) => Some(Restored { rooms, epoch: offset.epoch, budget, _turn: turn }),
+        Err(Inexact) => {
+            for room in offset.rooms.keys() {
+                chat.hub.leave(*room, socket.id());
+                socket.client.forget_room(*room);
+            }
+            None
+        }
+    }
+}
+
+/// Waits for the client's turn: few clients are recovered at once, and none of a user above its share of the held
+/// bytes.
+async fn turn(chat: &Chat, socket: &Socket) -> Result<Turn, Inexact> {
+    let of_user = restore_permit(&socket.outbox.share()).await.ok_or(Inexact)?;
+    // A user above its share waits here, where it only holds permits of its own.
+    socket.outbox.within_share("recovery").await;
+    let of_all = chat.restores.clone().acquire_owned().await.map_err(|_| Inexact)?;
+    Ok((of_user, of_all))
+}
+
+async fn bring_back(
+    chat: &Chat,
+    socket: &Arc<Socket>,
+    id: Uuid,
+    sent: Option<u64>,
+    epoch: Uuid,
+    budget: &Budget,
+) -> Result<Room, Inexact> {
+    let seq = sent.ok_or(Inexact)?;
+    let partition = chat.follower.partition_of(id).await;
+    let joining = begin(chat, socket, id, partition)?;
+    chat.follower.follow(partition).await;
+    // The right to be in the room is checked again.
+    let caller = socket.client.identity().map(|identity| identity.user.clone());
+    chat.clients.room.clone().get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, chat.clients.read)).await?;
+    let mut room = Room { joining, seq, missed: Vec::new() };
+    room.read_on(chat, epoch, budget).await?;
+    Ok(room)
+}
+
+impl Room {
+    /// Reads up to the room's newest event.
+    async fn read_on(&mut self, chat: &Chat, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
+        loop {
+            let page = chat.history.read(self.joining.room, Wanted::After(self.seq)).await?;
+            if page.epoch().parse() != Ok(epoch) || page.last_seq() < self.seq {
+                return Err(Inexact);
+            }
+            for event in page.events() {
+                if event.seq != self.seq + 1 {
+                    return Err(Inexact);
+                }
+                let frame = event.frame();
+                budget.take(frame.cost())?;
+                self.missed.push(frame);
+                self.seq = event.seq;
+            }
+            if self.seq >= page.last_seq() {
+                return Ok(());
+            }
+            if page.events().is_empty() {
+                return Err(Inexact);
+            }
+        }
+    }
+
+    async fn go_live(mut self, chat: &Chat, socket: &Arc<Socket>, epoch: Uuid, budget: &Budget) -> Result<(), Inexact> {
+        loop {
+            let live = chat.hub.go_live(&self.joining, socket, self.seq, &Arrival::Restored(&self.missed));
+            match live {
+                Ok(()) => return Ok(()),
+                // The client left or joined the room again after it was connected.
+                Err(NotLive::Cancelled) if socket.client.is_in(self.joining.room) => return Ok(()),
+                Err(NotLive::Cancelled) => return Err(Inexact),
+                Err(NotLive::Behind) => {
+                    sleep(BEHIND).await;
+                    self.read_on(chat, epoch, budget).await?;
+                }
+            }
+        }
+    }
+}
+
+impl Restored {
+    /// Queues the events that the client missed, and delivers new ones from then on. The client has been connected as
+    /// recovered. `false` when that has failed: it must be closed, and reconnects with the offset that it has reached.
+    pub async fn go_live(self, chat: &Arc<Chat>, socket: &Arc<Socket>) -> bool {
+        let Self { rooms, epoch, budget, _turn } = self;
+        let live = join_all(rooms.into_iter().map(|room| room.go_live(chat, socket, epoch, &budget)));
+        timeout(RESTORED_WITHIN, live).await.is_ok_and(|rooms| rooms.iter().all(Result::is_ok))
+    }
+}
+
+impl Budget {
+    fn take(&self, cost: usize) -> Result<(), Inexact> {
+        let take = |left: &AtomicUsize, some: usize| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(some)).map_err(|_| Inexact)
+        };
+        take(&self.events, 1)?;
+        take(&self.cost, cost + self.offset)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

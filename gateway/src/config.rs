@@ -1,15 +1,17 @@
 //! The gateway's settings.
 
+mod detect;
 mod own_address;
+pub mod peers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use confab_common::config::{address, at_least_one, duration, some_time};
 use confab_common::grpc;
+use confab_socketio::net::network;
 use ipnet::IpNet;
 
-use crate::address::network;
 use crate::edge::cors::canonical;
 use crate::edge::hosts::Host;
 
@@ -112,6 +114,21 @@ pub struct RealtimeConfig {
     /// complete; above that, the gateway closes sockets and connections of the user that holds most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
     pub max_outbox_bytes: usize,
+}
+
+impl RealtimeConfig {
+    /// The settings of the Socket.IO server; `leave_within`: how long a drained client's events may take.
+    pub fn of_server(&self, leave_within: Duration) -> confab_socketio::Config {
+        confab_socketio::Config {
+            ping_interval: self.ping_interval,
+            ping_timeout: self.ping_timeout,
+            connect_timeout: self.connect_timeout,
+            max_events_per_second: self.max_events_per_second,
+            max_pending_sessions: self.max_pending_sessions,
+            max_packet: self.max_packet,
+            leave_within,
+        }
+    }
 }
 
 /// Parses a duration; zero means longer than any process lives.

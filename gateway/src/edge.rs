@@ -15,14 +15,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use confab_common::Error;
 use confab_common::telemetry::trace::{Kind, Span};
+use confab_socketio::budget::{Held, Holder, Share};
+use confab_socketio::net::Tally;
 use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::memory::{Held, Holder, PageTurn};
 use crate::metrics;
 use crate::problem::{self, Problem};
-use crate::server::Tally;
 use cors::Origins;
 use hosts::Hosts;
 
@@ -67,7 +67,7 @@ impl Context {
     }
 
     fn holder(&self, tally: &Tally) -> Holder {
-        self.0.user.get().map_or(tally.address(), |user| Holder::User(*user))
+        self.0.user.get().map_or(tally.address(), |user| Holder::Owner(*user))
     }
 
     /// Counts for the request.
@@ -76,11 +76,10 @@ impl Context {
         Some(tally.hold(self.holder(tally)))
     }
 
-    /// Waits until a page may be read for the caller.
-    pub async fn page(&self) -> Option<PageTurn> {
+    /// The share in which the request's bytes are counted.
+    pub fn share(&self) -> Option<Arc<Share>> {
         let tally = self.0.tally.as_ref()?;
-        let share = tally.memory().share(self.holder(tally));
-        Some(tally.memory().page(share).await)
+        Some(tally.budget().share(self.holder(tally)))
     }
 }
 
@@ -128,7 +127,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Some(user) = context.0.user.get() {
-        answer.extensions_mut().insert(Holder::User(*user));
+        answer.extensions_mut().insert(Holder::Owner(*user));
     }
 
     let took = started.elapsed();

@@ -1,25 +1,23 @@
 //! The edge: REST and Socket.IO for clients, gRPC to the services.
 
-pub mod address;
+mod chat;
 pub mod clients;
 pub mod config;
 pub mod draft;
 pub mod edge;
-pub mod memory;
 mod metrics;
 mod payload;
 pub mod problem;
-pub mod realtime;
 pub mod rest;
 pub mod revocations;
 mod rooms;
 mod seldom;
 pub mod send;
 pub mod server;
-mod tables;
 #[cfg(test)]
 mod testing;
 pub mod tokens;
+mod turns;
 mod upload;
 mod views;
 
@@ -36,21 +34,22 @@ use confab_common::grpc::{self, Transport};
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
+use confab_socketio::Server;
+use confab_socketio::budget::Budget;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use chat::{Chat, Parts};
 use clients::Clients;
-use config::{GatewayConfig, RealtimeConfig};
+use config::{GatewayConfig, RealtimeConfig, peers};
 use edge::TraceTrust;
 use edge::cors::Origins;
 use edge::hosts::Hosts;
-use memory::Memory;
-use realtime::forward::{self, Forward};
-use realtime::{Parts, Realtime};
 use revocations::Revocations;
 use send::Sender;
 use server::{Admission, Ending, places};
 use tokens::Tokens;
+use turns::Pages;
 
 /// What the handlers share.
 pub struct App {
@@ -64,6 +63,8 @@ pub struct App {
     pub config: GatewayConfig,
     /// Sends events to the log.
     pub sender: Sender,
+    /// Bounds the pages of lists that are read at once.
+    pub pages: Pages,
 }
 
 /// The gateway as a program of its own.
@@ -105,17 +106,17 @@ impl Settings for Program {
 
     fn check(&self) -> anyhow::Result<()> {
         self.bus.check()?;
-        forward::check(&self.gateway.forward, self.bus.key()?.as_ref())
+        peers::check(&self.gateway.forward, self.bus.key()?.as_ref())
     }
 }
 
 /// A gateway that has been started and is not served yet.
 pub struct Gateway {
     routes: Router,
-    realtime: Arc<Realtime>,
+    server: Arc<Server<Chat>>,
     /// Most connections of clients.
     places: usize,
-    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     /// Accepts connections from other gateways.
     forward: Option<TcpListener>,
 }
@@ -127,10 +128,10 @@ impl Gateway {
         let leave = async {
             process.shutdown.cancelled().await;
             // The other half of the time is for requests in progress.
-            self.realtime.drain(drain / 2).await;
+            self.server.drain(drain / 2).await;
         };
-        let clients_admission = Admission::of_clients(config, self.places, self.memory.clone());
-        let gateways_admission = Admission::of_gateways(config, places::for_gateways(config), self.memory.clone());
+        let clients_admission = Admission::of_clients(config, self.places, self.budget.clone());
+        let gateways_admission = Admission::of_gateways(config, places::for_gateways(config), self.budget.clone());
         let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
         // Requests that other gateways forwarded to sessions of this one run to their end.
         let left = CancellationToken::new();
@@ -141,7 +142,7 @@ impl Gateway {
         let gateways = async {
             if let Some(listener) = self.forward {
                 let ending = Ending { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
-                server::serve(listener, self.realtime.forward_router(), &ending, &gateways_admission).await;
+                server::serve(listener, confab_socketio::cluster_routes(&self.server), &ending, &gateways_admission).await;
             }
         };
         tokio::join!(clients, gateways);
@@ -170,7 +171,7 @@ pub async fn start(
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
-    let forward = Forward::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;
+    let cluster = peers::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;
     let listener = match config.forward.forward_listen {
         Some(listen) => {
             let listener = TcpListener::bind(listen).await;
@@ -184,7 +185,7 @@ pub async fn start(
     let max_sockets_per_user = places::sockets_per_user(config.realtime.max_sockets_per_user, places);
     let hosts = Hosts::new(&config.public_hosts, listen.ip().is_loopback());
     let trust = if config.trust_traceparent { TraceTrust::All } else { TraceTrust::LinkOnly };
-    let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
+    let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
     let parts = Parts {
         config: RealtimeConfig { max_sockets_per_user, ..config.realtime.clone() },
         clients: clients.clone(),
@@ -192,14 +193,18 @@ pub async fn start(
         tokens: tokens.clone(),
         revocations: revocations.clone(),
         origins: origins.clone(),
-        memory: memory.clone(),
-        forward,
+        budget: budget.clone(),
     };
-    let realtime = Realtime::start(parts, &bus, process);
-    let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender });
+    let chat = Chat::new(parts, &bus, process);
+    chat.start_tasks();
+    let socketio = config.realtime.of_server(clients.call.deadline);
+    let registry = chat.registry.clone();
+    let server = Server::in_cluster(chat, socketio, registry, cluster, server::into_tcp);
+    let pages = Pages::new(budget.clone());
+    let app = Arc::new(App { clients, tokens, revocations, config: config.clone(), sender, pages });
     let routes = rest::routes(app)?;
-    let routes = edge::around(routes.merge(realtime.router()), origins, hosts, trust);
-    Ok(Gateway { routes, realtime, places, memory, forward: listener })
+    let routes = edge::around(routes.merge(confab_socketio::routes(&server)), origins, hosts, trust);
+    Ok(Gateway { routes, server, places, budget, forward: listener })
 }
 
 /// Runs the program until shutdown.

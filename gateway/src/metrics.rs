@@ -15,10 +15,6 @@ const REQUESTS: &str = "confab_http_request_seconds";
 
 /// Handles of the metrics.
 pub struct Metrics {
-    /// Sessions that poll.
-    pub polling: Gauge,
-    /// Sessions on a WebSocket.
-    pub websocket: Gauge,
     /// CONNECTs, by outcome.
     pub connects: Counters,
     /// `joinRoom`.
@@ -35,14 +31,6 @@ pub struct Metrics {
     pub history_reads: Counter,
     /// Events put into outboxes.
     pub deliveries: Counter,
-    /// Sessions whose client has not connected yet.
-    pub pending_sessions: Gauge,
-    /// Bytes held for all sessions.
-    pub outbox_bytes: Gauge,
-    /// Requests that waited because their user holds more than its share of these bytes.
-    pub outbox_waits: Counters,
-    /// Sockets closed because of their unread bytes.
-    pub outbox_closes: Counters,
     /// Events per append.
     pub send_batch: Histogram,
     /// Sends refused because too many were waiting.
@@ -67,12 +55,6 @@ pub struct Metrics {
     pub revocations_age: Gauge,
     /// Pauses of the process.
     pub pauses: Counter,
-    /// Requests forwarded to other gateways.
-    pub forwarded: Counter,
-    /// Requests to the port between gateways that no gateway of the cluster signed.
-    pub forward_refused: Counter,
-    /// WebSockets tunnelled to other gateways.
-    pub tunnels: Gauge,
 }
 
 impl Metrics {
@@ -81,17 +63,13 @@ impl Metrics {
             REQUESTS,
             "Duration of HTTP requests until the head of the response, by route; unknown routes together"
         );
-        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "origin", "packet", "pages"]);
-        LIMITS.exist(&["pending_sessions", "rooms_per_socket", "sockets_per_user"]);
-        let [polling, websocket] = ["polling", "websocket"]
-            .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)]));
+        LIMITS.exist(&["origin", "pages", "rooms_per_socket", "sockets_per_user"]);
+        confab_socketio::METRICS.outbox_waits.exist(&["join", "page", "recovery", "send"]);
         let [joins, leaves, messages, uploads] = ["joinRoom", "leaveRoom", "message", "fileUpload"].map(|event| {
             let help = "Duration of Socket.IO events from arrival to acknowledgement; refused: the client's error, failed: the server's";
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
         Self {
-            polling,
-            websocket,
             connects: Counters::new("confab_connects_total", "CONNECTs of sockets, by outcome", "outcome")
                 .with(&["accepted", "refused", "limited", "unavailable"]),
             joins,
@@ -106,24 +84,6 @@ impl Metrics {
             .with(&["yes", "no"]),
             history_reads: counter("confab_history_reads_total", "Reads of a room's history for clients that join it", &[]),
             deliveries: counter("confab_deliveries_total", "Events queued in outboxes, one for each socket", &[]),
-            pending_sessions: gauge("confab_pending_sessions", "Open Engine.IO sessions whose client has not sent CONNECT", &[]),
-            outbox_bytes: gauge(
-                "confab_outbox_bytes",
-                "Bytes held for all clients together: waiting data, unfinished requests, answers that are not read; small amounts are not counted",
-                &[],
-            ),
-            outbox_waits: Counters::new(
-                "confab_outbox_waits_total",
-                "Joins, pages, recoveries and sends that waited because over half of CONFAB_MAX_OUTBOX_BYTES is held and their user holds more than an equal part of it",
-                "what",
-            )
-            .with(&["join", "page", "recovery", "send"]),
-            outbox_closes: Counters::new(
-                "confab_outbox_closes_total",
-                "Sockets and connections closed because of unread data: over their own bound (overflow), over the common bound (total), too little read for too long (stuck)",
-                "reason",
-            )
-            .with(&["overflow", "stuck", "total"]),
             send_batch: histogram("confab_send_batch_events", "Events per append to the message service", &[]),
             send_refused: counter("confab_send_refused_total", "Sends refused because too many wait for the message service", &[]),
             followed: gauge("confab_follower_partitions", "Followed partitions of the log", &[]),
@@ -140,9 +100,6 @@ impl Metrics {
             revocations: gauge("confab_revocations", "Known logged-out sessions", &[]),
             revocations_age: gauge("confab_revocations_age_seconds", "Seconds since auth last listed revocations", &[]),
             pauses: counter("confab_pauses_total", "Pauses of the process of over 2 s", &[]),
-            forwarded: counter("confab_forwarded_total", "Requests forwarded to the gateway that has their session", &[]),
-            forward_refused: counter("confab_forward_refused_total", "Requests at the port between gateways without the cluster key's signature", &[]),
-            tunnels: gauge("confab_tunnels", "WebSockets tunnelled through this gateway to another", &[]),
         }
     }
 }

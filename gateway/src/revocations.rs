@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::tables;
+use confab_common::tables;
 
 /// How often auth is asked, in addition to hints.
 const ASK_EVERY: Duration = Duration::from_secs(1);

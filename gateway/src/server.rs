@@ -2,12 +2,9 @@
 
 mod arriving;
 mod bodies;
-mod course;
 pub mod places;
 mod refusal;
 mod stream;
-mod tally;
-pub mod wire;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,6 +20,8 @@ use axum::response::{IntoResponse, Response};
 use confab_common::listen::Listener;
 use confab_common::metrics::LIMITS;
 use confab_common::{Code, Error};
+use confab_socketio::budget::{Budget, Held, Holder};
+use confab_socketio::net::{ClientAddress, ConnectionPermit, Shares, Tally, wire};
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
@@ -42,22 +41,18 @@ use uuid::Uuid;
 
 use self::arriving::Haste;
 use self::bodies::{AnswerBody, RequestBody};
-use self::places::{Share, Shares};
-use crate::address::ClientAddress;
 use crate::config::GatewayConfig;
-use crate::memory::{Held, Holder, Memory};
 use crate::problem::{self, Problem};
 
 pub use stream::Stream;
-pub use tally::{SharedBody, Tally};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
 const MAX_HEAD: usize = 32 * 1024;
 /// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this long.
-const LINGER: Duration = Duration::from_secs(2);
+const DRAIN_LINGER: Duration = Duration::from_secs(2);
 /// But not for longer than this.
-const LINGER_IN_ALL: Duration = Duration::from_secs(10);
+const DRAIN_LINGER_LIMIT: Duration = Duration::from_secs(10);
 /// After shutdown: how long a connection without a request yet may take to send its first.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// Most refused connections that are read for a moment, so that their clients can read the reason.
@@ -73,38 +68,6 @@ const UNTAKEN_WITHIN_MS: c_int = 60_000;
 /// Pause before accepting again when the system has run out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A connection's place among the bounded number of places. It is in each request's extensions; a handler that takes an
-/// upgrade keeps it for as long as the connection lives.
-#[derive(Clone)]
-pub struct Place {
-    peer: SocketAddr,
-    seat: Arc<Seat>,
-    /// For a request that came through a trusted proxy: its client's share, held until the response is sent.
-    share: Option<Arc<Share>>,
-}
-
-impl Place {
-    /// A second place, for the connection to another gateway that this client's request needs.
-    pub fn another(&self) -> Option<OwnedSemaphorePermit> {
-        let another = self.seat.permit.semaphore().clone().try_acquire_owned().ok();
-        if another.is_none() {
-            LIMITS.hit("connections");
-        }
-        another
-    }
-
-    /// Whether the connection is a trusted proxy's, or another gateway's.
-    fn is_of_proxy(&self) -> bool {
-        self.seat.share.is_none()
-    }
-}
-
-struct Seat {
-    permit: OwnedSemaphorePermit,
-    /// The share of the connection's address.
-    share: Option<Share>,
-}
-
 /// Decides which connections are accepted.
 #[derive(Clone)]
 pub struct Admission {
@@ -119,12 +82,12 @@ pub struct Admission {
     /// The bound on connections per address; `None`: no bound.
     pub shares: Option<Arc<Shares>>,
     /// Counts what is held for clients.
-    pub memory: Arc<Memory>,
+    pub budget: Arc<Budget>,
 }
 
 impl Admission {
     /// Admits clients to this many places.
-    pub fn of_clients(config: &GatewayConfig, places: usize, memory: Arc<Memory>) -> Self {
+    pub fn of_clients(config: &GatewayConfig, places: usize, budget: Arc<Budget>) -> Self {
         let trusted = config.trusted_proxies.iter().flatten().copied().collect();
         Self {
             places,
@@ -132,36 +95,42 @@ impl Admission {
             keep_alive: keep_alive(config.idle_timeout),
             trusted,
             shares: Some(Shares::of(places)),
-            memory,
+            budget,
         }
     }
 
     /// Admits other gateways to this many places of their own; gateways are trusted to name the clients that they
     /// forward for.
-    pub fn of_gateways(config: &GatewayConfig, places: usize, memory: Arc<Memory>) -> Self {
+    pub fn of_gateways(config: &GatewayConfig, places: usize, budget: Arc<Budget>) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
-        Self { places, idle: config.idle_timeout, keep_alive: keep_alive(config.idle_timeout), trusted, shares: None, memory }
+        Self { places, idle: config.idle_timeout, keep_alive: keep_alive(config.idle_timeout), trusted, shares: None, budget }
     }
 
-    /// A place for a connection; `None` when its address has used up its share.
-    fn admit(&self, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
+    /// The permit of a connection; `None` when its address has used up its share.
+    fn admit(&self, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let address = peer.ip().to_canonical();
         let is_proxy = self.trusted.iter().any(|network| network.contains(&address));
         let share = match &self.shares {
             Some(shares) if !is_proxy => Some(shares.take(address.into())?),
             _ => None,
         };
-        Some(Place { peer, seat: Arc::new(Seat { permit, share }), share: None })
+        Some(ConnectionPermit::new(permit, share))
     }
 
-    /// A request's part of the place; `None` when it came through a proxy and its client has used up its share.
-    fn admit_request(&self, place: &Place, address: ClientAddress) -> Option<Place> {
+    /// A request's part of the permit; `None` when it came through a proxy and its client has used up its share.
+    fn admit_request(&self, permit: &ConnectionPermit, address: ClientAddress) -> Option<ConnectionPermit> {
         let share = match &self.shares {
-            Some(shares) if place.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
+            Some(shares) if permit.is_of_proxy() => Some(Arc::new(shares.take(address)?)),
             _ => None,
         };
-        Some(Place { share, ..place.clone() })
+        Some(permit.for_request(share))
     }
+}
+
+/// Takes an upgraded connection of this server apart.
+pub fn into_tcp(upgraded: hyper::upgrade::Upgraded) -> Option<(TcpStream, axum::body::Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf))
 }
 
 fn keep_alive(idle: Duration) -> HeaderValue {
@@ -185,7 +154,9 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
     let refused = Arc::new(Semaphore::new(MOST_REFUSED));
     let connections = TaskTracker::new();
     let serve = |(stream, peer, permit): (TcpStream, _, _)| match admission.admit(peer, permit) {
-        Some(place) => _ = connections.spawn(serve_connection(stream, app.clone(), place, admission.clone(), ending.clone())),
+        Some(permit) => {
+            connections.spawn(serve_connection((stream, peer), app.clone(), permit, admission.clone(), ending.clone()));
+        }
         None => refuse(stream, &refused),
     };
     let served = async {
@@ -247,14 +218,20 @@ fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     tokio::spawn(async move {
         let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(too_many()));
         let connection =
-            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(LINGER).serve_connection(TokioIo::new(stream), service);
-        let _ = timeout(LINGER, connection).await;
+            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(DRAIN_LINGER).serve_connection(TokioIo::new(stream), service);
+        let _ = timeout(DRAIN_LINGER, connection).await;
         drop(permit);
     });
 }
 
 /// Serves one connection until it ends or is upgraded: an upgrade is served by a task of its own.
-async fn serve_connection(stream: TcpStream, app: Router, place: Place, admission: Admission, ending: Ending) {
+async fn serve_connection(
+    (stream, peer): (TcpStream, SocketAddr),
+    app: Router,
+    permit: ConnectionPermit,
+    admission: Admission,
+    ending: Ending,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -263,15 +240,15 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
             tracing::debug!(%error, option, "the system does not bound what it queues for a connection");
         }
     }
-    let holder = (!place.is_of_proxy()).then(|| Holder::Address(place.peer.ip().into()));
-    let hold = |wire: &Arc<_>| holder.map(|holder| Held::of(admission.memory.clone(), holder, Arc::downgrade(wire) as _));
-    let places = (!place.is_of_proxy()).then(|| (place.seat.permit.semaphore().clone(), admission.places / 2));
+    let holder = (!permit.is_of_proxy()).then(|| Holder::Address(peer.ip().into()));
+    let hold = |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
+    let places = (!permit.is_of_proxy()).then(|| (permit.semaphore().clone(), admission.places / 2));
     let stream = Stream::new(stream, Haste { idle: admission.idle, places }, hold);
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let [asked, cut] = [wire.clone(), wire.clone()];
     let service = service_fn(move |request: Request<Incoming>| {
         let own = wire.next_answer(!request.body().is_end_stream());
-        answer(app.clone(), &place, &admission, own, leaving.clone(), request)
+        answer(app.clone(), (&permit, peer), &admission, own, leaving.clone(), request)
     });
     let mut connection = http1::Builder::new()
         // The stream has the timers.
@@ -306,7 +283,7 @@ async fn serve_connection(stream: TcpStream, app: Router, place: Place, admissio
 
 fn answer(
     mut app: Router,
-    place: &Place,
+    (permit, peer): (&ConnectionPermit, SocketAddr),
     admission: &Admission,
     (own, head): (wire::Answer, usize),
     leaving: CancellationToken,
@@ -316,22 +293,22 @@ fn answer(
         true => Body::empty(),
         false => Body::new(RequestBody { incoming, wire: own.wire().clone() }),
     });
-    let address = ClientAddress::of(place.peer.ip(), request.headers(), &admission.trusted);
+    let address = ClientAddress::of(peer.ip(), request.headers(), &admission.trusted);
     request.extensions_mut().insert(address);
     let wire = own.wire().clone();
-    let tally = Tally::new(admission.memory.clone(), address, own, head);
+    let tally = Tally::new(admission.budget.clone(), address, own, head.min(MAX_HEAD));
     request.extensions_mut().insert(tally.clone());
-    let place = admission.admit_request(place, address);
+    let permit = admission.admit_request(permit, address);
     let keep_alive = admission.keep_alive.clone();
     async move {
-        let Some(place) = place else { return Ok(too_many().map(|body| AnswerBody::new(body, wire))) };
-        request.extensions_mut().insert(place.clone());
+        let Some(permit) = permit else { return Ok(too_many().map(|body| AnswerBody::new(body, wire))) };
+        request.extensions_mut().insert(permit.clone());
         let mut answer = app.call(request).await?;
-        if place.share.is_some() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
+        if permit.has_share_of_request() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
             // The proxy takes the body as fast as its client does.
             answer = answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {
-                    let _held = &place;
+                    let _held = &permit;
                     frame
                 }))
             });
@@ -353,8 +330,8 @@ async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
     // Not part of the task: it would make every connection larger.
     let mut discarded = vec![0; 16 * 1024];
-    let discard = async { while matches!(timeout(LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };
-    let _ = timeout(LINGER_IN_ALL, discard).await;
+    let discard = async { while matches!(timeout(DRAIN_LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };
+    let _ = timeout(DRAIN_LINGER_LIMIT, discard).await;
     stream.abandon();
 }
 

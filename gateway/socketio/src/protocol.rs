@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(step(&protocol, r#"42["y"]"#), "malformed");
         let Ok(Attachment::Complete(partial, counted)) = protocol.binary(Bytes::from_static(b"two"), 100) else { panic!("complete") };
         let Ok(Step::Event(event)) = protocol.complete(&partial) else { panic!("an event") };
-        assert_eq!((&*event.name, event.attachments.len(), event.size, counted), ("x", 2, 7 + 6, 11 + 3));
+        assert_eq!((&*event.name, event.attachments.len(), event.size, counted), ("x", 2, 7 + 6, 10 + 3));
         assert!(protocol.binary(Bytes::new(), 100).is_err(), "no packet awaits it");
         assert_eq!(step(&protocol, r#"451-["x"]"#), "hold");
         assert!(protocol.binary(vec![0; 100].into(), 100).is_err(), "too large with its text");

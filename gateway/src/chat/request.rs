@@ -12,7 +12,7 @@ use crate::payload::{RoomOr, read_room, read_text};
 use crate::rooms::history::{MAX_MESSAGES, Wanted};
 
 /// Largest file that comes over a socket, in bytes.
-const MAX_FILE: usize = 1024 * 1024;
+pub const MAX_FILE: usize = 1024 * 1024;
 
 /// A client's request.
 pub enum Request {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use clap::Parser;
 use confab_common::bus::Bus;
@@ -14,17 +15,19 @@ use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Re
 use confab_proto::message::v1::{Event, GetHeadsRequest, GetHeadsResponse, Head, Hint};
 use confab_proto::message::v1::{ListEventsRequest, ListEventsResponse, ReadLogRequest, ReadLogResponse};
 use confab_proto::{channel, partition};
+use confab_socketio::budget::Budget;
+use confab_socketio::net::ClientAddress;
+use confab_socketio::{Server, Transport};
 use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::session::{Session, Transport};
-use super::{Parts, Realtime};
-use crate::address::ClientAddress;
+use super::client::Socket;
+use super::work::start_lanes;
+use super::{Chat, Parts};
 use crate::clients::Clients;
 use crate::edge::cors::Origins;
-use crate::memory::Memory;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::services::{self, ROOM};
@@ -132,7 +135,8 @@ pub struct World {
     pub revoked: Arc<AtomicU64>,
     pub bus: Bus,
     pub process: Process,
-    pub edge: Arc<Realtime>,
+    pub chat: Arc<Chat>,
+    pub server: Arc<Server<Chat>>,
 }
 
 /// A value of [`World::revoked`]: auth does not answer.
@@ -175,29 +179,32 @@ impl World {
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
-        let memory = Arc::new(Memory::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory, forward: None };
-        let edge = Realtime::start(parts, &bus, &process);
+        let budget = Arc::new(Budget::new(config.realtime.max_outbox_bytes, revocations.pauses().clone()));
+        let socketio = config.realtime.of_server(config.request_timeout);
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget };
+        let chat = Chat::new(parts, &bus, &process);
+        chat.start_tasks();
+        let server = Server::new(chat.clone(), socketio, chat.registry.clone());
         process.readiness.started();
-        let world = Self { log, revoked, bus, process, edge };
+        let world = Self { log, revoked, bus, process, chat, server };
         eventually(|| world.process.readiness.missing().is_none()).await;
         world
     }
 
     /// A client that has not connected.
     pub fn client(&self) -> Client {
-        let session = Session::open(&self.edge, Transport::Polling { reading: false }, address(1), None).unwrap();
-        Client { session, heard: Vec::new(), seqs: Vec::new() }
+        let socket = self.server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
+        Client { server: self.server.clone(), socket, heard: Vec::new(), seqs: Vec::new() }
     }
 
-    /// A session of that user.
-    pub fn known(&self, user: u128) -> Arc<Session> {
-        let (session, user_id) = (self.client().session, Uuid::from_u128(user));
-        let who = Identity { user_id, session_id: user_id, ..identity() };
-        self.edge.registry.sign_in(&session, &who, 0, || false).unwrap();
-        session.outbox.is_known();
-        session.outbox.take_some(9, usize::MAX);
-        session
+    /// A socket of that user.
+    pub fn known(&self, user: u128) -> Arc<Socket> {
+        let (socket, user_id) = (self.client().socket, Uuid::from_u128(user));
+        let identity = Identity { user_id, session_id: user_id, ..identity() };
+        self.chat.sign_ins.add(&socket, &identity, 0, || false).unwrap();
+        self.chat.registry.identify(&socket, user_id);
+        socket.outbox.take_some(9, usize::MAX);
+        socket
     }
 
     /// A client in the room.
@@ -241,19 +248,20 @@ impl World {
 }
 
 pub struct Client {
-    pub session: Arc<Session>,
+    server: Arc<Server<Chat>>,
+    pub socket: Arc<Socket>,
     pub heard: Vec<String>,
     seqs: Vec<u64>,
 }
 
 impl Client {
     pub fn emit(&self, text: &str) {
-        self.session.receive(text).unwrap();
-        self.session.socket.start_lanes(&self.session);
+        self.server.receive(&self.socket, text).unwrap();
+        start_lanes(&self.server.app, &self.socket);
     }
 
     pub fn listen(&mut self) {
-        let frames = self.session.outbox.take_some(16, usize::MAX);
+        let frames = self.socket.outbox.take_some(16, usize::MAX);
         self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
@@ -275,7 +283,7 @@ impl Client {
                 if heard.last() == Some(&last) {
                     return heard;
                 }
-                assert_eq!(self.session.outbox.closing(), None, "after {:?}", heard.last());
+                assert_eq!(self.socket.outbox.closing(), None, "after {:?}", heard.last());
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         };

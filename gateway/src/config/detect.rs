@@ -8,15 +8,15 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep};
 
 /// How long detection is retried: DNS may list a new container a moment after its start.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DETECTS_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Resolves the `host:port`s to the address that belongs to this machine and has that port.
 ///
 /// # Errors
-/// When there is none within [`PATIENCE`].
+/// When there is none within [`DETECTS_WITHIN`].
 pub async fn find(targets: &[String], port: u16) -> anyhow::Result<SocketAddr> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + DETECTS_WITHIN;
     loop {
         let mut addresses = Vec::new();
         for target in targets {

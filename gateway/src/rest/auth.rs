@@ -23,7 +23,7 @@ use super::late::refuse_late;
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
-use crate::address::ClientAddress;
+use confab_socketio::net::ClientAddress;
 use crate::problem::{Problem, wrong_method};
 use crate::views::{Account, Opened};
 

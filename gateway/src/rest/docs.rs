@@ -24,7 +24,7 @@ use utoipa_swagger_ui::Config;
 
 use crate::App;
 use crate::problem::Problem;
-use crate::server::SharedBody;
+use confab_socketio::net::SharedBody;
 
 /// The documents only change with a new version.
 const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName};
@@ -20,7 +19,7 @@ use uuid::Uuid;
 use crate::App;
 use crate::edge::body::MAX_BODY;
 use crate::edge::{self, body};
-use crate::memory::PageTurn;
+use crate::turns::PagePermit;
 use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::{Identity, bearer, is_bearer};
@@ -78,22 +77,23 @@ pub(super) fn unauthorized(detail: &str) -> Error {
 /// Gives the caller turns to read pages of lists. It must follow the caller in a handler's arguments.
 pub(super) struct Turns {
     context: Option<edge::Context>,
-    within: Duration,
+    app: Arc<App>,
 }
 
 impl FromRequestParts<Arc<App>> for Turns {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        Ok(Self { context: parts.extensions.get().cloned(), within: app.config.request_timeout })
+        Ok(Self { context: parts.extensions.get().cloned(), app: app.clone() })
     }
 }
 
 impl Turns {
     /// A turn, to be kept until the answer is made.
-    pub async fn next(&self) -> Result<Option<PageTurn>> {
-        let Some(context) = &self.context else { return Ok(None) };
-        timeout(self.within, context.page()).await.map_err(|_| {
+    pub async fn next(&self) -> Result<Option<PagePermit>> {
+        let Some(share) = self.context.as_ref().and_then(edge::Context::share) else { return Ok(None) };
+        let permit = timeout(self.app.config.request_timeout, self.app.pages.acquire(&share)).await;
+        permit.map(Some).map_err(|_| {
             LIMITS.hit("pages");
             Error::new(Code::Unavailable, "too many pages are being read, or too many answers are unread; try again later")
         })

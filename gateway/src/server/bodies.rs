@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use axum::body::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::wire::Wire;
+use confab_socketio::net::wire::Wire;
 
 /// The body of a request, which notices when it must wait for its client.
 pub struct RequestBody {

@@ -12,12 +12,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::arriving::{Arriving, Haste};
 use super::refusal::{self, Refusal};
-use super::wire::{Wire, Writer};
-use crate::memory::Held;
-use crate::metrics::METRICS;
+use confab_socketio::net::wire::{Wire, Writer};
+use confab_socketio::budget::Held;
+use confab_socketio::METRICS;
 
 /// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
-const STUCK: Duration = Duration::from_secs(60);
+const WRITE_STALL_LIMIT: Duration = Duration::from_secs(60);
 /// In bytes.
 const LEAST: usize = 32 * 1024;
 
@@ -56,7 +56,7 @@ impl Patience {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| {
             self.taken = 0;
-            Box::pin(sleep(STUCK))
+            Box::pin(sleep(WRITE_STALL_LIMIT))
         });
         timer.as_mut().poll(context)
     }

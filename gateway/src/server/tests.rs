@@ -1,5 +1,9 @@
+#[path = "tests/polls.rs"]
+mod polls;
 #[path = "tests/unread.rs"]
 mod unread;
+#[path = "tests/wire.rs"]
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,11 +34,11 @@ pub(crate) async fn serving(app: Router, settings: &[&str]) -> (SocketAddr, Proc
     serving_counted(app, settings, Arc::default()).await
 }
 
-/// The same, with what is held for clients counted in `memory`.
+/// The same, with what is held for clients counted in `budget`.
 pub(crate) async fn serving_counted(
     app: Router,
     settings: &[&str],
-    memory: Arc<Memory>,
+    budget: Arc<Budget>,
 ) -> (SocketAddr, Process, tokio::task::JoinHandle<()>) {
     let config = Settings::parse_from(["test"].iter().chain(settings)).gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,7 +47,7 @@ pub(crate) async fn serving_counted(
     (
         address,
         process,
-        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections, memory)).await }),
+        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections, budget)).await }),
     )
 }
 
@@ -138,7 +142,7 @@ async fn connections_beyond_the_most_wait_for_a_place() {
 async fn an_upgraded_connection_keeps_its_place() {
     let kept = Arc::new(parking_lot::Mutex::new(None));
     let keeping = kept.clone();
-    let route = get(move |axum::Extension(place): axum::Extension<Place>| async move { *keeping.lock() = Some(place) });
+    let route = get(move |axum::Extension(permit): axum::Extension<ConnectionPermit>| async move { *keeping.lock() = Some(permit) });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "1"]).await;
     let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     read_all(sent(address, request).await).await;
@@ -265,8 +269,8 @@ async fn behind_a_proxy_a_client_has_its_share_until_it_has_taken_a_long_answer(
 
 #[tokio::test]
 async fn what_passes_through_to_another_gateway_takes_two_places() {
-    let route = get(|axum::Extension(place): axum::Extension<Place>| async move {
-        let others = [(); 3].map(|()| place.another());
+    let route = get(|axum::Extension(permit): axum::Extension<ConnectionPermit>| async move {
+        let others = [(); 3].map(|()| permit.another());
         others.iter().flatten().count().to_string()
     });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "3"]).await;

@@ -65,6 +65,11 @@ impl Wire {
         is_head
     }
 
+    /// Whether the socket is closed.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().socket.is_none()
+    }
+
     /// Completes when the connection must end at once.
     pub async fn until_cut(&self) {
         self.cut.notified().await;
@@ -152,7 +157,7 @@ pub struct Answer {
 
 /// What has become of an answer so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
+pub enum Delivery {
     /// The peer has it.
     Delivered,
     /// The peer may still get it.
@@ -191,7 +196,7 @@ impl Answer {
     }
 
     /// What has become of the watched answer so far.
-    fn delivery(&self) -> Delivery {
+    pub fn delivery(&self) -> Delivery {
         // A peer sends its next request once it has the last answer.
         if self.wire.course.begun() > self.number {
             return Delivery::Delivered;

@@ -3,8 +3,15 @@
 use serde_json::json;
 
 use super::*;
-use crate::realtime::testing::{World, connect};
+use crate::chat::request::Request;
+use crate::chat::testing::{World, address, connect};
+use crate::chat::work::next;
+use axum::http::{HeaderMap, HeaderValue};
+use confab_socketio::Transport;
+use confab_socketio::outbox::Close;
+use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn backpressure_stops_reading() {
@@ -14,7 +21,7 @@ async fn backpressure_stops_reading() {
     client.hears("40{").await;
     client.heard.clear();
     let mut asked = 0;
-    while !client.session.socket.is_paused() {
+    while !client.socket.client.is_paused() {
         client.emit(&format!("42{asked}[\"leaveRoom\",\"{}\"]", Uuid::now_v7()));
         asked += 1;
         assert!(asked < 50_000, "everything is answered, although nothing is read");
@@ -26,7 +33,7 @@ async fn backpressure_stops_reading() {
         client.heard.len() == asked
     })
     .await;
-    assert!(!client.session.socket.is_paused());
+    assert!(!client.socket.client.is_paused());
 }
 
 #[tokio::test]
@@ -35,13 +42,13 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
     let mut client = world.client();
     client.emit(&connect(json!({})));
     client.hears("40{").await;
-    let (session, rooms) = (&client.session, (0..200).map(|_| Uuid::now_v7()).collect::<Vec<_>>());
+    let (socket, rooms) = (&client.socket, (0..200).map(|_| Uuid::now_v7()).collect::<Vec<_>>());
     for room in &rooms {
         for name in ["message", "message", "leaveRoom"] {
-            session.receive(&format!(r#"42["{name}",{{"roomId":"{room}","content":"x"}}]"#)).unwrap();
+            world.server.receive(socket, &format!(r#"42["{name}",{{"roomId":"{room}","content":"x"}}]"#)).unwrap();
         }
     }
-    let next = |room: &Uuid| session.socket.next(session, *room);
+    let next = |room: &Uuid| next(socket, *room);
     let mut turns = Vec::new();
     for room in &rooms[..MAX_SENDS / 2] {
         let (events, turn) = next(room).await.unwrap();
@@ -63,37 +70,24 @@ async fn requests_of_a_client_count_until_they_are_done() {
     let mut client = world.client();
     client.emit(&connect(json!({})));
     client.hears("40{").await;
-    let session = &client.session;
+    let socket = &client.socket;
     client.emit(&format!(r#"42["message",{{"roomId":"{}","content":"{}"}}]"#, Uuid::now_v7(), "x".repeat(10_000)));
-    assert!(session.outbox.bytes() > 10_000);
+    assert!(socket.outbox.bytes() > 10_000);
     // Only the refusal is left.
-    eventually(|| session.outbox.bytes() < 1000).await;
-    session.receive(r#"451-["message",{}]"#).unwrap();
-    assert!(session.receive_binary(vec![0; 2_000_000].into()).is_err());
-    session.finish();
-    session.outbox.take_some(9, usize::MAX);
-    assert_eq!(session.outbox.bytes(), 0);
+    eventually(|| socket.outbox.bytes() < 1000).await;
+    world.server.receive(socket, r#"451-["message",{}]"#).unwrap();
+    assert!(world.server.receive_binary(socket, vec![0; 2_000_000].into()).is_err());
+    world.server.close(socket, Ending::Malformed);
+    socket.outbox.take_some(9, usize::MAX);
+    assert_eq!(socket.outbox.bytes(), 0);
 }
 
 #[tokio::test]
-async fn before_connect_little_is_taken() {
+async fn an_answer_that_does_not_fit_before_connect_is_not_queued() {
     let world = World::new(bus()).await;
-    let refused = |packets: &[&str]| {
-        let session = world.client().session;
-        packets.iter().position(|packet| session.receive(packet).is_err())
-    };
-    assert_eq!(refused(&["40/a,", "3", "40/b,"]), Some(2), "one unknown namespace is answered");
-    assert_eq!(refused(&[r#"451-["fileUpload",{}]"#]), Some(0));
-    assert_eq!(refused(&["461-[]"]), Some(0));
-    assert_eq!(refused(&[&format!("2{}", "x".repeat(1000))]), Some(0));
-    for packet in ["2", "3", "6", "41/x,", "42/x,[]"] {
-        let at = refused(&[packet; 1000]).unwrap();
-        assert!((100..200).contains(&at), "{packet} is taken {at} times");
-    }
-    // An answer that does not fit is not queued.
-    let session = world.client().session;
-    let _ = session.receive(&format!("40/{},", "x".repeat(17_000)));
-    assert_eq!(session.outbox.closing(), Some(Close::Now));
+    let socket = world.client().socket;
+    let _ = world.server.receive(&socket, &format!("40/{},", "x".repeat(17_000)));
+    assert_eq!(socket.outbox.closing(), Some(Close::Now));
 }
 
 #[tokio::test]
@@ -108,22 +102,22 @@ async fn a_connected_client_may_ask_for_unknown_namespaces_as_often_as_for_anyth
     }
     let answered = client.heard.iter().filter(|heard| heard.starts_with("44/x,")).count();
     assert!((10..40).contains(&answered), "{answered}");
-    assert_eq!(client.session.outbox.closing(), None);
+    assert_eq!(client.socket.outbox.closing(), None);
 }
 
 #[tokio::test]
 async fn a_bearer_is_counted_until_connect_and_gone_then() {
     let world = World::new(bus()).await;
     let token = crate::tokens::tests::signed(1, &crate::testing::claims(json!({})));
-    let address = crate::realtime::testing::address(1);
-    let transport = crate::realtime::session::Transport::Polling { reading: false };
-    let session = Session::open(&world.edge, transport, address, Some(token.clone().into())).unwrap();
-    let before = session.outbox.bytes();
+    let authorization = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+    let headers = HeaderMap::from_iter([(axum::http::header::AUTHORIZATION, authorization)]);
+    let socket = world.server.open(Transport::POLLING, address(1), &headers).unwrap();
+    let before = socket.outbox.bytes();
     assert!(before > token.len());
-    session.receive("40").unwrap();
-    eventually(|| session.socket.identity().is_some()).await;
-    session.outbox.take_some(9, usize::MAX);
-    eventually(|| session.outbox.bytes() < before - token.len()).await;
+    world.server.receive(&socket, "40").unwrap();
+    eventually(|| socket.client.identity().is_some()).await;
+    socket.outbox.take_some(9, usize::MAX);
+    eventually(|| socket.outbox.bytes() < before - token.len()).await;
 }
 
 #[tokio::test]
@@ -139,10 +133,10 @@ async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_com
     let rooms = (0..MAX_SENDS).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
     for client in &clients {
         for room in &rooms {
-            client.session.receive(&format!(r#"42["message",{{"roomId":"{room}","content":"x"}}]"#)).unwrap();
+            world.server.receive(&client.socket, &format!(r#"42["message",{{"roomId":"{room}","content":"x"}}]"#)).unwrap();
         }
     }
-    let next = |client: usize, room: usize| clients[client].session.socket.next(&clients[client].session, rooms[room]);
+    let next = |client: usize, room: usize| next(&clients[client].socket, rooms[room]);
     let mut turns = Vec::new();
     for room in 0..MAX_SENDS {
         turns.push(next(0, room).await.unwrap());
@@ -152,4 +146,21 @@ async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_com
     assert!(futures::poll!(&mut waiting).is_pending());
     turns.pop();
     assert_eq!(waiting.await.unwrap().0.len(), 1);
+}
+
+#[tokio::test]
+async fn joins_go_on_while_another_holds_more_than_half() {
+    let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 1).await;
+    let mut client = world.client();
+    client.emit(&connect(json!({})));
+    client.hears("40{").await;
+    let greedy = world.known(1);
+    greedy.outbox.push(Frame::engine(&"x".repeat(500_000)));
+    // At once: a client that waits looks again after a quarter of a second.
+    client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
+    timeout(Duration::from_secs(2), client.hears("430[{\"ok\":true")).await.unwrap();
+    let wait = async || timeout(Duration::from_millis(50), greedy.outbox.within_share("join")).await;
+    assert!(wait().await.is_err(), "the other waits");
+    greedy.outbox.take_some(9, usize::MAX);
+    assert!(wait().await.is_ok());
 }

@@ -1,14 +1,18 @@
 use std::sync::Arc;
 
 use clap::Parser;
+use axum::http::HeaderMap;
+use bytes::Bytes;
 use confab_common::process::Process;
+use confab_socketio::{Server, Transport};
 use serde_json::json;
 
 use super::*;
 use crate::edge::cors::Origins;
-use crate::realtime::session::Transport;
-use crate::realtime::testing::address;
-use crate::realtime::{Parts, Realtime};
+use crate::chat::request::MAX_FILE;
+use crate::chat::testing::address;
+use crate::chat::work::start_lanes;
+use crate::chat::{Chat, Parts};
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::files::Files;
@@ -21,7 +25,8 @@ const OTHER_ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c0f";
 
 /// A connected client and the frames that it receives.
 struct Client {
-    session: Arc<Session>,
+    server: Arc<Server<Chat>>,
+    socket: Arc<Socket>,
     heard: Vec<String>,
 }
 
@@ -40,25 +45,27 @@ impl Client {
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, memory: Arc::default(), forward: None };
-        let edge = Realtime::start(parts, &bus, &process);
-        let session = Session::open(&edge, Transport::Polling { reading: false }, address(1), None).unwrap();
-        session.receive(&format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
-        let mut client = Self { session, heard: Vec::new() };
+        let socketio = config.realtime.of_server(config.request_timeout);
+        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget: Arc::default() };
+        let chat = Chat::new(parts, &bus, &process);
+        let server = Server::new(chat.clone(), socketio, chat.registry.clone());
+        let socket = server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
+        server.receive(&socket, &format!("40{}", json!({ "token": signed(1, &claims(json!({}))) }))).unwrap();
+        let mut client = Self { server, socket, heard: Vec::new() };
         client.hears("40{").await;
         client
     }
 
     /// Sends an event with an optional attachment.
     fn emit(&self, text: &str, data: Option<Bytes>) {
-        self.session.receive(text).unwrap();
-        data.into_iter().for_each(|data| self.session.receive_binary(data).unwrap());
-        self.session.socket.start_lanes(&self.session);
+        self.server.receive(&self.socket, text).unwrap();
+        data.into_iter().for_each(|data| self.server.receive_binary(&self.socket, data).unwrap());
+        start_lanes(&self.server.app, &self.socket);
     }
 
     fn listen(&mut self) {
-        assert_eq!(self.session.outbox.closing(), None);
-        let frames = self.session.outbox.take_some(100, usize::MAX);
+        assert_eq!(self.socket.outbox.closing(), None);
+        let frames = self.socket.outbox.take_some(100, usize::MAX);
         self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
@@ -112,7 +119,7 @@ async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
     client.emit(&file_upload(2), Some(vec![7; MAX_FILE].into()));
     client.emit(&message(3, ROOM), None);
     client.emit(&message(4, OTHER_ROOM), None);
-    assert!(client.session.socket.is_paused(), "nothing more is read while so much waits");
+    assert!(client.socket.client.is_paused(), "nothing more is read while so much waits");
     client.hears("431[").await;
     client.hears("434[").await;
     assert!(!client.heard.iter().any(|heard| heard.starts_with("432") || heard.starts_with("433")));
@@ -120,7 +127,7 @@ async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
     client.hears("433[").await;
     let place = |begin| client.heard.iter().position(|heard| heard.starts_with(begin)).unwrap();
     assert!(place("431") < place("432") && place("432") < place("433"));
-    eventually(|| !client.session.socket.is_paused()).await;
+    eventually(|| !client.socket.client.is_paused()).await;
     assert_eq!(files.count(), 1);
 }
 

@@ -5,9 +5,8 @@ use confab_proto::message::v1::{Event, Hint};
 use prost::Message;
 
 use super::*;
-use crate::realtime::outbox::Close;
-use crate::realtime::testing::{AWAY, EPOCH, NEXT_EPOCH, World, partition};
-use crate::rooms::hub::Listener;
+use confab_socketio::outbox::Close;
+use crate::chat::testing::{AWAY, EPOCH, NEXT_EPOCH, World, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 
@@ -18,8 +17,8 @@ async fn a_client_that_reads_receives_a_large_hole_whole() {
     // More than any outbox holds, and no hint for it.
     let last = world.append(9000);
     assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
-    assert_eq!(reader.session.outbox.closing(), None);
-    assert_eq!(stalled.session.outbox.closing(), Some(Close::Now), "a client that reads nothing is not waited for");
+    assert_eq!(reader.socket.outbox.closing(), None);
+    assert_eq!(stalled.socket.outbox.closing(), Some(Close::Now), "a client that reads nothing is not waited for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,8 +40,8 @@ async fn a_hole_too_large_to_replay_closes_its_clients() {
         clients.push(world.member().await);
     }
     world.append(10_001);
-    eventually(|| clients.iter().all(|client| client.session.outbox.closing() == Some(Close::Now))).await;
-    assert!(clients.iter().all(|client| client.session.outbox.is_empty()), "nothing of it was sent");
+    eventually(|| clients.iter().all(|client| client.socket.outbox.closing() == Some(Close::Now))).await;
+    assert!(clients.iter().all(|client| client.socket.outbox.is_empty()), "nothing of it was sent");
     // Clients that reconnect receive what is new.
     let mut back = world.member().await;
     let last = world.say(1);
@@ -74,7 +73,7 @@ async fn the_next_good_hint_is_delivered(world: World) {
     world.publish(encoded);
     assert_eq!(client.hears_up_to(10).await, [8, 9, 10]);
     world.heads_asked(2).await;
-    assert_eq!(client.session.outbox.closing(), None);
+    assert_eq!(client.socket.outbox.closing(), None);
 }
 
 #[tokio::test]
@@ -100,14 +99,14 @@ async fn the_first_hint_of_a_new_epoch_announces_it() {
     let client = world.member().await;
     *world.log.epoch.lock() = NEXT_EPOCH;
     world.publish(Hint { epoch: NEXT_EPOCH.into(), ..world.hint(8, 1) }.encode_to_vec());
-    eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
+    eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     *world.log.epoch.lock() = EPOCH;
     // A replica that has not noticed the new epoch.
     world.append(1);
     world.heads_asked(3).await;
     back.listen();
-    assert_eq!((back.seqs(), back.session.outbox.closing()), (vec![], None));
+    assert_eq!((back.seqs(), back.socket.outbox.closing()), (vec![], None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,10 +128,10 @@ async fn readiness_follows_whether_the_log_is_followed() {
 async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    world.edge.revocations.pauses().stand_still();
+    world.chat.revocations.pauses().stand_still();
     world.revoked.store(AWAY, Ordering::SeqCst);
     world.say(1);
-    eventually(|| !client.session.outbox.is_empty()).await;
+    eventually(|| !client.socket.outbox.is_empty()).await;
     world.heads_asked(3).await;
     client.listen();
     assert_eq!(client.heard, [""; 0]);
@@ -140,7 +139,7 @@ async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     world.revoked.store(1, Ordering::SeqCst);
     client.hears("41").await;
     assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
-    assert!(!world.edge.memory.is_paused());
+    assert!(!world.chat.registry.budget().is_paused());
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,16 +160,16 @@ async fn a_silent_message_service_does_not_make_a_gateway_unready() {
 async fn a_partition_is_followed_a_while_after_its_last_client_left() {
     let world = World::new(bus()).await;
     let client = world.member().await;
-    let (follower, hub, room) = (&world.edge.follower, &world.edge.hub, ROOM.parse().unwrap());
+    let (follower, hub, room) = (&world.chat.follower, &world.chat.hub, ROOM.parse().unwrap());
     let follows = || follower.followed.lock().contains_key(&partition());
     for _ in 0..2 {
-        hub.leave(room, client.session.id());
+        hub.leave(room, client.socket.id());
         sleep(LINGER - Duration::from_secs(2)).await;
         assert!(follows());
-        hub.begin_join(room, partition(), &client.session);
+        hub.begin_join(room, partition(), &client.socket);
         sleep(2 * POLL).await;
     }
-    hub.leave(room, client.session.id());
+    hub.leave(room, client.socket.id());
     sleep(LINGER - Duration::from_secs(2)).await;
     assert!(follows());
     eventually(|| !follows()).await;
@@ -189,8 +188,8 @@ async fn clients_of_a_partition_whose_task_died_reconnect() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     // Simulates a panic of its task.
-    world.edge.follower.followed.lock().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
-    eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
+    world.chat.follower.followed.lock().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
+    eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     let last = world.say(1);
     assert_eq!(back.hears_up_to(last).await, [last]);

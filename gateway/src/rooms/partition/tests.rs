@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::*;
-use crate::realtime::outbox::Close;
-use crate::realtime::testing::{Client, World, partition};
+use confab_socketio::outbox::Close;
+use crate::chat::testing::{Client, World, partition};
 use crate::testing::{bus, eventually};
 
 /// A world whose log cannot be read, with a client: the events that it receives came by hints.
@@ -70,7 +70,7 @@ async fn a_hint_waits_a_moment_for_the_one_before_it() {
 async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
-    world.edge.follower.log.subscriptions.unsubscribe(channel::log(partition()));
+    world.chat.follower.log.subscriptions.unsubscribe(channel::log(partition()));
     let missed = world.append(1);
     assert_eq!(client.hears_up_to(missed).await, [missed]);
     // Hints arrive again from now on.
@@ -95,9 +95,9 @@ async fn a_log_that_has_lost_what_it_had_is_a_new_one() {
     world.heads_asked(1).await;
     world.log.head.store(last, Ordering::SeqCst);
     world.heads_asked(3).await;
-    assert_eq!(client.session.outbox.closing(), None);
+    assert_eq!(client.socket.outbox.closing(), None);
     world.log.head.store(last - 2, Ordering::SeqCst);
-    eventually(|| client.session.outbox.closing() == Some(Close::Now)).await;
+    eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     let next = world.say(1);
     assert_eq!(back.hears_up_to(next).await, [last - 1]);

@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::*;
-use crate::server::Tally;
-use crate::server::tests::serving;
+use super::serving;
+use confab_socketio::net::Tally;
+use confab_socketio::net::wire::{Answer, Delivery, Fate};
 use crate::testing::eventually;
 
 /// More than TCP accepts for a peer that does not read.
@@ -45,7 +45,7 @@ async fn what_the_peer_has_read_is_delivered_also_when_the_connection_ends() {
     let answer = taken(&last);
     assert_eq!(answer.fate().await, Fate::Delivered);
     drop(client);
-    eventually(|| answer.wire.state.lock().socket.is_none()).await;
+    eventually(|| answer.wire().is_closed()).await;
     assert_eq!(answer.delivery(), Delivery::Delivered);
 }
 

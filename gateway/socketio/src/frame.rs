@@ -27,28 +27,28 @@ pub struct Frame {
 impl Frame {
     /// The frame around an Engine.IO packet that `write` appends to the given buffer.
     fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        const ROOM: usize = 10;
+        const MAX_HEADER: usize = 10;
         SCRATCH.with_borrow_mut(|buffer| {
             buffer.clear();
-            buffer.extend_from_slice(&[0; ROOM]);
+            buffer.extend_from_slice(&[0; MAX_HEADER]);
             write(buffer);
-            let length = buffer.len() - ROOM;
+            let length = buffer.len() - MAX_HEADER;
             let header = match length {
                 0..126 => 2,
                 126..65_536 => 4,
                 _ => 10,
             };
-            let start = ROOM - header;
+            let start = MAX_HEADER - header;
             buffer[start] = 0x81; // FIN, text
             match header {
                 2 => buffer[start + 1] = length as u8,
                 4 => {
                     buffer[start + 1] = 126;
-                    buffer[start + 2..ROOM].copy_from_slice(&(length as u16).to_be_bytes());
+                    buffer[start + 2..MAX_HEADER].copy_from_slice(&(length as u16).to_be_bytes());
                 }
                 _ => {
                     buffer[start + 1] = 127;
-                    buffer[start + 2..ROOM].copy_from_slice(&(length as u64).to_be_bytes());
+                    buffer[start + 2..MAX_HEADER].copy_from_slice(&(length as u64).to_be_bytes());
                 }
             }
             // Allocated exactly: the frame may wait in many outboxes.

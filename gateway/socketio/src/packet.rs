@@ -112,10 +112,10 @@ impl<'de> Deserialize<'de> for EventData<'de> {
                 f.write_str("an array that begins with the event's name")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let name: &RawValue = seq.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
-                let argument = seq.next_element()?;
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+                let name: &RawValue = elements.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
+                let argument = elements.next_element()?;
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(EventData { name: read_name(name.get()), argument })
             }
         }

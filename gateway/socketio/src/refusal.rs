@@ -59,7 +59,7 @@ impl From<Malformed> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, code, message) = match self {
+        let (status, code, text) = match self {
             Self::UnknownTransport => (StatusCode::BAD_REQUEST, 0, "Transport unknown"),
             Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
             Self::BadMethod => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
@@ -70,7 +70,7 @@ impl IntoResponse for Refusal {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "Bad request"),
             Self::GoingAway => (StatusCode::SERVICE_UNAVAILABLE, 3, "Bad request"),
         };
-        let mut answer = (status, axum::Json(json!({ "code": code, "message": message }))).into_response();
+        let mut answer = (status, axum::Json(json!({ "code": code, "message": text }))).into_response();
         if status == StatusCode::UPGRADE_REQUIRED {
             answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         }

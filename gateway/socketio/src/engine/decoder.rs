@@ -9,7 +9,7 @@ use bytes::Bytes;
 use confab_common::metrics::LIMITS;
 use tokio::net::TcpStream;
 use tungstenite::error::{CapacityError, Error as WsError};
-use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::protocol::{Message as Received, Role, WebSocketConfig, WebSocketContext};
 
 use crate::ending::Ending;
 use crate::packet::Malformed;
@@ -58,7 +58,7 @@ impl Decoder {
         &mut self,
         stream: &TcpStream,
         control: &mut Vec<u8>,
-        take: impl FnMut(Message) -> Result<(), Malformed>,
+        take: impl FnMut(Received) -> Result<(), Malformed>,
     ) -> Result<(), Ending> {
         BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
             Ok(0) => Err(Ending::ConnectionLost),
@@ -69,22 +69,22 @@ impl Decoder {
     }
 
     /// Parses bytes as if they had been read from the socket.
-    pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Message) -> Result<(), Malformed>) -> Result<(), Ending> {
+    pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Received) -> Result<(), Malformed>) -> Result<(), Ending> {
         let length = input.len();
         self.beyond += length;
         let mut feed = Feed { input, output: control };
         let mut open = true;
         loop {
             match self.codec.read(&mut feed) {
-                Ok(message) => {
-                    self.beyond = self.beyond.saturating_sub(frame_length(message.len()));
-                    if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                Ok(received) => {
+                    self.beyond = self.beyond.saturating_sub(frame_length(received.len()));
+                    if matches!(received, Received::Text(_) | Received::Binary(_)) {
                         // Its end has just arrived, and so has all that follows it.
                         self.beyond = self.beyond.min(length);
                     }
-                    self.largest = self.largest.max(message.len());
-                    open &= !message.is_close();
-                    take(message)?;
+                    self.largest = self.largest.max(received.len());
+                    open &= !received.is_close();
+                    take(received)?;
                 }
                 Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(WsError::Capacity(CapacityError::MessageTooLong { .. })) => {
@@ -175,15 +175,15 @@ mod tests {
     fn masked(payload: &[u8]) -> Vec<u8> {
         let mut client = WebSocketContext::new(Role::Client, None);
         let mut stream = io::Cursor::new(Vec::new());
-        client.write(&mut stream, Message::Text(String::from_utf8(payload.to_vec()).unwrap().into())).unwrap();
+        client.write(&mut stream, Received::Text(String::from_utf8(payload.to_vec()).unwrap().into())).unwrap();
         client.flush(&mut stream).unwrap();
         stream.into_inner()
     }
 
     fn feed(decoder: &mut Decoder, input: &[u8]) -> Vec<usize> {
         let mut taken = Vec::new();
-        let fed = decoder.feed(input, &mut Vec::new(), |message| {
-            taken.push(message.len());
+        let fed = decoder.feed(input, &mut Vec::new(), |received| {
+            taken.push(received.len());
             Ok(())
         });
         assert_eq!(fed, Ok(()));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_however_they_are_cut() {
+    fn packets_come_out_however_they_are_cut() {
         let lengths = [0, 1, 125, 126, 5000, 65_535, 65_536, 300];
         let bytes = lengths.iter().flat_map(|length| masked(&vec![b'x'; *length])).collect::<Vec<_>>();
         for piece in [1, 7, 4096, bytes.len()] {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_the_limit_is_refused() {
+    fn a_packet_over_the_limit_is_refused() {
         let mut decoder = Decoder::new(Bytes::new(), 1000);
         assert_eq!(decoder.feed(&masked(&[b'x'; 1001]), &mut Vec::new(), |_| Ok(())), Err(Ending::TooLarge));
     }

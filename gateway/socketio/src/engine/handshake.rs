@@ -156,9 +156,9 @@ pub(super) async fn serve<A: Application>(
 /// The response to the client's WebSocket key (RFC 6455 section 4.2).
 fn accept(request: &Request) -> Result<HeaderValue, Refusal> {
     let headers = request.headers();
-    let has = |name, token: &str| {
+    let has = |name, wanted: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
     };
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?;
     if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") || !has(SEC_WEBSOCKET_VERSION, "13") {

@@ -11,7 +11,7 @@ use hyper::upgrade::Upgraded;
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tungstenite::protocol::Message;
+use tungstenite::protocol::Message as Received;
 
 use super::READ_STALL_LIMIT;
 use super::decoder::{self, Decoder};
@@ -83,21 +83,21 @@ impl Connection {
                     () = session.outbox.closed() => return Err(Ending::ConnectionLost),
                 }
                 let (mut control, mut answers) = (Vec::new(), Vec::new());
-                self.decoder.read(&self.stream, &mut control, |message| match message {
-                    message if asked => {
-                        behind.push(message);
+                self.decoder.read(&self.stream, &mut control, |received| match received {
+                    received if asked => {
+                        behind.push(received);
                         Ok(())
                     }
-                    Message::Text(text) if text.as_str() == "2probe" && !probed => {
+                    Received::Text(text) if text.as_str() == "2probe" && !probed => {
                         probed = true;
                         answers.push(Frame::engine("3probe"));
                         Ok(())
                     }
-                    Message::Text(text) if text.as_str() == "5" && probed => {
+                    Received::Text(text) if text.as_str() == "5" && probed => {
                         asked = true;
                         Ok(())
                     }
-                    Message::Ping(_) | Message::Pong(_) => Ok(()),
+                    Received::Ping(_) | Received::Pong(_) => Ok(()),
                     _ => Err(Malformed("not a probe")),
                 })?;
                 self.count(session);
@@ -118,8 +118,8 @@ impl Connection {
                     () = session.outbox.closed() => return Err(Ending::ConnectionLost),
                 }
             }
-            for message in behind {
-                receive(server, session, message)?;
+            for received in behind {
+                receive(server, session, received)?;
             }
             Ok::<(), Ending>(())
         });
@@ -143,7 +143,7 @@ impl Connection {
         let mut timer = pin!(sleep_until(heartbeat.next(&*server.app, session)));
         // When the connection ends unless the client takes something, or everything, before.
         let mut give_up: Option<Instant> = None;
-        self.decoder.feed(&[], &mut Vec::new(), |message| receive(server, session, message))?;
+        self.decoder.feed(&[], &mut Vec::new(), |received| receive(server, session, received))?;
         server.settled(session);
         let mut is_known = false;
         loop {
@@ -191,7 +191,7 @@ impl Connection {
                     // A large message may take longer than the answer to a ping.
                     session.touch();
                     let mut control = Vec::new();
-                    self.decoder.read(&self.stream, &mut control, |message| receive(server, session, message))?;
+                    self.decoder.read(&self.stream, &mut control, |received| receive(server, session, received))?;
                     server.settled(session);
                     self.count(session);
                     if !control.is_empty() {
@@ -249,14 +249,14 @@ impl Connection {
     }
 }
 
-fn receive<A: Application>(server: &Server<A>, session: &Arc<Session<A::Client>>, message: Message) -> Result<(), Malformed> {
-    match message {
-        Message::Text(text) => server.receive(session, text.as_str()),
-        Message::Binary(data) => server.receive_binary(session, data),
-        Message::Close(_) => {
+fn receive<A: Application>(server: &Server<A>, session: &Arc<Session<A::Client>>, received: Received) -> Result<(), Malformed> {
+    match received {
+        Received::Text(text) => server.receive(session, text.as_str()),
+        Received::Binary(data) => server.receive_binary(session, data),
+        Received::Close(_) => {
             session.close_after_flush(Ending::ClientClosed);
             Ok(())
         }
-        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+        Received::Ping(_) | Received::Pong(_) | Received::Frame(_) => Ok(()),
     }
 }

@@ -42,7 +42,7 @@ test: ## run every test; installs or starts what the tests need
 images: ## build and test the image of every program; needs docker or podman
 	@scripts/build-images.sh
 
-chaos: ## inject random faults for MINUTES=10, reproducibly with SEED=; proves that no message is lost, repeated or reordered
+chaos: ## inject random faults for MINUTES=10, reproducibly with SEED=; proves that no message is lost or reordered
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS)
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tests the image of every program. The images have the names in docker-compose.yml, with the tag VERSION (dev).
+# Builds and tests the image of every program. The images have the names in docker-compose.yml, with the tag VERSION
+# (dev).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks the API documents. docs/openapi.json and docs/asyncapi.json are valid; docs/postman_collection.json is generated from
-# docs/openapi.json and passes. Swagger UI works in a browser, but not under a foreign host name. A browser opens links to files,
-# and lets pages of allowed origins call. (End-to-end tests check that the documents match the server.)
+# Checks the API documents. docs/openapi.json and docs/asyncapi.json are valid; docs/postman_collection.json is
+# generated from docs/openapi.json and passes. Swagger UI works in a browser, but not under a foreign host name. A
+# browser opens links to files, and lets pages of allowed origins call. (End-to-end tests check that the documents match
+# the server.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the images, docker-compose.yml and the scripts. tests/tests/compose.rs checks that they agree with our programs; the
-# end-to-end tests run with the load balancer's configuration.
+# Lints the images, docker-compose.yml and the scripts. tests/tests/compose.rs checks that they agree with our programs;
+# the end-to-end tests run with the load balancer's configuration.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh

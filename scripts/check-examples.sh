@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Follows the documents as a reader does, each with a new server. Their commands and programs run as written, and their output
-# matches the documents.
+# Follows the documents as a reader does, each with a new server. Their commands and programs run as written, and their
+# output matches the documents.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-clients.sh

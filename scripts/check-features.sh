@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that each dependency has the same features in `cargo run`, `cargo build --workspace` and `cargo test --workspace`, so
-# that cargo builds none of them twice.
+# Checks that each dependency has the same features in `cargo run`, `cargo build --workspace` and
+# `cargo test --workspace`, so that cargo builds none of them twice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends at least 60 requests to every operation, valid and invalid, generated from the server's own OpenAPI document. Each answer
-# must match the document. The seed is fixed, so that a finding is reproducible; SEED= sets another.
+# Sends at least 60 requests to every operation, valid and invalid, generated from the server's own OpenAPI document.
+# Each answer must match the document. The seed is fixed, so that a finding is reproducible; SEED= sets another.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-venv.sh schemathesis

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renders the Kubernetes manifests and the Helm chart. Checks each object against its schema and against best practices, and the
-# chart against the manifests.
+# Renders the Kubernetes manifests and the Helm chart. Checks each object against its schema and against best practices,
+# and the chart against the manifests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh
@@ -14,8 +14,8 @@ for name in base overlays/dev overlays/prod; do
     kubectl kustomize "k8s/$name" > "$rendered/$(basename "$name").yaml"
 done
 
-# Production with additional components at the end of the list, as docs/kubernetes.md describes. The components of a set work
-# together, and each component is in one set.
+# Production with additional components at the end of the list, as docs/kubernetes.md describes. The components of a set
+# work together, and each component is in one set.
 sets=(
     "ingress tracing load-balancer scale-by-sockets openshift ca reloader mesh-istio"
     "gateway keda s3-by-role ipv4 mesh-istio-ambient"
@@ -32,8 +32,8 @@ done
 for component in k8s/components/*; do
     [[ " ${sets[*]} httproute monitoring " == *" $(basename "$component") "* ]] || { echo "no set contains $component" >&2; exit 1; }
 done
-# The components also change objects of the overlay: the route uses this installation's own Gateway, and Prometheus scrapes
-# through the mesh.
+# The components also change objects of the overlay: the route uses this installation's own Gateway, and Prometheus
+# scrapes through the mesh.
 python - "$rendered/components-1.yaml" << 'PYTHON'
 import sys, yaml
 objects = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in yaml.safe_load_all(open(sys.argv[1])) if "spec" in each}
@@ -69,8 +69,8 @@ if python scripts/compare-chart.py "$rendered/base.yaml" "$rendered/other" 2> "$
     exit 1
 fi
 
-# The oldest documented version, and a current one; each distinct object once. scripts/crds/check.js checks kinds that are not
-# Kubernetes's own.
+# The oldest documented version, and a current one; each distinct object once. scripts/crds/check.js checks kinds that
+# are not Kubernetes's own.
 awk 'BEGIN { RS = "---\n" } !seen[$0]++ { printf "---\n%s", $0 }' "$rendered"/*.yaml > "$rendered/objects"
 mv "$rendered/objects" "$rendered/objects.yaml"
 kubernetes-validate -k 1.30 --strict --quiet --no-warn "$rendered/objects.yaml" &
@@ -79,9 +79,9 @@ wait "$!"
 node scripts/crds/check.js "$rendered/objects.yaml"
 
 # CKV_K8S_43, digests: an operator's overlay sets them at a release, for the images in the operator's registry.
-# CKV_K8S_15, always pulling: a version's tag always names the same image, and an unreachable registry must not prevent a restart.
+# CKV_K8S_15, always pulling: a version's tag always names the same image; a restart must not need the registry.
 # CKV_K8S_40, a user above 10000: the image sets 65532; OpenShift rejects pods that name a user.
-# Not checked: the base, because an overlay names the namespace, and chart-everything, whose extra containers are the operator's.
+# Not checked: the base, because an overlay names the namespace; chart-everything, because it has extra containers.
 rm "$rendered"/{objects,base,chart-everything}.yaml
 checkov --directory "$rendered" --framework kubernetes --skip-download --quiet --compact --skip-check CKV_K8S_43,CKV_K8S_15,CKV_K8S_40
 echo "The Kubernetes manifests and the Helm chart pass all checks."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the gRPC contract: every part has a comment, and callers built against the last release still work. At a release,
-# `check-proto.sh release` stores the current contract for later comparisons.
+# Checks the gRPC contract: every part has a comment, and callers built against the last release still work. At a
+# release, `check-proto.sh release` stores the current contract for later comparisons.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-buf.sh

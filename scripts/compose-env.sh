@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates the secrets of docker-compose.yml: compose-env.sh [FILE], by default .env. Does not replace an existing file, because
-# the databases in the volumes depend on its secrets.
+# Generates the secrets of docker-compose.yml: compose-env.sh [FILE], by default .env. Does not replace an existing
+# file, because the databases in the volumes depend on its secrets.
 set -euo pipefail
 file=${1:-$(dirname "$0")/../.env}
 

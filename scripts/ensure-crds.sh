@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the custom resource definitions for checking the manifests, if they are missing or their versions have changed.
+# Installs the custom resource definitions for checking the manifests, if they are missing or their versions have
+# changed.
 set -euo pipefail
 cd "$(dirname "$0")/crds"
 ../ensure-packages.sh node:nodejs npm:npm

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs newer releases of Postgres and Valkey than Debian's into .tools/newer, for the tests of stores and bus, if they are
-# missing or their versions have changed.
+# Installs newer releases of Postgres and Valkey than Debian's into .tools/newer, for the tests of stores and bus, if
+# they are missing or their versions have changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 directory=.tools/newer

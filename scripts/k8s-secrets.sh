@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the programs' Secrets with values from variables: k8s-secrets.sh [NAME] | kubectl -n confab apply -f -
-# Their names begin with NAME, by default confab. docs/kubernetes.md lists the variables and shows how to create their values.
+# Their names begin with NAME, by default confab. docs/kubernetes.md lists the variables and how to create their values.
 set -euo pipefail
 LC_ALL=C
 

@@ -1,6 +1,6 @@
-// Checks custom resources against the projects' custom resource definitions: `node check.js FILE.yaml…`. The packages are generated
-// from those definitions. Their validators check every rule but ignore unknown fields, like the API server, which drops them. Their
-// types detect unknown fields.
+// Checks custom resources against the projects' custom resource definitions: `node check.js FILE.yaml…`. The packages
+// are generated from those definitions. Their validators check every rule but ignore unknown fields, like the API
+// server, which drops them. Their types detect unknown fields.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";

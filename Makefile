@@ -10,13 +10,13 @@ TEXTS := $(FORTUNES)/cookie:fortunes $(FORTUNES)/de:fortunes-de $(FORTUNES)/ru:f
 CLIENTS := node:nodejs npm:npm $(PYTHON)
 BROWSER := chromium:chromium
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-run: ## everything in one process on http://127.0.0.1:8080
+run: ## run all services in one process on http://127.0.0.1:8080
 	cargo run --release
 
-test: ## every test; installs or starts what they need
+test: ## run every test; installs or starts what the tests need
 	@scripts/ensure-packages.sh $(SERVERS) $(BETWEEN) $(CLIENTS) $(TEXTS) $(BROWSER)
 	@scripts/check-deploy.sh
 	@scripts/check-proto.sh
@@ -33,23 +33,23 @@ test: ## every test; installs or starts what they need
 	@scripts/check-api.sh
 	@scripts/check-fuzz.sh
 	@scripts/check-examples.sh
-# The judge must notice the promise broken on purpose, and nothing else.
+# The judge must detect each promise broken on purpose, and report no other fault.
 	target/debug/chaos --breakage publish-before-commit
 	target/debug/chaos --breakage no-hints-no-heads
 	target/debug/chaos --breakage skip-repeat-check
 	target/debug/chaos
 
-images: ## the image of every program, built and tried; needs docker or podman
+images: ## build and test the image of every program; needs docker or podman
 	@scripts/build-images.sh
 
-chaos: ## everything that can break does, for MINUTES=10, by SEED=; proves that nothing is lost, repeated or reordered
+chaos: ## inject random faults for MINUTES=10, reproducibly with SEED=; proves that no message is lost or reordered
 	@scripts/ensure-packages.sh $(SERVERS) $(CLIENTS)
 	@scripts/ensure-seaweed.sh
 	@scripts/ensure-clients.sh
 	@scripts/build-failpoints.sh release
 	target/release/chaos --profile long --minutes $(or $(MINUTES),10) $(and $(SEED),--seed $(SEED))
 
-lint: ## format, clippy, and the rules for dependencies
+lint: ## check the format, clippy and the dependency rules
 	@scripts/ensure-deny.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -61,35 +61,35 @@ lint: ## format, clippy, and the rules for dependencies
 fmt: ## format all code
 	cargo fmt --all
 
-api-docs: ## writes docs/openapi.json and the Postman collection anew, from the code
+api-docs: ## regenerate docs/openapi.json and the Postman collection from the code
 	@scripts/ensure-packages.sh $(CLIENTS)
 	@scripts/renew-api.sh
 
-cluster-up: ## the real cluster on this machine: GATEWAYS=2 REPLICAS=2; starts only what does not run
+cluster-up: ## start a real cluster on this machine: GATEWAYS=2 REPLICAS=2; starts only processes that do not run
 	@scripts/ensure-packages.sh $(SERVERS)
 	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace
 	@target/release/cluster up
 
-cluster-down: ## end it; data and logs stay in .run
+cluster-down: ## stop the cluster; data and logs stay in .run
 	@target/release/cluster down
 
-cluster-status: ## what of it runs where
+cluster-status: ## list the cluster's processes and addresses
 	@target/release/cluster status
 
-cluster-test: ## 20 stock clients speak 5,000 lines in 5 rooms through its load balancer
+cluster-test: ## send 5,000 lines in 5 rooms with 20 stock clients, through the cluster's load balancer
 	@scripts/ensure-packages.sh $(CLIENTS) $(TEXTS)
 	@scripts/ensure-clients.sh
 	cargo build --release --workspace
 	@target/release/conversation http://127.0.0.1:8080
 
-bench: ## how fast and how small it is: a scratch cluster, a scratch embedded server; ten minutes
+bench: ## measure speed and memory of a scratch cluster and a scratch embedded server; ten minutes
 	@scripts/ensure-packages.sh $(SERVERS)
 	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace --bins --examples
 	@target/release/load all
 
-attack: ## hostile clients beside honest ones, with the memory that servers are shipped with: half an hour, or NAMES="acks logins"
+attack: ## run hostile clients next to honest ones, with the shipped memory limits: half an hour, or NAMES="acks logins"
 	@scripts/ensure-packages.sh $(SERVERS)
 	@scripts/ensure-seaweed.sh
 	cargo build --release --workspace --bins

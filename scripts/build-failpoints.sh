@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the programs again with fail points, into the directory `failpoints` beside the others. The dependencies and their
-# features are the same, so only our own code is built twice. `build-failpoints.sh release` builds optimised ones.
+# Builds the programs again with fail points, into the directory `failpoints` next to the other programs. The
+# dependencies and their features are the same, so only our own code is built twice. `build-failpoints.sh release`
+# builds optimised programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,7 @@ mkdir -p "target/$profile/failpoints"
 for program in gateway auth room message file; do
     ln -f "target/$profile/confab-$program" "target/$profile/failpoints/"
 done
-# Rebuilds the programs without fail points, which the first build replaced. Examples bring in what tests need, so that
-# `cargo test` builds none of our own crates once more.
+# Rebuilds the programs without fail points, which the first build replaced. Examples add the tests' dependencies, so
+# that `cargo test` does not build our own crates again.
 [ "$profile" = release ] || flags+=(--examples)
 cargo build "${flags[@]}"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tries the image of every program. The images have the names in docker-compose.yml, with the tag VERSION (dev).
+# Builds and tests the image of every program. The images have the names in docker-compose.yml, with the tag VERSION
+# (dev).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,8 +8,8 @@ for engine in docker podman none; do
     if "$engine" info > /dev/null 2>&1; then break; fi
 done
 if [ "$engine" = none ]; then
-    echo "No container engine runs here, neither docker nor podman: images can be neither built nor tried." >&2
-    echo "scripts/check-deploy.sh checks what can be checked without one." >&2
+    echo "No container engine (docker or podman) runs on this machine; cannot build or test images." >&2
+    echo "scripts/check-deploy.sh runs the checks that need no container engine." >&2
     exit 1
 fi
 
@@ -25,14 +26,14 @@ for target in confab gateway auth room message file; do
     images+=("$image")
 done
 
-# As docker-compose.yml runs them.
+# The same restrictions as in docker-compose.yml.
 confined=(--read-only --cap-drop ALL --security-opt no-new-privileges)
 for image in "${images[@]}"; do
     "$engine" run --rm "${confined[@]}" "$image" --version
     user=$("$engine" image inspect --format '{{.Config.User}}' "$image")
     [ "$user" = 65532:65532 ] || { echo "$image runs as $user"; exit 1; }
     if "$engine" run --rm "${confined[@]}" "$image" healthcheck 2> /dev/null; then
-        echo "$image is healthy without being there"
+        echo "$image reports healthy although the program does not run"
         exit 1
     fi
 done
@@ -49,5 +50,5 @@ curl --silent --show-error --fail --max-time 10 --output /dev/null "http://$addr
     --header 'Content-Type: application/json' --data '{"username":"ada","password":"correct horse battery"}'
 "$engine" stop -t 40 "$container" > /dev/null
 status=$("$engine" inspect --format '{{.State.ExitCode}}' "$container")
-[ "$status" = 0 ] || { "$engine" logs "$container"; echo "confab ended with $status"; exit 1; }
-echo "All images are built, and confab serves, read-only and without rights."
+[ "$status" = 0 ] || { "$engine" logs "$container"; echo "confab exited with status $status"; exit 1; }
+echo "All images are built. confab runs on a read-only file system and without capabilities."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks Prometheus's configuration and rules with its own tool, runs the rules' tests, and parses the dashboard's queries.
+# Checks Prometheus's configuration and rules with promtool, runs the rules' tests, and parses the dashboard's queries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +7,7 @@ scripts/ensure-packages.sh promtool:prometheus python3:python3
 # promtool resolves a configuration's file names relative to it.
 cd deploy/prometheus
 promtool check config prometheus.yml
-# A duplicate rule is an error, too.
+# A duplicate rule is also an error.
 promtool check rules --lint=all --lint-fatal rules.yml
 promtool test rules ./*_test.yml
 
@@ -17,7 +17,7 @@ panels = json.load(open(sys.argv[1]))["panels"]
 asked = [target["expr"].replace("$__rate_interval", "5m") for panel in panels for target in panel.get("targets", [])]
 whole = [expression for expression in asked if len(re.findall(r"\b(?:confab|process)[_:]", expression)) != expression.count('namespace=~"$namespace"')]
 if whole:
-    sys.exit(f"these add up all installations: {whole}")
+    sys.exit(f"these queries do not select one installation: {whole}")
 rules = [{"record": f"dashboard:{number}", "expr": expression} for number, expression in enumerate(asked)]
 # JSON is YAML.
 json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, sys.stdout)

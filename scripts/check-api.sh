@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks the API documents: docs/openapi.json and docs/asyncapi.json are valid, docs/postman_collection.json is generated from
-# the former and passes; Swagger UI works in a browser, and not under a foreign host name; a browser opens links to files, and
-# lets the pages of allowed origins call. (End-to-end tests check that the documents match the server.)
+# Checks the API documents. docs/openapi.json and docs/asyncapi.json are valid; docs/postman_collection.json is
+# generated from docs/openapi.json and passes. Swagger UI works in a browser, but not under a foreign host name. A
+# browser opens links to files, and lets pages of allowed origins call. (End-to-end tests check that the documents match
+# the server.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh
@@ -11,7 +12,7 @@ tools=tests/api-documents/node_modules/.bin
 "$tools/validate-api" docs/openapi.json
 node tests/api-documents/asyncapi.mjs docs/asyncapi.json
 if ! node tests/api-documents/generate.mjs | cmp - docs/postman_collection.json; then
-    echo "docs/postman_collection.json is not made of docs/openapi.json; \`make api-docs\` renews it"
+    echo "docs/postman_collection.json does not match docs/openapi.json; run \`make api-docs\` to regenerate it"
     exit 1
 fi
 target/debug/with-embedded sh -c \

@@ -1,4 +1,4 @@
-"""Checks what the chart refuses, and what it renders for values that no file in its ci/ has."""
+"""Checks which values the chart rejects, and its output for values that no file in its ci/ has."""
 
 import json
 import os
@@ -17,46 +17,46 @@ ROOT = helm.CHART.parents[2]
 NAME, INSTANCE, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"
 PROGRAMS = ["gateway", "auth", "room", "message", "file"]
 
-# Values, and a part of what is said of them.
-REFUSED = [
+# Values, and a part of the error for them.
+REJECTED = [
     ("{gatway: {replicas: 3}}", "gatway"),
     ("{gateway: {settings: {confab_log: debug}}}", "confab_log"),
     ("{labels: {app.kubernetes.io/name: a}}", NAME),
     ("{pods: {labels: {app.kubernetes.io/instance: a}}}", INSTANCE),
     ("{file: {pods: {labels: {app.kubernetes.io/component: a}}}}", COMPONENT),
     ("{monitoring: {serviceMonitor: {additionalLabels: {helm.sh/chart: a}}}}", "helm.sh/chart"),
-    ("{ingress: {enabled: true}}", "ingress.hosts lists"),
-    ("{gateway: {service: {externalTrafficPolicy: Local}}}", "externalTrafficPolicy is for"),
-    ("{gateway: {service: {type: NodePort, loadBalancerClass: a}}}", "loadBalancerClass is for"),
+    ("{ingress: {enabled: true}}", "ingress.hosts must list"),
+    ("{gateway: {service: {externalTrafficPolicy: Local}}}", "externalTrafficPolicy requires"),
+    ("{gateway: {service: {type: NodePort, loadBalancerClass: a}}}", "loadBalancerClass requires"),
     ("{gateway: {autoscaling: {minReplicas: 21}}}", "gateway.autoscaling: minReplicas, 21, is above"),
     ("{file: {autoscaling: {maxReplicas: 1}}}", "file.autoscaling: minReplicas, 2, is above"),
     ("{gateway: {scaledObject: {enabled: true, maxReplicas: 1}}}", "gateway.scaledObject: minReplicas, 2, is above"),
     ("{serviceAccount: {name: a}, file: {serviceAccount: {annotations: {b: c}}}}", "share the account a"),
-    ("{gatewayApi: {httpRoute: {enabled: true}}}", "parentRefs names"),
+    ("{gatewayApi: {httpRoute: {enabled: true}}}", "parentRefs must name"),
 ]
 
-# Values, what the notes say of them, and what they do not.
+# Values, a text that the notes contain for them, and one that they do not contain.
 ROUTE = "gatewayApi: {httpRoute: {enabled: true, hostnames: [a.org]"
 NOTES = [
-    ("{}", "Nothing leads to it", "https://"),
-    ("{gateway: {service: {type: NodePort}}}", "The port of every node", "Nothing leads"),
-    ("{gateway: {service: {type: LoadBalancer}}}", "loadBalancer is empty", "Nothing leads"),
-    ("{gateway: {service: {type: LoadBalancer}}, networkPolicy: {loadBalancer: [{ipBlock: {cidr: 10.0.0.0/8}}]}}", "Its address", "loadBalancer is empty"),
+    ("{}", "It is not reachable", "https://"),
+    ("{gateway: {service: {type: NodePort}}}", "its port on every node", "not reachable"),
+    ("{gateway: {service: {type: LoadBalancer}}}", "loadBalancer is empty", "not reachable"),
+    ("{gateway: {service: {type: LoadBalancer}}, networkPolicy: {loadBalancer: [{ipBlock: {cidr: 10.0.0.0/8}}]}}", "its address", "loadBalancer is empty"),
     (f"{{{ROUTE}, parentRefs: [{{name: public}}]}}}}}}", "\n  a.org\n", "://a.org"),
-    (f"{{{ROUTE}}}, gateway: {{enabled: true, className: a}}}}}}", "http://a.org", "Nothing leads"),
+    (f"{{{ROUTE}}}, gateway: {{enabled: true, className: a}}}}}}", "http://a.org", "not reachable"),
     (f"{{{ROUTE}}}, gateway: {{enabled: true, className: a, listeners: [{{protocol: HTTPS}}]}}}}}}", "https://a.org", "http://a.org"),
-    ("{gatewayApi: {httpRoute: {enabled: true, parentRefs: [{name: public}]}}}", "any name that leads to it", "Nothing leads"),
+    ("{gatewayApi: {httpRoute: {enabled: true, parentRefs: [{name: public}]}}}", "any host name that resolves to it", "not reachable"),
     ("{ingress: {enabled: true, hosts: [a.org]}}", "http://a.org", "https://a.org"),
-    ("{ingress: {enabled: true, hosts: [a.org, b.c.org], tls: [{hosts: ['*.c.org']}]}}", "http://a.org\n  https://b.c.org", "Nothing leads"),
+    ("{ingress: {enabled: true, hosts: [a.org, b.c.org], tls: [{hosts: ['*.c.org']}]}}", "http://a.org\n  https://b.c.org", "not reachable"),
 ]
 
 
 class Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice."""
+    """Rejects a duplicate key."""
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return super().construct_mapping(node, deep)
 
 
@@ -68,7 +68,7 @@ def objects(*arguments) -> list[dict]:
     texts = (text for path, text in files(*arguments).items() if path.endswith(".yaml"))
     found = [document for text in texts for document in yaml.load_all(text, Strict) if document]
     names = [(each["kind"], each["metadata"]["name"]) for each in found]
-    assert len(names) == len(set(names)), f"an object stands twice: {names}"
+    assert len(names) == len(set(names)), f"duplicate object: {names}"
     return found
 
 
@@ -76,7 +76,7 @@ def of(kind: str, found: list[dict]) -> list[dict]:
     return [each for each in found if each["kind"] == kind]
 
 
-def refused(values: dict | str) -> str:
+def rejected(values: dict | str) -> str:
     try:
         helm.render(yaml.safe_load(values) if isinstance(values, str) else values, "confab", "chat")
     except helm_python.HelmError as error:
@@ -84,13 +84,13 @@ def refused(values: dict | str) -> str:
     return ""
 
 
-def wrong_values_are_refused() -> None:
-    for values, said in REFUSED:
-        assert said in refused(values), f"{values}: {refused(values) or 'accepted'}"
+def wrong_values_are_rejected() -> None:
+    for values, said in REJECTED:
+        assert said in rejected(values), f"{values}: {rejected(values) or 'accepted'}"
 
 
-def settings_of_the_chart_are_refused() -> None:
-    """The names of all variables that the chart renders, and that are not in its values."""
+def settings_of_the_chart_are_rejected() -> None:
+    """The chart rejects all variables that it renders and that are not in its values."""
     found = objects("{tracing: {endpoint: 'http://a:4317'}}")
     containers = [each["spec"]["template"]["spec"]["containers"][0] for each in of("Deployment", found)]
     names = {variable["name"] for container in containers for variable in container["env"]}
@@ -100,10 +100,10 @@ def settings_of_the_chart_are_refused() -> None:
     assert len(names) > 20, names
     for name in names | {name.removesuffix("_FILE") for name in names}:
         for values in [{"settings": {name: "a"}}, {"file": {"settings": {name: "a"}}}]:
-            assert name in refused(values), f"{name} may be set"
+            assert name in rejected(values), f"the chart accepts {name}"
 
 
-def secrets_have_the_names_that_the_script_gives() -> None:
+def secrets_have_the_names_of_the_script() -> None:
     script = [ROOT / "scripts/k8s-secrets.sh", "chat-confab"]
     passwords = [f"{role}_DB_PASSWORD" for role in ("MIGRATE", "AUTH", "ROOM", "MESSAGE", "FILE")]
     keys = ["POSTGRES", "REDIS_URL", "CONFAB_CLUSTER_KEY", "CONFAB_SIGNING_KEY", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"]
@@ -131,12 +131,12 @@ def empty_lists_permit_nothing() -> None:
         assert to_a_store or all(rule["to"] for rule in policy["spec"].get("egress", [])), name
 
 
-def accounts_are_shared() -> None:
+def a_named_account_is_shared() -> None:
     account, = of("ServiceAccount", objects("{serviceAccount: {name: shared, annotations: {a: b}}}"))
     assert account["metadata"]["name"] == "shared" and account["metadata"]["annotations"] == {"a": "b"}, account
 
 
-def what_is_scaled_has_no_replicas() -> None:
+def autoscaled_deployments_have_no_replicas() -> None:
     found = objects("{gateway: {autoscaling: {enabled: false}, scaledObject: {enabled: true}}, auth: {autoscaling: {enabled: false}}}")
     replicas = {each["metadata"]["labels"][COMPONENT]: each["spec"].get("replicas") for each in of("Deployment", found)}
     assert replicas == dict.fromkeys(PROGRAMS) | {"auth": 2}, replicas
@@ -153,7 +153,7 @@ def labels_are_merged() -> None:
         assert labels["app.kubernetes.io/part-of"] == "shop" and labels["team"] == "a" and labels[NAME] == "confab", labels
 
 
-def what_runs_once_is_out_of_a_mesh() -> None:
+def jobs_and_tests_have_no_sidecar() -> None:
     found = objects("{pods: {labels: {sidecar.istio.io/inject: 'true'}, annotations: {linkerd.io/inject: enabled}}}")
     once = [each["spec"]["template"]["metadata"] for each in of("Job", found)] + [each["metadata"] for each in of("Pod", found)]
     assert len(once) == 5
@@ -161,8 +161,8 @@ def what_runs_once_is_out_of_a_mesh() -> None:
         assert pod["labels"]["sidecar.istio.io/inject"] == "false" and pod["annotations"]["linkerd.io/inject"] == "disabled", pod
 
 
-def maintenance_is_of_the_release() -> None:
-    """The commands of docs/backup.md, with a kubectl that has the Deployments and prints what it is to create."""
+def maintenance_jobs_belong_to_the_release() -> None:
+    """The commands of docs/backup.md, with a kubectl that returns the Deployments and prints the objects to create."""
     document = (ROOT / "docs/backup.md").read_text()
     block = document[document.index("name=confab instance=confab") :].split("\n```")[0].replace("confab instance=confab", "chat-confab instance=chat", 1)
     kubectl = """kubectl() { case $3 in get) jq "select(.metadata.name == \\"$5\\")" deployments ;; create) jq -c . ;; esac; }\n"""
@@ -180,7 +180,7 @@ def maintenance_is_of_the_release() -> None:
 
 
 def selectors(node):
-    """All label selectors below a node, but for Deployments' own."""
+    """All label selectors below a node, except those of Deployments."""
     if isinstance(node, list):
         for item in node:
             yield from selectors(item)
@@ -192,8 +192,8 @@ def selectors(node):
                 yield from selectors(value)
 
 
-def other_pods_of_a_release_are_left_alone() -> None:
-    """In a parent chart all pods have the same instance, and others may have the same component."""
+def selectors_match_only_our_pods() -> None:
+    """In a parent chart, all pods have the same instance, and other pods may have the same component."""
     other = {NAME: "other", INSTANCE: "shop"}
     with tempfile.TemporaryDirectory() as directory:
         parent = Path(directory, "shop")
@@ -210,7 +210,7 @@ def other_pods_of_a_release_are_left_alone() -> None:
         assert any(other.get(key, value) != value for key, value in labels.items()), f"selects other pods: {labels}"
 
 
-def notes_say_how_clients_come_in() -> None:
+def notes_show_how_clients_connect() -> None:
     for values, said, unsaid in NOTES:
         notes = files(values)["confab/templates/NOTES.txt"]
         assert said in notes and unsaid not in notes, f"{values}: {notes}"
@@ -218,17 +218,17 @@ def notes_say_how_clients_come_in() -> None:
 
 def main() -> None:
     for check in [
-        wrong_values_are_refused,
-        settings_of_the_chart_are_refused,
-        secrets_have_the_names_that_the_script_gives,
+        wrong_values_are_rejected,
+        settings_of_the_chart_are_rejected,
+        secrets_have_the_names_of_the_script,
         empty_lists_permit_nothing,
-        accounts_are_shared,
-        what_is_scaled_has_no_replicas,
+        a_named_account_is_shared,
+        autoscaled_deployments_have_no_replicas,
         labels_are_merged,
-        what_runs_once_is_out_of_a_mesh,
-        maintenance_is_of_the_release,
-        other_pods_of_a_release_are_left_alone,
-        notes_say_how_clients_come_in,
+        jobs_and_tests_have_no_sidecar,
+        maintenance_jobs_belong_to_the_release,
+        selectors_match_only_our_pods,
+        notes_show_how_clients_connect,
     ]:
         try:
             check()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the images, docker-compose.yml and the scripts. tests/tests/compose.rs checks that they agree with our programs; the
-# end-to-end tests run the balancer's settings.
+# Lints the images, docker-compose.yml and the scripts. tests/tests/compose.rs checks that they agree with our programs;
+# the end-to-end tests run with the load balancer's configuration.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-checks.sh
@@ -11,14 +11,14 @@ checkov --file deploy/Dockerfile --framework dockerfile --skip-download --quiet 
 shellcheck scripts/*.sh
 check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 
-# The file is valid with freshly generated secrets, and refused when any one of them is missing.
+# Compose accepts the file with newly generated secrets, and rejects it if any one of them is missing.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 scripts/compose-env.sh "$work/env"
 if docker compose version > /dev/null 2>&1; then
     compose=(docker compose)
 else
-    # An older one, which needs no engine for this.
+    # The older docker-compose, which needs no container engine for `config`.
     scripts/ensure-packages.sh docker-compose:docker-compose
     compose=(docker-compose)
 fi
@@ -30,9 +30,9 @@ sed -n 's/=.*//p' "$work/env" > "$work/secrets"
 while read -r secret; do
     grep -v "^$secret=" "$work/env" > "$work/without"
     if config "$work/without" 2> "$work/said"; then
-        echo "docker-compose.yml does without $secret" >&2
+        echo "compose accepts docker-compose.yml without $secret" >&2
         exit 1
     fi
     grep -q 'scripts/compose-env.sh makes it' "$work/said" || { cat "$work/said"; exit 1; }
 done < "$work/secrets"
-echo "The images and docker-compose.yml are in order."
+echo "The images and docker-compose.yml pass all checks."

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Follows the documents as a reader does, each beside a fresh server: their commands and programs run as written and print what
-# the documents show.
+# Follows the documents as a reader does, each with a new server. Their commands and programs run as written, and their
+# output matches the documents.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-clients.sh
 scripts/ensure-venv.sh grpc
 
 target/debug/with-embedded node tests/documents/talk.mjs
-# A reader may repeat the first steps.
+# A reader may run the first steps twice.
 target/debug/with-embedded sh -ec \
     'for round in 1 2; do node tests/documents/follow.mjs "README.md#Five minutes" "README.md#Files"; done'
 target/debug/with-embedded node tests/documents/follow.mjs docs/realtime.md

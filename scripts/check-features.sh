@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Each dependency has the same features in `cargo run`, `cargo build --workspace` and `cargo test --workspace`, so that none is
-# built twice.
+# Checks that each dependency has the same features in `cargo run`, `cargo build --workspace` and
+# `cargo test --workspace`, so that cargo builds none of them twice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Each package with its features. Our own crates differ on purpose, by `testing`.
+# Each package with its features. Our own crates differ on purpose, by the feature `testing`.
 features() {
     cargo tree --locked --prefix none --format '{p} {f}' "$@" | grep -v '^confab' | sed 's/ (\*)$//' | sort -u
 }
 
 tests=$(features --workspace --edges normal,build,dev)
 
-# The first argument names what has fewer features than the workspace's tests.
+# compare COMMAND [CARGO-ARGUMENT]…: COMMAND may not build a dependency with fewer features than the workspace's tests.
 compare() {
     local differing
     differing=$(comm -23 <(features --edges normal,build "${@:2}") <(echo "$tests"))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the gRPC contract: every part has a comment, and callers built against the last release still work. At a release
-# `check-proto.sh release` stores the present contract as the one to compare with from then on.
+# Checks the gRPC contract: every part has a comment, and callers built against the last release still work. At a
+# release, `check-proto.sh release` stores the current contract for later comparisons.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-buf.sh
@@ -12,11 +12,11 @@ released=proto/released.binpb
 "$buf" breaking proto --against "$released"
 if [ "${1-}" = release ]; then
     "$buf" build proto --output "$released" --as-file-descriptor-set --exclude-source-info
-    echo "$released is the contract as it stands."
+    echo "$released now contains the current contract."
     exit 0
 fi
 
-# Breaking changes are found: a removed field, method or enum value, a field with another type or number.
+# The check detects breaking changes: a removed field, method or enum value, a field with another type or number.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 breaks() { # FILE SED-SCRIPT COMPLAINT
@@ -24,7 +24,7 @@ breaks() { # FILE SED-SCRIPT COMPLAINT
     cp -r proto "$work/proto"
     sed -i -E "$2" "$work/proto/confab/$1"
     if "$buf" breaking "$work/proto" --against "$released" > "$work/said" 2>&1 || ! grep -q "$3" "$work/said"; then
-        echo "a contract broken by '$2' in $1 is not found:" >&2
+        echo "the check does not detect that '$2' breaks the contract in $1:" >&2
         cat "$work/said" >&2
         exit 1
     fi
@@ -34,10 +34,10 @@ breaks message/v1/message.proto 's/uint64 seq = 5;/string seq = 5;/' 'changed ty
 breaks room/v1/room.proto '/rpc CheckAccess/d' 'Previously present RPC "CheckAccess"'
 breaks room/v1/room.proto '/ROLE_ADMIN = 2;/d' 'Previously present enum value "2"'
 breaks file/v1/file.proto 's/uint64 size = 3;/uint64 size = 11;/' 'Previously present field "3"'
-# So are parts without a comment.
+# The check also detects parts without a comment.
 sed -i '/^message Access {/,$ s|^  //.*||' "$work/proto/confab/room/v1/room.proto"
 if "$buf" lint "$work/proto" > "$work/said" || ! grep -q 'Field "may_post" should have a non-empty comment' "$work/said"; then
-    echo "a field without a comment is not found" >&2
+    echo "the check does not detect a field without a comment" >&2
     exit 1
 fi
-echo "The gRPC contract is whole, and keeps what was released."
+echo "The gRPC contract is complete and compatible with the last release."

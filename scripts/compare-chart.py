@@ -1,7 +1,7 @@
-"""Compares what the chart renders with what kustomize renders, object by object: compare-chart.py KUSTOMIZED.yaml CHART.yaml
+"""Compares the output of the chart with that of kustomize, object by object: compare-chart.py KUSTOMIZED.yaml CHART.yaml
 
-Equal are two objects that have the same effect. They may differ in what belongs to the tool: labels that name it, the names by which
-a changed ConfigMap is noticed, and the annotations that say when Jobs run."""
+Two objects are equal if they have the same effect. They may differ in tool-specific parts: labels that name the tool, the hashed
+names of ConfigMaps, and the annotations that define when Jobs run."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ def without(mapping: dict, names) -> dict | None:
 
 
 def normal(node, kind: str, path: tuple = ()):
-    """A node with the tool's own parts removed, and without empty ones."""
+    """A node without tool-specific and empty parts."""
     if isinstance(node, list):
         return [normal(item, kind, (*path, "[]")) for item in node]
     if not isinstance(node, dict):
@@ -41,12 +41,12 @@ def objects(file: str) -> dict[str, list[str]]:
     found = {}
     for document in yaml.safe_load_all(Path(file).read_text()):
         annotations = (document or {}).get("metadata", {}).get("annotations") or {}
-        # The chart's test has no counterpart.
+        # kustomize has no counterpart of the chart's test.
         if document and annotations.get("helm.sh/hook") != "test":
             document = normal(document, document["kind"])
             name = f"{document['kind']} {document['metadata']['name']}"
             if name in found:
-                sys.exit(f"{file} has {name} twice")
+                sys.exit(f"{file} contains {name} twice")
             found[name] = yaml.safe_dump(document, width=200).splitlines()
     return found
 
@@ -58,7 +58,7 @@ def main() -> None:
         here, there = kustomized.get(name, []), chart.get(name, [])
         differences += difflib.unified_diff(here, there, f"kustomize: {name}", f"chart: {name}", lineterm="", n=6)
     if differences or not kustomized:
-        print(*(differences or ["there is nothing to compare"]), sep="\n", file=sys.stderr)
+        print(*(differences or ["no objects to compare"]), sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Writes the secrets of docker-compose.yml, newly generated: compose-env.sh [FILE], by default .env. Existing ones stay, because
-# the databases in the volumes depend on them.
+# Generates the secrets of docker-compose.yml: compose-env.sh [FILE], by default .env. Does not replace an existing
+# file, because the databases in the volumes depend on its secrets.
 set -euo pipefail
 file=${1:-$(dirname "$0")/../.env}
 
 if [ -e "$file" ]; then
-    echo "$file is there; to begin anew remove it, and with it the volumes (docker compose down --volumes)" >&2
+    echo "$file already exists; to start over, remove it and the volumes (docker compose down --volumes)" >&2
     exit 1
 fi
 
@@ -16,7 +16,7 @@ random() {
 
 umask 077
 {
-    echo "# Secrets of docker-compose.yml, from scripts/compose-env.sh. Keep a copy: what is in the volumes needs them."
+    echo "# Secrets of docker-compose.yml, from scripts/compose-env.sh. Keep a copy: the data in the volumes needs them."
     for name in CONFAB_CLUSTER_KEY POSTGRES_PASSWORD MIGRATE_DB_PASSWORD AUTH_DB_PASSWORD ROOM_DB_PASSWORD \
         MESSAGE_DB_PASSWORD FILE_DB_PASSWORD REDIS_PASSWORD S3_SECRET_ACCESS_KEY GRAFANA_PASSWORD; do
         echo "$name=$(random)"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the tools that generate and run the Postman collection and drive a browser, when they are missing or their versions have changed.
+# Installs the tools that generate and run the Postman collection and drive a browser, if they are missing or their
+# versions have changed.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/api-documents"
 if ! cmp -s package-lock.json node_modules/.installed; then

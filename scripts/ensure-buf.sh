@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/buf"
 if ! cmp -s package-lock.json node_modules/.installed; then
-    # Each platform has its own package with the program; no install script needs to run.
+    # Each platform's package contains the program, so no install script needs to run.
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error < /dev/null
     cp package-lock.json node_modules/.installed
 fi

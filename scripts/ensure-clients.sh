@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the stock clients, of Socket.IO and for uploads, that the tests drive, when they are missing or their versions have changed.
+# Installs the stock clients for Socket.IO and uploads that the tests drive, if they are missing or their versions have
+# changed.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/clients"
 

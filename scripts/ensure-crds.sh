@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the definitions of custom resources that the manifests are checked against, when they are missing or their versions have
+# Installs the custom resource definitions for checking the manifests, if they are missing or their versions have
 # changed.
 set -euo pipefail
 cd "$(dirname "$0")/crds"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds cargo-deny into .tools when it is missing; about two minutes.
+# Builds cargo-deny into .tools if it is missing; takes about two minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.20.2

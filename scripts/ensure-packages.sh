@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs Debian packages when their contents are missing: ensure-packages.sh WHAT:PACKAGE… WHAT is a command, a path (possibly
-# with a glob), or venv, Python's module. Installed servers are not started.
+# Installs Debian packages if their contents are missing: ensure-packages.sh WHAT:PACKAGE… WHAT is a command, a path
+# (possibly with a glob), or venv, the Python module. Does not start the installed servers.
 set -euo pipefail
 
 present() {
@@ -18,11 +18,12 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "apt-get install --no-install-recommends ${missing[*]}"
+    echo "missing packages; install them as root: apt-get install --no-install-recommends ${missing[*]}"
     exit 1
 fi
 
-# While these files exist, packages start no service and Debian creates no database. Previous files are restored afterwards.
+# While these files exist, packages start no service and Debian creates no database. Previous files are restored
+# afterwards.
 guard=/usr/sbin/policy-rc.d
 database=/etc/postgresql-common/createcluster.d/confab.conf
 cleanup() {

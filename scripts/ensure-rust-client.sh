@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the stock rust_socketio client that the tests drive; it needs OpenSSL's headers.
+# Builds the stock rust_socketio client that the tests drive. The build needs OpenSSL's headers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs SeaweedFS, the S3 store of the tests and of the local cluster, into .tools when it is missing.
+# Installs SeaweedFS, the S3 store of the tests and of the local cluster, into .tools if it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=4.48

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Python tools of scripts/NAME-requirements.txt into .tools/NAME, when they are missing or their versions have changed.
+# Installs the Python tools in scripts/NAME-requirements.txt into .tools/NAME, if they are missing or their versions
+# have changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 directory=.tools/$1

@@ -1,9 +1,9 @@
-"""Renders and lints the chart with Helm itself, which the package helm-python-sdk contains:
+"""Renders and lints the chart with Helm itself, from the package helm-python-sdk:
 
     helm.py lint   [-f VALUES]…
     helm.py template [-f VALUES]… [--release NAME] [--namespace NAME]
 
-As in Helm, later files win."""
+As in Helm, later files override earlier ones."""
 
 import argparse
 import sys
@@ -28,7 +28,7 @@ def values(files: list[str]) -> dict:
 
 def lint(given: dict) -> bool:
     report = helm.lint(CHART, given, strict=True, kube_version="v1.30.0")
-    # 1 is information: an icon is recommended.
+    # Severity 1 is information: Helm recommends an icon.
     found = [f"{message['path']}: {message['error']}" for message in report["messages"] if message["severity"] != 1] + report["errors"]
     print("\n".join(dict.fromkeys(found)), end="\n" if found else "", file=sys.stderr)
     return not found

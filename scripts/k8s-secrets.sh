@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the Secrets that the programs read, from variables: k8s-secrets.sh [NAME] | kubectl -n confab apply -f -
+# Prints the programs' Secrets with values from variables: k8s-secrets.sh [NAME] | kubectl -n confab apply -f -
 # Their names begin with NAME, by default confab. docs/kubernetes.md lists the variables and how to create their values.
 set -euo pipefail
 LC_ALL=C
@@ -14,7 +14,7 @@ secret() {
     done
 }
 
-# encoded TEXT: as a part of a URL, where a password's @, /, : and % have another meaning.
+# encoded TEXT: percent-encodes TEXT for a URL, in which @, /, : and % are special.
 encoded() {
     local rest=$1 character code
     while [ -n "$rest" ]; do
@@ -31,18 +31,18 @@ store() {
     secret "$1" url "postgres://$2:$(encoded "$3")@$POSTGRES"
 }
 
-# Whatever is wrong is said before anything is printed: kubectl would apply a part.
+# Reports all problems before it prints any Secret; otherwise kubectl would apply some of the Secrets.
 name=${1:-confab}
 problems=()
 [[ $name =~ ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ ]] || problems+=("'$name' cannot begin the name of a Secret")
 for variable in POSTGRES REDIS_URL {MIGRATE,AUTH,ROOM,MESSAGE,FILE}_DB_PASSWORD CONFAB_{CLUSTER,SIGNING}_KEY; do
     [ -n "${!variable-}" ] || problems+=("$variable is not set")
 done
-# Without both keys the file service takes the role of its pod.
+# Without both keys, the file service uses the role of its pod.
 if [ -n "${S3_ACCESS_KEY_ID-}" ] && [ -z "${S3_SECRET_ACCESS_KEY-}" ]; then
-    problems+=("S3_SECRET_ACCESS_KEY is not set, and S3_ACCESS_KEY_ID is")
+    problems+=("S3_SECRET_ACCESS_KEY is not set, but S3_ACCESS_KEY_ID is")
 elif [ -z "${S3_ACCESS_KEY_ID-}" ] && [ -n "${S3_SECRET_ACCESS_KEY-}" ]; then
-    problems+=("S3_ACCESS_KEY_ID is not set, and S3_SECRET_ACCESS_KEY is; for S3 by a role: unset S3_SECRET_ACCESS_KEY")
+    problems+=("S3_ACCESS_KEY_ID is not set, but S3_SECRET_ACCESS_KEY is; to use S3 by a role, unset S3_SECRET_ACCESS_KEY")
 fi
 if [ ${#problems[@]} -gt 0 ]; then
     printf '%s\n' "${problems[@]}" "docs/kubernetes.md shows how to set them." >&2

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 {
-    echo "# From deploy/prometheus/rules.yml, by scripts/prometheus-rule.sh."
+    echo "# Generated from deploy/prometheus/rules.yml by scripts/prometheus-rule.sh."
     printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: confab\n'
     echo "  labels: {app.kubernetes.io/name: confab, app.kubernetes.io/instance: confab, app.kubernetes.io/part-of: confab}"
     echo "spec:"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes docs/openapi.json from the code, and docs/postman_collection.json from it.
+# Generates docs/openapi.json from the code, and docs/postman_collection.json from docs/openapi.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/ensure-api-tools.sh

@@ -1,6 +1,6 @@
--- A schema and the roles for each service: only `confab_migrate` creates and changes tables; a service reads and writes those
--- of its own schema. psql runs this file once, in an empty database, as an owner that may create roles (a superuser, or the
--- administrator of a managed server); the passwords are in the environment.
+-- Creates a schema and a role for each service. Only `confab_migrate` creates and alters tables; a service reads and
+-- writes the tables of its own schema. Run this file once with psql, in an empty database, as an owner that may create
+-- roles (a superuser, or the administrator of a managed server). The environment contains the passwords.
 \set ON_ERROR_STOP on
 \getenv migrate_password MIGRATE_DB_PASSWORD
 \getenv auth_password AUTH_DB_PASSWORD
@@ -13,11 +13,11 @@ SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \gexe
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
 CREATE ROLE confab_migrate LOGIN PASSWORD :'migrate_password';
--- A role that is not a superuser can only configure another role's objects as its member.
+-- A role that is not a superuser must be a member of another role to configure that role's objects.
 GRANT confab_migrate TO CURRENT_USER;
 SELECT format('GRANT CONNECT ON DATABASE %I TO confab_migrate', current_database()) \gexec
 
--- Each line of the result is a statement, generated for each service.
+-- Each line of the result is a statement, which \gexec runs.
 SELECT format(statement, service, password, current_database())
 FROM (VALUES ('auth', :'auth_password'), ('room', :'room_password'), ('message', :'message_password'), ('file', :'file_password'))
     AS services (service, password),

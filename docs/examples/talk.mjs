@@ -45,5 +45,5 @@ async function send(message) {
   const lost = { error: { status: 504 } };
   const { error } = await socket.timeout(5000).emitWithAck("message", message).catch(() => lost);
   if (error?.status < 500) return console.log(`not sent: ${error.detail}`);
-  if (error) await sleep(500).then(() => send(message)); // with the same id it is said once
+  if (error) await sleep(500).then(() => send(message)); // the same id: stored once
 }

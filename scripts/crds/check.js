@@ -1,6 +1,6 @@
-// Checks objects of kinds that are not Kubernetes's own against the projects' custom resource definitions: `node check.js FILE.yaml…`.
-// The packages are generated from those definitions. Their validators know every rule but ignore unknown fields, as the API server
-// does, which then drops them; their types know every field.
+// Checks custom resources against the projects' custom resource definitions: `node check.js FILE.yaml…`. The packages
+// are generated from those definitions. Their validators check every rule but ignore unknown fields, like the API
+// server, which drops them. Their types detect unknown fields.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,7 +34,7 @@ for (const file of process.argv.slice(2)) {
   }
 }
 
-// Inside this directory, where the packages are found.
+// Inside this directory, so that TypeScript finds the packages.
 const work = mkdtempSync(join(dirname(fileURLToPath(import.meta.url)), "node_modules/.checked-"));
 try {
   const names = new Map(typed.map(({ name, text }, n) => [join(work, `${n}.ts`), { name, text }]));
@@ -46,6 +46,6 @@ try {
 } finally {
   rmSync(work, { recursive: true });
 }
-if (count === 0) wrong.push("there is no object to check");
+if (count === 0) wrong.push("no objects to check");
 for (const what of wrong) console.error(what);
 process.exitCode = wrong.length === 0 ? 0 : 1;

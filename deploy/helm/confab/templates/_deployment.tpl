@@ -18,7 +18,7 @@ spec:
   replicas: {{ int $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
-  # Longer than the longest start, which waits for its schema.
+  # Longer than the longest start, in which a program waits for its schema.
   progressDeadlineSeconds: 900
   minReadySeconds: 5
   strategy:
@@ -29,7 +29,7 @@ spec:
   template:
     metadata:
       labels: {{ include "confab.podLabels" (dict "root" .root "component" .component "labels" $pods.labels) | nindent 8 }}
-      # A changed setting restarts the pods that read it.
+      # A changed setting restarts the pods that use it.
       annotations: {{ merge (dict "checksum/settings" (printf "%s%s" (include "confab.commonSettings" .root) (include "confab.settings" .) | sha256sum)) $pods.annotations | toYaml | nindent 8 }}
     spec:
       serviceAccountName: {{ include "confab.serviceAccount" . }}
@@ -75,7 +75,7 @@ spec:
             - {name: forward, containerPort: 7250}
             {{- end }}
           lifecycle:
-            # Until callers and balancers have removed this pod.
+            # Time for callers and load balancers to remove this pod.
             preStop: {sleep: {seconds: {{ $program.preStop }}}}
           {{- include "confab.probes" (dict "component" .component "port" $program.port) | nindent 10 }}
           resources: {{ toYaml $values.resources | nindent 12 }}

@@ -1,4 +1,4 @@
-{{/* What the names of all objects begin with. */}}
+{{/* The prefix of all object names. */}}
 {{- define "confab.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -10,14 +10,15 @@
 {{- end -}}
 
 {{/*
-What selects the pods of this release and, with `component`, of one program. Other charts' pods of the same release have other names.
+Selects the pods of this release or, with `component`, of one program. Pods of other charts in the same release have another
+app.kubernetes.io/name.
 */}}
 {{- define "confab.selector" -}}
 app.kubernetes.io/name: confab
 {{ include "confab.deploymentSelector" . }}
 {{- end -}}
 
-{{/* A Deployment's selector cannot be changed, so it has no name. */}}
+{{/* A Deployment's selector cannot be changed, so it does not contain app.kubernetes.io/name. */}}
 {{- define "confab.deploymentSelector" -}}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
@@ -32,12 +33,12 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: confab
 {{- end -}}
 
-{{/* The labels of pods, with `labels` of their values. */}}
+{{/* The labels of pods, including the `labels` in their values. */}}
 {{- define "confab.podLabels" -}}
 {{- mergeOverwrite (include "confab.ownLabels" . | fromYaml) (.labels | default dict) | toYaml -}}
 {{- end -}}
 
-{{/* The labels of objects, with `labels` of one of them. */}}
+{{/* The labels of objects, including an object's own `labels`. */}}
 {{- define "confab.labels" -}}
 {{- $labels := include "confab.ownLabels" . | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service -}}
@@ -45,7 +46,7 @@ app.kubernetes.io/part-of: confab
 {{- mergeOverwrite $labels .root.Values.labels (.labels | default dict) | toYaml -}}
 {{- end -}}
 
-{{/* The metadata of the object `name`, which is prefixed. */}}
+{{/* The metadata of the object `name`; adds the prefix to the name. */}}
 {{- define "confab.metadata" -}}
 name: {{ include "confab.fullname" .root }}{{ with .name }}-{{ . }}{{ end }}
 namespace: {{ .root.Release.Namespace | quote }}
@@ -65,7 +66,7 @@ default
 {{- end -}}
 {{- end -}}
 
-{{/* A Secret by its entry in `secrets`: the existing one that it names, or `<name>-<suffix>`. */}}
+{{/* The name of the Secret for an entry of `secrets`: its existingSecret, or `<name>-<suffix>`. */}}
 {{- define "confab.secret" -}}
 {{ .entry.existingSecret | default (printf "%s-%s" (include "confab.fullname" .root) .suffix) }}
 {{- end -}}

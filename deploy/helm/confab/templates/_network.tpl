@@ -1,4 +1,4 @@
-{{/* A selector of the pods of one or several programs. */}}
+{{/* Selects the pods of one or several programs. */}}
 {{- define "confab.podSelector" -}}
 {{- if eq (len .components) 1 -}}
 podSelector:
@@ -10,7 +10,7 @@ podSelector:
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of a rule between pods; in some meshes all traffic arrives at one port of the mesh. */}}
+{{/* The ports of a rule between pods; in some meshes, all traffic arrives at one mesh port. */}}
 {{- define "confab.ports" -}}
 ports:
   - port: {{ .port }}
@@ -19,7 +19,7 @@ ports:
   {{- end }}
 {{- end -}}
 
-{{/* The policy of the program `component`: its callers, and those whom it calls. */}}
+{{/* The policy of the program `component`: its callers, and the programs that it calls. */}}
 {{- define "confab.programPolicy" -}}
 {{- $programs := include "confab.programs" .root | fromYaml -}}
 {{- $program := get $programs .component -}}

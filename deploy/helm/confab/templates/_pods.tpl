@@ -1,4 +1,4 @@
-{{/* `pods`, and over them what one program has: maps are merged, all else is replaced. */}}
+{{/* `pods`, overridden by the values of one program: maps are merged, other values are replaced. */}}
 {{- define "confab.podValues" -}}
 {{- $own := get (get .root.Values .component) "pods" | default dict -}}
 {{- mergeOverwrite (deepCopy .root.Values.pods) (deepCopy $own) | toYaml -}}
@@ -16,7 +16,7 @@ confab-{{ .program }}
 {{- end -}}
 {{- end -}}
 
-{{/* The parts of a pod's spec that the cluster decides on; `pods` are its values. */}}
+{{/* The cluster-specific parts of a pod's spec; `pods` are the values. */}}
 {{- define "confab.scheduling" -}}
 {{- range $key := list "imagePullSecrets" "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "schedulerName" "hostAliases" "dnsPolicy" "dnsConfig" }}
 {{- with get $.pods $key }}
@@ -24,12 +24,12 @@ confab-{{ .program }}
 {{- end }}
 {{- end }}
 automountServiceAccountToken: false
-# Variables named after Services would look like settings.
+# Service variables, such as CONFAB_GATEWAY_PORT, would look like settings.
 enableServiceLinks: false
 securityContext: {{ toYaml .pods.securityContext | nindent 2 }}
 {{- end -}}
 
-{{/* Spread over zones and nodes, among the pods of the same program and the same rollout. */}}
+{{/* Spreads the pods of one program and rollout over zones and nodes. */}}
 {{- define "confab.spread" -}}
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - topologyKey: {{ . }}

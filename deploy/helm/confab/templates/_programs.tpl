@@ -1,5 +1,5 @@
 {{/*
-What is fixed for each program, because it belongs together: `grace` is the sum of `preStop`, `acceptDrain` and `drain`, and 15 s.
+The fixed values of each program. They depend on each other: `grace` is the sum of `preStop`, `acceptDrain`, `drain` and 15 s.
 */}}
 {{- define "confab.programs" -}}
 gateway: {port: 8080, portName: http, preStop: 10, acceptDrain: 10, drain: 60, grace: 95, calls: [auth, room, message, file]}
@@ -48,11 +48,11 @@ file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grac
 {{- end }}
 {{- end -}}
 
-{{/* The projected volume of a list of such Secrets; keys of the same Secret are items of one source. */}}
+{{/* The projected volume for a list of such Secrets; keys of the same Secret are items of one source. */}}
 {{- define "confab.secretsVolume" -}}
 - name: secrets
   projected:
-    # 0444: whatever user the platform chooses can read them; no other pod can.
+    # 0444: any user that the platform chooses can read the files; other pods cannot.
     defaultMode: 292
     sources:
       {{- $sources := list }}
@@ -90,7 +90,7 @@ file: {port: 50054, portName: grpc, preStop: 10, acceptDrain: 5, drain: 60, grac
 {{- end }}
 {{- end -}}
 
-{{/* The settings common to all programs, as a ConfigMap's data. */}}
+{{/* The common settings of all programs, as a ConfigMap's data. */}}
 {{- define "confab.commonSettings" -}}
 {{- range $setting, $value := .Values.settings }}
 {{ $setting }}: {{ toString $value | quote }}

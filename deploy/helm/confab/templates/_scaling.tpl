@@ -1,4 +1,4 @@
-{{/* The kind of what scales the program `component`; empty: nothing does. */}}
+{{/* The kind of the autoscaler of the program `component`; empty without one. */}}
 {{- define "confab.autoscaler" -}}
 {{- $values := get .root.Values .component -}}
 {{- if get ($values.scaledObject | default dict) "enabled" -}}
@@ -8,7 +8,7 @@ HorizontalPodAutoscaler
 {{- end -}}
 {{- end -}}
 
-{{/* Fails when `range`, which is at `path` in the values, has its bounds the wrong way round. */}}
+{{/* Fails if minReplicas is above maxReplicas in `range`, which is at `path` in the values. */}}
 {{- define "confab.checkRange" -}}
 {{- if gt (int .range.minReplicas) (int .range.maxReplicas) -}}
 {{- fail (printf "%s: minReplicas, %d, is above maxReplicas, %d" .path (int .range.minReplicas) (int .range.maxReplicas)) -}}

@@ -22,8 +22,7 @@ impl ClientAddress {
     const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
     /// The address of a request's client: the peer of the connection or, behind trusted proxies, the right-most hop
-    /// that is not a
-    /// trusted proxy.
+    /// that is not a trusted proxy.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();

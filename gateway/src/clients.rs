@@ -16,8 +16,7 @@ pub struct Clients {
     pub message: MessageServiceClient<Transport>,
     pub file: FileServiceClient<Transport>,
     /// Options of an ordinary call: it is answered within the request timeout; after 1 s without an answer it is
-    /// repeated to another
-    /// replica.
+    /// repeated to another replica.
     pub call: Call,
     /// Options of a read-only call.
     pub read: Call,

@@ -23,8 +23,7 @@ pub struct GatewayConfig {
     #[arg(long, env = "CONFAB_ANONYMOUS_READ", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub anonymous_read: bool,
     /// Origins whose web pages may call the gateway, separated by commas; `*` allows all origins [default: localhost
-    /// while the gateway
-    /// listens on loopback, otherwise none]
+    /// while the gateway listens on loopback, otherwise none]
     #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub allowed_origins: Option<Vec<String>>,
     /// How long a request may take before it fails with `timeout`. Does not apply to the bytes of files
@@ -38,15 +37,13 @@ pub struct GatewayConfig {
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
     /// How long a connection may be idle between two requests. Must be longer than the idle timeout of a load balancer
-    /// in
-    /// front, which would otherwise reuse connections that the gateway is closing. While more than half of the
+    /// in front, which would otherwise reuse connections that the gateway is closing. While more than half of the
     /// connections are in use, the limit is at most 10 s, except for trusted proxies
     #[arg(long, env = "CONFAB_IDLE_TIMEOUT", default_value = "75s", value_name = "DURATION", value_parser = some_time)]
     pub idle_timeout: Duration,
     /// Proxies in front of the gateways, as addresses or networks separated by commas. Per-address limits then apply to
     /// the right-most address in X-Forwarded-For that is not a trusted proxy [default: none; limits apply to the peer
-    /// of
-    /// the connection]
+    /// of the connection]
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<Option<IpNet>>,
     /// Host names under which clients may call the gateway, separated by commas, each with an optional port; names of

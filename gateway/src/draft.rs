@@ -21,8 +21,7 @@ pub struct Draft {
     #[schema(max_length = 16_384)]
     pub content: String,
     /// An id that the client chooses for the message, 1 to 128 bytes. A second request with the same id in the same
-    /// room returns the
-    /// first message and sends nothing.
+    /// room returns the first message and sends nothing.
     #[schema(min_length = 1, max_length = 128)]
     pub client_message_id: Option<String>,
     /// At most 10 files to attach. A file without a room is moved to this room.

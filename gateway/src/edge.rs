@@ -156,8 +156,7 @@ fn is_frequent(path: &str) -> bool {
 }
 
 /// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO requests have no span;
-/// each
-/// event has one instead.
+/// each event has one instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
     if is_frequent(request.uri().path()) {
         return Span::default();

@@ -91,8 +91,7 @@ pub fn has_token(headers: &HeaderMap) -> bool {
 }
 
 /// Serialises the document of a response that is a [`Problem`]; leaves other responses unchanged. `had_token`: the
-/// request
-/// carried a token, so `unauthorized` means that this token is invalid.
+/// request carried a token, so `unauthorized` means that this token is invalid.
 pub fn render(mut response: Response, request_id: &str, had_token: bool) -> Response {
     let Some(Problem(error)) = response.extensions_mut().remove::<Problem>() else { return response };
     *response.body_mut() = Body::from(serde_json::to_vec(&Document::new(&error, request_id)).unwrap_or_default());

@@ -1,10 +1,8 @@
 //! Sends new events to the message service, in lanes that keep order and batch queued events into one append.
 //!
 //! Each room belongs to one lane. A lane has one append in flight; when the answer arrives, the next append takes all
-//! events
-//! queued since. Queued messages share the cost of one call. The messages of one client to one room keep their order,
-//! even when
-//! an append is repeated to another replica.
+//! events queued since. Queued messages share the cost of one call. The messages of one client to one room keep their
+//! order, even when an append is repeated to another replica.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -169,8 +167,7 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     for job in batch {
         let left = job.deadline.saturating_duration_since(now);
         // The sender of an expired job has already received `timeout`. The job is dropped: a late append could overtake
-        // the
-        // sender's retry.
+        // the sender's retry.
         if left.is_zero() || job.answer.is_closed() {
             continue;
         }

@@ -39,8 +39,7 @@ const FETCH_FIRST: Duration = Duration::from_millis(250);
 /// Tokens with an unknown key id cause at most one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
 /// How long a key remains valid after auth last listed it. During a key rotation, replicas of auth list different keys,
-/// and
-/// each fetch may reach another replica.
+/// and each fetch may reach another replica.
 const KEEP: Duration = Duration::from_secs(180);
 /// Most keys that are kept after auth no longer lists them.
 const MAX_KEPT: usize = 16;
@@ -162,8 +161,7 @@ impl Tokens {
     ///
     /// # Errors
     /// `unauthorized` for a token that is malformed, forged, for another audience, expired, not valid yet or revoked;
-    /// `unavailable`
-    /// when auth does not answer and its keys or revocations are needed.
+    /// `unavailable` when auth does not answer and its keys or revocations are needed.
     pub async fn verify(&self, token: &str) -> Result<Identity> {
         if token.len() > MAX_TOKEN {
             return Err(refused());
@@ -224,8 +222,7 @@ impl Tokens {
     }
 
     /// Fetches the key set, unless an attempt was made recently or another task has meanwhile fetched a set that
-    /// satisfies the
-    /// caller.
+    /// satisfies the caller.
     async fn fetch_unless_recent(&self, satisfied: impl Fn(&Keys) -> bool) -> Result<()> {
         let mut attempt = self.0.attempt.lock().await;
         if self.keys().is_some_and(|keys| satisfied(&keys)) {

@@ -50,7 +50,8 @@ impl OwnAddress {
             let ends_with_port = format!("{:x}", ip.segments()[7]) == port.to_string();
             ensure!(
                 !ends_with_port,
-                "CONFAB_FORWARD_ADDRESS is {ip}, whose last group may be the port: write [address]:{port}, or [{ip}]:{port} if it is not"
+                "CONFAB_FORWARD_ADDRESS is {ip}, whose last group may be the port: \
+                write [address]:{port}, or [{ip}]:{port} if it is not"
             );
         }
         Ok(())

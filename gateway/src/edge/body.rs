@@ -40,8 +40,8 @@ pub async fn only_plain(request: Request<Body>, next: Next) -> Response {
 ///
 /// # Errors
 /// `too_large` above `most` bytes; if the declared length exceeds it, before anything is read. `invalid_request` when
-/// the body
-/// breaks off, [`Code::TooSlow`] when it does not arrive within 10 s. After an error the connection cannot be reused.
+/// the body breaks off, [`Code::TooSlow`] when it does not arrive within 10 s. After an error the connection cannot be
+/// reused.
 pub async fn read(request: Request<Body>, most: usize) -> Result<Bytes> {
     let (head, body) = request.into_parts();
     if declared_length(&head.headers).is_some_and(|length| length > most as u64) {

@@ -70,8 +70,7 @@ impl Origins {
     }
 
     /// Whether a page of this origin may send credentials, such as the cookie of a load balancer. Confab itself reads
-    /// no
-    /// cookies.
+    /// no cookies.
     fn trusts(&self, origin: &HeaderValue) -> bool {
         !matches!(self.0.rule, Rule::Any) && self.allows(origin)
     }
@@ -94,7 +93,10 @@ impl Origins {
         if logged.len() < MOST_LOGGED && logged.iter().all(|(known, _)| **known != *origin) {
             logged.push((origin.into(), Instant::now()));
             drop(logged);
-            tracing::warn!(origin, "a page calls from an origin that is not in CONFAB_ALLOWED_ORIGINS; its browser rejects the responses");
+            tracing::warn!(
+                origin,
+                "a page calls from an origin that is not in CONFAB_ALLOWED_ORIGINS; its browser rejects the responses"
+            );
         }
     }
 
@@ -123,8 +125,7 @@ impl fmt::Display for Origins {
 }
 
 /// The canonical form of an origin, for comparisons: in lower case and without the default port of its scheme, which
-/// some
-/// clients write. `None` for text that is not an origin.
+/// some clients write. `None` for text that is not an origin.
 pub fn canonical(origin: &str) -> Option<String> {
     let origin = origin.to_ascii_lowercase();
     if ["null", "file://"].contains(&&*origin) {

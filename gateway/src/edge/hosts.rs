@@ -1,6 +1,5 @@
 //! The host names under which clients may call this server. Any site can make its own name resolve to this server's
-//! address
-//! (DNS rebinding). Requests from its pages then differ from same-origin requests only in the Host header.
+//! address (DNS rebinding). Requests from its pages then differ from same-origin requests only in the Host header.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -78,8 +77,7 @@ pub fn of(uri: &Uri, headers: &HeaderMap) -> Option<Host> {
 
 impl Hosts {
     /// The hosts of the setting. Without the setting: names of this machine while the gateway listens on loopback,
-    /// otherwise
-    /// any host.
+    /// otherwise any host.
     pub fn new(setting: &[Host], on_loopback: bool) -> Self {
         let listed = setting.iter().filter(|host| !host.name.is_empty()).cloned().collect::<Vec<_>>();
         let any = listed.is_empty() && !on_loopback;

@@ -1,8 +1,7 @@
 //! Follows the log: by hints from the bus, and by reading the log when a hint is missing.
 //!
 //! A task follows one partition while a client is in one of its rooms, and for [`LINGER`] longer. The task reads its
-//! start
-//! position *after* the bus has confirmed its subscription, so that no event falls between the two.
+//! start position *after* the bus has confirmed its subscription, so that no event falls between the two.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -164,8 +163,7 @@ impl<L: Listener + 'static> Follower<L> {
     }
 
     /// Polls heads and sends them to the partitions' tasks. Returns whether the tasks keep up with them; `None` when
-    /// the
-    /// message service did not answer.
+    /// the message service did not answer.
     async fn poll(&self, partitions: &[u32]) -> Option<bool> {
         let heads = self.log.heads(partitions).await?;
         self.count.send_if_modified(|count| {

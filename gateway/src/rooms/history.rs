@@ -106,8 +106,7 @@ impl History {
     }
 
     /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] the page
-    /// may hold
-    /// only the first of the requested events.
+    /// may hold only the first of the requested events.
     ///
     /// # Errors
     /// When the message service does not answer.
@@ -160,8 +159,7 @@ impl History {
     }
 
     /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
-    /// after which
-    /// the events begin, if the readers requested events after a `seq`.
+    /// after which the events begin, if the readers requested events after a `seq`.
     async fn list(&self, room: Uuid, readers: &[Reader]) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();

@@ -1,10 +1,9 @@
 //! The fan-out: which client is in which room and receives which events. Plain data behind short locks, without I/O.
 //!
 //! A client in a room has a **floor**: only events with a higher `seq` are delivered. The floor is infinite while the
-//! client
-//! is joining, and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins, the room keeps the
-//! events
-//! that are fanned out in its **tail**, so that events between the read of history and the answer follow the answer.
+//! client is joining, and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins, the room keeps
+//! the events that are fanned out in its **tail**, so that events between the read of history and the answer follow the
+//! answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,8 +37,7 @@ pub trait Listener: Send + Sync {
     /// Notifies the client that it is no longer in a room. Called under the hub's lock: it must not call the hub.
     fn evicted(&self, room: Uuid);
     /// Closes the client at the transport, with jitter, so that it reconnects and requests the events that it missed.
-    /// The
-    /// client is no longer in the room. Called under the hub's lock: it must not call the hub.
+    /// The client is no longer in the room. Called under the hub's lock: it must not call the hub.
     fn resync(self: &Arc<Self>, room: Uuid);
 }
 
@@ -187,17 +185,14 @@ impl<L: Listener> Hub<L> {
     }
 
     /// Removes a client from a room; `false` when the client was not in it. After the call, no event of the room is
-    /// queued for
-    /// the client.
+    /// queued for the client.
     pub fn leave(&self, room: Uuid, listener: u64) -> bool {
         self.shard(room).remove(room, listener)
     }
 
     /// Fans out the events of one partition, in order. Returns the number of deliveries. An event is encoded once, and
-    /// only if
-    /// a client is in its room; successive events of one room reach a client in one write. Clients whose outbox must be
-    /// flushed
-    /// are added to `writers`.
+    /// only if a client is in its room; successive events of one room reach a client in one write. Clients whose outbox
+    /// must be flushed are added to `writers`.
     pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame, writers: &mut Vec<Arc<L>>) -> usize {
         let mut delivered = 0;
         let mut frames = Vec::with_capacity(deliveries.len());

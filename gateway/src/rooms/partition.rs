@@ -28,8 +28,7 @@ const MAX_PARKED_BYTES: usize = 256 * 1024;
 /// missed.
 const MAX_HOLE: u64 = 10_000;
 /// Most bytes of one page of the log. Encoded as JSON with all fields they grow up to sixfold, which still fits into a
-/// free
-/// outbox.
+/// free outbox.
 const PAGE_BYTES: u32 = 128 * 1024;
 /// How long the next page waits for clients that have not read most of the last page.
 const PACE: Duration = Duration::from_secs(1);
@@ -187,7 +186,12 @@ impl<L: Listener + 'static> PartitionTask<L> {
     /// Continues at another position of the log. Clients in the partition's rooms reconnect and read the events that
     /// they missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
-        tracing::warn!(partition = self.partition, %epoch, position, "the log does not continue from the last position; clients reconnect");
+        tracing::warn!(
+            partition = self.partition,
+            %epoch,
+            position,
+            "the log does not continue from the last position; clients reconnect"
+        );
         METRICS.resyncs.increment(1);
         self.epoch = epoch;
         self.move_to(position);

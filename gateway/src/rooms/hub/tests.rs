@@ -208,8 +208,7 @@ fn a_new_epoch_closes_only_the_clients_of_its_partition() {
 }
 
 /// For any sequence of operations, the events that a client receives after an answer are dense, in rising order and
-/// above
-/// the answer's `lastSeq`.
+/// above the answer's `lastSeq`.
 #[test]
 fn random_joins_and_leaves_never_cause_a_hole() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

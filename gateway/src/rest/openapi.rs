@@ -17,9 +17,10 @@ Accounts, rooms, messages and files of Confab, over HTTP. Clients receive the ev
 Sign up or log in to get a token, and send it with every request as `Authorization: Bearer …`. Public rooms, their \
 messages and their files can be read without a token if the server has the setting `CONFAB_ANONYMOUS_READ=true`.
 
-Times are RFC 3339 in UTC with milliseconds; ids are UUIDv7. Unknown fields of a request are ignored. Every response has \
-the id of its request in the header `X-Request-Id`. Every error is a Problem: an unknown route returns 404 `not_found`, \
-an unsupported method 405 `method_not_allowed`, and a `Host` that the server does not accept 400 `invalid_request`.";
+Times are RFC 3339 in UTC with milliseconds; ids are UUIDv7. Unknown fields of a request are ignored. Every response \
+has the id of its request in the header `X-Request-Id`. Every error is a Problem: an unknown route returns 404 \
+`not_found`, an unsupported method 405 `method_not_allowed`, and a `Host` that the server does not accept 400 \
+`invalid_request`.";
 
 /// The document without operations.
 pub(super) fn document() -> OpenApi {

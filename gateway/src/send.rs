@@ -166,8 +166,8 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     let mut lead = Span::default();
     for job in batch {
         let left = job.deadline.saturating_duration_since(now);
-        // The sender of an expired job has already received `timeout`. The job is dropped: a late append could overtake
-        // the sender's retry.
+        // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may
+        // already have repeated the message or sent newer ones.
         if left.is_zero() || job.answer.is_closed() {
             continue;
         }

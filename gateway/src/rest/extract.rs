@@ -96,7 +96,7 @@ impl Turns {
         let Some(context) = &self.context else { return Ok(None) };
         timeout(self.within, context.page()).await.map_err(|_| {
             LIMITS.hit("pages");
-            Error::new(Code::Unavailable, "too many pages are being read, or too many answers are unread; try again later")
+            Error::new(Code::Unavailable, "too many page reads in progress or too many unread responses; try again later")
         })
     }
 }

@@ -32,8 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// Send a message
 ///
 /// Sends a message and returns it once it is committed. With a `clientMessageId` the request can be repeated after any
-/// failure:
-/// the message is sent once.
+/// failure; the message is sent once.
 #[utoipa::path(
     post,
     path = "/api/messages",

@@ -23,8 +23,7 @@ pub trait Listener: Send + Sync {
     /// A number that is unique to the client.
     fn id(&self) -> u64;
     /// Queues events of a room, numbered from `first`: either `frames` or `joined`, which contains all of them. Never
-    /// waits.
-    /// `true` when the caller must flush the outbox soon.
+    /// waits. `true` when the caller must flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
     /// Writes queued frames, as far as the transport accepts them now.
     fn flush(&self);
@@ -145,8 +144,7 @@ impl<L: Listener> Hub<L> {
     }
 
     /// Completes a join: queues the frames of the arrival, then the events above `last_seq` that were fanned out
-    /// meanwhile.
-    /// Later events are delivered.
+    /// meanwhile. Later events are delivered.
     ///
     /// # Errors
     /// When the join was cancelled or history must be read again; the client's state is unchanged.

@@ -295,8 +295,8 @@ impl<L: Listener + 'static> PartitionTask<L> {
 }
 
 /// Waits until the clients have read most of their outboxes. The task does not wait again for a client that is too
-/// slow:
-/// other clients of the partition must not wait for it repeatedly. Such a client is closed when its outbox is full.
+/// slow: other clients of the partition must not wait for it repeatedly. Such a client is closed when its outbox is
+/// full.
 async fn pace<L: Listener>(clients: &[Arc<L>]) {
     let taken = async {
         for client in clients {

@@ -60,20 +60,20 @@ pub struct DeletedFile<'a> {
 
 impl<'a> From<&'a File> for FileJson<'a> {
     fn from(file: &'a File) -> Self {
-        match file.deleted {
-            true => Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true }),
-            false => Self::Present(PresentFile {
-                id: &file.id,
-                name: &file.name,
-                size: file.size,
-                content_type: &file.content_type,
-                sha256: &file.sha256,
-                url: FileUrl(&file.id),
-                room_id: file.room_id.as_deref(),
-                uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
-                created_at: Time(file.created_at_ms),
-            }),
+        if file.deleted {
+            return Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true });
         }
+        Self::Present(PresentFile {
+            id: &file.id,
+            name: &file.name,
+            size: file.size,
+            content_type: &file.content_type,
+            sha256: &file.sha256,
+            url: FileUrl(&file.id),
+            room_id: file.room_id.as_deref(),
+            uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
+            created_at: Time(file.created_at_ms),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gateway's clients of the services.
+//! The gateway's gRPC clients of the services.
 
 use std::time::Duration;
 
@@ -8,25 +8,22 @@ use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
 use confab_proto::room::v1::room_service_client::RoomServiceClient;
 
-/// One client of each service; cheap to clone, whether the service runs in this process or elsewhere.
+/// One client for each service, in this process or another. Cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
-    /// Accounts and tokens.
     pub auth: AuthServiceClient<Transport>,
-    /// Rooms.
     pub room: RoomServiceClient<Transport>,
-    /// The log.
     pub message: MessageServiceClient<Transport>,
-    /// Files.
     pub file: FileServiceClient<Transport>,
-    /// Options of an ordinary call: answered within the request timeout, sent to another replica after a second.
+    /// Options of an ordinary call: it is answered within the request timeout; after 1 s without an answer it is
+    /// repeated to another replica.
     pub call: Call,
-    /// Options of a call that changes nothing.
+    /// Options of a read-only call.
     pub read: Call,
 }
 
 impl Clients {
-    /// Clients over these transports, whose calls answer within `request_timeout`.
+    /// Clients over these transports. Their calls fail after `request_timeout`.
     pub fn new(auth: Transport, room: Transport, message: Transport, file: Transport, request_timeout: Duration) -> Self {
         let call = Call::within(request_timeout).attempt(Duration::from_secs(1));
         Self {

@@ -17,46 +17,48 @@ use crate::edge::hosts::Host;
 
 pub use own_address::OwnAddress;
 
-/// Settings of the edge.
+/// Settings of the gateway.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Gateway")]
 pub struct GatewayConfig {
-    /// Whether public rooms can be read without a token
+    /// Whether anonymous callers may read public rooms, their messages and their files
     #[arg(long, env = "CONFAB_ANONYMOUS_READ", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub anonymous_read: bool,
-    /// Origins whose web pages may call, separated by commas; `*` for all [default: localhost while listening on loopback, else none]
+    /// Origins whose web pages may call the gateway, separated by commas; `*` allows all origins [default: localhost
+    /// while the gateway listens on loopback, otherwise none]
     #[arg(long, env = "CONFAB_ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub allowed_origins: Option<Vec<String>>,
-    /// How long a request may take before it fails with `timeout`; does not apply to bodies of files
+    /// How long a request may take before it fails with `timeout`. Does not apply to the bytes of files
     #[arg(long, env = "CONFAB_REQUEST_TIMEOUT", default_value = "2500ms", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
-    /// Most connections at once; further ones wait. The descriptor limit bounds them, too: 256 descriptors (half of a
-    /// limit below 512) are reserved for everything else, and where gateways forward sessions, a third of the rest is
-    /// for connections between them, and a tunnelled connection counts twice. So does memory: one connection for every
-    /// 24 KiB that the machine or the cgroup has. One address may have four times as many connections as are free
+    /// Most simultaneous connections; further connections wait. The descriptor limit also bounds connections: 256
+    /// descriptors (half of a limit below 512) are reserved for other uses. Where gateways forward sessions, a third of
+    /// the rest is reserved for connections between gateways, and a tunnelled connection uses two descriptors. Memory
+    /// bounds connections as well: one connection for every 24 KiB of the machine or the cgroup. One address may have
+    /// four times as many connections as are free
     #[arg(long, env = "CONFAB_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "COUNT", value_parser = at_least_one)]
     pub max_connections: usize,
-    /// How long a connection may idle between two requests: longer than the same setting of a balancer in front, which else
-    /// reuses connections that are just being closed. While more than half of the connections are taken, 10 s at most,
-    /// except for trusted proxies
+    /// How long a connection may be idle between two requests. Must be longer than the idle timeout of a load balancer
+    /// in front, which would otherwise reuse connections that the gateway is closing. While more than half of the
+    /// connections are in use, the limit is at most 10 s, except for trusted proxies
     #[arg(long, env = "CONFAB_IDLE_TIMEOUT", default_value = "75s", value_name = "DURATION", value_parser = some_time)]
     pub idle_timeout: Duration,
-    /// Proxies in front of the gateways, as addresses or networks separated by commas: limits then apply to the
-    /// right-most address in X-Forwarded-For that is not one of them [default: none, limits apply to the peer of the
-    /// connection]
+    /// Proxies in front of the gateways, as addresses or networks separated by commas. Per-address limits then apply to
+    /// the right-most address in X-Forwarded-For that is not a trusted proxy [default: none; limits apply to the peer
+    /// of the connection]
     #[arg(long, env = "CONFAB_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<Option<IpNet>>,
-    /// Hosts under which clients may call, separated by commas, each with an optional port; names of this machine are
-    /// always allowed. Prevents DNS rebinding, with which a page of any site could reach a server in its visitor's
-    /// network [default: while listening on
-    /// loopback the names of this machine, else any host]
+    /// Host names under which clients may call the gateway, separated by commas, each with an optional port; names of
+    /// this machine are always allowed. Prevents DNS rebinding, by which a page of any site can reach a server in its
+    /// visitor's network [default: while the gateway listens on loopback, the names of this machine; otherwise any
+    /// host]
     #[arg(long, env = "CONFAB_PUBLIC_HOSTS", value_name = "HOSTS", value_delimiter = ',', value_parser = host)]
     pub public_hosts: Vec<Host>,
-    /// Whether a request continues the trace in its `traceparent`, with that trace's sampling decision: only for a
-    /// proxy that sets it. Otherwise the request's own trace links to it
+    /// Whether a request continues the trace in its `traceparent` header, with that trace's sampling decision. Set it
+    /// only behind a proxy that overwrites the header. Otherwise the request starts a trace that links to the client's
     #[arg(long, env = "CONFAB_TRUST_TRACEPARENT", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub trust_traceparent: bool,
-    /// Limits of real time.
+    /// Limits of Socket.IO clients.
     #[command(flatten)]
     pub realtime: RealtimeConfig,
     /// Settings of the traffic between gateways.
@@ -64,54 +66,56 @@ pub struct GatewayConfig {
     pub forward: ForwardConfig,
 }
 
-/// Settings of the traffic between gateways, which lets any gateway take requests for a session of another.
+/// Settings of the traffic between gateways, by which any gateway accepts requests for a session of another gateway.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Between gateways")]
 pub struct ForwardConfig {
-    /// Where gateways reach one another, including this one: http://host:port, or several separated by commas; all
-    /// addresses of a name are used. Any gateway can then take requests for another's session, and a load balancer needs no stickiness
+    /// Where the gateways reach one another, including this one: http://host:port, several separated by commas; all
+    /// addresses of a name are used. Any gateway then accepts requests for a session of another gateway, so the load
+    /// balancer needs no session affinity
     #[arg(long, env = "CONFAB_GATEWAY_URL", value_name = "URL", value_parser = grpc::urls, requires = "forward_listen")]
     pub gateway_url: Option<String>,
-    /// Address on which other gateways reach this one; not for clients
+    /// Address on which this gateway accepts connections from other gateways. Must not be reachable by clients
     #[arg(long, env = "CONFAB_FORWARD_LISTEN", value_name = "ADDRESS", value_parser = address, requires = "gateway_url")]
     pub forward_listen: Option<SocketAddr>,
-    /// The same address as other gateways see it, without a port if that is the same [default: the one it listens on; when
-    /// it listens on all, the one at CONFAB_GATEWAY_URL that is this machine's]
+    /// The address at which other gateways reach this one; the port may be left out if it is the same as in
+    /// CONFAB_FORWARD_LISTEN [default: the address in CONFAB_FORWARD_LISTEN; if that is a wildcard, the address at
+    /// CONFAB_GATEWAY_URL that belongs to this machine]
     #[arg(long, env = "CONFAB_FORWARD_ADDRESS", value_name = "ADDRESS", requires = "forward_listen")]
     pub forward_address: Option<OwnAddress>,
 }
 
-/// Settings of real time.
+/// Settings of Socket.IO.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Real time")]
 pub struct RealtimeConfig {
-    /// How often a socket is pinged
+    /// Interval between two pings of a client
     #[arg(long, env = "CONFAB_PING_INTERVAL", default_value = "25s", value_name = "DURATION", value_parser = some_time)]
     pub ping_interval: Duration,
-    /// How long a socket may take to answer a ping
+    /// How long a client may take to answer a ping
     #[arg(long, env = "CONFAB_PING_TIMEOUT", default_value = "20s", value_name = "DURATION", value_parser = some_time)]
     pub ping_timeout: Duration,
-    /// Events a second that one socket may send, twice as many in a burst; 0 = no limit
+    /// Most events per second from one socket, with bursts of twice as many; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_EVENTS_PER_SECOND", default_value_t = 2000, value_name = "COUNT")]
     pub max_events_per_second: u32,
-    /// Rooms that one socket may be in; 0 = no limit
+    /// Most rooms that one socket may join; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_ROOMS_PER_SOCKET", default_value_t = 1000, value_name = "COUNT")]
     pub max_rooms_per_socket: usize,
-    /// Sockets that one user may have at this gateway, but never more than four fifths of the connections; 0 = no limit
+    /// Most sockets of one user at this gateway, and never more than four fifths of the connections; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_SOCKETS_PER_USER", default_value_t = 10_000, value_name = "COUNT")]
     pub max_sockets_per_user: usize,
-    /// Sessions that may be open without having connected; above that, the gateway closes the oldest one of the address
-    /// with most of them; 0 = no limit
+    /// Most sessions that have not sent CONNECT; above that, the gateway closes the oldest one of the address that has
+    /// the most; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PENDING_SESSIONS", default_value_t = 4096, value_name = "COUNT")]
     pub max_pending_sessions: usize,
-    /// How long a new socket may take to CONNECT; 0s = for ever
+    /// How long a new session may take to send CONNECT; 0s = no limit
     #[arg(long, env = "CONFAB_CONNECT_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = patience)]
     pub connect_timeout: Duration,
-    /// Most bytes of one packet from a client, attachments included; 0 = no limit
+    /// Most bytes of one packet from a client, including attachments; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_PACKET", default_value = "1114112", value_name = "BYTES", value_parser = bytes)]
     pub max_packet: usize,
-    /// Most bytes held for all clients together: data and answers that they have not read, requests that are not
-    /// complete; above that, the gateway closes sockets and connections of the user that holds most; 0 = no limit
+    /// Most bytes buffered for all clients together: data and responses that clients have not read, and incomplete
+    /// requests. Above that, the gateway closes sockets and connections of the user with the most bytes; 0 = no limit
     #[arg(long, env = "CONFAB_MAX_OUTBOX_BYTES", default_value = "268435456", value_name = "BYTES", value_parser = bytes)]
     pub max_outbox_bytes: usize,
 }
@@ -131,7 +135,7 @@ impl RealtimeConfig {
     }
 }
 
-/// Parses a duration; zero means longer than any process lives.
+/// Parses a duration; zero means no limit (136 years).
 fn patience(text: &str) -> Result<Duration, String> {
     const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
     duration(text).map(|duration| if duration.is_zero() { FOR_EVER } else { duration })
@@ -162,10 +166,7 @@ fn origin(text: &str) -> Result<String, String> {
     }
     let refused = || "must look like https://chat.example.org, or be `null`, `file://` or `*`".to_owned();
     let origin = canonical(text.trim_end_matches('/')).or_else(|| canonical(text)).ok_or_else(refused)?;
-    match origin.contains(['*', ' ', '@']) {
-        true => Err(refused()),
-        false => Ok(origin),
-    }
+    if origin.contains(['*', ' ', '@']) { Err(refused()) } else { Ok(origin) }
 }
 
 #[cfg(test)]
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_documented_ones() {
+    fn defaults_match_the_documentation() {
         let config = with(&[]).unwrap();
         assert!(!config.anonymous_read && config.allowed_origins.is_none());
         assert_eq!((config.request_timeout, config.max_connections), (Duration::from_millis(2500), 100_000));
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_of_proxies_names_none() {
+    fn an_empty_list_of_proxies_trusts_no_proxy() {
         let proxies = |text: &str| with(&["--trusted-proxies", text]).map(|config| config.trusted_proxies.into_iter().flatten().count());
         assert_eq!(proxies("").unwrap(), 0);
         assert_eq!(proxies("10.0.0.0/8, ::1").unwrap(), 2);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_checked_at_start() {
+    fn malformed_origins_are_rejected_at_startup() {
         let origins = |text: &str| with(&["--allowed-origins", text]).map(|config| config.allowed_origins.unwrap_or_default());
         assert_eq!(origins("https://A.example/, http://b:3000").unwrap(), ["https://a.example", "http://b:3000"]);
         assert_eq!(origins("*").unwrap(), ["*"]);

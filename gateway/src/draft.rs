@@ -1,4 +1,4 @@
-//! A message that a client asks to send, over REST or a socket.
+//! The payload of a message that a client sends, over REST or a socket.
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_CONTENT, MAX_FILES};
@@ -9,30 +9,32 @@ use uuid::Uuid;
 
 use crate::tokens::Identity;
 
-/// What may be sent; fields that the server owns are ignored.
+/// A message to send. Fields that the server assigns are ignored.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NewMessage)]
 pub struct Draft {
-    /// Where to.
+    /// The room that receives the message.
     #[schema(format = "uuid")]
     pub room_id: String,
-    /// What: 1 to 16,384 bytes, or nothing beside files.
+    /// 1 to 16,384 bytes of UTF-8. May be empty when `fileIds` names at least one file.
     #[schema(max_length = 16_384)]
     pub content: String,
-    /// The client's own name for the message, by which a repeat is known: 1 to 128 bytes.
+    /// An id that the client chooses for the message, 1 to 128 bytes. A second request with the same id in the same
+    /// room returns the first message and sends nothing.
     #[schema(min_length = 1, max_length = 128)]
     pub client_message_id: Option<String>,
-    /// Files to attach.
+    /// At most 10 files to attach. A file without a room is moved to this room.
     #[schema(max_items = 10)]
     pub file_ids: Option<Vec<String>>,
 }
 
 impl Draft {
-    /// The room, and the event to append to it. The event gets its id here, so that the append can be repeated.
+    /// The room, and the event to append to its log. The event's id is minted here, so that the append can be repeated
+    /// safely.
     ///
     /// # Errors
-    /// `invalid_request` that names the field, `too_large` for too much content.
+    /// `invalid_request` with the name of the field; `too_large` when the content is over its limit.
     pub fn into_event(self, sender: &Identity) -> Result<(Uuid, NewEvent)> {
         let room_id = text::id("roomId", &self.room_id)?;
         let file_ids = file_ids(self.file_ids.unwrap_or_default())?;
@@ -63,7 +65,7 @@ impl Draft {
 /// Checks a `clientMessageId`.
 ///
 /// # Errors
-/// `invalid_request` that names the field.
+/// `invalid_request` with the name of the field.
 pub fn check_client_message_id(id: &str) -> Result<()> {
     text::no_nul("clientMessageId", id)?;
     if !(1..=MAX_CLIENT_MESSAGE_ID).contains(&id.len()) {
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_draft_becomes_an_event() {
+    fn a_valid_payload_becomes_an_event() {
         let event = draft(|_| {}).unwrap();
         assert_eq!((event.content.as_str(), event.kind(), event.client_message_id), ("hi", Kind::Message, None));
         assert_eq!(event.sender, Some(identity().user));
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_named() {
+    fn each_invalid_field_is_named() {
         let field = |change: fn(&mut Draft)| draft(change).unwrap_err().fields[0].field.clone();
         assert_eq!(field(|d| d.room_id = "r".into()), "roomId");
         assert_eq!(field(|d| d.content.clear()), "content");

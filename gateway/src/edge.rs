@@ -1,4 +1,4 @@
-//! What applies to every request: its id, the access log, CORS, headers common to all responses, and catching panics.
+//! Middleware for all requests: request ids, the access log, CORS, common response headers, and panics.
 
 pub mod body;
 pub mod cors;
@@ -26,27 +26,28 @@ use crate::problem::{self, Problem};
 use cors::Origins;
 use hosts::Hosts;
 
-/// Names a request. A valid id from the client or a proxy is kept; one that looks like ours gets a prefix.
+/// The request id. A valid id from the client or a proxy is kept; an id in the form of the gateway's own ids gets a
+/// prefix.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Whether the server lives; asked often, by balancers that name it by its address.
+/// The path of the liveness probe. Load balancers request it often, with the gateway's address as the Host.
 pub const LIVEZ: &str = "/livez";
 /// The path of Socket.IO.
 const REALTIME: &str = "/socket.io";
 
-/// Put before a client's request id that has the form of ours.
+/// Prefix for a client's request id that has the form of the gateway's own ids.
 const OF_CLIENT: &str = "client-";
-/// Longest request id that is kept, in bytes.
+/// Longest request id that the gateway accepts from a client, in bytes.
 const MAX_REQUEST_ID: usize = 64;
 
-/// What the edge knows about a request; stored in the request's extensions.
+/// The edge's state of a request; stored in the request's extensions.
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
 struct Inner {
     id: String,
     user: OnceLock<Uuid>,
-    /// `None` for a request that did not come over a connection.
+    /// `None` for a request that did not arrive over a connection, as in tests.
     tally: Option<Tally>,
 }
 
@@ -61,7 +62,7 @@ impl Context {
         Self(Arc::new(Inner { id, user: OnceLock::new(), tally: request.extensions().get().cloned() }))
     }
 
-    /// Records the caller, for the access log and for what is held for the request.
+    /// Records the caller, for the access log and for the memory limits.
     pub fn called_by(&self, user: Uuid) {
         let _ = self.0.user.set(user);
     }
@@ -70,7 +71,7 @@ impl Context {
         self.0.user.get().map_or(tally.address(), |user| Holder::Owner(*user))
     }
 
-    /// Counts for the request.
+    /// Starts to count the bytes that are buffered for this request.
     pub fn hold(&self) -> Option<Held> {
         let tally = self.0.tally.as_ref()?;
         Some(tally.hold(self.holder(tally)))
@@ -91,18 +92,18 @@ fn is_like_ours(id: &str) -> bool {
     id.len() == uuid::fmt::Hyphenated::LENGTH && Uuid::try_parse(id).is_ok()
 }
 
-/// Wraps all routes in the edge.
+/// Adds the edge's middleware to all routes.
 pub fn around(routes: Router, origins: Origins, hosts: Hosts, trust: TraceTrust) -> Router {
     let observe = from_fn_with_state(trust, observe);
     routes.layer(from_fn_with_state(hosts, hosts::only)).layer(observe).layer(origins.layer())
 }
 
-/// Which requests' `traceparent` is trusted.
+/// Whether the gateway trusts the `traceparent` of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceTrust {
-    /// Every request's: our own proxy sets it. The request continues that trace, sampled or not.
+    /// Trusted, because a proxy sets it. The request continues that trace, sampled or not.
     All,
-    /// No request's: each begins a trace of its own that links to the client's.
+    /// Not trusted: each request begins a new trace that links to the client's trace.
     LinkOnly,
 }
 
@@ -110,7 +111,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     let started = Instant::now();
     let context = Context::of(&request);
     request.extensions_mut().insert(context.clone());
-    // Copied: the URI is part of the buffer of the whole head.
+    // Copied, because the URI keeps the buffer of the whole head alive.
     let (method, path) = (request.method().clone(), Box::<str>::from(request.uri().path()));
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = span(&request, route.as_ref(), &context.0.id, trust);
@@ -132,7 +133,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
 
     let took = started.elapsed();
     metrics::request(route.as_ref(), &method, answer.status(), took);
-    // The path alone: queries may hold secrets.
+    // The path without the query, which may hold secrets.
     let (status, ms) = (answer.status().as_u16(), took.as_micros() as f64 / 1000.0);
     let user = context.0.user.get().map(tracing::field::display);
     if is_frequent(&path) {
@@ -147,14 +148,14 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     answer
 }
 
-/// Whether requests of this path are too many to be logged at `info` and traced one by one.
+/// Whether this path receives too many requests to log each at `info` and to trace each.
 fn is_frequent(path: &str) -> bool {
     let is_realtime = path.strip_prefix(REALTIME).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     is_realtime || path == LIVEZ
 }
 
-/// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO has a span for each
-/// event instead.
+/// The span of a request, named after its route, because paths hold arbitrary values. Socket.IO requests have no span;
+/// each event has one instead.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTrust) -> Span {
     if is_frequent(request.uri().path()) {
         return Span::default();
@@ -163,7 +164,7 @@ fn span(request: &Request, route: Option<&MatchedPath>, id: &str, trust: TraceTr
         TraceTrust::All => Span::entry(Kind::Server, "request", request.headers()),
         TraceTrust::LinkOnly => Span::linked_root(Kind::Server, "request", request.headers()),
     };
-    // Clients can send methods that they made up.
+    // Clients can send methods that do not exist.
     let is_known = |method: &Method| method.is_idempotent() || [Method::POST, Method::PATCH].contains(method);
     let method = Some(request.method()).filter(|method| is_known(method)).map_or("_OTHER", Method::as_str);
     let route = route.map_or("unknown", MatchedPath::as_str);
@@ -192,11 +193,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_has_one_id_everywhere() {
+    async fn the_request_id_is_the_same_in_header_and_body() {
         let request = || Request::get("/x").header("Host", "localhost");
         let answer = send(&routes(), request().header("X-Request-Id", "abc-1_Z")).await;
         assert_eq!((&answer.headers[REQUEST_ID], &answer.json["requestId"]), (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into()));
-        // A client cannot pass its id off as one of ours.
+        // A client cannot send an id that looks like the gateway's own.
         for like_ours in [Uuid::now_v7().to_string(), Uuid::new_v4().to_string().to_uppercase()] {
             let answer = send(&routes(), request().header("X-Request-Id", &like_ours)).await;
             assert_eq!(answer.headers[REQUEST_ID], format!("client-{like_ours}"));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_internal_error_that_says_nothing() {
+    async fn a_panic_becomes_an_internal_error_without_details() {
         let answer = send(&routes(), Request::get("/broken").header("Host", "localhost").header("Origin", "http://localhost:5173")).await;
         assert_eq!((answer.status, answer.json["code"].as_str()), (500, Some("internal")));
         assert!(!answer.json.to_string().contains("on purpose"));
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_host_is_refused_with_a_problem_that_names_the_setting() {
+    async fn a_rejected_host_names_the_setting() {
         let answer = send(&routes(), Request::get("/x").header("Host", "evil.example")).await;
         assert_eq!((answer.status, answer.json["code"].as_str()), (400, Some("invalid_request")));
         assert!(answer.json["detail"].as_str().unwrap().contains("CONFAB_PUBLIC_HOSTS"));

@@ -1,4 +1,4 @@
-//! Failures as `application/problem+json` (RFC 9457).
+//! Error responses as `application/problem+json` (RFC 9457).
 
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use crate::tokens::is_bearer;
 
-/// An error on its way to the client. Handlers return it; the edge writes the document, because only the edge knows the
-/// request's id.
+/// An error for the client. Handlers return it, and the edge serialises the document, because only the edge has the
+/// request id.
 #[derive(Debug, Clone)]
 pub struct Problem(pub Error);
 
@@ -35,28 +35,28 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Any failure (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
 pub struct Document<'a> {
     r#type: &'static str,
-    /// The status in words.
+    /// The name of the HTTP status.
     title: &'static str,
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What went wrong, for programs: see each answer for the codes it may have.
+    /// The machine-readable error code; each response lists the codes that it can have.
     code: &'static str,
-    /// What went wrong, for people.
+    /// A description of the error for developers.
     detail: &'a str,
-    /// The request's name in the server's logs, also in the header `X-Request-Id`.
+    /// The id of the request in the server's log, also in the header `X-Request-Id`.
     request_id: &'a str,
     /// The fields that failed validation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldDocument<'a>>,
 }
 
-/// What is wrong with one field.
+/// A field that failed validation.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FieldProblem)]
 struct FieldDocument<'a> {
@@ -65,7 +65,7 @@ struct FieldDocument<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// The document of an error.
+    /// The problem document of an error.
     pub fn new(error: &'a Error, request_id: &'a str) -> Self {
         let status = error.code.http_status();
         Self {
@@ -79,19 +79,19 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The same under another status than the one of its code.
+    /// The same document with another HTTP status than that of its code.
     pub fn with_status(self, status: StatusCode) -> Self {
         Self { status: status.as_u16(), title: status.canonical_reason().unwrap_or_default(), ..self }
     }
 }
 
-/// Whether a request tried to show who calls.
+/// Whether a request carries a bearer token, valid or not.
 pub fn has_token(headers: &HeaderMap) -> bool {
     headers.get(AUTHORIZATION).is_some_and(|header| is_bearer(header.as_bytes()))
 }
 
-/// Writes the document of a response that is a [`Problem`]; leaves any other as it is. `had_token`: the request showed a
-/// token, so that `unauthorized` means this one.
+/// Serialises the document of a response that is a [`Problem`]; leaves other responses unchanged. `had_token`: the
+/// request carried a token, so `unauthorized` means that this token is invalid.
 pub fn render(mut response: Response, request_id: &str, had_token: bool) -> Response {
     let Some(Problem(error)) = response.extensions_mut().remove::<Problem>() else { return response };
     *response.body_mut() = Body::from(serde_json::to_vec(&Document::new(&error, request_id)).unwrap_or_default());
@@ -104,7 +104,7 @@ pub fn render(mut response: Response, request_id: &str, had_token: bool) -> Resp
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         Code::RateLimited | Code::Unavailable => {
-            // Whole seconds, rounded up: a client must not come back too early.
+            // Whole seconds, rounded up: a client must not retry too early.
             let seconds = error.retry_after.map_or(1, |time| time.as_millis().div_ceil(1000).max(1) as u64);
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -113,14 +113,14 @@ pub fn render(mut response: Response, request_id: &str, had_token: bool) -> Resp
     response
 }
 
-/// The answer to an unknown route.
+/// The response to an unknown route.
 pub async fn unknown_route() -> Problem {
     Problem(Error::not_found("route"))
 }
 
-/// The answer to an unsupported method of a known route. The router adds `Allow`.
+/// The response to an unsupported method of a known route. The router adds `Allow`.
 pub async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem(Error::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path())))
+    Problem(Error::new(Code::MethodNotAllowed, format!("{} does not support {method}", uri.path())))
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_documented_example() {
+    async fn a_problem_document_matches_the_contract() {
         let (response, body) = rendered(Error::field("content", "must not be empty")).await;
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_token_is_named() {
+    fn an_invalid_token_changes_the_challenge() {
         let challenge = |had_token| {
             let answer = render(Problem(Error::new(Code::Unauthorized, "no")).into_response(), "r1", had_token);
             answer.headers()[WWW_AUTHENTICATE].clone()
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_say_more_in_headers() {
+    async fn some_errors_add_headers() {
         let (response, body) = rendered(Error::new(Code::Unauthorized, "no")).await;
         assert_eq!((response.status(), &response.headers()[WWW_AUTHENTICATE]), (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap()));
         assert!(body.get("errors").is_none());

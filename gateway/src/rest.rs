@@ -1,4 +1,4 @@
-//! REST: JSON to gRPC and back, one file per resource.
+//! REST: translates JSON requests to gRPC calls and gRPC responses to JSON, one file per resource.
 
 mod auth;
 mod docs;
@@ -22,33 +22,33 @@ use crate::App;
 use crate::edge::{LIVEZ, body};
 use crate::problem;
 
-/// All routes of REST, a problem document for any other path, and the API's documentation.
+/// The REST routes, the API's documentation, and a fallback that answers every other path with a problem document.
 ///
 /// # Errors
-/// When the document cannot be written or a file of Swagger UI is missing.
+/// When the OpenAPI document cannot be serialised or a file of Swagger UI is missing.
 pub fn routes(app: Arc<App>) -> anyhow::Result<Router> {
     let (operations, document) = operations().split_for_parts();
-    // For balancers that can ask nothing else than the port they balance.
+    // For load balancers that can only probe the port to which they send traffic.
     let alive = Router::new().route(LIVEZ, get(|| async { "alive\n" }));
     let routes = operations.merge(docs::routes(&document)?).merge(alive).route_layer(from_fn(body::only_plain));
     Ok(routes.method_not_allowed_fallback(problem::wrong_method).fallback(problem::unknown_route).with_state(app))
 }
 
-/// The OpenAPI 3.1 document of this API, as it is served.
+/// The OpenAPI 3.1 document, byte for byte as `/openapi.json` serves it.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When the document cannot be serialised.
 pub fn document() -> serde_json::Result<String> {
     docs::text(&operations().into_openapi())
 }
 
-/// Each operation with its description.
+/// All operations; a route exists only together with its OpenAPI description.
 fn operations() -> OpenApiRouter<Arc<App>> {
     let resources = [auth::routes(), rooms::routes(), messages::routes(), files::routes()];
     resources.into_iter().fold(OpenApiRouter::with_openapi(openapi::document()), OpenApiRouter::merge)
 }
 
-/// The time left for all calls of a request.
+/// The time left for all gRPC calls of one HTTP request.
 struct Deadline(Call, Instant);
 
 impl Deadline {
@@ -56,12 +56,12 @@ impl Deadline {
         Self(app.clients.call, Instant::now() + app.clients.call.deadline)
     }
 
-    /// A call within the time left.
+    /// A call that must be answered within the time left.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0 })
     }
 
-    /// A call that changes nothing, within the time left.
+    /// A read-only call that must be answered within the time left.
     fn reading<T>(&self, message: T) -> tonic::Request<T> {
         request(message, Call { deadline: self.1.saturating_duration_since(Instant::now()), ..self.0.reading() })
     }

@@ -1,6 +1,7 @@
-//! Which sessions were logged out: read from auth every second, with hints on the bus in between.
+//! The sign-ins that have ended by logout. The gateway reads them from auth every second and receives hints on the bus
+//! in between.
 //!
-//! Revocations are numbered without gaps, so everything missed is above the highest number read.
+//! Auth numbers revocations without gaps, so every missed revocation is above the highest number read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -26,36 +27,37 @@ use uuid::Uuid;
 use crate::metrics::METRICS;
 use confab_common::tables;
 
-/// How often auth is asked, in addition to hints.
+/// Interval between two reads from auth, in addition to hints.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_millis(500));
-/// After a pause of the process: how long a caller may wait until the revocations are up to date, and how often it
-/// checks.
+/// After a pause of the process: how long a caller waits until the revocations are up to date.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// How often a waiting caller checks.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often expired sessions are purged.
+/// Interval between two purges of expired sign-ins.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
-/// How long a session is remembered beyond its end; tokens are accepted a little beyond theirs.
+/// How long a revocation is kept after its token's expiry, in ms: the leeway for clocks accepts tokens a few seconds
+/// longer.
 const REMEMBER_MS: i64 = 60_000;
 
-/// The revoked sessions; clones share them.
+/// The revoked sign-ins; clones share them.
 #[derive(Clone)]
 pub struct Revocations(Arc<Inner>);
 
 struct Inner {
     auth: AuthServiceClient<Transport>,
-    // Each is held for one look-up or insertion, never across an await.
+    // Each lock is held for one look-up or insertion, never across an await.
     sessions: RwLock<HashMap<Uuid, i64>>,
     followers: Mutex<Vec<mpsc::UnboundedSender<Uuid>>>,
-    /// When the list was last read to its end; the start of the process before the first time.
+    /// When the list was last read to its end; before the first read, when the process started.
     read: Mutex<Instant>,
-    /// The highest number read. Held while reading, so that there is one reader at a time.
+    /// The highest number read. Locked during a read, so that there is one reader at a time.
     position: tokio::sync::Mutex<u64>,
     pauses: Arc<PauseDetector>,
 }
 
 impl Revocations {
-    /// Starts following. The process is not ready before the whole list was read once.
+    /// Starts following auth's list. The process is not ready until the whole list was read once.
     pub fn start(auth: AuthServiceClient<Transport>, bus: &Bus, process: &Process) -> Self {
         let revocations = Self(Arc::new(Inner {
             auth,
@@ -72,7 +74,7 @@ impl Revocations {
         revocations
     }
 
-    /// Detects pauses of the process, after which revocations may have been missed.
+    /// Detects pauses of the process, during which hints may have been missed.
     pub(crate) fn pauses(&self) -> &Arc<PauseDetector> {
         &self.0.pauses
     }
@@ -80,7 +82,7 @@ impl Revocations {
     /// Completes when the revocations are up to date: after a pause of the process, once auth has answered.
     ///
     /// # Errors
-    /// `unavailable` when auth does not answer.
+    /// `unavailable` when auth does not answer within 2 s.
     pub async fn known(&self) -> Result<()> {
         if !self.0.pauses.is_paused() {
             return Ok(());
@@ -93,20 +95,21 @@ impl Revocations {
         timeout(KNOWN_WITHIN, known).await.map_err(|_| Error::unavailable("the list of revocations"))
     }
 
-    /// Whether this session (a token's `jti`) was revoked.
+    /// Whether this sign-in (a token's `jti`) was revoked.
     pub fn is_revoked(&self, session_id: Uuid) -> bool {
         self.0.sessions.read().contains_key(&session_id)
     }
 
-    /// Receives the ids of sessions revoked from now on, each once. A caller that registers a socket must do so before
-    /// it checks [`Revocations::is_revoked`], so that no revocation falls in between.
+    /// Receives the ids of sign-ins revoked from now on, each once. A caller must register a socket before it checks
+    /// [`Revocations::is_revoked`], so that no revocation falls between the two.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Uuid> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.0.followers.lock().push(sender);
         receiver
     }
 
-    /// Adds a revocation that this gateway requested itself; `expires_at_ms` is the end of the token.
+    /// Adds a revocation that this gateway requested itself. `expires_at_ms`: expiry of the token, in ms since the Unix
+    /// epoch.
     pub fn add(&self, session_id: Uuid, expires_at_ms: i64) {
         let mut sessions = self.0.sessions.write();
         if sessions.insert(session_id, expires_at_ms).is_none() {
@@ -119,7 +122,7 @@ impl Revocations {
     /// Reads new revocations now.
     ///
     /// # Errors
-    /// When auth does not answer; what was read until then counts.
+    /// When auth does not answer. The revocations read until then are kept.
     pub async fn catch_up(&self) -> Result<()> {
         let mut position = self.0.position.lock().await;
         loop {
@@ -129,7 +132,7 @@ impl Revocations {
                 tracing::warn!(
                     head = page.head,
                     position = *position,
-                    "auth was restored to an older state, reading all revocations again"
+                    "auth was restored to an older state; reading all revocations again"
                 );
                 *position = 0;
                 continue;
@@ -140,7 +143,7 @@ impl Revocations {
                 malformed += u64::from(!self.take(revocation));
             }
             if malformed > 0 {
-                tracing::error!(malformed, below = *position, "auth lists revocations whose session id is not a UUID; they are skipped");
+                tracing::error!(malformed, below = *position, "skipped revocations whose session id is not a UUID");
             }
             if page.revocations.is_empty() || *position >= page.head {
                 *self.0.read.lock() = Instant::now();
@@ -149,7 +152,7 @@ impl Revocations {
         }
     }
 
-    /// Handles a hint. It does not move the position: earlier hints may have been lost.
+    /// Handles a hint. A hint does not advance the position, because earlier hints may have been lost.
     fn hear(&self, payload: &[u8]) {
         match Revocation::decode(payload) {
             Ok(revocation) if self.take(&revocation) => {}
@@ -157,7 +160,7 @@ impl Revocations {
         }
     }
 
-    /// Adds a revocation, or returns false when its session id is not a UUID.
+    /// Adds a revocation. Returns `false` when its session id is not a UUID.
     fn take(&self, revocation: &Revocation) -> bool {
         let id = revocation.session_id.parse();
         id.map(|id| self.add(id, revocation.expires_at_ms)).is_ok()
@@ -178,9 +181,9 @@ impl Inner {
     }
 }
 
-/// Follows until all clones of the revocations are dropped.
+/// Follows auth's list until all clones of the revocations are dropped.
 async fn follow(revocations: Weak<Inner>, (subscriptions, mut notices): (Subscriptions, Notices), loaded: Condition) {
-    // The confirmation may take as long as the bus is away; no task waits for it.
+    // While the bus is down, the confirmation does not arrive; no task waits for it.
     let subscribing = subscriptions.clone();
     tokio::spawn(async move { subscribing.subscribe(REVOCATIONS).await });
     let mut tick = interval(ASK_EVERY);
@@ -217,7 +220,7 @@ mod tests {
     use crate::testing::{bus, eventually, fake};
     use confab_proto::auth::v1::ListRevocationsResponse;
 
-    /// An auth service whose newest revocation is `head`, and that lists two per answer.
+    /// An auth service whose newest revocation is `head` and that returns two revocations per page.
     fn auth(head: Arc<AtomicU64>) -> AuthServiceClient<Transport> {
         AuthServiceClient::new(fake(move |_, body| {
             let after = ListRevocationsRequest::decode(body).unwrap().after;
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_all_pages_then_follows_both_ways() {
+    async fn reads_all_pages_then_follows_hints_and_polls() {
         let (head, bus, process) = (Arc::new(AtomicU64::new(5)), bus(), Process::new());
         let revocations = Revocations::start(auth(head.clone()), &bus, &process);
         process.readiness.started();
@@ -248,7 +251,7 @@ mod tests {
         bus.publish(REVOCATIONS, &b"garbage"[..]);
         bus.publish(REVOCATIONS, Revocation { session_id: "s8".into(), ..revocation(8) }.encode_to_vec());
         assert_eq!(news.recv().await.unwrap(), id(9));
-        // The hint arrived before its predecessors; those are read all the same, and the session is announced once.
+        // The hint arrived before its predecessors, which are still read; the sign-in is announced once.
         head.store(9, Ordering::Relaxed);
         for n in 6..=8 {
             assert_eq!(news.recv().await.unwrap(), id(n));
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restored_auth_is_read_from_the_start() {
+    async fn a_restored_auth_is_read_from_the_beginning() {
         let head = Arc::new(AtomicU64::new(5));
         let revocations = Revocations::start(auth(head.clone()), &bus(), &Process::new());
         revocations.catch_up().await.unwrap();
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_malformed_id_is_skipped_and_what_follows_it_is_read() {
+    async fn a_malformed_id_is_skipped() {
         let ids = ["", "s1", "'; --", "00000000-0000-0000-0000-00000000000g", &"x".repeat(100_000)].map(str::to_owned);
         let count = ids.len() as u64;
         let auth = fake(move |_, body| {
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn expired_sessions_are_purged() {
+    async fn expired_revocations_are_purged() {
         let revocations = Revocations::start(auth(Arc::default()), &bus(), &Process::new());
         revocations.add(id(1), 1);
         revocations.add(id(2), i64::MAX);

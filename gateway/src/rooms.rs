@@ -1,5 +1,5 @@
-//! The rooms in which this gateway has clients: who receives which events, and the log from which these come. Knows no
-//! session and no socket: a client is a [`Listener`](hub::Listener).
+//! The rooms in which this gateway has clients: which client receives which events, and the log that the events come
+//! from. This module imports neither sessions nor sockets: a client is a [`Listener`](hub::Listener).
 
 pub mod event;
 pub mod follower;

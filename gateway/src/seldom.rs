@@ -1,20 +1,20 @@
-//! Bounds how often the log speaks of something that clients can repeat at will.
+//! Limits how often a log line is written that clients can trigger at will.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How often at most.
+/// Shortest interval between two log lines.
 pub const EVERY: Duration = Duration::from_secs(60);
 
-/// Remembers when the log last spoke of it.
-// Held for a comparison, never across an await.
+/// Stores when the log line was last written.
+// The lock is held for a comparison, never across an await.
 #[derive(Debug, Default)]
 pub struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
-    /// Whether it is time again; if so, the caller logs it.
+    /// Whether the caller may write the log line now. `true` starts a new interval.
     pub fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| last.elapsed() >= EVERY);
@@ -24,7 +24,7 @@ impl Seldom {
         is_due
     }
 
-    /// When it was last due.
+    /// When `true` was last returned.
     #[cfg(test)]
     pub fn last(&self) -> Option<Instant> {
         *self.0.lock()

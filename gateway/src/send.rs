@@ -1,8 +1,8 @@
-//! Sends new events to the log, in lanes that keep order and batch queued events into one append.
+//! Sends new events to the message service, in lanes that keep order and batch queued events into one append.
 //!
-//! A room belongs to one lane; a lane has one append in progress and, when it is answered, takes everything queued
-//! since. Messages that queue up share the cost of one hop, and the sends of one client to one room keep their order, even
-//! when an append is repeated to another replica.
+//! Each room belongs to one lane. A lane has one append in flight; when the answer arrives, the next append takes all
+//! events queued since. Queued messages share the cost of one call. The messages of one client to one room keep their
+//! order, even when an append is repeated to another replica.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,27 +22,27 @@ use uuid::Uuid;
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 
-/// A power of two, so that a lane holds a contiguous range of partitions and all gateways agree on it.
+/// A power of two, so that a lane holds a contiguous range of partitions, the same on all gateways.
 const LANES: u32 = 8;
-/// Most events, and most bytes, that may wait in a lane.
+/// Most events, and most bytes, queued in a lane.
 const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Most events, and most bytes, of one append.
+/// Most events, and most bytes, in one append.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
-/// Bytes counted for an attached file: about what the log returns for it.
+/// Bytes counted for an attached file: about the size of its metadata in the answer.
 const FILE: usize = 1024;
 
-/// An event that the log has accepted.
+/// A committed event.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// The event as the log stores it.
     pub event: Event,
-    /// The event was there before: this send repeats an earlier one.
+    /// `true` when an earlier send with the same id had already stored the event.
     pub duplicate: bool,
 }
 
-/// Sends events to the log; clones share the lanes.
+/// Sends events to the message service; clones share the lanes.
 #[derive(Clone)]
 pub struct Sender {
     lanes: Arc<[Lane]>,
@@ -50,7 +50,7 @@ pub struct Sender {
 
 struct Lane {
     jobs: mpsc::Sender<Job>,
-    /// Waiting bytes.
+    /// Bytes in the queue.
     bytes: Arc<AtomicUsize>,
 }
 
@@ -58,21 +58,21 @@ struct Job {
     event: NewEvent,
     deadline: Instant,
     answer: oneshot::Sender<Result<Sent>>,
-    /// The span of the send.
+    /// The trace span of the send.
     span: Span,
 }
 
-/// A send in progress.
+/// A send whose outcome is pending.
 pub struct Sending {
     answer: oneshot::Receiver<Result<Sent>>,
     deadline: Instant,
 }
 
 impl Sending {
-    /// Waits for the outcome, until the send's deadline.
+    /// Waits for the outcome until the deadline of the send.
     ///
     /// # Errors
-    /// Why the log refused the event; `timeout` when the outcome is not known in time.
+    /// The reason why the message service rejected the event; `timeout` when the outcome is unknown at the deadline.
     pub async fn outcome(self) -> Result<Sent> {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -82,7 +82,7 @@ impl Sending {
 }
 
 impl Sender {
-    /// Starts the lanes.
+    /// Starts a task for each lane.
     pub fn new(clients: &Clients) -> Self {
         let lane = |number| {
             let (jobs, queue) = mpsc::channel(QUEUE);
@@ -93,10 +93,10 @@ impl Sender {
         Self { lanes: (0..LANES).map(lane).collect() }
     }
 
-    /// Queues an event behind those queued before it for the same room.
+    /// Queues an event behind all earlier events of the same room.
     ///
     /// # Errors
-    /// `unavailable` when too much is waiting already.
+    /// `unavailable` when the lane's queue is full.
     pub fn begin(&self, room: Uuid, event: NewEvent, timeout: Duration) -> Result<Sending> {
         let deadline = Instant::now() + timeout;
         let (answer, receiver) = oneshot::channel();
@@ -162,12 +162,12 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
     let mut longest = Duration::ZERO;
-    // One call for events of many traces: its span belongs to the first trace.
+    // One call carries events of several traces: its span belongs to the first trace.
     let mut lead = Span::default();
     for job in batch {
         let left = job.deadline.saturating_duration_since(now);
-        // The sender of an expired job already has the answer that the outcome is unknown; not appending is better for
-        // its repeat.
+        // The sender of an expired job has already received `timeout`. The job is dropped, because the sender may
+        // already have repeated the message or sent newer ones.
         if left.is_zero() || job.answer.is_closed() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Tokens, verified by the gateway itself with auth's public keys.
+//! Verifies tokens in the gateway, with the public keys that auth publishes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -25,40 +25,40 @@ use crate::metrics::METRICS;
 use crate::revocations::Revocations;
 use crate::seldom::Seldom;
 
-/// Longest token that is verified, in bytes.
+/// Longest token that the gateway verifies, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
-/// How far the clocks of auth and of this machine may differ, in seconds.
+/// Tolerated difference between the clocks of auth and this machine, in seconds.
 const LEEWAY: u64 = 5;
-/// The issuer and the audience of our tokens.
+/// The issuer and the audience of the tokens that auth issues.
 const PARTY: &str = "confab";
 
 const FETCH: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 const FETCH_EVERY: Duration = Duration::from_secs(60);
-/// How long to wait between attempts to fetch the first set.
+/// Pause between two attempts to fetch the first key set.
 const FETCH_FIRST: Duration = Duration::from_millis(250);
-/// Unknown keys cause at most one fetch in this time.
+/// Tokens with an unknown key id cause at most one fetch in this time.
 const FETCH_UNKNOWN: Duration = Duration::from_secs(1);
-/// How long a key remains valid after it was last listed: during a key rotation, replicas of auth list different keys,
+/// How long a key remains valid after auth last listed it. During a key rotation, replicas of auth list different keys,
 /// and each fetch may reach another replica.
 const KEEP: Duration = Duration::from_secs(180);
-/// Most keys that are kept although they are no longer listed.
+/// Most keys that are kept after auth no longer lists them.
 const MAX_KEPT: usize = 16;
 
-/// The user and the session that a token stands for.
+/// The user and the sign-in of a token.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user's id.
     pub user_id: Uuid,
-    /// The user in the form that the services expect.
+    /// The user in the form that the gRPC contract expects.
     pub user: UserRef,
-    /// The session that the token stands for (`jti`).
+    /// The id of the sign-in: the token's `jti`.
     pub session_id: Uuid,
-    /// When the token ends, in seconds since the Unix epoch.
+    /// The token's expiry, in seconds since the Unix epoch.
     pub expires_at: i64,
 }
 
 impl Identity {
-    /// How long the token remains valid, at most an hour: clocks are adjusted, and machines sleep.
+    /// How long the token remains valid, at most 1 h: the caller must check again, because clocks are adjusted and
+    /// machines sleep.
     pub fn left(&self) -> Duration {
         let left = self.expires_at.saturating_sub_unsigned(get_current_timestamp());
         Duration::from_secs(u64::try_from(left).unwrap_or_default()).min(Duration::from_secs(3600))
@@ -70,23 +70,23 @@ struct Claims {
     sub: Uuid,
     name: String,
     jti: Uuid,
-    // Integers only: the library would also accept a fraction.
+    // Integers only: the library would also accept fractions.
     exp: i64,
     nbf: i64,
 }
 
-/// Whether this begins like the value of a bearer's `Authorization` (RFC 6750).
+/// Whether a header value begins with the scheme `Bearer` (RFC 6750).
 pub fn is_bearer(value: &[u8]) -> bool {
     value.get(.."bearer ".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// The token in an `Authorization` header of a bearer.
+/// The token in an `Authorization` header with the scheme `Bearer`.
 pub fn bearer(header: &HeaderValue) -> Option<&str> {
     let value = Some(header).filter(|header| is_bearer(header.as_bytes()))?.to_str().ok()?;
     Some(value["bearer ".len()..].trim())
 }
 
-/// Reports tokens that are not valid yet: the clock of this machine is behind that of auth.
+/// Logs tokens that are not valid yet: the clock of this machine is behind auth's clock.
 #[derive(Default)]
 struct Early(Seldom);
 
@@ -97,12 +97,12 @@ impl Early {
             && let Ok(claims) = insecure_decode_claims::<Claims>(token)
         {
             let seconds = claims.nbf.saturating_sub_unsigned(get_current_timestamp());
-            tracing::warn!(seconds, "a token is refused because it is from the future: the clock of this machine is behind that of auth");
+            tracing::warn!(seconds, "a token is rejected because it is not valid yet: the clock of this machine is behind auth's clock");
         }
     }
 }
 
-/// Verifies tokens; clones share the keys.
+/// Verifies tokens; clones share the key set.
 #[derive(Clone)]
 pub struct Tokens(Arc<Inner>);
 
@@ -111,7 +111,7 @@ struct Inner {
     revocations: Revocations,
     validation: Validation,
     early: Early,
-    // Held for a copy of the pointer, never across an await.
+    // The lock is held to copy the pointer, never across an await.
     keys: RwLock<Option<Arc<Keys>>>,
     /// The last attempt to fetch keys. Locked during a fetch, so that there is one attempt at a time.
     attempt: tokio::sync::Mutex<Option<Attempt>>,
@@ -136,7 +136,7 @@ struct Attempt {
 }
 
 impl Tokens {
-    /// Starts fetching keys, now and every minute. The process is not ready before the first set.
+    /// Starts fetching the key set, now and every minute. The process is not ready until the first key set has arrived.
     pub fn start(auth: AuthServiceClient<Transport>, revocations: Revocations, process: &Process) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
@@ -160,8 +160,8 @@ impl Tokens {
     /// Verifies a token.
     ///
     /// # Errors
-    /// `unauthorized` for a token that is malformed, forged, for another audience, expired or not yet valid, or
-    /// revoked; `unavailable` when auth is away and its keys or revocations are needed.
+    /// `unauthorized` for a token that is malformed, forged, for another audience, expired, not valid yet or revoked;
+    /// `unavailable` when auth does not answer and its keys or revocations are needed.
     pub async fn verify(&self, token: &str) -> Result<Identity> {
         if token.len() > MAX_TOKEN {
             return Err(refused());
@@ -172,7 +172,7 @@ impl Tokens {
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key.verifies, &self.0.validation).map(|token| token.claims);
         let claims = claims.map_err(|error| {
-            // The signature is right.
+            // The signature is valid.
             if *error.kind() == ErrorKind::ImmatureSignature {
                 self.0.early.note(token);
             }
@@ -186,7 +186,7 @@ impl Tokens {
         Ok(Identity { user_id: claims.sub, user, session_id: claims.jti, expires_at: claims.exp })
     }
 
-    /// [`verify`](Self::verify) for a connection, which ends with its token: one that has expired is refused without the
+    /// [`verify`](Self::verify) for a connection, which ends with its token: an expired token is rejected without
     /// leeway for clocks.
     ///
     /// # Errors
@@ -196,10 +196,10 @@ impl Tokens {
         if identity.left().is_zero() { Err(refused()) } else { Ok(identity) }
     }
 
-    /// The keys as auth publishes them, and those that it published recently.
+    /// The keys that auth publishes, and those that it published recently, as a JSON Web Key Set.
     ///
     /// # Errors
-    /// `unavailable` when auth has never answered.
+    /// `unavailable` when auth has not answered since the process started.
     pub async fn jwks(&self) -> Result<Bytes> {
         if self.keys().is_none() {
             self.fetch_unless_recent(|_| false).await?;
@@ -211,7 +211,7 @@ impl Tokens {
         self.0.keys.read().clone()
     }
 
-    /// The keys, fetched again when the wanted one is not among them.
+    /// The key set. It is fetched again when it does not contain this key id.
     async fn keys_with(&self, id: &str) -> Result<Arc<Keys>> {
         let has = |keys: &Keys| keys.by_id.contains_key(id);
         if let Some(keys) = self.keys().filter(|keys| has(keys)) {
@@ -221,8 +221,8 @@ impl Tokens {
         self.keys().ok_or_else(|| Error::unavailable("the key set"))
     }
 
-    /// Fetches the keys unless an attempt was made recently, or another task has meanwhile fetched a set that satisfies
-    /// the caller.
+    /// Fetches the key set, unless an attempt was made recently or another task has meanwhile fetched a set that
+    /// satisfies the caller.
     async fn fetch_unless_recent(&self, satisfied: impl Fn(&Keys) -> bool) -> Result<()> {
         let mut attempt = self.0.attempt.lock().await;
         if self.keys().is_some_and(|keys| satisfied(&keys)) {
@@ -238,14 +238,14 @@ impl Tokens {
         let fetched = self.0.auth.clone().get_jwks(request(GetJwksRequest {}, FETCH)).await;
         let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
         *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
-        // When auth is away, the last set remains.
+        // When auth does not answer, the last key set stays in use.
         *self.0.keys.write() = Some(Arc::new(fetched?));
         Ok(())
     }
 }
 
 impl Keys {
-    /// The keys of a set, and those of the previous set that were listed recently.
+    /// The keys of a set, and the keys of the previous set that auth listed recently.
     fn parse(json: String, before: Option<&Self>) -> Result<Self> {
         let mut set: JwkSet = serde_json::from_str(&json).map_err(Error::internal)?;
         let listed = Instant::now();
@@ -270,12 +270,12 @@ impl Keys {
     }
 }
 
-/// One text for every reason: a forger learns nothing.
+/// One text for all reasons, so that an attacker learns nothing from it.
 fn refused() -> Error {
     Error::new(Code::Unauthorized, "the token is not valid")
 }
 
-/// Fetches until all clones of the tokens are dropped.
+/// Fetches the key set at intervals until all clones of the tokens are dropped.
 async fn keep_fetching(tokens: Weak<Inner>, readiness: Readiness, loaded: Condition) {
     while let Some(tokens) = tokens.upgrade().map(Tokens) {
         let fetched = tokens.fetch(&mut *tokens.0.attempt.lock().await).await;

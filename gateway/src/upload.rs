@@ -1,4 +1,4 @@
-//! Streams a file to the file service, as fast as the service accepts it.
+//! Streams a file to the file service, with back pressure from the service.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,35 +16,35 @@ use tokio::time::timeout;
 
 use crate::clients::Clients;
 
-/// How long the service may take to accept a piece, and to answer after the end.
+/// How long the service may take to accept one chunk, and to answer after the last chunk.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// Pieces queued for the service.
+/// Chunks queued for the service.
 const AHEAD: usize = 2;
 
-/// An upload in progress. Dropped before its end, it leaves nothing behind.
+/// An upload in progress. If it is dropped before [`finish`](Self::finish), the service discards the file.
 pub struct Upload {
     parts: mpsc::Sender<UploadRequest>,
     answer: BoxFuture<'static, Result<UploadResponse>>,
-    /// The answer, if the service answered before the end.
+    /// The service's answer, if it arrived before the last chunk.
     early: Option<UploadResponse>,
 }
 
 impl Upload {
-    /// Starts the call of the service.
+    /// Starts the call to the file service.
     pub fn begin(clients: &Clients, begin: Begin) -> Self {
         let (parts, mut queue) = mpsc::channel(AHEAD);
         let first = parts.try_send(part(Part::Begin(begin)));
-        debug_assert!(first.is_ok(), "a new queue has room");
+        debug_assert!(first.is_ok(), "a new queue is empty");
         let mut service = clients.file.clone();
         let stream = poll_fn(move |context| queue.poll_recv(context));
         let answer = async move { Ok(service.upload(grpc::request(stream, Call::streaming())).await?.into_inner()) };
         Self { parts, answer: answer.boxed(), early: None }
     }
 
-    /// Waits for the client, unless the service refuses meanwhile.
+    /// Waits for the client, unless the service rejects the upload meanwhile.
     ///
     /// # Errors
-    /// The client's error, or the service's refusal.
+    /// The client's error, or the service's rejection.
     pub async fn meanwhile<T>(&mut self, client: impl Future<Output = Result<T>>) -> Result<T> {
         let mut client = pin!(client);
         if self.early.is_none() {
@@ -57,10 +57,10 @@ impl Upload {
         client.await
     }
 
-    /// Sends some of the file's bytes once the service accepts more.
+    /// Sends a chunk as soon as the service accepts more.
     ///
     /// # Errors
-    /// The service's refusal; `unavailable` when the service stops accepting.
+    /// The service's rejection; `unavailable` when the service accepts nothing for 15 s.
     pub async fn send(&mut self, bytes: Bytes) -> Result<()> {
         if self.early.is_some() || bytes.is_empty() {
             return Ok(());
@@ -68,15 +68,15 @@ impl Upload {
         self.give(Part::Chunk(bytes)).await
     }
 
-    /// The file, if the service has answered already: a repeat needs no bytes.
+    /// The file, if the service has already answered: a repeated upload needs no bytes.
     pub fn answered(&self) -> Option<&File> {
         self.early.as_ref().and_then(|answer| answer.file.as_ref())
     }
 
-    /// Ends the file, and waits for the service to store it.
+    /// Ends the stream and waits until the service has stored the file.
     ///
     /// # Errors
-    /// The service's refusal; `timeout` when the outcome is not known in time.
+    /// The service's rejection; `timeout` when the service does not answer within 15 s, so that the outcome is unknown.
     pub async fn finish(mut self, finish: Finish) -> Result<UploadResponse> {
         if self.early.is_none() {
             self.give(Part::Finish(finish)).await?;
@@ -94,7 +94,7 @@ impl Upload {
             tokio::select! {
                 biased;
                 answer = answer => Some(answer),
-                // If the service has stopped reading, its answer is on the way.
+                // If the service has stopped reading, its answer follows.
                 _ = parts.send(part(what)) => None,
             }
         };
@@ -113,7 +113,7 @@ fn part(part: Part) -> UploadRequest {
     UploadRequest { part: Some(part) }
 }
 
-/// An upload that was not finished leaves nothing behind, whatever became of the call.
+/// The service discards an unfinished upload, so an unknown outcome becomes `unavailable`: nothing was done.
 fn unfinished(error: Error) -> Error {
     match error.code {
         Code::Timeout => Error::unavailable("the file service"),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_pieces() {
+    async fn a_file_is_uploaded_in_chunks() {
         let files = Files::default();
         let mut upload = begin(&files);
         for piece in ["some ", "", "text"] {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_arrives_while_the_client_sends_nothing() {
+    async fn a_rejection_arrives_while_the_client_sends_nothing() {
         let files = Files::default();
         files.refuse(Error::new(Code::Forbidden, "not here"));
         let mut upload = begin(&files);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_abandoned_upload_leaves_nothing() {
+    async fn a_dropped_upload_stores_nothing() {
         let files = Files::default();
         let mut upload = begin(&files);
         while files.under_way() == 0 {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_accepts_nothing_times_out() {
+    async fn an_upload_times_out_when_the_service_stalls() {
         let files = Files::default();
         files.stall();
         let mut upload = begin(&files);

@@ -1,4 +1,4 @@
-//! The public JSON of what services return. REST and Socket.IO return the same objects.
+//! The public response types. REST and Socket.IO return the same JSON objects.
 
 mod file;
 pub mod history;

@@ -1,11 +1,11 @@
-//! The address of this gateway as other gateways see it.
+//! The address at which other gateways reach this one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 
-/// An address, or a name that leads to one, with or without a port.
+/// An IP address or a host name, with or without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnAddress {
     host: Host,
@@ -32,7 +32,7 @@ impl FromStr for OwnAddress {
         let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         let port = port.map(str::parse).transpose();
-        // Numbers and dots alone are an address with a mistake.
+        // Digits and dots alone are a mistyped address, not a name.
         match port.ok().filter(|_| is_name && name.bytes().any(|byte| byte.is_ascii_alphabetic())) {
             Some(port) => Ok(Self { host: Host::Name(name.into()), port }),
             None => Err("must look like 10.0.0.5, 10.0.0.5:7250, fd00::5, [fd00::5]:7250 or gateway-1.example:7250".into()),
@@ -41,22 +41,23 @@ impl FromStr for OwnAddress {
 }
 
 impl OwnAddress {
-    /// Checks that an address without a port is not one with this port that lacks its brackets.
+    /// Rejects an IPv6 address that was probably meant as address and port, without the brackets.
     ///
     /// # Errors
-    /// When it looks like that.
+    /// When the last group of the address reads like this port.
     pub fn check(&self, port: u16) -> anyhow::Result<()> {
         if let (Host::Ip(IpAddr::V6(ip)), None) = (&self.host, self.port) {
             let ends_with_port = format!("{:x}", ip.segments()[7]) == port.to_string();
             ensure!(
                 !ends_with_port,
-                "CONFAB_FORWARD_ADDRESS is {ip}, whose end may be the port: write [address]:{port}, or the address alone if it is [{ip}]:{port}"
+                "CONFAB_FORWARD_ADDRESS is {ip}, whose last group may be the port: \
+                write [address]:{port}, or [{ip}]:{port} if it is not"
             );
         }
         Ok(())
     }
 
-    /// The address, by default with this port.
+    /// Resolves the address; `port` is used when the setting has none.
     ///
     /// # Errors
     /// When the name cannot be resolved.
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_is_missing_is_the_one_that_is_listened_on() {
+    async fn a_missing_port_defaults_to_the_listening_port() {
         for (text, address) in [
             ("10.0.0.5", "10.0.0.5:7250"),
             ("10.0.0.5:1", "10.0.0.5:1"),
@@ -100,12 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_an_error_with_examples() {
+    fn malformed_addresses_are_rejected_with_examples() {
         for bad in ["", ":7250", "7250", "10.0.0", "10.0.0.5:x", "10.0.0.5:70000", "fd00::12::1", "[fd00::12", "http://a:1", "a b:1"] {
             assert!(bad.parse::<OwnAddress>().unwrap_err().contains("[fd00::5]:7250"), "{bad}");
         }
         let pasted = "fd00::12:7250".parse::<OwnAddress>().unwrap();
-        assert!(pasted.check(7250).unwrap_err().to_string().contains("whose end may be the port"));
+        assert!(pasted.check(7250).unwrap_err().to_string().contains("whose last group may be the port"));
         assert!(pasted.check(7251).is_ok());
     }
 }

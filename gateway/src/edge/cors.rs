@@ -1,4 +1,4 @@
-//! Which web pages may call this server.
+//! CORS: which web pages may call this server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::REQUEST_ID;
 use super::hosts::{self, Host};
 use crate::seldom::EVERY;
 
-/// How long a browser may remember the answer to a preflight.
+/// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Another name of `clientMessageId`.
+/// The header form of `clientMessageId`.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Most refused origins that are logged in that time.
+/// Most rejected origins that are logged within [`EVERY`].
 const MOST_LOGGED: usize = 16;
-/// Longest part of a refused origin that is logged, in bytes.
+/// Longest part of a rejected origin that is logged, in bytes.
 const MAX_LOGGED: usize = 100;
 
 /// The allowed origins; clones share them.
@@ -34,8 +34,8 @@ pub struct Origins(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     rule: Rule,
-    /// The refused origins that were logged last.
-    // Held for a few comparisons, never across an await.
+    /// The rejected origins that were logged last.
+    // The lock is held for a few comparisons, never across an await.
     logged: Mutex<Vec<(Box<str>, Instant)>>,
 }
 
@@ -47,8 +47,8 @@ enum Rule {
 }
 
 impl Origins {
-    /// The origins of the setting. Without the setting: pages of this machine while listening on loopback, otherwise
-    /// none.
+    /// The origins of the setting. Without the setting: origins on this machine while the gateway listens on loopback,
+    /// otherwise none.
     pub fn new(setting: Option<&[String]>, on_loopback: bool) -> Self {
         let rule = match setting {
             Some(list) if list.iter().any(|origin| origin == "*") => Rule::Any,
@@ -69,13 +69,13 @@ impl Origins {
         }
     }
 
-    /// Whether a page of this origin may send what its browser keeps for this server, such as a balancer's cookie. Confab
-    /// itself reads none.
+    /// Whether a page of this origin may send credentials, such as the cookie of a load balancer. Confab itself reads
+    /// no cookies.
     fn trusts(&self, origin: &HeaderValue) -> bool {
         !matches!(self.0.rule, Rule::Any) && self.allows(origin)
     }
 
-    /// Whether the page that made this request may call; a refusal is logged.
+    /// Whether the page that sent this request may call this server. Logs and counts a rejection.
     fn admits(&self, origin: &HeaderValue, request: &Parts) -> bool {
         let allowed = self.allows(origin);
         if !allowed && !is_own(origin, &request.uri, &request.headers) {
@@ -93,7 +93,10 @@ impl Origins {
         if logged.len() < MOST_LOGGED && logged.iter().all(|(known, _)| **known != *origin) {
             logged.push((origin.into(), Instant::now()));
             drop(logged);
-            tracing::warn!(origin, "a page of an origin that is not in CONFAB_ALLOWED_ORIGINS calls; its browser refuses the answers");
+            tracing::warn!(
+                origin,
+                "a page calls from an origin that is not in CONFAB_ALLOWED_ORIGINS; its browser rejects the responses"
+            );
         }
     }
 
@@ -121,8 +124,8 @@ impl fmt::Display for Origins {
     }
 }
 
-/// An origin as it is compared: in lower case, without the default port of its scheme, which some clients write. `None`:
-/// it is none.
+/// The canonical form of an origin, for comparisons: in lower case and without the default port of its scheme, which
+/// some clients write. `None` for text that is not an origin.
 pub fn canonical(origin: &str) -> Option<String> {
     let origin = origin.to_ascii_lowercase();
     if ["null", "file://"].contains(&&*origin) {
@@ -141,7 +144,7 @@ fn default_port(scheme: &str) -> &'static str {
     }
 }
 
-/// Whether a page comes from the host that it calls.
+/// Whether a page was loaded from the host that it calls.
 pub fn is_own(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let Some(origin) = origin.to_str().ok().and_then(canonical) else { return false };
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_only_this_machine_is_allowed() {
+    fn by_default_only_origins_on_this_machine_are_allowed() {
         let local = Origins::new(None, true);
         for good in ["http://localhost", "http://localhost:5173", "http://127.0.0.1:8080"] {
             assert!(allowed(&local, good), "{good}");
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_exact() {
+    fn listed_origins_match_exactly() {
         let listed = Origins::new(Some(&["https://chat.example".into(), String::new()]), true);
         assert!(allowed(&listed, "https://chat.example"));
         for same in ["https://chat.example:443", "https://Chat.Example"] {
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_the_own_host_is_recognised() {
+    fn a_page_of_the_same_host_is_recognised() {
         let own = |origin: &'static str, host: &str| {
             let headers = HeaderMap::from_iter([(axum::http::header::HOST, HeaderValue::from_str(host).unwrap())]);
             is_own(&HeaderValue::from_static(origin), &Uri::from_static("/"), &headers)
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_origins_are_logged_a_few_at_a_time() {
+    fn the_log_of_rejected_origins_is_rate_limited() {
         let origins = Origins::new(Some(&[]), false);
         for n in 0..100 {
             origins.log(&HeaderValue::from_str(&format!("https://{n}.example/{}", "x".repeat(200))).unwrap());

@@ -1,5 +1,5 @@
-//! The host names under which this server may be called. Any site can make its own name resolve to our address (DNS
-//! rebinding); its page's requests then look like those of one of our pages, except for the name.
+//! The host names under which clients may call this server. Any site can make its own name resolve to this server's
+//! address (DNS rebinding). Requests from its pages then differ from same-origin requests only in the Host header.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::LIVEZ;
 use crate::problem::Problem;
 use crate::seldom::Seldom;
 
-/// The hosts under which clients may call; clones share them.
+/// The allowed hosts; clones share them.
 #[derive(Clone)]
 pub struct Hosts(Arc<Inner>);
 
@@ -35,24 +35,24 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads `name`, `name:port`, or the same with an IP address.
+    /// Parses `name`, `name:port`, `address` or `address:port`.
     pub fn parse(text: &str) -> Option<Self> {
         let authority = text.trim().parse::<Authority>().ok().filter(|_| !text.contains('@'))?;
         let name = authority.host();
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
-        // An empty port is none.
+        // An empty port counts as no port.
         let port = port.filter(|port| !port.is_empty()).map(str::parse).transpose().ok()?;
         (!name.is_empty() && !name.contains('*')).then_some(Self { name, port })
     }
 
-    /// The same without this port, written `:80`.
+    /// The host without this port, which is written as `:80`.
     pub fn without_port(self, port: &str) -> Self {
         let is_it = self.port.is_some_and(|own| port.strip_prefix(':').is_some_and(|port| port.parse() == Ok(own)));
         if is_it { Self { port: None, ..self } } else { self }
     }
 
-    /// Whether it means this machine regardless of DNS.
+    /// Whether the host means this machine, whatever DNS answers.
     fn is_loopback(&self) -> bool {
         let v6 = self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(|name| name.parse::<Ipv6Addr>().ok());
         self.name == "localhost"
@@ -61,13 +61,13 @@ impl Host {
             || v6.is_some_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// Whether this host of the setting allows `other`; a host without a port allows the default ports of both schemes.
+    /// Whether this host of the setting allows `other`. A host without a port allows the default ports of both schemes.
     fn allows(&self, other: &Self) -> bool {
         self.name == other.name && self.port.is_none_or(|port| other.port.map_or(matches!(port, 80 | 443), |other| other == port))
     }
 }
 
-/// The host that a request is for: that of its target, if it has one (RFC 9112, section 3.2.2), else that of its Host header.
+/// The host of a request: the host in its target, if there is one (RFC 9112, section 3.2.2), otherwise its Host header.
 pub fn of(uri: &Uri, headers: &HeaderMap) -> Option<Host> {
     match uri.authority() {
         Some(authority) => Host::parse(authority.as_str()),
@@ -76,7 +76,8 @@ pub fn of(uri: &Uri, headers: &HeaderMap) -> Option<Host> {
 }
 
 impl Hosts {
-    /// The hosts of the setting. Without the setting: names of this machine while listening on loopback, otherwise any.
+    /// The hosts of the setting. Without the setting: names of this machine while the gateway listens on loopback,
+    /// otherwise any host.
     pub fn new(setting: &[Host], on_loopback: bool) -> Self {
         let listed = setting.iter().filter(|host| !host.name.is_empty()).cloned().collect::<Vec<_>>();
         let any = listed.is_empty() && !on_loopback;
@@ -86,7 +87,7 @@ impl Hosts {
     fn check(&self, request: &Request) -> Result<(), Error> {
         let mut named = request.headers().get_all(HOST).iter();
         let (first, second) = (named.next(), named.next());
-        // HTTP/1.0 has no Host header, and health checks use it. Browsers do not.
+        // HTTP/1.0 has no Host header. Health checks use it; browsers do not.
         if first.is_none() && second.is_none() && request.version() < Version::HTTP_11 {
             return Ok(());
         }
@@ -104,12 +105,12 @@ impl Hosts {
 
     fn log(&self, host: &Host) {
         if self.0.logged.is_due() {
-            tracing::warn!(host = host.name, "requests for a host that is not in CONFAB_PUBLIC_HOSTS are refused");
+            tracing::warn!(host = host.name, "rejected a request for a host that is not in CONFAB_PUBLIC_HOSTS");
         }
     }
 }
 
-/// Rejects requests for other hosts.
+/// Rejects requests for hosts that are not allowed.
 pub async fn only(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     match hosts.check(&request) {
         Ok(()) => next.run(request).await,
@@ -155,7 +156,7 @@ mod tests {
     ];
 
     #[test]
-    fn on_loopback_only_names_of_this_machine() {
+    fn on_loopback_only_names_of_this_machine_are_allowed() {
         let hosts = Hosts::new(&[], true);
         for own in [
             "localhost",
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_any_host_until_some_are_listed() {
+    fn elsewhere_any_host_is_allowed_until_hosts_are_listed() {
         assert!(is_taken(&Hosts::new(&[], false), "evil.example"));
         assert!(is_taken(&Hosts::new(&[Host::default()], false), "evil.example"));
         for on_loopback in [false, true] {
@@ -189,7 +190,7 @@ mod tests {
                 "tls.example",
                 "tls.example:443",
                 "[2001:DB8::1]:80",
-                // Sent by a health check on the same machine.
+                // A health check on the same machine sends it.
                 "127.0.0.1:8080",
             ] {
                 assert!(is_taken(&hosts, own), "{own}");
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_counts_before_the_header() {
+    fn the_target_takes_precedence_over_the_header() {
         let hosts = Hosts::new(&[], true);
         assert!(hosts.check(&request("http://localhost:1/x", &["evil.example"])).is_ok());
         assert!(hosts.check(&request("http://evil.example/x", &["localhost"])).is_err());
@@ -209,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn a_balancer_may_ask_under_any_name_whether_the_server_lives() {
+    fn health_checks_may_use_any_host() {
         assert!(Hosts::new(&[], true).check(&request("/livez", &["10.0.0.1:8080"])).is_ok());
         assert!(Hosts::new(&[], true).check(&request("/livez/x", &["10.0.0.1:8080"])).is_err());
     }
 
     #[test]
-    fn a_request_has_exactly_one_host() {
+    fn requests_need_exactly_one_host() {
         for hosts in [Hosts::new(&[], true), Hosts::new(&[], false)] {
             assert!(hosts.check(&request("/", &["localhost", "localhost"])).is_err());
             assert!(hosts.check(&request("/", &[])).is_err());
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_are_logged_at_most_once_a_minute() {
+    async fn rejections_are_logged_at_most_once_a_minute() {
         let hosts = Hosts::new(&[], true);
         let logged = || hosts.0.logged.last();
         assert!(!is_taken(&hosts, "evil.example"));

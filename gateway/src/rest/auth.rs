@@ -1,4 +1,4 @@
-//! Accounts and sessions.
+//! Accounts, and sign-ins with their tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +27,12 @@ use confab_socketio::net::ClientAddress;
 use crate::problem::{Problem, wrong_method};
 use crate::views::{Account, Opened};
 
-/// Signup and login may wait for a hashing slot.
+/// The deadline of signup and login, which may wait up to 5 s for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
 
 const LOGOUT: &str = "/api/auth/logout";
 
-/// Largest body with a name and a password, in bytes: it comes from clients without a token.
+/// Largest body with a username and a password, in bytes. Small, because anonymous callers send it.
 const MAX_CREDENTIALS: usize = 16 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -41,20 +41,21 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(login))
         .routes(routes!(me))
         .routes(routes!(logout, logout_by_get))
-        // Or the router would answer HEAD by GET, which ends the session.
+        // Without this route the router would answer HEAD by calling GET, which revokes the token.
         .route(LOGOUT, head(head_of_logout))
         .routes(routes!(jwks))
 }
 
-/// Who somebody is.
+/// The username and password of an account.
 #[derive(Deserialize, ToSchema)]
 struct Credentials {
-    /// 3 to 32 letters with their marks, digits and `_ . -`, of one script, beginning with a letter or digit. No other account has
-    /// the name in any spelling, or one that looks like it; `system`, `admin`, `confab`, `deleted`, `everyone`, `here` and `room`
-    /// are reserved.
+    /// 3 to 32 characters: letters of one script with their combining marks, digits, and `_ . -`, beginning with a
+    /// letter or digit. Unique regardless of case, and no two usernames may look alike. `system`, `admin`, `confab`,
+    /// `deleted`, `everyone`, `here` and `room` are reserved.
     #[schema(min_length = 3, max_length = 32)]
     username: String,
-    /// 8 to 256 bytes once composed (NFC): not blank, not the username, not one of the commonest, and without control characters.
+    /// 8 to 256 bytes of UTF-8 in NFC, without control characters. Blank passwords, the username and the most common
+    /// passwords are rejected.
     #[schema(format = "password", min_length = 8, max_length = 256)]
     password: String,
 }
@@ -68,13 +69,16 @@ impl Credentials {
 
 /// Sign up
 ///
-/// A new account, and a first session of it.
+/// Creates an account and returns a token for it.
 #[utoipa::path(
     post,
     path = "/api/auth/signup",
     tag = "Auth",
     request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
-    responses((status = 201, description = "The account is there", body = Opened, example = json!(examples::session())), Body, UsernameTaken, Called),
+    responses(
+        (status = 201, description = "The account was created", body = Opened, example = json!(examples::session())),
+        Body, UsernameTaken, Called
+    ),
     security(())
 )]
 async fn signup(
@@ -91,13 +95,16 @@ async fn signup(
 
 /// Log in
 ///
-/// A new session of an account.
+/// Returns a new token for an account. Tokens of earlier logins remain valid.
 #[utoipa::path(
     post,
     path = "/api/auth/login",
     tag = "Auth",
     request_body(content = Credentials, example = json!({"username": "ada", "password": "correct horse battery"})),
-    responses((status = 200, description = "A new token", body = Opened, example = json!(examples::session())), Body, InvalidCredentials, Called),
+    responses(
+        (status = 200, description = "A new token for the account", body = Opened, example = json!(examples::session())),
+        Body, InvalidCredentials, Called
+    ),
     security(())
 )]
 async fn login(
@@ -113,29 +120,37 @@ async fn login(
 
 /// Log out
 ///
-/// Ends the session of this token: every replica refuses it from then on, and its sockets are closed everywhere.
+/// Revokes the token of this request. All gateways reject it and close its sockets, usually within 1 s and at most 5 s.
 #[utoipa::path(
     post,
     path = "/api/auth/logout",
     tag = "Auth",
-    responses((status = 200, description = "The session is over", body = Done, example = json!({"ok": true})), Unauthorized, Called),
+    responses(
+        (status = 200, description = "The token is revoked", body = Done, example = json!({"ok": true})),
+        Unauthorized, Called
+    ),
     security(("bearer" = []))
 )]
 async fn logout(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let expires_at_ms = caller.expires_at.saturating_mul(1000);
     let logout = LogoutRequest { session_id: caller.session_id.to_string(), user_id: caller.user.id, expires_at_ms };
     app.clients.auth.clone().logout(request(logout, app.clients.call)).await?;
-    // Takes effect here at once; the other gateways receive a hint.
+    // This gateway rejects the token at once; the other gateways receive a hint.
     app.revocations.add(caller.session_id, expires_at_ms);
     Ok(Answer(Done { ok: true }).into_response())
 }
 
-/// Log out, for clients that can only GET
+/// Log out with GET
+///
+/// The same as `POST /api/auth/logout`, for clients that can only send GET.
 #[utoipa::path(
     get,
     path = "/api/auth/logout",
     tag = "Auth",
-    responses((status = 200, description = "The session is over", body = Done, example = json!({"ok": true})), Unauthorized, Called),
+    responses(
+        (status = 200, description = "The token is revoked", body = Done, example = json!({"ok": true})),
+        Unauthorized, Called
+    ),
     security(("bearer" = []))
 )]
 async fn logout_by_get(app: State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
@@ -151,26 +166,29 @@ async fn head_of_logout(method: Method, uri: Uri) -> Response {
     get,
     path = "/api/auth/me",
     tag = "Auth",
-    responses((status = 200, description = "Whose token this is", body = Account, example = json!(examples::account())), Unauthorized, Called),
+    responses(
+        (status = 200, description = "The account of the token", body = Account, example = json!(examples::account())),
+        Unauthorized, Called
+    ),
     security(("bearer" = []))
 )]
 async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Response, Problem> {
     let ask = GetUserRequest { id: caller.user.id };
     match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
-        Err(error) if error.code == Code::NotFound => Err(Error::new(Code::Unauthorized, "the account is gone").into()),
+        Err(error) if error.code == Code::NotFound => Err(Error::new(Code::Unauthorized, "the account no longer exists").into()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Show the public keys
 ///
-/// A JSON Web Key Set (RFC 7517): what verifies tokens.
+/// The JSON Web Key Set (RFC 7517) with the Ed25519 keys that verify tokens. May be cached for 60 s.
 #[utoipa::path(
     get,
     path = "/.well-known/jwks.json",
     tag = "Auth",
-    responses((status = 200, description = "The keys", body = KeySet, example = json!(examples::keys())), Called),
+    responses((status = 200, description = "The public keys", body = KeySet, example = json!(examples::keys())), Called),
     security(())
 )]
 async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
@@ -178,23 +196,23 @@ async fn jwks(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     Ok((headers, app.tokens.jwks().await?).into_response())
 }
 
-/// It is done.
+/// A confirmation.
 #[derive(Serialize, ToSchema)]
 struct Done {
-    /// True.
+    /// Always `true`.
     ok: bool,
 }
 
-/// The auth service's own words, passed on.
+/// The key set, as the auth service publishes it.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "what the text looks like")]
+#[expect(dead_code, reason = "describes the text in the OpenAPI document")]
 struct KeySet {
     #[schema(inline)]
     keys: Vec<Key>,
 }
 
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "what the text looks like")]
+#[expect(dead_code, reason = "describes the text in the OpenAPI document")]
 struct Key {
     kty: String,
     crv: String,

@@ -1,4 +1,4 @@
-//! What needs no token: the OpenAPI and AsyncAPI documents, Swagger UI at `/docs`, and a page at `/`.
+//! The public pages: the OpenAPI and AsyncAPI documents, Swagger UI at `/docs`, and a welcome page at `/`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,20 +26,21 @@ use crate::App;
 use crate::problem::Problem;
 use confab_socketio::net::SharedBody;
 
-/// The documents only change with a new version.
+/// The documents change only with a new version of the gateway.
 const CACHED: (HeaderName, &str) = (CACHE_CONTROL, "public, max-age=60");
 
-/// Allows the page's own scripts, the styles and images that they write into the page, and calls of this server.
+/// Allows the scripts of this server, the styles and images that they insert into the page, and requests to this
+/// server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Allows the styles that the page contains.
+/// Allows the style sheet within the page.
 const WELCOME_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 const ICON: &str = include_str!("docs/favicon.svg");
 
-/// The files of Swagger UI that its page loads.
+/// The files of Swagger UI that the page loads.
 const FILES: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
-/// Ours beside them, with their types.
+/// The gateway's own files beside them: name, content type and content.
 const OURS: [(&str, &str, &str); 3] = [
     ("index.html", "text/html; charset=utf-8", include_str!("docs/index.html")),
     ("initializer.js", "text/javascript; charset=utf-8", include_str!("docs/initializer.js")),
@@ -67,7 +68,7 @@ pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     Ok(documents.merge(pages).merge(assets).layer(shared))
 }
 
-/// The document as it is served and committed as `docs/openapi.json`.
+/// The document, byte for byte as the gateway serves it and as `docs/openapi.json` contains it.
 pub(super) fn text(document: &OpenApi) -> serde_json::Result<String> {
     document.to_pretty_json().map(|text| text + "\n")
 }
@@ -95,11 +96,11 @@ async fn serve(
 /// The files of Swagger UI by name.
 struct Assets(HashMap<&'static str, Asset>);
 
-/// A file of Swagger UI. Most are embedded in compressed form.
+/// A file of Swagger UI. Most files are embedded in compressed form.
 struct Asset {
     content_type: String,
     gzip: Option<Bytes>,
-    /// Filled when the first client that does not accept gzip asks for it.
+    /// Filled by the first request from a client that does not accept gzip.
     plain: OnceCell<Bytes>,
     /// Size of the uncompressed form, in bytes.
     size: usize,
@@ -140,7 +141,7 @@ impl Asset {
         Ok(Self { content_type: file.content_type, gzip, plain, size })
     }
 
-    /// The uncompressed form. It is inflated once, on a blocking thread, and kept.
+    /// The uncompressed form. It is decompressed once, on a blocking thread, and kept.
     async fn plain(&self) -> Result<Bytes> {
         let inflate = async || {
             let gzip = self.gzip.clone().unwrap_or_default();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn documents_need_no_token() {
+    async fn public_documents_need_no_token() {
         let routes = gateway_with(&[], &Files::default()).await;
         let document = send(&routes, Request::get("/openapi.json")).await;
         assert_eq!((document.status, document.json["openapi"].as_str()), (200, Some("3.1.0")));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_greets_and_leads_on() {
+    async fn the_welcome_page_links_to_the_documents() {
         let routes = gateway_with(&[], &Files::default()).await;
         let page = send(&routes, Request::get("/")).await;
         assert_eq!((page.status, &page.headers[CONTENT_TYPE]), (200, &"text/html; charset=utf-8".parse().unwrap()));
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_file_has_both_forms_and_head_says_the_length_of_the_form_that_get_would_send() {
+    async fn files_have_both_forms_and_head_has_the_length_of_get() {
         let routes = gateway_with(&[], &Files::default()).await;
         for name in FILES.into_iter().chain(OURS.map(|(name, ..)| name)) {
             let mut plain = None;
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_loads_nothing_that_is_not_served() {
+    async fn the_page_loads_only_files_of_this_server() {
         let routes = gateway_with(&[], &Files::default()).await;
         let page = String::from_utf8(send(&routes, Request::get("/docs/")).await.bytes.to_vec()).unwrap();
         let named = page.split(['"', '\'']).filter(|text| text.starts_with("./")).collect::<Vec<_>>();
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_inflated_once_and_not_at_all_for_head() {
+    async fn a_file_is_decompressed_once_and_never_for_head() {
         let assets = Arc::new(Assets::new().unwrap());
         let ask = async |method: Method, accepts: &'static str| {
             let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]);
@@ -274,7 +275,7 @@ mod tests {
 
         let first = ask(Method::GET, "identity").await;
         assert!(first.starts_with(b"/*!"));
-        // The same memory, not a second copy.
+        // The same memory, not another copy.
         assert_eq!(ask(Method::GET, "").await.as_ptr(), first.as_ptr());
     }
 }

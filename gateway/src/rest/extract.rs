@@ -1,4 +1,5 @@
-//! Extractors for handlers: the caller, ids in paths, queries, JSON bodies; each rejects in the words of the contract.
+//! Extractors for handlers: the caller, ids in paths, queries, JSON bodies. They reject requests with the contract's
+//! errors.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::{Identity, bearer, is_bearer};
 
-/// What a PATCH may be (RFC 5789).
+/// The accepted content types of PATCH (RFC 5789).
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
@@ -40,8 +41,8 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// The caller of a read; `None` is an anonymous caller, if the setting allows one. An invalid token is rejected all the
-/// same.
+/// The caller of a read. `None` is an anonymous caller, if the setting allows anonymous reads. An invalid token is
+/// rejected in any case.
 pub(super) struct Reader(pub Option<Identity>);
 
 impl FromRequestParts<Arc<App>> for Reader {
@@ -61,7 +62,7 @@ pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity
     let token =
         bearer(header).filter(|_| headers.next().is_none()).ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
     if is_bearer(token.as_bytes()) {
-        return Err(unauthorized("Authorization has Bearer twice: give the token without it"));
+        return Err(unauthorized("Authorization contains Bearer twice; send the token without the prefix"));
     }
     let identity = app.tokens.verify(token).await?;
     if let Some(context) = parts.extensions.get::<edge::Context>() {
@@ -74,7 +75,7 @@ pub(super) fn unauthorized(detail: &str) -> Error {
     Error::new(Code::Unauthorized, detail)
 }
 
-/// Gives the caller turns to read pages of lists. It must follow the caller in a handler's arguments.
+/// Gives the caller turns to read pages of lists. Must follow the caller in a handler's arguments.
 pub(super) struct Turns {
     context: Option<edge::Context>,
     app: Arc<App>,
@@ -89,13 +90,13 @@ impl FromRequestParts<Arc<App>> for Turns {
 }
 
 impl Turns {
-    /// A turn, to be kept until the answer is made.
+    /// A turn. The handler keeps it until the response is built.
     pub async fn next(&self) -> Result<Option<PagePermit>> {
         let Some(share) = self.context.as_ref().and_then(edge::Context::share) else { return Ok(None) };
         let permit = timeout(self.app.config.request_timeout, self.app.pages.acquire(&share)).await;
         permit.map(Some).map_err(|_| {
             LIMITS.hit("pages");
-            Error::new(Code::Unavailable, "too many pages are being read, or too many answers are unread; try again later")
+            Error::new(Code::Unavailable, "too many page reads in progress or too many unread responses; try again later")
         })
     }
 }
@@ -122,14 +123,14 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
     }
 }
 
-/// A malformed id is answered like an unknown one.
+/// A malformed id gets the same response as an unknown id.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;
     let id = path.ok().and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
     id.ok_or_else(|| Problem(Error::not_found(what)))
 }
 
-/// The query parameters. Unknown ones are ignored; a duplicate is rejected.
+/// The query parameters. Unknown parameters are ignored; duplicates are rejected.
 #[derive(Debug)]
 pub(super) struct Params(HashMap<String, String>);
 
@@ -157,7 +158,7 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Where a page goes on; empty at the beginning.
+    /// The cursor; empty for the first page.
     pub fn cursor(&self) -> Result<String> {
         match self.text("cursor") {
             Some("") => Err(Error::field("cursor", "must not be empty; leave it out for the first page")),
@@ -165,7 +166,7 @@ impl Params {
         }
     }
 
-    /// How many items the client wants.
+    /// The number of items that the client requests.
     pub fn limit(&self) -> Result<u32> {
         let Some(text) = self.text("limit") else { return Ok(DEFAULT_LIMIT) };
         number(text)
@@ -174,12 +175,12 @@ impl Params {
             .ok_or_else(|| Error::field("limit", format!("must be a number from 1 to {MAX_LIMIT}")))
     }
 
-    /// A `seq` of at least `least`. One above the database's range is capped.
+    /// A `seq` of at least `least`. A larger number than the database's range is capped.
     pub fn seq(&self, name: &str, least: u64) -> Result<Option<u64>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match number(text).filter(|seq| *seq >= least) {
             Some(seq) => Ok(Some(seq.min(i64::MAX as u64))),
-            None => Err(Error::field(name, format!("must be a number from {least} on"))),
+            None => Err(Error::field(name, format!("must be a number of at least {least}"))),
         }
     }
 }
@@ -210,9 +211,9 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
     }
 }
 
-/// Parses through a [`Value`], which bounds the depth of everything, ignored fields included.
+/// Parses through a [`Value`], which limits the depth of all fields, including ignored ones.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    // A byte-order mark may be ignored (RFC 8259, 8.1).
+    // A parser may ignore a byte-order mark (RFC 8259, section 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let value: Value =
         serde_json::from_slice(body).map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn limits_and_numbers() {
+    async fn limits_and_numbers_are_validated() {
         assert_eq!(params("").await.unwrap().limit().unwrap(), 50);
         for (query, limit) in [("limit=1", 1), ("limit=200&unknown=x", 200), ("limit=007", 7)] {
             assert_eq!(params(query).await.unwrap().limit().unwrap(), limit);
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn queries_that_are_refused() {
+    async fn malformed_queries_are_rejected() {
         for bad in ["limit=1&limit=2", "q=%00"] {
             assert_eq!(params(bad).await.unwrap_err().0.code, Code::InvalidRequest, "{bad}");
         }
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn bearers() {
+    fn bearer_tokens_are_parsed() {
         let bearer = |text: &'static str| super::bearer(&HeaderValue::from_static(text)).map(str::to_owned);
         let abc = || Some("abc".to_owned());
         assert_eq!((bearer("Bearer abc"), bearer("bearer  abc ")), (abc(), abc()));
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_names_its_faulty_field() {
+    fn body_errors_name_the_invalid_field() {
         let field = |body: &str| {
             let error = parse::<Draft>(body.as_bytes()).unwrap_err();
             (error.code, error.fields.first().map(|error| format!("{} {}", error.field, error.detail)))
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_absent_and_the_unknown_ignored() {
+    fn null_means_absent_and_unknown_fields_are_ignored() {
         let draft: Draft = parse(br#"{"roomId":"r","content":"x","clientMessageId":null,"fileIds":null,"seq":1,"sender":{}}"#).unwrap();
         assert!(draft.client_message_id.is_none() && draft.file_ids.is_none());
     }

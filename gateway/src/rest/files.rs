@@ -1,4 +1,4 @@
-//! Files: their metadata and lists; [`upload`] and [`download`] transfer their bytes.
+//! Files: metadata, lists, links and deletion. [`upload`] and [`download`] transfer the bytes.
 
 mod conditions;
 mod disposition;
@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// List files
 ///
-/// The newest first: the caller's uploads, or those of a room.
+/// Lists the caller's uploads or, with `roomId`, the files of that room, newest first.
 #[utoipa::path(
     get,
     path = "/api/files",
@@ -57,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, turns: Turns) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
     if room.is_none() && reader.is_none() {
-        return Err(Problem(unauthorized("a bearer token is needed to list one's own files")));
+        return Err(Problem(unauthorized("a bearer token is needed to list your own files")));
     }
     let list = ListFilesRequest {
         reader: Some(user(reader.map(|reader| reader.user))),
@@ -71,18 +71,22 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
     Ok(Answer(Page { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) }).into_response())
 }
 
-/// Make a link to a file
+/// Create a link to a file
 ///
-/// For `<img>`, a player or a download manager: good for this file alone, without a token, for a few minutes; to audio and
-/// video for some hours, because a player asks by it again whenever its user seeks. Ask for another one before `expiresAt`,
-/// or when the link is answered 401: a player's `error` event may not come.
+/// Returns a link for `<img>`, a media player or a download manager. It is valid for this file only and needs no token.
+/// By default it expires after 5 minutes; links to audio and video expire after 6 hours, because a player requests the
+/// file again whenever its user seeks. Request a new link before `expiresAt`, or when the link returns 401. Do not rely
+/// on a player's `error` event, which may not fire.
 #[utoipa::path(
     get,
     path = "/api/files/{fileId}/link",
     operation_id = "link_file",
     tag = "Files",
     params(params::File),
-    responses((status = 200, description = "The link", body = LinkJson, example = json!(examples::link())), Unauthorized, NotFound, Called),
+    responses(
+        (status = 200, description = "The link", body = LinkJson, example = json!(examples::link())),
+        Unauthorized, NotFound, Called
+    ),
     security(("bearer" = []))
 )]
 async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): FileId) -> Result<Response, Problem> {
@@ -94,14 +98,14 @@ async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): F
 
 /// Delete a file
 ///
-/// Its uploader or an admin of its room may. Messages go on naming it.
+/// Allowed for the uploader and for admins of the file's room. Messages keep the file as `{id, name, deleted: true}`.
 #[utoipa::path(
     delete,
     path = "/api/files/{fileId}",
     operation_id = "delete_file",
     tag = "Files",
     params(params::File),
-    responses((status = 204, description = "It is gone"), Unauthorized, Forbidden, NotFound, Called),
+    responses((status = 204, description = "The file is deleted"), Unauthorized, Forbidden, NotFound, Called),
     security(("bearer" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, FileId(id): FileId) -> Result<StatusCode, Problem> {
@@ -114,8 +118,8 @@ fn user(caller: Option<UserRef>) -> proto::Reader {
     proto::Reader { reader: caller.map(reader::Reader::Caller) }
 }
 
-/// The reader of a file's bytes: the caller, else the bearer of a link, else an anonymous caller if the setting allows
-/// one.
+/// The reader of a file's bytes: the authenticated caller, otherwise the holder of a link, otherwise an anonymous
+/// caller if the setting allows anonymous reads.
 pub(super) struct FileReader(proto::Reader);
 
 impl FileReader {
@@ -143,16 +147,16 @@ impl FromRequestParts<Arc<App>> for FileReader {
     }
 }
 
-/// The link in these parameters, if it is well formed.
+/// The link in these parameters, if it is well formed and has not expired.
 fn valid(expires: Option<&str>, signature: Option<&str>) -> Option<Link> {
     let digits = expires?.bytes().all(|byte| byte.is_ascii_digit());
     let expires_at_ms = expires?.parse().ok().filter(|at| digits && *at > Timestamp::now().as_millisecond())?;
     Some(Link { expires_at_ms, signature: signature?.to_owned() })
 }
 
-/// One answer for every link that does not work, whatever the reason.
+/// One error for all invalid links, whatever the reason, so that it reveals nothing about the file.
 fn invalid_link() -> Error {
-    unauthorized("the link is not valid, or not any more")
+    unauthorized("the link is invalid or has expired")
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! Refusals that come late on purpose.
+//! Delays rejections on purpose.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-/// How long a refusal is held back.
+/// How long a rejection is delayed.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Holds back the answer that a service has too much to do. Clients that ask again at once would otherwise take more of the processor
-/// by being refused than by being served.
+/// Delays the response when a service is overloaded (`unavailable`). Otherwise clients that retry at once would cost
+/// more CPU time through rejections than through successful requests.
 ///
 /// # Errors
-/// Those of the call.
+/// The errors of the call.
 pub async fn refuse_late<T>(called: Result<T, Status>) -> Result<T, Status> {
     if called.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
         sleep(LATE).await;
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_is_refused_for_overload_comes_late() {
+    async fn only_overload_rejections_are_delayed() {
         let begun = Instant::now();
         refuse_late(Ok(())).await.unwrap();
         refuse_late::<()>(Err(Status::unauthenticated("a wrong password"))).await.unwrap_err();

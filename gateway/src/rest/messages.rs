@@ -1,4 +1,4 @@
-//! Messages: sending, and history in both directions.
+//! Messages: sends messages, and lists history in both directions.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Send a message
 ///
-/// Answered once it is committed. With a `clientMessageId` it can be repeated after any failure, and is sent once.
+/// Sends a message and returns it once it is committed. With a `clientMessageId` the request can be repeated after any
+/// failure; the message is sent once.
 #[utoipa::path(
     post,
     path = "/api/messages",
@@ -43,8 +44,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         example = json!({"roomId": examples::ROOM, "content": "Milk first?"})
     ),
     responses(
-        (status = 201, description = "It is sent", body = MessageJson, example = json!(examples::message())),
-        (status = 200, description = "A message with this `clientMessageId` had been sent before: that one, whatever this one says",
+        (status = 201, description = "The message is committed", body = MessageJson, example = json!(examples::message())),
+        (status = 200,
+            description = "A repeat of this `clientMessageId`: the first message, whatever this request contains",
             body = Repeated<MessageJson>, example = json!(Repeated::from(examples::message()))),
         Body, Unauthorized, Forbidden, NotFound, Conflict, Called
     ),
@@ -60,18 +62,19 @@ async fn post(
     let (room, event) = draft.into_event(&caller)?;
     let sent = app.sender.send(room, event, app.config.request_timeout).await?;
     let message = MessageJson::from(&sent.event);
-    Ok(match sent.duplicate {
-        true => Answer(Repeated::from(message)).into_response(),
-        false => (StatusCode::CREATED, Answer(message)).into_response(),
+    Ok(if sent.duplicate {
+        Answer(Repeated::from(message)).into_response()
+    } else {
+        (StatusCode::CREATED, Answer(message)).into_response()
     })
 }
 
-/// The header `Idempotency-Key` and the field `clientMessageId` mean the same.
+/// Combines the header `Idempotency-Key` and the field `clientMessageId`, which mean the same.
 pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>, Error> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(field) };
     let key = std::str::from_utf8(key.as_bytes()).ok().filter(|key| !key.is_empty() && keys.next().is_none());
-    let key = key.ok_or_else(|| Error::field("Idempotency-Key", "must be one text of 1 to 128 bytes"))?;
+    let key = key.ok_or_else(|| Error::field("Idempotency-Key", "must be one string of 1 to 128 bytes"))?;
     if field.is_some_and(|field| field != key) {
         return Err(Error::field("clientMessageId", "must be the same as Idempotency-Key"));
     }
@@ -80,7 +83,8 @@ pub(super) fn client_message_id(headers: &HeaderMap, field: Option<String>) -> R
 
 /// List the messages of a room
 ///
-/// In rising `seq` on every page: the latest ones, or those beside a `seq`; `nextCursor` goes on in the same direction.
+/// Returns the latest page, the page before a `seq` or the page after a `seq`. Items are in rising `seq` on all pages.
+/// `nextCursor` continues in the same direction.
 #[utoipa::path(
     get,
     path = "/api/messages/{roomId}",
@@ -107,7 +111,7 @@ async fn list(
     Ok(Answer(history::page(room, position, &events)).into_response())
 }
 
-/// The position that the parameters name.
+/// The place of the page that the parameters request.
 fn position(room: Uuid, params: &Params) -> Result<Position, Error> {
     let cursor = params.text("cursor").map(|text| Position::of_cursor(room, text)).transpose()?;
     match (params.seq("before", 1)?, params.seq("after", 0)?, cursor) {
@@ -125,7 +129,7 @@ pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uu
     Ok(app.clients.room.clone().get_room(request(ask, app.clients.read)).await?.into_inner())
 }
 
-/// A page of the log.
+/// A page of the room's log.
 pub(super) async fn events(app: &App, room: Uuid, position: Position, limit: u32) -> Result<ListEventsResponse, Problem> {
     let (before, after) = match position {
         Position::Latest => (None, None),
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_is_the_field() {
+    fn idempotency_key_and_client_message_id_are_the_same() {
         let mut headers = HeaderMap::new();
         let field = || Some("a".to_owned());
         assert_eq!(client_message_id(&headers, field()).unwrap(), field());

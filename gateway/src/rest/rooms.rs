@@ -32,41 +32,41 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(show, change, delete))
 }
 
-/// A room to be made.
+/// A room to create.
 #[derive(Deserialize, ToSchema)]
 struct NewRoom {
-    /// Trimmed, on one line; at least one visible character, and no invisible ones but joiners and variation selectors within visible
-    /// text. Unique among public rooms without regard to case.
+    /// 1 to 80 characters on one line, trimmed, with at least one visible character. Invisible characters are rejected,
+    /// except joiners and variation selectors within visible text. Unique among public rooms, regardless of case.
     #[schema(min_length = 1, max_length = 80)]
     name: String,
     #[schema(max_length = 500)]
     description: Option<String>,
-    /// `public` so far.
+    /// Only `public` is supported.
     #[schema(value_type = Option<Visible>)]
     visibility: Option<String>,
 }
 
-/// Who sees a room.
+/// The visibility of a room.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[expect(dead_code, reason = "the values of a field that is read as text, so that the error can say what it must be")]
+#[expect(dead_code, reason = "describes a field that is parsed as text, so that the error can name the valid values")]
 enum Visible {
     Public,
 }
 
-/// What is to change of a room; what is left out stays.
+/// Changes of a room. Fields that are left out stay unchanged.
 #[derive(Deserialize, ToSchema)]
 struct RoomChange {
     #[schema(min_length = 1, max_length = 80)]
     name: Option<String>,
     #[schema(max_length = 500)]
     description: Option<String>,
-    /// `public` so far.
+    /// Only `public` is supported.
     #[schema(value_type = Option<Visible>)]
     visibility: Option<String>,
 }
 
-/// Private rooms do not exist yet; a client must not believe that a room is private.
+/// Rejects private rooms, which are not supported yet: otherwise a client would assume that the room is private.
 fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     match visibility {
         None | Some("public") => Ok(()),
@@ -76,7 +76,7 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
 
 /// Create a room
 ///
-/// The caller owns it.
+/// Creates a room. The caller becomes its owner.
 #[utoipa::path(
     post,
     path = "/api/rooms",
@@ -84,7 +84,7 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     tag = "Rooms",
     request_body(content = NewRoom, example = json!({"name": "Tea"})),
     responses(
-        (status = 201, description = "The room is there", headers(("Location" = String, description = "Where it is")),
+        (status = 201, description = "The room was created", headers(("Location" = String, description = "The path of the room")),
             body = RoomJson, example = json!(examples::room(0))),
         Body, Unauthorized, RoomNameTaken, Called
     ),
@@ -106,7 +106,7 @@ async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): 
 
 /// List rooms
 ///
-/// The public ones, and those the caller is a member of.
+/// Lists public rooms and the rooms of which the caller is a member.
 #[utoipa::path(
     get,
     path = "/api/rooms",
@@ -127,7 +127,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
         cursor: params.cursor()?,
         query: params.text("q").unwrap_or_default().into(),
     };
-    // The room service has turns for searches.
+    // The room service limits concurrent searches itself.
     let _turn = if list.query.is_empty() { turns.next().await? } else { None };
     let page = refuse_late(app.clients.room.clone().list_rooms(deadline.reading(list)).await).await?.into_inner();
     let seqs = last_seqs(&app, &deadline, page.rooms.iter().map(|room| room.id.clone()).collect()).await?;
@@ -137,7 +137,7 @@ async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Param
 
 /// Show a room
 ///
-/// With its latest messages.
+/// Returns a room with its latest messages.
 #[utoipa::path(
     get,
     path = "/api/rooms/{roomId}",
@@ -169,7 +169,7 @@ async fn show(
 
 /// Change a room
 ///
-/// Its owner or an admin may.
+/// Changes the name or description of a room. Allowed for its owner and admins.
 #[utoipa::path(
     patch,
     path = "/api/rooms/{roomId}",
@@ -178,7 +178,7 @@ async fn show(
     params(params::Room),
     request_body(content = RoomChange, example = json!({"description": "Green, black and white"})),
     responses(
-        (status = 200, description = "The room as it is now", body = RoomJson, example = json!(examples::room(43))),
+        (status = 200, description = "The changed room", body = RoomJson, example = json!(examples::room(43))),
         Body, Unauthorized, Forbidden, NotFound, RoomNameTaken, Called
     ),
     security(("bearer" = []))
@@ -199,14 +199,14 @@ async fn change(
 
 /// Delete a room
 ///
-/// With its messages and files. Its owner or an admin may.
+/// Deletes a room with its messages and files. Allowed for its owner and admins.
 #[utoipa::path(
     delete,
     path = "/api/rooms/{roomId}",
     operation_id = "delete_room",
     tag = "Rooms",
     params(params::Room),
-    responses((status = 204, description = "It is gone"), Unauthorized, Forbidden, NotFound, Called),
+    responses((status = 204, description = "The room is deleted"), Unauthorized, Forbidden, NotFound, Called),
     security(("bearer" = []))
 )]
 async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
@@ -215,7 +215,7 @@ async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id):
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The newest `seq` of each of these rooms, in their order.
+/// The newest `seq` of each of these rooms, in the order of the ids.
 async fn last_seqs(app: &App, deadline: &Deadline, room_ids: Vec<String>) -> Result<impl Iterator<Item = u64>, Problem> {
     let mut heads = std::collections::HashMap::new();
     if !room_ids.is_empty() {

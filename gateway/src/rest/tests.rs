@@ -25,7 +25,7 @@ async fn gateway(settings: &[&str]) -> Router {
     gateway_with(settings, &Files::default()).await
 }
 
-/// All routes, over scripted services and these files.
+/// All routes, over scripted services and this file service.
 pub(super) async fn gateway_with(settings: &[&str], files: &Files) -> Router {
     gateway_over(settings, files.transport()).await
 }
@@ -59,7 +59,7 @@ pub(super) fn problem(answer: &Answer) -> (u16, &str) {
 }
 
 #[tokio::test]
-async fn readers_need_a_token_unless_anonymous_reads_are_allowed() {
+async fn reads_need_a_token_unless_anonymous_reads_are_allowed() {
     let files = Files::default();
     let file = files.put("a.txt", "text/plain", "some text");
     let (closed, open) = (gateway_with(&[], &files).await, gateway_with(&["--anonymous-read", "true"], &files).await);
@@ -103,7 +103,7 @@ async fn readers_need_a_token_unless_anonymous_reads_are_allowed() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist() {
+async fn unknown_routes_and_ids_are_not_found() {
     let routes = gateway(&[]).await;
     for path in ["/x", "/api", "/api/nothing", "/api/rooms/", "/api/files/", &format!("/api/rooms/{ROOM}/members")] {
         assert_eq!(problem(&send(&routes, Request::get(path)).await), (404, "not_found"), "{path}");
@@ -118,7 +118,7 @@ async fn what_does_not_exist() {
 }
 
 #[tokio::test]
-async fn accounts() {
+async fn accounts_can_sign_up_and_log_out() {
     let routes = gateway(&[]).await;
     let created = post(&routes, "/api/auth/signup", r#"{"username":"zoë","password":"correct horse"}"#).await;
     assert_eq!((created.status, &created.json["tokenType"], &created.json["user"]["username"]), (201, &json!("Bearer"), &json!("zoë")));
@@ -137,7 +137,7 @@ async fn accounts() {
 }
 
 #[tokio::test]
-async fn rooms() {
+async fn rooms_can_be_created_listed_and_changed() {
     let routes = gateway(&[]).await;
     let created = post(&routes, "/api/rooms", r#"{"name":"Tea","description":null,"id":"x","lastSeq":9}"#).await;
     assert_eq!((created.status, &created.json["lastSeq"]), (201, &json!(0)));
@@ -161,7 +161,7 @@ async fn rooms() {
 }
 
 #[tokio::test]
-async fn messages() {
+async fn messages_can_be_sent_and_paged() {
     let routes = gateway(&[]).await;
     let body = json!({"roomId": ROOM, "content": "hi", "clientMessageId": "c1"}).to_string();
     let first = post(&routes, "/api/messages", body.clone()).await;
@@ -192,7 +192,7 @@ async fn messages() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_refused() {
+async fn invalid_bodies_are_rejected() {
     let routes = gateway(&[]).await;
     for kind in ["text/plain", "", "application/jsonp"] {
         let request = authorized(Request::post("/api/messages")).header("Content-Type", kind);
@@ -207,7 +207,7 @@ async fn bodies_that_are_refused() {
 }
 
 #[tokio::test]
-async fn browsers_learn_which_origins_may_call() {
+async fn cors_headers_follow_the_setting() {
     let routes = gateway(&["--allowed-origins", "https://chat.example"]).await;
     let preflight = |origin: &str| {
         let request = Request::options("/api/messages").header("Origin", origin).header("Access-Control-Request-Method", "POST");

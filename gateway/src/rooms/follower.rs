@@ -1,7 +1,7 @@
-//! Follows the log: by hints from the bus while they arrive, by reading the log whenever one is missing.
+//! Follows the log: by hints from the bus, and by reading the log when a hint is missing.
 //!
-//! A partition is followed by a task of its own while a client is in one of its rooms, and for [`LINGER`] longer. Its
-//! position is fixed *after* its subscription is confirmed, so that no event falls between the two.
+//! A task follows one partition while a client is in one of its rooms, and for [`LINGER`] longer. The task reads its
+//! start position *after* the bus has confirmed its subscription, so that no event falls between the two.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,35 +25,35 @@ use super::partition::{Input, PartitionTask};
 use crate::clients::Clients;
 use crate::metrics::METRICS;
 
-/// How long a partition is followed after the last client here left its rooms.
+/// How long a partition is followed after the last client on this gateway has left its rooms.
 const LINGER: Duration = Duration::from_secs(60);
-/// Hints that may wait for a partition's task; the task reads any others from the log.
+/// Hints queued for a partition's task. When the queue is full, hints are dropped and the task reads the log.
 const INPUTS: usize = 1024;
 
-/// Follows partitions for the hub.
+/// Follows partitions and hands their events to the hub.
 pub struct Follower<L> {
     hub: Arc<Hub<L>>,
     pub(super) log: Arc<Log>,
-    // Held for a look-up or a change, never across an await.
+    // The lock is held for a look-up or a change, never across an await.
     followed: Mutex<HashMap<u32, Followed>>,
-    /// How many partitions the log has; 0 until the message service has answered.
+    /// Number of partitions of the log; 0 until the message service has answered.
     count: watch::Sender<u32>,
-    /// Holds while every followed partition reaches each known head in time.
+    /// Met while every followed partition reaches each known head in time.
     keeping_up: Condition,
 }
 
 struct Followed {
     inputs: mpsc::Sender<Input>,
     ready: watch::Receiver<bool>,
-    /// The position up to which events were handed to the hub.
+    /// The position up to which the task has handed events to the hub.
     reached: Arc<AtomicU64>,
     lag: Lag,
-    /// Since when no client here is in a room of the partition.
+    /// When the last client on this gateway left the partition's rooms.
     unused: Option<Instant>,
 }
 
 impl<L: Listener + 'static> Follower<L> {
-    /// Starts following; the process is ready once the message service has answered.
+    /// Starts the follower. The process is ready once the message service has answered.
     pub fn start(hub: Arc<Hub<L>>, clients: Clients, bus: &Bus, process: &Process) -> Arc<Self> {
         let (subscriptions, notices) = bus.listen();
         let follower = Arc::new(Self {
@@ -76,7 +76,7 @@ impl<L: Listener + 'static> Follower<L> {
                 known.set(true);
                 polling.keep_polling().await;
             };
-            // Sockets are drained before the process ends; following ends with them.
+            // Sockets are drained before the process ends; the follower runs until then.
             tokio::select! {
                 () = learn => {}
                 () = async { shutdown.cancelled().await; sleep(LINGER).await } => {}
@@ -85,7 +85,7 @@ impl<L: Listener + 'static> Follower<L> {
         follower
     }
 
-    /// The partition of a room; waits until the number of partitions is known.
+    /// The partition of a room. Waits until the number of partitions is known.
     pub async fn partition_of(&self, room: Uuid) -> u32 {
         let mut count = self.count.subscribe();
         let known = count.wait_for(|count| *count > 0).await.map(|count| *count);
@@ -95,7 +95,8 @@ impl<L: Listener + 'static> Follower<L> {
         }
     }
 
-    /// Completes when the partition is followed. The caller must already have registered a room of it in the hub.
+    /// Completes when a task follows the partition. The caller must first register one of the partition's rooms in the
+    /// hub.
     pub async fn follow(self: &Arc<Self>, partition: u32) {
         let mut ready = {
             let mut followed = self.followed.lock();
@@ -144,9 +145,9 @@ impl<L: Listener + 'static> Follower<L> {
             self.drop_unused();
             self.drop_ended();
             let partitions = self.followed.lock().keys().copied().collect::<Vec<_>>();
-            // Perhaps since the beginning of this turn.
+            // The partition may have been unused since the beginning of this pass.
             let partitions = if failpoint!("skip-heads") { Vec::new() } else { partitions };
-            // A message service that does not answer does not mean that following is broken.
+            // A message service that does not answer does not make this gateway unready.
             let keeping_up = partitions.is_empty() || self.poll(&partitions).await.unwrap_or(true);
             self.keeping_up.set(keeping_up);
             METRICS.keeping_up.set(f64::from(u8::from(keeping_up)));
@@ -155,14 +156,14 @@ impl<L: Listener + 'static> Follower<L> {
         }
     }
 
-    /// Polls the heads of all followed partitions; `false` when the message service did not answer.
+    /// Polls the heads of all followed partitions. `false` when the message service did not answer.
     pub async fn catch_up(&self) -> bool {
         let partitions = self.followed.lock().keys().copied().collect::<Vec<_>>();
         partitions.is_empty() || self.poll(&partitions).await.is_some()
     }
 
-    /// Polls heads and sends them to the partitions' tasks. Returns whether these keep up; `None` when the message
-    /// service did not answer.
+    /// Polls heads and sends them to the partitions' tasks. Returns whether the tasks keep up with them; `None` when
+    /// the message service did not answer.
     async fn poll(&self, partitions: &[u32]) -> Option<bool> {
         let heads = self.log.heads(partitions).await?;
         self.count.send_if_modified(|count| {
@@ -178,15 +179,14 @@ impl<L: Listener + 'static> Follower<L> {
             let reached = followed.reached.load(Ordering::Relaxed);
             keeping_up &= followed.lag.see(reached, head.position, Instant::now());
             lag = lag.max(head.position.saturating_sub(reached));
-            // A full queue means that the task has hints to work on: the next poll is early enough.
+            // A full queue means that the task has hints to handle: the next poll is early enough.
             let _ = followed.inputs.try_send(Input::Head { epoch: heads.epoch.clone(), position: head.position });
         }
         METRICS.lag.set(lag as f64);
         Some(keeping_up)
     }
 
-    /// A partition whose task has died receives nothing more: its clients are closed, reconnect and have it followed
-    /// again.
+    /// Handles a partition whose task has panicked: closes its clients, which reconnect and so start a new task.
     fn drop_ended(&self) {
         let ended =
             self.followed.lock().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
@@ -205,7 +205,7 @@ impl<L: Listener + 'static> Follower<L> {
             }
             let keep = followed.unused.get_or_insert_with(Instant::now).elapsed() < LINGER;
             if !keep {
-                // Dropping its inputs ends the task.
+                // The task ends when its inputs are dropped.
                 self.log.subscriptions.unsubscribe(channel::log(*partition));
             }
             keep

@@ -1,5 +1,5 @@
-//! Reads the history of rooms for clients that join or recover. When many arrive at once, as after the end of a
-//! gateway, one read serves every client that asked before the read began.
+//! Reads the history of rooms for clients that join or recover. When many clients arrive at once, as after the end of
+//! another gateway, one read serves all requests that arrived before the read began.
 
 use std::collections::{HashMap, hash_map};
 use std::ops::Range;
@@ -19,22 +19,22 @@ use crate::clients::Clients;
 use crate::metrics::METRICS;
 use crate::views::MessageJson;
 
-/// Most messages, and most encoded bytes, in one answer to a client.
+/// Most events, and most encoded bytes, in one answer to a client.
 pub const MAX_MESSAGES: u32 = 200;
 pub const MAX_BYTES: usize = 256 * 1024;
 
-/// The part of a room's history that a reader wants.
+/// The part of a room's history that a reader requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Only where it ends.
+    /// Only the newest `seq`, without events.
     End,
     /// The events after this `seq`.
     After(u64),
-    /// This many of the newest messages.
+    /// This many of the newest events.
     Last(u32),
 }
 
-/// A part of a room's history, read after the request for it.
+/// A part of a room's history, read after the reader's request.
 #[derive(Debug, Clone)]
 pub struct Page {
     read: Arc<Read>,
@@ -51,9 +51,7 @@ struct Read {
 /// An event, encoded once for all clients.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its place in the room.
     pub seq: u64,
-    /// The message.
     pub json: Box<RawValue>,
     name: Box<str>,
 }
@@ -63,14 +61,13 @@ impl Entry {
         Some(Self { seq: event.seq, json: to_raw_value(&MessageJson::from(event)).ok()?, name: name(event).into() })
     }
 
-    /// The frame that is also sent to members when the event happens.
+    /// The same frame that members receive when the event is fanned out.
     pub fn frame(&self) -> Frame {
         Frame::event(&self.name, &self.json)
     }
 }
 
 impl Page {
-    /// The epoch of the log.
     pub fn epoch(&self) -> &str {
         &self.read.epoch
     }
@@ -80,37 +77,36 @@ impl Page {
         self.read.last_seq
     }
 
-    /// The events by rising `seq`.
+    /// The events in rising `seq`.
     pub fn events(&self) -> &[Entry] {
         &self.read.events[self.part.clone()]
     }
 }
 
-/// Lets readers share reads.
+/// Combines the requests of readers into shared reads.
 pub struct History {
     clients: Clients,
-    // Held for a look-up or a change, never across an await.
+    // The lock is held for a look-up or a change, never across an await.
     waiting: Mutex<HashMap<Key, Vec<Reader>>>,
 }
 
-/// A room, and whether its newest messages are wanted. Readers that want the events after a `seq` queue separately.
+/// A room, and whether its newest events are requested. Requests for the events after a `seq` have their own queue.
 type Key = (Uuid, bool);
 
 struct Reader {
     wanted: Wanted,
     answer: oneshot::Sender<Result<Page>>,
-    /// The span of the reader's request.
+    /// The trace span of the reader's request.
     span: Span,
 }
 
 impl History {
-    /// Reads through these clients.
     pub fn new(clients: Clients) -> Arc<Self> {
         Arc::new(Self { clients, waiting: Mutex::default() })
     }
 
-    /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] it may
-    /// hold only the beginning.
+    /// Returns a page that was read after this call began; other readers may share it. For [`Wanted::After`] the page
+    /// may hold only the first of the requested events.
     ///
     /// # Errors
     /// When the message service does not answer.
@@ -118,18 +114,18 @@ impl History {
         let (answer, answered) = oneshot::channel();
         let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
         match self.waiting.lock().entry(key) {
-            // The task that serves the earlier readers serves this one next.
+            // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
             hash_map::Entry::Vacant(nobody) => {
                 nobody.insert(vec![reader]);
-                // A task of its own: the first reader may be cancelled.
+                // The read runs in its own task, because the first reader may be cancelled.
                 tokio::spawn(self.clone().serve(key));
             }
         }
         answered.await.unwrap_or_else(|_| Err(Error::unavailable("the room's history")))
     }
 
-    /// Serves the waiting readers until there are none.
+    /// Serves waiting readers until the queue is empty.
     async fn serve(self: Arc<Self>, key: Key) {
         loop {
             let readers = {
@@ -162,8 +158,8 @@ impl History {
         }
     }
 
-    /// Reads what the first reader wants and as much as possible of what the others want. Also returns the `seq` after
-    /// which the events begin, if the readers want the events after one.
+    /// Reads the events for the first reader, and as many as possible for the other readers. Also returns the `seq`
+    /// after which the events begin, if the readers requested events after a `seq`.
     async fn list(&self, room: Uuid, readers: &[Reader]) -> Result<(u64, Read)> {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
@@ -176,7 +172,7 @@ impl History {
 }
 
 impl Wanted {
-    /// The `seq` to read after, capped at the largest number that the database holds.
+    /// The `seq` to read after, capped at the database's largest integer.
     fn after(self) -> Option<u64> {
         match self {
             Self::After(after) => Some(after.min(i64::MAX as u64)),
@@ -186,7 +182,8 @@ impl Wanted {
 }
 
 impl Read {
-    /// The wanted range of this read. `None` when it ends so early that a separate read returns much more.
+    /// The requested range of this page. `None` when the page ends so early that a separate read would return many more
+    /// events.
     fn part(&self, from: u64, wanted: Wanted) -> Option<Range<usize>> {
         let all = self.events.len();
         match wanted {

@@ -1,8 +1,9 @@
-//! Which clients are in which rooms and receive which events: plain data behind short locks, no I/O.
+//! The fan-out: which client is in which room and receives which events. Plain data behind short locks, without I/O.
 //!
-//! A membership has a **floor**: only events with a higher `seq` are delivered. It is infinite while the client is
-//! joining and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins a room, events fanned out in
-//! it are kept in the room's tail, so that events between the read of history and the answer follow the answer.
+//! A client in a room has a **floor**: only events with a higher `seq` are delivered. The floor is infinite while the
+//! client is joining, and becomes the `lastSeq` of the answer to its `joinRoom`. While a client joins, the room keeps
+//! the events that are fanned out in its **tail**, so that events between the read of history and the answer follow the
+//! answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,50 +14,49 @@ use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 const SHARDS: usize = 64;
-/// Most bytes in a room's tail while a client joins; a join that needs more reads history again.
+/// Most bytes in a room's tail. A join that needs more reads history again.
 const MAX_TAIL: usize = 1024 * 1024;
 const JOINING: u64 = u64::MAX;
 
-/// A client as the hub sees it.
+/// The hub's interface to a client.
 pub trait Listener: Send + Sync {
-    /// A number unique to the client.
+    /// A number that is unique to the client.
     fn id(&self) -> u64;
-    /// Queues events of a room, numbered from `first`, either one by one or as the one piece `joined`; never waits.
-    /// `true` asks the caller to flush the outbox soon.
+    /// Queues events of a room, numbered from `first`: either `frames` or `joined`, which contains all of them. Never
+    /// waits. `true` when the caller must flush the outbox soon.
     fn deliver(&self, room: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool;
-    /// Writes what is queued, as far as the client takes it now.
+    /// Writes queued frames, as far as the transport accepts them now.
     fn flush(&self);
-    /// Whether the client has taken most of what was queued.
+    /// Whether the client has read most of the queued frames.
     fn keeps_up(&self) -> bool;
-    /// Completes when [`keeps_up`](Self::keeps_up) holds, or the client is about to be closed.
+    /// Completes when [`keeps_up`](Self::keeps_up) becomes true or the client is about to be closed.
     fn caught_up(&self) -> impl Future<Output = ()> + Send;
-    /// Queues what the client's arrival in a room brings, then the events after `last_seq`; never waits.
+    /// Queues the frames of the arrival, then the events after `last_seq`. Never waits.
     fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]);
-    /// Notifies the client that it is no longer in a room. Called under the hub's lock: it must not call back.
+    /// Notifies the client that it is no longer in a room. Called under the hub's lock: it must not call the hub.
     fn evicted(&self, room: Uuid);
-    /// Closes the client at the transport, soon but not at the same time as others, so that it reconnects and asks for
-    /// the events it missed in a room that it is no longer in. Called under the hub's lock: it must not call back.
+    /// Closes the client at the transport, with jitter, so that it reconnects and requests the events that it missed.
+    /// The client is no longer in the room. Called under the hub's lock: it must not call the hub.
     fn resync(self: &Arc<Self>, room: Uuid);
 }
 
 /// How a client arrives in a room.
 pub enum Arrival<'a> {
-    /// It joined and is answered if it asked for an acknowledgement; `last_seq` belongs to this epoch of the log.
+    /// The client joined. `last_seq` belongs to this epoch of the log.
     Joined {
-        /// The answer.
+        /// The acknowledgement, if the client requested one.
         answer: Option<Frame>,
-        /// The epoch.
         epoch: Uuid,
     },
-    /// It is recovered; these are the events up to `last_seq` that it missed.
+    /// The client was recovered; these are the events up to `last_seq` that it missed.
     Restored(&'a [Frame]),
-    /// It continues where it was.
+    /// The client was in the room before and continues after its last event.
     Stayed,
 }
 
-/// The members of every room on this gateway.
+/// The clients on this gateway, by room.
 pub struct Hub<L> {
-    // One lock per shard of the rooms, held for one fan-out or one change, never across an await.
+    // One lock per shard of rooms. It is held for one fan-out or one change, never across an await.
     shards: Box<[Mutex<Shard<L>>]>,
 }
 
@@ -73,7 +73,7 @@ struct Room<L> {
     joining: usize,
     tail: Vec<(u64, Frame)>,
     tail_bytes: usize,
-    /// Events up to this `seq` are not in the tail.
+    /// The tail begins after this `seq`.
     tail_after: u64,
 }
 
@@ -86,36 +86,31 @@ struct Member<L> {
 /// A join in progress.
 #[derive(Debug, Clone, Copy)]
 pub struct Joining {
-    /// The room.
     pub room: Uuid,
     generation: u64,
-    /// For a client that was in the room before: the newest `seq` that it may have been sent.
+    /// For a client that was in the room before: the newest `seq` that the gateway may have sent to it.
     rejoined_at: Option<u64>,
 }
 
-/// Why a join did not go live.
+/// Why a join was not completed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotLive {
     /// The client left, was evicted or began another join meanwhile.
     Cancelled,
-    /// More was fanned out meanwhile than the tail holds: read history again.
+    /// More events were fanned out meanwhile than the tail holds: read history again.
     Behind,
 }
 
-/// An event on its way to the members of a room.
+/// An event to fan out.
 pub struct Delivery<E> {
-    /// The room.
     pub room: Uuid,
-    /// Its place in the room.
     pub seq: u64,
-    /// The room is gone after this event.
+    /// The event deletes the room.
     pub closes_room: bool,
-    /// The event.
     pub event: E,
 }
 
 impl<L: Listener> Hub<L> {
-    /// An empty hub.
     pub fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::new(Shard { rooms: HashMap::new(), next_generation: 1 })).collect() }
     }
@@ -125,7 +120,7 @@ impl<L: Listener> Hub<L> {
         self.shards[room.as_bytes()[15] as usize % SHARDS].lock()
     }
 
-    /// Registers a client as joining: from now on no event of the room is lost to it, and none is delivered yet.
+    /// Registers a client as joining: from now on the tail keeps the room's events for it, and none is delivered yet.
     pub fn begin_join(&self, room: Uuid, partition: u32, listener: &Arc<L>) -> Joining {
         let mut shard = self.shard(room);
         let generation = shard.next_generation;
@@ -148,11 +143,11 @@ impl<L: Listener> Hub<L> {
         Joining { room, generation, rejoined_at }
     }
 
-    /// Ends a join: queues what the arrival brings, then the events above `last_seq` fanned out meanwhile, and delivers
-    /// from then on.
+    /// Completes a join: queues the frames of the arrival, then the events above `last_seq` that were fanned out
+    /// meanwhile. Later events are delivered.
     ///
     /// # Errors
-    /// When the join was cancelled or history must be read again; the membership is as before.
+    /// When the join was cancelled or history must be read again; the client's state is unchanged.
     pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, arrival: &Arrival<'_>) -> Result<(), NotLive> {
         let mut shard = self.shard(joining.room);
         let room = shard.rooms.get_mut(&joining.room).ok_or(NotLive::Cancelled)?;
@@ -167,8 +162,8 @@ impl<L: Listener> Hub<L> {
         Ok(())
     }
 
-    /// Cancels a join; `true` when the client stays in the room where it was before, or is closed in order to reconnect
-    /// to it.
+    /// Cancels a join. `true` when the client was in the room before: it stays there, or is closed so that it
+    /// reconnects.
     pub fn cancel_join(&self, joining: &Joining, listener: &Arc<L>) -> bool {
         let stayed = joining.rejoined_at.map(|seq| self.go_live(joining, listener, seq, &Arrival::Stayed));
         if stayed == Some(Ok(())) {
@@ -187,14 +182,14 @@ impl<L: Listener> Hub<L> {
         comes_back
     }
 
-    /// Removes a client from a room; `false` when it was not in it. After this returns, no event of the room is queued
-    /// for the client.
+    /// Removes a client from a room; `false` when the client was not in it. After the call, no event of the room is
+    /// queued for the client.
     pub fn leave(&self, room: Uuid, listener: u64) -> bool {
         self.shard(room).remove(room, listener)
     }
 
-    /// Fans out the events of one partition, in order; returns the number of deliveries. An event is encoded once, and
-    /// only if its room has members; successive events of one room reach a client in one write. Clients whose outbox
+    /// Fans out the events of one partition, in order. Returns the number of deliveries. An event is encoded once, and
+    /// only if a client is in its room; successive events of one room reach a client in one write. Clients whose outbox
     /// must be flushed are added to `writers`.
     pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame, writers: &mut Vec<Arc<L>>) -> usize {
         let mut delivered = 0;
@@ -214,7 +209,7 @@ impl<L: Listener> Hub<L> {
                 let to_write = match member.floor.saturating_sub(first - 1).min(frames.len() as u64) as usize {
                     0 => member.listener.deliver(run[0].room, first, &frames, &joined),
                     skip if skip == frames.len() => continue,
-                    // A floor inside the run is rare.
+                    // A floor within the run is rare.
                     skip => member.listener.deliver(run[0].room, member.floor + 1, &frames[skip..], &Frame::join(&frames[skip..])),
                 };
                 writers.extend(to_write.then(|| member.listener.clone()));
@@ -229,7 +224,8 @@ impl<L: Listener> Hub<L> {
         delivered
     }
 
-    /// Empties every room of the partition, because its numbers are no longer valid, and closes the clients in them.
+    /// Empties every room of the partition, because their `seq` numbers are no longer valid, and closes the clients in
+    /// them.
     pub fn resync(&self, partition: u32) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -239,14 +235,14 @@ impl<L: Listener> Hub<L> {
         }
     }
 
-    /// The clients in a room or joining it.
+    /// Number of clients in a room or joining it.
     pub fn members(&self, room: Uuid) -> Vec<Arc<L>> {
         let shard = self.shard(room);
         let members = shard.rooms.get(&room).map(|room| room.members.values().map(|member| member.listener.clone()));
         members.into_iter().flatten().collect()
     }
 
-    /// The partitions with a client in one of their rooms or joining one.
+    /// The partitions with a client in, or joining, one of their rooms.
     pub fn partitions(&self) -> std::collections::HashSet<u32> {
         let of_shard = |shard: &Mutex<Shard<L>>| {
             let shard = shard.lock();
@@ -255,7 +251,7 @@ impl<L: Listener> Hub<L> {
         self.shards.iter().flat_map(of_shard).collect()
     }
 
-    /// Panics when the data contradicts itself.
+    /// Panics when an invariant does not hold.
     #[cfg(test)]
     pub fn check_invariants(&self) {
         for shard in &self.shards {
@@ -263,7 +259,7 @@ impl<L: Listener> Hub<L> {
                 assert!(!room.members.is_empty(), "an empty room is removed");
                 assert_eq!(room.joining, room.members.values().filter(|m| m.floor == JOINING).count());
                 assert_eq!(room.tail_bytes, room.tail.iter().map(|(_, frame)| frame.websocket().len()).sum::<usize>());
-                assert!(room.joining > 0 || room.tail.is_empty(), "a tail is kept for joins alone");
+                assert!(room.joining > 0 || room.tail.is_empty(), "a tail is kept only while a client joins");
                 assert!(room.tail.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "a tail has no holes");
             }
         }

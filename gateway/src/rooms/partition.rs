@@ -1,4 +1,4 @@
-//! One followed partition: puts hints in order, repairs holes from the log, hands events to the hub.
+//! Follows one partition: puts hints in order, repairs holes from the log and hands events to the hub.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -19,59 +19,58 @@ use super::hub::{Delivery, Hub, Listener};
 use super::log::Log;
 use crate::metrics::METRICS;
 
-/// How long a hint beyond a hole waits for the one before it, in case two replicas' hints crossed.
+/// How long a hint beyond a hole waits for its predecessor, in case the hints of two replicas crossed.
 const REORDER: Duration = Duration::from_millis(20);
-/// Most hints, and most bytes, parked beyond a hole.
+/// Most hints, and most bytes, that are parked beyond a hole.
 const MAX_PARKED: usize = 64;
 const MAX_PARKED_BYTES: usize = 256 * 1024;
-/// A larger hole is not replayed: the clients concerned reconnect and ask for what they missed.
+/// Largest hole that is replayed, in positions. Above it, the clients reconnect and request the events that they
+/// missed.
 const MAX_HOLE: u64 = 10_000;
-/// Most bytes of the log read at once. Encoded with everything besides the content they grow up to sixfold, which still
-/// fits an outbox that has room.
+/// Most bytes of one page of the log. Encoded as JSON with all fields they grow up to sixfold, which still fits into a
+/// free outbox.
 const PAGE_BYTES: u32 = 128 * 1024;
-/// How long the next page waits for clients that have not taken most of the last one.
+/// How long the next page waits for clients that have not read most of the last page.
 const PACE: Duration = Duration::from_secs(1);
-/// Clients whose outboxes one task flushes in a row: enough to be cheap, few enough to share the work among threads.
+/// Clients whose outboxes one task flushes: enough to make a task cheap, few enough to spread the work over threads.
 const FLUSHED: usize = 32;
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Input of a partition's task.
 pub enum Input {
-    /// A hint as it came over the bus.
+    /// A hint, as received from the bus.
     Hint(Bytes),
-    /// The head that the database reported.
+    /// A head, as read from the database.
     Head {
-        /// The log's epoch.
         epoch: String,
-        /// The newest position.
         position: u64,
     },
 }
 
-/// The task of one partition.
+/// The task that follows one partition.
 pub struct PartitionTask<L> {
     log: Arc<Log>,
     hub: Arc<Hub<L>>,
     partition: u32,
     inputs: mpsc::Receiver<Input>,
     epoch: String,
-    /// All events up to here have been handed to the hub.
+    /// All events up to this position have been handed to the hub.
     position: u64,
-    /// Hints beyond a hole, by first position.
+    /// The events of hints beyond a hole, by first position.
     parked: BTreeMap<u64, Vec<Event>>,
     parked_bytes: usize,
-    /// `position`, for observers outside the task.
+    /// A copy of `position` for readers outside the task.
     reached: Arc<AtomicU64>,
-    /// The newest position known to exist beyond `position`, and when to read the log if the hints have not arrived by
-    /// then.
+    /// The newest position known to exist beyond `position`, and when to read the log if the hints have not arrived
+    /// until then.
     hole: Option<(u64, Instant)>,
-    /// The position at which a lower head was last reported.
+    /// The value of `position` when a lower head was last reported.
     low: Option<u64>,
 }
 
 impl<L: Listener + 'static> PartitionTask<L> {
-    /// A task that does not run yet.
+    /// A task that is not running yet.
     pub fn new(log: Arc<Log>, hub: Arc<Hub<L>>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
         Self {
             log,
@@ -88,9 +87,9 @@ impl<L: Listener + 'static> PartitionTask<L> {
         }
     }
 
-    /// Follows until the inputs end; signals `ready` when the position is fixed.
+    /// Follows the partition until the inputs end. Signals `ready` when the start position is known.
     pub async fn run(mut self, ready: watch::Sender<bool>) {
-        // Polling the heads is enough without the bus.
+        // Without the bus, polls of the heads are enough.
         let _ = timeout(SUBSCRIBE, self.log.subscriptions.subscribe(channel::log(self.partition))).await;
         loop {
             if let Some((epoch, position)) = self.log.head(self.partition).await {
@@ -123,7 +122,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
             _ => return bus::dropped("malformed", 1),
         };
         if hint.epoch != self.epoch {
-            // The heads say which epoch is valid.
+            // The heads decide which epoch is valid.
             return self.log.ask_soon();
         }
         let last = hint.first_position + hint.events.len() as u64 - 1;
@@ -167,16 +166,16 @@ impl<L: Listener + 'static> PartitionTask<L> {
 
     fn head(&mut self, epoch: String, position: u64) {
         let low = self.low.take();
-        // Epochs are UUIDv7: the newer one is the greater.
+        // Epochs are UUIDv7: the newer epoch is the greater one.
         if epoch > self.epoch {
             self.skip_to(epoch, position);
         } else if epoch < self.epoch {
-            // A replica that has not noticed the new epoch yet.
+            // A hint from a replica that has not read the new epoch yet.
         } else if position > self.position {
-            // Its hint may still be on the way.
+            // The hint may still arrive.
             self.note_hole(position);
         } else if position < self.position {
-            // An answer may be slightly stale. If the next one is below the same position, the log itself is read.
+            // An answer may be slightly stale. If the next head is below the same position, the task reads the log.
             match low {
                 Some(at) if position < at => self.hole = Some((self.position, Instant::now())),
                 _ => self.low = Some(self.position),
@@ -184,9 +183,15 @@ impl<L: Listener + 'static> PartitionTask<L> {
         }
     }
 
-    /// Continues at another position of the log: clients in the partition's rooms reconnect and read what they missed.
+    /// Continues at another position of the log. Clients in the partition's rooms reconnect and read the events that
+    /// they missed.
     fn skip_to(&mut self, epoch: String, position: u64) {
-        tracing::warn!(partition = self.partition, %epoch, position, "the log cannot be followed from the last position; clients start over");
+        tracing::warn!(
+            partition = self.partition,
+            %epoch,
+            position,
+            "the log does not continue from the last position; clients reconnect"
+        );
         METRICS.resyncs.increment(1);
         self.epoch = epoch;
         self.move_to(position);
@@ -205,7 +210,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
         self.hole = None;
     }
 
-    /// Skips a hole that is too large to be replayed, if the database confirms it: hints are not trusted.
+    /// Skips a hole that is too large to replay, if the database confirms it: hints are not trusted.
     async fn give_up(&mut self, target: u64) {
         match self.log.head(self.partition).await {
             Some((epoch, position)) if epoch == self.epoch && position.saturating_sub(self.position) <= MAX_HOLE => {
@@ -238,7 +243,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
         METRICS.repaired.increment(page.events.len() as u64);
         match page.events.last().map(|event| event.position) {
             Some(last) => {
-                // Waiting for clients only matters when another page follows.
+                // The task waits for clients only if another page follows.
                 let keeping_up = if last < target { self.keeping_up(&page.events) } else { Vec::new() };
                 self.deliver(&page.events, last);
                 self.hole = Some((target, Instant::now()));
@@ -247,7 +252,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
                     pace(&keeping_up).await;
                 }
             }
-            // Positions that the log does not hold never existed: the hint was forged or mistaken.
+            // Positions that the log does not hold never existed: the hint was forged or wrong.
             None => self.forget_hole(),
         }
         if self.hole.is_some() || !self.log.is_bus_up() {
@@ -258,7 +263,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
         tokio::spawn(async move { timeout(SUBSCRIBE, subscriptions.subscribe(name)).await });
     }
 
-    /// The clients that receive these events and have taken most of what was sent before.
+    /// The clients that receive these events and have read most of the earlier events.
     fn keeping_up(&self, events: &[Event]) -> Vec<Arc<L>> {
         let rooms = events.iter().filter_map(|event| event.room_id.parse().ok()).collect::<HashSet<_>>();
         let hearers = rooms.into_iter().flat_map(|room| self.hub.members(room));
@@ -276,7 +281,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
                 Some(Delivery { room: event.room_id.parse().ok()?, seq: event.seq, closes_room: event.event == "roomDeleted", event })
             })
             .collect::<Vec<_>>();
-        // Order is promised within a room; grouped by room, events share locks and writes. (The sort is stable.)
+        // Order is guaranteed within a room. Grouped by room, events share locks and writes. The sort is stable.
         deliveries.sort_by_key(|delivery| delivery.room);
         let mut writers = Vec::new();
         let delivered = self.hub.fan_out(&deliveries, |event| event::encode(event), &mut writers);
@@ -289,8 +294,9 @@ impl<L: Listener + 'static> PartitionTask<L> {
     }
 }
 
-/// Waits until the clients have taken most of what waits for them. A client that does not in time is not waited for
-/// again, and is closed once its outbox is full: the partition's other clients must not wait for it repeatedly.
+/// Waits until the clients have read most of their outboxes. The task does not wait again for a client that is too
+/// slow: other clients of the partition must not wait for it repeatedly. Such a client is closed when its outbox is
+/// full.
 async fn pace<L: Listener>(clients: &[Arc<L>]) {
     let taken = async {
         for client in clients {
@@ -300,9 +306,9 @@ async fn pace<L: Listener>(clients: &[Arc<L>]) {
     let _ = timeout(PACE, taken).await;
 }
 
-/// Whether a hint is plausible. Without a cluster key, anything that reaches the bus can publish hints.
+/// Whether a hint is plausible. Without a cluster key, any program that reaches the bus can publish hints.
 fn is_sound(hint: &Hint, partition: u32) -> bool {
-    // The database holds no larger number.
+    // The database's largest integer.
     let bounded = (1..i64::MAX as u64).contains(&hint.first_position);
     let mut positions = (hint.first_position..).zip(&hint.events);
     let sound = |(position, event): (u64, &Event)| event.position == position && event.seq > 0;

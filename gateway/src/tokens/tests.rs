@@ -30,7 +30,7 @@ pub(crate) fn signed(seed: u8, claims: &Value) -> String {
     jsonwebtoken::encode(&header, claims, &key(seed)).unwrap()
 }
 
-/// An auth service with these keys (none: it is away), and how often they were requested.
+/// An auth service with these keys (none: the service does not answer), and the number of requests for them.
 struct Auth {
     seeds: Mutex<Option<Vec<u8>>>,
     asked: AtomicUsize,
@@ -60,7 +60,7 @@ async fn code(tokens: &Tokens, token: &str) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn a_good_token_says_who_it_is() {
+async fn a_valid_token_yields_its_identity() {
     let (_, tokens, process) = started(Some(&[1, 2])).await;
     eventually(|| process.readiness.missing().is_none()).await;
     let claims = claims(json!({}));
@@ -72,7 +72,7 @@ async fn a_good_token_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn claims_must_all_be_there_and_right() {
+async fn missing_or_wrong_claims_are_rejected() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let now = jsonwebtoken::get_current_timestamp();
     for fine in [json!({"exp": now - 2}), json!({"nbf": now + 2}), json!({"aud": ["x", "confab"]}), json!({"more": true})] {
@@ -103,7 +103,7 @@ async fn claims_must_all_be_there_and_right() {
 }
 
 #[tokio::test]
-async fn a_connection_takes_no_token_that_has_expired() {
+async fn a_connection_rejects_an_expired_token_without_leeway() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let now = jsonwebtoken::get_current_timestamp();
     assert!(tokens.verify_to_stay(&signed(1, &claims(json!({"exp": now + 60})))).await.is_ok());
@@ -112,12 +112,12 @@ async fn a_connection_takes_no_token_that_has_expired() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_from_the_future_are_logged_at_most_once_a_minute() {
+async fn tokens_not_yet_valid_are_logged_at_most_once_a_minute() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let early = claims(json!({"nbf": jsonwebtoken::get_current_timestamp() + 3600}));
     let logged = || tokens.0.early.0.last();
     assert_eq!(code(&tokens, &signed(2, &early)).await, Some(Code::Unauthorized));
-    assert_eq!(logged(), None, "a forgery says nothing about clocks");
+    assert_eq!(logged(), None, "a forged token is not evidence about clocks");
     for pause in [Duration::ZERO, EVERY] {
         tokio::time::advance(pause).await;
         assert_eq!(code(&tokens, &signed(1, &early)).await, Some(Code::Unauthorized));
@@ -129,7 +129,7 @@ async fn tokens_from_the_future_are_logged_at_most_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_token_is_accepted_before_the_logouts_during_a_pause_are_known() {
+async fn after_a_pause_tokens_wait_for_revocations() {
     let (_auth, tokens, _) = started(Some(&[1])).await;
     let (good, pauses) = (signed(1, &claims(json!({}))), tokens.0.revocations.pauses().clone());
     pauses.stand_still();
@@ -143,7 +143,7 @@ async fn no_token_is_accepted_before_the_logouts_during_a_pause_are_known() {
 }
 
 #[tokio::test]
-async fn forgeries_are_refused() {
+async fn forged_tokens_are_rejected() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let claims = claims(json!({}));
     let good = signed(1, &claims);
@@ -163,7 +163,7 @@ async fn forgeries_are_refused() {
         let header = base64(&format!(r#"{{"alg":"{alg}","kid":"k1"}}"#));
         forged.extend([format!("{header}.{payload}."), format!("{header}.{payload}.{signature}")]);
     }
-    // Signed by another key under a known key id, without a key id, and with an extension that must be understood.
+    // Signed by another key under a known key id; without a key id; with a critical extension.
     let header = |change: fn(&mut Header)| {
         let mut header = Header { kid: Some("k1".into()), ..Header::new(Algorithm::EdDSA) };
         change(&mut header);
@@ -180,7 +180,7 @@ async fn forgeries_are_refused() {
 }
 
 #[tokio::test]
-async fn a_revoked_session_is_refused() {
+async fn a_revoked_token_is_rejected() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let token = signed(1, &claims(json!({})));
     assert_eq!(code(&tokens, &token).await, None);
@@ -189,7 +189,7 @@ async fn a_revoked_session_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
+async fn unknown_keys_are_fetched_once_and_the_last_key_set_is_kept() {
     let (auth, tokens, process) = started(Some(&[1])).await;
     eventually(|| process.readiness.missing().is_none()).await;
     let token = |seed| signed(seed, &claims(json!({})));
@@ -211,11 +211,11 @@ async fn an_unknown_key_is_fetched_once_and_the_last_set_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
+async fn a_key_listed_by_one_replica_survives_the_answer_of_another() {
     let (auth, tokens, process) = started(Some(&[1])).await;
     eventually(|| process.readiness.missing().is_none()).await;
     let token = |seed| signed(seed, &claims(json!({})));
-    // One replica with only the new key and one with only the old key answer in turn.
+    // A replica with only the new key and a replica with only the old key answer in turn.
     for seeds in [[2], [1], [2], [1]] {
         *auth.seeds.lock() = Some(seeds.to_vec());
         let before = auth.asked.load(Ordering::Relaxed);
@@ -226,7 +226,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
         let published = String::from_utf8(tokens.jwks().await.unwrap().to_vec()).unwrap();
         assert!(published.contains("\"k1\"") && published.contains("\"k2\""), "{published}");
     }
-    // Finally all replicas have only the new key.
+    // In the end all replicas have only the new key.
     *auth.seeds.lock() = Some(vec![2]);
     tokio::time::sleep(KEEP + FETCH_EVERY * 2).await;
     eventually(|| tokens.keys().is_some_and(|keys| keys.by_id.len() == 1)).await;
@@ -236,7 +236,7 @@ async fn a_key_that_one_replica_lists_outlives_the_answer_of_another() {
 }
 
 #[test]
-fn keys_that_are_listed_no_more_are_bounded() {
+fn unlisted_keys_are_bounded() {
     let mut keys = None;
     for seed in 0..100 {
         keys = Some(Keys::parse(jwks(&[seed]), keys.as_ref()).unwrap());

@@ -9,18 +9,18 @@ use utoipa::ToSchema;
 use super::page::Time;
 use super::user::UserJson;
 
-/// A file of a message.
+/// A file that is attached to a message.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = MessageFile)]
 pub enum FileJson<'a> {
-    /// One that can be had.
+    /// A stored file.
     Present(PresentFile<'a>),
-    /// One that messages still name.
+    /// A deleted file that messages still refer to.
     Deleted(DeletedFile<'a>),
 }
 
-/// A file that can be had.
+/// A stored file.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = File)]
@@ -28,17 +28,17 @@ pub struct PresentFile<'a> {
     /// UUIDv7.
     #[schema(format = "uuid")]
     id: &'a str,
-    /// The last path component of the given name, without control characters, in at most 255 bytes.
+    /// The last path component of the uploaded name, without control characters, at most 255 bytes.
     name: &'a str,
-    /// Bytes.
+    /// Size in bytes.
     size: u64,
-    /// As far as it is known.
+    /// The media type, detected from the bytes and the uploader's claim; `application/octet-stream` when unknown.
     content_type: &'a str,
-    /// Lower-case hexadecimal.
+    /// SHA-256 of the bytes, in lower-case hexadecimal.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     sha256: &'a str,
     url: FileUrl<'a>,
-    /// The room it belongs to.
+    /// The room that the file belongs to; null for a file without a room, which only its uploader may read.
     #[schema(format = "uuid", required)]
     room_id: Option<&'a str>,
     #[schema(required)]
@@ -46,38 +46,38 @@ pub struct PresentFile<'a> {
     created_at: Time,
 }
 
-/// A file that is no more.
+/// A deleted file.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeletedFile<'a> {
     /// UUIDv7.
     #[schema(format = "uuid")]
     id: &'a str,
-    /// What it was called.
+    /// The file's former name.
     name: &'a str,
-    /// True.
+    /// Always `true`.
     deleted: bool,
 }
 
 impl<'a> From<&'a File> for FileJson<'a> {
     fn from(file: &'a File) -> Self {
-        match file.deleted {
-            true => Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true }),
-            false => Self::Present(PresentFile {
-                id: &file.id,
-                name: &file.name,
-                size: file.size,
-                content_type: &file.content_type,
-                sha256: &file.sha256,
-                url: FileUrl(&file.id),
-                room_id: file.room_id.as_deref(),
-                uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
-                created_at: Time(file.created_at_ms),
-            }),
+        if file.deleted {
+            return Self::Deleted(DeletedFile { id: &file.id, name: &file.name, deleted: true });
         }
+        Self::Present(PresentFile {
+            id: &file.id,
+            name: &file.name,
+            size: file.size,
+            content_type: &file.content_type,
+            sha256: &file.sha256,
+            url: FileUrl(&file.id),
+            room_id: file.room_id.as_deref(),
+            uploaded_by: file.uploaded_by.as_ref().map(UserJson::from),
+            created_at: Time(file.created_at_ms),
+        })
     }
 }
 
-/// Where a file's bytes are, relative to this server.
+/// The URL of the file's bytes, relative to this server.
 #[derive(Debug, Clone, Copy, ToSchema)]
 #[schema(value_type = String, format = "uri-reference")]
 pub struct FileUrl<'a>(pub &'a str);
@@ -94,14 +94,14 @@ impl Serialize for FileUrl<'_> {
     }
 }
 
-/// A link that needs no header.
+/// A link to a file's bytes that needs no `Authorization` header.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Link)]
 pub struct LinkJson {
-    /// Relative to this server.
+    /// The link, relative to this server.
     #[schema(format = "uri-reference")]
     pub url: String,
-    /// When it ends.
+    /// When the link expires.
     pub expires_at: Time,
 }

@@ -8,32 +8,32 @@ use uuid::Uuid;
 use super::message::MessageJson;
 use super::page::Page;
 
-/// The position of a page of history.
+/// The place of a page in a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Position {
     /// The newest events.
     Latest,
-    /// Those before this `seq`.
+    /// The events before this `seq`.
     Before(u64),
-    /// Those after this `seq`.
+    /// The events after this `seq`.
     After(u64),
 }
 
 impl Position {
-    /// Reads a cursor, which is valid for its room only.
+    /// Decodes a cursor, which is valid only for its room.
     ///
     /// # Errors
     /// `invalid_request` for any other text.
     pub fn of_cursor(room: Uuid, text: &str) -> Result<Self, Error> {
         match cursor::decode::<(Uuid, Self)>(text)? {
             (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => Ok(position),
-            _ => Err(Error::field("cursor", "is not one of this list")),
+            _ => Err(Error::field("cursor", "is not a cursor of this list")),
         }
     }
 }
 
-/// A page as clients see it, with the cursor that goes on in its direction.
+/// The public form of a page, with the cursor of the next page in the same direction.
 pub fn page(room: Uuid, position: Position, history: &ListEventsResponse) -> Page<MessageJson<'_>> {
     let next = match position {
         Position::Latest | Position::Before(_) => history.events.first().map(|event| Position::Before(event.seq)),
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_goes_on_in_its_direction_and_holds_for_its_room_alone() {
+    fn a_cursor_keeps_its_direction_and_is_valid_only_for_its_room() {
         let room = Uuid::now_v7();
         let events = [4, 5].map(|seq| Event { seq, ..Event::default() }).into();
         let mut history = ListEventsResponse { events, more: true, ..ListEventsResponse::default() };

@@ -10,7 +10,7 @@ use super::file::FileJson;
 use super::page::Time;
 use super::user::UserJson;
 
-/// What stands in a room's log.
+/// A message or a room event, as an entry of the room's log.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Message)]
@@ -20,7 +20,7 @@ pub struct MessageJson<'a> {
     id: &'a str,
     #[schema(format = "uuid")]
     room_id: &'a str,
-    /// 1, 2, 3 … in each room, without a hole.
+    /// Number of the entry in its room: 1, 2, 3 … without gaps.
     #[schema(minimum = 1)]
     seq: u64,
     r#type: TypeJson,
@@ -29,21 +29,21 @@ pub struct MessageJson<'a> {
     content: &'a str,
     #[schema(value_type = Vec<FileJson>)]
     files: Files<'a>,
-    /// The sender's own name for it.
+    /// The id that the sender chose for the message; null if the sender chose none.
     #[schema(required)]
     client_message_id: Option<&'a str>,
     created_at: Time,
-    /// The name of a room event; only of type `system`.
+    /// The name of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     event: Option<&'a str>,
-    /// What the room event tells.
+    /// Details of the room event; only present with type `system`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     data: Option<&'a RawValue>,
 }
 
-/// Text from a user, a file that was shared, or an event of the room.
+/// `message`: a text from a user. `file`: a file that a user shared. `system`: an event of the room.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = MessageType)]
@@ -76,12 +76,12 @@ impl<'a> From<&'a Event> for MessageJson<'a> {
     }
 }
 
-/// The answer to a repeat: what the first request made.
+/// The response to a repeated request: the result of the first request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Repeated<T> {
     #[serde(flatten)]
     first: T,
-    /// `true`: it is not of this request, whose content may differ.
+    /// Always `true`: this object was created by an earlier request, whose content may differ from this request.
     duplicate: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What every resource uses: pages of lists, and times.
+//! Types that all resources share: pages of lists, and times.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
@@ -9,15 +9,15 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
-    /// What it holds.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// Where the list goes on; nothing at its end.
+    /// The `cursor` of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
 /// RFC 3339, UTC, with milliseconds.
-// Held as milliseconds since the Unix epoch.
+// Stored as milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, ToSchema)]
 #[schema(value_type = String, format = "date-time", pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 pub struct Time(pub i64);

@@ -19,17 +19,17 @@ pub struct RoomJson<'a> {
     name: &'a str,
     description: &'a str,
     visibility: VisibilityJson,
-    /// The caller's; null for who is no member.
+    /// The caller's role; null if the caller is not a member.
     #[schema(required)]
     role: Option<RoleJson>,
     #[schema(required)]
     created_by: Option<UserJson<'a>>,
     created_at: Time,
-    /// The `seq` of its newest message; 0 while there is none.
+    /// The `seq` of the room's newest message; 0 while the room has no messages.
     last_seq: u64,
 }
 
-/// Who may see a room.
+/// `public`: all users may read and post. `private`: only members.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Visibility)]
@@ -38,7 +38,7 @@ enum VisibilityJson {
     Private,
 }
 
-/// What a member may do.
+/// The role of a member. Owners and admins may change and delete the room; members may read and post.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Role)]

@@ -5,7 +5,7 @@ use confab_proto::message::v1::{Event, Kind};
 use super::*;
 
 #[test]
-fn a_message_as_the_contract_shows_it() {
+fn messages_match_the_contract() {
     let mut event = Event {
         id: "m".into(),
         room_id: "r".into(),

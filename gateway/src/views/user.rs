@@ -7,14 +7,14 @@ use utoipa::ToSchema;
 
 use super::page::Time;
 
-/// A user as other objects refer to one.
+/// A reference to a user.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserJson<'a> {
     /// UUIDv7.
     #[schema(format = "uuid")]
     pub id: &'a str,
-    /// As the user wrote it.
+    /// The username in the user's own spelling.
     pub username: &'a str,
 }
 
@@ -41,14 +41,14 @@ impl<'a> From<&'a User> for Account<'a> {
     }
 }
 
-/// A session that has been opened.
+/// A new token and the account that it belongs to.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Session)]
 pub struct Opened<'a> {
-    /// To be sent as `Authorization: Bearer …`.
+    /// The token, to be sent as `Authorization: Bearer …`.
     token: &'a str,
-    /// `Bearer`.
+    /// Always `Bearer`.
     token_type: &'static str,
     expires_at: Time,
     user: Account<'a>,

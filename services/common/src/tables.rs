@@ -1,12 +1,12 @@
-//! Hash tables that grew in a burst and give their memory back after it.
+//! Shrinks hash tables after a burst of entries.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
-/// Tables with capacity for fewer entries are not shrunk.
+/// Tables with a smaller capacity, in entries, are not shrunk.
 const SMALL: usize = 1024;
 
-/// Frees most of the memory that a table needed for a burst of entries.
+/// Frees most of the memory that a table allocated for a burst of entries.
 pub fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if is_sparse(table.len(), table.capacity()) {
         table.shrink_to(2 * table.len());

@@ -1,4 +1,4 @@
-//! The client address that per-address limits count by.
+//! The client address to which per-address limits apply.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,9 +8,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 
-/// Each proxy appends the address of its peer, so only the right-most entries come from our own proxies.
+/// Each proxy appends the address of its peer, so only the right-most entries come from trusted proxies.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The first 64 bits of an IPv6 address identify one subscriber's network; the subscriber picks the rest.
+/// The first 64 bits of an IPv6 address identify one subscriber's network; the subscriber chooses the rest.
 const SUBSCRIBER: u32 = 64;
 
 /// An IPv4 address, or the /64 network of an IPv6 address.
@@ -18,11 +18,11 @@ const SUBSCRIBER: u32 = 64;
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// Used for a request that did not come over a connection.
+    /// The address of requests that did not arrive over a connection, as in tests.
     const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-    /// The address of a request's client: the peer or, behind trusted proxies, the right-most hop that is not one of
-    /// them.
+    /// The address of a request's client: the peer of the connection or, behind trusted proxies, the right-most hop
+    /// that is not a trusted proxy.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
@@ -30,7 +30,8 @@ impl ClientAddress {
             let lines = headers.get_all(FORWARDED_FOR).iter().rev();
             let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(str::trim));
             for hop in hops {
-                // No proxy wrote an unreadable hop, so the hops to its left cannot be trusted either.
+                // A trusted proxy does not write a malformed hop, so the hops to the left of it cannot be trusted
+                // either.
                 let Some(hop) = address(hop) else { break };
                 client = hop;
                 if !is_trusted(&client) {
@@ -68,7 +69,7 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
-/// Parses an address as proxies write it: some append the port, and then put brackets around IPv6.
+/// Parses an address as proxies write it: some append a port, and then enclose an IPv6 address in brackets.
 fn address(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
@@ -78,7 +79,7 @@ fn address(hop: &str) -> Option<IpAddr> {
 /// Parses a network or a single address from a setting; an empty text is `None`.
 ///
 /// # Errors
-/// When the text is neither.
+/// When the text is neither a network nor an address.
 pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -88,7 +89,8 @@ pub fn network(text: &str) -> Result<Option<IpNet>, String> {
     network.map(|network| Some(canonical(network))).ok_or_else(|| "must look like 10.0.0.0/8 or 10.1.2.3".into())
 }
 
-/// A network of IPv4 addresses that is written in IPv6 (RFC 4291, section 2.5.5.2), as one of IPv4: so are the addresses of peers.
+/// Converts a network of IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2) to an IPv4 network, as peers' addresses
+/// are.
 fn canonical(network: IpNet) -> IpNet {
     let mapped = match network {
         IpNet::V6(network) => network.addr().to_ipv4_mapped().zip(network.prefix_len().checked_sub(96)),
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_believed_only_when_it_is_a_trusted_proxy() {
+    fn forwarded_for_is_read_only_from_trusted_proxies() {
         assert_eq!(of("192.0.2.1", &["198.51.100.7"], ""), "192.0.2.1");
         assert_eq!(of("192.0.2.1", &["198.51.100.7"], "10.0.0.0/8"), "192.0.2.1");
         assert_eq!(of("10.0.0.1", &["198.51.100.7"], "10.0.0.0/8"), "198.51.100.7");
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_hop_that_is_no_proxy_counts() {
+    fn the_right_most_untrusted_hop_is_the_client() {
         assert_eq!(of("10.0.0.1", &["203.0.113.9, 198.51.100.7"], "10.0.0.0/8"), "198.51.100.7");
         assert_eq!(of("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.9.9.9"], "10.0.0.0/8"), "198.51.100.7");
         assert_eq!(of("10.0.0.1", &["203.0.113.9", "198.51.100.7:4711", "10.9.9.9"], "10.0.0.0/8"), "198.51.100.7");
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_by_its_subscriber() {
+    fn ipv6_addresses_are_grouped_by_64_bit_network() {
         assert_eq!(of("2001:db8:1:2:3:4:5:6", &[], ""), "2001:db8:1:2::");
         assert_eq!(of("::1", &["[2001:db8:1:2:3:4:5:6]:4711"], "::1"), "2001:db8:1:2::");
         assert_eq!(of("::1", &["[2001:db8:1:2::9]"], "::1/128"), "2001:db8:1:2::");
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_checked() {
+    fn malformed_networks_are_rejected() {
         assert_eq!(network(" 10.0.0.0/8").unwrap().unwrap().to_string(), "10.0.0.0/8");
         assert_eq!(network("::1").unwrap().unwrap().to_string(), "::1/128");
         assert_eq!(network(" ").unwrap(), None);

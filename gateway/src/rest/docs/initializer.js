@@ -6,10 +6,10 @@ const ui = SwaggerUIBundle({
   displayRequestDuration: true,
   tryItOutEnabled: true,
   validatorUrl: "none",
-  // A field of a form that was left empty is not sent.
+  // Empty form fields are not sent.
   plugins: [() => ({ components: { ParameterIncludeEmpty: () => null } })],
 });
-// And is not filled with an invented value, which is what a sample without a media type is for.
+// Swagger UI would fill empty form fields with invented values: those samples have no media type.
 const { fn } = ui.getSystem();
 const sample = fn.getSampleSchema;
 fn.getSampleSchema = (schema, mediaType, ...more) => (mediaType === false ? "" : sample(schema, mediaType, ...more));

@@ -1,5 +1,5 @@
-//! Conditional requests (RFC 9110 section 13): whether the client already has the file, and whether its part still
-//! fits.
+//! Conditional requests (RFC 9110, section 13): whether the client already has the file, and whether its part belongs
+//! to the same version.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use axum::http::header::{HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, I
 use axum::http::{HeaderMap, header};
 use confab_proto::file::v1::File;
 
-/// The validators of a file. A file never changes, so there is one version.
+/// The validators of a file. A file never changes, so it has one version.
 pub struct Validators {
     tag: String,
     /// In whole seconds, the resolution of HTTP dates.
@@ -15,7 +15,6 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Those of a file.
     pub fn of(file: &File) -> Self {
         let seconds = u64::try_from(file.created_at_ms / 1000).unwrap_or_default();
         Self { tag: format!("\"{}\"", file.sha256), modified: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) }
@@ -27,8 +26,8 @@ impl Validators {
         [(header::ETAG, value(&self.tag)), (header::LAST_MODIFIED, value(&httpdate::fmt_http_date(self.modified)))]
     }
 
-    /// Whether this is the version that the client asks for. A weak tag never matches: it does not stand for the same
-    /// bytes.
+    /// Whether `If-Match` or `If-Unmodified-Since` accepts this version. A weak tag never matches, because it does not
+    /// guarantee the same bytes.
     pub fn are_expected_by(&self, headers: &HeaderMap) -> bool {
         if headers.contains_key(IF_MATCH) {
             return tags(headers, &IF_MATCH).any(|tag| tag == "*" || tag == self.tag);
@@ -36,7 +35,7 @@ impl Validators {
         date(headers.get(IF_UNMODIFIED_SINCE)).is_none_or(|until| self.modified <= until)
     }
 
-    /// Whether the client has this version.
+    /// Whether the client already has this version (`If-None-Match`, `If-Modified-Since`).
     pub fn is_known_to(&self, headers: &HeaderMap) -> bool {
         if headers.contains_key(IF_NONE_MATCH) {
             return tags(headers, &IF_NONE_MATCH).any(|tag| tag == "*" || weak(tag) == self.tag);
@@ -44,19 +43,19 @@ impl Validators {
         date(headers.get(IF_MODIFIED_SINCE)).is_some_and(|since| self.modified <= since)
     }
 
-    /// Whether a part of this version fits the part that the client has.
+    /// Whether `If-Range` accepts a part of this version.
     pub fn allow_range(&self, headers: &HeaderMap) -> bool {
         let Some(condition) = headers.get(IF_RANGE) else { return true };
         condition == self.tag.as_str() || date(Some(condition)) == Some(self.modified)
     }
 }
 
-/// The tags in a list, which may be in several headers.
+/// The tags of a list, which may be split over several headers.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|tags| tags.split(',')).map(str::trim)
 }
 
-/// Strips the mark of a weak tag: weak comparison treats strong and weak tags alike.
+/// Strips the prefix of a weak tag, because weak comparison treats strong and weak tags alike.
 fn weak(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
@@ -83,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn as_headers() {
+    fn validators_become_headers() {
         let [(_, tag), (_, modified)] = validators().headers();
         assert_eq!((tag.to_str().unwrap(), modified.to_str().unwrap()), ("\"abc\"", "Sun, 06 Nov 1994 08:49:37 GMT"));
     }
 
     #[test]
-    fn a_tag_counts_before_a_date() {
+    fn a_tag_takes_precedence_over_a_date() {
         let known = |pairs: &[_]| validators().is_known_to(&headers(pairs));
         for same in ["\"abc\"", "W/\"abc\"", "*", "\"x\", W/\"y\",\"abc\""] {
             assert!(known(&[(IF_NONE_MATCH, same)]), "{same}");
@@ -103,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_not_expected() {
+    fn preconditions_reject_another_version() {
         let expected = |pairs: &[_]| validators().are_expected_by(&headers(pairs));
         for same in ["\"abc\"", "*", "\"x\", \"abc\""] {
             assert!(expected(&[(IF_MATCH, same)]), "{same}");
-            // A tag counts before a date.
+            // A tag takes precedence over a date.
             assert!(expected(&[(IF_MATCH, same), (IF_UNMODIFIED_SINCE, "Sun, 06 Nov 1994 08:49:36 GMT")]), "{same}");
         }
         for other in ["\"abd\"", "W/\"abc\"", "abc", ""] {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_in_every_form_of_http() {
+    fn all_http_date_formats_are_read() {
         let known = |date| validators().is_known_to(&headers(&[(IF_MODIFIED_SINCE, date)]));
         for since in
             ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Mon, 07 Nov 1994 00:00:00 GMT"]
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_fits_the_very_same_version_alone() {
+    fn a_range_needs_the_same_version() {
         let allow = |condition| validators().allow_range(&headers(&[(IF_RANGE, condition)]));
         assert!(validators().allow_range(&HeaderMap::new()));
         assert!(allow("\"abc\"") && allow("Sun, 06 Nov 1994 08:49:37 GMT"));

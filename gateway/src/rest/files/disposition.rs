@@ -1,4 +1,4 @@
-//! `Content-Disposition`, read from forms (RFC 7578) and written for downloads (RFC 6266, RFC 8187).
+//! Parses `Content-Disposition` in forms (RFC 7578) and writes it for downloads (RFC 6266, RFC 8187).
 
 use std::fmt::Write;
 
@@ -33,7 +33,7 @@ fn split_value(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
         at += 1;
         match (byte, quoted.get(at)) {
             (b'"', _) => return (value, &quoted[at..]),
-            // Old browsers send whole paths unescaped: a backslash before any other character is literal.
+            // Old browsers send whole paths without escapes: a backslash before any other character is literal.
             (b'\\', Some(escaped @ (b'"' | b'\\'))) => {
                 value.push(*escaped);
                 at += 1;
@@ -47,7 +47,7 @@ fn split_value(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
 /// The header of a download: whether the browser displays or saves the file, and the file's name.
 pub fn header(inline: bool, name: &str) -> HeaderValue {
     let kind = if inline { "inline" } else { "attachment" };
-    // Characters that clients decode differently only appear in the second form.
+    // Characters that clients decode differently appear only in `filename*`.
     let plain = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%') { c } else { '_' };
     let mut text = format!("{kind}; filename=\"{}\"; filename*=UTF-8''", name.chars().map(plain).collect::<String>());
     for byte in name.bytes() {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_of_parts() {
+    fn parameters_of_parts_are_parsed() {
         let read = |header: &str| (parameter(header.as_bytes(), "name"), parameter(header.as_bytes(), "filename"));
         let some = |text: &str| Some(text.as_bytes().to_vec());
         for (header, name, file) in [
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_can_be_written() {
+    fn any_filename_can_be_encoded() {
         let of = |name: &str| header(false, name).to_str().unwrap().to_owned();
         assert_eq!(header(true, "a.png"), "inline; filename=\"a.png\"; filename*=UTF-8''a.png");
         assert_eq!(of("a b.txt"), "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt");

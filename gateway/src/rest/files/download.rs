@@ -1,4 +1,4 @@
-//! `GET /api/files/{id}`: the bytes, as fast as the client takes them.
+//! `GET /api/files/{id}`: streams the bytes, as fast as the client reads them.
 
 use std::io;
 use std::sync::Arc;
@@ -35,17 +35,19 @@ use crate::upload::PATIENCE;
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The policy of files that a browser saves.
+/// The content security policy of attachments.
 const SAVED: &str = "sandbox; default-src 'none'";
-/// The policy of files that a browser shows: its own player is a page of this origin that loads the file once more.
+/// The content security policy of inline files. A browser's own player is a page of this origin that loads the file
+/// again.
 const SHOWN: &str = "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'";
 
-/// Bytes handed to the client at once.
+/// Most bytes in one chunk to the client.
 const PIECE: usize = 64 * 1024;
 
 /// Download a file
 ///
-/// With a token, or by a link.
+/// Returns the bytes of a file, or one range of them. Needs a token or a link. Images, audio and video of known types
+/// are served inline; other files are served as attachments.
 #[utoipa::path(
     get,
     path = "/api/files/{fileId}",
@@ -74,7 +76,7 @@ pub(super) async fn download(
     let file = file.map_err(|status| refusal(&reader, status))?.into_inner();
 
     let validators = Validators::of(&file);
-    // Access can end: caches must revalidate each time.
+    // The caller's access can end, so caches must revalidate each time.
     let known = (AppendHeaders(validators.headers()), [(CACHE_CONTROL, "private, no-cache")], isolation(&reader));
     if !validators.are_expected_by(&headers) {
         return Err(Error::new(Code::PreconditionFailed, "the file is not the version that the request names").into());
@@ -82,10 +84,8 @@ pub(super) async fn download(
     if validators.is_known_to(&headers) {
         return Ok((StatusCode::NOT_MODIFIED, known).into_response());
     }
-    let wanted = match method == Method::GET && validators.allow_range(&headers) {
-        true => range::wanted(&headers, file.size),
-        false => Wanted::Whole,
-    };
+    let has_range = method == Method::GET && validators.allow_range(&headers);
+    let wanted = if has_range { range::wanted(&headers, file.size) } else { Wanted::Whole };
     let (status, offset, length, range) = match wanted {
         Wanted::Whole => (StatusCode::OK, 0, file.size, None),
         Wanted::Part { first, last } => {
@@ -96,22 +96,20 @@ pub(super) async fn download(
             return Ok(([(CONTENT_RANGE, format!("bytes */{}", file.size))], Problem(error)).into_response());
         }
     };
-    let body = match length == 0 || method == Method::HEAD {
-        true => Body::empty(),
-        false => {
-            let ask = DownloadRequest { reader: Some(reader.0.clone()), id: id.to_string(), offset, length };
-            let call = app.clients.read.streaming_answer();
-            let bytes =
-                app.clients.file.clone().download(request(ask, call)).await.map_err(|status| refusal(&reader, status))?.into_inner();
-            body(bytes, length).await?
-        }
+    let body = if length == 0 || method == Method::HEAD {
+        Body::empty()
+    } else {
+        let ask = DownloadRequest { reader: Some(reader.0.clone()), id: id.to_string(), offset, length };
+        let call = request(ask, app.clients.read.streaming_answer());
+        let bytes = app.clients.file.clone().download(call).await.map_err(|status| refusal(&reader, status))?;
+        body(bytes.into_inner(), length).await?
     };
     Ok((status, known, range, description(&file), [(CONTENT_LENGTH, length)], body).into_response())
 }
 
-/// Describe a file
+/// Show the headers of a file
 ///
-/// What a download would say of it, without the bytes.
+/// Returns the headers of a download of the whole file, without the bytes.
 #[utoipa::path(
     head,
     path = "/api/files/{fileId}",
@@ -128,7 +126,7 @@ pub(super) async fn head(app: State<Arc<App>>, reader: FileReader, file: FileId,
     download(app, Method::HEAD, reader, file, headers).await
 }
 
-/// The bearer of a link gets one answer for every reason; other readers get the service's error.
+/// The holder of a link gets one error for all reasons; other readers get the service's error.
 fn refusal(reader: &FileReader, status: Status) -> Problem {
     match Error::from(status) {
         error if reader.has_link() && matches!(error.code, Code::NotFound | Code::Forbidden | Code::InvalidRequest) => {
@@ -138,26 +136,25 @@ fn refusal(reader: &FileReader, status: Status) -> Problem {
     }
 }
 
-/// Only pages of this site may embed a file, but any page may embed a link, which needs no token. Files send no
-/// referrer.
+/// Pages of this site may embed files; pages of any site may embed links, which need no token. Files send no referrer.
 fn isolation(reader: &FileReader) -> [(HeaderName, &'static str); 2] {
     let pages = if reader.has_link() { "cross-origin" } else { "same-site" };
     [(RESOURCE_POLICY, pages), (REFERRER_POLICY, "no-referrer")]
 }
 
-/// The headers that describe the bytes and restrict what a browser may do with them.
+/// The headers that describe the bytes and restrict how a browser may use them.
 fn description(file: &File) -> impl axum::response::IntoResponseParts {
     [
         (CONTENT_TYPE, served::content_type(&file.content_type)),
         (CONTENT_DISPOSITION, disposition::header(file.safe_inline, &file.name)),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-        // Whatever its type, the file runs no script in this origin.
+        // A file of any type runs no script in this origin.
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(if file.safe_inline { SHOWN } else { SAVED })),
     ]
 }
 
-/// The response body. It begins once the first bytes are there: until then a failure can still be a response of its
-/// own.
+/// The response body. The function waits for the first bytes, because until then a failure can still be sent as an
+/// error response.
 async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Body, Problem> {
     let first = next(&mut bytes).await?;
     let (sender, mut receiver) = mpsc::channel(1);
@@ -166,16 +163,16 @@ async fn body(mut bytes: Streaming<DownloadResponse>, length: u64) -> Result<Bod
             passed = pass(first, bytes, length, &sender) => passed,
             () = sender.closed() => return,
         };
-        // The client sees a truncated body, and the connection ends.
+        // The client receives a truncated body, and the connection is closed.
         if let Err(error) = passed {
-            tracing::warn!(%error, "a download failed midway");
+            tracing::warn!(%error, "a download failed after its first bytes");
             let _ = sender.send(Err(io::Error::other(error))).await;
         }
     });
     Ok(Body::from_stream(poll_fn(move |context| receiver.poll_recv(context))))
 }
 
-/// Passes the bytes on while the client takes them.
+/// Forwards the bytes as the client reads them.
 async fn pass(
     mut chunk: Option<Bytes>,
     mut bytes: Streaming<DownloadResponse>,
@@ -184,7 +181,7 @@ async fn pass(
 ) -> Result<(), Error> {
     while let Some(mut rest) = chunk {
         if rest.len() as u64 > left {
-            return Err(Error::internal("a file is longer than it says"));
+            return Err(Error::internal("the file service sent more bytes than requested"));
         }
         left -= rest.len() as u64;
         while !rest.is_empty() {
@@ -198,7 +195,7 @@ async fn pass(
         }
         chunk = next(&mut bytes).await?;
     }
-    Err(Error::internal("a file is shorter than it says"))
+    Err(Error::internal("the file service sent fewer bytes than requested"))
 }
 
 async fn next(bytes: &mut Streaming<DownloadResponse>) -> Result<Option<Bytes>, Error> {

@@ -1,4 +1,4 @@
-//! The name of a file, in the forms in which clients write it into `Content-Disposition`.
+//! Decodes a filename from the forms in which clients write it into `Content-Disposition`.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -7,11 +7,11 @@ use encoding_rs::{Encoding, WINDOWS_1252};
 
 use super::disposition::parameter;
 
-/// Takes base64 with and without padding.
+/// Accepts base64 with and without padding.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
-/// The name in this header; empty when there is none.
+/// The filename in this header; empty when the header has none.
 pub fn read(header: &[u8]) -> String {
     if let Some(name) = parameter(header, "filename*").and_then(|value| extended(&value)) {
         return name;
@@ -20,23 +20,23 @@ pub fn read(header: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(&value) else { return WINDOWS_1252.decode_without_bom_handling(&value).0.into_owned() };
     encoded_words(text)
         .or_else(|| component(text))
-        // Browsers and curl escape these three (WHATWG HTML, "multipart/form-data").
+        // Browsers and curl escape these three characters (WHATWG HTML, "multipart/form-data").
         .unwrap_or_else(|| text.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n"))
 }
 
-/// Whether this header names a file at all.
+/// Whether this header has a filename.
 pub fn is_given(header: &[u8]) -> bool {
     ["filename", "filename*"].iter().any(|name| parameter(header, name).is_some())
 }
 
-/// `charset'language'value` (RFC 8187).
+/// Decodes `charset'language'value` (RFC 8187).
 fn extended(value: &[u8]) -> Option<String> {
     let mut parts = value.splitn(3, |byte| *byte == b'\'');
     let (charset, _, name) = (parts.next()?, parts.next()?, parts.next()?);
     decode(Encoding::for_label(charset)?, &unescape(b'%', name)?).filter(|name| !name.is_empty())
 }
 
-/// A value that consists of encoded words (RFC 2047), as .NET sends it.
+/// Decodes a value that consists of encoded words (RFC 2047), as .NET sends it.
 fn encoded_words(text: &str) -> Option<String> {
     let mut runs: Vec<(&'static Encoding, Vec<u8>)> = Vec::new();
     for word in text.split_ascii_whitespace() {
@@ -50,7 +50,7 @@ fn encoded_words(text: &str) -> Option<String> {
             _ => return None,
         };
         match runs.last_mut() {
-            // A character may be cut in two.
+            // One character may be split over two words.
             Some((last, run)) if *last == encoding => run.extend(bytes),
             _ => runs.push((encoding, bytes)),
         }
@@ -59,8 +59,8 @@ fn encoded_words(text: &str) -> Option<String> {
     Some(words).filter(|words| !words.is_empty())
 }
 
-/// A value that `encodeURIComponent` or its like has written: only characters that it leaves alone, and at least one
-/// `%XX`.
+/// Decodes a value written by `encodeURIComponent` or a similar function: it contains only characters that these
+/// functions do not escape, and at least one `%XX`.
 fn component(text: &str) -> Option<String> {
     let left_alone = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()%".contains(&byte);
     if !text.contains('%') || !text.bytes().all(left_alone) {
@@ -69,15 +69,12 @@ fn component(text: &str) -> Option<String> {
     String::from_utf8(unescape(b'%', text.as_bytes())?).ok()
 }
 
-/// Replaces each mark and the two hexadecimal digits after it by the byte that they stand for.
+/// Replaces each mark and the two hexadecimal digits after it by the byte that they encode.
 fn unescape(mark: u8, text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(byte) = rest.next() {
-        bytes.push(match *byte == mark {
-            false => *byte,
-            true => hex(*rest.next()?)? << 4 | hex(*rest.next()?)?,
-        });
+        bytes.push(if *byte == mark { hex(*rest.next()?)? << 4 | hex(*rest.next()?)? } else { *byte });
     }
     Some(bytes)
 }
@@ -95,9 +92,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_a_name() {
+    fn all_forms_of_a_filename_are_decoded() {
         for (parameters, name) in [
-            // Browsers, curl.
+            // Browsers and curl.
             (&br#"filename="report (final).pdf""#[..], "report (final).pdf"),
             ("filename=\"чай.txt\"".as_bytes(), "чай.txt"),
             (br#"filename="say %22hi%22.txt""#, "say \"hi\".txt"),
@@ -107,7 +104,7 @@ mod tests {
             (br#"filename="%zz.txt""#, "%zz.txt"),
             (br#"filename="a%ff.txt""#, "a%ff.txt"),
             (br#"filename="a b%20c.txt""#, "a b%20c.txt"),
-            // aiohttp, React Native.
+            // aiohttp and React Native.
             (br#"filename="my%20report%20%28final%29.pdf""#, "my report (final).pdf"),
             (br#"filename="IMG%200001.jpg""#, "IMG 0001.jpg"),
             (br#"filename="%E8%8C%B6.png""#, "茶.png"),
@@ -117,13 +114,13 @@ mod tests {
             (br#"filename*=UTF-8''only.txt"#, "only.txt"),
             (br#"filename*="UTF-8''quoted%20.txt""#, "quoted .txt"),
             (br#"filename*=iso-8859-1''Zo%EB.txt"#, "Zoë.txt"),
-            // A first form that does not decode.
+            // A `filename*` that cannot be decoded.
             (br#"filename*=UTF-8''%FF.txt; filename="good.txt""#, "good.txt"),
             (br#"filename*=UTF-8''%4; filename="good.txt""#, "good.txt"),
             (br#"filename*=klingon''x; filename="good.txt""#, "good.txt"),
             (br#"filename*=plain.txt; filename="good.txt""#, "good.txt"),
             (br#"filename*=UTF-8''; filename="good.txt""#, "good.txt"),
-            // .NET, PowerShell.
+            // .NET and PowerShell.
             (br#"filename="=?utf-8?B?6Iy2Pz8vLnBuZw==?=""#, "茶??/.png"),
             (br#"filename="=?utf-8?B?6Iy2LnBuZw?=""#, "茶.png"),
             (br#"filename="=?UTF-8?Q?Zo=C3=AB_a=2Etxt?=""#, "Zoë a.txt"),
@@ -132,7 +129,7 @@ mod tests {
             (br#"filename="=?utf-8?B?w7Zh/w==?=""#, "=?utf-8?B?w7Zh/w==?="),
             (br#"filename="=?utf-8?X?aa?=""#, "=?utf-8?X?aa?="),
             (br#"filename="=?utf-8?B?YWE=?= and more""#, "=?utf-8?B?YWE=?= and more"),
-            // Code pages.
+            // Legacy code pages.
             (b"filename=\"Zo\xeb \x80.txt\"", "Zoë €.txt"),
             (b"filename=\"\xff%20.txt\"", "ÿ%20.txt"),
             (br#"filename="""#, ""),

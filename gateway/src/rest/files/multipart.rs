@@ -1,5 +1,5 @@
-//! Parses `multipart/form-data` as it arrives. The parser buffers what it cannot hand out yet; [`Source`] feeds it
-//! piece by piece, when it needs one, and bounds everything besides the file.
+//! Parses `multipart/form-data` as it arrives. The parser buffers bytes that it cannot hand out yet. [`Source`] feeds
+//! it one piece at a time and limits the bytes besides the file.
 
 mod source;
 
@@ -21,18 +21,18 @@ use super::{disposition, filename};
 
 pub use self::source::MAX_BESIDE;
 
-/// The name of the part that holds the file.
+/// The name of the part with the file.
 pub const FILE: &str = "file";
-/// Most parts of a form.
+/// Most parts in a form.
 const MAX_PARTS: usize = 20;
 /// Largest field, in bytes.
 const MAX_FIELD: usize = 1024;
-/// What says how a part is coded; forms are sent as they are (RFC 7578, section 4.7).
+/// The header with the encoding of a part. Forms must be sent without one (RFC 7578, section 4.7).
 const CODING: &str = "Content-Transfer-Encoding";
-/// Longest boundary (RFC 2046).
+/// Longest boundary, in characters (RFC 2046).
 const MAX_BOUNDARY: usize = 70;
 
-/// A form being read.
+/// A form that is being read.
 pub struct Form {
     parts: Multipart<'static>,
     count: usize,
@@ -47,10 +47,10 @@ pub struct Part {
 }
 
 impl Form {
-    /// The form in the body of a request.
+    /// Begins to read the form in the body of a request.
     ///
     /// # Errors
-    /// `unsupported_media_type` for a body that is not a form, `invalid_request` for a form without a usable boundary.
+    /// `unsupported_media_type` for a body that is not a form, `invalid_request` for a form without a valid boundary.
     pub fn of(request: Request) -> Result<Self> {
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -64,10 +64,11 @@ impl Form {
         Ok(Self { parts: Multipart::new(source, boundary), count: 0, gauge })
     }
 
-    /// The next part; `None` after the last.
+    /// The next part; `None` after the last part.
     ///
     /// # Errors
-    /// `invalid_request` when it is malformed, too large, too slow or broken off.
+    /// `invalid_request` when the form is malformed or breaks off, `too_large` or [`Code::TooSlow`] when it exceeds a
+    /// limit.
     pub async fn next(&mut self) -> Result<Option<Part>> {
         let field = fed(&self.gauge, |context| self.parts.poll_next_field(context)).await;
         let Some(field) = field.map_err(|error| refusal(error, None))? else { return Ok(None) };
@@ -88,7 +89,7 @@ impl Part {
         &self.name
     }
 
-    /// The file's name as its client meant it; may be empty.
+    /// The decoded filename; may be empty.
     pub fn file_name(&self) -> String {
         filename::read(self.disposition())
     }
@@ -97,12 +98,12 @@ impl Part {
         self.field.headers().get(CONTENT_DISPOSITION).map_or(&[], |header| header.as_bytes())
     }
 
-    /// The part's content type as the client sent it; may be empty.
+    /// The content type that the client sent for the part; may be empty.
     pub fn content_type(&self) -> String {
         self.field.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned()
     }
 
-    /// The file's next bytes; `None` at its end.
+    /// The next bytes of the file; `None` at its end.
     ///
     /// # Errors
     /// As [`Form::next`].
@@ -117,27 +118,27 @@ impl Part {
         chunk.transpose().map_err(|error| refusal(error, Some(&self.name)))
     }
 
-    /// A field as text.
+    /// Reads the field as text.
     ///
     /// # Errors
-    /// As [`Form::next`], and when the field is too long or not UTF-8.
+    /// As [`Form::next`]; also when the field is longer than [`MAX_FIELD`] or is not UTF-8.
     pub async fn text(mut self) -> Result<String> {
         let text = self.small().await?.ok_or_else(|| Error::field(&self.name, format!("must be at most {MAX_FIELD} bytes")))?;
         String::from_utf8(text).map_err(|_| Error::field(&self.name, "must be UTF-8"))
     }
 
-    /// Reads past a field that the form does not have.
+    /// Skips an unknown field.
     ///
     /// # Errors
-    /// As [`Form::next`], and when the field holds a file or is as large as one.
+    /// As [`Form::next`]; also when the field has a filename or is larger than [`MAX_FIELD`].
     pub async fn skip(mut self) -> Result<()> {
-        match !filename::is_given(self.disposition()) && self.small().await?.is_some() {
-            true => Ok(()),
-            false => Err(Error::field(&self.name, format!("is not a field of this form; the file must be in the field `{FILE}`"))),
+        if !filename::is_given(self.disposition()) && self.small().await?.is_some() {
+            return Ok(());
         }
+        Err(Error::field(&self.name, format!("is not a field of this form; the file must be in the field `{FILE}`")))
     }
 
-    /// The bytes of a small field; `None` when it is larger.
+    /// The bytes of a field; `None` when the field is longer than [`MAX_FIELD`].
     async fn small(&mut self) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.read().await? {
@@ -150,16 +151,17 @@ impl Part {
     }
 }
 
-/// Refuses a part that would have to be decoded: its bytes would be kept as they are.
+/// Rejects an encoded part, because its bytes would be stored without decoding.
 fn check_coding(headers: &HeaderMap) -> Result<()> {
     let is_plain = |coding: &[u8]| ["7bit", "8bit", "binary"].iter().any(|plain| coding.eq_ignore_ascii_case(plain.as_bytes()));
-    match headers.get_all(CODING).iter().all(|coding| is_plain(coding.as_bytes().trim_ascii())) {
-        true => Ok(()),
-        false => Err(Error::new(Code::InvalidRequest, format!("{CODING} must be binary, 8bit or 7bit: send the bytes as they are"))),
+    if headers.get_all(CODING).iter().all(|coding| is_plain(coding.as_bytes().trim_ascii())) {
+        return Ok(());
     }
+    let detail = format!("{CODING} must be binary, 8bit or 7bit; send the bytes without encoding");
+    Err(Error::new(Code::InvalidRequest, detail))
 }
 
-/// Polls the parser, and feeds it a piece only when it cannot make progress with what it has.
+/// Polls the parser, and feeds it a piece only when it cannot make progress with its buffer.
 async fn fed<T>(gauge: &Gauge, mut parser: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     poll_fn(|context| {
         gauge.shut();
@@ -172,7 +174,7 @@ async fn fed<T>(gauge: &Gauge, mut parser: impl FnMut(&mut Context<'_>) -> Poll<
     .await
 }
 
-/// Translates an error of the parser.
+/// Converts an error of the parser.
 fn refusal(error: multer::Error, part: Option<&str>) -> Error {
     let about = |detail: &str| match part {
         Some(name) => Error::field(name, detail),

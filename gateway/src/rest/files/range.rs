@@ -1,32 +1,30 @@
-//! `Range` (RFC 9110 section 14): a single range of bytes; any other request is answered with the whole file.
+//! `Range` (RFC 9110, section 14): a single range of bytes. The response to any other `Range` is the whole file.
 
 use axum::http::HeaderMap;
 use axum::http::header::RANGE;
 
-/// The part of a file that a client wants.
+/// The part of a file that a client requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// From the first byte to the last, both within the file.
+    /// A range from `first` to `last`, both inclusive and within the file.
     Part {
-        /// The first byte.
         first: u64,
-        /// The last byte.
         last: u64,
     },
     /// A range outside the file.
     Unsatisfiable,
 }
 
-/// The part of a file of `size` bytes that the client wants.
+/// The requested part of a file of `size` bytes.
 pub fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Wanted::Whole };
     value.to_str().ok().and_then(|value| parse(value, size)).unwrap_or(Wanted::Whole)
 }
 
-/// `None` for several ranges, another unit, and malformed ranges.
+/// Parses a single range; `None` for several ranges, another unit, and malformed ranges.
 fn parse(value: &str, size: u64) -> Option<Wanted> {
     let (unit, range) = value.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -53,7 +51,7 @@ fn parse(value: &str, size: u64) -> Option<Wanted> {
     Some(wanted.map_or(Wanted::Unsatisfiable, |(first, last)| Wanted::Part { first, last }))
 }
 
-/// A number of any length; one too large for a `u64` is capped.
+/// Parses a number of any length; a number too large for a `u64` is capped.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
@@ -74,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn one_range() {
+    fn a_single_range_is_parsed() {
         assert_eq!(of("bytes=0-0", 10), part(0, 0));
         assert_eq!(of("bytes=2-5", 10), part(2, 5));
         assert_eq!(of("bytes=9-", 10), part(9, 9));
@@ -85,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_beyond_the_file() {
+    fn ranges_beyond_the_file_are_capped_or_unsatisfiable() {
         for beyond in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999999-"] {
             assert_eq!(of(beyond, 10), Wanted::Unsatisfiable, "{beyond}");
         }
@@ -95,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_the_whole() {
+    fn any_other_range_returns_the_whole_file() {
         let thousand = format!("bytes={}", vec!["0-0"; 1000].join(","));
         for other in
             ["bytes=0-1,3-4", "lines=0-1", "bytes", "bytes=", "bytes=-", "bytes=5-2", "bytes=a-b", "bytes=+1-2", "bytes=--1", &thousand]

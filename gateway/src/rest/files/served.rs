@@ -1,6 +1,6 @@
-//! The `Content-Type` of a download. Types that a browser executes are served as plain bytes: otherwise an injection
-//! flaw in a page of this origin could load an upload as its script, style sheet or manifest despite `script-src
-//! 'self'`.
+//! The `Content-Type` of a download. Types that a browser executes are served as `application/octet-stream`: otherwise
+//! an injection flaw in a page of this origin could load an upload as a script, style sheet or manifest despite
+//! `script-src 'self'`.
 
 use axum::http::HeaderValue;
 
@@ -21,7 +21,7 @@ const SCRIPT: [&str; 11] = [
     "vbscript",
 ];
 
-/// Other types that a browser executes, applies to a page, shows as a page, or installs.
+/// Other types that a browser executes, applies to a page, renders as a page, or installs.
 const ACTIVE: [&str; 17] = [
     "application/importmap+json",
     "application/manifest+json",
@@ -54,7 +54,7 @@ fn is_active(kind: &str) -> bool {
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some((family, subtype)) = essence.split_once('/') else { return false };
     let plain = subtype.strip_prefix("x-").unwrap_or(subtype);
-    // The parts of a multipart body have types of their own.
+    // The parts of a multipart body have their own types.
     family == "multipart" || matches!(family, "application" | "text") && SCRIPT.contains(&plain) || ACTIVE.contains(&&*essence)
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_browser_runs_is_served_as_bytes() {
+    fn executable_types_are_served_as_octet_stream() {
         // The whole list of WHATWG MIME Sniffing, section 4.6.
         let scripts = [
             "application/ecmascript",
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_stay() {
+    fn other_types_are_unchanged() {
         for passive in [
             "text/plain; charset=utf-8",
             "application/json",

@@ -42,7 +42,7 @@ fn reading(path: &str) -> request::Builder {
 }
 
 #[tokio::test]
-async fn a_file_with_its_fields_in_any_order() {
+async fn form_fields_may_come_in_any_order() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let (room, id) = (part("roomId", ROOM), |id: &str| part("clientMessageId", id));
@@ -70,7 +70,7 @@ async fn a_file_with_its_fields_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_answered_with_the_first() {
+async fn a_repeated_upload_returns_the_first_file() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let again = [part("clientMessageId", "a"), file("a", &"x".repeat(300_000)), part("roomId", ROOM)];
@@ -84,7 +84,7 @@ async fn a_repeat_is_answered_with_the_first() {
 }
 
 #[tokio::test]
-async fn forms_that_are_refused() {
+async fn invalid_forms_are_rejected() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let a = || file("a", "a");
@@ -127,13 +127,13 @@ fn endless() -> Body {
 }
 
 #[tokio::test]
-async fn a_refusal_does_not_wait_for_the_end() {
+async fn a_rejection_does_not_wait_for_the_end_of_the_body() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let too_large = send_body(&routes, posting(), endless()).await;
     assert_eq!((problem(&too_large), &too_large.headers[CONNECTION]), ((413, "too_large"), &"close".parse().unwrap()));
 
-    // The declared length alone is enough: nothing follows the head of the file.
+    // The declared length is enough: nothing follows the head of the file.
     let begin = file("a", "");
     let silent = stream::iter([Ok::<_, std::io::Error>(Bytes::from(begin))]).chain(stream::pending());
     let declared = posting().header(CONTENT_LENGTH, MAX_FILE + 200_000);
@@ -145,7 +145,7 @@ async fn a_refusal_does_not_wait_for_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_nothing() {
+async fn an_aborted_upload_stores_nothing() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let begin = stream::iter([Ok::<_, std::io::Error>(Bytes::from(file("a", "some text")))]);
@@ -162,7 +162,7 @@ async fn a_client_that_goes_away_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn the_bytes_with_all_that_is_said_of_them() {
+async fn downloads_have_bytes_and_descriptive_headers() {
     let files = Files::default();
     let text = "0123456789".repeat(10_000);
     let (image, page, empty) =
@@ -209,7 +209,7 @@ async fn the_bytes_with_all_that_is_said_of_them() {
 }
 
 #[tokio::test]
-async fn parts_and_conditions() {
+async fn ranges_and_preconditions() {
     let files = Files::default();
     let text = "0123456789".repeat(10_000);
     let (id, empty) = (files.put("a", "text/plain", text.clone()), files.put("e", "", ""));
@@ -245,7 +245,7 @@ async fn parts_and_conditions() {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_is_not_taken_for_whole() {
+async fn a_broken_download_ends_with_an_error() {
     let files = Files::default();
     let id = files.put("a", "text/plain", "0123456789".repeat(10_000));
     let routes = gateway_with(&[], &files).await;
@@ -259,7 +259,7 @@ async fn a_download_that_breaks_is_not_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn links() {
+async fn links_work_without_a_token_until_they_expire() {
     let files = Files::default();
     let id = files.put("a", "text/plain", "text");
     let routes = gateway_with(&[], &files).await;
@@ -279,7 +279,7 @@ async fn links() {
         "expires=x&signature=good".into(),
     ] {
         assert_eq!(problem(&send(&routes, Request::get(format!("{path}?{bad}"))).await), (401, "unauthorized"), "{bad}");
-        assert_eq!(send(&routes, reading(&format!("{path}?{bad}"))).await.status, 200, "the token counts: {bad}");
+        assert_eq!(send(&routes, reading(&format!("{path}?{bad}"))).await.status, 200, "the token takes precedence: {bad}");
     }
     assert_eq!(problem(&send(&routes, Request::get(&url).header("Authorization", "Bearer x")).await), (401, "unauthorized"));
     assert_eq!(problem(&send(&routes, Request::get(format!("{path}/link?expires={later}&signature=good"))).await), (401, "unauthorized"));
@@ -290,7 +290,7 @@ async fn links() {
 }
 
 #[tokio::test]
-async fn lists() {
+async fn lists_are_paged_and_filtered_by_room() {
     let files = Files::default();
     files.put("a", "text/plain", "text");
     let routes = gateway_with(&[], &files).await;

@@ -1,4 +1,4 @@
-//! `POST /api/files/upload`: streams the form through to the service.
+//! `POST /api/files/upload`: streams the file in the form to the file service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,30 +25,32 @@ use crate::tokens::Identity;
 use crate::upload::Upload;
 use crate::views::{FileJson, PresentFile};
 
-/// How long the service may take to store and share the file once it has all of it: object stores can be slow.
+/// How long the service may take to store and share the file after its last byte: object stores can be slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is uploaded; the fields may come in any order.
+/// The form of an upload. Its fields may come in any order.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase", as = Upload)]
-#[expect(dead_code, reason = "what the form looks like, which is read as it comes")]
+#[expect(dead_code, reason = "describes the form in the OpenAPI document")]
 struct UploadForm {
     #[schema(value_type = String, format = "binary")]
     file: (),
-    /// The room to share it in.
+    /// The room in which to share the file.
     #[schema(format = "uuid", nullable = false)]
     room_id: Option<String>,
-    /// The client's own name for it, by which a repeat is known.
+    /// An id that the client chooses for the upload, 1 to 128 bytes. A second upload with the same id returns the first
+    /// file.
     #[schema(min_length = 1, max_length = 128, nullable = false)]
     client_message_id: Option<String>,
 }
 
 /// Upload a file
 ///
-/// With a room, it is shared there by a message of type `file`.
+/// Stores a file. With `roomId`, the room also receives a message of type `file`.
 ///
-/// The bytes must keep coming: at least 1 KiB/s (over 30 s), 4 KiB/s after two minutes and 10 KiB/s after ten. One user may have
-/// nearly half of the places for uploads, fewer the more users upload; 429 says that it has its share, 503 that all are taken.
+/// The body must arrive at 1 KiB/s or more, measured over 30 s; after 2 minutes at 4 KiB/s, after 10 minutes at 10
+/// KiB/s. One user may use nearly half of the upload slots, and fewer when more users upload. The error 429 means that
+/// the user's share is in use, 503 that all slots are in use.
 #[utoipa::path(
     post,
     path = "/api/files/upload",
@@ -61,8 +63,9 @@ struct UploadForm {
         example = json!({"file": examples::CONTENT})
     ),
     responses(
-        (status = 201, description = "It is kept", body = PresentFile, example = json!(examples::file())),
-        (status = 200, description = "A file with this `clientMessageId` had been uploaded before: that one, whatever this one holds",
+        (status = 201, description = "The file is stored", body = PresentFile, example = json!(examples::file())),
+        (status = 200,
+            description = "A repeat of this `clientMessageId`: the first file, whatever this request contains",
             body = PresentFile, example = json!(examples::file())),
         Body, Unauthorized, Forbidden, NotFound, Conflict, RateLimited, Called
     ),
@@ -156,7 +159,7 @@ impl Fields {
         Ok(Self { client_message_id, ..Self::default() })
     }
 
-    /// Stores a field; unknown ones are ignored, but for files.
+    /// Stores a field. Unknown fields are ignored, but unknown files are rejected.
     async fn take(&mut self, part: Part) -> Result<(), Error> {
         let name = part.name().to_owned();
         let given_before = match name.as_str() {
@@ -176,9 +179,6 @@ impl Fields {
                 false
             }
         };
-        match given_before {
-            true => Err(Error::field(&name, "must be given once")),
-            false => Ok(()),
-        }
+        if given_before { Err(Error::field(&name, "must be given once")) } else { Ok(()) }
     }
 }

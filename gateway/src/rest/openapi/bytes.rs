@@ -1,4 +1,4 @@
-//! The answers to a download, which are no JSON.
+//! The responses to a download, which are not JSON.
 
 use std::collections::BTreeMap;
 
@@ -13,51 +13,51 @@ use utoipa::{IntoResponses, PartialSchema};
 use super::examples;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
-/// A header's name, what it tells, and an example.
+/// A header's name, description and example.
 type Header = (&'static str, &'static str, String);
 
-/// All of a file.
+/// 200: the whole file.
 pub struct Whole;
-/// A part of it.
+/// 206: a part of the file.
 pub struct Part;
-/// The headers of all of it, in answer to HEAD.
+/// 200: the headers of the whole file, in response to HEAD.
 pub struct Head;
-/// Nothing, as the client has it already.
+/// 304: no body, because the client already has the file.
 pub struct Known;
 
 impl IntoResponses for Whole {
     fn responses() -> Responses {
-        answer(StatusCode::OK, "The bytes", Some(examples::CONTENT), validators().chain(description()))
+        answer(StatusCode::OK, "The bytes of the file", Some(examples::CONTENT), validators().chain(description()))
     }
 }
 
 impl IntoResponses for Part {
     fn responses() -> Responses {
-        let range = ("Content-Range", "Which bytes these are", "bytes 0-2/6".into());
+        let range = ("Content-Range", "The range in this response, and the size of the file in bytes", "bytes 0-2/6".into());
         answer(StatusCode::PARTIAL_CONTENT, "The bytes of the range", Some("hel"), validators().chain(description()).chain([range]))
     }
 }
 
 impl IntoResponses for Head {
     fn responses() -> Responses {
-        answer(StatusCode::OK, "What GET says, without the bytes", None, validators().chain(description()))
+        answer(StatusCode::OK, "The headers of GET, without the bytes", None, validators().chain(description()))
     }
 }
 
 impl IntoResponses for Known {
     fn responses() -> Responses {
-        answer(StatusCode::NOT_MODIFIED, "The client has it already", None, validators())
+        answer(StatusCode::NOT_MODIFIED, "The client already has this file", None, validators())
     }
 }
 
 fn validators() -> impl Iterator<Item = Header> {
-    [("ETag", "The file's SHA-256", examples::etag()), ("Last-Modified", "When it was uploaded", examples::MODIFIED.into())].into_iter()
+    [("ETag", "The file's SHA-256", examples::etag()), ("Last-Modified", "The time of the upload", examples::MODIFIED.into())].into_iter()
 }
 
 fn description() -> impl Iterator<Item = Header> {
     let name = "attachment; filename=\"hello.txt\"; filename*=UTF-8''hello.txt";
-    let shown = "The file's name; `inline` only for images, audio and video known to be harmless";
-    [("Content-Disposition", shown, name.into()), ("Accept-Ranges", "That ranges can be asked for", "bytes".into())].into_iter()
+    let shown = "The filename; `inline` only for images, audio and video of known types, otherwise `attachment`";
+    [("Content-Disposition", shown, name.into()), ("Accept-Ranges", "Range requests are supported", "bytes".into())].into_iter()
 }
 
 fn answer(status: StatusCode, about: &str, bytes: Option<&str>, headers: impl Iterator<Item = Header>) -> Responses {

@@ -1,4 +1,4 @@
-//! Examples, written by what writes the answers.
+//! Examples, serialised by the same types as the responses.
 
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{Session, User, UserRef};
@@ -26,7 +26,7 @@ pub fn etag() -> String {
     format!("\"{SHA256}\"")
 }
 
-/// Names a field, as what failed validation does.
+/// Adds an invalid field, as failed validation does.
 pub fn with_fields(error: Error) -> Error {
     match error.code {
         Code::InvalidRequest => Error::field("content", "must not be empty"),

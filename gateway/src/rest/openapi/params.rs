@@ -1,4 +1,4 @@
-//! Every parameter of the contract, declared once; operations name those that they take.
+//! All parameters of the API, each declared once; operations list the ones that they accept.
 
 use serde_json::json;
 use utoipa::IntoParams;
@@ -8,8 +8,8 @@ use utoipa::openapi::{Required, SchemaFormat};
 
 use super::examples;
 
-/// For each: where it stands and its name, what it is, its schema, and an example of what is required. Swagger UI sends
-/// every example, so what is optional has none.
+/// For each parameter: place and name, description, schema, and an example if it is required. Swagger UI sends every
+/// example, so optional parameters have none.
 macro_rules! parameters {
     ($($type:ident: $place:ident $name:literal, $about:literal, $schema:expr $(, $example:expr)?;)+) => {$(
         #[doc = $about]
@@ -24,24 +24,29 @@ macro_rules! parameters {
 }
 
 parameters! {
-    Room: Path "roomId", "The room", id(), examples::ROOM;
-    File: Path "fileId", "The file", id(), examples::FILE;
-    Limit: Query "limit", "How many items at most", integer(1).maximum(Some(200)).default(Some(json!(50)));
-    Cursor: Query "cursor", "The `nextCursor` of the page before", text();
-    Search: Query "q", "Part of a name or description", text();
-    Before: Query "before", "Only what is older than this `seq`; not with `after` or `cursor`", integer(1);
-    After: Query "after", "Only what is newer than this `seq`; not with `before` or `cursor`", integer(0);
-    OfRoom: Query "roomId", "The files of this room, instead of one's own uploads", id();
-    Expires: Query "expires", "Of a link: when it ends", text();
-    Signature: Query "signature", "Of a link: what makes it good without a token", text();
-    IdempotencyKey: Header "Idempotency-Key", "Another name of `clientMessageId`, 1 to 128 bytes: a repeat is known by it and done once",
+    Room: Path "roomId", "The id of the room", id(), examples::ROOM;
+    File: Path "fileId", "The id of the file", id(), examples::FILE;
+    Limit: Query "limit", "Most items on the page, 1 to 200", integer(1).maximum(Some(200)).default(Some(json!(50)));
+    Cursor: Query "cursor", "The `nextCursor` of the previous page; leave it out for the first page", text();
+    Search: Query "q", "Only rooms whose name or description contains this text", text();
+    Before: Query "before", "Only messages with a lower `seq`; cannot be combined with `after` or `cursor`", integer(1);
+    After: Query "after", "Only messages with a higher `seq`; cannot be combined with `before` or `cursor`", integer(0);
+    OfRoom: Query "roomId", "Lists the files of this room instead of the caller's uploads", id();
+    Expires: Query "expires", "When the link expires, in ms since the Unix epoch; part of a link's URL", text();
+    Signature: Query "signature", "The signature of the link; part of a link's URL", text();
+    IdempotencyKey: Header "Idempotency-Key",
+        "The header form of `clientMessageId`, 1 to 128 bytes. Requests with the same key take effect once",
         text().min_length(Some(1)).max_length(Some(128));
     Range: Header "Range", "One range of bytes, such as `bytes=0-99`", text();
-    IfRange: Header "If-Range", "The `ETag` or `Last-Modified` for which the range is good", text();
-    IfMatch: Header "If-Match", "The `ETag` of the version that is wanted", text();
-    IfUnmodifiedSince: Header "If-Unmodified-Since", "The `Last-Modified` of the version that is wanted", text();
-    IfNoneMatch: Header "If-None-Match", "The `ETag` that is known already", text();
-    IfModifiedSince: Header "If-Modified-Since", "The `Last-Modified` that is known already", text();
+    IfRange: Header "If-Range",
+        "The `ETag` or `Last-Modified` that the file must have; otherwise the response is the whole file", text();
+    IfMatch: Header "If-Match", "The `ETag` that the file must have; otherwise 412", text();
+    IfUnmodifiedSince: Header "If-Unmodified-Since",
+        "The latest `Last-Modified` that the file may have; otherwise 412", text();
+    IfNoneMatch: Header "If-None-Match",
+        "The `ETag` that the client already has; if it is current, the response is 304", text();
+    IfModifiedSince: Header "If-Modified-Since",
+        "The `Last-Modified` that the client already has; if it is current, the response is 304", text();
 }
 
 fn parameter(place: ParameterIn, name: &str, about: &str, schema: ObjectBuilder) -> ParameterBuilder {

@@ -1,4 +1,4 @@
-//! Every failure of the contract, declared once; operations name those that they answer with.
+//! All errors of the API, each declared once; operations list the ones that they return.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::problem::Document;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// For each: its code, when it is answered, and the `detail` of its example.
+/// For each error: its code, the condition, and the `detail` of its example.
 macro_rules! problems {
     ($($name:ident: $when:literal, $detail:literal;)+) => {
         $(
@@ -31,7 +31,7 @@ macro_rules! problems {
             }
         )+
 
-        /// All of them, by their names in the document.
+        /// All errors, by their names in the document.
         pub fn all() -> impl Iterator<Item = (&'static str, Response)> {
             [$((stringify!($name), answer(&Error::new(Code::$name, $detail), $when))),+].into_iter()
         }
@@ -39,26 +39,33 @@ macro_rules! problems {
 }
 
 problems! {
-    InvalidRequest: "Malformed, or failed validation; `errors` names the fields", "the body must be a JSON object";
-    Unauthorized: "No token, or a bad, expired or revoked one", "a bearer token is needed";
-    InvalidCredentials: "Wrong username or password; which is not told", "wrong username or password";
-    Forbidden: "The caller may see it, and may not do this", "only the room's owner may do this";
-    NotFound: "Unknown, or something that the caller may not know of", "no such room";
-    UsernameTaken: "Somebody has that name", "that username is taken";
-    RoomNameTaken: "A public room has that name", "a room of that name exists";
-    Conflict: "Contradicts the state of things", "clientMessageId was used for something else";
-    PreconditionFailed: "`If-Match` or `If-Unmodified-Since` does not hold", "the file is not the version that the request names";
-    TooSlow: "The body does not arrive in time; nothing was done", "the body did not arrive in time";
-    TooLarge: "The body, or something in it, is over its limit", "the body must be at most 262144 bytes";
-    UnsupportedMediaType: "The body is of another type", "Content-Type must be application/json";
-    RangeNotSatisfiable: "The file ends before that range", "the file has 6 bytes";
-    RateLimited: "The caller does too much at once", "you have too many uploads under way; wait until one of them has ended";
-    Internal: "A bug", "something went wrong on our side";
-    Unavailable: "A part of the server is away; nothing was done", "the message service is not available now, try again";
-    Timeout: "No answer in time; it may have been done, so repeat it with the same `clientMessageId`", "no answer in time; it may have been done, so retry with the same id";
+    InvalidRequest: "The request is malformed or failed validation; `errors` lists the invalid fields",
+        "the body must be a JSON object";
+    Unauthorized: "The token is missing, invalid, expired or revoked", "a bearer token is needed";
+    InvalidCredentials: "The username or the password is wrong; the response does not reveal which",
+        "wrong username or password";
+    Forbidden: "The caller may see the object but may not do this", "only the room's owner may do this";
+    NotFound: "The object does not exist, or the caller may not see it", "no such room";
+    UsernameTaken: "Another account has this username", "that username is taken";
+    RoomNameTaken: "Another public room has this name", "a room of that name exists";
+    Conflict: "The request conflicts with the current state", "clientMessageId was used for something else";
+    PreconditionFailed: "`If-Match` or `If-Unmodified-Since` does not hold",
+        "the file is not the version that the request names";
+    TooSlow: "The body did not arrive in time; nothing was done", "the body did not arrive in time";
+    TooLarge: "The body, or a field in it, exceeds its limit", "the body must be at most 262144 bytes";
+    UnsupportedMediaType: "The body has an unsupported type or encoding", "Content-Type must be application/json";
+    RangeNotSatisfiable: "The range begins after the end of the file", "the file has 6 bytes";
+    RateLimited: "The caller exceeds a limit; retry after `Retry-After` seconds",
+        "you have too many uploads under way; wait until one of them has ended";
+    Internal: "An error in the server; the log has the details under the request id",
+        "something went wrong on our side";
+    Unavailable: "A part of the server is unavailable or overloaded; nothing was done, so retry",
+        "the message service is not available now, try again";
+    Timeout: "No answer in time; the request may have taken effect, so repeat it with the same `clientMessageId`",
+        "no answer in time; it may have been done, so retry with the same id";
 }
 
-/// What every operation may answer that asks a service.
+/// The errors of every operation that calls a service.
 pub struct Called;
 
 impl IntoResponses for Called {
@@ -67,7 +74,7 @@ impl IntoResponses for Called {
     }
 }
 
-/// What every operation may answer that reads a body.
+/// The errors of every operation with a body.
 pub struct Body;
 
 impl IntoResponses for Body {
@@ -79,7 +86,7 @@ impl IntoResponses for Body {
     }
 }
 
-/// The schemas of all of them.
+/// The schemas of all errors.
 pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schemas = vec![(Document::name().into(), Document::schema())];
     Document::schemas(&mut schemas);
@@ -93,9 +100,9 @@ fn answer(error: &Error, when: &str) -> Response {
         ContentBuilder::new().schema(Some(Ref::from_schema_name(Document::name()))).examples_from_iter([(error.code.as_str(), example)]);
     let response = ResponseBuilder::new().description(when).content("application/problem+json", content.build());
     let (name, about, schema, example) = match error.code {
-        Code::Unauthorized => ("WWW-Authenticate", "How to show who calls", String::schema(), json!("Bearer")),
+        Code::Unauthorized => ("WWW-Authenticate", "The authentication scheme", String::schema(), json!("Bearer")),
         Code::Unavailable | Code::RateLimited => ("Retry-After", "Seconds to wait", Object::with_type(Type::Integer).into(), json!(1)),
-        Code::RangeNotSatisfiable => ("Content-Range", "How long the file is", String::schema(), json!("bytes */6")),
+        Code::RangeNotSatisfiable => ("Content-Range", "The size of the file in bytes", String::schema(), json!("bytes */6")),
         _ => return response.build(),
     };
     response.header(name, HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example)).build()).build()

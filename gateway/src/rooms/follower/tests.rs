@@ -1,4 +1,4 @@
-//! Following a scripted log: holes of every size, hints of every kind, a gateway that stood still.
+//! Follows a scripted log: holes of every size, hints of every kind, a paused gateway.
 
 use bytes::Bytes;
 use confab_proto::message::v1::{Event, Hint};
@@ -11,29 +11,29 @@ use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_receives_a_large_hole_whole() {
+async fn a_reading_client_receives_every_event_of_a_large_hole() {
     let world = World::new(bus()).await;
     let (mut reader, stalled) = (world.member().await, world.member().await);
-    // More than any outbox holds, and no hint for it.
+    // More events than an outbox holds, and no hint for them.
     let last = world.append(9000);
     assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
     assert_eq!(reader.socket.outbox.closing(), None);
-    assert_eq!(stalled.socket.outbox.closing(), Some(Close::Now), "a client that reads nothing is not waited for");
+    assert_eq!(stalled.socket.outbox.closing(), Some(Close::Now), "the gateway does not wait for a client that reads nothing");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_delays_the_repair_once() {
+async fn a_stalled_client_delays_a_repair_only_once() {
     let world = World::new(bus()).await;
     let (mut reader, _stalled) = (world.member().await, world.member().await);
     let begin = Instant::now();
     let last = world.append(9000);
     reader.hears_up_to(last).await;
-    // One second until the head is polled, and one to wait for a client that takes nothing.
+    // 1 s until the head is polled, and 1 s to wait for a client that reads nothing.
     assert!(begin.elapsed() < 3 * POLL, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
-async fn a_hole_too_large_to_replay_closes_its_clients() {
+async fn a_hole_too_large_to_replay_closes_clients() {
     let world = World::new(bus()).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -41,8 +41,8 @@ async fn a_hole_too_large_to_replay_closes_its_clients() {
     }
     world.append(10_001);
     eventually(|| clients.iter().all(|client| client.socket.outbox.closing() == Some(Close::Now))).await;
-    assert!(clients.iter().all(|client| client.socket.outbox.is_empty()), "nothing of it was sent");
-    // Clients that reconnect receive what is new.
+    assert!(clients.iter().all(|client| client.socket.outbox.is_empty()), "no event of the hole was sent");
+    // Clients that reconnect receive new events.
     let mut back = world.member().await;
     let last = world.say(1);
     assert_eq!(back.hears_up_to(last).await, [last]);
@@ -65,7 +65,7 @@ async fn the_next_good_hint_is_delivered(world: World) {
     }
     forged.iter().for_each(|hint| world.publish(hint.encode_to_vec()));
     world.publish(vec![0x5a; confab_common::bus::MAX_PAYLOAD - 100]);
-    // Well formed, but of an epoch that does not exist: the database decides, and no client is closed.
+    // Well formed, but with an epoch that does not exist: the database decides, and no client is closed.
     world.publish(Hint { epoch: NEXT_EPOCH.into(), ..good.clone() }.encode_to_vec());
     let far = 1_000_000;
     world.publish(world.hint(far, 1).encode_to_vec());
@@ -77,24 +77,24 @@ async fn the_next_good_hint_is_delivered(world: World) {
 }
 
 #[tokio::test]
-async fn arbitrary_payloads_on_the_local_bus_do_no_harm() {
+async fn arbitrary_payloads_on_the_local_bus_are_ignored() {
     the_next_good_hint_is_delivered(World::new(bus()).await).await;
 }
 
 #[tokio::test]
-async fn arbitrary_payloads_on_redis_do_no_harm() {
+async fn arbitrary_payloads_on_redis_are_ignored() {
     let redis = Bus::open(&confab_common::testing::redis(), Some(&confab_common::testing::cluster_key("key").bus)).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 
 #[tokio::test]
-async fn arbitrary_payloads_on_an_unsigned_redis_do_no_harm() {
+async fn arbitrary_payloads_on_an_unsigned_redis_are_ignored() {
     let redis = Bus::open(&confab_common::testing::redis(), None).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 
 #[tokio::test]
-async fn the_first_hint_of_a_new_epoch_announces_it() {
+async fn the_first_hint_of_a_new_epoch_starts_over() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     *world.log.epoch.lock() = NEXT_EPOCH;
@@ -102,7 +102,7 @@ async fn the_first_hint_of_a_new_epoch_announces_it() {
     eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;
     *world.log.epoch.lock() = EPOCH;
-    // A replica that has not noticed the new epoch.
+    // A hint from a replica that has not read the new epoch yet.
     world.append(1);
     world.heads_asked(3).await;
     back.listen();
@@ -110,7 +110,7 @@ async fn the_first_hint_of_a_new_epoch_announces_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_follows_whether_the_log_is_followed() {
+async fn readiness_requires_partitions_to_keep_up() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     let ready = || world.process.readiness.missing().is_none();
@@ -125,7 +125,7 @@ async fn readiness_follows_whether_the_log_is_followed() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
+async fn a_paused_gateway_sends_nothing_before_it_has_caught_up() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     world.chat.revocations.pauses().stand_still();
@@ -135,7 +135,7 @@ async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
     world.heads_asked(3).await;
     client.listen();
     assert_eq!(client.heard, [""; 0]);
-    // The client logged out during the pause.
+    // The client's token was revoked during the pause.
     world.revoked.store(1, Ordering::SeqCst);
     client.hears("41").await;
     assert_eq!(client.heard, [r#"42["sessionEnded",{"code":"logged_out"}]"#, "41"]);
@@ -143,7 +143,7 @@ async fn a_gateway_that_stood_still_writes_nothing_before_it_has_caught_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_message_service_does_not_make_a_gateway_unready() {
+async fn an_unreachable_message_service_does_not_make_a_gateway_unready() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     world.log.away.store(true, Ordering::SeqCst);
@@ -157,7 +157,7 @@ async fn a_silent_message_service_does_not_make_a_gateway_unready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_is_followed_a_while_after_its_last_client_left() {
+async fn a_partition_is_followed_for_a_while_after_its_last_client_left() {
     let world = World::new(bus()).await;
     let client = world.member().await;
     let (follower, hub, room) = (&world.chat.follower, &world.chat.hub, ROOM.parse().unwrap());
@@ -173,7 +173,7 @@ async fn a_partition_is_followed_a_while_after_its_last_client_left() {
     sleep(LINGER - Duration::from_secs(2)).await;
     assert!(follows());
     eventually(|| !follows()).await;
-    // Its channel is unsubscribed as well.
+    // The partition's channel is unsubscribed as well.
     let (inputs, mut heard) = mpsc::channel(INPUTS);
     let followed = Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
     follower.followed.lock().insert(partition(), followed);
@@ -184,10 +184,10 @@ async fn a_partition_is_followed_a_while_after_its_last_client_left() {
 }
 
 #[tokio::test]
-async fn clients_of_a_partition_whose_task_died_reconnect() {
+async fn a_panic_in_a_partition_task_makes_its_clients_reconnect() {
     let world = World::new(bus()).await;
     let client = world.member().await;
-    // Simulates a panic of its task.
+    // Simulates a panic of the task.
     world.chat.follower.followed.lock().get_mut(&partition()).unwrap().inputs = mpsc::channel(1).0;
     eventually(|| client.socket.outbox.closing() == Some(Close::Now)).await;
     let mut back = world.member().await;

@@ -20,7 +20,7 @@ impl From<ListEventsResponse> for Page {
 
 const ROOM: Uuid = Uuid::from_u128(7);
 
-/// A room of `last` events. Its reads are counted, wait for a permit, and fail while the room is empty.
+/// A room of `last` events. Reads are counted, wait for a permit, and fail while the room is empty.
 struct Log {
     last: AtomicU64,
     reads: AtomicU64,
@@ -60,7 +60,7 @@ fn seqs(page: &Page) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn one_read_serves_all_who_came_before_it() {
+async fn one_read_serves_all_earlier_requests() {
     let (log, history) = history(900, 9);
     let wanted = (0..500).map(|n| if n % 5 == 0 { Wanted::End } else { Wanted::After(800 + n % 120) });
     let pages = join_all(wanted.clone().map(|wanted| history.read(ROOM, wanted))).await;
@@ -76,13 +76,13 @@ async fn one_read_serves_all_who_came_before_it() {
     let newest = join_all([1, 50, 7].map(|count| history.read(ROOM, Wanted::Last(count)))).await;
     assert_eq!(newest.into_iter().map(|page| seqs(&page.unwrap()).len()).collect::<Vec<_>>(), [1, 50, 7]);
     assert_eq!(log.reads.load(Ordering::SeqCst), 2);
-    // A reader that wants no events adds no read.
+    // A reader that requests no events adds no read.
     assert!(history.read(ROOM, Wanted::End).await.unwrap().events().is_empty());
     assert!(history.waiting.lock().is_empty());
 }
 
 #[tokio::test]
-async fn a_reader_that_asks_during_a_read_gets_the_next_one() {
+async fn a_request_during_a_read_is_served_by_the_next_read() {
     let (log, history) = history(5, 0);
     let first = tokio::spawn({
         let history = history.clone();
@@ -109,7 +109,7 @@ async fn a_reader_that_asks_during_a_read_gets_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_reader_that_one_read_cannot_serve_gets_another() {
+async fn a_distant_range_gets_a_separate_read() {
     let (log, history) = history(1000, 9);
     let wanted = [0, 90, 150, 700, 990, 1000, 5000, u64::MAX];
     let pages = join_all(wanted.map(|after| history.read(ROOM, Wanted::After(after)))).await;

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A client that records what it receives.
+/// A client that records the frames that it receives.
 #[derive(Default)]
 struct Client {
     id: u64,
@@ -55,7 +55,7 @@ impl Client {
         self.heard.lock().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Here events hold nothing but their number.
+    /// In these tests an event holds only its number.
     fn hear_from(&self, first: u64, frames: &[Frame]) {
         for (seq, frame) in (first..).zip(frames) {
             let text = std::str::from_utf8(frame.packet()).unwrap().trim_matches('x');
@@ -95,7 +95,7 @@ fn join(hub: &Hub<Client>, client: &Arc<Client>, last_seq: u64) {
 }
 
 #[test]
-fn only_what_is_above_the_floor_is_delivered() {
+fn only_events_above_the_floor_are_delivered() {
     let (hub, client) = (Hub::new(), Client::new(1));
     assert_eq!(say(&hub, ROOM, 1..=3), 0);
     join(&hub, &client, 5);
@@ -105,7 +105,7 @@ fn only_what_is_above_the_floor_is_delivered() {
 }
 
 #[test]
-fn what_came_while_joining_follows_the_answer() {
+fn events_during_a_join_follow_the_answer() {
     let (hub, client, other) = (Hub::new(), Client::new(1), Client::new(2));
     join(&hub, &other, 0);
     say(&hub, ROOM, 1..=2);
@@ -120,7 +120,7 @@ fn what_came_while_joining_follows_the_answer() {
 }
 
 #[test]
-fn a_join_that_the_tail_cannot_serve_reads_history_again() {
+fn a_full_tail_makes_a_join_read_history_again() {
     let (hub, client) = (Hub::new(), Client::new(1));
     let joining = hub.begin_join(ROOM, 0, &client);
     let large = |seq: &u64| Frame::engine(&format!("{seq}{}", "x".repeat(MAX_TAIL / 4)));
@@ -135,7 +135,7 @@ fn a_join_that_the_tail_cannot_serve_reads_history_again() {
 }
 
 #[test]
-fn leaving_ends_delivery_and_a_join_under_way() {
+fn leaving_ends_delivery_and_cancels_a_join() {
     let (hub, client) = (Hub::new(), Client::new(1));
     let joining = hub.begin_join(ROOM, 0, &client);
     assert!(hub.leave(ROOM, 1));
@@ -147,7 +147,7 @@ fn leaving_ends_delivery_and_a_join_under_way() {
 }
 
 #[test]
-fn a_newer_join_takes_the_place_of_an_older_one() {
+fn a_newer_join_replaces_an_older_join() {
     let (hub, client) = (Hub::new(), Client::new(1));
     let first = hub.begin_join(ROOM, 0, &client);
     let second = hub.begin_join(ROOM, 0, &client);
@@ -160,7 +160,7 @@ fn a_newer_join_takes_the_place_of_an_older_one() {
 }
 
 #[test]
-fn joining_again_goes_on_from_the_new_answer() {
+fn joining_again_continues_from_the_new_answer() {
     let (hub, client) = (Hub::new(), Client::new(1));
     join(&hub, &client, 0);
     say(&hub, ROOM, 1..=2);
@@ -171,7 +171,7 @@ fn joining_again_goes_on_from_the_new_answer() {
 }
 
 #[test]
-fn joining_again_in_vain_leaves_no_hole() {
+fn a_failed_second_join_leaves_no_hole() {
     let (hub, client) = (Hub::new(), Client::new(1));
     join(&hub, &client, 0);
     say(&hub, ROOM, 1..=2);
@@ -196,7 +196,7 @@ fn a_deleted_room_evicts_after_its_last_event() {
 }
 
 #[test]
-fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
+fn a_new_epoch_closes_only_the_clients_of_its_partition() {
     let (hub, here, there) = (Hub::new(), Client::new(1), Client::new(2));
     hub.begin_join(ROOM, 3, &here);
     hub.begin_join(Uuid::from_u128(8), 4, &there);
@@ -207,10 +207,10 @@ fn a_new_epoch_closes_the_clients_of_its_partition_alone() {
     assert_eq!(hub.partitions(), [4].into());
 }
 
-/// For any sequence of operations: the events that a client receives after an answer are dense, rising and above the
-/// answer.
+/// For any sequence of operations, the events that a client receives after an answer are dense, in rising order and
+/// above the answer's `lastSeq`.
 #[test]
-fn random_joins_and_leaves_never_tear_a_hole() {
+fn random_joins_and_leaves_never_cause_a_hole() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: u64| {
         state ^= state << 13;
@@ -219,7 +219,7 @@ fn random_joins_and_leaves_never_tear_a_hole() {
         state % below
     };
     let (hub, clients) = (Hub::new(), (0..8).map(Client::new).collect::<Vec<_>>());
-    // Commits run ahead of the fan-out.
+    // Commits are ahead of the fan-out.
     let (mut committed, mut fanned) = (0, 0);
     let mut joins = vec![None; clients.len()];
     for _ in 0..20_000 {

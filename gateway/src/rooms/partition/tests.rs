@@ -1,4 +1,4 @@
-//! Hints in another order, channels that lost their subscription, heads that fall.
+//! Hints out of order, channels that lost their subscription, heads that fall.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use confab_socketio::outbox::Close;
 use crate::chat::testing::{Client, World, partition};
 use crate::testing::{bus, eventually};
 
-/// A world whose log cannot be read, with a client: the events that it receives came by hints.
+/// A test gateway with one client and a log that cannot be read: all events that the client receives came from hints.
 async fn by_hints_alone(content: usize) -> (World, Client) {
     let world = World::with(bus(), &[], content).await;
     let client = world.member().await;
@@ -19,8 +19,8 @@ fn tell_of_each(world: &World, positions: impl IntoIterator<Item = u64>) {
     positions.into_iter().for_each(|position| world.publish(world.hint(position, 1).encode_to_vec()));
 }
 
-/// Of the hints beyond a hole, `parked` are delivered once the hole is closed, and the rest as soon as the log can be
-/// read.
+/// Of the hints beyond a hole, `parked` are delivered once the hole is repaired, and the others as soon as the log can
+/// be read.
 async fn parks(content: usize, beyond: RangeInclusive<u64>, parked: u64) {
     let (world, mut client) = by_hints_alone(content).await;
     world.append(beyond.end() - 7);
@@ -35,7 +35,7 @@ async fn parks(content: usize, beyond: RangeInclusive<u64>, parked: u64) {
 }
 
 #[tokio::test]
-async fn hints_that_crossed_are_put_in_order_without_the_log() {
+async fn crossed_hints_are_reordered_without_reading_the_log() {
     let (world, mut client) = by_hints_alone(300).await;
     let last = world.append(6);
     for first in [12, 10, 8] {
@@ -45,17 +45,17 @@ async fn hints_that_crossed_are_put_in_order_without_the_log() {
 }
 
 #[tokio::test]
-async fn no_more_hints_are_parked_than_may() {
+async fn parked_hints_are_bounded() {
     parks(300, 9..=80, 8 + MAX_PARKED as u64).await;
 }
 
 #[tokio::test]
-async fn no_more_bytes_are_parked_than_may() {
+async fn parked_bytes_are_bounded() {
     parks(50_000, 9..=16, 8 + (MAX_PARKED_BYTES / 50_200) as u64).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_waits_a_moment_for_the_one_before_it() {
+async fn a_hint_waits_briefly_for_its_predecessor() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     let last = world.append(2);
@@ -67,7 +67,7 @@ async fn a_hint_waits_a_moment_for_the_one_before_it() {
 }
 
 #[tokio::test]
-async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
+async fn a_lost_subscription_is_renewed() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     world.chat.follower.log.subscriptions.unsubscribe(channel::log(partition()));
@@ -85,7 +85,7 @@ async fn a_channel_that_has_gone_deaf_is_subscribed_to_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_has_lost_what_it_had_is_a_new_one() {
+async fn a_log_that_lost_events_makes_clients_start_over() {
     let world = World::new(bus()).await;
     let mut client = world.member().await;
     let last = world.say(3);

@@ -13,22 +13,22 @@ use confab_common::{Code, Error, Result};
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Most bytes of a form besides its file, including what the parser buffers of the file.
+/// Most bytes of a form besides its file, including bytes of the file in the parser's buffer.
 pub const MAX_BESIDE: u64 = 128 * 1024;
-/// Bytes handed to the parser at once.
+/// Most bytes in one piece for the parser.
 const PIECE: usize = 32 * 1024;
 
-/// State shared by the two sides of the parser.
+/// State that both sides of the parser share.
 #[derive(Default)]
 pub struct Gauge {
-    /// The parser may read one more piece.
+    /// `true` when the parser may read one more piece.
     open: AtomicBool,
     /// Bytes of the file that the parser has handed out.
     of_file: AtomicU64,
 }
 
 impl Gauge {
-    /// Lets the parser read one more piece.
+    /// Allows the parser to read one more piece.
     pub fn open(&self) {
         self.open.store(true, Ordering::Relaxed);
     }
@@ -44,10 +44,10 @@ impl Gauge {
     }
 }
 
-/// A body in small pieces. On its own, the parser would read everything available before it parses any of it.
+/// Feeds a body in small pieces. Without it, the parser would read all available bytes before it parses them.
 pub struct Source {
     body: Body,
-    /// Read, but not handed out yet.
+    /// Bytes that were read but not handed out yet.
     ahead: Bytes,
     handed_out: u64,
     gauge: Arc<Gauge>,
@@ -55,12 +55,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// The pieces of this body.
     pub fn new(body: Body, gauge: Arc<Gauge>) -> Self {
         Self { body, ahead: Bytes::new(), handed_out: 0, gauge, clock: Clock::new() }
     }
 
-    /// Reads more once everything was handed out; `false` at the end.
+    /// Reads more once all bytes were handed out; `false` at the end.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
         while self.ahead.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
@@ -99,7 +98,7 @@ impl Stream for Source {
         let piece = self.ahead.split_to(length);
         self.handed_out += length as u64;
         if self.handed_out - self.gauge.of_file.load(Ordering::Relaxed) > MAX_BESIDE {
-            return Poll::Ready(Some(Err(Error::new(Code::InvalidRequest, "the form holds too much beside its file"))));
+            return Poll::Ready(Some(Err(Error::new(Code::InvalidRequest, "the form has too many bytes besides its file"))));
         }
         self.gauge.shut();
         // If the parser needs more, it must be polled again.
@@ -109,10 +108,10 @@ impl Stream for Source {
 }
 
 fn too_slow() -> Error {
-    Error::new(Code::TooSlow, "the body does not arrive in time")
+    Error::new(Code::TooSlow, "the body did not arrive in time")
 }
 
-/// Detects a client that sends nothing or next to nothing. Time in which the server does not read does not count.
+/// Detects a client that stalls or sends too slowly. Time in which the server does not read is not counted.
 struct Clock {
     silence: Pin<Box<Sleep>>,
     /// When the server began to wait for the client.
@@ -125,13 +124,13 @@ impl Clock {
         Self { silence: Box::pin(sleep(WINDOW)), since: None, pace: Pace::default() }
     }
 
-    /// Records what has arrived; `false` when it was too little for the time it took.
+    /// Records bytes that arrived; `false` when the pace is too slow.
     fn arrived(&mut self, bytes: usize) -> bool {
         let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         self.pace.keeps(bytes, waited)
     }
 
-    /// Ready when nothing has arrived for too long.
+    /// Ready when the client has sent nothing for too long.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.since.is_none() {
             let now = Instant::now();

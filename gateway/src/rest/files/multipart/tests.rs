@@ -16,7 +16,7 @@ fn form(text: &str, piece: usize) -> Form {
     Form::of(request(Body::from_stream(stream::iter(pieces)))).unwrap()
 }
 
-/// A form that begins with `begin` and repeats `more` for ever.
+/// A form that begins with `begin` and repeats `more` without end.
 fn endless(begin: &str, more: &'static str) -> Form {
     let begin = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(begin.as_bytes()))]);
     Form::of(request(Body::from_stream(begin.chain(stream::repeat_with(|| Ok(Bytes::from_static(more.as_bytes()))))))).unwrap()
@@ -30,7 +30,7 @@ fn file(content: &str) -> String {
     format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\n{content}\r\n")
 }
 
-/// Reads all parts: their names and contents.
+/// Reads the names and contents of all parts.
 async fn read(mut form: Form) -> Result<Vec<(String, String)>> {
     let mut parts = Vec::new();
     while let Some(mut part) = form.next().await? {
@@ -60,7 +60,7 @@ async fn refused_as(code: Code, form: Form) -> String {
 }
 
 #[tokio::test]
-async fn a_form_is_read_however_it_is_cut() {
+async fn forms_are_parsed_in_pieces_of_any_size() {
     let content = "\r\n--X\r\n--XY\r--XX\n".repeat(20_000);
     let text =
         ["preamble\r\n", &part("a", "1"), &part("b", ""), &part("ü", "x"), &file(&content), &part("c", "2"), "--XX--\r\nepilogue"].concat();
@@ -72,10 +72,10 @@ async fn a_form_is_read_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn what_never_ends_is_refused() {
-    assert!(refused(endless("", "preamble ")).await.contains("too much beside"));
-    assert!(refused(endless("--XX\r\nContent-Disposition: form-data; name=\"", "xxxxxxxx")).await.contains("too much beside"));
-    assert!(refused(endless("--XX\r\n", "X-More: header\r\n")).await.contains("too much beside"));
+async fn endless_forms_are_rejected() {
+    assert!(refused(endless("", "preamble ")).await.contains("too many bytes besides"));
+    assert!(refused(endless("--XX\r\nContent-Disposition: form-data; name=\"", "xxxxxxxx")).await.contains("too many bytes besides"));
+    assert!(refused(endless("--XX\r\n", "X-More: header\r\n")).await.contains("too many bytes besides"));
     assert!(refused(endless("--XX", "        ")).await.len() > 1);
     let many = "--XX\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n";
     assert_eq!(refused(form(&many.repeat(10_000), 1000)).await, "a form must have at most 20 parts");
@@ -86,7 +86,7 @@ async fn what_never_ends_is_refused() {
 }
 
 #[tokio::test]
-async fn fields_are_bounded_and_text() {
+async fn fields_are_bounded_utf8_text() {
     assert_eq!(read(form(&format!("{}--XX--", part("x", &"x".repeat(1024))), 99)).await.unwrap()[0].1.len(), 1024);
     assert_eq!(refused(form(&format!("{}--XX--", part("x", &"x".repeat(1025))), 99)).await, "x must be at most 1024 bytes");
     let mut bytes = format!("{}--XX--", part("x", "?")).into_bytes();
@@ -96,7 +96,7 @@ async fn fields_are_bounded_and_text() {
 }
 
 #[tokio::test]
-async fn malformed_forms_are_refused() {
+async fn malformed_forms_are_rejected() {
     let whole = format!("{}{}", part("a", "1"), file("content"));
     for end in 1..whole.len() {
         assert!(read(form(&whole[..end], 50)).await.is_err(), "{end}");
@@ -127,7 +127,7 @@ async fn malformed_forms_are_refused() {
 }
 
 #[tokio::test]
-async fn a_part_at_a_time_is_read() {
+async fn parts_are_read_one_at_a_time() {
     let read_of = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counting = read_of.clone();
     let begin = stream::iter([Ok::<_, Infallible>(Bytes::from(file("")[..file("").len() - 2].to_owned()))]);
@@ -144,7 +144,7 @@ async fn a_part_at_a_time_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_sends_nothing_or_next_to_nothing_times_out() {
+async fn stalled_and_slow_uploads_time_out() {
     async fn arriving(pause: Duration, piece: &'static str) -> (String, Duration) {
         let more = stream::unfold((), move |()| async move {
             tokio::time::sleep(pause).await;
@@ -157,14 +157,14 @@ async fn a_client_that_sends_nothing_or_next_to_nothing_times_out() {
         (refused, started.elapsed())
     }
     use std::time::Duration;
-    // These live as long as the test.
+    // Leaked: they live as long as the test.
     let text = |length| &*String::from_utf8(vec![b'x'; length]).unwrap().leak();
     let (silent, after) = arriving(Duration::from_secs(3600), "x").await;
-    assert_eq!((silent.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
+    assert_eq!((silent.as_str(), after.as_secs()), ("the body did not arrive in time", 30));
     let (drip, after) = arriving(Duration::from_secs(1), "x").await;
-    assert_eq!((drip.as_str(), after.as_secs()), ("the body does not arrive in time", 30));
-    // The longer the upload takes, the faster it must be.
+    assert_eq!((drip.as_str(), after.as_secs()), ("the body did not arrive in time", 30));
+    // The required pace rises with the duration of the upload.
     let (slow, after) = arriving(Duration::from_secs(1), text(1100)).await;
-    assert_eq!((slow.as_str(), after.as_secs()), ("the body does not arrive in time", 150));
+    assert_eq!((slow.as_str(), after.as_secs()), ("the body did not arrive in time", 150));
     assert_eq!(arriving(Duration::from_secs(1), text(20_000)).await.0, "goes on");
 }

@@ -1,4 +1,4 @@
-//! Behaviour that is only visible on a connection.
+//! Behaviour that is visible only on a real connection.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ async fn served(files: &Files) -> (SocketAddr, confab_common::process::Process) 
 }
 
 #[tokio::test]
-async fn one_connection_carries_uploads_and_downloads() {
+async fn one_connection_serves_uploads_and_downloads() {
     let files = Files::default();
     let (address, _process) = served(&files).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -76,7 +76,7 @@ fn head_of(url: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_too_much_can_read_why() {
+async fn a_client_that_exceeds_the_limit_can_read_the_error() {
     let files = Files::default();
     let (address, _process) = served(&files).await;
     let length = 4 * MAX_FILE;
@@ -99,7 +99,7 @@ async fn a_client_that_sends_too_much_can_read_why() {
 }
 
 #[tokio::test]
-async fn a_body_shorter_than_it_said_is_refused_and_one_that_ends_leaves_nothing() {
+async fn truncated_uploads_store_nothing() {
     let files = Files::default();
     let (address, _process) = served(&files).await;
     let mut short = TcpStream::connect(address).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_body_shorter_than_it_said_is_refused_and_one_that_ends_leaves_nothing
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_ends_the_connection() {
+async fn a_broken_download_closes_the_connection() {
     let files = Files::default();
     let id = files.put("a", "text/plain", vec![b'x'; 100_000]);
     files.break_after(50_000);
@@ -130,7 +130,7 @@ async fn a_download_that_breaks_ends_the_connection() {
     assert!((10_000..100_000).contains(&all.len()));
 }
 
-/// All routes, over a file service with a runtime of its own: ending the runtime ends the service like a process.
+/// All routes, over a file service with its own runtime. Shutting the runtime down ends the service like a process.
 async fn network(files: &Files) -> (Router, Runtime) {
     let runtime = Runtime::new().unwrap();
     let entered = runtime.enter();
@@ -143,7 +143,7 @@ async fn network(files: &Files) -> (Router, Runtime) {
 }
 
 #[tokio::test]
-async fn over_the_network_too() {
+async fn files_work_over_the_network() {
     let files = Files::default();
     let (routes, server) = network(&files).await;
     let content = "x".repeat(3_000_000);
@@ -162,7 +162,7 @@ async fn over_the_network_too() {
     uploading.abort();
     eventually(|| files.under_way() == 0).await;
 
-    // The service dies during an upload and stays away.
+    // The service ends during an upload and does not return.
     let first = Bytes::from(file("a", "some text"));
     let begun = files.clone();
     let dies = stream::once(async move {
@@ -180,7 +180,7 @@ async fn over_the_network_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_disconnected() {
+async fn a_client_that_reads_nothing_is_disconnected() {
     let files = Files::default();
     let size = 64 * 1024 * 1024;
     let id = files.put("a", "text/plain", vec![b'x'; size]);
@@ -188,10 +188,10 @@ async fn a_client_that_takes_nothing_is_disconnected() {
     let mut stuck = TcpStream::connect(address).await.unwrap();
     stuck.write_all(head_of(&format!("/api/files/{id}"), "").as_bytes()).await.unwrap();
     assert_eq!(stuck.read_u8().await.unwrap(), b'H');
-    // Its place is free although the client still takes nothing.
+    // Its connection permit is free although the client still reads nothing.
     let mut next = TcpStream::connect(address).await.unwrap();
     next.write_all(head_of(&format!("/api/files/{id}"), "range: bytes=-10\r\n").as_bytes()).await.unwrap();
-    // A day of the paused clock, which runs on whenever both sides wait for the network.
+    // A day of the paused clock, which advances whenever both sides wait for the network.
     let answered = tokio::time::timeout(std::time::Duration::from_secs(86_400), answer(&mut next)).await;
     assert_eq!(answered.unwrap().unwrap().1, b"xxxxxxxxxx");
     let mut rest = Vec::new();
@@ -200,7 +200,7 @@ async fn a_client_that_takes_nothing_is_disconnected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_takes_nothing_slows_the_client_down() {
+async fn back_pressure_from_the_service_reaches_the_client() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     files.stall();

@@ -11,7 +11,7 @@ mod handle;
 mod join;
 mod lanes;
 mod pause;
-mod recovery;
+pub mod recovery;
 mod request;
 mod restore;
 mod sign_ins;

@@ -5,6 +5,8 @@ pub mod clients;
 pub mod config;
 pub mod draft;
 pub mod edge;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod metrics;
 mod payload;
 pub mod problem;

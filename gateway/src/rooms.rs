@@ -7,4 +7,4 @@ pub mod history;
 pub mod hub;
 mod lag;
 mod log;
-mod partition;
+pub mod partition;

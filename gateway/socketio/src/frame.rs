@@ -1,13 +1,20 @@
 //! Packets on their way to clients, encoded once. <https://github.com/socketio/engine.io-protocol>,
 //! <https://github.com/socketio/socket.io-protocol>, RFC 6455 section 5.2
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
 
 /// What a frame costs besides its bytes: its place in a queue, its share of an allocation.
 const FRAME_OVERHEAD: usize = 128;
+/// The first byte of a WebSocket frame: the last of its message, and its type (RFC 6455 section 5.2).
+const FIN: u8 = 0x80;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
 /// Most bytes of encoding buffer that a thread keeps.
 const MAX_SCRATCH: usize = 64 * 1024;
 
@@ -22,11 +29,16 @@ pub struct Frame {
     bytes: Bytes,
     header: u8,
     answer: bool,
+    binary: bool,
 }
 
 impl Frame {
-    /// The frame around an Engine.IO packet that `write` appends to the given buffer.
+    /// The text frame around an Engine.IO packet that `write` appends to the given buffer.
     fn build(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        Self::build_as(TEXT, write)
+    }
+
+    fn build_as(opcode: u8, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         const MAX_HEADER: usize = 10;
         SCRATCH.with_borrow_mut(|buffer| {
             buffer.clear();
@@ -39,7 +51,7 @@ impl Frame {
                 _ => 10,
             };
             let start = MAX_HEADER - header;
-            buffer[start] = 0x81; // FIN, text
+            buffer[start] = FIN | opcode;
             match header {
                 2 => buffer[start + 1] = length as u8,
                 4 => {
@@ -54,7 +66,7 @@ impl Frame {
             // Allocated exactly: the frame may wait in many outboxes.
             let bytes = Bytes::copy_from_slice(&buffer[start..]);
             buffer.shrink_to(MAX_SCRATCH);
-            Self { bytes, header: header as u8, answer: false }
+            Self { bytes, header: header as u8, answer: false, binary: opcode == BINARY }
         })
     }
 
@@ -65,7 +77,7 @@ impl Frame {
 
     /// Bytes that are a WebSocket frame already.
     pub fn raw(frame: Vec<u8>) -> Self {
-        Self { bytes: frame.into(), header: 0, answer: false }
+        Self { bytes: frame.into(), header: 0, answer: false, binary: false }
     }
 
     /// The first packet of a session.
@@ -111,6 +123,33 @@ impl Frame {
             json(buffer, argument);
             buffer.push(b']');
         })
+    }
+
+    /// An event whose argument has placeholders (`{"_placeholder":true,"num":0}`) for the attachments that follow it.
+    pub fn event_with(name: &str, argument: &impl Serialize, attachments: &[Bytes]) -> Vec<Self> {
+        let event = Self::build(|buffer| {
+            write_ascii(buffer, &format!("45{}-[", attachments.len()));
+            json(buffer, name);
+            buffer.push(b',');
+            json(buffer, argument);
+            buffer.push(b']');
+        });
+        Self::followed_by(event, attachments)
+    }
+
+    /// The acknowledgement of a client's event, with placeholders for the attachments that follow it.
+    pub fn ack_with(id: u64, argument: &impl Serialize, attachments: &[Bytes]) -> Vec<Self> {
+        let ack = Self::build(|buffer| {
+            write_ascii(buffer, &format!("46{}-{id}[", attachments.len()));
+            json(buffer, argument);
+            buffer.push(b']');
+        });
+        Self::followed_by(ack, attachments)
+    }
+
+    fn followed_by(packet: Self, attachments: &[Bytes]) -> Vec<Self> {
+        let attachment = |data: &Bytes| Self::build_as(BINARY, |buffer| buffer.extend_from_slice(data));
+        std::iter::once(packet).chain(attachments.iter().map(attachment)).collect()
     }
 
     /// The acknowledgement of a client's event.
@@ -164,10 +203,22 @@ impl Frame {
         self.bytes.len() + FRAME_OVERHEAD
     }
 
-    /// The packet alone, for long-polling.
+    /// The packet without the WebSocket's header.
     pub fn packet(&self) -> &[u8] {
         &self.bytes[self.header.into()..]
     }
+
+    /// The packet for long-polling, where bytes are base64 after a `b`.
+    pub fn polling(&self) -> Cow<'_, [u8]> {
+        if self.binary {
+            return format!("b{}", STANDARD.encode(self.packet())).into_bytes().into();
+        }
+        self.packet().into()
+    }
+}
+
+fn write_ascii(buffer: &mut Vec<u8>, text: &str) {
+    buffer.extend_from_slice(text.as_bytes());
 }
 
 fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
@@ -179,6 +230,15 @@ fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attachments_follow_their_packet() {
+        let data = [Bytes::from_static(&[1, 2]), Bytes::from_static(&[3])];
+        let polled = |frames: Vec<Frame>| frames.iter().map(|frame| String::from_utf8(frame.polling().to_vec()).unwrap()).collect::<Vec<_>>();
+        assert_eq!(polled(Frame::event_with("e", &"x", &data)), [r#"452-["e","x"]"#, "bAQI=", "bAw=="]);
+        assert_eq!(polled(Frame::ack_with(7, &"x", &data[..1])), [r#"461-7["x"]"#, "bAQI="]);
+        assert_eq!(Frame::ack_with(7, &"x", &data)[2].websocket(), [0x82, 1, 3]);
+    }
 
     #[test]
     fn frames_of_every_length() {

@@ -4,6 +4,8 @@
 //!
 //! Protocols: <https://github.com/socketio/engine.io-protocol>, <https://github.com/socketio/socket.io-protocol>
 
+#![warn(missing_docs)]
+
 mod application;
 pub mod budget;
 pub mod cluster;
@@ -12,6 +14,9 @@ mod ending;
 mod engine;
 mod event;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod heartbeat;
 mod last_poll;
 mod metrics;

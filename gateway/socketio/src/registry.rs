@@ -53,6 +53,13 @@ impl<C> PartialEq for BySid<C> {
 
 impl<C> Eq for BySid<C> {}
 
+impl<C> Default for Registry<C> {
+    /// No sessions, which together may hold 256 MiB.
+    fn default() -> Self {
+        Self::new(Arc::new(Budget::new(256 << 20, Arc::default())))
+    }
+}
+
 impl<C> Registry<C> {
     /// No sessions; their bytes are counted in `budget`.
     pub fn new(budget: Arc<Budget>) -> Self {
@@ -94,7 +101,7 @@ impl<C> Registry<C> {
     }
 
     /// How many sessions there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.sessions.lock().by_sid.len()
     }
 

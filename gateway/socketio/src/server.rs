@@ -273,7 +273,7 @@ impl<A: Application> Server<A> {
     /// over.
     pub async fn drain(&self, window: Duration) {
         let deadline = Instant::now() + window;
-        let served = self.connections.len().max(self.registry.len()) as u32;
+        let served = self.connections.len().max(self.registry.count()) as u32;
         self.leaving.send_replace(Some((DRAIN_PACE * served).min(window / 2)));
         let sessions = self.registry.all();
         let pause = (window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(DRAIN_PACE);
@@ -284,7 +284,7 @@ impl<A: Application> Server<A> {
         self.connections.close();
         let _ = timeout_at(deadline, self.connections.wait()).await;
         let fetched = async {
-            while self.cluster.is_some() && self.registry.len() > 0 {
+            while self.cluster.is_some() && self.registry.count() > 0 {
                 sleep(LOOK_AGAIN).await;
             }
         };

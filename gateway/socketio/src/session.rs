@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use uuid::Uuid;
@@ -87,6 +88,25 @@ impl<C> Session<C> {
     pub fn refuse(&self, error: &impl Serialize) {
         self.outbox.push(Frame::connect_error("/", error));
         self.close_after_flush(Ending::Refused);
+    }
+
+    /// Queues an event with one argument and its attachments, at most 10. A client that leaves over 1 MiB of events unread is
+    /// closed; it reconnects by itself.
+    pub fn emit(&self, name: &str, argument: &impl Serialize, attachments: &[Bytes]) {
+        if attachments.is_empty() {
+            self.outbox.push(Frame::event(name, argument));
+        } else {
+            self.outbox.push_all(&Frame::event_with(name, argument, attachments));
+        }
+    }
+
+    /// Acknowledges the event with this id. Acknowledgements have a bound of 2 MiB of their own.
+    pub fn acknowledge(&self, id: u64, argument: &impl Serialize, attachments: &[Bytes]) {
+        if attachments.is_empty() {
+            self.outbox.answer(&[Frame::ack(id, argument)]);
+        } else {
+            self.outbox.answer(&Frame::ack_with(id, argument, attachments));
+        }
     }
 
     /// Replaces everything that waits with an event, disconnects the socket, and closes the session. Stock clients do not

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(lanes.take(ROOM, 9).len(), 1);
         // The task has not looked yet: it will find this event.
         lanes.push(ROOM, leave());
-        assert_eq!(lanes.take_starting(), [Uuid::nil(); 0]);
+        assert!(lanes.take_starting().is_empty());
         assert_eq!(lanes.take(ROOM, 1).len(), 1);
         assert_eq!(lanes.next(ROOM), Next::End);
         assert_eq!(lanes.lanes.capacity(), 0);

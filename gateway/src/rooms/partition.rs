@@ -117,10 +117,7 @@ impl<L: Listener + 'static> PartitionTask<L> {
     }
 
     fn hint(&mut self, payload: &Bytes) {
-        let hint = match Hint::decode(payload.clone()) {
-            Ok(hint) if is_sound(&hint, self.partition) => hint,
-            _ => return bus::dropped("malformed", 1),
-        };
+        let Some(hint) = read_hint(payload, self.partition) else { return bus::dropped("malformed", 1) };
         if hint.epoch != self.epoch {
             // The heads decide which epoch is valid.
             return self.log.ask_soon();
@@ -304,6 +301,11 @@ async fn pace<L: Listener>(clients: &[Arc<L>]) {
         }
     };
     let _ = timeout(PACE, taken).await;
+}
+
+/// Reads a hint of this partition; `None` when it is malformed.
+pub fn read_hint(payload: &Bytes, partition: u32) -> Option<Hint> {
+    Hint::decode(payload.clone()).ok().filter(|hint| is_sound(hint, partition))
 }
 
 /// Whether a hint is plausible. Without a cluster key, any program that reaches the bus can publish hints.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::payload::{self, Packet, SEPARATOR, packets};
 use crate::application::Application;
 use crate::ending::Ending;
+use crate::frame::Frame;
 use crate::heartbeat::Heartbeat;
 use crate::last_poll::{Way, is_clock};
 use crate::metrics::METRICS;
@@ -231,7 +232,7 @@ impl<C> Drop for Turn<'_, C> {
 /// The queued packets, as one payload.
 fn queued<C>(session: &Session<C>, most: usize) -> Option<Bytes> {
     let frames = session.outbox.take_some(MAX_PACKETS, most);
-    let packets = frames.iter().map(|frame| frame.packet()).collect::<Vec<_>>();
+    let packets = frames.iter().map(Frame::polling).collect::<Vec<_>>();
     (!packets.is_empty()).then(|| packets.join(&SEPARATOR).into())
 }
 

@@ -24,7 +24,7 @@ async fn a_draining_server_refuses_new_sessions() {
     let server = server(Config::default(), usize::MAX);
     server.drain(Duration::ZERO).await;
     assert_eq!(open(&server, address(1), &HeaderMap::new()).await.err(), Some(Refusal::GoingAway));
-    assert_eq!(server.registry.len(), 0);
+    assert_eq!(server.registry.count(), 0);
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_session_that_does_not_fetch_its_frames_is_closed() {
         sleep(Duration::from_millis(100)).await;
     }
     assert!((READ_STALL_LIMIT..READ_STALL_LIMIT * 2).contains(&fetched.elapsed()), "{:?}", fetched.elapsed());
-    assert_eq!(server.registry.len(), 0);
+    assert_eq!(server.registry.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +97,7 @@ async fn frames_that_waited_for_an_upgrade_do_not_close_the_session_later() {
     sleep(READ_STALL_LIMIT / 2).await;
     assert!(session.upgrade());
     sleep(2 * READ_STALL_LIMIT).await;
-    assert_eq!((session.outbox.closing(), server.registry.len()), (None, 1));
+    assert_eq!((session.outbox.closing(), server.registry.count()), (None, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,79 @@
+//! Entry points for the fuzzer, and the replay of its corpus: every parser takes any bytes without a panic, and within its
+//! bounds.
+
+use bytes::Bytes;
+
+use crate::engine::payload::{Packet as Part, SEPARATOR, packets};
+use crate::frame::Frame;
+use crate::packet::{EventData, Packet};
+use crate::protocol::{Attachment, Protocol, Step};
+
+/// Largest packet in these runs, in bytes.
+const MAX_PACKET: usize = 4096;
+
+/// One Socket.IO packet; what parses is a prefix of what was given.
+pub fn packet(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(packet) = Packet::parse(text) else { return };
+    assert!(text.ends_with(packet.data) && packet.attachments <= 10);
+    if let Ok(event) = EventData::parse(packet.data) {
+        let sent = Frame::event(&event.name, &event.argument);
+        assert!(sent.packet().starts_with(b"42["));
+    }
+}
+
+/// The payload of a POST.
+pub fn payload(data: &[u8]) {
+    for part in packets(data, MAX_PACKET).flatten() {
+        match part {
+            Part::Text(text) => assert!(text.len() <= MAX_PACKET),
+            Part::Binary(bytes) => assert!(bytes.len() <= data.len()),
+        }
+    }
+}
+
+/// A whole session: packets, with `accept` for the application's answer to CONNECT. The counted bytes are those that the
+/// protocol returns.
+pub fn protocol(data: &[u8]) {
+    let (protocol, mut held, mut connected) = (Protocol::new(1000), 0, false);
+    for packet in data.split(|byte| *byte == SEPARATOR) {
+        match packet {
+            b"accept" => connected |= protocol.accept(),
+            [b'b', bytes @ ..] => match protocol.binary(Bytes::copy_from_slice(bytes), MAX_PACKET) {
+                Ok(Attachment::Hold(bytes)) => held += bytes,
+                Ok(Attachment::Complete(partial, counted)) => {
+                    assert_eq!(counted, held);
+                    held = 0;
+                    if let Ok(Step::Event(event)) = protocol.complete(&partial) {
+                        assert!(event.size <= MAX_PACKET && !event.attachments.is_empty());
+                    }
+                }
+                Err(_) => break,
+            },
+            text => {
+                let Ok(text) = std::str::from_utf8(text) else { break };
+                match protocol.text(text, connected) {
+                    Ok(Step::Hold(bytes)) => held += bytes,
+                    Ok(Step::Event(event)) => assert!(event.size <= text.len()),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+    assert_eq!(protocol.end(), held);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_corpus_is_replayed() {
+        for (name, target) in [("packet", super::packet as fn(&[u8])), ("payload", super::payload), ("protocol", super::protocol)] {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+            let inputs = std::fs::read_dir(&corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+            assert!(inputs.inspect(|input| target(input)).count() >= 5, "{name}");
+        }
+    }
+}

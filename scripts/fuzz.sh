@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Fuzzes every parser of what strangers send, each for MINUTES (10); `scripts/fuzz.sh packet hint` only these. A finding is kept
+# in fuzz/artifacts/, and the run fails. `make test` replays fuzz/corpus/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+VERSION=0.13.1
+if [ "$(.tools/bin/cargo-fuzz --version 2>/dev/null)" != "cargo-fuzz $VERSION" ]; then
+    echo "installing cargo-fuzz $VERSION"
+    cargo install --quiet --locked --root .tools --version "$VERSION" cargo-fuzz
+fi
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(ls fuzz/corpus)
+for target in "${targets[@]}"; do
+    echo "fuzzing $target for ${MINUTES:-10} minutes"
+    found=$(mktemp -d)
+    # What it finds stays out of the corpus, which is small. Without a sanitizer a stable compiler is enough; the code forbids
+    # `unsafe`, so a fault is a panic, an overflow, or too much memory or time.
+    PATH=".tools/bin:$PATH" cargo fuzz run --sanitizer none "$target" "$found" "fuzz/corpus/$target" -- \
+        -max_total_time=$((${MINUTES:-10} * 60)) -max_len=8192 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 -verbosity=0
+    rm -r "$found"
+done

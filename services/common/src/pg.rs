@@ -1,4 +1,4 @@
-//! A Postgres schema as a service's store: pool with bounded waits, TLS, migrations under a lock.
+//! A Postgres schema as a service's store: a pool with bounded waits, TLS, and migrations under a lock.
 
 mod errors;
 mod schema;
@@ -35,16 +35,16 @@ use url::Target;
 
 /// Connections opened at start.
 const WARM: usize = 4;
-/// Longest time of one piece of work with a connection. The server ends a statement after three seconds with an error;
-/// a server that is silent for longer is frozen or gone, which TCP does not notice while its machine or a middlebox
-/// still acknowledges.
+/// Time limit for one piece of work on a connection. The server ends a statement with an error after three seconds, so
+/// a server that stays silent for longer is frozen or unreachable. TCP does not detect this while the machine or a
+/// middlebox still sends acknowledgements.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Pause between attempts to reach a server.
+/// Pause between attempts to reach the server.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How often the reason for waiting is logged.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How to open a service's database.
+/// Settings of a service's database on Postgres
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct PostgresConfig {
@@ -54,11 +54,11 @@ pub struct PostgresConfig {
     /// Most connections that one service's process opens to Postgres
     #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = at_least_one)]
     pub postgres_connections: usize,
-    /// How long to wait for a Postgres that is away; one that refuses is an error at once. For commands that run once.
-    /// Servers wait for ever (`None`).
+    /// How long to wait for an unreachable Postgres; a Postgres that rejects the login is an error at once. Commands
+    /// set it. Servers wait without limit (`None`)
     #[arg(skip)]
     pub patience: Option<Duration>,
-    /// Receives notes about the state of Postgres.
+    /// Receives notes about the state of Postgres
     #[arg(skip)]
     pub readiness: Readiness,
 }
@@ -69,7 +69,7 @@ impl Default for PostgresConfig {
     }
 }
 
-/// A pool of connections that see one schema; clones share it.
+/// A pool of connections to one schema; clones share it.
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
@@ -78,11 +78,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is
-    /// away.
+    /// Opens the schema. Creates and migrates it under a lock, or waits until another process has done so. Waits for an
+    /// unreachable server.
     ///
     /// # Errors
-    /// When the URL is malformed or a migration fails; with patience also when the server refuses or stays away.
+    /// When the URL is malformed or a migration fails. With `patience` also when the server rejects the login or stays
+    /// unreachable.
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
         let Target { config: mut server, tls } = Target::parse(url.expose()).with_context(|| format!("the URL of the {schema} store"))?;
         server
@@ -105,7 +106,7 @@ impl Pool {
         let status = move || weak.upgrade().map(|pool| pool.status());
         let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
         let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
-        // A program can run on the schema of the next release, which only adds to it.
+        // A program can run on the schema of the next release, because releases only add to it.
         let migrations = migrations.set_abort_missing(false);
         let opened = config.readiness.condition("Postgres");
         let begun = Instant::now();
@@ -125,18 +126,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Opens some connections ahead, so that the first callers do not all wait at once.
+    /// Opens some connections in advance, so that the first callers do not all wait.
     async fn warm_up(&self, connections: usize) {
         let opened = futures::future::join_all((0..connections).map(|_| self.connections.get())).await;
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// Runs work with a connection, within a time limit. A connection with unfinished work is never passed to another
+    /// Runs work on a connection, within a time limit. A connection with unfinished work is never lent to another
     /// caller.
     ///
     /// # Errors
-    /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and the work
-    /// may be done; otherwise the work's error.
+    /// `unavailable` when no connection is free within two seconds; `timeout` when the server is silent, and the work
+    /// may have been done; otherwise the error of the work.
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
@@ -158,10 +159,10 @@ impl Pool {
         done
     }
 
-    /// A connection for work of any length; it does not return to the pool.
+    /// Removes a connection from the pool, for work of any length.
     ///
     /// # Errors
-    /// `unavailable` when there is none within two seconds.
+    /// `unavailable` when no connection is free within two seconds.
     pub(crate) async fn take(&self) -> Result<Client> {
         self.connection().await.map(Object::take)
     }
@@ -180,31 +181,32 @@ impl Pool {
     /// Runs a statement and returns its rows.
     ///
     /// # Errors
-    /// As [`Pool::run`]; when the database refuses.
+    /// As [`Pool::run`], and when the database rejects the statement.
     pub async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         self.run(async |client| Ok(client.query(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// Runs a statement and returns how many rows it changed.
+    /// Runs a statement and returns the number of rows changed.
     ///
     /// # Errors
-    /// As [`Pool::run`]; when the database refuses.
+    /// As [`Pool::run`], and when the database rejects the statement.
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         self.run(async |client| Ok(client.execute(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// Closes a connection whose server is silent, and the idle ones without an answer since then.
+    /// Closes the connection of a silent server, and all idle connections that the server has not answered on since
+    /// then.
     fn give_up(&self, connection: Option<Object>, since: Instant) {
-        tracing::warn!("the database is silent; its connections are closed");
+        tracing::warn!("the database is silent; closing its connections");
         drop(connection.map(Object::take));
         self.connections.retain(|_, metrics| metrics.last_used() < since.elapsed());
     }
 }
 
-/// Prepares a statement, or finds it prepared. In a trace, the work's span is named after the statement.
+/// Prepares a statement, or returns the prepared one. In a trace, the span is named after the statement.
 ///
 /// # Errors
-/// When the database refuses it or the connection breaks.
+/// When the database rejects the statement or the connection breaks.
 pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
     let span = Span::current();
     // Each statement begins with its name in a comment.
@@ -214,7 +216,7 @@ pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_post
     client.prepare_cached(sql).await
 }
 
-/// A connection checked out by a caller.
+/// A connection checked out of the pool by a caller.
 struct Lent<'a> {
     pool: &'a Pool,
     since: Instant,
@@ -222,8 +224,9 @@ struct Lent<'a> {
 }
 
 impl Drop for Lent<'_> {
-    /// The caller was dropped midway, for example at its deadline. The connection returns once the server has answered
-    /// everything; until then it counts as in use, so that impatient callers do not multiply the server's work.
+    /// Runs when the caller is dropped midway, for example at its deadline. The connection returns to the pool after
+    /// the server has answered all its requests. Until then it counts as in use, so that retrying callers do not
+    /// multiply the server's work.
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(connection)) };
@@ -239,7 +242,7 @@ impl Drop for Lent<'_> {
 /// Checks the URL of a store.
 ///
 /// # Errors
-/// When [`Pool::open`] would refuse it.
+/// When [`Pool::open`] would reject it.
 pub fn check(url: &str) -> anyhow::Result<()> {
     Target::parse(url).map(drop)
 }

@@ -1,26 +1,24 @@
-//! A service as a program of its own: what the programs of all services share.
+//! The parts that the programs of all services share.
 
 use crate::config::CommonConfig;
 use crate::process::Settings;
 use crate::store::StorageConfig;
 
-/// A program's name and the settings that other programs do not have.
+/// A program's name and the settings that no other program has.
 pub trait Own: clap::Args {
-    /// The program's name.
     const NAME: &'static str;
-    /// A description in one line.
+    /// The description of the program, on one line.
     const ABOUT: &'static str;
-    /// The default listening address.
     const LISTEN: &'static str;
 
     /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one of them is wrong.
+    /// When a setting is wrong.
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()>;
 }
 
-/// The settings of a program with a store. Flags may precede and follow a subcommand.
+/// The settings of a program with a store. Flags may stand before and after a subcommand.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
     name = O::NAME,
@@ -31,24 +29,24 @@ pub trait Own: clap::Args {
     mut_args(|flag| flag.global(true)),
 )]
 pub struct Program<O: Own, C: clap::Subcommand = Command> {
-    /// Settings of every program.
+    /// Settings of every program
     #[command(flatten)]
     pub common: CommonConfig,
-    /// Settings of the stores.
+    /// Settings of the stores
     #[command(flatten)]
     pub storage: StorageConfig,
-    /// The program's own settings.
+    /// Settings of this program
     #[command(flatten)]
     pub own: O,
-    /// The subcommand, if any.
+    /// The subcommand
     #[command(subcommand)]
     pub command: Option<C>,
 }
 
-/// The subcommand that most programs have.
+/// The subcommand of most programs
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Bring the database schema up to date and end
+    /// Bring the database schema up to date and exit
     Migrate,
 }
 
@@ -62,7 +60,7 @@ impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        // A subcommand needs only some settings, and checks those itself.
+        // A subcommand needs only some of the settings, and checks those itself.
         if self.serves() { self.own.check(&self.storage) } else { Ok(()) }
     }
 }
@@ -91,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_and_the_own() {
+    fn common_and_own_settings_are_read() {
         Program::<Tea>::command().debug_assert();
         let program = Program::<Tea>::parse_from(["confab-tea", "--tea=green", "--log=debug"]);
         assert_eq!((program.own.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
@@ -103,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_before_and_behind_the_subcommand() {
+    fn flags_are_accepted_before_and_after_the_subcommand() {
         for arguments in [["--data-dir=x", "--tea=green", "migrate"], ["migrate", "--data-dir=x", "--tea=green"]] {
             let program = Program::<Tea>::parse_from(["confab-tea"].iter().chain(&arguments));
             assert_eq!(program.command, Some(Command::Migrate));

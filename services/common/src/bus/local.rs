@@ -12,7 +12,7 @@ use super::{Command, Hearing, Implementation, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
-    // Held while a message is handed out or a set of channels changes, never across an await.
+    // Locked while a message is distributed or a set of channels changes, never across an await.
     listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
@@ -59,7 +59,7 @@ impl Implementation for Local {
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        // Publishing has handed the messages over already.
+        // `publish` delivers synchronously, so there is nothing to flush.
         ready(()).boxed()
     }
 }

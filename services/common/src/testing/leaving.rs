@@ -1,4 +1,4 @@
-//! A program that shuts down while the bus accepts nothing.
+//! A program that shuts down while the bus accepts no bytes.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::{sleep, timeout};
 use super::Wire;
 use crate::process::Process;
 
-/// Starts a program on a silent bus, performs `act` on it until that succeeds, shuts the program down, and only then
-/// lets the bus answer. Returns when the program has ended well and its publication is received. One attempt may fail
-/// when the machine stands still for longer than a publisher waits, but not every attempt.
+/// Starts a program on a silent bus, calls `act` until it succeeds, shuts the program down, and only then lets the bus
+/// answer. Returns when the program has ended without an error and its publication has arrived. One attempt may fail if
+/// the machine stands still for longer than a publisher waits, but not every attempt.
 ///
 /// # Panics
-/// When the program has not started or ended well, or its publication is never received.
+/// When the program did not start, did not end without an error, or its publication never arrives.
 pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut heard: impl AsyncFnMut())
 where
     P: clap::Parser + Send + 'static,
@@ -26,7 +26,7 @@ where
             return;
         }
     }
-    panic!("what it did last is lost every time");
+    panic!("the program's last publication is lost in every attempt");
 }
 
 async fn leave<P, F>(run: impl FnOnce(P, Process) -> F + Send + 'static, act: impl AsyncFn(&str) -> bool)
@@ -42,7 +42,7 @@ where
         format!("--listen={listen}"),
         format!("--data-dir={}", data.display()),
         format!("--bus={}", bus.expose()),
-        // The listener of the test has no key either.
+        // The test's own listener has no key either.
         "--insecure-bus=true".to_owned(),
     ];
     let program = P::parse_from(std::iter::once("program".to_owned()).chain(settings));
@@ -59,7 +59,7 @@ where
     let url = format!("http://{listen}");
     while !act(&url).await {
         if running.is_finished() {
-            panic!("it has not started: {:?}", running.join());
+            panic!("the program has not started: {:?}", running.join());
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -67,6 +67,7 @@ where
     // The program must wait at least this long for the bus.
     sleep(Duration::from_millis(300)).await;
     wire.carry();
-    let ended = tokio::task::spawn_blocking(|| running.join().expect("it ends")).await.expect("it ends");
-    ended.expect("it ends well");
+    let ended =
+        tokio::task::spawn_blocking(|| running.join().expect("the program must not panic")).await.expect("the program must not panic");
+    ended.expect("the program must end without an error");
 }

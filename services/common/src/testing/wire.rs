@@ -1,4 +1,5 @@
-//! A wire to a server that can fall silent: connections stay open and new ones are accepted, but no byte comes through.
+//! A proxy in front of a server that can fall silent: connections stay open and new connections are accepted, but no
+//! byte is forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,16 +10,16 @@ use tokio::sync::watch;
 
 use crate::Secret;
 
-/// A wire to one server on this machine.
+/// A proxy for one server on this machine.
 pub struct Wire {
     url: Secret,
     accepted: Arc<AtomicU64>,
-    /// Connections with lower numbers carry nothing.
+    /// No byte is forwarded on connections with lower numbers.
     silent: watch::Sender<u64>,
 }
 
 impl Wire {
-    /// A wire to the server at a URL with an explicit port.
+    /// Starts a proxy for the server at a URL with an explicit port.
     ///
     /// # Panics
     /// When the URL has no port, or no port is free.
@@ -42,22 +43,22 @@ impl Wire {
         Self { url, accepted, silent }
     }
 
-    /// The server's URL through this wire.
+    /// Returns the server's URL through this proxy.
     pub fn url(&self) -> Secret {
         self.url.clone()
     }
 
-    /// Lets no byte through from now on.
+    /// Stops forwarding on all connections.
     pub fn silence(&self) {
         self.silent.send_replace(u64::MAX);
     }
 
-    /// Lets no byte through the existing connections, as when another server has taken over the address.
+    /// Stops forwarding on the existing connections, as when another server has taken over the address.
     pub fn silence_old(&self) {
         self.silent.send_replace(self.accepted.load(Ordering::SeqCst));
     }
 
-    /// Lets everything through again, including held-back bytes.
+    /// Forwards all bytes again, including the bytes held back.
     pub fn carry(&self) {
         self.silent.send_replace(0);
     }

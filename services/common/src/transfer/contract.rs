@@ -1,5 +1,5 @@
-//! The contract of a transferable schema, for the tests of each service: the schema names everything that its
-//! migrations create, and every value survives the transfer.
+//! Checks of a transferable schema, for the tests of each service: the schema lists everything that its migrations
+//! create, and every value survives the transfer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ const ROWS: u64 = 1203;
 /// Checks that a schema is complete and survives a transfer.
 ///
 /// # Errors
-/// When it does not.
+/// When a check fails.
 pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
     let nullable = named(schema).await.context("the migrations differ from the schema to transfer")?;
     let [first, second, third] = [sqlite(), postgres().await, sqlite()];
@@ -29,7 +29,7 @@ pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
     let carried = contents(schema, &first).await?;
     for (from, to) in [(&first, &second), (&second, &third), (&second, &postgres().await)] {
         carry(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
-        ensure!(contents(schema, to).await? == carried, "other rows arrive at {to:?}");
+        ensure!(contents(schema, to).await? == carried, "{to:?} received different rows");
     }
     for full in [&first, &second] {
         let refused = schema.hold_empty(full, &storage()).await.err().context("filling a full store must fail")?;
@@ -59,7 +59,7 @@ fn storage() -> StorageConfig {
     }
 }
 
-/// All tables of a store as lines.
+/// Returns all tables of a store as lines.
 async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut held = schema.hold(url, &storage()).await?;
     let mut contents = Vec::new();
@@ -67,7 +67,7 @@ async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec
         let mut lines = Vec::new();
         let tally = held.dump(table, &mut lines).await?;
         ensure!(tally.rows == lines.iter().filter(|byte| **byte == b'\n').count() as u64, "{tally:?}");
-        ensure!(held.tally(table).await? == tally, "{} changes while it is held", table.name);
+        ensure!(held.tally(table).await? == tally, "{} changed while it was locked", table.name);
         contents.push(lines);
     }
     Ok(contents)
@@ -87,7 +87,7 @@ async fn carry(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyho
     held.commit().await
 }
 
-/// Fills a SQLite store with rows of every value that is hard to transfer.
+/// Fills a SQLite store with rows that contain every value that is hard to transfer.
 async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let StoreUrl::Sqlite(path) = url else { anyhow::bail!("not SQLite") };
     let mut held = schema.hold_empty(url, &storage()).await?;
@@ -106,16 +106,16 @@ async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(Stri
     Ok(())
 }
 
-/// The row with that number; no two values of a kind are alike.
+/// Returns the row with this number; no two values of a kind are equal.
 fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     let column = |(at, (name, kind)): (usize, &super::Column)| {
         if n.is_multiple_of(3) && nullable.contains(&(table.name.into(), (*name).into())) {
             return Value::Null;
         }
         match kind {
-            // Not in the order of the numbers.
+            // Ids are not in the order of the numbers.
             Kind::Id => Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128)),
-            // As large as the smallest type of a number allows.
+            // Fits the smallest type of a number.
             Kind::Number => Value::Number(n as i64),
             Kind::Flag => Value::Flag(at == 0 || n.is_multiple_of(2)),
             Kind::Text => Value::Text(format!("{n} \"\\\n\u{7f}\u{2028}\u{1F375} é")),
@@ -126,10 +126,10 @@ fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     table.columns.iter().enumerate().map(column).collect()
 }
 
-/// Each column of each table, and its place in the primary key (from 1), if it has one.
+/// Each column of each table, and its position in the primary key (from 1), if any.
 type Columns = BTreeMap<(String, String), u32>;
 
-/// Compares the schema with the result of its migrations; returns the columns that may be null.
+/// Compares the schema with the result of its migrations. Returns the columns that may be null.
 async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let columns = |table: &Table| {
         let key = table.key;
@@ -147,7 +147,7 @@ async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, Stri
 fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String, String)>)> {
     let (connection, _lock) = open_alone(&testing::directory().join("empty.db"), (schema.sqlite)())?;
     let mut catalog = connection.prepare(
-        // Indexes for full-text search are virtual tables over shadow tables.
+        // Full-text search indexes are virtual tables over shadow tables.
         "SELECT t.name, c.name, c.pk, c.\"notnull\" FROM pragma_table_list t JOIN pragma_table_info(t.name) c
         WHERE t.schema = 'main' AND t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history'",
     )?;

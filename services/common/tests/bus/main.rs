@@ -24,7 +24,7 @@ fn redis() -> Bus {
     Bus::open(&testing::redis(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL")
 }
 
-/// A channel for this test only: all tests share one Redis.
+/// Returns a channel for this test only, because all tests share one Redis.
 fn channel(name: &str) -> String {
     format!("{name}.{}", uuid::Uuid::now_v7())
 }
@@ -58,7 +58,7 @@ async fn listen(bus: &Bus, channels: &[&String]) -> (Subscriptions, Notices) {
     (subscriptions, notices)
 }
 
-async fn every_listener_hears_its_channels_in_order(bus: Bus, publisher: Bus) {
+async fn each_listener_receives_its_channels_in_order(bus: Bus, publisher: Bus) {
     let (a, b) = (channel("a"), channel("b"));
     let (_one, mut one) = listen(&bus, &[&a]).await;
     let (_both, mut both) = listen(&bus, &[&a, &b]).await;
@@ -73,18 +73,18 @@ async fn every_listener_hears_its_channels_in_order(bus: Bus, publisher: Bus) {
     }
 }
 
-async fn an_ended_subscription_is_silent(bus: Bus) {
+async fn ended_subscription_receives_nothing(bus: Bus) {
     let (a, b) = (channel("a"), channel("b"));
     let (subscriptions, mut notices) = listen(&bus, &[&a, &b]).await;
     subscriptions.unsubscribe(&*a);
-    // Commands are processed in order: once this one is confirmed, the other is done.
+    // Redis executes commands in order: this confirmation implies that the earlier command is done.
     timeout(PATIENCE, subscriptions.subscribe(&*b)).await.expect("a confirmation");
     bus.publish(&*a, "unheard");
     bus.publish(&*b, "heard");
     assert_eq!(payload(&mut notices).await, "heard");
 }
 
-async fn a_dropped_listener_harms_nobody(bus: Bus) {
+async fn dropped_listener_does_not_affect_others(bus: Bus) {
     let a = channel("a");
     drop(listen(&bus, &[&a]).await);
     let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
@@ -92,7 +92,7 @@ async fn a_dropped_listener_harms_nobody(bus: Bus) {
     assert_eq!(payload(&mut notices).await, "still here");
 }
 
-async fn binary_payloads_arrive_as_they_are(bus: Bus) {
+async fn binary_payloads_arrive_unchanged(bus: Bus) {
     let a = channel("a");
     let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
     let large = (0..1_000_000u32).map(|n| n as u8).collect::<Bytes>();
@@ -109,22 +109,22 @@ macro_rules! on_every_bus {
     };
 }
 
-use hostile::the_largest_payload_passes_and_a_larger_one_does_not;
+use hostile::payload_size_limit_is_enforced;
 
 on_every_bus!(
-    an_ended_subscription_is_silent,
-    a_dropped_listener_harms_nobody,
-    binary_payloads_arrive_as_they_are,
-    the_largest_payload_passes_and_a_larger_one_does_not
+    ended_subscription_receives_nothing,
+    dropped_listener_does_not_affect_others,
+    binary_payloads_arrive_unchanged,
+    payload_size_limit_is_enforced
 );
 
 #[tokio::test]
 async fn in_process_order() {
     let bus = local();
-    every_listener_hears_its_channels_in_order(bus.clone(), bus).await;
+    each_listener_receives_its_channels_in_order(bus.clone(), bus).await;
 }
 
 #[tokio::test]
 async fn order_between_processes() {
-    every_listener_hears_its_channels_in_order(redis(), redis()).await;
+    each_listener_receives_its_channels_in_order(redis(), redis()).await;
 }

@@ -1,5 +1,5 @@
-//! A Redis that comes and goes: listeners are notified, and afterwards receive all their channels again, including
-//! those requested meanwhile.
+//! Outages of Redis: listeners are notified, and afterwards receive all their channels again, including channels
+//! requested during the outage.
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
@@ -26,7 +26,7 @@ impl Pair {
         pair
     }
 
-    /// Publishes until the message is received. The publisher reconnects on its own, and nothing signals when it has.
+    /// Publishes until the message is received: the publisher reconnects on its own and does not signal when it has.
     async fn hear(&mut self, channel: &str, said: &str) {
         let hearing = async {
             loop {
@@ -34,13 +34,13 @@ impl Pair {
                 let soon = tokio::time::timeout(std::time::Duration::from_millis(50), self.notices.next());
                 match soon.await {
                     Ok(Some(Notice::Message { channel: at, payload })) if *at == *channel && payload == said => return,
-                    // An earlier message received more than once, or the end of an outage.
+                    // A duplicate of an earlier message, or the end of an outage.
                     Ok(Some(_)) | Err(_) => {}
                     Ok(None) => panic!("the bus has ended"),
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, hearing).await.expect("to be heard");
+        tokio::time::timeout(PATIENCE, hearing).await.expect("the message must arrive");
     }
 
     async fn talk(&mut self, said: &str) {
@@ -48,7 +48,7 @@ impl Pair {
         self.hear(&channel, said).await;
     }
 
-    /// Waits for a change of the bus; messages may still arrive before it.
+    /// Waits for a change of the bus's state; messages may arrive first.
     async fn told(&mut self, change: Notice) {
         loop {
             if next(&mut self.notices).await == change {
@@ -74,7 +74,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn killed_and_back_empty() {
+async fn redis_restarts_empty() {
     let mut redis = RedisServer::start().await;
     let pair = Pair::at(&redis.url()).await;
     redis.kill();
@@ -82,7 +82,7 @@ async fn killed_and_back_empty() {
 }
 
 #[tokio::test]
-async fn killed_again_and_again() {
+async fn redis_is_killed_repeatedly() {
     let mut redis = RedisServer::start().await;
     let mut pair = Pair::at(&redis.url()).await;
     for _ in 0..5 {
@@ -103,7 +103,7 @@ async fn stopped_and_continued() {
 }
 
 #[tokio::test]
-async fn behind_a_wire_that_carries_nothing() {
+async fn redis_stops_answering() {
     let redis = RedisServer::start().await;
     let wire = Wire::to(&redis.url()).await;
     let pair = Pair::at(&wire.url()).await;
@@ -112,7 +112,7 @@ async fn behind_a_wire_that_carries_nothing() {
 }
 
 #[tokio::test]
-async fn not_there_at_the_start() {
+async fn redis_is_unreachable_at_start() {
     let mut redis = RedisServer::start().await;
     redis.kill();
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");
@@ -126,9 +126,9 @@ async fn not_there_at_the_start() {
     pair.talk("at last").await;
 }
 
-/// What one publication of a lone message becomes, after the server has ended the connections that idle.
+/// A lone message is delivered after the server has closed idle connections.
 #[tokio::test]
-async fn a_server_that_ends_idle_connections_costs_no_message() {
+async fn closed_idle_connections_lose_no_message() {
     let redis = RedisServer::start().await;
     let mut pair = Pair::at(&redis.url()).await;
     for said in ["one", "two", "three"] {
@@ -139,7 +139,7 @@ async fn a_server_that_ends_idle_connections_costs_no_message() {
         loop {
             match next(&mut pair.notices).await {
                 Notice::Message { payload, .. } if payload == said => break,
-                // Repeated at the beginning.
+                // A duplicate of the first message.
                 Notice::Message { payload, .. } => assert_eq!(payload, "before"),
                 other => panic!("{other:?}"),
             }

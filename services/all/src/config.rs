@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         Program::command().debug_assert();
         assert_eq!(with(&[]).unwrap().common.listen.port(), 8080);
         for bad in [

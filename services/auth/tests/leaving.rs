@@ -1,4 +1,4 @@
-//! Shutdown of the program.
+//! The shutdown of the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use prost::Message;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn the_last_revocation_is_published_before_the_end() {
+async fn last_revocation_is_published_before_exit() {
     let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
     let (subscriptions, mut notices) = Bus::open(&testing::redis(), None).unwrap().listen();
     subscriptions.subscribe(channel::REVOCATIONS).await;

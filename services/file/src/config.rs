@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         for bad in ["--file-store=mysql://x", "--objects=gs://x", "--objects=s3://x"] {
             assert!(Program::parse_from(["confab-file", bad]).check().is_err(), "{bad}");
         }

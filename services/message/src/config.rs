@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         for bad in ["--message-store=mysql://x", "--bus=amqp://x", "--room-url=nowhere", "--partitions=3"] {
             let checked = Program::try_parse_from(["confab-message", bad]).map(|program| program.check());
             assert!(!matches!(checked, Ok(Ok(()))), "{bad}");

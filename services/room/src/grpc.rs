@@ -1,4 +1,4 @@
-//! Wire ↔ domain.
+//! Converts gRPC requests to domain calls, and results back to gRPC.
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
@@ -10,7 +10,6 @@ use uuid::Uuid;
 use crate::service::{Access, Change, Rooms};
 use crate::store::{Room, User};
 
-/// The service as gRPC serves it.
 pub struct RoomApi(Rooms);
 
 impl RoomApi {
@@ -68,7 +67,7 @@ impl RoomService for RoomApi {
     }
 }
 
-/// A malformed id is as unknown as any other.
+/// Parses a room's id; a malformed id is `not_found`, like an unknown id.
 fn room_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| Error::not_found("room"))
 }
@@ -80,7 +79,7 @@ fn optional(caller: Option<UserRef>) -> Result<Option<User>> {
 }
 
 fn required(caller: Option<UserRef>) -> Result<User> {
-    optional(caller)?.ok_or_else(|| Error::new(Code::Unauthorized, "a token is needed"))
+    optional(caller)?.ok_or_else(|| Error::new(Code::Unauthorized, "a token is required"))
 }
 
 fn shown(room: Room, caller: Option<&User>) -> wire::Room {

@@ -19,7 +19,7 @@ on_both_stores![
     a_repeat_answers_the_first_upload,
     uploads_of_one_name_at_once_make_one_file,
     a_file_waits_unseen_for_the_log,
-    what_the_log_is_owed_survives_a_restart,
+    outbox_survives_a_restart,
     an_answer_lost_is_no_message_doubled,
     whoever_has_seen_the_message_can_read_the_file,
     what_the_log_refuses_for_good_leaves_nothing,
@@ -95,7 +95,7 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
     eventually(async || (place.objects().len() == 2).then_some(())).await;
 }
 
-async fn what_the_log_is_owed_survives_a_restart(place: Place) {
+async fn outbox_survives_a_restart(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();

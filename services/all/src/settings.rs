@@ -1,4 +1,4 @@
-//! docs/settings.md, generated from the programs' own `--help`.
+//! docs/settings.md, generated from the `--help` of the programs.
 
 use clap::{Arg, Command, CommandFactory};
 use confab_common::config::KNOWN;
@@ -21,7 +21,6 @@ A test generates this document from the programs' `--help`. To change a text, ch
 ";
 const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];
 
-/// A setting of one program.
 struct Setting {
     program: String,
     theme: String,
@@ -34,7 +33,7 @@ struct Setting {
 impl Setting {
     fn of(program: &Command, arg: &Arg) -> Option<Self> {
         let help = arg.get_long_help().or_else(|| arg.get_help())?.to_string().replace('|', "\\|");
-        // A computed default is a remark at the end of the help text.
+        // A computed default is a note at the end of the help text.
         let (what, told) = match help.split_once(" [default: ") {
             Some((what, told)) => (what.to_string(), told.trim_end_matches(']').to_string()),
             None => (help, String::new()),
@@ -51,7 +50,7 @@ impl Setting {
     }
 }
 
-/// The text that the programs share, or each program's text with the program's name.
+/// Returns the text that the programs share, or each program's text with the program's name.
 fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -> String {
     let mut texts: Vec<(&str, Vec<&str>)> = Vec::new();
     for setting in settings {
@@ -113,13 +112,13 @@ fn document() -> String {
 }
 
 #[test]
-fn settings_are_documented_as_they_are() {
+fn settings_document_matches_the_programs() {
     let document = document();
     let missing = KNOWN.iter().filter(|name| !document.contains(&format!("| `CONFAB_{name}`"))).collect::<Vec<_>>();
-    assert!(missing.is_empty(), "no program's --help has {missing:?} under a heading");
+    assert!(missing.is_empty(), "settings without a heading in any program's --help: {missing:?}");
     if std::env::var_os("RENEW").is_some() {
         std::fs::write(FILE, &document).unwrap();
     }
     let kept = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert!(kept == document, "docs/settings.md is not what the programs say: RENEW=1 cargo test --workspace settings");
+    assert!(kept == document, "docs/settings.md differs from the programs' --help: RENEW=1 cargo test --workspace settings");
 }

@@ -1,4 +1,4 @@
-//! Converts between gRPC types and the domain's.
+//! Converts between gRPC and domain types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,9 @@ use crate::service::{Sent, Service};
 use crate::store::Window;
 use crate::wire;
 
-/// The gRPC face of the message service.
 pub struct Grpc(Arc<Service>);
 
-/// A gRPC server of this service.
+/// Creates a gRPC server of this service.
 pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
     MessageServiceServer::new(Grpc(service)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
 }
@@ -37,7 +36,7 @@ impl MessageService for Grpc {
             (None, None) => Window::Latest,
             (Some(seq), None) => Window::Before(seq),
             (None, Some(seq)) => Window::After(seq),
-            (Some(_), Some(_)) => return Err(Error::field("before", "must not be given together with after").into()),
+            (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
         };
         let (page, more) = self.0.list(&room_id, window, limit, max_bytes).await?;
         let events = page.events.iter().map(wire::event).collect();

@@ -1,4 +1,5 @@
-//! Hints announce committed events to the gateways that follow a partition. They may be lost; the log heals every loss.
+//! Hints announce committed events to the gateways that follow a partition. Hints may be lost; gateways then read the
+//! events from the log.
 
 use confab_common::bus::Bus;
 use confab_common::telemetry::trace::{Kind, Span};
@@ -11,7 +12,7 @@ use crate::metrics::METRICS;
 use crate::store::{Event, Outcome};
 use crate::wire;
 
-/// Most bytes of events in one hint, far below the bus's limit.
+/// Maximum bytes of events in one hint, far below the bus's limit.
 const HINT_BYTES: usize = 256 * 1024;
 
 /// Publishes hints without waiting for the bus.
@@ -19,14 +20,13 @@ const HINT_BYTES: usize = 256 * 1024;
 pub struct Hints(Bus);
 
 impl Hints {
-    /// Publishes on this bus.
     pub fn new(bus: Bus) -> Self {
         Self(bus)
     }
 
-    /// Publishes the events of one batch: for each partition one hint with dense positions, or several if one would be
-    /// too large. Each answer comes with the span that publishes it, if there is one. Repeats are published again: the
-    /// replica that appended them first may have died before it published.
+    /// Publishes the events of one batch: one hint per partition with dense positions, or several if one would be too
+    /// large. Each answer comes with the span that publishes it, if any. Repeats are published again, because the
+    /// replica that appended them first may have died before it published them.
     pub fn publish<'a>(&self, answers: impl Iterator<Item = (&'a Answer, Option<&'a Span>)> + Clone) {
         let mut events: Vec<_> = answers
             .clone()
@@ -62,7 +62,7 @@ impl Hints {
     }
 }
 
-/// An event in a hint, with a span that its receivers continue.
+/// Converts an event for a hint, with the span that its receivers continue.
 fn told(event: &Event, span: Option<&Span>) -> pb::Event {
     let Some(span) = span else { return wire::event(event) };
     let publish = span.child(Kind::Producer, "publish");

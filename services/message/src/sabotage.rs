@@ -1,5 +1,5 @@
-//! A store that breaks the log's promises on purpose, in test builds alone: the checker of promises must notice, and dying at
-//! the worst moment must lose nothing.
+//! A store that breaks the log's promises on purpose, only in test builds: the checker must detect each violation, and
+//! a crash at the worst moment must lose no data.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{AppendError, Appended, Draft, Event, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, passed_on};
 
-/// Begins the part of an identity that makes an event new although it repeats another. It is removed from what the store returns.
+/// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
+/// store returns.
 const UNSEEN: char = '\u{1f}';
 
-/// Fails at its fail points, and is the inner store otherwise.
+/// Delegates to the inner store, except at its failpoints.
 pub struct Sabotaged {
     store: Arc<dyn Store>,
     hints: Hints,
 }
 
 impl Sabotaged {
-    /// Breaks the promises of `store`.
     pub fn over(store: Arc<dyn Store>, hints: Hints) -> Arc<dyn Store> {
         Arc::new(Self { store, hints })
     }
 
-    /// The answers that the batch will get if nothing intervenes.
+    /// Returns the answers that the batch will get if nothing intervenes.
     async fn foretold(&self, drafts: &[Arc<Draft>]) -> Vec<Answer> {
         let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
         let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else { return Vec::new() };
@@ -46,7 +46,7 @@ impl Sabotaged {
     }
 }
 
-/// The same draft with a new identity that looks like the old one.
+/// Returns the same event with a new identity that looks like the old one.
 fn disguised(draft: &Arc<Draft>) -> Arc<Draft> {
     let mut draft = Draft::clone(draft);
     draft.client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));

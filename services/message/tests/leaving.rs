@@ -1,4 +1,4 @@
-//! Shutdown of the program.
+//! The shutdown of the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use prost::Message;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn the_last_hint_is_published_before_the_end() {
+async fn last_hint_is_published_before_exit() {
     let room = Uuid::now_v7();
     let event = NewEvent {
         id: Uuid::now_v7().to_string(),

@@ -88,13 +88,13 @@ async fn an_embedded_server_becomes_a_cluster() {
 async fn what_is_wrong_with_an_archive_is_found(work: &Path, settings: &[(String, String)], past: &Past) {
     let with = |name: &str, value: &str| [settings, &[(name.to_owned(), value.to_owned())]].concat();
     let outcome = confab(&["import", "backup"], work, &with("CONFAB_PARTITIONS", "16")).await;
-    refused(&outcome, "has 64 partitions and CONFAB_PARTITIONS says 16");
+    refused(&outcome, "has 64 partitions, but CONFAB_PARTITIONS is 16");
     refused(&confab(&["import", "nowhere"], work, settings).await, "is not a complete archive");
 
     let id = past.files[1].0["id"].as_str().unwrap();
     let object = format!("objects/{}/{}/{id}", &id[..4], &id[4..6]);
     for (file, from, to, why) in [
-        ("manifest.json", "\"format\": 1", "\"format\": 2", "of format 2; this program knows format 1"),
+        ("manifest.json", "\"format\": 1", "\"format\": 2", "has format 2; this program supports only format 1"),
         ("manifest.json", "\"username\"", "\"nickname\"", "which has other tables than this one"),
         ("message/events.jsonl", "number 7", "number 8", "the archive is damaged: message.events"),
         ("room/room_ids.jsonl", "]\n", "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n", "the archive is damaged: room.room_ids"),

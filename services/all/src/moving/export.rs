@@ -11,7 +11,7 @@ use super::archive::{Archive, Entry, Manifest};
 use super::{show, stores};
 use crate::config::Parts;
 
-/// Writes the contents of the configured stores into a directory.
+/// Writes the contents of the configured stores to a directory.
 ///
 /// # Errors
 /// When a store is in use or cannot be read, or the directory cannot be written.
@@ -27,7 +27,7 @@ pub async fn export(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     }
     let archive = Archive::create(directory)?;
     let written = write(&archive, held, partitions, parts, storage).await;
-    let manifest = written.with_context(|| format!("nothing was exported; remove {} before the next try", directory.display()))?;
+    let manifest = written.with_context(|| format!("nothing was exported; remove {} before the next attempt", directory.display()))?;
     show(manifest.tallies());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One lane: appends what is queued to the log, batch after batch.
+//! One lane: appends queued rows to the log, batch after batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::metrics::METRICS;
 use crate::publish::Hints;
 use crate::store::Store;
 
-/// How long a partition whose head was locked stays aside while no new rows arrive for it: the next batch would meet
-/// the same lock.
+/// How long a partition whose head was locked stays aside while no new rows arrive for it, because the next batch would
+/// find the same lock.
 const ASIDE: Duration = Duration::from_secs(2);
 
-/// Where a lane appends and publishes.
+/// The store and the bus of a lane.
 #[derive(Clone)]
 pub(super) struct Log {
     pub store: Arc<dyn Store>,
@@ -30,13 +30,14 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Appends groups, publishes, answers. Returns the groups that were not appended because a head is locked.
+    /// Appends groups, publishes hints, and answers. Returns the groups that were not appended because a head is
+    /// locked.
     async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
         let now = Instant::now();
         if let Some(oldest) = groups.first() {
             METRICS.queue.record(oldest.waited(now));
         }
-        // A caller that has left was promised nothing, so its rows can be dropped.
+        // A caller that was dropped expects no answer, so its rows can be dropped.
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
         let rows = || groups.iter().flat_map(Group::rows).filter(alive);
@@ -58,19 +59,19 @@ impl Log {
 
 #[derive(Default)]
 pub(super) struct Lane {
-    // Held to add or take groups, never across an await.
+    // Locked to add or take groups, never across an await.
     queue: Mutex<Queue>,
     wake: Notify,
     wake_aside: Notify,
 }
 
 impl Lane {
-    /// Queues a caller's rows, or refuses them.
+    /// Queues a caller's rows, or rejects them.
     pub fn admit(&self, group: Group) {
         self.change(|queue| queue.admit(group));
     }
 
-    /// Rejects new rows; the lane ends when none is left.
+    /// Rejects new rows; the lane ends when no row is left.
     pub fn close(&self) {
         self.change(|queue| queue.closed = true);
     }
@@ -90,8 +91,8 @@ impl Lane {
         while let Some(groups) = self.take().await {
             let locked = log.append(groups).await;
             if !locked.is_empty() {
-                // The database does not say which head is locked, so each partition continues separately; those with a
-                // free head soon return.
+                // The database does not report which head is locked, so each partition continues separately. Partitions
+                // with a free head soon return to the lane.
                 let partitions = self.queue.lock().set_aside(locked);
                 partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
             }
@@ -108,7 +109,7 @@ impl Lane {
         }
     }
 
-    /// All queued rows, up to one batch; `None` at the end.
+    /// Takes all queued rows, up to one batch; `None` at the end.
     async fn take(&self) -> Option<Vec<Group>> {
         loop {
             {
@@ -125,7 +126,7 @@ impl Lane {
         }
     }
 
-    /// The rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
+    /// Takes the rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
     async fn take_aside(&self, partition: u32, locked: bool) -> Option<Vec<Group>> {
         let until = Instant::now() + if locked { ASIDE } else { Duration::ZERO };
         loop {

@@ -1,4 +1,4 @@
-//! Messages with files: files are attached before the log has the message, so that it never names a missing file.
+//! Messages with files. Files are attached before the message is appended, so that the log never names a missing file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::lanes::Pending;
 use crate::store::Outcome;
 
 impl Service {
-    /// Appends permitted events and answers each. Only events in the room of a message with files wait for these files,
-    /// so that each room keeps its order and other rooms continue at once.
+    /// Appends permitted events and answers each. Only later events in the room of a message with files wait for its
+    /// files, so that each room keeps its order and other rooms continue at once.
     pub(super) async fn append_with_files(&self, permitted: Vec<Checked>) -> Vec<Answer> {
         let names_files = permitted.iter().filter(|checked| !checked.file_ids.is_empty());
         let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.draft.room).collect();
@@ -41,7 +41,7 @@ impl Service {
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
-    /// A draft with its files; or its answer, if the files cannot be attached.
+    /// Returns the event with its files, or its answer if the files cannot be attached.
     async fn attach(&self, Checked { mut pending, file_ids }: Checked) -> Result<Pending, Answer> {
         if file_ids.is_empty() {
             return Ok(pending);
@@ -53,7 +53,7 @@ impl Service {
             }
             Err(refusal) => refusal,
         };
-        // A repeat gets the original's answer, even when its files were deleted since.
+        // A repeat gets the original's answer, even if its files have been deleted since.
         Err(match self.store.find(&pending.draft).await {
             Ok((epoch, Some(first))) => Ok((epoch, Outcome::Repeated(first))),
             Ok((_, None)) => Err(refusal),

@@ -37,7 +37,7 @@ impl Fixture {
         Self::Sqlite(testing::directory().join("message.db"))
     }
 
-    /// A store that is not open yet.
+    /// Returns a store that is not open yet.
     async fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Postgres(url) => {
@@ -54,7 +54,7 @@ impl Fixture {
         store
     }
 
-    /// Two replicas of the service. SQLite has only one, which stands for both.
+    /// Returns two replicas of the service. SQLite allows only one, which stands for both.
     async fn replicas(&self) -> [Arc<dyn Store>; 2] {
         let first = self.open().await;
         match self {
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// Runs SQL over a connection of its own.
+    /// Runs SQL over a separate connection.
     async fn execute(&self, sql: &str) {
         match self {
             Self::Postgres(url) => {
@@ -91,7 +91,7 @@ macro_rules! on_both {
 }
 use on_both;
 
-/// A message of a new sender.
+/// Creates a message of a new sender.
 fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
     let id = Uuid::now_v7();
     Draft {
@@ -106,7 +106,7 @@ fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
     }
 }
 
-/// Rooms of this partition.
+/// Yields rooms of this partition.
 fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
     (0..)
         .map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n))
@@ -120,7 +120,7 @@ async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>
     answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
-/// Repeats a refusal because of a locked head, as a gateway does.
+/// Repeats an append that was rejected because of a locked head, as a gateway does.
 async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
     let mut outcomes = append_once(store, drafts).await;
     loop {

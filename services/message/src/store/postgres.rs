@@ -20,15 +20,14 @@ use super::{
 
 refinery::embed_migrations!("migrations/postgres");
 
-/// The tables in schema `message`.
 pub struct Postgres(pg::Pool);
 
 const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
-/// Identifies the database. The timeline comes from the write position, because the control file is updated late in a
-/// promotion.
+/// Identifies the database. The timeline is taken from the write position, because the control file is updated late in
+/// a promotion.
 const FINGERPRINT: &str =
     "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
@@ -38,7 +37,7 @@ const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
 
-/// In the order of the only index with all these columns, which an append also uses.
+/// The columns are in the order of the only index that has all of them, which an append also uses.
 const FIND: &str = "/* find */
     SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
     FROM log l LEFT JOIN (
@@ -63,7 +62,8 @@ fn list(order: &str) -> String {
     page_statement("list", "h.seq", head, room, "seq", order)
 }
 
-/// A statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their bytes.
+/// Builds a statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their
+/// bytes.
 fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, order: &str) -> String {
     format!(
         "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
@@ -79,7 +79,7 @@ fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, o
 }
 
 impl Postgres {
-    /// Opens the schema and migrates it if the settings say so.
+    /// Opens the schema, and migrates it if the settings allow it.
     ///
     /// # Errors
     /// When the URL is wrong or a migration fails.
@@ -117,11 +117,11 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
                 None => Some(super::next_epoch(Some(epoch))),
             };
             if let Some(epoch) = renewed {
-                // Under the lock of every head: an append belongs entirely to one epoch.
+                // Locks every head, so that an append belongs entirely to one epoch.
                 let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
                 transaction.query(lock, &[]).await?;
                 transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
-                tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+                tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
             }
             renewed.unwrap_or(epoch)
         }
@@ -156,11 +156,12 @@ async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) 
             _ => error.into(),
         })?;
     if rows.len() != drafts.len() {
-        return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
+        return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), drafts.len())).into());
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
     let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
-    // The batch is committed, so after a failure here the caller must not assume anything, and repeats it.
+    // The batch is committed: after a failure here the outcome is unknown to the caller, and the caller repeats the
+    // batch.
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
     Ok(Appended { epoch, outcomes })
 }
@@ -171,7 +172,7 @@ async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + 
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
-        // A head without events comes as one row of nulls.
+        // A head without events is one row of nulls.
         if let Some(position) = row.get::<_, Option<i64>>(2) {
             events.push(event(row, partition, position)?);
         }
@@ -195,7 +196,7 @@ async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut 
     Ok(())
 }
 
-/// Columns of a batch.
+/// Builds the column arrays of a batch.
 struct Column<'a>(&'a [Arc<Draft>]);
 
 impl<'a> Column<'a> {
@@ -230,7 +231,7 @@ fn outcome(row: &Row, draft: &Arc<Draft>, created_at_ms: i64) -> Result<Outcome>
     Ok(Outcome::Repeated(numbered(Arc::new(first), row.get(8))))
 }
 
-/// The event in a row that begins with epoch, head and position.
+/// Reads the event in a row that begins with epoch, head and position.
 fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
     let draft = Draft {
         partition,

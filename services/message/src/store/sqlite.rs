@@ -18,13 +18,12 @@ use super::{
 
 refinery::embed_migrations!("migrations/sqlite");
 
-/// The tables in a file.
 pub struct Sqlite {
     database: Database,
     path: PathBuf,
 }
 
-/// The columns of an event, for [`event`].
+/// The columns of an event, in the order that [`event`] reads.
 macro_rules! columns {
     () => {
         "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at"
@@ -51,7 +50,7 @@ impl Sqlite {
     /// Opens or creates the file.
     ///
     /// # Errors
-    /// When another process holds it, or it cannot be opened or migrated.
+    /// When another process has locked the file, or it cannot be opened or migrated.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self { database: Database::open(path, migrations::runner())?, path: path.to_owned() })
     }
@@ -88,7 +87,7 @@ fn settle(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Re
     };
     if let Some(epoch) = renewed {
         connection.execute("/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2", params![epoch.as_bytes(), fingerprint])?;
-        tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+        tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
     }
     Ok(renewed.unwrap_or(epoch))
 }
@@ -161,7 +160,7 @@ fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, m
     Ok(Outcome::Appended(Event { draft: draft.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
 }
 
-/// The event with a draft's identity.
+/// Finds the event with the same identity.
 fn find(connection: &Connection, draft: &Draft) -> Result<Option<Event>> {
     let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
     connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
@@ -194,7 +193,7 @@ fn uuid(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
     row.get(column).map(Uuid::from_bytes)
 }
 
-/// The event in a row of `columns!`.
+/// Reads the event in a row of `columns!`.
 fn event(row: &Row) -> Result<Event> {
     let draft = Draft {
         partition: row.get(0)?,

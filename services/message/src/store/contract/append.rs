@@ -7,16 +7,16 @@ use futures::future::join_all;
 use super::*;
 
 on_both!(
-    numbers_are_dense_under_concurrent_appenders,
-    a_repeat_is_answered_with_the_first,
-    repeats_within_a_batch_are_one_event,
-    three_sends_at_once_are_one_event,
-    nothing_follows_a_closed_room,
-    a_bad_draft_stands_alone,
-    a_reader_never_sees_a_position_appear_below_one_it_has_seen,
+    numbers_are_dense_under_concurrent_appends,
+    repeat_is_answered_with_the_first_event,
+    repeats_within_a_batch_become_one_event,
+    concurrent_sends_become_one_event,
+    closed_room_accepts_no_events,
+    invalid_event_fails_alone,
+    readers_never_see_gaps_that_fill_later,
 );
 
-async fn numbers_are_dense_under_concurrent_appenders(fixture: Fixture) {
+async fn numbers_are_dense_under_concurrent_appends(fixture: Fixture) {
     let replicas = fixture.replicas().await;
     let rooms: Vec<Uuid> = (0..PARTITIONS - 1).flat_map(|partition| rooms_in(partition).take(2)).collect();
     let writers = (0..8).map(|writer| {
@@ -59,7 +59,7 @@ async fn numbers_are_dense_under_concurrent_appenders(fixture: Fixture) {
     assert_eq!(total, 8 * (1..=12).sum::<u64>());
 }
 
-async fn a_repeat_is_answered_with_the_first(fixture: Fixture) {
+async fn repeat_is_answered_with_the_first_event(fixture: Fixture) {
     let store = fixture.open().await;
     let room = Uuid::now_v7();
     let first = Draft { kind: Kind::File, ..draft(room, Some("once"), "Привет, 世界 \u{1F375} \"\\\n") };
@@ -76,7 +76,7 @@ async fn a_repeat_is_answered_with_the_first(fixture: Fixture) {
     assert_eq!(history(&*store, room).await[0], event);
 }
 
-async fn repeats_within_a_batch_are_one_event(fixture: Fixture) {
+async fn repeats_within_a_batch_become_one_event(fixture: Fixture) {
     let store = fixture.open().await;
     let one = draft(Uuid::now_v7(), Some("x"), "one");
     let two = draft(one.room, None, "two");
@@ -88,7 +88,7 @@ async fn repeats_within_a_batch_are_one_event(fixture: Fixture) {
     assert_eq!(history(&*store, one.room).await, [first.clone(), second.clone()]);
 }
 
-async fn three_sends_at_once_are_one_event(fixture: Fixture) {
+async fn concurrent_sends_become_one_event(fixture: Fixture) {
     let replicas = fixture.replicas().await;
     let room = Uuid::now_v7();
     for n in 0..20 {
@@ -111,7 +111,7 @@ async fn three_sends_at_once_are_one_event(fixture: Fixture) {
     assert_eq!(history(&*replicas[0], room).await.len(), 20);
 }
 
-async fn nothing_follows_a_closed_room(fixture: Fixture) {
+async fn closed_room_accepts_no_events(fixture: Fixture) {
     let store = fixture.open().await;
     let mut rooms = rooms_in(1);
     let (room, neighbour) = (rooms.next().unwrap(), rooms.next().unwrap());
@@ -132,7 +132,7 @@ async fn nothing_follows_a_closed_room(fixture: Fixture) {
     assert_eq!(seqs(&history(&*store, room).await), [1, 2, 3]);
 }
 
-async fn a_bad_draft_stands_alone(fixture: Fixture) {
+async fn invalid_event_fails_alone(fixture: Fixture) {
     let store = fixture.open().await;
     let room = Uuid::now_v7();
     // Only this room's second event is blocked.
@@ -148,7 +148,7 @@ async fn a_bad_draft_stands_alone(fixture: Fixture) {
     assert_eq!(contents, ["0", "1", "2", "3", "4", "5", "6"]);
 }
 
-async fn a_reader_never_sees_a_position_appear_below_one_it_has_seen(fixture: Fixture) {
+async fn readers_never_see_gaps_that_fill_later(fixture: Fixture) {
     let replicas = fixture.replicas().await;
     let rooms: Vec<_> = rooms_in(2).take(3).collect();
     let done = Arc::new(AtomicBool::new(false));
@@ -156,11 +156,11 @@ async fn a_reader_never_sees_a_position_appear_below_one_it_has_seen(fixture: Fi
     let reader = tokio::spawn(async move {
         let mut seen = 0;
         loop {
-            // Loaded before the read, so that the last read sees everything.
+            // Loaded before the read, so that the last read sees every event.
             let last = finished.load(Ordering::SeqCst);
             let page = store.read_log(2, seen, Limit { events: 50, bytes: 1 << 20 }).await.unwrap();
             for event in &page.events {
-                assert_eq!(event.position, seen + 1, "a hole that may fill later");
+                assert_eq!(event.position, seen + 1, "a gap that may fill later");
                 seen += 1;
             }
             assert!(page.head >= seen);

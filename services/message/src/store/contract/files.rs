@@ -1,8 +1,8 @@
-//! Files in events, their deletion, and events found by identity.
+//! Files in events, their deletion, and look-up of events by identity.
 
 use super::*;
 
-on_both!(files_are_kept_with_their_event, forgotten_files_are_deleted_in_every_answer, an_event_is_found_by_its_identity);
+on_both!(files_are_stored_with_their_event, deleted_files_are_marked_in_every_answer, event_is_found_by_its_identity);
 
 fn file(name: &str) -> File {
     File {
@@ -24,7 +24,7 @@ fn shared(room: Uuid, files: &[File]) -> Draft {
     Draft { kind: Kind::File, body, ..draft(room, None, "") }
 }
 
-async fn files_are_kept_with_their_event(fixture: Fixture) {
+async fn files_are_stored_with_their_event(fixture: Fixture) {
     let store = fixture.open().await;
     let room = rooms_in(1).next().unwrap();
     let files = [file("日本 \"\\\n.png"), File { safe_inline: false, ..file("b") }];
@@ -36,7 +36,7 @@ async fn files_are_kept_with_their_event(fixture: Fixture) {
     assert_eq!(append(&*store, &[again]).await[0].as_ref().unwrap(), &Outcome::Repeated(events[0].clone()));
 }
 
-async fn forgotten_files_are_deleted_in_every_answer(fixture: Fixture) {
+async fn deleted_files_are_marked_in_every_answer(fixture: Fixture) {
     let store = fixture.open().await;
     let mut rooms = rooms_in(1);
     let (room, neighbour) = (rooms.next().unwrap(), rooms.next().unwrap());
@@ -46,7 +46,7 @@ async fn forgotten_files_are_deleted_in_every_answer(fixture: Fixture) {
         shared(room, &[kept.clone(), lost.clone()]),
         draft(room, None, "not a file"),
         shared(room, std::slice::from_ref(&lost)),
-        // Forgetting a file in one room does not affect other rooms.
+        // Deleting a file in one room does not affect other rooms.
         shared(neighbour, std::slice::from_ref(&lost)),
         shared(afar, std::slice::from_ref(&lost)),
     ];
@@ -82,7 +82,7 @@ async fn forgotten_files_are_deleted_in_every_answer(fixture: Fixture) {
     assert_eq!(history(&*store, neighbour).await, events[3..4]);
 }
 
-async fn an_event_is_found_by_its_identity(fixture: Fixture) {
+async fn event_is_found_by_its_identity(fixture: Fixture) {
     let store = fixture.open().await;
     let room = rooms_in(1).next().unwrap();
     let first = draft(room, Some("x"), "hello");

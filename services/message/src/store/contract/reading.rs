@@ -1,8 +1,8 @@
-//! History, the log, heads.
+//! Reads of history, of the log and of heads.
 
 use super::*;
 
-on_both!(history_pages_both_ways, pages_end_at_their_limits, the_log_reads_on_from_a_position, heads_of_rooms);
+on_both!(history_pages_both_ways, pages_end_at_their_limits, log_is_read_from_a_position, heads_of_rooms);
 
 async fn history_pages_both_ways(fixture: Fixture) {
     let store = fixture.open().await;
@@ -46,7 +46,7 @@ async fn pages_end_at_their_limits(fixture: Fixture) {
     }
 }
 
-async fn the_log_reads_on_from_a_position(fixture: Fixture) {
+async fn log_is_read_from_a_position(fixture: Fixture) {
     let store = fixture.open().await;
     let rooms: Vec<_> = rooms_in(1).take(3).collect();
     let drafts: Vec<_> = (0..30).map(|n| draft(rooms[n % 3], Some(&n.to_string()), "x")).collect();

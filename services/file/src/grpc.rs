@@ -1,4 +1,4 @@
-//! Converts gRPC requests to domain calls, and their results back.
+//! Converts gRPC requests to domain calls, and results back to gRPC.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,9 @@ use crate::service::{Files, Link, Reader, no_token, unknown};
 use crate::store::User;
 use crate::{upload, wire as shown};
 
-/// How long an upload's first part may take to arrive.
+/// Time limit for the first part of an upload.
 const FIRST_PART: Duration = Duration::from_secs(30);
 
-/// The gRPC face of the file service.
 pub struct FileApi(Arc<Files>);
 
 impl FileApi {
@@ -107,7 +106,7 @@ fn following(request: wire::UploadRequest) -> Result<upload::Part> {
     }
 }
 
-/// The error when the next part did not arrive. A caller that disconnected is not our failure.
+/// Returns the error when the next part did not arrive. A caller that disconnects is not a failure of the service.
 fn broken(status: Status) -> Error {
     match Error::from(status) {
         error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload ended early"),
@@ -116,7 +115,7 @@ fn broken(status: Status) -> Error {
 }
 
 fn out_of_order() -> Error {
-    Error::new(Code::InvalidRequest, "an upload is one Begin, then chunks, then one Finish")
+    Error::new(Code::InvalidRequest, "an upload must be one Begin, then chunks, then one Finish")
 }
 
 fn target(room: Option<String>, client_message_id: Option<String>) -> Result<upload::Target> {
@@ -133,7 +132,7 @@ fn optional_room(room: Option<String>) -> Result<Option<Uuid>> {
     room.map(|room| text::id("roomId", &room)).transpose()
 }
 
-/// A malformed id is treated like an unknown one.
+/// Parses a file's id; a malformed id is `not_found`, like an unknown id.
 fn file_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| unknown())
 }

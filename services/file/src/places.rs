@@ -1,5 +1,6 @@
-//! Places for uploads and for downloads, shared between users. One user alone may take nearly half of them; the more
-//! users there are, the fewer each may take, so that all have about as many, and some remain free for new users.
+//! Permits for uploads and for downloads, shared between users. One user alone gets nearly half of them. The more users
+//! transfer files, the fewer permits each gets, so that all users have about the same number and some permits remain
+//! free for new users.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +13,26 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// How long a transfer waits for a place: less than a client waits for a small file.
+/// How long a transfer waits for a permit: less than a client waits for a small file.
 const WAIT: Duration = Duration::from_secs(2);
-/// When a transfer that found no place may be tried again.
+/// When a client may retry a transfer that got no permit.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// The kind of transfer that the places are for.
+/// The kind of transfer that the permits are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     Upload,
     Download,
 }
 
-/// The places of a process.
+/// The permits of a process.
 pub struct Places(Arc<Shared>);
 
 struct Shared {
     what: Transfer,
     total: usize,
     state: Mutex<State>,
-    /// Notified when a place becomes free.
+    /// Notified when a permit becomes free.
     freed: Notify,
 }
 
@@ -41,14 +42,14 @@ struct State {
     waiting: Counts,
 }
 
-/// How many places each user has, and all together.
+/// The number of permits of each user, and of all users.
 #[derive(Default)]
 struct Counts {
     of: HashMap<Uuid, usize>,
     all: usize,
 }
 
-/// A place, free again when it is dropped.
+/// A permit, which becomes free when it is dropped.
 pub struct Place {
     shared: Arc<Shared>,
     user: Uuid,
@@ -82,21 +83,20 @@ impl Counts {
 }
 
 impl Places {
-    /// `total` places.
     pub fn new(what: Transfer, total: usize) -> Self {
         Self(Arc::new(Shared { what, total, state: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// Takes a place for a user; waits briefly for one.
+    /// Takes a permit for a user; waits up to 2 s for one.
     ///
     /// # Errors
-    /// `rate_limited` when the user has its full share, `unavailable` when all places are taken.
+    /// `rate_limited` when the user has its full share, `unavailable` when all permits are taken.
     pub async fn take(&self, user: Uuid) -> Result<Place> {
         let deadline = Instant::now() + WAIT;
         let mut waiting = None;
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());
-            // From here on, no place that becomes free is missed.
+            // From here on, no notification of a free permit is missed.
             freed.as_mut().enable();
             if let Some(place) = self.0.place(user) {
                 return Ok(place);
@@ -113,7 +113,7 @@ impl Shared {
     fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
         let mut state = self.state.lock();
         let (has, free) = (state.taken.of(user), self.total - state.taken.all);
-        // A tenth of the places is reserved for users that have none.
+        // A tenth of the permits is reserved for users that have none.
         if free == 0 || (has > 0 && has >= free.saturating_sub(self.total / 10)) {
             return None;
         }
@@ -121,7 +121,7 @@ impl Shared {
         Some(Place { shared: self.clone(), user })
     }
 
-    /// As many transfers may wait as there are places, and a quarter of that for one user.
+    /// As many transfers may wait as there are permits; a quarter of those for one user.
     fn wait(&self, user: Uuid) -> Option<Waiting<'_>> {
         let mut state = self.state.lock();
         if state.waiting.all >= self.total || state.waiting.of(user) >= self.total.div_ceil(4) {
@@ -138,7 +138,7 @@ impl Shared {
         };
         if self.state.lock().taken.of(user) == 0 {
             LIMITS.hit(full);
-            return Error { retry_after: Some(AGAIN), ..Error::unavailable(&format!("a place for one more {noun}")) };
+            return Error { retry_after: Some(AGAIN), ..Error::new(Code::Unavailable, format!("too many {noun}s in progress; try again")) };
         }
         LIMITS.hit(share);
         let error = Error::new(Code::RateLimited, format!("too many of your {noun}s are in progress; wait until one has ended"));
@@ -163,7 +163,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    /// Takes all places that a user gets without waiting.
+    /// Takes all permits that a user gets without waiting.
     fn fill(places: &Places, user: Uuid) -> Vec<Place> {
         std::iter::from_fn(|| places.0.place(user)).collect()
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_takes_all_places() {
+    fn one_user_cannot_take_all_permits() {
         for total in [1, 2, 3, 4, 10, 100, 1000] {
             let places = Places::new(Transfer::Upload, total);
             let one = fill(&places, user());
@@ -185,26 +185,26 @@ mod tests {
     }
 
     #[test]
-    fn the_more_users_the_fewer_each_has_and_newcomers_find_some() {
+    fn permits_are_shared_fairly_with_new_users() {
         let places = Places::new(Transfer::Upload, 100);
         let first = fill(&places, user());
         assert_eq!(first.len(), 45);
         let rest = (0..8).map(|_| fill(&places, user())).collect::<Vec<_>>();
         assert_eq!(rest.iter().map(Vec::len).collect::<Vec<_>>(), [23, 11, 6, 3, 1, 1, 1, 1]);
-        // Once the first user has ended some transfers, it gets no more places than the others.
+        // After the first user has ended some transfers, it gets no more permits than the others.
         drop(first);
         assert!(fill(&places, user()).len() < 25);
     }
 
     #[test]
-    fn a_user_who_has_none_gets_the_very_last() {
+    fn user_without_permits_gets_the_last_one() {
         let places = Places::new(Transfer::Upload, 100);
         let taken = (0..100).map(|_| places.0.place(user())).collect::<Option<Vec<_>>>();
         assert!(taken.is_some() && places.0.place(user()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiting_transfer_gets_a_freed_place_or_times_out() {
+    async fn waiting_transfer_gets_a_freed_permit_or_times_out() {
         let places = Places::new(Transfer::Upload, 10);
         let (ada, bob) = (user(), user());
         let mut adas = fill(&places, ada);

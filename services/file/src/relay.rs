@@ -1,4 +1,5 @@
-//! Announces files in their rooms: appends the event of each pending file until the log has it or refuses it for good.
+//! Announces files in their rooms: appends the event of each pending file until the log has it or rejects it
+//! permanently.
 //!
 //! Any number of replicas and calls may relay one file at once, without a lock: the event's id is in the file's row, so
 //! a second append is a repeat and changes nothing.
@@ -26,7 +27,6 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Relays to the message service behind `message`.
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
@@ -36,7 +36,7 @@ impl Relay {
     /// ready. May be dropped at any time: the sweep continues.
     ///
     /// # Errors
-    /// When the log refuses the event for good; the file is then deleted, unless it was ready before.
+    /// When the log rejects the event permanently; the file is then deleted, unless it was ready before.
     pub async fn settle(&self, file: &File) -> Result<Event> {
         outbox::settle(|| async {
             match self.append(std::slice::from_ref(file)).await.map(|mut verdicts| verdicts.pop()) {
@@ -50,7 +50,7 @@ impl Relay {
         .await
     }
 
-    /// Relays pending files for ever: at first those of an earlier process, later those whose calls gave up.
+    /// Relays pending files without end: at first the files of an earlier process, later files whose calls gave up.
     pub async fn run(self: Arc<Self>) {
         outbox::sweep(|| self.sweep()).await;
     }
@@ -78,7 +78,7 @@ impl Relay {
             match verdict {
                 Ok(_) => told.push(file.id),
                 Err(error) if is_final(error.code) => {
-                    tracing::warn!(file = %file.id, %error, "the log refuses a file, which is removed");
+                    tracing::warn!(file = %file.id, %error, "the log rejected a file; removing the file");
                     refused.push(file.id);
                 }
                 Err(_) => {}
@@ -94,7 +94,7 @@ impl Relay {
     }
 }
 
-/// The event that the log has for a file, or why it has none.
+/// Returns the event that the log has for a file, or the reason why it has none.
 fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
     match outcome.result {
         Some(outcome::Result::Event(event)) if file.event.is_some_and(|id| id.to_string() == event.id) => Ok(event),
@@ -108,12 +108,12 @@ fn is_settled(verdict: &Result<Event>) -> bool {
     verdict.as_ref().err().is_none_or(|error| is_final(error.code))
 }
 
-/// Whether a retry cannot succeed.
+/// Returns whether a retry cannot succeed.
 fn is_final(code: Code) -> bool {
     !matches!(code, Code::Unavailable | Code::Timeout | Code::RateLimited | Code::Internal)
 }
 
-/// The event that announces a file in its room; `None` for a file without a room.
+/// Returns the event that announces a file in its room; `None` for a file without a room.
 fn new_event(file: &File) -> Option<NewEvent> {
     Some(NewEvent {
         id: file.event?.to_string(),

@@ -1,4 +1,4 @@
-//! Tries the object store out at start: a wrong key or bucket shows before the first upload.
+//! Checks the object store at start, so that a wrong key or bucket is reported before the first upload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::sleep;
 
 use crate::owned::Owned;
 
-/// Pause before the store is tried again.
+/// Pause before the next check.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Tries the store until it works; `/readyz` and the log say what is wrong meanwhile.
+/// Checks the store until it works. Meanwhile `/readyz` and the log report the fault.
 pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
     let mut said = None;
     while let Err(wrong) = objects.check().await {

@@ -1,4 +1,4 @@
-//! The program's object store at start: where its credentials come from, and what it says about a store that does not
+//! The program's object store at start: the sources of its credentials, and the reports about a store that does not
 //! work.
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ struct Program {
 }
 
 impl Program {
-    /// Starts it with these variables.
+    /// Starts the service with these variables.
     async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Self {
         let directory = testing::directory();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -36,7 +36,7 @@ impl Program {
         Self { _process: process, log, admin }
     }
 
-    /// Waits for a line of the log that contains this.
+    /// Waits for a line of the log that contains this text.
     async fn says(&mut self, what: &str) -> String {
         let mut said = Vec::new();
         let saying = async {
@@ -49,7 +49,7 @@ impl Program {
             None
         };
         let line = timeout(PATIENCE, saying).await.unwrap_or_default();
-        line.unwrap_or_else(|| panic!("not said: {what}\n{}", said.join("\n")))
+        line.unwrap_or_else(|| panic!("not logged: {what}\n{}", said.join("\n")))
     }
 
     async fn readyz(&self) -> String {
@@ -61,7 +61,7 @@ impl Program {
     }
 }
 
-/// A service that answers every request with this text.
+/// Starts a server that answers every request with this text.
 async fn answering(text: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ async fn answering(text: String) -> String {
 const OWNS: &str = "this installation now owns the object store";
 
 #[tokio::test]
-async fn credentials_are_found_where_amazons_programs_find_them() {
+async fn credentials_are_found_in_amazons_places() {
     let S3 { endpoint, key, secret } = testing::s3();
     let secret = secret.expose();
     let file = |name: &str, text: &str| {
@@ -87,9 +87,9 @@ async fn credentials_are_found_where_amazons_programs_find_them() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    // As the agent of a container or a pod answers.
+    // The answer of the agent of a container or a pod.
     let issued = format!(r#"{{"AccessKeyId": "{key}", "SecretAccessKey": "{secret}", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}}"#);
-    // As Amazon's token service answers.
+    // The answer of Amazon's token service.
     let assumed = format!(
         "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/r/s</Arn>\
          <AssumedRoleId>r:s</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}\
@@ -111,15 +111,15 @@ async fn credentials_are_found_where_amazons_programs_find_them() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_at_start() {
+async fn store_faults_are_reported_at_start() {
     let S3 { endpoint, key, secret } = testing::s3();
     let secret = secret.expose();
     let pair = |key: &str, secret: &str| [("CONFAB_S3_ACCESS_KEY_ID", key.to_owned()), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.to_owned())];
     let none = ("AWS_EC2_METADATA_DISABLED", "true".to_owned());
     for (endpoint, variables, why) in [
-        (&*endpoint, &pair("stranger", "hunter2")[..], "the store does not know the access key"),
-        (&endpoint, &pair(&key, "hunter2"), "the access key has another secret"),
-        ("http://127.0.0.1:1", &pair(&key, secret), "the store cannot be reached"),
+        (&*endpoint, &pair("stranger", "hunter2")[..], "the store does not accept the access key"),
+        (&endpoint, &pair(&key, "hunter2"), "the secret does not match the access key"),
+        ("http://127.0.0.1:1", &pair(&key, secret), "the store is unreachable"),
         (&endpoint, &[none], "there are no credentials"),
     ] {
         let variables = variables.iter().map(|(name, value)| (*name, &**value)).collect::<Vec<_>>();
@@ -132,7 +132,7 @@ async fn what_is_wrong_is_said_at_start() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_beside_the_systems() {
+async fn private_authority_is_trusted_in_addition() {
     let S3 { endpoint, key, secret } = testing::s3();
     let (authority, server) = (Authority::new(), endpoint.strip_prefix("http://").unwrap());
     let front = Front::of(server, &authority.issue("DNS:localhost")).await;

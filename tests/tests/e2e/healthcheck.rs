@@ -40,7 +40,7 @@ async fn every_program_says_whether_it_is_ready_and_why_not() {
         assert!(!ready && why.starts_with("error: not ready: waiting for "), "{program}: {why}");
         let nobody = ["--admin-listen", &format!("127.0.0.1:{}", admin + 1), "healthcheck"];
         let (ready, why) = ask(program, empty.directory(), &nobody).await;
-        assert!(!ready && why.contains("cannot ask"), "{program}: {why}");
+        assert!(!ready && why.contains("cannot connect to"), "{program}: {why}");
     }
     let embedded = Embedded::start(&[]).await.unwrap();
     let port = embedded.url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap() + 1;

@@ -66,7 +66,7 @@ async fn an_embedded_server_becomes_a_cluster() {
     let settings = cluster.daemon((Role::File, 1)).unwrap().environment;
     what_is_wrong_with_an_archive_is_found(work, &settings, &past).await;
     let imported = done(&confab(&["import", "backup"], work, &settings).await);
-    let table = |output: &str| output.lines().filter(|line| !line.starts_with("All of it")).map(String::from).collect::<Vec<_>>();
+    let table = |output: &str| output.lines().filter(|line| !line.starts_with("All imported data")).map(String::from).collect::<Vec<_>>();
     assert_eq!(table(&imported), table(&exported));
     refused(&confab(&["import", "backup"], work, &settings).await, "the Postgres schema auth has rows in its table users");
     // Exports from Postgres and S3 equal those from SQLite and a directory.
@@ -81,7 +81,7 @@ async fn an_embedded_server_becomes_a_cluster() {
     is_as_it_was(&gateways, &past).await.unwrap();
     goes_on(&gateways, &past).await.unwrap();
 
-    refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to its store; stop all");
+    refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to the store; stop all");
 }
 
 /// A modified archive, or one for another program, is refused before anything is written.
@@ -95,10 +95,10 @@ async fn what_is_wrong_with_an_archive_is_found(work: &Path, settings: &[(String
     let object = format!("objects/{}/{}/{id}", &id[..4], &id[4..6]);
     for (file, from, to, why) in [
         ("manifest.json", "\"format\": 1", "\"format\": 2", "has format 2; this program supports only format 1"),
-        ("manifest.json", "\"username\"", "\"nickname\"", "which has other tables than this one"),
+        ("manifest.json", "\"username\"", "\"nickname\"", "whose tables differ from those of this version"),
         ("message/events.jsonl", "number 7", "number 8", "the archive is damaged: message.events"),
         ("room/room_ids.jsonl", "]\n", "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n", "the archive is damaged: room.room_ids"),
-        (object.as_str(), "bytes", "bites", "they are damaged"),
+        (object.as_str(), "bytes", "bites", "it is damaged"),
     ] {
         let path = work.join("backup").join(file);
         let whole = fs::read_to_string(&path).unwrap();

@@ -20,21 +20,21 @@ use super::owner::NAME;
 use super::{Content, Found, Objects, Owner, Stored, Writer};
 use crate::memory::{Filling, Parts};
 
-/// How many bytes are read or written at once.
+/// Bytes read or written at once (256 KiB).
 const PIECE: usize = 256 * 1024;
 
 /// Objects below one directory, as `0190/a3/0190a3b4-….`: two folders by the key's first digits, so that folders sort
-/// like keys. A folder holds the uploads of about five hours.
+/// like keys. A folder contains the uploads of about five hours.
 pub struct Directory(Arc<Root>);
 
 struct Root {
     path: PathBuf,
-    // Held for the rename only, on a thread that may block.
+    // Locked only for the rename, on a thread that may block.
     naming: Mutex<()>,
 }
 
 impl Directory {
-    /// A store below `path`, which need not exist yet.
+    /// Creates a store below `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self(Arc::new(Root { path, naming: Mutex::new(()) }))
     }
@@ -87,7 +87,7 @@ impl Objects for Directory {
         self.run(move |root| root.claim(owner))
     }
 
-    /// Its errors name the path.
+    /// The errors name the path.
     fn check(&self, _: Owner) -> BoxFuture<'_, std::result::Result<(), String>> {
         async { Ok(()) }.boxed()
     }
@@ -211,7 +211,7 @@ fn write_owner(mut file: File, owner: Owner) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The names in a folder of this length and not below `from`, in order; none when the folder does not exist.
+/// Returns the names in a folder with this length and not below `from`, in order; empty when the folder does not exist.
 fn names(folder: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
     let entries = match folder.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
@@ -254,7 +254,7 @@ struct FileWriter {
     file: Pen,
 }
 
-/// The file, or the task that writes a piece to it while the next piece is filled.
+/// The file, or the task that writes a chunk to it while the next chunk is filled.
 enum Pen {
     Idle(File),
     Busy(JoinHandle<Result<File>>),
@@ -299,7 +299,7 @@ impl Writer for FileWriter {
         write.boxed()
     }
 
-    /// The next write reports a failure: a disk fails at once.
+    /// Never completes: a disk fails at once, so the next write returns the error.
     fn failed(&mut self) -> BoxFuture<'_, Error> {
         pending().boxed()
     }
@@ -315,7 +315,7 @@ impl Writer for FileWriter {
     }
 }
 
-/// The next piece of a file, and the state after it.
+/// Reads the next chunk of a file. Returns the chunk and the state after it.
 async fn piece((mut file, left): (File, u64)) -> Result<Option<(Bytes, (File, u64))>> {
     if left == 0 {
         return Ok(None);
@@ -333,13 +333,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     spawn_blocking(work).await.map_err(Error::internal)?.map_err(failed)
 }
 
-/// The error for a failure of the disk.
+/// Converts an error of the disk.
 fn failed(error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "the object exists already"),
-        ErrorKind::UnexpectedEof => Error::internal("an object is shorter than it should be"),
+        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "the object already exists"),
+        ErrorKind::UnexpectedEof => Error::internal("the object is shorter than recorded"),
         _ => {
-            tracing::error!(%error, "the directory of objects cannot be used");
+            tracing::error!(%error, "cannot use the directory of objects");
             Error::unavailable("file storage")
         }
     }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn objects_are_readable_by_their_owner_only() {
+    async fn objects_are_readable_only_by_their_owner() {
         let path = testing::directory().join("data/objects");
         let objects = Directory::new(path.clone());
         let key = Uuid::now_v7();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_draft_that_a_crash_left_is_abandoned_and_a_fresh_one_is_not() {
+    async fn old_temporary_files_are_removed_but_not_new_ones() {
         let objects = Directory::new(testing::directory());
         let (_, old) = objects.0.draft().unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(7200);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_refuses_is_unavailable() {
+    async fn disk_errors_are_unavailable() {
         let path = testing::directory().join("objects");
         std::fs::write(&path, "a file where a directory should be").unwrap();
         let objects = Directory::new(path);

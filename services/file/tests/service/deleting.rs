@@ -16,13 +16,13 @@ macro_rules! on_both_stores {
 }
 
 on_both_stores![
-    a_deleted_file_is_gone_from_everywhere,
-    what_is_owed_for_a_deleted_file_survives_a_restart,
-    a_closed_room_loses_its_files,
+    deleted_file_is_removed_everywhere,
+    queued_deletions_survive_a_restart,
+    files_of_a_closed_room_are_deleted,
     orphans_are_swept,
 ];
 
-async fn a_deleted_file_is_gone_from_everywhere(place: Place) {
+async fn deleted_file_is_removed_everywhere(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();
@@ -37,16 +37,16 @@ async fn a_deleted_file_is_gone_from_everywhere(place: Place) {
     }
     let mut told = vec![(room.clone(), shared), (room, attached)];
     told.sort();
-    assert_eq!(world.log.forgotten(), told, "by the time the deletion is answered");
+    assert_eq!(world.log.forgotten(), told, "before the deletion is answered");
     eventually(async || place.objects().is_empty().then_some(())).await;
 }
 
-async fn what_is_owed_for_a_deleted_file_survives_a_restart(place: Place) {
+async fn queued_deletions_survive_a_restart(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();
     let id = service.uploaded(Sending::new(&ada, "a", "a").to(&room)).await.id;
-    // Neither the object store nor the log can be reached.
+    // Neither the object store nor the log is reachable.
     let (objects, away) = (place.directory.join("objects"), place.directory.join("away"));
     std::fs::rename(&objects, &away).unwrap();
     std::fs::write(&objects, "a file where a directory should be").unwrap();
@@ -66,7 +66,7 @@ async fn what_is_owed_for_a_deleted_file_survives_a_restart(place: Place) {
     service.stop();
 }
 
-async fn a_closed_room_loses_its_files(place: Place) {
+async fn files_of_a_closed_room_are_deleted(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
@@ -90,10 +90,10 @@ async fn orphans_are_swept(place: Place) {
     let stray = Uuid::now_v7().to_string();
     let folder = place.directory.join("objects").join(&stray[..4]).join(&stray[4..6]);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(&stray), "of no file").unwrap();
+    std::fs::write(folder.join(&stray), "object without a file").unwrap();
     let service = Service::start(&place, &world).await;
     eventually(async || place.objects().is_empty().then_some(())).await;
-    // A file whose bytes are lost is kept: a backup may restore them.
+    // A file whose content is lost is kept: a backup may restore it.
     let id = eventually(async || service.upload(Sending::new(&ada, "a", "a")).await.ok()).await.file.unwrap().id;
     for object in place.objects() {
         // The sweep may already have removed objects without a file.
@@ -104,7 +104,7 @@ async fn orphans_are_swept(place: Place) {
 }
 
 #[tokio::test]
-async fn a_file_is_deleted_by_its_uploader_or_a_manager_of_its_room() {
+async fn uploader_and_room_manager_may_delete_a_file() {
     let (world, ada, bob, eve) = (World::default(), user("ada"), user("bob"), user("eve"));
     let service = Service::start(&Place::sqlite(), &world).await;
     let room = world.rooms.make([(bob.id.as_str(), rooms::MANAGE)], rooms::POST);

@@ -1,4 +1,4 @@
-//! A file and its room's message are one fact.
+//! A file and its room's message are atomic.
 
 use confab_common::Code;
 use confab_proto::message::v1::NewEvent;
@@ -16,17 +16,17 @@ macro_rules! on_both_stores {
 }
 
 on_both_stores![
-    a_repeat_answers_the_first_upload,
-    uploads_of_one_name_at_once_make_one_file,
-    a_file_waits_unseen_for_the_log,
+    repeat_returns_the_first_upload,
+    concurrent_uploads_with_one_client_id_return_one_file,
+    file_is_hidden_until_the_log_has_its_event,
     outbox_survives_a_restart,
-    an_answer_lost_is_no_message_doubled,
-    whoever_has_seen_the_message_can_read_the_file,
-    what_the_log_refuses_for_good_leaves_nothing,
-    a_name_that_was_used_for_something_else_is_a_conflict,
+    lost_answer_does_not_duplicate_the_message,
+    readers_of_the_message_can_read_the_file,
+    permanently_rejected_upload_leaves_nothing,
+    client_id_used_for_another_event_is_a_conflict,
 ];
 
-async fn a_repeat_answers_the_first_upload(place: Place) {
+async fn repeat_returns_the_first_upload(place: Place) {
     let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
     let service = Service::start(&place, &world).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
@@ -44,7 +44,7 @@ async fn a_repeat_answers_the_first_upload(place: Place) {
     eventually(async || (place.objects().len() == 4).then_some(())).await;
 }
 
-async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
+async fn concurrent_uploads_with_one_client_id_return_one_file(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     // A second replica, if the store can be shared.
@@ -66,7 +66,7 @@ async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
     assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap().len() as u64, file.size);
 }
 
-async fn a_file_waits_unseen_for_the_log(place: Place) {
+async fn file_is_hidden_until_the_log_has_its_event(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();
@@ -78,8 +78,8 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
         assert_eq!(service.upload(hasty.within(300)).await.unwrap_err().code, Code::Timeout);
         took.push(begun.elapsed());
     }
-    // A caller without a timeout waits longer; if the machine stands still during one call, the other one is quick.
-    assert!(took.iter().min() < Some(&Duration::from_secs(2)), "the caller's time counts: {took:?}");
+    // A caller without a timeout waits longer. If the machine stands still during one call, the other call is quick.
+    assert!(took.iter().min() < Some(&Duration::from_secs(2)), "the caller's timeout must be used: {took:?}");
     eventually(async || (world.log.asked() == 2).then_some(())).await;
     assert_eq!(service.uploads(&ada).await, [""; 0]);
     assert_eq!(service.list(anonymous(), Some(&room), 50, "").await.unwrap(), ListFilesResponse::default());
@@ -89,7 +89,7 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
     let answer = service.upload(sending.called("1")).await.unwrap();
     assert!(answer.duplicate);
     assert_eq!(answer.message.unwrap().files, [answer.file.unwrap()]);
-    // The upload without a name is announced as well.
+    // The upload without a `clientMessageId` is announced as well.
     eventually(async || (service.uploads(&ada).await.len() == 2).then_some(())).await;
     assert_eq!(world.log.events().len(), 2);
     eventually(async || (place.objects().len() == 2).then_some(())).await;
@@ -111,7 +111,7 @@ async fn outbox_survives_a_restart(place: Place) {
     assert_eq!(service.download(anonymous(), &id, 0, 0).await.unwrap(), b"tea");
 }
 
-async fn an_answer_lost_is_no_message_doubled(place: Place) {
+async fn lost_answer_does_not_duplicate_the_message(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();
@@ -124,11 +124,11 @@ async fn an_answer_lost_is_no_message_doubled(place: Place) {
     assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (1, 1));
 }
 
-async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
+async fn readers_of_the_message_can_read_the_file(place: Place) {
     let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
     let service = Service::start(&place, &world).await;
     let (room, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
-    // The log has the events, but the service does not know it.
+    // The log has the events, but the service has no answer.
     world.log.is(Mood::Mute);
     for room in [&room, &private] {
         let sending = Sending::new(&ada, "a.txt", "tea").to(room).within(100);
@@ -144,8 +144,8 @@ async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
     assert_eq!(world.log.events().len(), 2);
 }
 
-/// Reads a file whose event is in the log; retries only when the second is over for which the service waits: then the
-/// whole machine stood still.
+/// Reads a file whose event is in the log. Retries only after the second for which the service waits: then the whole
+/// machine stood still.
 async fn noted<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     let asking = async || {
         let begun = Instant::now();
@@ -156,7 +156,7 @@ async fn noted<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     eventually(asking).await.unwrap()
 }
 
-async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
+async fn permanently_rejected_upload_leaves_nothing(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();
@@ -171,13 +171,13 @@ async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
     world.log.is(Mood::Refusing("forbidden"));
     eventually(async || place.objects().is_empty().then_some(())).await;
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
-    // The deletion is reported to the log: its refusal may have followed an answer that was lost.
+    // The deletion is reported to the log: its rejection may have followed a lost answer.
     eventually(async || (world.log.forgotten().len() == 4).then_some(())).await;
     world.log.is(Mood::Well);
     assert!(!service.upload(sending).await.unwrap().duplicate);
 }
 
-async fn a_name_that_was_used_for_something_else_is_a_conflict(place: Place) {
+async fn client_id_used_for_another_event_is_a_conflict(place: Place) {
     let (world, ada) = (World::default(), user("ada"));
     let service = Service::start(&place, &world).await;
     let room = world.rooms.public();

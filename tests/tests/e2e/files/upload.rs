@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Scene;
 
-everywhere!(fields_come_in_any_order, an_empty_file_is_a_file, a_repeat_answers_the_first_upload, three_at_once_are_one);
+everywhere!(fields_come_in_any_order, an_empty_file_is_a_file, repeat_returns_the_first_upload, three_at_once_are_one);
 
 async fn fields_come_in_any_order(scene: Scene) {
     let mut files = Vec::new();
@@ -43,7 +43,7 @@ async fn an_empty_file_is_a_file(scene: Scene) {
     scene.is_share(&scene.history().await[0], &file, None);
 }
 
-async fn a_repeat_answers_the_first_upload(scene: Scene) {
+async fn repeat_returns_the_first_upload(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     for room in [Some(&*scene.room), None] {
         let id = unique("repeat");

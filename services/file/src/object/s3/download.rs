@@ -1,4 +1,4 @@
-//! Reads an object from the bucket. A body that ends early or stalls is requested again from where it was.
+//! Reads an object from the bucket. After a body that ends early or stalls, the rest is requested again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{Bucket, Content};
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often in a row a body is requested again without progress.
 const TRIES: u32 = 6;
-/// The pause before the first of these requests; doubled before each further one.
+/// The pause before the first of these requests; doubled before each further request.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Download {
@@ -53,7 +53,7 @@ impl Download {
         }
     }
 
-    /// Requests the rest of the body, within the tries that are left.
+    /// Requests the rest of the body, within the remaining tries.
     async fn again(&self, tries: &mut u32) -> Result<ByteStream> {
         let mut last = Error::unavailable("file storage");
         while *tries < TRIES {
@@ -78,7 +78,7 @@ async fn get(bucket: &Bucket, key: &str, offset: u64, length: u64) -> Result<Opt
     };
     match answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
         true => Ok(Some(answer.body)),
-        false => Err(Error::internal("the S3 store returned other bytes than requested")),
+        false => Err(Error::internal("the S3 store returned a different range than requested")),
     }
 }
 

@@ -1,8 +1,8 @@
-//! A process that outlives its starter, identified by its working directory.
+//! A process that outlives the process that started it, identified by its working directory.
 //!
-//! A pid file alone may be wrong: its process may be gone and the number reused. So a process counts as ours when it
-//! runs the right program *in the directory that only it works in*; that also finds what a `kill -9` of its parent left
-//! over.
+//! A pid file alone may be wrong: its process may have ended and the number been reused. A process therefore counts as
+//! ours when it runs the right program *in a directory that only it uses*. This also finds processes left over after a
+//! `kill -9` of their parent.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -15,12 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// How to run a process.
 #[derive(Debug, Clone)]
 pub struct Daemon {
-    /// The program's file.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// Variables added to the environment.
     pub environment: Vec<(String, String)>,
@@ -32,9 +29,8 @@ pub struct Daemon {
     pub descriptors: Option<u64>,
     /// The directory that only this process works in.
     pub work: PathBuf,
-    /// Where its process id is written.
     pub pid_file: PathBuf,
-    /// Where its output is appended.
+    /// The file to which its output is appended.
     pub log: PathBuf,
     /// A file that exists while it runs, and that a crash leaves behind.
     pub lock_file: Option<PathBuf>,
@@ -43,7 +39,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A program with defaults: it does not receive the caller's settings, and ends on SIGTERM.
+    /// Creates a program with defaults: it does not receive the caller's settings, and ends on SIGTERM.
     pub fn new(program: PathBuf, work: PathBuf, pid_file: PathBuf, log: PathBuf) -> Self {
         Self {
             program,
@@ -60,19 +56,19 @@ impl Daemon {
         }
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     pub fn running(&self) -> Option<i32> {
         let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
         self.is_own(pid).then_some(pid)
     }
 
-    /// Starts it and writes its pid file, after ending leftovers of an earlier run.
+    /// Starts the program and writes its pid file, after ending leftovers of an earlier run.
     ///
     /// # Errors
     /// When the program cannot be run or a file cannot be written.
     pub async fn spawn(&self) -> anyhow::Result<i32> {
         self.kill().await?;
-        // No process of an earlier run is left, whichever process has its number by now.
+        // No process of an earlier run is left, whichever process has its number now.
         self.lock_file.as_deref().map_or(Ok(()), remove)?;
         for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -88,7 +84,7 @@ impl Daemon {
                 command
             }
         };
-        // A process group of its own and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
+        // Its own process group and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
         command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if !self.inherits_settings {
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {

@@ -35,7 +35,7 @@ fn problem(status: u16, code: &str) -> Answer {
 }
 
 #[test]
-fn what_is_documented_is_seen() {
+fn documented_responses_are_recorded() {
     let contract = contract();
     let id = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
     for (method, path, answer, seen) in [
@@ -54,7 +54,7 @@ fn what_is_documented_is_seen() {
 }
 
 #[test]
-fn what_is_not_documented_is_found() {
+fn undocumented_responses_are_detected() {
     let contract = contract();
     let found = |method: &str, path: &str, answer: Answer| contract.judge(method, path, &answer).unwrap_err().to_string();
     for (body, fault) in [

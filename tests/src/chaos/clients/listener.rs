@@ -14,14 +14,14 @@ use super::{Holding, PATIENCE, PAUSE};
 use crate::api::Account;
 use crate::raw::{Client, WebSocket};
 
-/// Listens in all rooms, at one gateway after another, until its session is ended by the server or the task aborted. With
-/// `stays` it knows of one gateway alone.
+/// Listens in all rooms, at one gateway after another, until the server ends its sign-in or the task is aborted. With
+/// `stays` it uses only one gateway.
 pub async fn listen(world: Arc<World>, account: Account, receiver: usize, mut gateway: usize, stays: bool) {
     let mut rooms = world.rooms.iter().map(|room| (*room, Holding::default())).collect::<HashMap<_, _>>();
     world.recorder.beat(|pulse| pulse.listeners += 1);
     loop {
         let mut all_joined = false;
-        // Who knows no other gateway waits for what the one may still say after it stood still.
+        // A client of a single gateway waits for messages that the gateway sends after a standstill.
         let patience = if stays { 6 * PATIENCE } else { PATIENCE };
         let ended = one_socket(&world, &account, receiver, gateway, &mut rooms, &mut all_joined, patience).await;
         world.recorder.happened(receiver, Entry::Closed);
@@ -34,7 +34,7 @@ pub async fn listen(world: Arc<World>, account: Account, receiver: usize, mut ga
     }
 }
 
-/// `Ok` when the server has ended the session for good.
+/// `Ok` when the server has ended the sign-in.
 async fn one_socket(
     world: &World,
     account: &Account,
@@ -59,7 +59,7 @@ async fn one_socket(
         joining.push((socket.emit_later("joinRoom", &argument).await?, join));
     }
     loop {
-        timeout(silence, socket.listen()).await.context("no sign of life")??;
+        timeout(silence, socket.listen()).await.context("no packet within the ping interval and timeout")??;
         for (name, event) in socket.taken_events() {
             if name == "sessionEnded" {
                 return Ok(());
@@ -75,7 +75,7 @@ async fn one_socket(
                 Some(ack) => rooms.entry(join.room).or_default().joined(world, receiver, &join, &ack).await?,
                 None if world.recorder.now() > join.begun + patience => {
                     world.recorder.called("joinRoom", join.begun, Outcome::Silent);
-                    bail!("joinRoom was not answered");
+                    bail!("joinRoom got no answer");
                 }
                 None => waiting.push((number, join)),
             }

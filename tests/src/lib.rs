@@ -1,5 +1,5 @@
-//! Shared by the end-to-end tests, `make test` and `make cluster-up`: the built programs and their servers as child
-//! processes, and clients that speak to them like a user.
+//! Code that the end-to-end tests, `make test` and `make cluster-up` share: the built programs and their servers as
+//! child processes, and clients of the public API.
 
 pub mod api;
 pub mod cgroup;
@@ -29,7 +29,7 @@ pub mod words;
 
 use std::path::PathBuf;
 
-/// Where cargo put the programs of this build: beside the running program, or above it for a test.
+/// Returns the directory of the programs of this build: that of the running program, or its parent for a test.
 ///
 /// # Panics
 /// When the running program has no path.

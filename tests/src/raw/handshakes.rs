@@ -13,7 +13,7 @@ const TOGETHER: usize = 50;
 /// Opens `count` polling sessions over one connection, with these header lines, each ending in CR LF.
 ///
 /// # Errors
-/// When one is refused, or the connection is gone.
+/// When a session is rejected, or the connection has ended.
 pub async fn open_and_forget(url: &str, count: usize, headers: &str) -> anyhow::Result<()> {
     let host = url.strip_prefix("http://").context("an http URL")?;
     let mut stream = timeout(PATIENCE, TcpStream::connect(host)).await??;
@@ -26,7 +26,7 @@ pub async fn open_and_forget(url: &str, count: usize, headers: &str) -> anyhow::
         let send = async { anyhow::Ok(output.write_all(requests.as_bytes()).await?) };
         let receive = async {
             answers.clear();
-            // Each ends with the first packet's closing brace.
+            // Each response ends with the first packet's closing brace.
             while answers.windows(12).filter(|part| part == b"HTTP/1.1 200").count() < together || !answers.ends_with(b"}") {
                 ensure!(input.read_buf(&mut answers).await? > 0, "the connection is closed");
                 ensure!(!answers.windows(12).any(|part| part.starts_with(b"HTTP/1.1 ") && part != b"HTTP/1.1 200"), "refused");

@@ -32,10 +32,10 @@ impl Http {
         Ok(Self { stream, url: url.to_owned(), line: line.to_owned() })
     }
 
-    /// Sends unmodified bytes of the body.
+    /// Sends bytes of the body unmodified.
     ///
     /// # Errors
-    /// When the connection is gone, or accepts nothing for too long.
+    /// When the connection has ended, or accepts no bytes within the time limit.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         Ok(timeout(PATIENCE, self.stream.write_all(bytes)).await.context("the server does not read")??)
     }
@@ -43,7 +43,7 @@ impl Http {
     /// Ends the request's direction of the connection.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
         Ok(self.stream.shutdown().await?)
     }
@@ -57,10 +57,10 @@ impl Http {
         Ok(())
     }
 
-    /// The response, up to the end of the connection.
+    /// Reads the response, up to the end of the connection.
     ///
     /// # Errors
-    /// When none comes, or the connection is reset before its end.
+    /// When there is no response, or the connection is reset before its end.
     ///
     /// # Panics
     /// When the response contradicts the server's OpenAPI document.

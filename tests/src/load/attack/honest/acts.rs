@@ -1,4 +1,4 @@
-//! What people do, and how long it takes them.
+//! The acts of honest clients, and their durations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::api::PASSWORD;
 use crate::form::{Form, content_type};
 use crate::raw::connect as connect_packet;
 
-/// How long before one who lost a connection comes back.
+/// How long a client that lost its connection waits before it reconnects.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longer than a server holds a poll.
 const POLL: Duration = Duration::from_secs(60);
-/// Size of a file.
+/// Size of a file in bytes.
 const FILE: usize = 64 * 1024;
-/// Between the packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: u8 = 0x1e;
 
-/// Does something at even intervals, each time without waiting for the last.
+/// Performs an act at even intervals, each time without waiting for the previous one.
 pub async fn again<F>(what: &'static str, tally: Arc<Tally>, gap: Duration, people: Arc<People>, act: impl Fn(Arc<People>) -> F)
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -40,12 +40,12 @@ where
     }
 }
 
-/// Speaks in the hall, and hears it.
+/// Sends in the hall and listens to it.
 pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Duration, after: Duration) {
     let token = &people.accounts[number as usize % people.accounts.len()].token;
     let content = json!({"roomId": people.hall, "content": "x".repeat(200)});
     let mut ticks = interval_at(Instant::now() + after, gap);
-    // Who was away does not make up for what was not said meanwhile.
+    // A client that was disconnected does not send the messages that it missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let entered = timeout(PATIENCE, async {
@@ -69,7 +69,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
                     Err(error) => break error,
                 },
             };
-            // An acknowledgement that is late is a failure, and the connection may still be good.
+            // A late acknowledgement is a failure, but the connection may still be good.
             match timeout_at(due + 2 * PATIENCE, line.emit("message", &content)).await {
                 Ok(Ok(ack)) if ack["ok"] == true => tally.done("send", due.elapsed()),
                 Ok(Ok(ack)) => tally.failed("send", &ack.to_string()),
@@ -82,7 +82,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
     }
 }
 
-/// Hears the hall over long-polling.
+/// Listens to the hall over long-polling.
 pub async fn poll(people: Arc<People>, tally: Arc<Tally>, number: u32) {
     let token = &people.accounts[number as usize % people.accounts.len()].token;
     loop {
@@ -122,13 +122,13 @@ async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bo
     }
 }
 
-/// POSTs on a connection of its own: between pings one would idle for longer than the server keeps it.
+/// Sends POSTs on a separate connection: between pings a connection would be idle for longer than the server keeps it.
 async fn post(people: &People, path: &str, body: &[u8]) -> anyhow::Result<()> {
     let mut http = people.route.http().await?;
     timeout(POLL, http.post(path, "", body)).await.context("no answer to a POST")??.expect(200).map(drop)
 }
 
-/// Joins a room and leaves it, on one connection.
+/// Joins and leaves a room, on one connection.
 pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     let token = &people.accounts[0].token;
     let mut ticks = interval(gap);
@@ -151,7 +151,7 @@ pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     }
 }
 
-/// Uploads a file and downloads it, on one connection: somebody who is inside already.
+/// Uploads a file and downloads it, on an established connection.
 pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     let mut ticks = interval(gap);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -176,7 +176,7 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
         let down = timeout(PATIENCE, http.get(&format!("GET {url}"), &authorization)).await.context("too late");
         let down = down.flatten().and_then(|answer| answer.expect(200));
         let whole = down.and_then(|answer| {
-            ensure!(answer.body.len() == FILE, "{} bytes came back", answer.body.len());
+            ensure!(answer.body.len() == FILE, "{} bytes were returned", answer.body.len());
             Ok(())
         });
         tally.note("download", begun.elapsed(), &whole);
@@ -186,7 +186,7 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     }
 }
 
-/// Uploads a file; its URL.
+/// Uploads a file; returns its URL.
 async fn upload(http: &mut Http, people: &People) -> anyhow::Result<String> {
     let form = Form::new().file("note.bin", "application/octet-stream", &vec![b'x'; FILE]).into_body();
     let headers = format!("{}Content-Type: {}\r\n", bearer(people), content_type());
@@ -196,7 +196,7 @@ async fn upload(http: &mut Http, people: &People) -> anyhow::Result<String> {
 }
 
 fn bearer(people: &People) -> String {
-    // An account of its own, so that what others do is not on its account.
+    // A separate account, so that other acts do not count against its limits.
     format!("Authorization: Bearer {}\r\n", people.accounts[people.accounts.len() - 1].token)
 }
 
@@ -205,21 +205,21 @@ pub async fn upload_as_newcomer(people: Arc<People>) -> anyhow::Result<()> {
     upload(&mut people.route.http().await?, &people).await.map(drop)
 }
 
-/// Comes in with a new connection, as far as being in a room.
+/// Opens a new connection and joins a room.
 pub async fn connect(people: Arc<People>) -> anyhow::Result<()> {
     let account = &people.accounts[0];
     let mut line = Line::connect(people.route, None, &account.token).await?;
     line.must("joinRoom", &json!(people.hall)).await.map(drop)
 }
 
-/// Logs in with the right password.
+/// Logs in with the correct password.
 pub async fn login(people: Arc<People>) -> anyhow::Result<()> {
     let body = json!({"username": people.accounts[0].username, "password": PASSWORD}).to_string();
     let mut http = people.route.http().await?;
     http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await?.expect(200).map(drop)
 }
 
-/// Asks the admin port whether all is well.
+/// Requests `/readyz` from the admin port.
 pub async fn look(people: Arc<People>) -> anyhow::Result<()> {
     people.admin.http().await?.get("GET /readyz", "").await?.expect(200).map(drop)
 }

@@ -1,4 +1,4 @@
-//! The walls inside crates: which files may import what. `deny.toml` holds those between crates.
+//! The walls inside crates: which files may import what. `deny.toml` enforces those between crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ const WALLS: &[Wall] = &[
 ];
 
 #[test]
-fn files_import_only_what_they_may() {
+fn files_import_only_allowed_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
     for directory in ["services", "gateway"] {
@@ -59,7 +59,7 @@ fn files_import_only_what_they_may() {
 }
 
 #[test]
-fn a_breach_is_found() {
+fn violation_is_detected() {
     let found =
         violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
     assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);
@@ -92,7 +92,7 @@ fn stands_before(files: &str, path: &str) -> bool {
     true
 }
 
-/// Every name in the `use` statements of a file, without its tests.
+/// Returns every name in the `use` statements of a file, without its tests.
 fn imported(text: &str) -> Vec<&str> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let mut names = Vec::new();
@@ -109,7 +109,7 @@ fn imported(text: &str) -> Vec<&str> {
     names
 }
 
-/// The source files below a directory, without test files.
+/// Collects the source files below a directory, without test files.
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory of sources") {
         let path = entry.expect("its entry").path();

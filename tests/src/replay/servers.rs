@@ -12,14 +12,14 @@ use crate::plan::free_ports;
 use crate::servers::postgres::Postgres;
 use crate::servers::{program, seaweed};
 
-/// How to run a container's server at an address; `daemon` has the container's settings.
+/// Describes how to run a container's server at an address; `daemon` has the container's settings.
 pub(super) fn daemon(container: &Container, address: &str, daemon: Daemon) -> anyhow::Result<Daemon> {
     match container.program.as_str() {
         "postgres" => postgres(container, address, daemon),
         "redis" => redis(container, address, daemon),
         "weed" => weed(daemon),
         "psql" => Ok(Daemon { program: program("psql")?, ..daemon }),
-        other => bail!("no way to start {other} is known"),
+        other => bail!("cannot start {other}"),
     }
 }
 
@@ -54,7 +54,7 @@ fn redis(container: &Container, address: &str, told: Daemon) -> anyhow::Result<D
     Ok(Daemon { program: program("redis-server")?, arguments, ..told })
 }
 
-/// Splits words as a shell does.
+/// Splits words like a shell.
 fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
     let mut shell = Command::new("sh");
     let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(told.environment.iter().cloned()).output()?;
@@ -64,8 +64,8 @@ fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
 }
 
 fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
-    // Its parts have sockets in /tmp named after their ports, whatever their addresses; and it waits long for other
-    // masters.
+    // Its parts have sockets in /tmp named after their ports, regardless of their addresses; and it waits long for
+    // other masters.
     let own = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
     let ports = ["s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
     let ports = ports.iter().zip(free_ports(seaweed::PORTS)?..).map(|(name, port)| format!("-{name}={port}"));
@@ -73,7 +73,7 @@ fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
     Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..told })
 }
 
-/// Creates the roles of a database, as an operator does, and as the image does with scripts in its directory.
+/// Creates the roles of a database, like an operator, and like the image with scripts in its directory.
 pub(super) fn roles(postgres: &str, environment: &[(&str, &str)], script: &Path) -> anyhow::Result<Container> {
     let (_, password) = environment.iter().find(|(name, _)| *name == "POSTGRES_PASSWORD").context("Postgres has a password")?;
     let arguments = [format!("postgres://postgres:{password}@{postgres}/confab"), "--file".into(), script.display().to_string()];

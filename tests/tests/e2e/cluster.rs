@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::world;
 
-/// An account and its room in a cluster of two gateways.
+/// Creates an account and its room in a cluster of two gateways.
 async fn stage(gateways: &[Api]) -> anyhow::Result<(Account, String)> {
     let account = gateways[0].signup().await?;
     let room = gateways[0].room(&account).await?;
@@ -37,7 +37,7 @@ fn heard(socket: &Socket, content: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_message_sent_three_times_at_once_is_one() {
+async fn message_sent_three_times_at_once_is_stored_once() {
     let gateways = world::gateways(world::cluster().await);
     let (account, room) = stage(&gateways).await.unwrap();
     let stock = Stock::javascript().unwrap();
@@ -53,7 +53,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
             let expected = if answer.status == 200 { repeated(&third["message"]) } else { third["message"].clone() };
             assert_eq!(answer.body, expected, "{n}");
         }
-        // Each of the three has its own event id, and the message has one of these ids, so exactly one is new.
+        // Each of the three sends has its own event id, and the message has one of these ids, so exactly one is new.
         let mut outcomes = [first.status == 200, second.status == 200, third["duplicate"].as_bool().unwrap()];
         outcomes.sort_unstable();
         assert_eq!(outcomes, [false, true, true], "{n}: {} {} {third}", first.status, second.status);
@@ -66,7 +66,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
+async fn killed_message_replica_loses_no_acknowledged_message() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let (account, room) = stage(&gateways).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
     for (least, n) in [(200, 1), (450, 2)] {
         eventually("load", Duration::from_secs(60), async || count(least).await).await.unwrap();
         cluster.kill((Role::Message, n)).await.unwrap();
-        eventually("load goes on", Duration::from_secs(60), async || count(least + 100).await).await.unwrap();
+        eventually("clients continue to send", Duration::from_secs(60), async || count(least + 100).await).await.unwrap();
         cluster.start((Role::Message, n)).await.unwrap();
     }
     let mut sent = Vec::new();
@@ -103,7 +103,7 @@ async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
     sent.sort_by_key(|message| message["seq"].as_u64());
     assert_eq!(sent, history);
     let all = |_: &[Report]| (socket.events("message").len() >= 800).then_some(());
-    socket.until("all of it is heard", Duration::from_secs(20), all).await.unwrap();
+    socket.until("all messages arrive", Duration::from_secs(20), all).await.unwrap();
     assert_eq!(socket.events("message"), history);
 }
 
@@ -126,7 +126,7 @@ async fn persist(api: &Api, account: &Account, room: &str, content: &str) -> any
 async fn logout_closes_sockets_at_the_other_gateway() {
     let gateways = world::gateways(world::cluster().await);
     let stock = Stock::javascript().unwrap();
-    // The promise is a second; on a busy machine the best of three shows it.
+    // The promise is one second; on a busy machine the best of three attempts shows it.
     let mut fastest = Duration::MAX;
     for _ in 0..3 {
         let account = gateways[0].signup().await.unwrap();
@@ -137,7 +137,7 @@ async fn logout_closes_sockets_at_the_other_gateway() {
         fastest = fastest.min(begin.elapsed());
         assert_eq!(socket.events("sessionEnded"), [json!({"code": "logged_out"})]);
         let refused = async || (gateways[1].get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is refused", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PATIENCE, refused).await.unwrap();
     }
     assert!(fastest <= Duration::from_secs(1), "{fastest:?}");
 }
@@ -169,7 +169,7 @@ async fn without_redis_messages_and_logouts_reach_the_other_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_outlives_every_auth_replica() {
+async fn logout_survives_every_auth_replica() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let account = gateways[0].signup().await.unwrap();
@@ -181,8 +181,8 @@ async fn a_logout_outlives_every_auth_replica() {
         cluster.start(member).await.unwrap();
     }
     for gateway in &gateways {
-        // The surviving gateway may have missed the hint; it asks auth for what it missed.
+        // The surviving gateway may have missed the hint; then it reads the revocation from auth.
         let refused = async || (gateway.get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is refused", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PATIENCE, refused).await.unwrap();
     }
 }

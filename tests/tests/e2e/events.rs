@@ -1,5 +1,5 @@
-//! The document `docs/asyncapi.json`: every message that it names occurs. Every other test checks that no other message
-//! does, see `confab_tests::contract::events`.
+//! The document `docs/asyncapi.json`: every message that it lists occurs. Every other test checks that no other message
+//! occurs, see `confab_tests::contract::events`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// How long a message may take to arrive.
+/// Time limit for a message to arrive.
 const SOON: Duration = Duration::from_secs(20);
 
 async fn hears(socket: &Socket, name: &str) -> Value {
@@ -19,7 +19,7 @@ async fn hears(socket: &Socket, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_in_the_document_happens() {
+async fn every_documented_message_occurs() {
     let server = Embedded::start(&[]).await.unwrap();
     let api = Api::new(server.url());
     let (ada, bob) = (api.signup().await.unwrap(), api.signup().await.unwrap());

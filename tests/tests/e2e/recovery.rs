@@ -1,5 +1,5 @@
-//! Connection state recovery with the stock client: a returning client receives what it has missed, once and before
-//! anything new, or learns that it was not recovered.
+//! Connection state recovery with the stock client: a returning client receives the missed events, once and before any
+//! new event, or learns that it was not recovered.
 
 mod exactness;
 
@@ -14,7 +14,7 @@ use crate::world;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A client that asks for recovery; it reconnects on its own unless `reconnection` is off.
+/// Connects a client that requests recovery; it reconnects on its own unless `reconnection` is off.
 async fn connect(stock: &Stock, url: &str, account: &Account, transports: Transports, reconnection: bool) -> anyhow::Result<Socket> {
     let transports = match transports {
         Transports::Upgrade => json!(["polling", "websocket"]),
@@ -48,7 +48,7 @@ async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::
     Ok(())
 }
 
-/// The events of a room in order of arrival. Every event must end in an offset.
+/// Returns the events of a room in order of arrival. Every event must end in an offset.
 fn heard(reports: &[Report], room: &str) -> Vec<Value> {
     let events = reports.iter().filter_map(|report| match report {
         Report::Event(name, arguments) => {
@@ -70,7 +70,7 @@ async fn hears_history(socket: &Socket, api: &Api, account: &Account, room: &str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_returning_client_receives_what_it_missed_before_anything_new() {
+async fn returning_client_receives_missed_events_before_new_ones() {
     let api = Api::new(world::embedded().await.url());
     let stock = Stock::javascript().unwrap();
     for transports in [Transports::WebSocket, Transports::Upgrade, Transports::Polling] {
@@ -108,7 +108,7 @@ async fn a_returning_client_receives_what_it_missed_before_anything_new() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_gateway_and_an_empty_redis_do_not_prevent_recovery() {
+async fn recovery_survives_a_killed_gateway_and_an_empty_redis() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let account = gateways[0].signup().await.unwrap();

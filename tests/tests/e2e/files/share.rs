@@ -24,7 +24,7 @@ impl Scene {
     }
 }
 
-/// Everything that a socket received of the room, in order: messages under both event names.
+/// Returns everything that a socket received of the room, in order: messages under both event names.
 fn heard(socket: &Socket) -> Vec<Value> {
     let of_room = |report: &Report| match report {
         Report::Event(name, arguments) if name == "message" || name == "fileUpload" => {
@@ -84,7 +84,7 @@ async fn in_order_among_messages(scene: Scene) {
     ] {
         sockets.push(scene.member(stock, url, transports).await);
     }
-    // Each socket sends on without waiting, and so do uploads by REST.
+    // Each socket continues to send without waiting, and so do uploads by REST.
     let mut sends = Vec::new();
     for n in 0..10 {
         for (who, socket) in sockets.iter().enumerate() {
@@ -125,7 +125,7 @@ async fn repeats(scene: Scene) {
     let other = scene.member(&python, &scene.other.url, Transports::WebSocket).await;
     let again = other.emit("fileUpload", payload).await.unwrap();
     assert_eq!((&again["file"], &again["message"]), (&first["file"], &first["message"]));
-    // The name is the same as over REST.
+    // The `clientMessageId` is the same as over REST.
     let form = confab_tests::form::Form::new().field("clientMessageId", &id).field("roomId", &scene.room).file("x", "a/b", b"third");
     assert_eq!(scene.one.upload(&scene.account, form).await.unwrap().expect(200).unwrap(), first["file"]);
     assert_eq!(scene.get(url(&first["file"])).await.bytes, b"first");

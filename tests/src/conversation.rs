@@ -124,7 +124,7 @@ async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result
     let heard = heard();
     let differs = heard.iter().zip(history).find(|(heard, stands)| heard != stands);
     ensure!(differs.is_none(), "received events and history differ: {differs:?}");
-    ensure!(heard.len() == history.len(), "heard {} of {}; {waited:?}", heard.len(), history.len());
+    ensure!(heard.len() == history.len(), "received {} of {}; {waited:?}", heard.len(), history.len());
     let dense = history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1);
     ensure!(dense, "seq is not 1, 2, 3 …");
     Ok(())

@@ -50,7 +50,7 @@ async fn command_reports_why_the_server_rejects_it() {
         let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
         let url = url.into();
         let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
@@ -73,7 +73,7 @@ async fn missing_schema_permission_is_reported() {
         pool.execute(grant, &[]).await.expect("the right to look");
         let config = PostgresConfig { migrate: Migrate::Off, patience: Some(patience), ..config.clone() };
         let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
@@ -84,7 +84,7 @@ async fn patience_ends() {
     // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
-    let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("no server there").to_string();
+    let error = timeout(Duration::from_secs(20), opened).await.expect("must end in time").err().expect("no server there").to_string();
     assert!(error.contains("cannot use the once store"), "{error}");
 }
 
@@ -113,7 +113,7 @@ async fn silent_server_causes_timeout_and_closes_connections() {
     assert!(open.iter().all(Result::is_ok), "{open:?}");
     wire.silence_old();
     let asked = Instant::now();
-    let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("no waiting for ever");
+    let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("the wait must be bounded");
     assert_eq!(silent.expect_err("silence").code, Code::Timeout);
     assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
     let asked = Instant::now();
@@ -251,6 +251,6 @@ async fn read_only_server_is_abandoned_and_reported_in_readiness() {
     };
     timeout(LONG, says_why).await.expect("the reason");
     turn("off").await;
-    timeout(LONG, starting).await.expect("an end").expect("no panic").expect("a pool");
+    timeout(LONG, starting).await.expect("must end in time").expect("no panic").expect("a pool");
     assert_eq!(readiness.notes(), "");
 }

@@ -43,7 +43,7 @@ async fn exposed_metrics_are_documented() {
     for n in 1..=cluster.plan.gateways {
         let port = cluster.plan.admin_port((Role::Gateway, n));
         let hears = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
-        eventually("a gateway hears the bus", SOON, hears).await.unwrap();
+        eventually("a gateway is connected to the bus", SOON, hears).await.unwrap();
     }
     let mut ports = cluster
         .plan
@@ -132,7 +132,7 @@ async fn events_are_counted() {
         let seen = Exposition::scrape(server.admin_port()).await.ok()?;
         seen.value("confab_revocations_age_seconds").filter(|age| *age < 5.0)
     };
-    eventually("revocations are asked for", SOON, young).await.unwrap();
+    eventually("revocations are polled", SOON, young).await.unwrap();
 
     api.call(Method::POST, "/api/auth/logout", Some(&account), None).await.unwrap().expect(200).unwrap();
     drop((first, second));

@@ -135,7 +135,7 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
     };
     eventually("no connection leads to the standby", LONG, none_is_left).await.unwrap();
     let says_ready = async || (readyz(server.admin_port()).await? == (200, "ready\n".into())).then_some(());
-    eventually("/readyz says ready", LONG, says_ready).await.unwrap();
+    eventually("/readyz reports ready", LONG, says_ready).await.unwrap();
     let history = api.history(&room, &account, 200).await.unwrap();
     let numbers = history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());

@@ -56,7 +56,7 @@ async fn wrong_settings_are_reported_before_any_side_effect() {
 async fn refusal(work: &Path, variables: &[(&str, &str)]) -> String {
     let mut command = tokio::process::Command::new(programs().join("confab"));
     command.env_clear().envs(variables.iter().copied()).current_dir(work).kill_on_drop(true);
-    let output = timeout(Duration::from_secs(30), command.output()).await.expect("an end").unwrap();
+    let output = timeout(Duration::from_secs(30), command.output()).await.expect("must end in time").unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
 }

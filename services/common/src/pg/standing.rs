@@ -52,7 +52,7 @@ impl Standing {
                     return Ok(object);
                 }
                 Err(error) => {
-                    // An exhausted pool tells nothing about the server.
+                    // An exhausted pool does not mean that the server is unusable.
                     if let PoolError::Backend(error) = &error {
                         self.is_of_no_use(connections, reason(error));
                     }

@@ -117,7 +117,7 @@ async fn rejection_arrives_unchanged(in_process: bool) {
 async fn a_deadline_holds(in_process: bool) {
     let (transport, _served) = reach(&Service::new(Behaviour::Hangs), in_process).await;
     let answer = timeout(IN_TIME, check(&transport, Call::within(Duration::from_millis(200)))).await;
-    assert_eq!(answer.expect("an end"), Err(Code::DeadlineExceeded));
+    assert_eq!(answer.expect("must end in time"), Err(Code::DeadlineExceeded));
 }
 
 both_ways!(call_is_answered, rejection_arrives_unchanged, a_deadline_holds);
@@ -148,7 +148,7 @@ async fn unreachable_replica_is_avoided() {
         assert_eq!(check(&transport, CALL).await, Ok(()));
     }
     drop(serve_b);
-    let gone = timeout(IN_TIME, check(&transport, CALL)).await.expect("an end");
+    let gone = timeout(IN_TIME, check(&transport, CALL)).await.expect("must end in time");
     assert!(matches!(gone, Err(Code::Unavailable | Code::DeadlineExceeded)), "{gone:?}");
     assert_eq!(check(&transport, CALL).await, Err(Code::Unavailable));
 }
@@ -191,7 +191,7 @@ async fn unknown_outcome_matters_unless_the_call_only_reads() {
         let call = tokio::spawn(async move { check(&transport, call).await });
         eventually(|| service.calls() == 1).await;
         drop(served);
-        assert_eq!(timeout(IN_TIME, call).await.expect("an end").unwrap(), Err(answer));
+        assert_eq!(timeout(IN_TIME, call).await.expect("must end in time").unwrap(), Err(answer));
     }
 }
 

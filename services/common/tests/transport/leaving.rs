@@ -58,7 +58,7 @@ async fn call_rejected_by_the_only_replica_is_unavailable() {
             refuse(stream, frame).await;
         };
         let (answer, ()) = tokio::join!(timeout(IN_TIME, check(&transport, CALL)), leaving);
-        assert_eq!(answer.expect("an end"), Err(Code::Unavailable));
+        assert_eq!(answer.expect("must end in time"), Err(Code::Unavailable));
     }
 }
 
@@ -70,7 +70,7 @@ async fn rejected_call_goes_to_the_replacement_replica() {
     let (stream, _) = listener.accept().await.unwrap();
     let _next = service.serve_on(listener);
     refuse(stream, GO_AWAY).await;
-    assert_eq!(calling.await.unwrap().expect("an end"), Ok(()));
+    assert_eq!(calling.await.unwrap().expect("must end in time"), Ok(()));
     assert_eq!(service.calls(), 1);
 }
 
@@ -99,7 +99,7 @@ async fn call_that_exceeds_the_drain_time_is_cut() {
     let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watched.message().await.unwrap().unwrap();
     process.shutdown.cancel();
-    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
+    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -111,8 +111,8 @@ async fn connection_made_just_before_shutdown_is_served() {
     client.set_nonblocking(true).unwrap();
     process.shutdown.cancel();
     let (mut client, mut frame) = (TcpStream::from_std(client).unwrap(), [0; 9]);
-    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("an end").unwrap();
+    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("must end in time").unwrap();
     assert_eq!(frame[3], SETTINGS[3]);
     drop(client);
-    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
+    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
 }

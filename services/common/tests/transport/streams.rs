@@ -213,7 +213,7 @@ async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Byt
     client.ready().await.expect("it is always ready");
     let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
     let answer = client.streaming(grpc::request(request, call), path, Raw);
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("no hang");
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("must not hang");
     answer.map(Response::into_inner)
 }
 
@@ -232,7 +232,7 @@ async fn download_by(transport: &Transport, way: Call) -> Result<Streaming<Bytes
 }
 
 async fn next(answer: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Code> {
-    let message = tokio::time::timeout(PATIENCE, answer.message()).await.expect("no hang");
+    let message = tokio::time::timeout(PATIENCE, answer.message()).await.expect("must not hang");
     message.map_err(|status| status.code())
 }
 

@@ -159,7 +159,7 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     let payloads: [&[u8]; 6] = [b"", b"garbage", &genuine[..genuine.len() / 2], &forged, &genuine, &huge];
     for payload in payloads {
         let heard = redis.publish(&channel, payload).await?;
-        ensure!(heard > 0, "nobody hears {channel}");
+        ensure!(heard > 0, "{channel} has no subscriber");
     }
     let noticed = async || (dropped().await.ok()? > before + 3.0).then_some(());
     eventually("the gateways drop the messages", SOON, noticed).await?;

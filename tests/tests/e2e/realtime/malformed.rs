@@ -183,7 +183,7 @@ async fn flood_of_tiny_fragments_does_not_delay_other_clients() {
     let event = json!(["message", scene.message("at last")]).to_string();
     socket.write(&frame(0x80, event.as_bytes())).await.unwrap();
     let said = async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
-    confab_tests::wait::eventually("it is said", SOON, said).await.unwrap();
+    confab_tests::wait::eventually("the message arrives", SOON, said).await.unwrap();
     bystanders.noticed_nothing().await;
 }
 

@@ -43,7 +43,7 @@ impl Address {
         match sentinel {
             None => Ok(Some(Self::Server(Arc::new(client(info(tls, rest)?)?)))),
             Some("sentinel") => Ok(Some(Self::Master(Arc::new(Mutex::new(sentinels(tls, rest)?))))),
-            Some("cluster") => bail!("has no scheme of its own for a cluster: write redis:// and the address of any node"),
+            Some("cluster") => bail!("has no scheme for a cluster: write redis:// and the address of any node"),
             Some(_) => Ok(None),
         }
     }

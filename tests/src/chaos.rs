@@ -110,7 +110,7 @@ impl Breakage {
 pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
     let world = Arc::new(World::start(&options.programs).await?);
     let mut dice = Dice::new(options.seed);
-    let mut population = Population::settle(&world, &mut dice).await?;
+    let mut population = Population::start(&world, &mut dice).await?;
     whole(&world, WHOLE).await.context("the cluster was never healthy")?;
     if let Some(breakage) = options.breakage {
         let (role, points) = breakage.points();
@@ -177,9 +177,9 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
 async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
     let begun = world.recorder.now();
     let whole = async || {
-        let (pulse, now) = (world.recorder.pulse(), world.recorder.now());
-        let listening = pulse.listeners > 0 && pulse.listening == pulse.listeners;
-        (listening && pulse.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
+        let (health, now) = (world.recorder.health(), world.recorder.now());
+        let listening = health.listeners > 0 && health.listening == health.listeners;
+        (listening && health.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
     };
     eventually("everything works", limit, whole).await
 }
@@ -192,7 +192,7 @@ struct Population {
 }
 
 impl Population {
-    async fn settle(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
+    async fn start(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
         let (javascript, python) = (Stock::javascript()?, Stock::python()?);
         let (mut senders, mut listeners) = (JoinSet::new(), Vec::new());
         for _ in 0..2 {

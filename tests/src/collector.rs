@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::wait::eventually;
 
 /// Time limit for a span to arrive.
-const TOLD: Duration = Duration::from_secs(20);
+const SPAN_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Collector {
     port: u16,
@@ -135,8 +135,8 @@ impl Collector {
     /// # Errors
     /// When they never do; the message contains `what`, and the spans.
     pub async fn until<T>(&self, what: &str, condition: impl Fn(&[Span]) -> Option<T>) -> anyhow::Result<T> {
-        let told = eventually(what, TOLD, async || condition(&self.spans())).await;
-        told.with_context(|| self.spans().iter().map(|span| format!("{span:?}\n")).collect::<String>())
+        let found = eventually(what, SPAN_LIMIT, async || condition(&self.spans())).await;
+        found.with_context(|| self.spans().iter().map(|span| format!("{span:?}\n")).collect::<String>())
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::contract::events as contract;
 
 /// Time limit for an expected packet.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PACKET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Received packets that were not taken yet.
 #[derive(Default)]

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::contract::events as contract;
 
 /// Time limit for a client to connect, and for a server to acknowledge.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A process with stock clients of one language; clones share it.
 #[derive(Clone)]
@@ -238,7 +238,7 @@ impl Socket {
         self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
         let event = event.to_string();
         async move {
-            let answer = timeout(PATIENCE, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
+            let answer = timeout(ANSWER_LIMIT, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
             answer.context("the stock client has ended")
         }
     }
@@ -322,7 +322,7 @@ impl Socket {
             Report::State(name, details) if name == kind => Some(details.clone()),
             _ => None,
         };
-        self.until(&format!("{kind}, {count} times"), PATIENCE, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
+        self.until(&format!("{kind}, {count} times"), ANSWER_LIMIT, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
     }
 
     /// Connects again, after it has disconnected permanently or with reconnection disabled.

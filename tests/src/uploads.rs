@@ -15,7 +15,7 @@ use crate::api::{Account, Api};
 use crate::stock::clients;
 
 /// Time limit for a batch.
-const PATIENCE: Duration = Duration::from_secs(60);
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// A program that uploads.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ impl Program {
         let mut input = process.stdin.take().context("its input")?;
         input.write_all(asked.to_string().as_bytes()).await?;
         drop(input);
-        let output = timeout(PATIENCE, process.wait_with_output()).await.context("the uploads do not end")??;
+        let output = timeout(BATCH_LIMIT, process.wait_with_output()).await.context("the uploads do not end")??;
         ensure!(output.status.success(), "{self:?} fails: {}", output.status);
         Ok(serde_json::from_slice(&output.stdout)?)
     }

@@ -104,11 +104,11 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
     for event in events {
         match event.request {
             Request::Send(message) => {
-                let sending = event.span.within(|| begin_send(session, message, event.deadline));
+                let sending = event.span.in_scope(|| begin_send(session, message, event.deadline));
                 sends.push((event.ack, event.span, sending, event.deadline));
             }
             Request::Join(join) => {
-                let joined = event.span.hold(join::join(session, event.ack, join, event.deadline)).await;
+                let joined = event.span.instrument(join::join(session, event.ack, join, event.deadline)).await;
                 METRICS.joins.record(&joined, took(event.deadline));
                 if let Err(error) = joined {
                     event.span.fail(error.code.as_str());
@@ -120,7 +120,7 @@ pub async fn handle(session: &Arc<Session>, room: Uuid, events: Vec<Event>) {
                 METRICS.leaves.record(&Ok(()), took(event.deadline));
             }
             Request::Upload(file) => {
-                let uploaded = event.span.hold(Box::pin(file.send(session))).await;
+                let uploaded = event.span.instrument(Box::pin(file.send(session))).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(session, event.ack, &uploaded.answer()),

@@ -271,7 +271,7 @@ impl Socket {
                 state.phase = Phase::Connecting;
                 let (span, connecting) =
                     (Span::root(trace::Kind::Server, "connect"), connect::connect(session.clone(), Auth::read(packet.data)));
-                tokio::spawn(async move { span.hold(connecting).await });
+                tokio::spawn(async move { span.instrument(connecting).await });
                 Ok(())
             }
             (Kind::Event, Phase::Connecting | Phase::Connected) => {

@@ -72,7 +72,7 @@ pub struct Parts {
     pub file_url: Option<String>,
 }
 
-impl program::Own for Parts {
+impl program::ServiceArgs for Parts {
     const NAME: &'static str = "confab";
     const ABOUT: &'static str = "A chat back end: REST and Socket.IO, rooms, messages and files, nothing to install";
     const LISTEN: &'static str = "127.0.0.1:8080";
@@ -173,7 +173,7 @@ mod tests {
     fn local_stores_use_the_data_directory() {
         let keeps = |arguments: &[&str]| {
             let program = with(arguments).unwrap();
-            program.own.keeps_here(&program.storage).unwrap()
+            program.service.keeps_here(&program.storage).unwrap()
         };
         assert!(keeps(&[]) && keeps(&ELSEWHERE[1..]) && keeps(&ELSEWHERE[..3]));
         assert!(!keeps(&ELSEWHERE));

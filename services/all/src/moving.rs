@@ -52,7 +52,7 @@ mod tests {
     fn remote_service_requires_its_store() {
         let stores = |arguments: &[&str]| {
             let program = Program::parse_from(["confab", "import", "backup"].iter().chain(arguments));
-            stores(&program.own, &program.storage)
+            stores(&program.service, &program.storage)
         };
         let (url, store) = ("--room-url=http://h:1", "--room-store=postgres://h/d");
         assert_eq!(stores(&[]).unwrap()[1].1, StoreUrl::Sqlite("./data/room.db".into()));

@@ -12,7 +12,7 @@ use crate::config::{Command, Parts, Program};
 use crate::moving;
 
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: parts, command } = program;
+    let Program { common, storage, service: parts, command } = program;
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,

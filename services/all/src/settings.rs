@@ -34,8 +34,8 @@ impl Setting {
     fn of(program: &Command, arg: &Arg) -> Option<Self> {
         let help = arg.get_long_help().or_else(|| arg.get_help())?.to_string().replace('|', "\\|");
         // A computed default is a note at the end of the help text.
-        let (what, told) = match help.split_once(" [default: ") {
-            Some((what, told)) => (what.to_string(), told.trim_end_matches(']').to_string()),
+        let (what, computed) = match help.split_once(" [default: ") {
+            Some((what, computed)) => (what.to_string(), computed.trim_end_matches(']').to_string()),
             None => (help, String::new()),
         };
         let defaults = arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect::<Vec<_>>();
@@ -43,7 +43,7 @@ impl Setting {
             program: program.get_name().trim_start_matches("confab-").to_string(),
             theme: arg.get_help_heading()?.to_string(),
             name: arg.get_env()?.to_str()?.to_string(),
-            default: if defaults.is_empty() { told } else { defaults.join(",") },
+            default: if defaults.is_empty() { computed } else { defaults.join(",") },
             what,
             secret: arg.is_hide_env_values_set(),
         })

@@ -77,11 +77,11 @@ fn life(text: &str) -> Result<Duration, String> {
 }
 
 /// The auth service as a separate program.
-pub type Program = program::Program<Own>;
+pub type Program = program::Program<AuthArgs>;
 
 /// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
+pub struct AuthArgs {
     /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
@@ -93,7 +93,7 @@ pub struct Own {
     pub auth: AuthConfig,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for AuthArgs {
     const NAME: &'static str = "confab-auth";
     const ABOUT: &'static str = "Confab's auth service: accounts, tokens and the revocation of tokens";
     const LISTEN: &'static str = "127.0.0.1:50051";

@@ -23,7 +23,7 @@ use confab_common::program::Command;
 use confab_common::store::StorageConfig;
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
-pub use config::{AuthConfig, Own, Program};
+pub use config::{AuthArgs, AuthConfig, Program};
 pub use grpc::Service;
 pub use store::SCHEMA;
 
@@ -67,7 +67,7 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, bus, auth }, command } = program;
+    let Program { common, storage, service: AuthArgs { reflection, bus, auth }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&auth, &storage).await;
     }

@@ -20,7 +20,7 @@ use crate::username;
 /// Allowed lengths of a password, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
-const WAIT: Duration = Duration::from_secs(5);
+const TURN_WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// Compared with the password when the name has no account, so that such a login costs as much as a wrong password.
 const NO_ACCOUNT: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 
@@ -93,7 +93,7 @@ impl Passwords {
     /// When the system cannot create a thread.
     pub fn start() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { turns: Turns::new(cores), threads: Threads::start(cores)?, wait: WAIT })
+        Ok(Self { turns: Turns::new(cores), threads: Threads::start(cores)?, wait: TURN_WAIT_LIMIT })
     }
 
     /// Waits for the right to compute one hash.
@@ -264,10 +264,10 @@ mod tests {
     #[tokio::test]
     async fn hash_that_waits_too_long_is_rejected() {
         let passwords = Passwords { wait: Duration::from_millis(10), ..Passwords::start().unwrap() };
-        let mut held = Vec::new();
+        let mut taken = Vec::new();
         let error = loop {
             match passwords.turn(TICKET).await {
-                Ok(turn) => held.push(turn),
+                Ok(turn) => taken.push(turn),
                 Err(error) => break error,
             }
         };

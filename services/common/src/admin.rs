@@ -21,11 +21,11 @@ use crate::metrics;
 use crate::readiness::Readiness;
 
 /// Connections open at once; a further connection replaces the oldest.
-const MOST: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 /// Time limit for the head of a request, and for an idle connection between two requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before the next accept after the process ran out of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin port until the process ends, also while it drains.
 ///
@@ -55,17 +55,17 @@ async fn serve(listener: TcpListener, router: Router) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection at the admin port");
-                sleep(ACCEPT_AGAIN).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         connections.retain(|connection: &AbortOnDropHandle<()>| !connection.is_finished());
-        if connections.len() >= MOST {
+        if connections.len() >= MAX_CONNECTIONS {
             connections.pop_front();
         }
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         connections.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -122,7 +122,7 @@ mod tests {
             probe.read_to_string(&mut answer).await.unwrap();
             assert!(answer.ends_with("alive\n"), "{answer}");
         }
-        for mut half in halves.drain(..300 - MOST) {
+        for mut half in halves.drain(..300 - MAX_CONNECTIONS) {
             assert!(matches!(half.read(&mut [0]).await, Ok(0) | Err(_)));
         }
     }
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_head_has_a_time_limit() {
         let mut half = sent(serving().await, "GET /livez HT").await;
-        let ended = timeout(HEAD_WITHIN * 2, half.read(&mut [0])).await.unwrap();
+        let ended = timeout(HEAD_LIMIT * 2, half.read(&mut [0])).await.unwrap();
         assert!(matches!(ended, Ok(0) | Err(_)));
     }
 }

@@ -29,7 +29,7 @@ pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 const LISTENER_QUEUE: usize = 4096;
 
 /// Longest time that a process waits for its last publications at shutdown.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Bus(Arc<dyn Implementation>);
@@ -100,7 +100,7 @@ impl Bus {
     /// Waits until all earlier publications have reached the bus, at most one second. A process calls it before it
     /// exits, or it would lose its last publications.
     pub async fn flush(&self) {
-        if timeout(FLUSH, self.0.flush()).await.is_err() {
+        if timeout(FLUSH_LIMIT, self.0.flush()).await.is_err() {
             tracing::warn!("the bus did not accept the last publications in time");
         }
     }

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 pub const NAME: &str = "healthcheck";
 
 /// Time limit for the answer.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const ANSWER_LIMIT: Duration = Duration::from_millis(1500);
 /// Bytes of an answer that are read.
-const ANSWER: u64 = 4096;
+const MAX_ANSWER: u64 = 4096;
 
 pub fn command() -> clap::Command {
     clap::Command::new(NAME).about("Request /readyz of the running program and exit with 0 (ready) or 1 (not ready)")
@@ -26,7 +26,7 @@ pub fn command() -> clap::Command {
 /// The reason why the program is not ready.
 pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
     let admin = within(admin);
-    let answer = timeout(PATIENCE, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {PATIENCE:?}"))?;
+    let answer = timeout(ANSWER_LIMIT, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {ANSWER_LIMIT:?}"))?;
     let answer = answer.with_context(|| format!("cannot connect to {admin}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     match head.split(' ').nth(1) {
@@ -41,7 +41,7 @@ async fn readyz(admin: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
     stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
     let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer).await?;
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

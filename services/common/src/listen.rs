@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Time for handshakes in progress at shutdown: a few round trips between a load balancer and its servers. Clients that
 /// connect during this time wait one second instead of being refused at once.
-const HANDSHAKE: Duration = Duration::from_millis(5);
+const HANDSHAKE_LIMIT: Duration = Duration::from_millis(5);
 
 /// Connections in the accept queue.
 const BACKLOG: u32 = 128;
@@ -54,13 +54,13 @@ pub struct Listener {
     socket: TcpListener,
     shutdown: CancellationToken,
     /// When the last handshakes are complete; set at shutdown.
-    settled: OnceLock<Instant>,
+    handshakes_complete: OnceLock<Instant>,
 }
 
 impl Listener {
     /// Accepts on a bound socket until shutdown.
     pub fn new(socket: TcpListener, shutdown: CancellationToken) -> Self {
-        Self { socket, shutdown, settled: OnceLock::new() }
+        Self { socket, shutdown, handshakes_complete: OnceLock::new() }
     }
 
     /// Waits for the next connection. Returns `None` after the shutdown, once every established connection has been
@@ -83,11 +83,11 @@ impl Listener {
     }
 
     fn close(&self) -> Instant {
-        *self.settled.get_or_init(|| {
+        *self.handshakes_complete.get_or_init(|| {
             if let Err(error) = drop_syns(&self.socket) {
                 tracing::debug!(%error, "clients that connect now may see a reset");
             }
-            Instant::now() + HANDSHAKE
+            Instant::now() + HANDSHAKE_LIMIT
         })
     }
 

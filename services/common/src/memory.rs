@@ -14,7 +14,7 @@ pub use limit::limit;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often free memory is returned to the system.
-const EVERY: Duration = Duration::from_secs(5);
+const RETURN_EVERY: Duration = Duration::from_secs(5);
 /// A block size in bytes above everything that the allocator caches per thread.
 const LARGE: usize = 4 * 1024 * 1024;
 
@@ -23,7 +23,7 @@ const LARGE: usize = 4 * 1024 * 1024;
 /// memory of its last busy moment, such as 19 MiB for each password hash.
 pub async fn give_back() {
     loop {
-        sleep(EVERY).await;
+        sleep(RETURN_EVERY).await;
         // Never written to, so the block occupies no memory.
         drop(black_box(Vec::<u8>::with_capacity(LARGE)));
     }

@@ -12,7 +12,7 @@ use crate::grpc::Call;
 pub const DELIVERY: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 /// How long an entry may wait for its turn in the other service. It is shorter than an attempt, so a single stuck entry
 /// is rejected without costing the whole batch its answer.
-pub const TURN: Duration = Duration::from_millis(800);
+pub const TURN_LIMIT: Duration = Duration::from_millis(800);
 /// Maximum entries in one delivery.
 pub const BATCH: u32 = 64;
 /// How often an empty outbox is swept.
@@ -29,12 +29,12 @@ pub struct Swept {
     /// Entries that the sweep tried to deliver.
     pub found: usize,
     /// Entries that need no further delivery.
-    pub settled: usize,
+    pub relayed: usize,
 }
 
 /// Delivers a call's own entries: retries with growing pauses until an attempt returns an outcome. May be dropped at
 /// any time, because the sweep continues the delivery.
-pub async fn settle<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
+pub async fn deliver<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
     let mut pause = FIRST_PAUSE;
     loop {
         if let Some(outcome) = attempt().await {
@@ -56,7 +56,7 @@ pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() ->
                 sleep(SWEEP_EVERY).await;
                 continue;
             }
-            Ok(Swept { settled: 1.., .. }) => {
+            Ok(Swept { relayed: 1.., .. }) => {
                 pause = FIRST_PAUSE;
                 continue;
             }
@@ -81,11 +81,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn call_retries_with_growing_pauses() {
         let (begin, tries) = (Instant::now(), Mutex::new(0));
-        let outcome = settle(|| async {
+        let outcome = deliver(|| async {
             *tries.lock() += 1;
-            (*tries.lock() == 6).then_some("settled")
+            (*tries.lock() == 6).then_some("relayed")
         });
-        assert_eq!(outcome.await, "settled");
+        assert_eq!(outcome.await, "relayed");
         assert_eq!(begin.elapsed().as_millis(), 25 + 50 + 100 + 200 + 200);
     }
 
@@ -98,7 +98,7 @@ mod tests {
             when.lock().push(begin.elapsed().as_millis());
             let next = results.lock().next();
             match next {
-                Some(result) => result.map(|(found, settled)| Swept { found, settled }),
+                Some(result) => result.map(|(found, relayed)| Swept { found, relayed }),
                 None => std::future::pending().await,
             }
         });

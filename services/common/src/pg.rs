@@ -34,15 +34,15 @@ use standing::Standing;
 use url::Target;
 
 /// Connections opened at start.
-const WARM: usize = 4;
+const WARM_CONNECTIONS: usize = 4;
 /// Time limit for one piece of work on a connection. The server ends a statement with an error after three seconds, so
 /// a server that stays silent for longer is frozen or unreachable. TCP does not detect this while the machine or a
 /// middlebox still sends acknowledgements.
-const ANSWER: Duration = Duration::from_secs(5);
+const WORK_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between attempts to reach the server.
-const AGAIN: Duration = Duration::from_millis(250);
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How often the reason for waiting is logged.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Settings of a service's database on Postgres
 #[derive(Debug, Clone, clap::Args)]
@@ -110,7 +110,7 @@ impl Pool {
         let migrations = migrations.set_abort_missing(false);
         let opened = config.readiness.condition("Postgres");
         let begun = Instant::now();
-        let mut report = interval(REPORT);
+        let mut report = interval(REPORT_EVERY);
         while let Err(Obstacle { reason, passes }) = pool.prepare(schema, &migrations, config.migrate).await? {
             let waits = config.patience.is_none_or(|patience| passes && begun.elapsed() < patience);
             ensure!(waits, "cannot use the {schema} store on Postgres: {reason}");
@@ -118,11 +118,11 @@ impl Pool {
                 tracing::warn!(schema, error = reason, "waiting for Postgres");
             }
             pool.standing.note(Some(reason));
-            sleep(AGAIN).await;
+            sleep(CONNECT_PAUSE).await;
         }
         pool.standing.note(None);
         opened.set(true);
-        pool.warm_up(config.postgres_connections.min(WARM)).await;
+        pool.warm_up(config.postgres_connections.min(WARM_CONNECTIONS)).await;
         Ok(pool)
     }
 
@@ -132,7 +132,7 @@ impl Pool {
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// Runs work on a connection, within a time limit. A connection with unfinished work is never lent to another
+    /// Runs work on a connection, within a time limit. A connection with unfinished work is never checkout to another
     /// caller.
     ///
     /// # Errors
@@ -142,12 +142,12 @@ impl Pool {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
         let connection = self.connection().await.inspect_err(|_| span.fail("unavailable"))?;
-        let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
-        let done = timeout(ANSWER, span.hold(observed(work(lent.connection.insert(connection))))).await;
-        let connection = lent.connection.take();
+        let mut checkout = Checkout { pool: self, since: Instant::now(), connection: None };
+        let done = timeout(WORK_LIMIT, span.instrument(observed(work(checkout.connection.insert(connection))))).await;
+        let connection = checkout.connection.take();
         let Ok((done, fault)) = done else {
             span.fail("timeout");
-            self.give_up(connection, lent.since);
+            self.close_silent(connection, checkout.since);
             return Err(Error::timeout().into());
         };
         if fault.is_some() {
@@ -169,7 +169,7 @@ impl Pool {
 
     async fn connection(&self) -> Result<Object> {
         let begun = Instant::now();
-        let connection = self.standing.lend(&self.connections).await;
+        let connection = self.standing.check_out(&self.connections).await;
         self.metrics.wait.record(begun.elapsed());
         connection.map_err(|error| {
             self.metrics.refused.increment(1);
@@ -196,7 +196,7 @@ impl Pool {
 
     /// Closes the connection of a silent server, and all idle connections that the server has not answered on since
     /// then.
-    fn give_up(&self, connection: Option<Object>, since: Instant) {
+    fn close_silent(&self, connection: Option<Object>, since: Instant) {
         tracing::warn!("the database is silent; closing its connections");
         drop(connection.map(Object::take));
         self.connections.retain(|_, metrics| metrics.last_used() < since.elapsed());
@@ -217,13 +217,13 @@ pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_post
 }
 
 /// A connection checked out of the pool by a caller.
-struct Lent<'a> {
+struct Checkout<'a> {
     pool: &'a Pool,
     since: Instant,
     connection: Option<Object>,
 }
 
-impl Drop for Lent<'_> {
+impl Drop for Checkout<'_> {
     /// Runs when the caller is dropped midway, for example at its deadline. The connection returns to the pool after
     /// the server has answered all its requests. Until then it counts as in use, so that retrying callers do not
     /// multiply the server's work.
@@ -232,8 +232,8 @@ impl Drop for Lent<'_> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(connection)) };
         let (pool, since) = (self.pool.clone(), self.since);
         runtime.spawn(async move {
-            if timeout(ANSWER, connection.batch_execute("")).await.is_err() {
-                pool.give_up(Some(connection), since);
+            if timeout(WORK_LIMIT, connection.batch_execute("")).await.is_err() {
+                pool.close_silent(Some(connection), since);
             }
         });
     }

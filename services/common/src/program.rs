@@ -5,7 +5,7 @@ use crate::process::Settings;
 use crate::store::StorageConfig;
 
 /// A program's name and the settings that no other program has.
-pub trait Own: clap::Args {
+pub trait ServiceArgs: clap::Args {
     const NAME: &'static str;
     /// The description of the program, on one line.
     const ABOUT: &'static str;
@@ -21,14 +21,14 @@ pub trait Own: clap::Args {
 /// The settings of a program with a store. Flags may stand before and after a subcommand.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
-    name = O::NAME,
+    name = S::NAME,
     version,
-    about = O::ABOUT,
+    about = S::ABOUT,
     long_about = None,
-    mut_arg("listen", |listen| listen.default_value(O::LISTEN)),
+    mut_arg("listen", |listen| listen.default_value(S::LISTEN)),
     mut_args(|flag| flag.global(true)),
 )]
-pub struct Program<O: Own, C: clap::Subcommand = Command> {
+pub struct Program<S: ServiceArgs, C: clap::Subcommand = Command> {
     /// Settings of every program
     #[command(flatten)]
     pub common: CommonConfig,
@@ -37,7 +37,7 @@ pub struct Program<O: Own, C: clap::Subcommand = Command> {
     pub storage: StorageConfig,
     /// Settings of this program
     #[command(flatten)]
-    pub own: O,
+    pub service: S,
     /// The subcommand
     #[command(subcommand)]
     pub command: Option<C>,
@@ -50,7 +50,7 @@ pub enum Command {
     Migrate,
 }
 
-impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
+impl<S: ServiceArgs, C: clap::Subcommand> Settings for Program<S, C> {
     fn common(&self) -> &CommonConfig {
         &self.common
     }
@@ -61,7 +61,7 @@ impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
 
     fn check(&self) -> anyhow::Result<()> {
         // A subcommand needs only some of the settings, and checks those itself.
-        if self.serves() { self.own.check(&self.storage) } else { Ok(()) }
+        if self.serves() { self.service.check(&self.storage) } else { Ok(()) }
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
         tea: String,
     }
 
-    impl Own for Tea {
+    impl ServiceArgs for Tea {
         const NAME: &'static str = "confab-tea";
         const ABOUT: &'static str = "Tea";
         const LISTEN: &'static str = "127.0.0.1:50099";
@@ -92,7 +92,7 @@ mod tests {
     fn common_and_own_settings_are_read() {
         Program::<Tea>::command().debug_assert();
         let program = Program::<Tea>::parse_from(["confab-tea", "--tea=green", "--log=debug"]);
-        assert_eq!((program.own.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
+        assert_eq!((program.service.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
         assert_eq!(program.common.listen.port(), 50099);
         assert!(program.serves() && program.check().is_ok());
         assert!(Program::<Tea>::parse_from(["confab-tea", "--tea=coffee"]).check().is_err());
@@ -105,7 +105,7 @@ mod tests {
         for arguments in [["--data-dir=x", "--tea=green", "migrate"], ["migrate", "--data-dir=x", "--tea=green"]] {
             let program = Program::<Tea>::parse_from(["confab-tea"].iter().chain(&arguments));
             assert_eq!(program.command, Some(Command::Migrate));
-            assert_eq!((program.own.tea.as_str(), program.storage.data_dir.to_str()), ("green", Some("x")));
+            assert_eq!((program.service.tea.as_str(), program.storage.data_dir.to_str()), ("green", Some("x")));
             assert!(!program.serves());
         }
     }

@@ -26,7 +26,7 @@ const GROUP: usize = 256;
 /// Concurrent reads.
 const READERS: usize = 4;
 /// How long to retry a locked database. It is longer than another process takes to check whether a database is free.
-const LOOK: Duration = Duration::from_millis(100);
+const LOCK_RETRY_LIMIT: Duration = Duration::from_millis(100);
 
 /// An open database; clones share it. Only one process can open it: a lock file next to the database excludes other
 /// processes.
@@ -141,7 +141,7 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
 /// When another process has locked it; the message contains the process id.
 pub fn ensure_free(path: &Path) -> anyhow::Result<()> {
     match File::options().read(true).write(true).open(path.with_extension("lock")) {
-        Ok(lock) => hold(&lock, path),
+        Ok(lock) => take_lock(&lock, path),
         // The database does not exist, or this user cannot read it: opening it will show which.
         Err(_) => Ok(()),
     }
@@ -151,20 +151,20 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_extension("lock");
     let lock = private::file(&lock_path)
         .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR names the data directory", lock_path.display()))?;
-    hold(&lock, path)?;
+    take_lock(&lock, path)?;
     let pid = std::process::id().to_string();
     let named = lock.set_len(0).and_then(|()| lock.write_all_at(pid.as_bytes(), 0));
     named.with_context(|| format!("cannot write {}", lock_path.display()))?;
     Ok(lock)
 }
 
-fn hold(lock: &File, path: &Path) -> anyhow::Result<()> {
+fn take_lock(lock: &File, path: &Path) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
             // The other process may only be checking whether the database is free.
-            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOK => std::thread::sleep(LOOK / 10),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_RETRY_LIMIT => std::thread::sleep(LOCK_RETRY_LIMIT / 10),
             Err(TryLockError::WouldBlock) => {
                 let pid = std::fs::read_to_string(path.with_extension("lock")).unwrap_or_default();
                 let pid = if pid.is_empty() { pid } else { format!(", pid {pid}") };
@@ -297,9 +297,9 @@ mod tests {
     async fn database_is_locked_by_one_process() {
         let (path, database) = (file("lock"), open("lock"));
         let directory = path.parent().unwrap().display();
-        let held = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
+        let expected = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
         for error in [Database::open(&path, refinery::Runner::new(&[])).err().unwrap(), ensure_free(&path).unwrap_err()] {
-            assert!(error.to_string().starts_with(&held), "{error}");
+            assert!(error.to_string().starts_with(&expected), "{error}");
         }
         drop(database);
         ensure_free(&path).unwrap();

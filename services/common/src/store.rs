@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::sqlite;
 
 /// How long a command waits for an unreachable store.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings of programs with a store
 #[derive(Debug, Clone, clap::Args)]
@@ -39,7 +39,7 @@ impl StorageConfig {
     /// Returns these settings for a command, which waits for the store for a limited time.
     pub fn once(&self) -> Self {
         let mut config = self.clone();
-        config.postgres.patience = Some(PATIENCE);
+        config.postgres.patience = Some(COMMAND_WAIT_LIMIT);
         config
     }
 

@@ -1,8 +1,8 @@
 //! Real servers for contract tests. `make test` starts the servers and sets their addresses.
 
 mod leaving;
+mod silence;
 mod tls;
-mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,8 +18,8 @@ use crate::cluster_key::ClusterKey;
 use crate::grpc::{Call, Transport};
 
 pub use leaving::leave_in_silence;
+pub use silence::SilentProxy;
 pub use tls::{Authority, Front};
-pub use wire::Wire;
 
 /// Creates an empty directory.
 ///

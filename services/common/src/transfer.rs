@@ -3,7 +3,7 @@
 
 #[cfg(feature = "testing")]
 pub mod contract;
-mod held;
+mod locked;
 mod postgres;
 mod row;
 mod sqlite;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-pub use held::Held;
+pub use locked::LockedStore;
 pub use row::{Row, Value, rows};
 
 /// The tables of a service. The schema is defined next to the service's migrations, and [`contract`] checks that the
@@ -139,7 +139,7 @@ impl Tallying {
 }
 
 /// How often long work logs its progress.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Logs the progress of long work.
 pub struct Progress {
@@ -157,7 +157,7 @@ impl Progress {
     /// Adds `done` items.
     pub fn add(&mut self, done: usize) {
         self.done += done as u64;
-        if self.reported.elapsed() >= REPORT {
+        if self.reported.elapsed() >= REPORT_EVERY {
             self.reported = Instant::now();
             tracing::info!("{} {} so far", self.done, self.what);
         }

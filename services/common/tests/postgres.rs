@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use confab_common::config::Migrate;
 use confab_common::pg::{Pool, PostgresConfig};
 use confab_common::readiness::Readiness;
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
 
@@ -15,11 +15,11 @@ const LONG: Duration = Duration::from_secs(60);
 /// For errors that might resolve.
 const SHORT: Duration = Duration::from_secs(1);
 
-async fn pool(connections: usize) -> (Pool, Wire) {
-    let wire = Wire::to(&testing::database().await).await;
+async fn pool(connections: usize) -> (Pool, SilentProxy) {
+    let proxy = SilentProxy::to(&testing::database().await).await;
     let config = PostgresConfig { postgres_connections: connections, ..PostgresConfig::default() };
-    let pool = Pool::open(&wire.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
-    (pool, wire)
+    let pool = Pool::open(&proxy.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
+    (pool, proxy)
 }
 
 #[tokio::test]
@@ -108,10 +108,10 @@ async fn ask_once_lent(pool: &Pool) -> i32 {
 
 #[tokio::test]
 async fn silent_server_causes_timeout_and_closes_connections() {
-    let (pool, wire) = pool(4).await;
+    let (pool, proxy) = pool(4).await;
     let open = futures::future::join_all((0..4).map(|_| ask(&pool, 0.2))).await;
     assert!(open.iter().all(Result::is_ok), "{open:?}");
-    wire.silence_old();
+    proxy.silence_old();
     let asked = Instant::now();
     let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("the wait must be bounded");
     assert_eq!(silent.expect_err("silence").code, Code::Timeout);
@@ -137,13 +137,13 @@ async fn statement_timeout_keeps_the_connection() {
 
 #[tokio::test]
 async fn abandoned_connection_is_reused_after_its_answer() {
-    let (pool, wire) = pool(1).await;
+    let (pool, proxy) = pool(1).await;
     let first = ask(&pool, 0.0).await.expect("an answer");
     // The query takes longer than that, unless the machine stands still meanwhile.
     while timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.is_ok() {}
     assert_eq!(ask_once_lent(&pool).await, first);
 
-    wire.silence_old();
+    proxy.silence_old();
     timeout(Duration::from_millis(50), ask(&pool, 0.0)).await.expect_err("silence");
     assert_ne!(ask_once_lent(&pool).await, first);
 }

@@ -77,11 +77,11 @@ async fn missing_table_or_column_is_detected() {
 async fn largest_numbers_survive_transfer() {
     let lines = format!("[-32768,{},null,null,null,null]\n[32767,{},null,\"\",\"\",false]\n", i64::MIN, i64::MAX);
     for url in [sqlite(&testing::directory()), StoreUrl::Postgres(testing::database().await)] {
-        let mut held = WHOLE.hold_empty(&url, &storage()).await.unwrap();
-        held.load(&THINGS, lines.as_bytes()).await.unwrap();
-        held.commit().await.unwrap();
+        let mut locked = WHOLE.lock_empty(&url, &storage()).await.unwrap();
+        locked.load(&THINGS, lines.as_bytes()).await.unwrap();
+        locked.commit().await.unwrap();
         let mut back = Vec::new();
-        WHOLE.hold(&url, &storage()).await.unwrap().dump(&THINGS, &mut back).await.unwrap();
+        WHOLE.lock(&url, &storage()).await.unwrap().dump(&THINGS, &mut back).await.unwrap();
         assert_eq!(String::from_utf8(back).unwrap(), lines);
     }
 }
@@ -90,20 +90,20 @@ async fn largest_numbers_survive_transfer() {
 async fn store_in_use_is_rejected() {
     let url = StoreUrl::Postgres(testing::database().await);
     for url in [&url, &sqlite(&testing::directory())] {
-        let held = WHOLE.hold_empty(url, &storage()).await.unwrap();
-        held.commit().await.unwrap();
-        let user = WHOLE.hold(url, &storage()).await.unwrap();
-        let error = WHOLE.hold(url, &storage()).await.err().unwrap().to_string();
+        let locked = WHOLE.lock_empty(url, &storage()).await.unwrap();
+        locked.commit().await.unwrap();
+        let user = WHOLE.lock(url, &storage()).await.unwrap();
+        let error = WHOLE.lock(url, &storage()).await.err().unwrap().to_string();
         assert!(error.contains("; stop "), "{error}");
         drop(user);
-        WHOLE.hold(url, &storage()).await.unwrap();
+        WHOLE.lock(url, &storage()).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn missing_store_is_not_created() {
     let directory = testing::directory();
-    let error = WHOLE.hold(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
+    let error = WHOLE.lock(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
     assert!(error.starts_with("there is no "), "{error}");
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
 }

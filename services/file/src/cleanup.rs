@@ -18,7 +18,7 @@ use crate::store::{Forget, Store};
 
 const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 /// How often the queues are processed.
-const EVERY: Duration = Duration::from_secs(1);
+const PROCESS_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between attempts while an operation fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Rows taken from a queue at once.
@@ -139,10 +139,10 @@ impl Cleanup {
 
 /// Repeats the work, less often while it fails.
 async fn keep_trying<F: Future<Output = Result<()>>>(what: &str, work: impl Fn() -> F) {
-    let mut pause = EVERY;
+    let mut pause = PROCESS_EVERY;
     loop {
         pause = match work().await {
-            Ok(()) => EVERY,
+            Ok(()) => PROCESS_EVERY,
             Err(error) => {
                 tracing::warn!(%error, "{what}; retrying");
                 (pause * 2).min(LONGEST_PAUSE)

@@ -85,11 +85,11 @@ impl FileConfig {
 }
 
 /// The file service as a separate program.
-pub type Program = program::Program<Own, Command>;
+pub type Program = program::Program<FileArgs, Command>;
 
 /// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
+pub struct FileArgs {
     /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
@@ -104,7 +104,7 @@ pub struct Own {
     pub message_url: String,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for FileArgs {
     const NAME: &'static str = "confab-file";
     const ABOUT: &'static str = "Confab's file service: files, their uploaders and their content";
     const LISTEN: &'static str = "127.0.0.1:50054";
@@ -134,14 +134,14 @@ mod tests {
     fn flags_and_defaults() {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-file", "migrate", "--file-store=sqlite:x.db"]);
-        assert_eq!(program.own.file.file_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.file.file_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::Migrate));
 
         let program = Program::parse_from(["confab-file"]);
         // The gateway's default for this service.
         assert_eq!(program.common.listen.port(), 50054);
         let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, link_ttl, media_link_ttl, .. } =
-            program.own.file;
+            program.service.file;
         assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
         assert_eq!((link_ttl, media_link_ttl), (Duration::from_secs(300), Duration::from_secs(21_600)));

@@ -1,9 +1,10 @@
 //! The file service: files' metadata, ownership, and content. The log announces a file shared in a room; until the log
 //! has the event, only the upload call returns the file.
 
-mod carry;
 mod cleanup;
 mod config;
+mod convert;
+mod copier;
 mod grpc;
 mod link;
 mod media;
@@ -12,7 +13,7 @@ mod metrics;
 mod name;
 mod object;
 mod owned;
-mod places;
+mod permits;
 mod relay;
 mod rights;
 mod service;
@@ -20,7 +21,6 @@ mod store;
 mod sweep;
 mod trial;
 mod upload;
-mod wire;
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,8 +30,8 @@ use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
 
-pub use carry::Carrier;
-pub use config::{Command, FileConfig, Own, Program};
+pub use config::{Command, FileArgs, FileConfig, Program};
+pub use copier::ObjectCopier;
 pub use grpc::FileApi;
 pub use object::ObjectsConfig;
 pub use store::tables::{FILES, SCHEMA};
@@ -39,7 +39,7 @@ pub use store::tables::{FILES, SCHEMA};
 use cleanup::Cleanup;
 use memory::Memory;
 use owned::Owned;
-use places::{Places, Transfer};
+use permits::{Transfer, TransferPermits};
 use relay::Relay;
 use rights::Rights;
 use service::{Files, LinkLife};
@@ -79,8 +79,8 @@ pub async fn start(
         cleanup,
         max_size: config.max_file_size,
         links: LinkLife { media: config.media_link_ttl, other: config.link_ttl },
-        uploads: Places::new(Transfer::Upload, config.max_uploads),
-        downloads: Places::new(Transfer::Download, config.max_downloads),
+        uploads: TransferPermits::new(Transfer::Upload, config.max_uploads),
+        downloads: TransferPermits::new(Transfer::Download, config.max_downloads),
         memory: Memory::new(config.upload_memory),
     };
     let server = FileServiceServer::new(FileApi::new(files));
@@ -99,7 +99,7 @@ async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, file, room_url, message_url }, command } = program;
+    let Program { common, storage, service: FileArgs { reflection, file, room_url, message_url }, command } = program;
     match command {
         Some(Command::Migrate) => return migrate(&file, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&file, &storage).await,

@@ -22,7 +22,7 @@ use crate::metrics::METRICS;
 /// The first step of a part, in bytes (64 KiB).
 const FIRST: usize = 64 * 1024;
 /// How long a step may wait: less than the gateway's time limit for the service.
-const WAIT: Duration = Duration::from_secs(12);
+const STEP_WAIT_LIMIT: Duration = Duration::from_secs(12);
 
 #[derive(Clone)]
 pub struct Memory(Arc<Mutex<State>>);
@@ -192,7 +192,7 @@ impl Filling {
             state.go_on();
             outcome
         };
-        if !matches!(timeout(WAIT, taken).await, Ok(Ok(()))) {
+        if !matches!(timeout(STEP_WAIT_LIMIT, taken).await, Ok(Ok(()))) {
             LIMITS.hit("upload_memory");
             return Err(Error::unavailable("memory for the upload"));
         }

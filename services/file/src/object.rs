@@ -105,7 +105,7 @@ pub struct ObjectsConfig {
 
 /// The kinds of store, by the scheme of the URL.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Directory(PathBuf),
     /// The bucket's name, and the prefix of every key: empty, or a path that ends with a slash.
     Bucket(String, String),
@@ -116,9 +116,9 @@ enum Place {
 /// # Errors
 /// When the settings are wrong.
 pub fn open(config: &ObjectsConfig, data_dir: &Path, largest: u64) -> anyhow::Result<Arc<dyn Objects>> {
-    Ok(match place(config.objects.as_ref(), data_dir)? {
-        Place::Directory(path) => in_directory(path),
-        Place::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
+    Ok(match location(config.objects.as_ref(), data_dir)? {
+        Location::Directory(path) => in_directory(path),
+        Location::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
     })
 }
 
@@ -127,12 +127,12 @@ pub fn in_directory(path: PathBuf) -> Arc<dyn Objects> {
     Arc::new(Directory::new(path))
 }
 
-fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
-    let Some(url) = url else { return Ok(Place::Directory(data_dir.join("objects"))) };
+fn location(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Location> {
+    let Some(url) = url else { return Ok(Location::Directory(data_dir.join("objects"))) };
     match url.expose().split_once(':') {
-        Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
+        Some(("file", path)) if !path.is_empty() => Ok(Location::Directory(path.into())),
         // The URL is not quoted: it may contain keys by mistake, and those must not be logged.
-        Some(("s3", place)) => bucket(place).context(
+        Some(("s3", rest)) => bucket(rest).context(
             "CONFAB_OBJECTS must be s3://bucket or s3://bucket/prefix: a bucket's name has 3 to 63 lower-case letters, digits, hyphens and \
              dots, a prefix up to 512 letters, digits and _ . - between single slashes; keys have their own settings",
         ),
@@ -140,14 +140,14 @@ fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
     }
 }
 
-fn bucket(place: &str) -> Option<Place> {
-    let place = place.strip_prefix("//")?;
-    let (name, path) = place.split_once('/').unwrap_or((place, ""));
+fn bucket(rest: &str) -> Option<Location> {
+    let rest = rest.strip_prefix("//")?;
+    let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = match path {
         "" => String::new(),
         path => Some(path.strip_suffix('/').unwrap_or(path)).filter(|path| is_path(path))?.to_owned() + "/",
     };
-    is_bucket(name).then(|| Place::Bucket(name.into(), prefix))
+    is_bucket(name).then(|| Location::Bucket(name.into(), prefix))
 }
 
 /// Returns whether every store accepts the path in keys without escaping.
@@ -198,17 +198,17 @@ mod tests {
 
     #[test]
     fn the_scheme_picks() {
-        let place = |url: Option<&str>| place(url.map(Secret::from).as_ref(), Path::new("data"));
-        assert_eq!(place(None).unwrap(), Place::Directory("data/objects".into()));
-        assert_eq!(place(Some("file:/x/y")).unwrap(), Place::Directory("/x/y".into()));
-        let bucket = |name: &str, prefix: &str| Place::Bucket(name.into(), prefix.into());
+        let location = |url: Option<&str>| location(url.map(Secret::from).as_ref(), Path::new("data"));
+        assert_eq!(location(None).unwrap(), Location::Directory("data/objects".into()));
+        assert_eq!(location(Some("file:/x/y")).unwrap(), Location::Directory("/x/y".into()));
+        let bucket = |name: &str, prefix: &str| Location::Bucket(name.into(), prefix.into());
         for whole in ["s3://confab-files.eu", "s3://confab-files.eu/"] {
-            assert_eq!(place(Some(whole)).unwrap(), bucket("confab-files.eu", ""));
+            assert_eq!(location(Some(whole)).unwrap(), bucket("confab-files.eu", ""));
         }
         for prefixed in ["s3://confab/Prod_1.eu/chat", "s3://confab/Prod_1.eu/chat/"] {
-            assert_eq!(place(Some(prefixed)).unwrap(), bucket("confab", "Prod_1.eu/chat/"));
+            assert_eq!(location(Some(prefixed)).unwrap(), bucket("confab", "Prod_1.eu/chat/"));
         }
-        let refused = |bad: &str| place(Some(bad)).unwrap_err().to_string();
+        let refused = |bad: &str| location(Some(bad)).unwrap_err().to_string();
         for bad in ["", "file:", "/x/y", "gs://confab"] {
             assert_eq!(refused(bad), "CONFAB_OBJECTS must be file:DIR, s3://bucket or s3://bucket/prefix", "{bad}");
         }

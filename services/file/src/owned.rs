@@ -20,13 +20,13 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// How long a negative check is valid; an operator may have claimed the objects since.
 const DOUBTED: Duration = Duration::from_secs(5);
 /// Minimum age of a turn before it is written to the owner object: a failover of the database may lose younger turns.
-const SETTLED: Duration = Duration::from_secs(600);
+const MIN_TURN_AGE: Duration = Duration::from_secs(600);
 
 /// The objects, guarded by their ownership.
 pub struct Owned {
     objects: Arc<dyn Objects>,
     store: Arc<dyn Identity>,
-    settled: Duration,
+    min_turn_age: Duration,
     /// The last check of the owner. Locked during a check, so that concurrent callers share one check.
     seen: Mutex<Option<Look>>,
 }
@@ -42,7 +42,7 @@ struct Look {
 impl Owned {
     /// Guards these objects for the installation of this store.
     pub fn new(objects: Arc<dyn Objects>, store: Arc<dyn Identity>) -> Self {
-        Self { objects, store, settled: SETTLED, seen: Mutex::default() }
+        Self { objects, store, min_turn_age: MIN_TURN_AGE, seen: Mutex::default() }
     }
 
     /// Begins an object, like [`Objects::create`].
@@ -196,7 +196,7 @@ impl Owned {
         if found.owner.turn == here.next {
             return self.store.turn(here.next).await;
         }
-        if age(here.next) < self.settled {
+        if age(here.next) < self.min_turn_age {
             return Ok(());
         }
         self.objects.set_owner(Owner { turn: here.next, ..owner(here) }, Some(found)).await

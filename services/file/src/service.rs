@@ -14,17 +14,17 @@ use crate::cleanup::Cleanup;
 use crate::memory::Memory;
 use crate::object::Content;
 use crate::owned::Owned;
-use crate::places::{Place, Places};
+use crate::permits::{TransferPermit, TransferPermits};
 use crate::relay::Relay;
 use crate::rights::Rights;
 use crate::store::{File, Forget, Of, Position, Store, User};
 
 /// Time limit for one step of the object store.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const OBJECT_STEP_LIMIT: Duration = Duration::from_secs(30);
 /// How long a reader waits for a file whose event is in the log but not recorded in the store yet.
-const NOTING: Duration = Duration::from_secs(1);
+const READY_WAIT: Duration = Duration::from_secs(1);
 /// How long a deletion waits for the log.
-const TELLING: Duration = Duration::from_secs(1);
+const LOG_WAIT: Duration = Duration::from_secs(1);
 /// How often a change is retried because a concurrent change was faster.
 const TRIES: usize = 3;
 
@@ -39,8 +39,8 @@ pub struct Files {
     pub max_size: u64,
     pub links: LinkLife,
     /// Permits for uploads, and memory for their parts.
-    pub uploads: Places,
-    pub downloads: Places,
+    pub uploads: TransferPermits,
+    pub downloads: TransferPermits,
     pub memory: Memory,
 }
 
@@ -80,7 +80,7 @@ impl Reader {
     }
 
     /// Returns the user whose permits a download takes. All links to one uploader's files share their own permits.
-    fn takes_place_of(&self, file: &File) -> Uuid {
+    fn takes_permit_of(&self, file: &File) -> Uuid {
         match self {
             Self::User(user) => user.id,
             Self::Link(_) => Uuid::from_u128(!file.uploader.id.as_u128()),
@@ -114,7 +114,7 @@ impl Files {
         if !self.may_read(&file, reader).await? {
             return Err(unknown());
         }
-        self.noted(file).await
+        self.marked_ready(file).await
     }
 
     /// Returns a range of a file's content; a length of 0 means the rest of the file.
@@ -126,9 +126,9 @@ impl Files {
         let rest = file.size.checked_sub(offset).filter(|rest| *rest > 0);
         let rest = rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
         let length = if length == 0 { rest } else { length.min(rest) };
-        let place = self.downloads.take(reader.takes_place_of(&file)).await?;
-        match patiently(self.objects.read(id, offset, length)).await? {
-            Some(content) => Ok(whole(content, length, place)),
+        let permit = self.downloads.take(reader.takes_permit_of(&file)).await?;
+        match within_step_limit(self.objects.read(id, offset, length)).await? {
+            Some(content) => Ok(whole(content, length, permit)),
             None if self.store.get(id).await?.is_none() => Err(unknown()),
             None => Err(Error::internal(format_args!("the content of file {id} is missing"))),
         }
@@ -178,13 +178,13 @@ impl Files {
                 return Err(Error::new(Code::Forbidden, "only the file's uploader or an admin of its room may do this"));
             }
         }
-        let file = self.noted(file).await?;
+        let file = self.marked_ready(file).await?;
         if !self.store.delete(id).await? {
             return Err(unknown());
         }
         // The file may have been attached since it was read: its entry in the queue then has the room.
         if let Some(room) = file.room {
-            let _ = tokio::time::timeout(TELLING, self.cleanup.forget(&[Forget { file: id, room }])).await;
+            let _ = tokio::time::timeout(LOG_WAIT, self.cleanup.forget(&[Forget { file: id, room }])).await;
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Files {
     async fn attachable(&self, id: Uuid, caller: &User, room: Uuid) -> Result<File> {
         let file = self.store.get(id).await?.ok_or_else(unknown)?;
         match file.room {
-            Some(its) if its == room => self.noted(file).await,
+            Some(its) if its == room => self.marked_ready(file).await,
             None if file.uploader.id == caller.id => Ok(file),
             Some(other) if self.rights.of(other, Some(caller.id)).await?.read => {
                 Err(Error::new(Code::Conflict, "the file belongs to another room"))
@@ -238,11 +238,11 @@ impl Files {
 
     /// Waits until the file is ready. A caller has a pending file's id from the file's event, so the log has the event
     /// and only the record is missing.
-    async fn noted(&self, file: File) -> Result<File> {
+    async fn marked_ready(&self, file: File) -> Result<File> {
         if file.ready {
             return Ok(file);
         }
-        match tokio::time::timeout(NOTING, self.relay.settle(&file)).await {
+        match tokio::time::timeout(READY_WAIT, self.relay.relay(&file)).await {
             Ok(Ok(_)) => Ok(File { ready: true, ..file }),
             Ok(Err(_)) => Err(unknown()),
             Err(_) => Err(Error::unavailable("the file")),
@@ -251,22 +251,22 @@ impl Files {
 }
 
 /// Runs one step of the object store, with a time limit.
-pub async fn patiently<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
+pub async fn within_step_limit<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(OBJECT_STEP_LIMIT, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
 }
 
 /// Returns the bytes of a range, either complete or with an error at the end. They occupy their permit until they are
 /// read or dropped.
-fn whole(content: Content, length: u64, place: Place) -> BoxStream<'static, Result<Bytes>> {
+fn whole(content: Content, length: u64, permit: TransferPermit) -> BoxStream<'static, Result<Bytes>> {
     let bytes = stream::try_unfold((content, length), piece);
-    bytes.inspect_ok(move |_| _ = &place).boxed()
+    bytes.inspect_ok(move |_| _ = &permit).boxed()
 }
 
 async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Content, u64))>> {
     if left == 0 {
         return Ok(None);
     }
-    let bytes = patiently(async { content.next().await.transpose() }).await?;
+    let bytes = within_step_limit(async { content.next().await.transpose() }).await?;
     let bytes = bytes.ok_or_else(|| Error::internal("the object is shorter than recorded"))?;
     let left = left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("the object is longer than recorded"))?;
     Ok(Some((bytes, (content, left))))

@@ -128,11 +128,11 @@ pub trait Store: Identity {
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>>;
 
     /// Records that these files' events are in the log.
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
     /// Deletes those of these files that are not ready. They are also queued for the log, which may contain the event
     /// despite its rejection.
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
     /// Deletes a file. Returns `false` when it does not exist.
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::owned::Owned;
 
 /// Pause before the next check.
-const AGAIN: Duration = Duration::from_secs(5);
+const CHECK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Checks the store until it works. Meanwhile `/readyz` and the log report the fault.
 pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
@@ -20,7 +20,7 @@ pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
             tracing::error!(error = wrong, "file storage (CONFAB_OBJECTS) does not work");
             said = Some(wrong);
         }
-        sleep(AGAIN).await;
+        sleep(CHECK_PAUSE).await;
     }
     readiness.note("file storage", None);
     if said.is_some() {

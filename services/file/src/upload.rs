@@ -19,7 +19,7 @@ use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
 use crate::relay::Event;
-use crate::service::{Files, PATIENCE, patiently};
+use crate::service::{Files, OBJECT_STEP_LIMIT, within_step_limit};
 use crate::store::{File, User};
 
 use intake::Intake;
@@ -96,12 +96,12 @@ impl Files {
     async fn take(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
-        let place = self.uploads.take(caller.id).await?;
+        let permit = self.uploads.take(caller.id).await?;
         if let Some(room) = target.room {
             self.may_post(room, &caller).await?;
         }
         let id = Uuid::now_v7();
-        let mut writer = patiently(self.objects.create(id, self.memory.parts(caller.id))).await?;
+        let mut writer = within_step_limit(self.objects.create(id, self.memory.parts(caller.id))).await?;
         let mut intake = Intake::default();
         let (late, timeout) = loop {
             let part = tokio::select! {
@@ -112,7 +112,7 @@ impl Files {
                 Part::Chunk(chunk) => {
                     intake.take(&chunk);
                     self.check_size(intake.size())?;
-                    patiently(writer.write(chunk)).await?;
+                    within_step_limit(writer.write(chunk)).await?;
                 }
                 Part::Finish(late, timeout) => break (late, timeout),
             }
@@ -140,7 +140,7 @@ impl Files {
         // A separate task: if the caller disconnects now, the upload is still completed.
         let files = self.clone();
         let keeping = tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Some(room) = room.filter(|_| known.is_none()) {
                 files.may_post(room, &file.uploader).await?;
             }
@@ -155,7 +155,7 @@ impl Files {
     /// Adds the written content as a file, and answers after its room has the event. If it ends early, the relay finds
     /// the row, and the sweep finds an object without a row.
     async fn keep(&self, writer: Box<dyn Writer>, file: File, deadline: Instant) -> Result<Uploaded> {
-        let finished = tokio::time::timeout(PATIENCE, writer.finish()).await;
+        let finished = tokio::time::timeout(OBJECT_STEP_LIMIT, writer.finish()).await;
         finished.unwrap_or_else(|_| Err(Error::timeout()))?;
         // While the content arrived, another installation may have claimed the store; its sweep removes the object.
         self.objects.ensure_still_own().await?;
@@ -184,8 +184,8 @@ impl Files {
         if file.event.is_none() {
             return Ok(None);
         }
-        let told = tokio::time::timeout_at(deadline, self.relay.settle(file)).await;
-        told.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
+        let relayed = tokio::time::timeout_at(deadline, self.relay.relay(file)).await;
+        relayed.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

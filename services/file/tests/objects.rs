@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const LOG_LINE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A file service with a new bucket.
 struct Program {
@@ -48,7 +48,7 @@ impl Program {
             }
             None
         };
-        let line = timeout(PATIENCE, saying).await.unwrap_or_default();
+        let line = timeout(LOG_LINE_LIMIT, saying).await.unwrap_or_default();
         line.unwrap_or_else(|| panic!("not logged: {what}\n{}", said.join("\n")))
     }
 

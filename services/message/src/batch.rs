@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::store::{AppendError, Appended, Draft, Outcome, Store};
+use crate::store::{AppendError, Appended, EventData, Outcome, Store};
 
 /// Pauses before a batch with an unknown outcome is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
@@ -22,12 +22,12 @@ pub type Answer = Result<(Uuid, Outcome)>;
 /// Appends events in their order and answers each. `until` is when the last of their callers stops waiting. An event
 /// without an answer was not appended, because a head is locked: the head of its own partition or of another partition
 /// in the batch.
-pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Option<Answer>> {
-    let first_of = first_of_each_identity(drafts);
-    let mut answers: Vec<Option<Answer>> = vec![None; drafts.len()];
-    let mut parts = vec![(0..drafts.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
+pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Vec<Option<Answer>> {
+    let first_of = first_of_each_identity(batch);
+    let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
+    let mut parts = vec![(0..batch.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
-        let chosen: Vec<_> = part.iter().map(|i| drafts[*i].clone()).collect();
+        let chosen: Vec<_> = part.iter().map(|i| batch[*i].clone()).collect();
         let outcome = match Instant::now() < until {
             true => append_whole(store, &chosen, until).await,
             false => Err(Error::unavailable("the log").into()),
@@ -51,7 +51,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
         };
         part.into_iter().for_each(|i| answers[i] = Some(Err(error.clone())));
     }
-    (0..drafts.len())
+    (0..batch.len())
         .map(|i| match &answers[first_of[i]] {
             Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Some(Ok((*epoch, Outcome::Repeated(event.clone())))),
             answer => answer.clone(),
@@ -60,18 +60,18 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
 }
 
 /// Returns for each event the index of the first event with the same identity: its own index, unless it is a repeat.
-fn first_of_each_identity(drafts: &[Arc<Draft>]) -> Vec<usize> {
-    let mut seen = HashMap::with_capacity(drafts.len());
-    let identities = drafts.iter().map(|draft| (draft.room, draft.sender, draft.client_id.as_str()));
+fn first_of_each_identity(batch: &[Arc<EventData>]) -> Vec<usize> {
+    let mut seen = HashMap::with_capacity(batch.len());
+    let identities = batch.iter().map(|data| (data.room, data.sender, data.client_id.as_str()));
     identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
 }
 
 /// Repeats a batch while its outcome is unknown; the events' identities make this safe.
-async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Result<Appended, AppendError> {
+async fn append_whole(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Result<Appended, AppendError> {
     let mut unknown = false;
     let mut pauses = PAUSES.into_iter();
     loop {
-        match store.append(drafts, now_ms()).await {
+        match store.append(batch, now_ms()).await {
             Err(AppendError::Failed(error)) if error.code == Code::Timeout => unknown = true,
             // This attempt appended nothing, but the attempt before may have.
             Err(AppendError::Locked) if unknown => {}

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lanes::Pending;
-use crate::store::{Body, Draft, File, Kind, client_id};
+use crate::store::{Body, EventData, File, Kind, client_id};
 
 /// Longest data of a system event, in bytes (64 KiB).
 const MAX_DATA: usize = 64 * 1024;
@@ -88,7 +88,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     new.files.iter().try_for_each(check_file)?;
     distinct("files", new.files.iter().map(|file| file.id))?;
     let timeout = if new.timeout.is_zero() { DEFAULT_TIMEOUT } else { new.timeout.min(MAX_TIMEOUT) };
-    let draft = Draft {
+    let data = EventData {
         partition: partition::of_room(room, partitions),
         room,
         id,
@@ -98,10 +98,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
         closes_room: new.closes_room,
     };
-    Ok(Checked {
-        pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) },
-        file_ids,
-    })
+    Ok(Checked { pending: Pending { data: Arc::new(data), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) }, file_ids })
 }
 
 /// Checks that a room event has one of the known names, and that other events have no name and close no room.

@@ -41,11 +41,11 @@ impl MessageConfig {
 }
 
 /// The message service as a separate program.
-pub type Program = program::Program<Own, Command>;
+pub type Program = program::Program<MessageArgs, Command>;
 
 /// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
+pub struct MessageArgs {
     /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
@@ -63,7 +63,7 @@ pub struct Own {
     pub file_url: String,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for MessageArgs {
     const NAME: &'static str = "confab-message";
     const ABOUT: &'static str = "Confab's message service: the log of all messages and events";
     const LISTEN: &'static str = "127.0.0.1:50053";
@@ -94,7 +94,7 @@ mod tests {
     fn flags_and_defaults() {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-message", "renew-epoch", "--message-store=sqlite:x.db"]);
-        assert_eq!(program.own.message.message_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.message.message_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::RenewEpoch));
         // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-message"]).common.listen.port(), 50053);

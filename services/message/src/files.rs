@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::store::{Draft, File};
-use crate::wire;
+use crate::convert;
+use crate::store::{EventData, File};
 
 /// Must end before a gateway's attempt at an append times out.
 const CALL: Call = Call::within(Duration::from_millis(800)).attempt(Duration::from_millis(400));
 /// How long the file service is not called after a timeout, because events that arrived together with a message with
 /// files wait for the same call.
-const REST: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The client of the file service.
 pub struct Files {
@@ -36,22 +36,22 @@ impl Files {
     ///
     /// # Errors
     /// `not_found` and `conflict` for `fileIds`; `unavailable` when no file replica answers.
-    pub async fn attach(&self, draft: &Draft, ids: &[Uuid]) -> Result<Vec<File>> {
+    pub async fn attach(&self, data: &EventData, ids: &[Uuid]) -> Result<Vec<File>> {
         let begun = Instant::now();
         if self.rest_until.lock().is_some_and(|until| begun < until) {
             return Err(unavailable());
         }
-        let room_id = draft.room.to_string();
-        let caller = UserRef { id: draft.sender.to_string(), username: draft.body.sender_username.clone() };
+        let room_id = data.room.to_string();
+        let caller = UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() };
         let question =
             AttachFilesRequest { caller: Some(caller), room_id: room_id.clone(), ids: ids.iter().map(Uuid::to_string).collect() };
         let answer = self.file.clone().attach_files(request(question, CALL)).await.map_err(|status| {
             if begun.elapsed() >= CALL.attempt {
-                *self.rest_until.lock() = Some(Instant::now() + REST);
+                *self.rest_until.lock() = Some(Instant::now() + PAUSE_AFTER_TIMEOUT);
             }
             refusal(status.into())
         })?;
-        let files = answer.into_inner().files.into_iter().map(|file| wire::new_file(file, &room_id)).collect::<Result<Vec<_>>>();
+        let files = answer.into_inner().files.into_iter().map(|file| convert::new_file(file, &room_id)).collect::<Result<Vec<_>>>();
         files
             .ok()
             .filter(|files| files.iter().map(|file| file.id).eq(ids.iter().copied()))

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Answer;
 use crate::publish::Hints;
-use crate::store::{Draft, Store};
+use crate::store::{EventData, Store};
 use lane::{Lane, Log};
 use queue::Group;
 
@@ -25,7 +25,7 @@ use queue::Group;
 #[derive(Debug, Clone)]
 pub struct Pending {
     /// The event to append.
-    pub draft: Arc<Draft>,
+    pub data: Arc<EventData>,
     /// When to drop the event if its append has not begun.
     pub deadline: Instant,
     /// The span of the caller's request.
@@ -58,7 +58,7 @@ impl Lanes {
         let mut answers = vec![None; rows.len()];
         let mut by_lane = BTreeMap::<usize, Vec<(usize, Pending)>>::new();
         for (index, row) in rows.into_iter().enumerate() {
-            by_lane.entry(self.lane_of(row.draft.partition)).or_default().push((index, row));
+            by_lane.entry(self.lane_of(row.data.partition)).or_default().push((index, row));
         }
         let (answered, mut parts) = mpsc::unbounded_channel();
         // Every lane gets its rows before the first is awaited.

@@ -3,6 +3,7 @@
 mod batch;
 mod check;
 mod config;
+mod convert;
 mod files;
 mod grpc;
 mod lanes;
@@ -15,7 +16,6 @@ mod service;
 mod store;
 #[cfg(test)]
 mod testing;
-mod wire;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
-pub use config::{Command, MessageConfig, Own, Program};
+pub use config::{Command, MessageArgs, MessageConfig, Program};
 pub use grpc::Grpc;
 pub use store::tables::{SCHEMA, partitions};
 
@@ -42,9 +42,9 @@ use store::postgres::Postgres;
 use store::sqlite::Sqlite;
 
 /// Pause before the next attempt to open the log.
-const OPEN_AGAIN: Duration = Duration::from_millis(250);
+const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service checks that the database is still the same.
-const WATCH: Duration = Duration::from_secs(1);
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Lanes into Postgres: enough to keep it busy while some wait for its disk.
 const LANES: usize = 4;
 
@@ -53,7 +53,7 @@ const LANES: usize = 4;
 /// # Errors
 /// When a setting is wrong, the database rejects the login, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, bus, message, room_url, file_url }, command } = program;
+    let Program { common, storage, service: MessageArgs { reflection, bus, message, room_url, file_url }, command } = program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
@@ -105,7 +105,7 @@ pub async fn start(
             // The database is slow or unreachable again: the replica waits for it as for the first connection.
             Err(error) if matches!(error.code, Code::Unavailable | Code::Timeout) => {
                 tracing::warn!(%error, "waiting for the log");
-                tokio::time::sleep(OPEN_AGAIN).await;
+                tokio::time::sleep(OPEN_PAUSE).await;
             }
             opened => break opened.context("opening the log")?,
         }
@@ -122,7 +122,7 @@ pub async fn start(
 /// Renews the epoch when a different database has replaced the opened one.
 async fn watch(store: Arc<dyn Store>, partitions: u32) {
     loop {
-        tokio::time::sleep(WATCH).await;
+        tokio::time::sleep(WATCH_EVERY).await;
         if let Ok(false) = store.is_as_opened().await
             && let Err(error) = store.open_log(partitions).await
         {

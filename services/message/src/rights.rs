@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// How long an answer counts as current; with the duration of the call, less than one second.
 const FRESH: Duration = Duration::from_millis(900);
 /// How long the last answer is used while no room replica answers.
-const KNOWN: Duration = Duration::from_secs(600);
+const STALE_LIMIT: Duration = Duration::from_secs(600);
 /// Maximum cached answers.
 const CAPACITY: u64 = 100_000;
 /// The call when no answer is cached.
@@ -45,7 +45,7 @@ impl Rights {
         Self {
             room: RoomServiceClient::new(room),
             fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build(),
-            known: Cache::builder().max_capacity(CAPACITY).time_to_live(KNOWN).build(),
+            known: Cache::builder().max_capacity(CAPACITY).time_to_live(STALE_LIMIT).build(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::check::{Checked, NewEvent, check};
 use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Draft, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
+use crate::store::{Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
 
 /// Maximum events in one append call.
 const MAX_EVENTS: usize = 1024;
@@ -81,8 +81,8 @@ impl Service {
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
-                permit(&checked.pending.draft, &rights)?;
-                let id = checked.pending.draft.id;
+                permit(&checked.pending.data, &rights)?;
+                let id = checked.pending.data.id;
                 permitted.push(checked);
                 Ok(id)
             });
@@ -103,7 +103,7 @@ impl Service {
                 match outcome {
                     Outcome::Appended(event) => Ok((event, false)),
                     // The same id is the same send, repeated by a gateway and not by its client.
-                    Outcome::Repeated(event) => Ok((event.clone(), event.draft.id != id)),
+                    Outcome::Repeated(event) => Ok((event.clone(), event.data.id != id)),
                     Outcome::Closed => Err(Error::not_found("room")),
                 }
             })
@@ -114,8 +114,8 @@ impl Service {
 
     /// Fetches the permissions that a request needs, each once, concurrently.
     async fn rights_of(&self, checked: &[Result<Checked>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
-        let needed = checked.iter().flatten().map(|checked| &checked.pending.draft).filter(|draft| draft.kind != Kind::System);
-        let mut keys: Vec<_> = needed.map(|draft| (draft.room, draft.sender)).collect();
+        let needed = checked.iter().flatten().map(|checked| &checked.pending.data).filter(|data| data.kind != Kind::System);
+        let mut keys: Vec<_> = needed.map(|data| (data.room, data.sender)).collect();
         keys.sort_unstable();
         keys.dedup();
         join_all(keys.into_iter().map(async |key| (key, self.rights.of(key.0, key.1).await))).await.into_iter().collect()
@@ -223,11 +223,11 @@ fn at_most(asked: u32, usual: u32, max: u32) -> u32 {
 }
 
 /// Checks that the sender may post. Room events come from services, which have already checked.
-fn permit(draft: &Draft, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
-    if draft.kind == Kind::System {
+fn permit(data: &EventData, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
+    if data.kind == Kind::System {
         return Ok(());
     }
-    match rights.get(&(draft.room, draft.sender)) {
+    match rights.get(&(data.room, data.sender)) {
         Some(Ok(Right::Post)) => Ok(()),
         Some(Ok(Right::Look)) => Err(Error::new(Code::Forbidden, "may not post in this room")),
         Some(Ok(Right::Nothing)) => Err(Error::not_found("room")),

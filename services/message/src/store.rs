@@ -15,7 +15,7 @@ use confab_common::{Code, Error, Result};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-pub use event::{Body, Draft, EVENT_OVERHEAD, Event, File, Kind, client_id};
+pub use event::{Body, EVENT_OVERHEAD, Event, EventData, File, Kind, client_id};
 
 /// The outcome of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub trait Store: Send + Sync + 'static {
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>>;
 
     /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity.
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>>;
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>>;
 
     /// Returns a page of a room's history, with the room's head.
     fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>>;
@@ -157,7 +157,7 @@ pub trait Store: Send + Sync + 'static {
     fn read_log(&self, partition: u32, after: u64, limit: Limit) -> BoxFuture<'_, Result<Page>>;
 
     /// Returns the log's epoch, and the event in the log with the same identity, if any.
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>>;
+    fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>>;
 
     /// Returns the head of every partition, from the primary database.
     fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>>;
@@ -185,8 +185,8 @@ macro_rules! passed_on {
             self.store.renew_epoch()
         }
 
-        fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
-            self.store.find(draft)
+        fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+            self.store.find(data)
         }
 
         fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
@@ -207,21 +207,21 @@ pub(crate) use passed_on;
 
 /// Filters the events with files.
 fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {
-    events.into_iter().filter(|event| !event.draft.body.files.is_empty()).collect()
+    events.into_iter().filter(|event| !event.data.body.files.is_empty()).collect()
 }
 
 /// Returns the keys of the events' files.
 fn files_of(events: &[&mut Event]) -> Vec<FileKey> {
-    let drafts = events.iter().map(|event| &event.draft);
-    drafts.flat_map(|draft| draft.body.files.iter().map(|file| ((draft.partition, draft.room), file.id))).collect()
+    let batch = events.iter().map(|event| &event.data);
+    batch.flat_map(|data| data.body.files.iter().map(|file| ((data.partition, data.room), file.id))).collect()
 }
 
 /// Marks the deleted files.
 fn mark_deleted(events: Vec<&mut Event>, deleted: &HashSet<FileKey>) {
     for event in events {
-        let room = (event.draft.partition, event.draft.room);
-        if event.draft.body.files.iter().any(|file| deleted.contains(&(room, file.id))) {
-            let files = &mut Arc::make_mut(&mut event.draft).body.files;
+        let room = (event.data.partition, event.data.room);
+        if event.data.body.files.iter().any(|file| deleted.contains(&(room, file.id))) {
+            let files = &mut Arc::make_mut(&mut event.data).body.files;
             files.iter_mut().for_each(|file| file.deleted = deleted.contains(&(room, file.id)));
         }
     }

@@ -32,11 +32,11 @@ impl RoomConfig {
 }
 
 /// The room service as a separate program.
-pub type Program = program::Program<Own>;
+pub type Program = program::Program<RoomArgs>;
 
 /// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
+pub struct RoomArgs {
     /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
@@ -48,7 +48,7 @@ pub struct Own {
     pub message_url: String,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for RoomArgs {
     const NAME: &'static str = "confab-room";
     const ABOUT: &'static str = "Confab's room service: rooms, their owners and their names";
     const LISTEN: &'static str = "127.0.0.1:50052";
@@ -70,7 +70,7 @@ mod tests {
     fn flags_and_defaults() {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-room", "migrate", "--room-store=sqlite:x.db"]);
-        assert_eq!(program.own.room.room_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.room.room_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::Migrate));
         // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-room"]).common.listen.port(), 50052);

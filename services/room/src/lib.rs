@@ -18,7 +18,7 @@ use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::room::v1::room_service_server::RoomServiceServer;
 
-pub use config::{Own, Program, RoomConfig};
+pub use config::{Program, RoomArgs, RoomConfig};
 pub use grpc::RoomApi;
 pub use store::tables::SCHEMA;
 
@@ -59,7 +59,7 @@ async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, room, message_url }, command } = program;
+    let Program { common, storage, service: RoomArgs { reflection, room, message_url }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, request};
-use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN};
+use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN_LIMIT};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Result};
 use confab_proto::auth::v1::UserRef;
@@ -33,8 +33,8 @@ impl Relay {
 
     /// Relays a room's events up to `number`, and returns when all of them are in the log, without a time limit. May be
     /// dropped at any time: the sweep relays the rest.
-    pub async fn settle(&self, room: Uuid, number: i64) {
-        outbox::settle(|| async {
+    pub async fn relay(&self, room: Uuid, number: i64) {
+        outbox::deliver(|| async {
             let advanced = self.advance(room, number).await;
             let advanced = advanced.inspect_err(|error| tracing::debug!(%room, %error, "an event waits for the log"));
             advanced.unwrap_or(false).then_some(())
@@ -71,7 +71,7 @@ impl Relay {
             let Some(last) = page.last() else { return Ok(swept) };
             after = last.event.room_id;
             swept.found += page.len();
-            swept.settled += self.append(&page).await?;
+            swept.relayed += self.append(&page).await?;
         }
     }
 
@@ -79,21 +79,21 @@ impl Relay {
     async fn append(&self, owed: &[Owed]) -> Result<usize> {
         let events = owed.iter().map(|owed| new_event(&owed.event)).collect();
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
-        let settled = owed
+        let relayed = owed
             .iter()
             .zip(answer.outcomes)
-            .filter(|(owed, outcome)| is_settled(owed, outcome.result.as_ref()))
+            .filter(|(owed, outcome)| is_done(owed, outcome.result.as_ref()))
             .map(|(owed, _)| owed.event.id)
             .collect::<Vec<_>>();
-        if !settled.is_empty() {
-            self.store.settle(settled.clone()).await?;
+        if !relayed.is_empty() {
+            self.store.remove_events(relayed.clone()).await?;
         }
-        Ok(settled.len())
+        Ok(relayed.len())
     }
 }
 
 /// Returns whether an event needs no further attempt: it is in the log, or can never be.
-fn is_settled(owed: &Owed, result: Option<&outcome::Result>) -> bool {
+fn is_done(owed: &Owed, result: Option<&outcome::Result>) -> bool {
     let RoomEvent { id, room_id, event, .. } = &owed.event;
     let refusal = match result {
         Some(outcome::Result::Event(_)) => return true,
@@ -102,10 +102,10 @@ fn is_settled(owed: &Owed, result: Option<&outcome::Result>) -> bool {
     };
     // A closed log accepts no events, and no client can read it. But an existing room's event is never abandoned.
     let closed = matches!(Code::parse(&refusal.code), Some(Code::NotFound | Code::Conflict));
-    let settled = owed.room_gone && closed;
+    let relayed = owed.room_gone && closed;
     let (code, detail) = (&refusal.code, &refusal.detail);
-    tracing::warn!(%id, room = %room_id, event, code, detail, dropped = settled, "the log rejected an event");
-    settled
+    tracing::warn!(%id, room = %room_id, event, code, detail, dropped = relayed, "the log rejected an event");
+    relayed
 }
 
 fn new_event(event: &RoomEvent) -> NewEvent {
@@ -119,7 +119,7 @@ fn new_event(event: &RoomEvent) -> NewEvent {
         event: event.event.clone(),
         data: event.data.clone(),
         closes_room: event.closes_room,
-        timeout_ms: TURN.as_millis() as u32,
+        timeout_ms: TURN_LIMIT.as_millis() as u32,
         traceparent: Span::current().traceparent(),
         ..NewEvent::default()
     }

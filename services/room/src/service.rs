@@ -22,7 +22,7 @@ const MAX_DESCRIPTION: usize = 500;
 /// Longest search text, in Unicode scalar values.
 const MAX_QUERY: usize = 200;
 /// How long a change waits in total for its event to be in the log.
-const WAIT: Duration = Duration::from_secs(2);
+const EVENT_WAIT_LIMIT: Duration = Duration::from_secs(2);
 
 pub struct Rooms {
     store: Arc<dyn Store>,
@@ -106,7 +106,7 @@ impl Rooms {
         // then.
         let search = async move {
             let _turn = turn;
-            span.hold(store.search(query, below, limit)).await
+            span.instrument(store.search(query, below, limit)).await
         };
         tokio::spawn(search).await.map_err(Error::internal)?
     }
@@ -118,7 +118,7 @@ impl Rooms {
     /// Changes a room and returns after the event is in the log. A request that changes nothing appends no event, but
     /// still waits for earlier events, because it may repeat a change whose answer was lost.
     pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
-        let deadline = Instant::now() + WAIT;
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
         let description = change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
         let room = loop {
@@ -136,13 +136,13 @@ impl Rooms {
             }
             overtaken(deadline)?;
         };
-        self.settle(id, room.revision, deadline).await?;
+        self.wait_for_log(id, room.revision, deadline).await?;
         Ok(room)
     }
 
     /// Deletes a room and returns after its log is closed. A repeat by the same user also waits for that.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
-        let deadline = Instant::now() + WAIT;
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
             let mut room = match self.owned(id, caller).await {
                 Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
@@ -157,7 +157,7 @@ impl Rooms {
             }
             overtaken(deadline)?;
         };
-        self.settle(id, number, deadline).await
+        self.wait_for_log(id, number, deadline).await
     }
 
     /// Returns the permissions of a user, or with `None` of an anonymous reader.
@@ -176,8 +176,8 @@ impl Rooms {
     }
 
     /// Waits until the log has a room's events up to `number`. The change stands in any case.
-    async fn settle(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
-        tokio::time::timeout_at(deadline, self.relay.settle(room, number)).await.map_err(|_| Error::timeout())
+    async fn wait_for_log(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
+        tokio::time::timeout_at(deadline, self.relay.relay(room, number)).await.map_err(|_| Error::timeout())
     }
 }
 

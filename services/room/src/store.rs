@@ -172,5 +172,5 @@ pub trait Store: Send + Sync + 'static {
     fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>>;
 
     /// Deletes events that need no further append; unknown ids are ignored.
-    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 }

@@ -21,9 +21,9 @@ const MOST_WAITING: usize = 64;
 /// Maximum waiting searches of one user.
 const MOST_WAITING_OF_ONE: usize = 8;
 /// Longest wait of a search.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TURN_WAIT_LIMIT: Duration = Duration::from_secs(1);
 /// When a client may repeat a rejected search.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The user who searches; all anonymous callers are one caller.
 pub type Caller = Option<Uuid>;
@@ -65,14 +65,14 @@ impl Turns {
         let (sender, turn) = oneshot::channel();
         let queued = self.0.state.lock().queue(caller, sender);
         self.0.hand_out();
-        let turn = if queued { timeout(PATIENCE, turn).await.ok().and_then(Result::ok) } else { None };
+        let turn = if queued { timeout(TURN_WAIT_LIMIT, turn).await.ok().and_then(Result::ok) } else { None };
         turn.ok_or_else(refusal)
     }
 }
 
 fn refusal() -> Error {
     LIMITS.hit("searches");
-    Error { retry_after: Some(AGAIN), ..Error::new(Code::Unavailable, "too many searches are waiting; try again") }
+    Error { retry_after: Some(RETRY_AFTER), ..Error::new(Code::Unavailable, "too many searches are waiting; try again") }
 }
 
 impl Shared {

@@ -19,7 +19,7 @@ use super::world::World;
 use crate::api::{Account, Answer};
 
 /// How long a client waits for an answer before it switches to the next gateway.
-pub const PATIENCE: Duration = Duration::from_secs(6);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(6);
 /// How long a client waits before it retries.
 pub const PAUSE: Duration = Duration::from_millis(200);
 
@@ -105,7 +105,7 @@ async fn page(world: &World, room: Uuid, after: u64) -> Vec<Seen> {
     let path = format!("/api/messages/{room}?after={after}&limit=200");
     loop {
         let begun = world.recorder.now();
-        let answer = timeout(PATIENCE, world.api.get(&path, &world.owner)).await;
+        let answer = timeout(ANSWER_LIMIT, world.api.get(&path, &world.owner)).await;
         if let Ok(Ok(answer)) = &answer
             && let Some(items) = answer.body["items"].as_array()
         {

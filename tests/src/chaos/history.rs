@@ -256,12 +256,12 @@ pub struct Recorder(Arc<Inner>);
 struct Inner {
     start: Instant,
     // Locked for a push, never across an await.
-    records: Mutex<(Records, Pulse)>,
+    records: Mutex<(Records, Health)>,
 }
 
 /// The current health of the run, for tasks that wait until it is healthy.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse {
+pub struct Health {
     /// When a request last failed or was slow, or an event was late.
     pub troubled: At,
     /// How many receivers should be connected.
@@ -286,7 +286,7 @@ impl Recorder {
         self.0.start.elapsed()
     }
 
-    pub fn pulse(&self) -> Pulse {
+    pub fn health(&self) -> Health {
         self.lock().1.clone()
     }
 
@@ -306,7 +306,7 @@ impl Recorder {
     }
 
     /// Changes the current health.
-    pub fn beat(&self, change: impl FnOnce(&mut Pulse)) {
+    pub fn update_health(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.lock().1);
     }
 
@@ -362,7 +362,7 @@ impl Recorder {
         Records { ended, ..self.lock().0.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Records, Pulse)> {
+    fn lock(&self) -> MutexGuard<'_, (Records, Health)> {
         self.0.records.lock()
     }
 }
@@ -373,7 +373,7 @@ impl Default for Recorder {
     }
 }
 
-impl Pulse {
+impl Health {
     fn note(&mut self, begun: At, ended: At, outcome: &Outcome) {
         if !matches!(outcome, Outcome::Acked(_)) || ended - begun > SLOW {
             self.troubled = ended;

@@ -139,7 +139,7 @@ impl Crowd {
         let Some(socket) = &mut self.sockets[number] else { return };
         socket.out.bytes.extend(what.bytes);
         let written = socket.flush(&self.epoll, number);
-        self.settle(number, written.map_err(Into::into), handler);
+        self.close_on_error(number, written.map_err(Into::into), handler);
     }
 
     /// Waits until bytes arrive, at most `most`, and handles them.
@@ -158,13 +158,13 @@ impl Crowd {
             let Some(socket) = &mut self.sockets[number] else { continue };
             let handled = socket.ready(event.flags, &mut self.scratch, number, handler);
             let handled = handled.and_then(|()| socket.flush(&self.epoll, number).map_err(Into::into));
-            self.settle(number, handled, handler);
+            self.close_on_error(number, handled, handler);
         }
         self.events = events;
         Ok(())
     }
 
-    fn settle(&mut self, number: usize, outcome: anyhow::Result<()>, handler: &mut impl Handler) {
+    fn close_on_error(&mut self, number: usize, outcome: anyhow::Result<()>, handler: &mut impl Handler) {
         if let Err(error) = outcome {
             self.sockets[number] = None;
             handler.closed(number, &format!("{error:#}"));

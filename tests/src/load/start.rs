@@ -17,7 +17,7 @@ use super::process::{Memory, Watched};
 use crate::guard::Guard;
 use crate::plan::free_ports;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a program takes to become idle after its start.
 const REST: Duration = Duration::from_secs(2);
 
@@ -86,7 +86,7 @@ impl Running {
     }
 
     fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READY_LIMIT;
         while !self.is_ready().unwrap_or(false) {
             if self.process.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("the program does not become ready: {}", fs::read_to_string(&self.log).unwrap_or_default());

@@ -19,7 +19,7 @@ use crate::plan::Role;
 /// Time limit until all clients are connected and complete again, in seconds.
 const BACK: f64 = 30.0;
 /// How long the scenario waits for them.
-const PATIENCE: Duration = Duration::from_secs(120);
+const RETURN_LIMIT: Duration = Duration::from_secs(120);
 /// How long before the storm clients chat, so that there are messages to miss.
 const CALM: Duration = Duration::from_secs(3);
 const TURN: Duration = Duration::from_millis(20);
@@ -80,7 +80,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
 
     let said = talk.end()?;
     let complete = |people: &People| people.everyone.iter().all(|person| said.heads.get(&*rooms[person.room]) == Some(&person.seq));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RETURN_LIMIT;
     while !complete(&people) && Instant::now() < deadline {
         crowd.turn(&mut people, TURN)?;
     }
@@ -146,7 +146,7 @@ impl People {
 
     /// Connects all clients without a socket, and waits until they are up to date.
     fn come(&mut self, crowd: &mut Crowd, target: &Target, connecting: usize) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + RETURN_LIMIT;
         while !self.everyone.iter().all(|person| person.back) {
             while self.connecting < connecting
                 && let Some(person) = self.lost.pop()

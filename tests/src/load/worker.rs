@@ -15,11 +15,11 @@ use super::histogram::Histogram;
 use super::options::say;
 
 /// Time limit until the next socket becomes ready; then the scenario fails.
-const PATIENCE: Duration = Duration::from_secs(15);
+const READY_LIMIT: Duration = Duration::from_secs(15);
 /// How long a turn waits for input before it checks the phase.
 const TURN: Duration = Duration::from_millis(20);
 /// How often measurements are published.
-const TELL: Duration = Duration::from_millis(10);
+const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -148,7 +148,7 @@ impl Crew {
     /// When a socket is closed, or no further socket becomes ready within 15 s.
     pub fn ready(&self, count: usize) -> anyhow::Result<Duration> {
         let mut last = (0, Instant::now());
-        let mut told = Instant::now();
+        let mut published = Instant::now();
         loop {
             let ready = self.workers.iter().map(|(shared, _)| shared.ready.load(Ordering::Acquire)).sum();
             let faults = self.workers.iter().flat_map(|(shared, _)| shared.counts().faults()).collect::<Vec<_>>();
@@ -161,11 +161,11 @@ impl Crew {
             }
             if ready > last.0 {
                 last = (ready, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+            } else if last.1.elapsed() > READY_LIMIT {
                 bail!("only {ready} of {count} sockets became ready");
             }
-            if told.elapsed() > Duration::from_secs(1) {
-                told = Instant::now();
+            if published.elapsed() > Duration::from_secs(1) {
+                published = Instant::now();
                 say(&format!("{ready} of {count} sockets ready…"));
             }
             thread::sleep(Duration::from_millis(2));
@@ -193,7 +193,7 @@ impl Crew {
     pub fn finish(self) -> anyhow::Result<Counts> {
         self.go(Phase::Draining);
         let mut counts = Counts::default();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READY_LIMIT;
         loop {
             thread::sleep(10 * TURN);
             let more = self.take();
@@ -242,7 +242,7 @@ fn run(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared)
 fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared) -> anyhow::Result<Vec<Seen>> {
     let mut crowd = Crowd::new()?;
     let mut conversation = Conversation::new(&members, epoch);
-    let (mut speaking, mut told) = (false, Instant::now());
+    let (mut speaking, mut published) = (false, Instant::now());
     while !shared.is(Phase::Over) {
         while crowd.len() < members.len() && crowd.len() < conversation.ready + connecting {
             let member = &members[crowd.len()];
@@ -257,8 +257,8 @@ fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared
         }
         crowd.turn(&mut conversation, TURN)?;
         // Not at every turn: adding up percentiles takes a while.
-        if told.elapsed() >= TELL {
-            told = Instant::now();
+        if published.elapsed() >= PUBLISH_EVERY {
+            published = Instant::now();
             shared.counts().merge(std::mem::take(&mut conversation.counts));
         }
         shared.ready.store(conversation.ready, Ordering::Release);

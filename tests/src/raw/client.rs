@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Inbox, PATIENCE, event};
+use super::{Inbox, PACKET_LIMIT, event};
 
 /// A client of either transport.
 #[allow(async_fn_in_trait, reason = "callers know the type, and with it whether its futures may move between threads")]
@@ -37,7 +37,7 @@ pub trait Client {
                 self.fill().await?;
             }
         };
-        timeout(PATIENCE, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
+        timeout(PACKET_LIMIT, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
     }
 
     /// Emits several events together; returns their acknowledgement numbers.

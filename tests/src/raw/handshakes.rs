@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::PACKET_LIMIT;
 
 /// This many requests are sent before their responses are read.
 const TOGETHER: usize = 50;
@@ -16,7 +16,7 @@ const TOGETHER: usize = 50;
 /// When a session is rejected, or the connection has ended.
 pub async fn open_and_forget(url: &str, count: usize, headers: &str) -> anyhow::Result<()> {
     let host = url.strip_prefix("http://").context("an http URL")?;
-    let mut stream = timeout(PATIENCE, TcpStream::connect(host)).await??;
+    let mut stream = timeout(PACKET_LIMIT, TcpStream::connect(host)).await??;
     let request = format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
     let mut answers = Vec::new();
     for begun in (0..count).step_by(TOGETHER) {
@@ -33,7 +33,7 @@ pub async fn open_and_forget(url: &str, count: usize, headers: &str) -> anyhow::
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, async { tokio::try_join!(send, receive) }).await.context("no answer")??;
+        timeout(PACKET_LIMIT, async { tokio::try_join!(send, receive) }).await.context("no answer")??;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Client, Http, Inbox, PATIENCE, connect};
+use super::{Client, Http, Inbox, PACKET_LIMIT, connect};
 use crate::api::Answer;
 
 /// Separates the packets of a payload.
@@ -32,7 +32,7 @@ impl Polling {
     /// # Errors
     /// When it is rejected.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let http = reqwest::Client::builder().timeout(PACKET_LIMIT).build()?;
         let base = format!("{url}/socket.io/?EIO=4&transport=polling");
         let body = http.get(&base).send().await?.error_for_status()?.text().await?;
         let open = body.strip_prefix('0').and_then(|packet| packet.split(SEPARATOR).next()).context("an open packet")?;

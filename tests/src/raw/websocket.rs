@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::frames::text;
-use super::{Client, Inbox, PATIENCE, connect};
+use super::{Client, Inbox, PACKET_LIMIT, connect};
 
 /// The headers of a correct upgrade.
 const UPGRADE: &[(&str, &str)] = &[
@@ -116,11 +116,11 @@ impl WebSocket {
         if let Some(window) = window {
             socket.set_recv_buffer_size(window)?;
         }
-        let stream = timeout(PATIENCE, socket.connect(host.parse()?)).await??;
+        let stream = timeout(PACKET_LIMIT, socket.connect(host.parse()?)).await??;
         stream.set_nodelay(true)?;
         let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
         let request = format!("GET /socket.io/?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
-        timeout(PATIENCE, Self::shake_hands(stream, request)).await?
+        timeout(PACKET_LIMIT, Self::shake_hands(stream, request)).await?
     }
 
     async fn shake_hands(stream: TcpStream, request: String) -> anyhow::Result<Result<Self, Refused>> {
@@ -203,7 +203,7 @@ impl WebSocket {
     /// # Errors
     /// When the connection has ended, or accepts no bytes within the time limit.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(timeout(PATIENCE, self.output.write_all(bytes)).await.context("the server does not read")??)
+        Ok(timeout(PACKET_LIMIT, self.output.write_all(bytes)).await.context("the server does not read")??)
     }
 
     /// Waits for DISCONNECT.
@@ -245,7 +245,7 @@ impl WebSocket {
     /// # Errors
     /// When the connection ends.
     pub async fn receive(&mut self) -> anyhow::Result<String> {
-        timeout(PATIENCE, self.packet()).await.context("nothing comes")?
+        timeout(PACKET_LIMIT, self.packet()).await.context("nothing comes")?
     }
 
     /// Waits for any frame, also a ping; a message is stored in the inbox.
@@ -365,8 +365,8 @@ mod tests {
         let [one, two] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let (first, server) = from(0, &one).await;
         let (second, other) = from(first.ends().unwrap().1.port(), &two).await;
-        let held = WebSocket::open_connections().unwrap();
-        assert!(held.contains(&first.ends().unwrap()) && held.contains(&second.ends().unwrap()));
+        let open = WebSocket::open_connections().unwrap();
+        assert!(open.contains(&first.ends().unwrap()) && open.contains(&second.ends().unwrap()));
         drop(server);
         assert!(first.unread().is_err());
         assert_eq!(second.unread().unwrap(), 0);

@@ -15,7 +15,7 @@ use crate::daemon::Daemon;
 use crate::programs;
 
 /// Time limit for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// A probe that succeeds or fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Probe {
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, asked).await.is_ok_and(|asked| asked.is_ok())
+        timeout(ANSWER_LIMIT, asked).await.is_ok_and(|asked| asked.is_ok())
     }
 }
 

@@ -129,7 +129,7 @@ async fn embedded_restore_is_detected_by_clients() {
     server.up().await.unwrap();
     socket.states("connect", 2).await.unwrap();
     let again = json!({"roomId": room, "after": before["lastSeq"], "epoch": before["epoch"]});
-    let told = socket.emit("joinRoom", again).await.unwrap();
+    let joined = socket.emit("joinRoom", again).await.unwrap();
     let epoch = String::from_utf8(renewed.stdout).unwrap();
-    assert_eq!((&told["reset"], &told["lastSeq"], &told["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
+    assert_eq!((&joined["reset"], &joined["lastSeq"], &joined["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use confab_tests::api::{Account, Api, repeated, unique};
 use confab_tests::plan::Role;
-use confab_tests::raw::PATIENCE;
+use confab_tests::raw::PACKET_LIMIT;
 use confab_tests::stock::{Report, Socket, Stock, Transports};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -133,11 +133,11 @@ async fn logout_closes_sockets_at_the_other_gateway() {
         let socket = stock.connect(&gateways[1].url, &account.token, Transports::WebSocket).await.unwrap();
         gateways[0].get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap();
         let begin = Instant::now();
-        socket.until("the socket is closed", PATIENCE, ended).await.unwrap();
+        socket.until("the socket is closed", PACKET_LIMIT, ended).await.unwrap();
         fastest = fastest.min(begin.elapsed());
         assert_eq!(socket.events("sessionEnded"), [json!({"code": "logged_out"})]);
         let refused = async || (gateways[1].get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is rejected", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PACKET_LIMIT, refused).await.unwrap();
     }
     assert!(fastest <= Duration::from_secs(1), "{fastest:?}");
 }
@@ -155,17 +155,17 @@ async fn without_redis_messages_and_logouts_reach_the_other_gateway() {
         let content = format!("without redis {n}");
         persist(&gateways[0], &account, &room, &content).await.unwrap();
         let arrived = |_: &[Report]| heard(&socket, &content).then_some(());
-        socket.until("a message without redis", PATIENCE, arrived).await.unwrap();
+        socket.until("a message without redis", PACKET_LIMIT, arrived).await.unwrap();
     }
     gateways[0].get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap();
-    socket.until("the socket is closed without redis", PATIENCE, ended).await.unwrap();
+    socket.until("the socket is closed without redis", PACKET_LIMIT, ended).await.unwrap();
     assert_eq!(gateways[1].get("/api/auth/me", &account).await.unwrap().status, 401);
 
     cluster.start((Role::Redis, 1)).await.unwrap();
     let (account, room) = stage(&gateways).await.unwrap();
     let socket = listener(&stock, &gateways[1], &account, &room).await.unwrap();
     persist(&gateways[0], &account, &room, "redis is back").await.unwrap();
-    socket.until("a message", PATIENCE, |_| heard(&socket, "redis is back").then_some(())).await.unwrap();
+    socket.until("a message", PACKET_LIMIT, |_| heard(&socket, "redis is back").then_some(())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,6 +183,6 @@ async fn logout_survives_every_auth_replica() {
     for gateway in &gateways {
         // The surviving gateway may have missed the hint; then it reads the revocation from auth.
         let refused = async || (gateway.get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is rejected", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PACKET_LIMIT, refused).await.unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use confab_common::store::StorageConfig;
 use confab_common::transfer::{Schema, Tally, Tallying, rows};
-use confab_file::{Carrier, FILES};
+use confab_file::{FILES, ObjectCopier};
 
 use super::archive::{Archive, Manifest};
 use super::{show, stores};
@@ -26,17 +26,17 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
         "the log in the archive has {has} partitions, but CONFAB_PARTITIONS is {wanted}; the number of partitions cannot be changed"
     );
     manifest.check(stores.iter().map(|(schema, _)| *schema))?;
-    let carrier = Carrier::new(&parts.file, storage, archive.objects())?;
-    verify(&archive, &manifest, &carrier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
+    let copier = ObjectCopier::new(&parts.file, storage, archive.objects())?;
+    verify(&archive, &manifest, &copier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
 
-    let mut held = Vec::new();
+    let mut locked = Vec::new();
     for (schema, url) in &stores {
-        held.push(schema.hold_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
+        locked.push(schema.lock_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
     }
-    carrier.ensure_empty().await?;
-    let objects = carrier.import(files(&archive)?).await.context("only files were imported; the next import continues from there")?;
+    copier.ensure_empty().await?;
+    let objects = copier.import(files(&archive)?).await.context("only files were imported; the next import continues from there")?;
     let mut arrived = Vec::new();
-    for store in &mut held {
+    for store in &mut locked {
         for table in store.schema.tables {
             let name = format!("{}.{}", store.schema.name, table.name);
             store.load(table, archive.read(store.schema.name, table.name)?).await.with_context(|| format!("writing {name}"))?;
@@ -48,7 +48,7 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
         ensure!(is == was, "{name} differs from the export: {is} instead of {was}; only files were imported");
     }
     let mut filled = Vec::new();
-    for store in held {
+    for store in locked {
         let name = store.schema.name;
         let advice =
             || format!("the {name} store was not filled, but these stores were: {}; empty them and import again", filled.join(", "));
@@ -64,7 +64,7 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
 async fn verify(
     archive: &Archive,
     manifest: &Manifest,
-    carrier: &Carrier,
+    copier: &ObjectCopier,
     schemas: impl Iterator<Item = &'static Schema>,
 ) -> anyhow::Result<()> {
     let tables = schemas.flat_map(|schema| schema.tables.iter().map(move |table| (schema, table)));
@@ -73,7 +73,7 @@ async fn verify(
         ensure!(found == entry.tally, "{}.{} is {found} instead of {}", schema.name, table.name, entry.tally);
         rows(table, archive.read(schema.name, table.name)?).try_for_each(|row| row.map(drop))?;
     }
-    let objects = carrier.verify(files(archive)?).await?;
+    let objects = copier.verify(files(archive)?).await?;
     ensure!(objects == manifest.objects, "the objects are {objects} instead of {}", manifest.objects);
     Ok(())
 }

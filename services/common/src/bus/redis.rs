@@ -26,7 +26,7 @@ use sign::Signer;
 const PUBLISH_QUEUE: usize = 4096;
 /// Publications, or channels of a subscription, in one request.
 const PIPELINE: usize = 256;
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How often an idle connection is pinged. TCP alone does not detect a dead peer, and servers and middleboxes close
 /// idle connections.
 const PING_EVERY: Duration = Duration::from_secs(2);

@@ -137,10 +137,10 @@ mod tests {
     }
 
     fn with(environment: &[(&str, &str)]) -> anyhow::Result<Program> {
-        told(environment, &[])
+        parsed(environment, &[])
     }
 
-    fn told(environment: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Program> {
+    fn parsed(environment: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Program> {
         let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
         let flags = ["program"].iter().chain(flags).map(OsString::from).collect();
         let set = variables(&Program::command(), environment)?;
@@ -160,7 +160,7 @@ mod tests {
     fn secrets_are_read_from_files_and_never_printed() {
         let file = file("redis://:hunter2@localhost\n");
         let by_file = [("CONFAB_BUS_FILE", &*file)];
-        let (program, by_hand) = (with(&by_file).unwrap(), told(&by_file, &["--bus", "redis://other"]).unwrap());
+        let (program, by_hand) = (with(&by_file).unwrap(), parsed(&by_file, &["--bus", "redis://other"]).unwrap());
         assert_eq!(program.bus.expose(), "redis://:hunter2@localhost");
         assert!(!format!("{program:?}").contains("hunter2"));
         assert_eq!(by_hand.bus.expose(), "redis://other");
@@ -195,11 +195,11 @@ mod tests {
     fn flags_override_variables_and_errors_name_the_source() {
         let origins = [("CONFAB_ALLOWED_ORIGINS", "https://a, https://b")];
         assert_eq!(with(&origins).unwrap().allowed_origins, ["https://a", " https://b"]);
-        assert_eq!(told(&origins, &["--allowed-origins=https://c"]).unwrap().allowed_origins, ["https://c"]);
-        let error = |flags: &[&str]| told(&[("CONFAB_MAX_UPLOADS", "many")], flags).unwrap_err().to_string();
+        assert_eq!(parsed(&origins, &["--allowed-origins=https://c"]).unwrap().allowed_origins, ["https://c"]);
+        let error = |flags: &[&str]| parsed(&[("CONFAB_MAX_UPLOADS", "many")], flags).unwrap_err().to_string();
         assert!(error(&[]).ends_with("Some(\"CONFAB_MAX_UPLOADS\")"), "{}", error(&[]));
         assert!(error(&["--max-uploads=few"]).ends_with("None"), "{}", error(&["--max-uploads=few"]));
-        assert_eq!(told(&[("CONFAB_MAX_UPLOADS", "many")], &["--max-uploads", "2"]).unwrap().max_uploads, 2);
+        assert_eq!(parsed(&[("CONFAB_MAX_UPLOADS", "many")], &["--max-uploads", "2"]).unwrap().max_uploads, 2);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::listen::Listener;
 use crate::metrics::LIMITS;
 
 /// Concurrent connections; each replica of a gateway or calling service has one. Further connections wait.
-const MOST: u64 = 4096;
+const MAX_CONNECTIONS: u64 = 4096;
 const LIMIT: &str = "grpc_connections";
 
 /// An accepted connection and its permit.
@@ -29,7 +29,7 @@ pub struct Connection {
 /// Creates the permits, as many as the process's descriptors allow.
 pub fn places() -> Arc<Semaphore> {
     LIMITS.exist(&[LIMIT]);
-    Arc::new(Semaphore::new(descriptors::for_connections(descriptors::limit()).min(MOST) as usize))
+    Arc::new(Semaphore::new(descriptors::for_connections(descriptors::limit()).min(MAX_CONNECTIONS) as usize))
 }
 
 /// Yields the connections to a listener, each one after it has obtained a permit.

@@ -28,7 +28,7 @@ use super::traced;
 use super::transport::{Call, Streams, Transport};
 
 /// How long a stream waits until the first replica is found.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_REPLICA_WAIT: Duration = Duration::from_secs(1);
 
 /// Returns the transport to all replicas behind `urls`: one `http://host:port`, or several separated by commas. A host
 /// may resolve to several addresses (a headless Service), and is resolved again every few seconds.
@@ -43,8 +43,8 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
             let answer = match call.streams {
-                Streams::Both => span.hold(pass(&replicas, call, request)).await,
-                Streams::Nothing | Streams::Answer => span.hold(ask(&replicas, call, request)).await,
+                Streams::Both => span.instrument(proxy(&replicas, call, request)).await,
+                Streams::Nothing | Streams::Answer => span.instrument(ask(&replicas, call, request)).await,
             };
             measured.answered(&answer);
             traced::answered(&span, &answer);
@@ -149,14 +149,14 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
 }
 
 /// Proxies a call with a streaming request to the first replica that reads from it. Neither body is buffered.
-async fn pass(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+async fn proxy(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let body = Loan::new(body);
-    replicas.found(PATIENCE).await;
+    let body = ReplayableBody::new(body);
+    replicas.found(FIRST_REPLICA_WAIT).await;
 
     let mut refusal = Status::unavailable("no replica is known");
     for replica in replicas.candidates(call.key) {
-        match send(&replica.streams, &parts, body.lend()).await {
+        match send(&replica.streams, &parts, body.offer()).await {
             Ok(answer) => match unavailable(&answer) {
                 Some(status) if body.is_untouched() => {
                     replicas.refuses(&replica);
@@ -201,9 +201,9 @@ fn unavailable(answer: &Response<Body>) -> Option<Status> {
 
 /// A request body that can be offered to another replica until a replica reads from it.
 // Locked to take the body, never across an await.
-struct Loan(Arc<Mutex<Option<Body>>>);
+struct ReplayableBody(Arc<Mutex<Option<Body>>>);
 
-impl Loan {
+impl ReplayableBody {
     fn new(body: Body) -> Self {
         Self(Arc::new(Mutex::new(Some(body))))
     }
@@ -213,11 +213,11 @@ impl Loan {
     }
 
     /// Returns a body for one attempt; the first reader gets the content.
-    fn lend(&self) -> Body {
-        let lender = self.0.clone();
+    fn offer(&self) -> Body {
+        let source = self.0.clone();
         let mut taken = None;
         Body::new(StreamBody::new(poll_fn(move |context| {
-            let take = || lender.lock().take().map(BodyStream::new);
+            let take = || source.lock().take().map(BodyStream::new);
             match taken.get_or_insert_with(take) {
                 Some(frames) => frames.poll_next_unpin(context),
                 None => Poll::Ready(Some(Err(Status::cancelled("another attempt reads the body")))),
@@ -257,11 +257,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_by_one_attempt() {
-        let loan = Loan::new(Body::new(Full::new(Bytes::from_static(b"the body"))));
-        let (late, first) = (loan.lend(), loan.lend());
-        assert!(loan.is_untouched());
+        let body = ReplayableBody::new(Body::new(Full::new(Bytes::from_static(b"the body"))));
+        let (late, first) = (body.offer(), body.offer());
+        assert!(body.is_untouched());
         assert_eq!(first.collect().await.unwrap().to_bytes(), "the body");
-        assert!(!loan.is_untouched());
+        assert!(!body.is_untouched());
         assert!(late.collect().await.is_err());
     }
 }

@@ -66,14 +66,14 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let span = Span::of_headers(request.headers()).child(Kind::Server, "call");
+        let span = Span::extract(request.headers()).child(Kind::Server, "call");
         if span.is_none() {
             return Either::Left(self.0.call(request));
         }
         name(&span, &request);
-        let answer = span.within(|| self.0.call(request));
+        let answer = span.in_scope(|| self.0.call(request));
         let answer = async move {
-            let answer = span.hold(answer).await;
+            let answer = span.instrument(answer).await;
             if let Ok(answer) = &answer {
                 answered(&span, answer);
             }

@@ -104,7 +104,7 @@ where
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
-            let answer = span.hold(server.oneshot(request));
+            let answer = span.instrument(server.oneshot(request));
             let Ok(answer) = match call.streams {
                 Streams::Both => answer.await,
                 Streams::Nothing | Streams::Answer => match tokio::time::timeout(call.deadline, answer).await {

@@ -35,7 +35,7 @@ pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fau
 /// Records what an error implies for this task's connection. The conversion of an error to [`Error`] does this; call
 /// the function for an error that is not converted.
 pub fn note_fault(error: &tokio_postgres::Error) {
-    let _ = FAULT.try_with(|noted| noted.set(noted.get().max(fault(error))));
+    let _ = FAULT.try_with(|worst| worst.set(worst.get().max(fault(error))));
 }
 
 pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {

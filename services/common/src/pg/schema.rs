@@ -7,7 +7,7 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::errors::{fault, reason, refuses};
-use super::{ANSWER, Pool};
+use super::{Pool, WORK_LIMIT};
 use crate::config::Migrate;
 
 /// How often two sessions are compared: a single comparison may miss a busy pooler.
@@ -33,7 +33,7 @@ impl Pool {
             Ok(client) => client,
             Err(error) => return Ok(Err(Obstacle { reason: reason(&error), passes: !refuses(&error) })),
         };
-        match timeout(ANSWER, self.sessions_are_shared(&client)).await {
+        match timeout(WORK_LIMIT, self.sessions_are_shared(&client)).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => bail!(
                 "the {schema} store's URL leads to a pooler that lends connections of Postgres for one transaction at a time, such as PgBouncer \
@@ -112,7 +112,7 @@ async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refiner
 
 async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<(), Obstacle> {
     let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
-    match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
+    match timeout(WORK_LIMIT, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
         Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(()),
         Ok(Ok(_)) => {
             let reason = format!("the schema is older than version {newest}; run the migrate subcommand");

@@ -11,7 +11,7 @@ use super::errors::{READ_ONLY, reason};
 use crate::readiness::Readiness;
 
 /// How often an unusable server is retried, so that `/readyz` is correct soon after its recovery.
-const TRY: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Standing {
     store: String,
@@ -41,7 +41,7 @@ impl Standing {
     }
 
     /// Checks out a connection, but not one to a server that last rejected writes.
-    pub(super) async fn lend(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
+    pub(super) async fn check_out(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
         loop {
             match connections.get().await {
                 Ok(object) if self.state.lock().unwelcome_before.is_some_and(|since| Object::metrics(&object).created < since) => {
@@ -89,9 +89,9 @@ impl Standing {
 /// Connects, to this server or its replacement, until an attempt succeeds.
 async fn try_again(connections: WeakPool, standing: Arc<Standing>) {
     loop {
-        sleep(TRY).await;
+        sleep(RETRY_EVERY).await;
         let Some(connections) = connections.upgrade() else { return };
-        let _ = standing.lend(&connections).await;
+        let _ = standing.check_out(&connections).await;
         let mut state = standing.state.lock();
         if !state.is_of_no_use {
             state.is_tried = false;

@@ -112,11 +112,11 @@ impl Given {
             ("target_session_attrs", "any") => self.drivers.push("target_session_attrs=any".into()),
             ("target_session_attrs", "read-write" | "primary") => self.drivers.push("target_session_attrs=read-write".into()),
             ("target_session_attrs", _) => bail!("must be read-write, primary or any: Confab writes"),
-            ("keepalives_count", _) => return self.pass("keepalives_retries", raw),
+            ("keepalives_count", _) => return self.forward("keepalives_retries", raw),
             ("passfile" | "service" | "servicefile", _) => {
                 bail!("is not supported: put the password into the URL, and the URL into a file that CONFAB_…_STORE_FILE names")
             }
-            _ if DRIVERS.contains(&name) => return self.pass(name, raw),
+            _ if DRIVERS.contains(&name) => return self.forward(name, raw),
             _ => match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                 Some((_, values)) if values.is_empty() || values.contains(&&*lower) => {}
                 Some((_, values)) => bail!("has an unsupported value; supported are: {}", values.join(", ")),
@@ -130,7 +130,7 @@ impl Given {
         (self.mode, self.verify) = (Some(SslMode::Require), Some(verify));
     }
 
-    fn pass(&mut self, name: &str, raw: &str) -> Result<()> {
+    fn forward(&mut self, name: &str, raw: &str) -> Result<()> {
         let option = format!("{name}={raw}");
         ensure!(format!("postgres://@?{option}").parse::<Config>().is_ok(), "has an unsupported value");
         self.drivers.push(option);

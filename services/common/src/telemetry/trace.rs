@@ -5,8 +5,8 @@
 //! appear in the log.
 
 mod batch;
-mod carry;
 pub(crate) mod export;
+mod propagation;
 mod settings;
 
 use std::future::poll_fn;
@@ -33,7 +33,7 @@ impl Span {
     /// headers from our own proxy. Services behind the edge continue its traces.
     pub fn entry(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         match TRACER.get() {
-            Some(_) => start(kind, name, &carry::from_headers(headers)),
+            Some(_) => start(kind, name, &propagation::from_headers(headers)),
             None => Self(None),
         }
     }
@@ -43,7 +43,7 @@ impl Span {
     pub fn linked_root(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         let span = Self::root(kind, name);
         if let Some(context) = &span.0 {
-            let other = carry::from_headers(headers).span().span_context().clone();
+            let other = propagation::from_headers(headers).span().span_context().clone();
             if other.is_valid() {
                 context.span().add_link(other, Vec::new());
             }
@@ -57,14 +57,14 @@ impl Span {
     }
 
     /// Extracts another process's span from the headers, if its trace is sampled.
-    pub fn of_headers(headers: &HeaderMap) -> Self {
-        Self(TRACER.get().map(|_| carry::from_headers(headers)).filter(is_sampled))
+    pub fn extract(headers: &HeaderMap) -> Self {
+        Self(TRACER.get().map(|_| propagation::from_headers(headers)).filter(is_sampled))
     }
 
     /// Returns the span of the process that wrote this [`traceparent`](Self::traceparent).
     pub fn of_traceparent(text: &str) -> Self {
         let known = TRACER.get().filter(|_| !text.is_empty());
-        Self(known.map(|_| carry::from_text(text)).filter(is_sampled))
+        Self(known.map(|_| propagation::from_text(text)).filter(is_sampled))
     }
 
     /// Returns the parent of an item that has this `traceparent` and arrived in a batch in the current call. The parent
@@ -123,26 +123,26 @@ impl Span {
     }
 
     /// Runs `work` with this span as the current span.
-    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
         let _current = self.0.clone().map(Context::attach);
         work()
     }
 
     /// Runs the future with this span as the current span.
-    pub async fn hold<F: Future>(&self, future: F) -> F::Output {
+    pub async fn instrument<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
-        poll_fn(|task| self.within(|| future.as_mut().poll(task))).await
+        poll_fn(|task| self.in_scope(|| future.as_mut().poll(task))).await
     }
 
     /// Returns the W3C Trace Context with which another process can continue the trace; empty without a span.
     pub fn traceparent(&self) -> String {
-        self.context().as_ref().map(carry::to_text).unwrap_or_default()
+        self.context().as_ref().map(propagation::to_text).unwrap_or_default()
     }
 
     /// Adds the W3C Trace Context to the headers of a request.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         if let Some(context) = &self.0 {
-            carry::to_headers(context, headers);
+            propagation::to_headers(context, headers);
         }
     }
 

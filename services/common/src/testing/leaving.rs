@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Wire;
+use super::SilentProxy;
 use crate::process::Process;
 
 /// Starts a program on a silent bus, calls `act` until it succeeds, shuts the program down, and only then lets the bus
@@ -34,10 +34,10 @@ where
     P: clap::Parser + Send + 'static,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let wire = Wire::to(&super::redis()).await;
-    wire.silence();
+    let proxy = SilentProxy::to(&super::redis()).await;
+    proxy.silence();
     let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let (data, bus) = (super::directory(), wire.url());
+    let (data, bus) = (super::directory(), proxy.url());
     let settings = [
         format!("--listen={listen}"),
         format!("--data-dir={}", data.display()),
@@ -66,7 +66,7 @@ where
     process.shutdown.cancel();
     // The program must wait at least this long for the bus.
     sleep(Duration::from_millis(300)).await;
-    wire.carry();
+    proxy.resume();
     let ended =
         tokio::task::spawn_blocking(|| running.join().expect("the program must not panic")).await.expect("the program must not panic");
     ended.expect("the program must end without an error");

@@ -83,7 +83,7 @@ impl Front {
         let (port, server) = (listener.local_addr().expect("its number").port(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, acceptor.clone(), server.clone()));
+                tokio::spawn(proxy(client, acceptor.clone(), server.clone()));
             }
         });
         Self { port }
@@ -95,7 +95,7 @@ impl Front {
     }
 }
 
-async fn pass(mut client: TcpStream, acceptor: TlsAcceptor, server: String) -> std::io::Result<()> {
+async fn proxy(mut client: TcpStream, acceptor: TlsAcceptor, server: String) -> std::io::Result<()> {
     let mut first = [0; 8];
     if client.peek(&mut first).await? == first.len() && first == SSL_REQUEST {
         client.read_exact(&mut first).await?;

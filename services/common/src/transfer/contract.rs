@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use uuid::Uuid;
 
 use super::row::line;
-use super::{Held, Kind, Row, Schema, Table, Value};
+use super::{Kind, LockedStore, Row, Schema, Table, Value};
 use crate::config::Migrate;
 use crate::pg::PostgresConfig;
 use crate::sqlite::open_alone;
@@ -26,20 +26,20 @@ pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
     let nullable = named(schema).await.context("the migrations differ from the schema to transfer")?;
     let [first, second, third] = [sqlite(), postgres().await, sqlite()];
     fill(schema, &first, &nullable).await?;
-    let carried = contents(schema, &first).await?;
+    let transferred = contents(schema, &first).await?;
     for (from, to) in [(&first, &second), (&second, &third), (&second, &postgres().await)] {
-        carry(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
-        ensure!(contents(schema, to).await? == carried, "{to:?} received different rows");
+        transfer(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
+        ensure!(contents(schema, to).await? == transferred, "{to:?} received different rows");
     }
     for full in [&first, &second] {
-        let refused = schema.hold_empty(full, &storage()).await.err().context("filling a full store must fail")?;
+        let refused = schema.lock_empty(full, &storage()).await.err().context("filling a full store must fail")?;
         ensure!(refused.to_string().contains("has rows in its table"), "{refused:#}");
     }
     for url in [sqlite(), postgres().await] {
-        let mut held = schema.hold_empty(&url, &storage()).await?;
-        load(&mut held, &carried).await?;
-        drop(held);
-        schema.hold_empty(&url, &storage()).await.context("uncommitted rows are there")?;
+        let mut locked = schema.lock_empty(&url, &storage()).await?;
+        load(&mut locked, &transferred).await?;
+        drop(locked);
+        schema.lock_empty(&url, &storage()).await.context("uncommitted rows are there")?;
     }
     Ok(())
 }
@@ -61,42 +61,42 @@ fn storage() -> StorageConfig {
 
 /// Returns all tables of a store as lines.
 async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut held = schema.hold(url, &storage()).await?;
+    let mut locked = schema.lock(url, &storage()).await?;
     let mut contents = Vec::new();
     for table in schema.tables {
         let mut lines = Vec::new();
-        let tally = held.dump(table, &mut lines).await?;
+        let tally = locked.dump(table, &mut lines).await?;
         ensure!(tally.rows == lines.iter().filter(|byte| **byte == b'\n').count() as u64, "{tally:?}");
-        ensure!(held.tally(table).await? == tally, "{} changed while it was locked", table.name);
+        ensure!(locked.tally(table).await? == tally, "{} changed while it was locked", table.name);
         contents.push(lines);
     }
     Ok(contents)
 }
 
-async fn load(held: &mut Held, contents: &[Vec<u8>]) -> anyhow::Result<()> {
-    for (table, lines) in held.schema.tables.iter().zip(contents) {
-        held.load(table, &lines[..]).await?;
+async fn load(locked: &mut LockedStore, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+    for (table, lines) in locked.schema.tables.iter().zip(contents) {
+        locked.load(table, &lines[..]).await?;
     }
     Ok(())
 }
 
-async fn carry(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyhow::Result<()> {
+async fn transfer(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyhow::Result<()> {
     let contents = contents(schema, from).await?;
-    let mut held = schema.hold_empty(to, &storage()).await?;
-    load(&mut held, &contents).await?;
-    held.commit().await
+    let mut locked = schema.lock_empty(to, &storage()).await?;
+    load(&mut locked, &contents).await?;
+    locked.commit().await
 }
 
 /// Fills a SQLite store with rows that contain every value that is hard to transfer.
 async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let StoreUrl::Sqlite(path) = url else { anyhow::bail!("not SQLite") };
-    let mut held = schema.hold_empty(url, &storage()).await?;
+    let mut locked = schema.lock_empty(url, &storage()).await?;
     for table in schema.tables {
         let rows = if table.columns[0].1 == Kind::Flag { 1 } else { ROWS };
         let lines = (1..=rows).map(|n| line(&row(table, n, nullable))).collect::<anyhow::Result<Vec<_>>>()?;
-        held.load(table, &lines.concat()[..]).await?;
+        locked.load(table, &lines.concat()[..]).await?;
     }
-    held.commit().await?;
+    locked.commit().await?;
     let (connection, _lock) = open_alone(path, (schema.sqlite)())?;
     for table in schema.tables {
         for (column, _) in table.columns.iter().filter(|(_, kind)| *kind == Kind::Local) {
@@ -136,11 +136,11 @@ async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, Stri
         let place = move |(at, name): (usize, &str)| ((table.name.to_owned(), name.to_owned()), if at < key { at as u32 + 1 } else { 0 });
         table.columns().enumerate().map(place).collect::<Vec<_>>()
     };
-    let carried = schema.tables.iter().flat_map(columns).collect::<Columns>();
+    let transferred = schema.tables.iter().flat_map(columns).collect::<Columns>();
     let (on_sqlite, nullable) = sqlite_columns(schema)?;
-    ensure!(on_sqlite == carried, "SQLite: {on_sqlite:?}\ncarried: {carried:?}");
+    ensure!(on_sqlite == transferred, "SQLite: {on_sqlite:?}\ncarried: {transferred:?}");
     let on_postgres = postgres_columns(schema).await?;
-    ensure!(on_postgres == carried.into_keys().collect(), "Postgres: {on_postgres:?}");
+    ensure!(on_postgres == transferred.into_keys().collect(), "Postgres: {on_postgres:?}");
     Ok(nullable)
 }
 
@@ -168,7 +168,7 @@ fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String,
 
 async fn postgres_columns(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let url = testing::database().await;
-    schema.hold_empty(&StoreUrl::Postgres(url.clone()), &storage()).await?;
+    schema.lock_empty(&StoreUrl::Postgres(url.clone()), &storage()).await?;
     let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     let catalog = "SELECT table_name::text, column_name::text FROM information_schema.columns

@@ -11,7 +11,7 @@ use crate::Secret;
 use crate::pg::{Client, Pool, PostgresConfig};
 
 /// How long programs that are shutting down may take to close their connections.
-const LEAVING: Duration = Duration::from_secs(5);
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Session(Client);
 
@@ -76,7 +76,7 @@ impl Session {
 /// Waits until other Confab programs have disconnected from this schema, within a time limit. SQLite has a lock file
 /// for this purpose.
 async fn alone(client: &Client, schema: &str) -> anyhow::Result<()> {
-    let until = Instant::now() + LEAVING;
+    let until = Instant::now() + DISCONNECT_LIMIT;
     loop {
         let others = "/* alone */ SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()";

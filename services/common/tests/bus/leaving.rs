@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use confab_common::bus::Bus;
-use confab_common::testing::Wire;
+use confab_common::testing::SilentProxy;
 
 use super::redis_server::RedisServer;
 use super::{channel, eventually, local, redis};
@@ -68,12 +68,12 @@ async fn empty_flush_does_not_wait() {
 #[tokio::test]
 async fn flush_is_bounded_while_the_bus_is_unreachable() {
     let mut redis = RedisServer::start().await;
-    let wire = Wire::to(&redis.url()).await;
-    for bus in [&redis.url(), &wire.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {
+    let proxy = SilentProxy::to(&redis.url()).await;
+    for bus in [&redis.url(), &proxy.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {
         publish_many(&bus).await;
-        wire.silence();
+        proxy.silence();
         assert!(publish_many(&bus).await < LONG);
-        wire.carry();
+        proxy.resume();
     }
     redis.kill();
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");

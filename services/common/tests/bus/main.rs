@@ -14,7 +14,7 @@ use confab_common::{Secret, testing};
 use tokio::time::timeout;
 
 /// Longer than any expected message takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const NOTICE_LIMIT: Duration = Duration::from_secs(20);
 
 fn local() -> Bus {
     Bus::open(&Secret::from("local:"), None).expect("the local bus")
@@ -30,7 +30,7 @@ fn channel(name: &str) -> String {
 }
 
 async fn next(notices: &mut Notices) -> Notice {
-    timeout(PATIENCE, notices.next()).await.expect("a notice in time").expect("a living bus")
+    timeout(NOTICE_LIMIT, notices.next()).await.expect("a notice in time").expect("a living bus")
 }
 
 async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
@@ -39,7 +39,7 @@ async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, becoming).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    timeout(NOTICE_LIMIT, becoming).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 async fn payload(notices: &mut Notices) -> Bytes {
@@ -53,7 +53,7 @@ async fn listen(bus: &Bus, channels: &[&String]) -> (Subscriptions, Notices) {
     let (subscriptions, mut notices) = bus.listen();
     assert_eq!(next(&mut notices).await, Notice::Up);
     for channel in channels {
-        timeout(PATIENCE, subscriptions.subscribe(*channel)).await.expect("a confirmation");
+        timeout(NOTICE_LIMIT, subscriptions.subscribe(*channel)).await.expect("a confirmation");
     }
     (subscriptions, notices)
 }
@@ -78,7 +78,7 @@ async fn ended_subscription_receives_nothing(bus: Bus) {
     let (subscriptions, mut notices) = listen(&bus, &[&a, &b]).await;
     subscriptions.unsubscribe(&*a);
     // Redis executes commands in order: this confirmation implies that the earlier command is done.
-    timeout(PATIENCE, subscriptions.subscribe(&*b)).await.expect("a confirmation");
+    timeout(NOTICE_LIMIT, subscriptions.subscribe(&*b)).await.expect("a confirmation");
     bus.publish(&*a, "unheard");
     bus.publish(&*b, "heard");
     assert_eq!(payload(&mut notices).await, "heard");

@@ -3,10 +3,10 @@
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 
 use super::redis_server::RedisServer;
-use super::{PATIENCE, channel, listen, next};
+use super::{NOTICE_LIMIT, channel, listen, next};
 
 /// A listener with a channel, and a publisher.
 pub struct Pair {
@@ -40,7 +40,7 @@ impl Pair {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, hearing).await.expect("the message must arrive");
+        tokio::time::timeout(NOTICE_LIMIT, hearing).await.expect("the message must arrive");
     }
 
     async fn talk(&mut self, said: &str) {
@@ -49,7 +49,7 @@ impl Pair {
     }
 
     /// Waits for a change of the bus's state; messages may arrive first.
-    async fn told(&mut self, change: Notice) {
+    async fn notified(&mut self, change: Notice) {
         loop {
             if next(&mut self.notices).await == change {
                 return;
@@ -59,15 +59,15 @@ impl Pair {
 
     /// Subscribes to another channel while the bus is down, and receives it when the bus is back.
     pub async fn survives(mut self, back: impl AsyncFnOnce()) {
-        self.told(Notice::Down).await;
+        self.notified(Notice::Down).await;
         let asked_meanwhile = channel("meanwhile");
         let (subscriptions, wanted) = (self.subscriptions.clone(), asked_meanwhile.clone());
         let confirmed = tokio::spawn(async move { subscriptions.subscribe(wanted).await });
         self.publisher.publish(&*self.channel, "no listener receives this");
         assert!(!confirmed.is_finished());
         back().await;
-        self.told(Notice::Up).await;
-        tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+        self.notified(Notice::Up).await;
+        tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
         self.talk("back").await;
         self.hear(&asked_meanwhile, "also").await;
     }
@@ -87,9 +87,9 @@ async fn redis_is_killed_repeatedly() {
     let mut pair = Pair::at(&redis.url()).await;
     for _ in 0..5 {
         redis.kill();
-        pair.told(Notice::Down).await;
+        pair.notified(Notice::Down).await;
         redis.restart().await;
-        pair.told(Notice::Up).await;
+        pair.notified(Notice::Up).await;
     }
     pair.talk("still here").await;
 }
@@ -105,10 +105,10 @@ async fn stopped_and_continued() {
 #[tokio::test]
 async fn redis_stops_answering() {
     let redis = RedisServer::start().await;
-    let wire = Wire::to(&redis.url()).await;
-    let pair = Pair::at(&wire.url()).await;
-    wire.silence();
-    pair.survives(async || wire.carry()).await;
+    let proxy = SilentProxy::to(&redis.url()).await;
+    let pair = Pair::at(&proxy.url()).await;
+    proxy.silence();
+    pair.survives(async || proxy.resume()).await;
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn redis_is_unreachable_at_start() {
     let confirmed = tokio::spawn(async move { early.subscribe(wanted).await });
     redis.restart().await;
     assert_eq!(next(&mut notices).await, Notice::Up);
-    tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+    tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
     let mut pair = Pair { publisher: bus, subscriptions, notices, channel };
     pair.talk("at last").await;
 }

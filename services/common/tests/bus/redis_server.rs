@@ -13,7 +13,7 @@ use super::eventually;
 pub struct RedisServer {
     address: SocketAddr,
     /// Never listens: it reserves the port while Redis is down.
-    _held: TcpSocket,
+    _reserved: TcpSocket,
     process: Option<Child>,
     arguments: Vec<String>,
 }
@@ -25,10 +25,11 @@ impl RedisServer {
 
     /// Starts a server with additional arguments.
     pub async fn with(arguments: &[&str]) -> Self {
-        let held = TcpSocket::new_v4().expect("a socket");
-        held.set_reuseaddr(true).expect("an option");
-        held.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let mut server = Self { address: held.local_addr().expect("its address"), _held: held, process: None, arguments: vec![] };
+        let reserved = TcpSocket::new_v4().expect("a socket");
+        reserved.set_reuseaddr(true).expect("an option");
+        reserved.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let mut server =
+            Self { address: reserved.local_addr().expect("its address"), _reserved: reserved, process: None, arguments: vec![] };
         server.arguments = arguments.iter().map(ToString::to_string).collect();
         server.restart().await;
         server

@@ -26,7 +26,7 @@ const MANY: usize = 512;
 const AHEAD: u64 = 2 * 1024 * 1024;
 const DOWNLOAD: Call = Call::within(Duration::from_secs(30)).streaming_answer();
 /// Time limit for an answer; a call without an answer by then hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A scripted service with byte streams.
 #[derive(Clone)]
@@ -213,7 +213,7 @@ async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Byt
     client.ready().await.expect("it is always ready");
     let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
     let answer = client.streaming(grpc::request(request, call), path, Raw);
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("must not hang");
+    let answer = tokio::time::timeout(ANSWER_LIMIT, answer).await.expect("must not hang");
     answer.map(Response::into_inner)
 }
 
@@ -232,7 +232,7 @@ async fn download_by(transport: &Transport, way: Call) -> Result<Streaming<Bytes
 }
 
 async fn next(answer: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Code> {
-    let message = tokio::time::timeout(PATIENCE, answer.message()).await.expect("must not hang");
+    let message = tokio::time::timeout(ANSWER_LIMIT, answer.message()).await.expect("must not hang");
     message.map_err(|status| status.code())
 }
 

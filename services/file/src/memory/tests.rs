@@ -89,7 +89,7 @@ async fn waiting_for_memory_times_out() {
             break error;
         }
     };
-    assert_eq!((error.code, begun.elapsed()), (Code::Unavailable, WAIT));
+    assert_eq!((error.code, begun.elapsed()), (Code::Unavailable, STEP_WAIT_LIMIT));
     drop((hers, his));
     assert!(is_untouched(&memory, 16 * MIB));
     assert!(filled(&bob, FULL).await.is_full());

@@ -260,27 +260,27 @@ async fn owner_is_replaced_and_not_listed(objects: Arc<dyn Objects>) {
 #[tokio::test]
 async fn prefixes_of_one_bucket_are_separate() {
     let name = format!("test-{}", Uuid::now_v7());
-    let places = ["", "files/", "prod/", "prod/files/", "prod2/"].map(|prefix| in_bucket(&name, prefix));
+    let stores = ["", "files/", "prod/", "prod/files/", "prod2/"].map(|prefix| in_bucket(&name, prefix));
     let (mut made, mut writing) = (Vec::new(), Vec::new());
-    for objects in &places {
+    for objects in &stores {
         let key = Uuid::now_v7();
         put(objects, key, &bytes(10)).await;
         assert!(objects.claim(owner()).await.unwrap());
         writing.push(begin(objects, Uuid::now_v7(), &bytes(PART + 10)).await);
         made.push(key);
     }
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(keys(objects).await, [*key]);
         assert_eq!(objects.list(Uuid::nil(), 1).await.unwrap().len(), 1);
     }
     let later = SystemTime::now() + Duration::from_secs(3600);
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(objects.abandon(later).await.unwrap(), 1);
         for other in made.iter().filter(|other| *other != key) {
             objects.delete(*other).await.unwrap();
         }
     }
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(keys(objects).await, [*key]);
     }
 }

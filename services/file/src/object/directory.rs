@@ -50,9 +50,9 @@ impl Objects for Directory {
     fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
         let begin = async move {
             let root = self.0.clone();
-            let (file, draft) = self.run(Root::draft).await?;
+            let (file, temp) = self.run(Root::temp).await?;
             let filling = parts.part(PIECE);
-            let writer = FileWriter { root, key, draft, parts, filling, file: Pen::Idle(file) };
+            let writer = FileWriter { root, key, temp, parts, filling, file: FileState::Idle(file) };
             Ok(Box::new(writer) as Box<dyn Writer>)
         };
         begin.boxed()
@@ -98,7 +98,7 @@ impl Objects for Directory {
 }
 
 impl Root {
-    fn drafts(&self) -> PathBuf {
+    fn temp_directory(&self) -> PathBuf {
         self.path.join("drafts")
     }
 
@@ -108,11 +108,11 @@ impl Root {
     }
 
     /// Creates a temporary file that is removed when the second value is dropped.
-    fn draft(&self) -> io::Result<(File, Draft)> {
-        self.make(&self.drafts())?;
-        let draft = Draft(self.drafts().join(Uuid::new_v4().to_string()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
-        Ok((file, draft))
+    fn temp_file(&self) -> io::Result<(File, TempFile)> {
+        self.make(&self.temp_directory())?;
+        let temp = TempFile(self.temp_directory().join(Uuid::new_v4().to_string()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp.0)?;
+        Ok((file, temp))
     }
 
     /// Creates a folder and its parents durably.
@@ -128,7 +128,7 @@ impl Root {
         sync(folder.parent().unwrap_or(folder))
     }
 
-    fn publish(&self, draft: &Path, key: Uuid) -> io::Result<()> {
+    fn publish(&self, temp: &Path, key: Uuid) -> io::Result<()> {
         let file = self.file(key);
         let folder = file.parent().unwrap_or(&self.path);
         self.make(folder)?;
@@ -136,7 +136,7 @@ impl Root {
         if file.try_exists()? {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        std::fs::rename(draft, &file)?;
+        std::fs::rename(temp, &file)?;
         drop(naming);
         sync(folder)
     }
@@ -184,19 +184,19 @@ impl Root {
     }
 
     fn set_owner(&self, owner: Owner) -> io::Result<()> {
-        let (file, draft) = self.draft()?;
+        let (file, temp) = self.temp_file()?;
         write_owner(file, owner)?;
-        std::fs::rename(&draft.0, self.path.join(NAME))?;
+        std::fs::rename(&temp.0, self.path.join(NAME))?;
         sync(&self.path)
     }
 
     fn abandon(&self, before: SystemTime) -> io::Result<u64> {
         let mut abandoned = 0;
-        for name in names(&self.drafts(), 36, "")? {
-            let draft = self.drafts().join(name);
-            let Ok(facts) = draft.metadata() else { continue };
+        for name in names(&self.temp_directory(), 36, "")? {
+            let temp = self.temp_directory().join(name);
+            let Ok(facts) = temp.metadata() else { continue };
             if facts.modified()? < before {
-                absent_is_fine(std::fs::remove_file(draft))?;
+                absent_is_fine(std::fs::remove_file(temp))?;
                 abandoned += 1;
             }
         }
@@ -237,9 +237,9 @@ fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
 }
 
 /// A temporary file that is removed unless it has been renamed.
-struct Draft(PathBuf);
+struct TempFile(PathBuf);
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -248,14 +248,14 @@ impl Drop for Draft {
 struct FileWriter {
     root: Arc<Root>,
     key: Uuid,
-    draft: Draft,
+    temp: TempFile,
     parts: Parts,
     filling: Filling,
-    file: Pen,
+    file: FileState,
 }
 
 /// The file, or the task that writes a chunk to it while the next chunk is filled.
-enum Pen {
+enum FileState {
     Idle(File),
     Busy(JoinHandle<Result<File>>),
     Broken,
@@ -265,7 +265,7 @@ impl FileWriter {
     async fn flush(&mut self) -> Result<()> {
         let mut file = self.written().await?;
         let (piece, memory) = std::mem::replace(&mut self.filling, self.parts.part(PIECE)).send();
-        self.file = Pen::Busy(spawn_blocking(move || {
+        self.file = FileState::Busy(spawn_blocking(move || {
             let _memory = memory;
             file.write_all(&piece).map(|()| file).map_err(failed)
         }));
@@ -273,13 +273,13 @@ impl FileWriter {
     }
 
     async fn written(&mut self) -> Result<File> {
-        if let Pen::Busy(piece) = &mut self.file {
+        if let FileState::Busy(piece) = &mut self.file {
             let written = piece.await;
-            self.file = Pen::Broken;
-            self.file = Pen::Idle(written.map_err(Error::internal)??);
+            self.file = FileState::Broken;
+            self.file = FileState::Idle(written.map_err(Error::internal)??);
         }
-        match std::mem::replace(&mut self.file, Pen::Broken) {
-            Pen::Idle(file) => Ok(file),
+        match std::mem::replace(&mut self.file, FileState::Broken) {
+            FileState::Idle(file) => Ok(file),
             _ => Err(Error::unavailable("file storage")),
         }
     }
@@ -308,8 +308,8 @@ impl Writer for FileWriter {
         let finish = async move {
             self.flush().await?;
             let file = self.written().await?;
-            let Self { root, key, draft, .. } = *self;
-            blocking(move || file.sync_all().and_then(|()| root.publish(&draft.0, key))).await
+            let Self { root, key, temp, .. } = *self;
+            blocking(move || file.sync_all().and_then(|()| root.publish(&temp.0, key))).await
         };
         finish.boxed()
     }
@@ -378,10 +378,10 @@ mod tests {
     #[tokio::test]
     async fn old_temporary_files_are_removed_but_not_new_ones() {
         let objects = Directory::new(testing::directory());
-        let (_, old) = objects.0.draft().unwrap();
+        let (_, old) = objects.0.temp_file().unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(7200);
         File::options().write(true).open(&old.0).unwrap().set_modified(long_ago).unwrap();
-        let (_, fresh) = objects.0.draft().unwrap();
+        let (_, fresh) = objects.0.temp_file().unwrap();
         assert_eq!(objects.abandon(SystemTime::now() - Duration::from_secs(3600)).await.unwrap(), 1);
         assert!(!old.0.exists() && fresh.0.exists());
     }

@@ -44,11 +44,11 @@ const MOST_PARTS: u64 = 10_000;
 const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
 /// Time limit for a small request.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Time limit for creating the bucket.
-const MAKE: Duration = Duration::from_secs(10);
+const CREATE_BUCKET_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for a request of the sweep.
-const SWEEP: Duration = Duration::from_secs(30);
+const SWEEP_REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// How long the store counts as reachable after an answer.
 const TRUSTED: Duration = Duration::from_secs(5);
 /// Maximum keys in one answer.
@@ -91,7 +91,7 @@ struct Bucket {
 impl S3 {
     /// Opens the objects below `prefix` in the bucket `name`, of at most `largest` bytes each.
     pub fn new(name: &str, prefix: &str, account: Account, largest: u64) -> Self {
-        Self::answering(name, prefix, account, largest, ANSWER)
+        Self::answering(name, prefix, account, largest, ANSWER_LIMIT)
     }
 
     /// Like [`new`](Self::new), with a time limit for an answer.
@@ -243,7 +243,7 @@ impl Bucket {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(self.region.as_str())).build()
         });
         let make = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere);
-        let made = make.customize().config_override(patience(MAKE, MAKE)).send().await;
+        let made = make.customize().config_override(patience(CREATE_BUCKET_LIMIT, CREATE_BUCKET_LIMIT)).send().await;
         match made.map_err(Failure::from) {
             Ok(_) => tracing::info!(bucket = self.name, "created the bucket"),
             // Another replica created it first.
@@ -264,8 +264,12 @@ impl Bucket {
         while found.len() < limit {
             let most = (limit - found.len()).min(PAGE as usize) as i32;
             let question = self.client.list_objects_v2().bucket(&self.name).prefix(&folder).start_after(&last).max_keys(most);
-            let page =
-                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            let page = question
+                .customize()
+                .config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT))
+                .send()
+                .await
+                .map_err(|error| Failure::from(error).error())?;
             let Some(key) = page.contents().last().and_then(|object| object.key()) else { break };
             last = key.into();
             found.extend(page.contents().iter().filter_map(|object| self.stored(object)));
@@ -282,8 +286,12 @@ impl Bucket {
         loop {
             let question = self.client.list_multipart_uploads().bucket(&self.name).prefix(self.folder());
             let question = question.set_key_marker(key).set_upload_id_marker(upload);
-            let page =
-                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            let page = question
+                .customize()
+                .config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT))
+                .send()
+                .await
+                .map_err(|error| Failure::from(error).error())?;
             for begun in page.uploads() {
                 let old = begun.initiated().and_then(|time| SystemTime::try_from(*time).ok()).is_some_and(|time| time < before);
                 let ours = begun.key().filter(|key| self.id(key).is_some());

@@ -57,7 +57,7 @@ impl Identity for Memory {
 }
 
 fn owned(database: &Arc<Memory>, objects: &Path) -> Owned {
-    Owned { settled: Duration::ZERO, ..Owned::new(object::in_directory(objects.into()), database.clone()) }
+    Owned { min_turn_age: Duration::ZERO, ..Owned::new(object::in_directory(objects.into()), database.clone()) }
 }
 
 /// Starts an installation that has swept. Returns it and the directory of its objects.
@@ -157,7 +157,7 @@ async fn replicas_and_a_failed_over_database_remain_owner() {
 #[tokio::test]
 async fn young_turn_is_not_written_to_the_owner_object() {
     let (database, _, objects) = installation().await;
-    let patient = Owned { settled: SETTLED, ..owned(&database, &objects) };
+    let patient = Owned { min_turn_age: MIN_TURN_AGE, ..owned(&database, &objects) };
     for _ in 0..4 {
         assert!(patient.begin_sweep().await.unwrap());
         let found = object::in_directory(objects.clone()).owner().await.unwrap().unwrap();

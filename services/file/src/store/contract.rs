@@ -142,10 +142,10 @@ async fn pending_file_is_hidden_until_ready(store: Arc<dyn Store>) {
     assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (vec![], vec![]));
     assert!(!store.attach(vec![files[0].id], room, ada.id).await.unwrap());
 
-    store.settle(vec![files[0].id, files[2].id, Uuid::now_v7()]).await.unwrap();
+    store.mark_ready(vec![files[0].id, files[2].id, Uuid::now_v7()]).await.unwrap();
     assert_eq!(store.pending(Uuid::nil(), 10).await.unwrap(), files[1..2]);
-    let settled = vec![files[2].id, files[0].id];
-    assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (settled.clone(), settled));
+    let ready = vec![files[2].id, files[0].id];
+    assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (ready.clone(), ready));
     assert!(store.get(files[0].id).await.unwrap().unwrap().ready);
 }
 
@@ -235,11 +235,11 @@ async fn deletion_fills_the_queues(store: Arc<dyn Store>) {
 
 async fn only_pending_files_are_abandoned(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
-    let (refused, settled) = (added(&store, pending(&ada, room)).await, added(&store, pending(&ada, room)).await);
-    store.settle(vec![settled.id]).await.unwrap();
-    store.give_up(vec![refused.id, settled.id]).await.unwrap();
+    let (refused, ready) = (added(&store, pending(&ada, room)).await, added(&store, pending(&ada, room)).await);
+    store.mark_ready(vec![ready.id]).await.unwrap();
+    store.abandon(vec![refused.id, ready.id]).await.unwrap();
     assert_eq!(store.get(refused.id).await.unwrap(), None);
-    assert!(store.get(settled.id).await.unwrap().is_some());
+    assert!(store.get(ready.id).await.unwrap().is_some());
     assert_eq!(unwanted(&store).await, [refused.id]);
     assert_eq!(forgets(&store).await, [Forget { file: refused.id, room }]);
 }

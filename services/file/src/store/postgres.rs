@@ -101,7 +101,7 @@ const ATTACH: &str = "/* attach */
 
 const PENDING: &str = files!("pending", "WHERE NOT ready AND id > $1 ORDER BY id LIMIT $2");
 
-const SETTLE: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ANY($1)";
+const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ANY($1)";
 
 const DELETE: &str = "/* delete */
     WITH gone AS (
@@ -217,11 +217,11 @@ impl Store for PostgresStore {
         self.page(PENDING, after, limit, file)
     }
 
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.each(ids, SETTLE)
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.each(ids, MARK_READY)
     }
 
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
     }
 

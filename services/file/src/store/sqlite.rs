@@ -111,7 +111,7 @@ const ATTACH: &str = "/* attach */ UPDATE files SET room_id = ?2 WHERE id = ?1";
 
 const PENDING: &str = files!("pending", "WHERE NOT ready AND id > ?1 ORDER BY id LIMIT ?2");
 
-const SETTLE: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ?1";
+const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ?1";
 
 // Every deletion of a file first queues the removal of its object and, for a file in a room, a report to the log.
 const UNWANT: &str = "/* unwant */ INSERT INTO unwanted_objects (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
@@ -240,11 +240,11 @@ impl Store for SqliteStore {
         self.database.read(move |connection| query(connection, PENDING, params![after.as_bytes(), limit], file)).boxed()
     }
 
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.each(ids, SETTLE)
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.each(ids, MARK_READY)
     }
 
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
         self.database.write(write).boxed()
     }

@@ -32,13 +32,13 @@ use rooms::Rooms;
 
 /// The stores, which survive restarts, and the service's settings.
 #[derive(Clone)]
-struct Place {
+struct Location {
     directory: PathBuf,
     url: Option<Secret>,
     flags: Vec<String>,
 }
 
-impl Place {
+impl Location {
     fn sqlite() -> Self {
         Self { directory: testing::directory(), url: None, flags: Vec::new() }
     }
@@ -143,12 +143,12 @@ fn part(part: Part) -> UploadRequest {
 }
 
 impl Service {
-    async fn start(place: &Place, world: &World) -> Self {
+    async fn start(location: &Location, world: &World) -> Self {
         let process = Process::new();
-        let mut config = Settings::parse_from([String::new()].iter().chain(&place.flags)).file;
-        config.file_store = place.url.clone();
+        let mut config = Settings::parse_from([String::new()].iter().chain(&location.flags)).file;
+        config.file_store = location.url.clone();
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
-        let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
+        let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
         // A SQLite file is unlocked after the last task of the previous service has ended.
         let started = async || {
             let start = confab_file::start(&config, &storage, world.rooms.transport(), world.log.transport(), &process);

@@ -6,7 +6,7 @@ use super::*;
 
 async fn started() -> (World, Service, UserRef, UserRef) {
     let world = World::default();
-    let service = Service::start(&Place::sqlite(), &world).await;
+    let service = Service::start(&Location::sqlite(), &world).await;
     (world, service, user("ada"), user("bob"))
 }
 
@@ -71,11 +71,11 @@ async fn ranges_are_cut_from_the_file() {
 
 #[tokio::test]
 async fn lost_content_is_an_error_not_a_shorter_file() {
-    let place = Place::sqlite();
+    let location = Location::sqlite();
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let id = service.uploaded(Sending::new(&ada, "a", vec![7; 700_000])).await.id;
-    let object = place.objects().pop().unwrap();
+    let object = location.objects().pop().unwrap();
     std::fs::OpenOptions::new().write(true).open(&object).unwrap().set_len(400_000).unwrap();
     assert_eq!(service.download(by(&ada), &id, 0, 0).await.unwrap_err().code, Code::Internal);
     assert_eq!(service.download(by(&ada), &id, 0, 400_000).await.unwrap().len(), 400_000);
@@ -179,7 +179,7 @@ async fn owner_attaches_files_to_one_room() {
 #[tokio::test]
 async fn one_user_cannot_take_all_download_permits() {
     let world = World::default();
-    let service = Service::start(&Place::sqlite().with(["--max-downloads=4"]), &world).await;
+    let service = Service::start(&Location::sqlite().with(["--max-downloads=4"]), &world).await;
     let [ada, bob, carol, dave] = ["ada", "bob", "carol", "dave"].map(user);
     let room = world.rooms.public();
     let file = service.uploaded(Sending::new(&ada, "a", vec![7; 1_000_000]).to(&room)).await.id;

@@ -6,10 +6,10 @@ use super::*;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
 
-async fn started<const N: usize>(flags: [&str; N]) -> (Place, World, Service, UserRef) {
-    let (place, world) = (Place::sqlite().with(flags), World::default());
-    let service = Service::start(&place, &world).await;
-    (place, world, service, user("ada"))
+async fn started<const N: usize>(flags: [&str; N]) -> (Location, World, Service, UserRef) {
+    let (location, world) = (Location::sqlite().with(flags), World::default());
+    let service = Service::start(&location, &world).await;
+    (location, world, service, user("ada"))
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn room_gets_the_event_after_the_file_is_stored() {
 
 #[tokio::test]
 async fn rejections_precede_the_content() {
-    let (place, world, service, ada) = started(["--max-file-size=100"]).await;
+    let (location, world, service, ada) = started(["--max-file-size=100"]).await;
     let read_only = world.rooms.make([], rooms::READ);
     let private = world.rooms.private([]);
     let good = Sending::new(&ada, "x", "").begin;
@@ -89,14 +89,14 @@ async fn rejections_precede_the_content() {
         late.finish.room_id = Some(room);
         assert!(matches!(service.upload(late).await.unwrap_err().code, Code::Forbidden | Code::NotFound));
     }
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!(service.uploaded(Sending::new(&ada, "x", vec![0; 100])).await.size, 100);
     assert_eq!(service.uploads(&ada).await.len(), 1);
 }
 
 #[tokio::test]
 async fn incomplete_upload_leaves_nothing() {
-    let (place, world, service, ada) = started([]).await;
+    let (location, world, service, ada) = started([]).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
     let begin = Part::Begin(Sending::new(&ada, "x", "").begin);
     let (chunk, finish) = (Part::Chunk(Bytes::from(vec![0; 1 << 20])), Part::Finish(Finish::default()));
@@ -118,16 +118,16 @@ async fn incomplete_upload_leaves_nothing() {
     let upload = service.send(parts);
     tokio::select! {
         _ = upload => unreachable!("the upload has no end"),
-        () = eventually(async || (!place.objects().is_empty()).then_some(())) => {}
+        () = eventually(async || (!location.objects().is_empty()).then_some(())) => {}
     }
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!(service.uploads(&ada).await, [""; 0]);
     assert_eq!(world.log.events(), []);
 }
 
 #[tokio::test]
 async fn uploads_above_the_limit_are_rejected_and_shared_fairly() {
-    let (place, _, service, ada) = started(["--max-uploads=4"]).await;
+    let (location, _, service, ada) = started(["--max-uploads=4"]).await;
     let [bob, carol, dave] = ["bob", "carol", "dave"].map(user);
     let under_way = |who: &UserRef| {
         let begin = part(Part::Begin(Sending::new(who, "x", "").begin));
@@ -137,7 +137,7 @@ async fn uploads_above_the_limit_are_rejected_and_shared_fairly() {
         let error = service.upload(Sending::new(who, "x", "x")).await.unwrap_err();
         assert_eq!((error.code, error.retry_after.is_some()), (code, true));
     };
-    let begun = async |count: usize| eventually(async || (place.objects().len() == count).then_some(())).await;
+    let begun = async |count: usize| eventually(async || (location.objects().len() == count).then_some(())).await;
     tokio::select! {
         _ = under_way(&ada) => unreachable!("the upload has no end"),
         _ = under_way(&ada) => unreachable!("the upload has no end"),
@@ -145,7 +145,7 @@ async fn uploads_above_the_limit_are_rejected_and_shared_fairly() {
             begun(2).await;
             refused(&ada, Code::RateLimited).await;
             service.uploaded(Sending::new(&bob, "x", "x")).await;
-            let kept = place.objects().len() - 2;
+            let kept = location.objects().len() - 2;
             tokio::select! {
                 _ = under_way(&bob) => unreachable!("the upload has no end"),
                 _ = under_way(&carol) => unreachable!("the upload has no end"),
@@ -163,10 +163,10 @@ async fn uploads_above_the_limit_are_rejected_and_shared_fairly() {
 
 #[tokio::test]
 async fn unwritable_object_store_is_unavailable() {
-    let place = Place::sqlite();
-    std::fs::write(place.directory.join("objects"), "a file where a directory should be").unwrap();
+    let location = Location::sqlite();
+    std::fs::write(location.directory.join("objects"), "a file where a directory should be").unwrap();
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     for sending in [Sending::new(&ada, "x", "x"), Sending::new(&ada, "x", "x").to(&room)] {
         assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Unavailable);
@@ -188,9 +188,9 @@ async fn in_the_end<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
 
 #[tokio::test]
 async fn files_are_stored_in_s3() {
-    let place = Place::sqlite().on_s3(None);
+    let location = Location::sqlite().on_s3(None);
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let bytes = (0..20_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>();
     let sending = Sending::new(&ada, "big", bytes.clone()).to(&room).called("1");
@@ -206,14 +206,14 @@ async fn files_are_stored_in_s3() {
     assert_eq!(in_the_end(async || service.download(by(&ada), &small, 0, 0).await).await, b"tea");
     service.delete(&ada, &id).await.unwrap();
     assert_eq!(service.get(by(&ada), &id).await.unwrap_err().code, Code::NotFound);
-    assert!(place.objects().is_empty());
+    assert!(location.objects().is_empty());
 }
 
 #[tokio::test]
 async fn unreachable_s3_is_unavailable_in_time() {
-    let place = Place::sqlite().on_s3(Some("http://127.0.0.1:9"));
+    let location = Location::sqlite().on_s3(Some("http://127.0.0.1:9"));
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let begun = tokio::time::Instant::now();
     assert_eq!(service.upload(Sending::new(&ada, "a", "a")).await.unwrap_err().code, Code::Unavailable);
     assert!(begun.elapsed() < Duration::from_secs(15));
@@ -222,7 +222,7 @@ async fn unreachable_s3_is_unavailable_in_time() {
 
 #[tokio::test]
 async fn upload_to_a_claimed_store_is_not_acknowledged() {
-    let (place, world, service, ada) = started([]).await;
+    let (location, world, service, ada) = started([]).await;
     service.uploaded(Sending::new(&ada, "before", "x")).await;
     let (sender, parts) = tokio::sync::mpsc::channel(1);
     let parts = stream::unfold(parts, async |mut parts| parts.recv().await.map(|next| (next, parts))).boxed();
@@ -231,8 +231,8 @@ async fn upload_to_a_claimed_store_is_not_acknowledged() {
         for next in [Part::Begin(begin), Part::Chunk(Bytes::from_static(b"x"))] {
             sender.send(part(next)).await.unwrap();
         }
-        eventually(async || (place.objects().len() == 2).then_some(())).await;
-        let other = Place::sqlite().with([format!("--objects=file:{}", place.directory.join("objects").display())]);
+        eventually(async || (location.objects().len() == 2).then_some(())).await;
+        let other = Location::sqlite().with([format!("--objects=file:{}", location.directory.join("objects").display())]);
         Service::start(&other, &world).await.stop();
         let config = Settings::parse_from([String::new()].iter().chain(&other.flags)).file;
         let storage = StorageConfig { data_dir: other.directory.clone(), postgres: PostgresConfig::default() };

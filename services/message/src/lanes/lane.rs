@@ -19,7 +19,7 @@ use crate::store::Store;
 
 /// How long a partition whose head was locked stays aside while no new rows arrive for it, because the next batch would
 /// find the same lock.
-const ASIDE: Duration = Duration::from_secs(2);
+const ASIDE_TIME: Duration = Duration::from_secs(2);
 
 /// The store and the bus of a lane.
 #[derive(Clone)]
@@ -41,11 +41,11 @@ impl Log {
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
         let rows = || groups.iter().flat_map(Group::rows).filter(alive);
-        let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
+        let batch: Vec<_> = rows().map(|row| row.data.clone()).collect();
         let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
-        let answers = if drafts.is_empty() { Vec::new() } else { spans.lead().hold(batch::append(&*self.store, &drafts, until)).await };
-        METRICS.append_rows.record(drafts.len() as f64);
+        let answers = if batch.is_empty() { Vec::new() } else { spans.lead().instrument(batch::append(&*self.store, &batch, until)).await };
+        METRICS.append_rows.record(batch.len() as f64);
         METRICS.append.record(now.elapsed());
         self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
         let mut answers = answers.into_iter();
@@ -53,7 +53,7 @@ impl Log {
             true => answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))),
             false => Some(Err(Error::timeout())),
         };
-        groups.into_iter().filter_map(|group| group.settle(&mut next)).collect()
+        groups.into_iter().filter_map(|group| group.answer(&mut next)).collect()
     }
 }
 
@@ -128,7 +128,7 @@ impl Lane {
 
     /// Takes the rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
     async fn take_aside(&self, partition: u32, locked: bool) -> Option<Vec<Group>> {
-        let until = Instant::now() + if locked { ASIDE } else { Duration::ZERO };
+        let until = Instant::now() + if locked { ASIDE_TIME } else { Duration::ZERO };
         loop {
             let woken = self.wake_aside.notified();
             {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::pg::PostgresConfig;
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 use confab_common::{Code, Result, Secret};
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ const SPEAKERS: usize = 3;
 /// How long an append waits for a head; the migrations set the same value.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// Bound on every step, long enough for a machine that stands still for a while.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };
 
 struct Fixture {
@@ -74,14 +74,14 @@ impl Fixture {
     /// Runs all speakers of a partition at once.
     async fn talks(&self, partition: u32, enough: impl Fn(&Talk) -> bool + Copy) -> Vec<Talk> {
         let talks = join_all((0..SPEAKERS).map(|speaker| self.talk(partition, speaker, enough)));
-        timeout(PATIENCE, talks).await.expect("the speakers are answered often enough")
+        timeout(STEP_LIMIT, talks).await.expect("the speakers are answered often enough")
     }
 
     async fn history(&self, partition: u32) -> Vec<String> {
         let page = self.store.list((partition, room(partition)), Window::After(0), ALL).await.unwrap();
         let seqs = page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         assert_eq!(seqs, (1..=page.events.len() as u64).collect::<Vec<_>>());
-        page.events.into_iter().map(|event| event.draft.body.content.clone()).collect()
+        page.events.into_iter().map(|event| event.data.body.content.clone()).collect()
     }
 
     /// Checks that the log has exactly the acknowledged messages, and each speaker's messages in order.
@@ -118,7 +118,7 @@ fn room(partition: u32) -> Uuid {
 fn pending(partition: u32, content: &str) -> Pending {
     let id = Uuid::now_v7();
     let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
-    let draft = Draft {
+    let data = EventData {
         partition,
         room: room(partition),
         id,
@@ -128,7 +128,7 @@ fn pending(partition: u32, content: &str) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }
+    Pending { data: Arc::new(data), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,10 +211,10 @@ async fn rows_behind_a_lock_are_appended_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_server_does_not_block_a_lane() {
-    let wire = Wire::to(&testing::database().await).await;
-    let fixture = Fixture::open(&wire.url()).await;
+    let proxy = SilentProxy::to(&testing::database().await).await;
+    let fixture = Fixture::open(&proxy.url()).await;
     assert!(fixture.send(&[(0, "before".into())]).await.0[0].is_ok());
-    wire.silence_old();
+    proxy.silence_old();
     for content in ["meanwhile", "after"] {
         // The outcome of the first append is unknown until another connection reveals it.
         let sent = timeout(Duration::from_secs(20), fixture.send(&[(0, content.into())])).await;

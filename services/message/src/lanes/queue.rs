@@ -35,7 +35,7 @@ pub(super) struct Group {
 
 impl Group {
     pub fn new(rows: Vec<(usize, Pending)>, answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>) -> Self {
-        let bytes = rows.iter().map(|(_, row)| row.draft.size()).sum();
+        let bytes = rows.iter().map(|(_, row)| row.data.size()).sum();
         Self { rows, bytes, arrived: Instant::now(), answers }
     }
 
@@ -53,32 +53,32 @@ impl Group {
     }
 
     /// Answers the rows in their order. Returns the rows without an answer.
-    pub fn settle(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
-        let mut settled = Vec::with_capacity(self.rows.len());
+    pub fn answer(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
+        let mut answered = Vec::with_capacity(self.rows.len());
         self.rows.retain(|(index, row)| match answer(row) {
             Some(answer) => {
-                settled.push((*index, answer));
-                self.bytes -= row.draft.size();
+                answered.push((*index, answer));
+                self.bytes -= row.data.size();
                 false
             }
             None => true,
         });
-        if !settled.is_empty() {
-            let _ = self.answers.send(settled);
+        if !answered.is_empty() {
+            let _ = self.answers.send(answered);
         }
         (!self.rows.is_empty()).then_some(self)
     }
 
     fn refuse(self, reason: &'static str) {
         METRICS.refused.hit(reason);
-        self.settle(|_| Some(Err(Error::unavailable("the log"))));
+        self.answer(|_| Some(Err(Error::unavailable("the log"))));
     }
 
     /// Splits the group: the rows of each partition that is aside separately, all other rows together.
     fn divide(self, aside: &BTreeMap<u32, VecDeque<Self>>) -> Vec<(Option<u32>, Self)> {
         let mut parts = BTreeMap::<_, Vec<_>>::new();
         for (index, row) in self.rows {
-            let partition = row.draft.partition;
+            let partition = row.data.partition;
             parts.entry(aside.contains_key(&partition).then_some(partition)).or_default().push((index, row));
         }
         let (arrived, answers) = (self.arrived, self.answers);
@@ -143,7 +143,7 @@ impl Queue {
 
     /// Sets the partitions of these groups aside, with their queued rows behind these groups. Returns the partitions.
     pub fn set_aside(&mut self, locked: Vec<Group>) -> BTreeSet<u32> {
-        let partitions = locked.iter().flat_map(Group::rows).map(|row| row.draft.partition).collect::<BTreeSet<_>>();
+        let partitions = locked.iter().flat_map(Group::rows).map(|row| row.data.partition).collect::<BTreeSet<_>>();
         self.aside.extend(partitions.iter().map(|partition| (*partition, VecDeque::new())));
         self.bytes += locked.iter().map(|group| group.bytes).sum::<usize>();
         for group in locked.into_iter().chain(mem::take(&mut self.groups)) {

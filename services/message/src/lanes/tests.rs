@@ -50,18 +50,18 @@ impl HeldStore {
 }
 
 impl Store for HeldStore {
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
-            self.batches.lock().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
+            self.batches.lock().push(batch.iter().map(|data| data.body.content.clone()).collect());
             self.begun.notify_one();
             self.gate.acquire().await.unwrap().forget();
             if let Some(failure) = self.failures.lock().pop_front() {
                 return Err(failure);
             }
-            if drafts.iter().any(|draft| draft.body.content == "poison") {
+            if batch.iter().any(|data| data.body.content == "poison") {
                 return Err(Error::internal("poison").into());
             }
-            self.store.append(drafts, created_at_ms).await
+            self.store.append(batch, created_at_ms).await
         }
         .boxed()
     }
@@ -98,7 +98,7 @@ impl Fixture {
         Self { store, epoch, lanes, bus }
     }
 
-    async fn held() -> Self {
+    async fn blocked() -> Self {
         Self::with_permits(0).await
     }
 
@@ -121,7 +121,7 @@ const LONG: Duration = Duration::from_secs(60);
 fn pending(content: &str, timeout: Duration) -> Pending {
     let id = Uuid::now_v7();
     let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
-    let draft = Draft {
+    let data = EventData {
         partition: 7,
         room: Uuid::nil(),
         id,
@@ -131,7 +131,7 @@ fn pending(content: &str, timeout: Duration) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + timeout, span: Span::default() }
+    Pending { data: Arc::new(data), deadline: Instant::now() + timeout, span: Span::default() }
 }
 
 /// Returns the position of each answer, or the code of its rejection.
@@ -146,7 +146,7 @@ fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
 
 #[tokio::test(start_paused = true)]
 async fn queued_rows_go_into_the_next_append() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b", "c"], LONG).await;
@@ -160,7 +160,7 @@ async fn queued_rows_go_into_the_next_append() {
 
 #[tokio::test(start_paused = true)]
 async fn append_is_bounded_but_groups_are_not_split() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let mut groups = vec![first];
@@ -177,7 +177,7 @@ async fn append_is_bounded_but_groups_are_not_split() {
 
 #[tokio::test(start_paused = true)]
 async fn row_past_its_deadline_is_dropped() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let late = fixture.send(&["late"], Duration::from_millis(100)).await;
@@ -192,7 +192,7 @@ async fn row_past_its_deadline_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_dropped_caller_are_not_appended() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let gone = fixture.send(&["gone"], LONG).await;
@@ -207,7 +207,7 @@ async fn rows_of_a_dropped_caller_are_not_appended() {
 
 #[tokio::test(start_paused = true)]
 async fn stalled_lane_rejects_new_rows() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let queued = fixture.send(&["b"], LONG).await;
@@ -224,7 +224,7 @@ async fn stalled_lane_rejects_new_rows() {
 
 #[tokio::test(start_paused = true)]
 async fn queue_is_bounded_in_bytes() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let large = "x".repeat(QUEUE_BYTES / 8);
@@ -260,7 +260,7 @@ async fn no_row_overtakes_a_locked_row() {
 
 #[tokio::test(start_paused = true)]
 async fn locked_rows_precede_later_rows() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     fixture.store.failures.lock().extend([AppendError::Locked, AppendError::Locked]);
     let mut sent = Vec::new();
     // Once among all partitions, once aside.
@@ -306,7 +306,7 @@ async fn rejected_batch_is_answered_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_appends_queued_rows_and_rejects_new_ones() {
-    let fixture = Fixture::held().await;
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b"], LONG).await;

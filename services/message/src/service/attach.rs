@@ -17,9 +17,9 @@ impl Service {
     /// files, so that each room keeps its order and other rooms continue at once.
     pub(super) async fn append_with_files(&self, permitted: Vec<Checked>) -> Vec<Answer> {
         let names_files = permitted.iter().filter(|checked| !checked.file_ids.is_empty());
-        let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.draft.room).collect();
+        let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.data.room).collect();
         let (waiting, free): (Vec<_>, Vec<_>) =
-            permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.draft.room));
+            permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.data.room));
         let (free_places, free): (Vec<_>, Vec<_>) = free.into_iter().map(|(place, checked)| (place, checked.pending)).unzip();
         let attached_and_appended = async {
             let (mut places, mut attached, mut answers) = (Vec::new(), Vec::new(), Vec::new());
@@ -46,15 +46,15 @@ impl Service {
         if file_ids.is_empty() {
             return Ok(pending);
         }
-        let refusal = match self.files.attach(&pending.draft, &file_ids).await {
+        let refusal = match self.files.attach(&pending.data, &file_ids).await {
             Ok(files) => {
-                Arc::make_mut(&mut pending.draft).body.files = files;
+                Arc::make_mut(&mut pending.data).body.files = files;
                 return Ok(pending);
             }
             Err(refusal) => refusal,
         };
         // A repeat gets the original's answer, even if its files have been deleted since.
-        Err(match self.store.find(&pending.draft).await {
+        Err(match self.store.find(&pending.data).await {
             Ok((epoch, Some(first))) => Ok((epoch, Outcome::Repeated(first))),
             Ok((_, None)) => Err(refusal),
             Err(error) => Err(error),

@@ -92,9 +92,9 @@ macro_rules! on_both {
 use on_both;
 
 /// Creates a message of a new sender.
-fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
+fn new_message(room: Uuid, client_message_id: Option<&str>, content: &str) -> EventData {
     let id = Uuid::now_v7();
-    Draft {
+    EventData {
         partition: partition::of_room(room, PARTITIONS),
         room,
         id,
@@ -113,29 +113,29 @@ fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
         .filter(move |room| partition::of_room(*room, PARTITIONS) == partition)
 }
 
-async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
-    let drafts: Vec<_> = drafts.iter().cloned().map(Arc::new).collect();
-    let answers = batch::append(store, &drafts, Instant::now() + Duration::from_secs(20)).await;
+async fn append_once(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
+    let batch: Vec<_> = batch.iter().cloned().map(Arc::new).collect();
+    let answers = batch::append(store, &batch, Instant::now() + Duration::from_secs(20)).await;
     let locked = || Err(Error::unavailable("the log"));
     answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
 /// Repeats an append that was rejected because of a locked head, as a gateway does.
-async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
-    let mut outcomes = append_once(store, drafts).await;
+async fn append(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
+    let mut outcomes = append_once(store, batch).await;
     loop {
         let refused = |outcome: &Result<Outcome>| matches!(outcome, Err(error) if error.code == Code::Unavailable);
-        let again: Vec<_> = (0..drafts.len()).filter(|i| refused(&outcomes[*i])).collect();
+        let again: Vec<_> = (0..batch.len()).filter(|i| refused(&outcomes[*i])).collect();
         if again.is_empty() {
             return outcomes;
         }
-        let drafts: Vec<_> = again.iter().map(|i| drafts[*i].clone()).collect();
-        again.into_iter().zip(append_once(store, &drafts).await).for_each(|(i, outcome)| outcomes[i] = outcome);
+        let batch: Vec<_> = again.iter().map(|i| batch[*i].clone()).collect();
+        again.into_iter().zip(append_once(store, &batch).await).for_each(|(i, outcome)| outcomes[i] = outcome);
     }
 }
 
-async fn append_new(store: &dyn Store, drafts: &[Draft]) -> Vec<Event> {
-    let outcomes = append(store, drafts).await;
+async fn append_new(store: &dyn Store, batch: &[EventData]) -> Vec<Event> {
+    let outcomes = append(store, batch).await;
     outcomes.into_iter().map(|outcome| if let Ok(Outcome::Appended(event)) = outcome { event } else { panic!("{outcome:?}") }).collect()
 }
 

@@ -85,7 +85,7 @@ impl Body {
 /// The data of an event, which has no numbers yet. Its identity is (partition, room, sender, client id): the log
 /// contains each identity at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct EventData {
     /// The partition of the room.
     pub partition: u32,
     pub room: Uuid,
@@ -108,7 +108,7 @@ pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
     }
 }
 
-impl Draft {
+impl EventData {
     /// Returns the `clientMessageId`, if the client chose one.
     pub fn client_message_id(&self) -> Option<&str> {
         self.client_id.strip_prefix("c:")
@@ -136,7 +136,7 @@ const FILE_OVERHEAD: usize = 160;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The appended data; shared, because both the caller and the bus receive it.
-    pub draft: Arc<Draft>,
+    pub data: Arc<EventData>,
     /// 1, 2, 3 … within the partition.
     pub position: u64,
     /// 1, 2, 3 … within the room.
@@ -167,11 +167,11 @@ mod tests {
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
             let body = Body { sender_username: text(200), content: text(16_384), event: text(200), data: text(200), files };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
-            let draft = Draft { partition: u32::MAX, room: id, id, kind: Kind::System, sender: id, client_id, body, closes_room: false };
-            let in_a_page = EVENT_OVERHEAD + draft.client_id.len() + draft.body.to_text().unwrap().len();
-            let size = draft.size();
-            let event = Event { draft: Arc::new(draft), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };
-            let encoded = prost::Message::encoded_len(&crate::wire::event(&event));
+            let data = EventData { partition: u32::MAX, room: id, id, kind: Kind::System, sender: id, client_id, body, closes_room: false };
+            let in_a_page = EVENT_OVERHEAD + data.client_id.len() + data.body.to_text().unwrap().len();
+            let size = data.size();
+            let event = Event { data: Arc::new(data), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };
+            let encoded = prost::Message::encoded_len(&crate::convert::event(&event));
             assert!(encoded <= size && encoded <= in_a_page, "{encoded} bytes, estimated as {size} and {in_a_page}");
         }
     }

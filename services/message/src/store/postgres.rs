@@ -15,7 +15,8 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store,
+    Window,
 };
 
 refinery::embed_migrations!("migrations/postgres");
@@ -93,7 +94,7 @@ impl Postgres {
 }
 
 /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
-async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
+async fn open_or_renew(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
     let transaction = client.transaction().await?;
     // Replicas that start together take turns; appends continue.
     transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
@@ -130,23 +131,23 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
     Ok(epoch)
 }
 
-async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
+async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended, AppendError> {
     // Preparing changes nothing, so a failure here is not an unknown outcome.
     let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
-    let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
-    let column = Column(drafts);
+    let bodies = batch.iter().map(|data| data.body.to_text()).collect::<Result<Vec<_>>>()?;
+    let column = Column(batch);
     let rows = client
         .query(
             &statement,
             &[
-                &column.of(|draft| draft.partition as i32),
-                &column.of(|draft| draft.room),
-                &column.of(|draft| draft.kind as i16),
-                &column.of(|draft| draft.id),
-                &column.of(|draft| draft.sender),
-                &column.of(|draft| draft.client_id.as_str()),
+                &column.of(|data| data.partition as i32),
+                &column.of(|data| data.room),
+                &column.of(|data| data.kind as i16),
+                &column.of(|data| data.id),
+                &column.of(|data| data.sender),
+                &column.of(|data| data.client_id.as_str()),
                 &bodies,
-                &column.of(|draft| draft.closes_room),
+                &column.of(|data| data.closes_room),
                 &created_at_ms,
             ],
         )
@@ -155,11 +156,11 @@ async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) 
             Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
             _ => error.into(),
         })?;
-    if rows.len() != drafts.len() {
-        return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), drafts.len())).into());
+    if rows.len() != batch.len() {
+        return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), batch.len())).into());
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-    let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
+    let mut outcomes = rows.iter().zip(batch).map(|(row, data)| outcome(row, data, created_at_ms)).collect::<Result<Vec<_>>>()?;
     // The batch is committed: after a failure here the outcome is unknown to the caller, and the caller repeats the
     // batch.
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
@@ -197,11 +198,11 @@ async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut 
 }
 
 /// Builds the column arrays of a batch.
-struct Column<'a>(&'a [Arc<Draft>]);
+struct Column<'a>(&'a [Arc<EventData>]);
 
 impl<'a> Column<'a> {
-    fn of<T>(&self, field: impl Fn(&'a Draft) -> T) -> Vec<T> {
-        self.0.iter().map(|draft| field(draft)).collect()
+    fn of<T>(&self, field: impl Fn(&'a EventData) -> T) -> Vec<T> {
+        self.0.iter().map(|data| field(data)).collect()
     }
 }
 
@@ -211,29 +212,29 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
     Error::unavailable("the database")
 }
 
-fn outcome(row: &Row, draft: &Arc<Draft>, created_at_ms: i64) -> Result<Outcome> {
+fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outcome> {
     let numbered =
-        |draft, created_at_ms| Event { draft, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
+        |data, created_at_ms| Event { data, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
     if row.get(1) {
-        return Ok(Outcome::Appended(numbered(draft.clone(), created_at_ms)));
+        return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
     if row.get(2) {
         return Ok(Outcome::Closed);
     }
-    let first = Draft {
+    let first = EventData {
         id: row.get(5),
         kind: Kind::try_from(i64::from(row.get::<_, i16>(6)))?,
         body: Body::from_text(row.get(7))?,
-        client_id: draft.client_id.clone(),
+        client_id: data.client_id.clone(),
         closes_room: false,
-        ..**draft
+        ..**data
     };
     Ok(Outcome::Repeated(numbered(Arc::new(first), row.get(8))))
 }
 
 /// Reads the event in a row that begins with epoch, head and position.
 fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
-    let draft = Draft {
+    let data = EventData {
         partition,
         room: row.get(3),
         kind: Kind::try_from(i64::from(row.get::<_, i16>(5)))?,
@@ -243,12 +244,12 @@ fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
         body: Body::from_text(row.get(9))?,
         closes_room: false,
     };
-    Ok(Event { draft: Arc::new(draft), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
+    Ok(Event { data: Arc::new(data), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
 }
 
 impl Store for Postgres {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        async move { self.0.run(async |client| settle(client, Some(partitions)).await).await }.boxed()
+        async move { self.0.run(async |client| open_or_renew(client, Some(partitions)).await).await }.boxed()
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
@@ -264,11 +265,11 @@ impl Store for Postgres {
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.0.run(async |client| settle(client, None).await).boxed()
+        self.0.run(async |client| open_or_renew(client, None).await).boxed()
     }
 
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
-        async move { self.0.run(async |client| append(client, drafts, created_at_ms).await).await }.boxed()
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        async move { self.0.run(async |client| append(client, batch, created_at_ms).await).await }.boxed()
     }
 
     fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
@@ -289,9 +290,9 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+    fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
         async move {
-            let page = self.page(FIND, &[&(draft.partition as i32), &draft.room, &draft.sender, &draft.client_id], draft.partition).await?;
+            let page = self.page(FIND, &[&(data.partition as i32), &data.room, &data.sender, &data.client_id], data.partition).await?;
             Ok((page.epoch, page.events.into_iter().next()))
         }
         .boxed()

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use confab_common::transfer::Kind::{Flag, Id, Local, Number, Text};
-use confab_common::transfer::{Held, Schema, Table, Value};
+use confab_common::transfer::{LockedStore, Schema, Table, Value};
 
 use super::{postgres, sqlite};
 
@@ -43,8 +43,8 @@ const LOG: Table = Table::new("log", 1, &[("one", Flag), ("partitions", Number),
 ///
 /// # Errors
 /// When there is no log.
-pub async fn partitions(held: &mut Held) -> anyhow::Result<u32> {
-    let rows = held.first(&LOG).await?;
+pub async fn partitions(locked: &mut LockedStore) -> anyhow::Result<u32> {
+    let rows = locked.first(&LOG).await?;
     ensure!(!rows.is_empty(), "the message store has no log: Confab has never run on it");
     match rows[0][..] {
         [_, Value::Number(partitions), ..] => Ok(partitions.try_into()?),

@@ -232,7 +232,7 @@ async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
         let owed = store.oldest(tea.id).await.unwrap().unwrap();
         assert_eq!(owed.event.number, number);
         data = owed.event.data;
-        store.settle(vec![owed.event.id]).await.unwrap();
+        store.remove_events(vec![owed.event.id]).await.unwrap();
     }
     assert_eq!(data, format!("{{\"name\":{:?}}}", last.name), "the last event describes the last change");
     assert_eq!(store.oldest(tea.id).await.unwrap(), None);
@@ -258,8 +258,8 @@ async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {
         let all = store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap();
         assert!(all.iter().all(|owed| owed.room_gone && owed.event.number == number));
         assert_eq!(all.iter().map(|owed| owed.event.room_id).collect::<Vec<_>>(), rooms);
-        store.settle(all.iter().map(|owed| owed.event.id).collect()).await.unwrap();
+        store.remove_events(all.iter().map(|owed| owed.event.id).collect()).await.unwrap();
     }
     assert_eq!(store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap(), []);
-    store.settle(vec![Uuid::now_v7()]).await.unwrap();
+    store.remove_events(vec![Uuid::now_v7()]).await.unwrap();
 }

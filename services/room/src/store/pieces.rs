@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// Length of the longest run in the index, in characters.
 const LONGEST: usize = 3;
 /// Maximum pieces of one query. They narrow the result to few rooms, and bound the index's work for a long query.
-const MOST: usize = 16;
+const MAX_PIECES: usize = 16;
 
 /// Returns pieces that the index must have for every text that contains `query`.
 pub fn of(query: &str) -> BTreeSet<&str> {
@@ -14,7 +14,7 @@ pub fn of(query: &str) -> BTreeSet<&str> {
     let characters = starts.len() - 1;
     let size = characters.min(LONGEST);
     let last = characters - size;
-    let count = MOST.min(last + 1);
+    let count = MAX_PIECES.min(last + 1);
     // Distributed evenly from the first to the last piece.
     let places = (0..count).map(|n| if count == 1 { 0 } else { n * last / (count - 1) });
     places.map(|at| &query[starts[at]..starts[at + size]]).collect()
@@ -41,7 +41,7 @@ mod tests {
         assert_eq!(pieces("aaaaaaaa"), ["aaa"]);
         let long = ('a'..='z').chain('A'..='Z').collect::<String>();
         let pieces = of(&long);
-        assert_eq!(pieces.len(), MOST);
+        assert_eq!(pieces.len(), MAX_PIECES);
         assert!(pieces.contains("abc") && pieces.contains("XYZ"));
     }
 }

@@ -144,7 +144,7 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
     WHERE room_id > $1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
     ORDER BY room_id LIMIT $2";
 
-const SETTLE: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
+const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
 
 impl Store for PostgresStore {
     fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>> {
@@ -245,8 +245,8 @@ impl Store for PostgresStore {
         async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(limit)], owed).await }.boxed()
     }
 
-    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move { self.execute(SETTLE, &[&events]).await.map(drop) }.boxed()
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(REMOVE_EVENTS, &[&events]).await.map(drop) }.boxed()
     }
 }
 

@@ -141,7 +141,7 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
     WHERE room_id > ?1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
     ORDER BY room_id LIMIT ?2";
 
-const SETTLE: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
+const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
 
 fn owe(connection: &Connection, row: &RoomEvent) -> Result<()> {
     let RoomEvent { id, room_id, number, sender, event, data, closes_room } = row;
@@ -250,10 +250,10 @@ impl Store for SqliteStore {
         self.database.read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed)).boxed()
     }
 
-    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| {
             for id in &events {
-                execute(connection, SETTLE, [id.as_bytes()])?;
+                execute(connection, REMOVE_EVENTS, [id.as_bytes()])?;
             }
             Ok(())
         };

@@ -94,7 +94,7 @@ async fn waiting_searches_of_one_user_are_limited() {
         waiting.push(waits(&turns, ada).await);
     }
     let refused = search(&turns, ada).await.0.unwrap().err().unwrap();
-    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(AGAIN)));
+    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
     // A dropped caller frees its place in the queue.
     waiting.pop();
     waiting.push(waits(&turns, ada).await);
@@ -138,7 +138,7 @@ async fn wait_is_bounded_and_dropped_callers_free_their_place() {
     let running = runs(&turns, caller()).await;
     let begun = tokio::time::Instant::now();
     let refused = turns.take(caller()).await.err().unwrap();
-    assert_eq!((refused.code, begun.elapsed()), (Code::Unavailable, PATIENCE));
+    assert_eq!((refused.code, begun.elapsed()), (Code::Unavailable, TURN_WAIT_LIMIT));
 
     // The caller gets its turn and is dropped before it sees it.
     let left = waits(&turns, caller()).await;

@@ -23,12 +23,12 @@ use log::Log;
 
 /// The location of the store, kept across restarts.
 #[derive(Clone)]
-struct Place {
+struct Location {
     directory: PathBuf,
     url: Option<Secret>,
 }
 
-impl Place {
+impl Location {
     fn sqlite() -> Self {
         Self { directory: testing::directory(), url: None }
     }
@@ -44,11 +44,11 @@ struct Service {
 }
 
 impl Service {
-    async fn start(place: &Place, log: &Log) -> Self {
+    async fn start(location: &Location, log: &Log) -> Self {
         let process = Process::new();
-        let config = RoomConfig { room_store: place.url.clone() };
+        let config = RoomConfig { room_store: location.url.clone() };
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
-        let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
+        let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
         // A SQLite file is unlocked after the last task of the previous service has ended.
         let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
         Self { process, client: RoomServiceClient::new(testing::patient(in_process(server))) }

@@ -8,8 +8,8 @@ use super::*;
 /// Runs each of these tests on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
-        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
-        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Location::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Location::postgres().await).await })* }
     };
 }
 
@@ -31,9 +31,9 @@ fn deleted() -> (String, String) {
     ("roomDeleted".into(), "{}".into())
 }
 
-async fn change_returns_after_its_event_is_in_the_log(place: Place) {
+async fn change_returns_after_its_event_is_in_the_log(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     assert_eq!(log.events(), [], "creating a room appends no event");
 
@@ -50,9 +50,9 @@ async fn change_returns_after_its_event_is_in_the_log(place: Place) {
     assert_eq!(events.iter().map(|event| event.closes_room).collect::<Vec<_>>(), [false, true]);
 }
 
-async fn outbox_is_relayed_after_an_outage_of_the_log(place: Place) {
+async fn outbox_is_relayed_after_an_outage_of_the_log(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
 
     log.is(Mood::Away);
@@ -72,9 +72,9 @@ async fn outbox_is_relayed_after_an_outage_of_the_log(place: Place) {
     assert_eq!(log.of_room(&id), [updated("Green tea", ""), updated("Black tea", ""), deleted()]);
 }
 
-async fn outbox_survives_a_restart(place: Place) {
+async fn outbox_survives_a_restart(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Away);
     service.rename(&ada, &id, "Green tea").await.unwrap_err();
@@ -86,16 +86,16 @@ async fn outbox_survives_a_restart(place: Place) {
     assert_eq!((first.unwrap_err().code, repeat.unwrap_err().code), (Code::Timeout, Code::Timeout));
     service.stop();
 
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     assert_eq!(log.events(), []);
     log.is(Mood::Well);
     eventually(async || (log.of_room(&id) == [updated("Green tea", ""), deleted()]).then_some(())).await;
     eventually(async || service.delete(&ada, &id).await.err().filter(|error| error.code == Code::NotFound)).await;
 }
 
-async fn lost_answer_does_not_duplicate_the_event(place: Place) {
+async fn lost_answer_does_not_duplicate_the_event(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Mute);
     let (changed, ()) = tokio::join!(service.rename(&ada, &id, "Green tea"), async {
@@ -106,12 +106,12 @@ async fn lost_answer_does_not_duplicate_the_event(place: Place) {
     assert_eq!(log.of_room(&id), [updated("Green tea", "")]);
 }
 
-async fn concurrent_changes_reach_the_log_in_order(place: Place) {
+async fn concurrent_changes_reach_the_log_in_order(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     // A second replica, if the store can be shared.
-    let other = match place.url {
-        Some(_) => Some(Service::start(&place, &log).await),
+    let other = match location.url {
+        Some(_) => Some(Service::start(&location, &log).await),
         None => None,
     };
     let id = service.create(&ada, "Tea").await.unwrap().id;
@@ -129,18 +129,18 @@ async fn concurrent_changes_reach_the_log_in_order(place: Place) {
         })
     });
     futures::future::join_all(changes).await;
-    let told = eventually(async || Some(log.of_room(&id)).filter(|told| told.len() >= 10)).await;
+    let relayed = eventually(async || Some(log.of_room(&id)).filter(|relayed| relayed.len() >= 10)).await;
     let last = service.get(&id).await.unwrap();
-    assert_eq!(told.len(), 10);
-    assert_eq!(told.last(), Some(&updated(&last.name, "")), "the last event describes the room's final state");
-    let mut sorted = told.clone();
+    assert_eq!(relayed.len(), 10);
+    assert_eq!(relayed.last(), Some(&updated(&last.name, "")), "the last event describes the room's final state");
+    let mut sorted = relayed.clone();
     sorted.sort();
     assert_eq!(sorted, names.iter().map(|name| updated(name, "")).collect::<Vec<_>>());
 }
 
-async fn rejected_event_does_not_delay_other_rooms(place: Place) {
+async fn rejected_event_does_not_delay_other_rooms(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let (stuck, well) = (service.create(&ada, "Stuck").await.unwrap().id, service.create(&ada, "Well").await.unwrap().id);
     log.is(Mood::Refusing("not_found"));
     assert_eq!(service.rename(&ada, &stuck, "Stuck 2").await.unwrap_err().code, Code::Timeout);
@@ -150,9 +150,9 @@ async fn rejected_event_does_not_delay_other_rooms(place: Place) {
     eventually(async || (log.of_room(&stuck) == [updated("Stuck 2", "")]).then_some(())).await;
 }
 
-async fn event_of_a_deleted_room_is_dropped_if_its_log_is_closed(place: Place) {
+async fn event_of_a_deleted_room_is_dropped_if_its_log_is_closed(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Refusing("not_found"));
     service.delete(&ada, &id).await.unwrap();

@@ -5,7 +5,7 @@ use confab_common::Code;
 use super::*;
 
 async fn started() -> (Service, UserRef, UserRef) {
-    (Service::start(&Place::sqlite(), &Log::default()).await, user("ada"), user("bob"))
+    (Service::start(&Location::sqlite(), &Log::default()).await, user("ada"), user("bob"))
 }
 
 #[tokio::test]

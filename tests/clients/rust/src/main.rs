@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
 /// How long the client waits for an acknowledgement; a later one is ignored.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ACK_LIMIT: Duration = Duration::from_secs(30);
 
 fn report(report: Value) {
     println!("{report}");
@@ -94,7 +94,7 @@ async fn emit(client: &Client, id: &str, command: &Value) -> Result<(), rust_soc
         report(json!({"id": id, "kind": "ack", "ref": number, "args": values}));
         async {}.boxed()
     };
-    client.emit_with_ack(event, data, PATIENCE, acknowledged).await
+    client.emit_with_ack(event, data, ACK_LIMIT, acknowledged).await
 }
 
 /// Executes the commands of one client, one after another.

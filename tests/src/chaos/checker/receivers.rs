@@ -15,7 +15,7 @@ const LOGGED_OUT: Duration = Duration::from_secs(5);
 
 /// The state of a room at one receiver.
 #[derive(Default)]
-struct Held {
+struct RoomState {
     /// The highest number that the receiver has; from the first join on without gaps.
     upto: u64,
     /// Whether the socket is in the room.
@@ -39,7 +39,7 @@ impl Judge<'_> {
 
     fn receiver(&mut self, receiver: &Receiver) {
         let name = &receiver.name;
-        let mut rooms = HashMap::<Uuid, Held>::new();
+        let mut rooms = HashMap::<Uuid, RoomState>::new();
         // Messages from before the last join or recovery may arrive after it.
         let mut back = At::ZERO;
         for (at, entry) in &receiver.entries {
@@ -48,30 +48,30 @@ impl Judge<'_> {
                 self.violated("I6", format!("{name} received {entry:?} at {at:?}, but its user logged out at {:?}", receiver.logged_out));
             }
             match entry {
-                Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|held| held.joined = false),
+                Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|state| state.joined = false),
                 Entry::Recovered => {
                     self.verdict.counts.recovered += 1;
-                    rooms.values_mut().for_each(|held| held.joined = true);
+                    rooms.values_mut().for_each(|state| state.joined = true);
                     back = *at;
                 }
                 Entry::Joined { room, after, last_seq, reset, messages } => {
-                    let held = rooms.entry(*room).or_default();
-                    held.joined = true;
-                    held.upto = *last_seq;
+                    let state = rooms.entry(*room).or_default();
+                    state.joined = true;
+                    state.upto = *last_seq;
                     let restored = self.records.restored.is_some_and(|restored| restored.copied < *at);
                     if *reset && !restored {
                         self.violated("I4", format!("{name} had to discard room {room} at {at:?}, but the room's log was never restored"));
                     }
-                    held.forgotten |= *reset;
+                    state.forgotten |= *reset;
                     let first = after.filter(|_| !*reset);
-                    let excused = !held.forgotten;
+                    let excused = !state.forgotten;
                     self.joined(name, *at, *room, (first, *last_seq), messages, excused);
                     back = *at;
                 }
                 Entry::Live(seen) => {
-                    let held = rooms.entry(seen.room).or_default();
-                    let excused = !held.forgotten;
-                    self.live(name, *at, seen, held, back);
+                    let state = rooms.entry(seen.room).or_default();
+                    let excused = !state.forgotten;
+                    self.live(name, *at, seen, state, back);
                     self.holds(name, *at, seen, excused);
                 }
             }
@@ -82,15 +82,15 @@ impl Judge<'_> {
         if rooms.is_empty() {
             self.violated("I7", format!("{name} never joined a room"));
         }
-        for (room, held) in rooms {
+        for (room, state) in rooms {
             let head = self.records.history.get(&room).map_or(0, |history| history.len() as u64);
-            if !held.joined {
+            if !state.joined {
                 self.violated("I7", format!("{name} did not return to room {room}"));
-            } else if held.upto < head {
-                self.verdict.counts.lost += (head - held.upto) as usize;
-                self.violated("I4", format!("{name} has room {room} up to {}, but history goes up to {head}", held.upto));
+            } else if state.upto < head {
+                self.verdict.counts.lost += (head - state.upto) as usize;
+                self.violated("I4", format!("{name} has room {room} up to {}, but history goes up to {head}", state.upto));
             }
-            if let Some(restored) = self.records.restored.filter(|_| !held.forgotten) {
+            if let Some(restored) = self.records.restored.filter(|_| !state.forgotten) {
                 self.violated("I4", format!("{name} was not notified that room {room} was restored at {:?}", restored.renewed));
             }
         }
@@ -121,11 +121,11 @@ impl Judge<'_> {
     }
 
     /// A live event follows the previous one, belongs to a room that the socket is in, and is on time.
-    fn live(&mut self, name: &str, at: At, seen: &Seen, held: &mut Held, back: At) {
+    fn live(&mut self, name: &str, at: At, seen: &Seen, state: &mut RoomState, back: At) {
         let Seen { room, seq, .. } = *seen;
-        let before = held.upto;
-        held.upto = before.max(seq);
-        if !held.joined {
+        let before = state.upto;
+        state.upto = before.max(seq);
+        if !state.joined {
             self.violated("I4", format!("{name} received {seq} of room {room} at {at:?} without being in the room"));
         } else if seq <= before {
             match seq == before {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::world::World;
-use super::PATIENCE;
+use super::ANSWER_LIMIT;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
@@ -70,7 +70,7 @@ impl Bystander {
 async fn speak(socket: &mut WebSocket, room: &str) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let ack = socket.emit("message", json!({"roomId": room, "content": "as usual"}));
-    let ack = timeout(PATIENCE, ack).await.context("an acknowledgement")??;
+    let ack = timeout(ANSWER_LIMIT, ack).await.context("an acknowledgement")??;
     ensure!(ack["ok"] == true, "message: {ack}");
     let took = begun.elapsed();
     sleep(PACE).await;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::super::history::Attacks;
 use super::super::schedule::Dice;
 use super::super::world::World;
-use super::PATIENCE;
+use super::ANSWER_LIMIT;
 use crate::api::{Account, unique};
 use crate::form::{BOUNDARY, content_type, file_headers};
 use crate::load::attack::net::{Http, Route, open_session};
@@ -116,14 +116,14 @@ impl Hostile {
 
     /// A session that repeats a long message until the server closes it.
     async fn stay_silent(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
-        let path = timeout(PATIENCE, open_session(&mut http)).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
+        let path = timeout(ANSWER_LIMIT, open_session(&mut http)).await??;
         let enter = connect(&self.account.token);
-        timeout(PATIENCE, http.post(&path, "", enter.as_bytes())).await??.expect(200)?;
+        timeout(ANSWER_LIMIT, http.post(&path, "", enter.as_bytes())).await??.expect(200)?;
         let message = json!({"roomId": self.room, "content": "x", "clientMessageId": self.key});
         let packets = (0..REPEATS).map(|number| event("message", &message, number as u64)).collect::<Vec<_>>().join("\u{1e}");
         loop {
-            timeout(PATIENCE, http.post(&path, "", packets.as_bytes())).await??.expect(200)?;
+            timeout(ANSWER_LIMIT, http.post(&path, "", packets.as_bytes())).await??.expect(200)?;
             self.made(REPEATS);
             sleep(POSTS).await;
         }
@@ -131,9 +131,9 @@ impl Hostile {
 
     /// Sessions that are opened and then abandoned.
     async fn shake_hands(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
         for _ in 0..HANDSHAKES {
-            timeout(PATIENCE, open_session(&mut http)).await??;
+            timeout(ANSWER_LIMIT, open_session(&mut http)).await??;
             self.made(1);
         }
         Ok(())
@@ -141,24 +141,24 @@ impl Hostile {
 
     async fn guess(&self, route: Route) -> anyhow::Result<()> {
         let body = json!({"username": self.account.username, "password": unique("guess")}).to_string();
-        let mut http = timeout(PATIENCE, route.http()).await??;
-        let answer = timeout(PATIENCE, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes())).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
+        let answer = timeout(ANSWER_LIMIT, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes())).await??;
         self.made(1);
         ensure!(answer.status == 401, "{}", answer.status);
         Ok(())
     }
 
     async fn search(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
         let bearer = self.bearer();
-        timeout(PATIENCE, http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer)).await??.expect(200)?;
+        timeout(ANSWER_LIMIT, http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer)).await??.expect(200)?;
         self.made(1);
         Ok(())
     }
 
     /// A slow upload that is abandoned.
     async fn upload(&self, route: Route) -> anyhow::Result<()> {
-        let mut http: Http = timeout(PATIENCE, route.http()).await??;
+        let mut http: Http = timeout(ANSWER_LIMIT, route.http()).await??;
         let headers = format!("{}Content-Type: {}\r\nContent-Length: 1000000\r\n", self.bearer(), content_type());
         let head = http.head("POST /api/files/upload", &headers);
         let part = format!("--{BOUNDARY}\r\n{}\r\n", file_headers("slow.bin", "application/octet-stream"));

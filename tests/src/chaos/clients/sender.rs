@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::history::Outcome;
 use super::super::schedule::Dice;
 use super::super::world::World;
-use super::{PATIENCE, PAUSE, ack_outcome, id, rest_outcome};
+use super::{ANSWER_LIMIT, PAUSE, ack_outcome, id, rest_outcome};
 use crate::api::{Account, unique};
 use crate::raw::{Client, WebSocket};
 
@@ -55,7 +55,7 @@ pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: 
 /// Makes one attempt through the load balancer.
 pub async fn post(world: &World, account: &Account, letter: &Letter) -> Outcome {
     let begun = world.recorder.now();
-    let answer = timeout(PATIENCE, world.api.post("/api/messages", account, letter.payload.clone())).await;
+    let answer = timeout(ANSWER_LIMIT, world.api.post("/api/messages", account, letter.payload.clone())).await;
     let outcome = rest_outcome(answer.ok());
     world.recorder.tried(letter.number, begun, None, outcome.clone());
     outcome
@@ -89,14 +89,14 @@ async fn one_socket(
     dice: &mut Dice,
     pace: Duration,
 ) -> anyhow::Result<()> {
-    let mut socket = timeout(PATIENCE, WebSocket::connect(&world.gateway(gateway), &account.token)).await??;
+    let mut socket = timeout(ANSWER_LIMIT, WebSocket::connect(&world.gateway(gateway), &account.token)).await??;
     let number = world.next_socket();
     while !letters.is_empty() || !world.is_ending() {
         while letters.len() < WINDOW && !world.is_ending() {
             letters.push(Letter::new(world, sender, dice));
         }
         let begun = world.recorder.now();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_LIMIT;
         let payloads = letters.iter().map(|letter| letter.payload.clone()).collect::<Vec<_>>();
         let emits = timeout_at(deadline, socket.emit_all("message", &payloads)).await??;
         let mut failed = None;

@@ -11,7 +11,7 @@ use super::super::history::{Entry, Outcome, Seen};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{Holding, Join, PATIENCE, PAUSE, ack_outcome, id};
+use super::{ANSWER_LIMIT, Holding, Join, PAUSE, ack_outcome, id};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
@@ -40,7 +40,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
     let mut joining = HashMap::<u64, Join>::new();
     let mut joined = HashSet::new();
     let mut listening = false;
-    world.recorder.beat(|pulse| pulse.listeners += 1);
+    world.recorder.update_health(|health| health.listeners += 1);
     loop {
         for report in socket.next_reports().await {
             let mut join = Vec::new();
@@ -58,7 +58,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                 Report::State(kind, _) if kind == "disconnect" => {
                     joined.clear();
                     world.recorder.happened(receiver, Entry::Closed);
-                    world.recorder.beat(|pulse| pulse.listening -= usize::from(listening));
+                    world.recorder.update_health(|health| health.listening -= usize::from(listening));
                     listening = false;
                 }
                 // A permanent rejection: a stock client does not retry.
@@ -91,7 +91,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
             }
             if joined.len() == rooms.len() && !listening {
                 listening = true;
-                world.recorder.beat(|pulse| pulse.listening += 1);
+                world.recorder.update_health(|health| health.listening += 1);
             }
         }
     }
@@ -109,7 +109,7 @@ pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice:
         loop {
             let begun = world.recorder.now();
             let (connected, breaks) = state(&socket);
-            let ack = timeout(PATIENCE, socket.emit_later("message", vec![letter.payload.clone()])).await;
+            let ack = timeout(ANSWER_LIMIT, socket.emit_later("message", vec![letter.payload.clone()])).await;
             let outcome = match &ack {
                 Ok(Ok(arguments)) => ack_outcome(arguments.first().unwrap_or(&Value::Null)),
                 // A message emitted without a connection waits for one, and the client does not report messages lost

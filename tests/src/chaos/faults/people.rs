@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::super::clients::sender::Letter;
-use super::super::clients::{PATIENCE, id, rest_outcome};
+use super::super::clients::{ANSWER_LIMIT, id, rest_outcome};
 use super::super::history::Outcome;
 use super::super::proxy::{Mode, Proxy};
 use super::super::schedule::{Dice, Profile};
@@ -71,7 +71,7 @@ async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyh
     let all_closed = async || Ok::<_, anyhow::Error>(closes().await? >= before + readers.len() as f64);
     for _ in 0..FLOOD / WAVE {
         for number in writer.emit_all("message", &waves).await? {
-            let ack = timeout(PATIENCE, writer.ack(number)).await.context("an acknowledgement")??;
+            let ack = timeout(ANSWER_LIMIT, writer.ack(number)).await.context("an acknowledgement")??;
             ensure!(ack["ok"] == true, "message: {ack}");
         }
         if all_closed().await? {
@@ -151,7 +151,7 @@ async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> any
         arriving.spawn(async move {
             loop {
                 // A client that is rejected or gets no answer retries.
-                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &token)).await {
+                if let Ok(Ok(())) = timeout(ANSWER_LIMIT, visitor.arrive(&url, &token)).await {
                     return visitor;
                 }
             }
@@ -208,7 +208,7 @@ pub(super) async fn sent_thrice(world: &Arc<World>, dice: &mut Dice) -> anyhow::
         let letter = Letter::new(world, sender, dice);
         let send = async |url: &String| {
             let (api, begun) = (Api::new(url.clone()), world.recorder.now());
-            let answer = timeout(PATIENCE, api.post("/api/messages", &account, letter.payload.clone())).await;
+            let answer = timeout(ANSWER_LIMIT, api.post("/api/messages", &account, letter.payload.clone())).await;
             let outcome = rest_outcome(answer.ok());
             world.recorder.tried(letter.number, begun, None, outcome.clone());
             outcome

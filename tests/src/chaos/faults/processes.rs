@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::super::clients::bystander::Bystander;
-use super::super::clients::{PATIENCE, listener, rest_outcome};
+use super::super::clients::{ANSWER_LIMIT, listener, rest_outcome};
 use super::super::history::Outcome;
 use super::super::world::World;
 use crate::api::{Account, Api, PASSWORD, unique};
@@ -103,7 +103,7 @@ async fn called(world: &World, role: Role) -> Outcome {
             _ => world.api.upload(owner, Form::new().file("x", "text/plain", b"x")).await,
         }
     };
-    let outcome = rest_outcome(tokio::time::timeout(PATIENCE, answer).await.ok());
+    let outcome = rest_outcome(tokio::time::timeout(ANSWER_LIMIT, answer).await.ok());
     world.recorder.called(format!("a request that needs {}", role.name()), begun, outcome.clone());
     outcome
 }
@@ -173,7 +173,7 @@ impl Leaver {
     pub(super) async fn leave(self, world: &World, gateways: &[u16]) -> anyhow::Result<()> {
         let apis = gateways.iter().map(|n| Api::new(world.cluster.plan.url((Role::Gateway, *n)))).collect::<Vec<_>>();
         let begun = world.recorder.now();
-        let answer = tokio::time::timeout(PATIENCE, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
+        let answer = tokio::time::timeout(ANSWER_LIMIT, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
         let outcome = rest_outcome(answer.ok());
         world.recorder.called("logout", begun, outcome.clone());
         let at = world.recorder.now();

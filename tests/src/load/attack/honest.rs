@@ -26,7 +26,7 @@ const TRANSFERS: Duration = Duration::from_millis(500);
 const LOOKS: Duration = Duration::from_millis(500);
 
 /// Time limit for acts that are not instant.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const ACT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The honest clients' accounts, rooms and routes.
 #[derive(Debug, Clone)]

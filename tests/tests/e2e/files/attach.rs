@@ -2,7 +2,7 @@
 
 use super::{Scene, fails, url};
 use confab_tests::api::{Answer, repeated, unique};
-use confab_tests::raw::PATIENCE;
+use confab_tests::raw::PACKET_LIMIT;
 use confab_tests::stock::{Report, Stock, Transports};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ async fn files_are_attached_by_socket(scene: Scene) {
     let history = scene.history().await;
     assert_eq!(acks.iter().map(|ack| ack["message"].clone()).collect::<Vec<_>>(), history[1..]);
     let heard = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
-    socket.until("the messages", PATIENCE, heard).await.unwrap();
+    socket.until("the messages", PACKET_LIMIT, heard).await.unwrap();
 
     let unknown = socket.emit("message", message("x", json!([uuid::Uuid::now_v7()]))).await.unwrap();
     assert_eq!((&unknown["ok"], &unknown["error"]["code"]), (&json!(false), &json!("not_found")));

@@ -156,8 +156,8 @@ impl Broken {
         listed.sort();
         assert_eq!(listed, expected);
         let only_these = async || {
-            let held = self.objects.all().await.ok()?;
-            let new = held.iter().filter(|name| !self.before.contains(name)).collect::<Vec<_>>();
+            let stored = self.objects.all().await.ok()?;
+            let new = stored.iter().filter(|name| !self.before.contains(name)).collect::<Vec<_>>();
             (new.len() == expected.len() && new.iter().zip(&expected).all(|(name, id)| name.ends_with(id))).then_some(())
         };
         if let Err(error) = eventually("the store contains exactly the files", WELL, only_these).await {
@@ -273,12 +273,13 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     }
     let history = scene.history().await;
     assert!(history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1));
-    let told = history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
-    assert_eq!((told.len(), files.len()), (60, 60));
-    assert!(files.iter().all(|file| told.contains(file)));
+    let announced =
+        history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
+    assert_eq!((announced.len(), files.len()), (60, 60));
+    assert!(files.iter().all(|file| announced.contains(file)));
     let heard = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
     broken.socket.until("all files are announced", WELL, heard).await.unwrap();
-    assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), told);
+    assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), announced);
     broken.is_well(files).await;
 }
 

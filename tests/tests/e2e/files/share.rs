@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_tests::api::unique;
-use confab_tests::raw::{Client, PATIENCE, Polling};
+use confab_tests::raw::{Client, PACKET_LIMIT, Polling};
 use confab_tests::stock::{Report, Socket, Stock, Transports, bytes, bytes_as};
 use serde_json::{Value, json};
 
@@ -172,13 +172,13 @@ async fn refusals(scene: Scene) {
     ] {
         let ack = socket.emit("fileUpload", payload.clone()).await.unwrap();
         let got = (&ack["ok"], &ack["error"]["status"], &ack["error"]["code"]);
-        let told = payload.to_string().chars().take(100).collect::<String>();
-        assert_eq!(got, (&json!(false), &json!(status), &json!(code)), "{told}: {ack}");
+        let shown = payload.to_string().chars().take(100).collect::<String>();
+        assert_eq!(got, (&json!(false), &json!(status), &json!(code)), "{shown}: {ack}");
     }
     // Without a callback the failure arrives as an `error` event.
     socket.tell("fileUpload", vec![json!({})]);
-    let told = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
-    socket.until("an error", PATIENCE, told).await.unwrap();
+    let arrived = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
+    socket.until("an error", PACKET_LIMIT, arrived).await.unwrap();
     assert_eq!(socket.events("error")[0]["code"], "invalid_request");
 
     // The largest allowed file, still over the same socket.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use confab_tests::embedded::Embedded;
 use confab_tests::exposition::Exposition;
-use confab_tests::raw::{Client, Http, PATIENCE, Polling, WebSocket, connect, event, text};
+use confab_tests::raw::{Client, Http, PACKET_LIMIT, Polling, WebSocket, connect, event, text};
 use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn head(url: &str, request: String) -> anyhow::Result<String> {
         }
         anyhow::Ok(())
     };
-    timeout(PATIENCE, read).await??;
+    timeout(PACKET_LIMIT, read).await??;
     Ok(String::from_utf8(head)?.to_ascii_lowercase())
 }
 

@@ -15,7 +15,7 @@ use crate::trust::Authorities;
 
 const CONNECT: Duration = Duration::from_secs(1);
 /// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
-const FIND: Duration = Duration::from_secs(4);
+const FIND_MASTER_LIMIT: Duration = Duration::from_secs(4);
 /// The default port of a Sentinel.
 const SENTINEL: u16 = 26379;
 
@@ -68,7 +68,7 @@ impl Address {
     async fn client(&self) -> Result<Client, String> {
         match self {
             Self::Server(client) => Ok(Client::clone(client)),
-            Self::Master(sentinels) => match timeout(FIND, async { sentinels.lock().await.async_get_client().await }).await {
+            Self::Master(sentinels) => match timeout(FIND_MASTER_LIMIT, async { sentinels.lock().await.async_get_client().await }).await {
                 Ok(found) => found.map_err(|error| error.to_string()),
                 Err(_) => Err("no Sentinel answers".into()),
             },

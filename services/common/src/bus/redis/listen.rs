@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::address::Address;
 use super::sign::{Signer, TAG};
-use super::{ANSWER, PING_EVERY, PIPELINE, RETRY};
+use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
 use crate::bus::{Command, Hearing, MAX_PAYLOAD, Notice, dropped, offer};
 
 pub(super) struct Listener {
@@ -153,7 +153,7 @@ enum Ended {
 /// Waits for an answer from Redis, within a time limit, and processes the messages that arrive first. Returns `None`
 /// after the time limit.
 async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mut take: impl FnMut(redis::Msg)) -> Option<T> {
-    let answer = timeout(ANSWER, answer);
+    let answer = timeout(ANSWER_LIMIT, answer);
     tokio::pin!(answer);
     loop {
         tokio::select! {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::address::Address;
-use super::{ANSWER, PING_EVERY, PIPELINE, RETRY};
+use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
 use crate::bus::dropped;
 
 pub(super) enum Queued {
@@ -86,7 +86,7 @@ impl Publisher {
 
     async fn send(&mut self, pipeline: &Pipeline) -> Sent {
         let Some(connection) = &mut self.connection else { return Sent::Failed };
-        let sent = match timeout(ANSWER, pipeline.query_async::<()>(connection)).await {
+        let sent = match timeout(ANSWER_LIMIT, pipeline.query_async::<()>(connection)).await {
             Ok(Ok(())) => return Sent::Answered,
             Ok(Err(_)) => Sent::Failed,
             Err(_) => Sent::Silent,

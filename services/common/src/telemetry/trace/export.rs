@@ -14,7 +14,7 @@ use super::TRACER;
 use super::settings::Settings;
 
 /// Longest time that a shutdown waits for the collector to accept the last spans.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
@@ -36,7 +36,7 @@ pub(crate) fn start(program: &str) -> anyhow::Result<()> {
 /// Exports the remaining spans, and waits for the collector for at most `within`.
 pub(crate) async fn finish(within: Duration) {
     let Some(provider) = PROVIDER.get() else { return };
-    let within = within.min(FLUSH);
+    let within = within.min(FLUSH_LIMIT);
     // The export blocks its thread.
     let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
     if !matches!(tokio::time::timeout(within, flushed).await, Ok(Ok(Ok(())))) {

@@ -9,7 +9,7 @@ use tonic::transport::Endpoint;
 /// The default share of sampled traces, of those that begin here: 1 %.
 const RATIO: f64 = 0.01;
 /// The default time limit for an answer of the collector.
-const ANSWER: Duration = Duration::from_secs(10);
+const DEFAULT_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often an idle connection to the collector is pinged, and the time limit for the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
@@ -49,7 +49,7 @@ impl Settings {
         }
         let timeout = match either("TIMEOUT") {
             Some((name, text)) => Duration::from_millis(text.parse().ok().with_context(|| format!("{name} must be milliseconds"))?),
-            None => ANSWER,
+            None => DEFAULT_ANSWER_LIMIT,
         };
         let sampler = sampler(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
         Ok(Some(Self { endpoint: endpoint.timeout(timeout), sampler }))

@@ -54,7 +54,7 @@ fn callers_trace_and_sampling_decision_are_kept() {
     let onward = entry.child(Kind::Client, "onward");
     let mut carried = HeaderMap::new();
     onward.write_to(&mut carried);
-    let there = Span::of_headers(&carried).child(Kind::Server, "there");
+    let there = Span::extract(&carried).child(Kind::Server, "there");
     drop((there, onward, entry));
     let ids = |name| ended(name).pop().map(|span| (span.span_context.span_id(), span.parent_span_id)).unwrap();
     let (entry, onward, there) = (ids("entry"), ids("onward"), ids("there"));
@@ -65,7 +65,7 @@ fn callers_trace_and_sampling_decision_are_kept() {
 
     for unsampled in [traceparent(0xa2, "00"), "nonsense".into(), traceparent(0, "01"), "x".repeat(5000)] {
         assert!(Span::entry(Kind::Server, "no", &headers(&unsampled)).is_none(), "{unsampled}");
-        assert!(Span::of_headers(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
+        assert!(Span::extract(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
     }
     assert!(Span::root(Kind::Server, "no").is_none());
 }
@@ -79,7 +79,7 @@ fn unsampled_span_exports_nothing() {
     nothing.write_to(&mut headers);
     assert!(headers.is_empty() && nothing.traceparent().capacity() == 0);
     nothing.set("never", || -> i64 { panic!("an unsampled span evaluates nothing") });
-    assert!(nothing.within(Span::current).is_none());
+    assert!(nothing.in_scope(Span::current).is_none());
     assert_eq!(Batch::begin("no", [&nothing; 3].into_iter()).0.capacity(), 0);
 }
 
@@ -88,7 +88,7 @@ async fn batch_belongs_to_the_first_trace_and_is_linked_from_others() {
     exported();
     let members = [String::new(), traceparent(0xb1, "01"), String::new(), traceparent(0xb2, "01")].map(|text| Span::of_traceparent(&text));
     let batch = Batch::begin("batch", members.iter());
-    let work = batch.lead().hold(async { Span::current().child(Kind::Client, "work") }).await;
+    let work = batch.lead().instrument(async { Span::current().child(Kind::Client, "work") }).await;
     assert!(batch.of(0).is_none() && batch.of(2).is_none() && batch.of(4).is_none());
     assert!(batch.of(1).unwrap().traceparent().starts_with("00-b1b1") && batch.of(3).unwrap().traceparent().starts_with("00-b2b2"));
     drop((work, batch));
@@ -105,7 +105,7 @@ fn batch_item_is_a_child_of_its_call_within_one_trace() {
     exported();
     let call = Span::of_traceparent(&traceparent(0xc1, "01")).child(Kind::Server, "call");
     let (own, other) = (traceparent(0xc1, "01"), traceparent(0xc2, "01"));
-    call.within(|| {
+    call.in_scope(|| {
         assert_eq!(Span::arrived(&own).traceparent(), call.traceparent());
         assert_eq!(Span::arrived(&other).traceparent(), other);
         assert!(Span::arrived("").is_none());

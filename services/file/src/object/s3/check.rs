@@ -1,7 +1,7 @@
 //! Checks the store before its first use.
 
 use super::failure::Failure;
-use super::{Bucket, Owner, SWEEP, patience};
+use super::{Bucket, Owner, SWEEP_REQUEST_LIMIT, patience};
 
 impl Bucket {
     /// Reads the owner object and writes it unchanged, on the condition that it does not exist. If this works,
@@ -9,7 +9,7 @@ impl Bucket {
     pub(super) async fn check(&self, owner: &Owner) -> Result<(), String> {
         let read = self.client.get_object().bucket(&self.name).key(self.mark()).customize();
         // Obtaining credentials may take a while.
-        let found = match read.config_override(patience(SWEEP, SWEEP)).send().await.map_err(Failure::from) {
+        let found = match read.config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT)).send().await.map_err(Failure::from) {
             Ok(found) => Some(found.body.collect().await.map_err(|error| error.to_string())?.into_bytes()),
             Err(failure) if failure.has_no_bucket() => {
                 self.ready().await.map_err(|_| format!("the bucket {} does not exist and cannot be created", self.name))?;

@@ -8,7 +8,7 @@ async fn epoch_belongs_to_the_database(fixture: Fixture) {
     let store = fixture.store().await;
     let epoch = store.open_log(PARTITIONS).await.unwrap();
     let room = Uuid::now_v7();
-    append_new(&*store, &[draft(room, None, "kept")]).await;
+    append_new(&*store, &[new_message(room, None, "kept")]).await;
     drop(store);
 
     let store = reopen(&fixture).await;
@@ -40,10 +40,10 @@ async fn epochs(store: &dyn Store) -> [Uuid; 6] {
     let room = Uuid::now_v7();
     let key = (partition::of_room(room, PARTITIONS), room);
     [
-        store.append(&[Arc::new(draft(room, None, "x"))], 1).await.unwrap().epoch,
+        store.append(&[Arc::new(new_message(room, None, "x"))], 1).await.unwrap().epoch,
         store.list(key, Window::Latest, ALL).await.unwrap().epoch,
         store.read_log(0, 0, ALL).await.unwrap().epoch,
-        store.find(&draft(room, None, "x")).await.unwrap().0,
+        store.find(&new_message(room, None, "x")).await.unwrap().0,
         store.heads().await.unwrap().epoch,
         store.room_heads(vec![key]).await.unwrap().epoch,
     ]
@@ -99,7 +99,7 @@ async fn long_snapshot_does_not_block_appends() {
     dump.query("SELECT count(*) FROM message.partitions", &[]).await.unwrap();
     let room = rooms_in(1).next().unwrap();
     for seq in 1..=1000 {
-        assert_eq!(append_new(&*store, &[draft(room, None, "x")]).await[0].seq, seq);
+        assert_eq!(append_new(&*store, &[new_message(room, None, "x")]).await[0].seq, seq);
     }
     dump.rollback().await.unwrap();
 }

@@ -9,10 +9,10 @@ use super::*;
 /// Fewer events than this count as few; rows of rolled-back work are read as well.
 const LITTLE: i64 = 80;
 
-fn one(n: i64) -> Arc<Draft> {
+fn one(n: i64) -> Arc<EventData> {
     let body = Body { sender_username: "ada".into(), content: "x".into(), ..Body::default() };
     let (room, sender, client_id) = (Uuid::from_u128(1), Uuid::from_u128(2), format!("message {n}"));
-    Arc::new(Draft { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
+    Arc::new(EventData { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
 }
 
 /// Returns how many events the work reads; the work is rolled back.
@@ -34,15 +34,15 @@ async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<(
 async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str) {
     let (room, half, ten, bytes) = (Uuid::from_u128(1), said / 2, 10_i64, i64::MAX);
     let appends = async |client: &pg::Client| {
-        let drafts = [one(said + 1), one(1), one(said + 2)];
-        let appended = append(client, &drafts, 1).await.map_err(|error| Error::internal(format_args!("{error:?}")))?;
+        let batch = [one(said + 1), one(1), one(said + 2)];
+        let appended = append(client, &batch, 1).await.map_err(|error| Error::internal(format_args!("{error:?}")))?;
         assert!(matches!(appended.outcomes[..], [Outcome::Appended(_), Outcome::Repeated(_), Outcome::Appended(_)]));
         Ok(())
     };
     let finds = async |client: &pg::Client| {
         for (n, there) in [(half, true), (said + 1, false)] {
-            let draft = one(n);
-            let found = page(client, FIND, &[&1, &draft.room, &draft.sender, &draft.client_id], 1).await?.events;
+            let data = one(n);
+            let found = page(client, FIND, &[&1, &data.room, &data.sender, &data.client_id], 1).await?.events;
             assert_eq!(found.len(), usize::from(there), "{n}");
         }
         Ok(())

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, tim
 use super::super::line::Line;
 use super::super::net::Http;
 use super::super::tally::Tally;
-use super::{PATIENCE, People};
+use super::{ACT_LIMIT, People};
 use crate::api::PASSWORD;
 use crate::form::{Form, content_type};
 use crate::raw::connect as connect_packet;
@@ -34,7 +34,7 @@ where
         let due = ticks.tick().await;
         let (act, tally) = (act(people.clone()), tally.clone());
         tokio::spawn(async move {
-            let result = timeout_at(due + PATIENCE, act).await.context("too late").flatten();
+            let result = timeout_at(due + ACT_LIMIT, act).await.context("too late").flatten();
             tally.note(what, due.elapsed(), &result);
         });
     }
@@ -48,7 +48,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
     // A client that was disconnected does not send the messages that it missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        let entered = timeout(PATIENCE, async {
+        let entered = timeout(ACT_LIMIT, async {
             let mut line = Line::connect(people.route, None, token).await?;
             line.must("joinRoom", &json!(people.hall)).await?;
             anyhow::Ok(line)
@@ -70,7 +70,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
                 },
             };
             // A late acknowledgement is a failure, but the connection may still be good.
-            match timeout_at(due + 2 * PATIENCE, line.emit("message", &content)).await {
+            match timeout_at(due + 2 * ACT_LIMIT, line.emit("message", &content)).await {
                 Ok(Ok(ack)) if ack["ok"] == true => tally.done("send", due.elapsed()),
                 Ok(Ok(ack)) => tally.failed("send", &ack.to_string()),
                 Ok(Err(error)) => break error,
@@ -98,7 +98,7 @@ enum Never {}
 async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bool) -> Result<Never, anyhow::Error> {
     let mut gets = people.route.http().await?;
     let path = "/socket.io/?EIO=4&transport=polling";
-    let open = timeout(PATIENCE, gets.get(&format!("GET {path}"), "")).await??.expect(200)?;
+    let open = timeout(ACT_LIMIT, gets.get(&format!("GET {path}"), "")).await??.expect(200)?;
     let open: Value = serde_json::from_slice(open.body.strip_prefix(b"0").context("an open packet")?)?;
     let path = format!("{path}&sid={}", open["sid"].as_str().context("a session id")?);
     let join = format!("421{}", json!(["joinRoom", people.hall]));
@@ -136,15 +136,15 @@ pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     for room in people.rooms.iter().cycle() {
         let due = ticks.tick().await;
         if line.is_none() {
-            line = timeout(PATIENCE, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
+            line = timeout(ACT_LIMIT, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
         }
         let Some(there) = &mut line else {
             tally.failed("joinRoom", "no connection");
             continue;
         };
-        let joined = timeout_at(due + PATIENCE, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
+        let joined = timeout_at(due + ACT_LIMIT, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
         tally.note("joinRoom", due.elapsed(), &joined);
-        let left = timeout(PATIENCE, there.emit("leaveRoom", &json!(room))).await.context("too late").flatten();
+        let left = timeout(ACT_LIMIT, there.emit("leaveRoom", &json!(room))).await.context("too late").flatten();
         if left.is_err() {
             line = None;
         }
@@ -159,13 +159,13 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     loop {
         let due = ticks.tick().await;
         if inside.is_none() {
-            inside = timeout(PATIENCE, people.route.http()).await.context("too late").flatten().ok();
+            inside = timeout(ACT_LIMIT, people.route.http()).await.context("too late").flatten().ok();
         }
         let Some(http) = &mut inside else {
             tally.failed("upload", "no connection");
             continue;
         };
-        let up = timeout_at(due + PATIENCE, upload(http, &people)).await.context("too late").flatten();
+        let up = timeout_at(due + ACT_LIMIT, upload(http, &people)).await.context("too late").flatten();
         tally.note("upload", due.elapsed(), &up);
         let Ok(url) = up else {
             inside = None;
@@ -173,7 +173,7 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
         };
         let begun = Instant::now();
         let authorization = bearer(&people);
-        let down = timeout(PATIENCE, http.get(&format!("GET {url}"), &authorization)).await.context("too late");
+        let down = timeout(ACT_LIMIT, http.get(&format!("GET {url}"), &authorization)).await.context("too late");
         let down = down.flatten().and_then(|answer| answer.expect(200));
         let whole = down.and_then(|answer| {
             ensure!(answer.body.len() == FILE, "{} bytes were returned", answer.body.len());

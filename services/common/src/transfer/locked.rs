@@ -9,7 +9,7 @@ use super::{PAGE, Progress, Row, Schema, Table, Tally, Tallying, postgres, rows,
 use crate::store::{StorageConfig, StoreUrl};
 
 /// A locked store. Uncommitted writes are rolled back when it is dropped.
-pub struct Held {
+pub struct LockedStore {
     pub schema: &'static Schema,
     store: Store,
 }
@@ -24,7 +24,7 @@ impl Schema {
     ///
     /// # Errors
     /// When the store does not exist, another process uses it, or it cannot be opened.
-    pub async fn hold(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
+    pub async fn lock(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<LockedStore> {
         let store = match url {
             StoreUrl::Sqlite(path) => {
                 ensure!(path.exists(), "there is no {}; CONFAB_DATA_DIR names the data directory", path.display());
@@ -35,14 +35,14 @@ impl Schema {
                 Store::Postgres(postgres::Session::begin(url, self, &storage.postgres, isolation).await?)
             }
         };
-        Ok(Held { schema: self, store })
+        Ok(LockedStore { schema: self, store })
     }
 
     /// Migrates and locks a store to fill it.
     ///
     /// # Errors
     /// When the store is not empty, another process uses it, or it cannot be opened.
-    pub async fn hold_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
+    pub async fn lock_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<LockedStore> {
         let store = match url {
             StoreUrl::Sqlite(path) => Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "IMMEDIATE")?),
             StoreUrl::Postgres(url) => {
@@ -52,24 +52,24 @@ impl Schema {
                 Store::Postgres(session)
             }
         };
-        let mut held = Held { schema: self, store };
+        let mut locked = LockedStore { schema: self, store };
         for table in self.tables.iter().filter(|table| !table.seeded) {
-            let empty = held.page(table, None).await?.is_empty();
+            let empty = locked.page(table, None).await?.is_empty();
             ensure!(
                 empty,
                 "{} has rows in its table {}; only a store that Confab has never used can be filled",
-                held.place(url),
+                locked.place(url),
                 table.name
             );
         }
         for table in self.tables.iter().filter(|table| table.seeded) {
-            held.clear(table).await?;
+            locked.clear(table).await?;
         }
-        Ok(held)
+        Ok(locked)
     }
 }
 
-impl Held {
+impl LockedStore {
     /// Writes the rows of a table, one per line.
     ///
     /// # Errors

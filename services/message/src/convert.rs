@@ -10,26 +10,26 @@ use crate::store::{Event, File, Kind, RoomHead};
 
 /// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
-    let draft = &*event.draft;
+    let data = &*event.data;
     pb::Event {
-        partition: draft.partition,
+        partition: data.partition,
         position: event.position,
-        id: draft.id.to_string(),
-        room_id: draft.room.to_string(),
+        id: data.id.to_string(),
+        room_id: data.room.to_string(),
         seq: event.seq,
-        kind: match draft.kind {
+        kind: match data.kind {
             Kind::Message => pb::Kind::Message,
             Kind::File => pb::Kind::File,
             Kind::System => pb::Kind::System,
         }
         .into(),
-        sender: Some(UserRef { id: draft.sender.to_string(), username: draft.body.sender_username.clone() }),
-        client_message_id: draft.client_message_id().map(str::to_owned),
-        content: draft.body.content.clone(),
-        event: draft.body.event.clone(),
-        data: draft.body.data.clone(),
+        sender: Some(UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() }),
+        client_message_id: data.client_message_id().map(str::to_owned),
+        content: data.body.content.clone(),
+        event: data.body.event.clone(),
+        data: data.body.data.clone(),
         created_at_ms: event.created_at_ms,
-        files: draft.body.files.iter().map(|it| file(it, draft.room)).collect(),
+        files: data.body.files.iter().map(|it| file(it, data.room)).collect(),
         traceparent: String::new(),
     }
 }

@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use crate::Secret;
 
 /// A proxy for one server on this machine.
-pub struct Wire {
+pub struct SilentProxy {
     url: Secret,
     accepted: Arc<AtomicU64>,
     /// No byte is forwarded on connections with lower numbers.
     silent: watch::Sender<u64>,
 }
 
-impl Wire {
+impl SilentProxy {
     /// Starts a proxy for the server at a URL with an explicit port.
     ///
     /// # Panics
@@ -59,7 +59,7 @@ impl Wire {
     }
 
     /// Forwards all bytes again, including the bytes held back.
-    pub fn carry(&self) {
+    pub fn resume(&self) {
         self.silent.send_replace(0);
     }
 }
@@ -68,10 +68,10 @@ async fn connect(client: TcpStream, server: String, number: u64, mut silent: wat
     let _ = silent.wait_for(|silent| number >= *silent).await;
     let Ok(server) = TcpStream::connect(server).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    tokio::join!(carry(from_client, to_server, number, silent.clone()), carry(from_server, to_client, number, silent));
+    tokio::join!(forward(from_client, to_server, number, silent.clone()), forward(from_server, to_client, number, silent));
 }
 
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, number: u64, mut silent: watch::Receiver<u64>) {
+async fn forward(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, number: u64, mut silent: watch::Receiver<u64>) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if silent.wait_for(|silent| number >= *silent).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {

@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 /// How long a transfer waits for a permit: less than a client waits for a small file.
-const WAIT: Duration = Duration::from_secs(2);
+const PERMIT_WAIT_LIMIT: Duration = Duration::from_secs(2);
 /// When a client may retry a transfer that got no permit.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The kind of transfer that the permits are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Transfer {
 }
 
 /// The permits of a process.
-pub struct Places(Arc<Shared>);
+pub struct TransferPermits(Arc<Shared>);
 
 struct Shared {
     what: Transfer,
@@ -50,7 +50,7 @@ struct Counts {
 }
 
 /// A permit, which becomes free when it is dropped.
-pub struct Place {
+pub struct TransferPermit {
     shared: Arc<Shared>,
     user: Uuid,
 }
@@ -82,7 +82,7 @@ impl Counts {
     }
 }
 
-impl Places {
+impl TransferPermits {
     pub fn new(what: Transfer, total: usize) -> Self {
         Self(Arc::new(Shared { what, total, state: Mutex::default(), freed: Notify::new() }))
     }
@@ -91,15 +91,15 @@ impl Places {
     ///
     /// # Errors
     /// `rate_limited` when the user has its full share, `unavailable` when all permits are taken.
-    pub async fn take(&self, user: Uuid) -> Result<Place> {
-        let deadline = Instant::now() + WAIT;
+    pub async fn take(&self, user: Uuid) -> Result<TransferPermit> {
+        let deadline = Instant::now() + PERMIT_WAIT_LIMIT;
         let mut waiting = None;
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());
             // From here on, no notification of a free permit is missed.
             freed.as_mut().enable();
-            if let Some(place) = self.0.place(user) {
-                return Ok(place);
+            if let Some(permit) = self.0.permit(user) {
+                return Ok(permit);
             }
             if waiting.is_none() {
                 waiting = Some(self.0.wait(user).ok_or_else(|| self.0.refusal(user))?);
@@ -110,7 +110,7 @@ impl Places {
 }
 
 impl Shared {
-    fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
+    fn permit(self: &Arc<Self>, user: Uuid) -> Option<TransferPermit> {
         let mut state = self.state.lock();
         let (has, free) = (state.taken.of(user), self.total - state.taken.all);
         // A tenth of the permits is reserved for users that have none.
@@ -118,7 +118,7 @@ impl Shared {
             return None;
         }
         state.taken.add(user);
-        Some(Place { shared: self.clone(), user })
+        Some(TransferPermit { shared: self.clone(), user })
     }
 
     /// As many transfers may wait as there are permits; a quarter of those for one user.
@@ -138,15 +138,18 @@ impl Shared {
         };
         if self.state.lock().taken.of(user) == 0 {
             LIMITS.hit(full);
-            return Error { retry_after: Some(AGAIN), ..Error::new(Code::Unavailable, format!("too many {noun}s in progress; try again")) };
+            return Error {
+                retry_after: Some(RETRY_AFTER),
+                ..Error::new(Code::Unavailable, format!("too many {noun}s in progress; try again"))
+            };
         }
         LIMITS.hit(share);
         let error = Error::new(Code::RateLimited, format!("too many of your {noun}s are in progress; wait until one has ended"));
-        Error { retry_after: Some(AGAIN), ..error }
+        Error { retry_after: Some(RETRY_AFTER), ..error }
     }
 }
 
-impl Drop for Place {
+impl Drop for TransferPermit {
     fn drop(&mut self) {
         self.shared.state.lock().taken.remove(self.user);
         self.shared.freed.notify_waiters();
@@ -164,8 +167,8 @@ mod tests {
     use super::*;
 
     /// Takes all permits that a user gets without waiting.
-    fn fill(places: &Places, user: Uuid) -> Vec<Place> {
-        std::iter::from_fn(|| places.0.place(user)).collect()
+    fn fill(permits: &TransferPermits, user: Uuid) -> Vec<TransferPermit> {
+        std::iter::from_fn(|| permits.0.permit(user)).collect()
     }
 
     fn user() -> Uuid {
@@ -175,65 +178,65 @@ mod tests {
     #[test]
     fn one_user_cannot_take_all_permits() {
         for total in [1, 2, 3, 4, 10, 100, 1000] {
-            let places = Places::new(Transfer::Upload, total);
-            let one = fill(&places, user());
+            let permits = TransferPermits::new(Transfer::Upload, total);
+            let one = fill(&permits, user());
             assert!(!one.is_empty() && one.len() <= total.div_ceil(2), "{} of {total}", one.len());
             if total > 1 {
-                assert!(!fill(&places, user()).is_empty(), "of {total}");
+                assert!(!fill(&permits, user()).is_empty(), "of {total}");
             }
         }
     }
 
     #[test]
     fn permits_are_shared_fairly_with_new_users() {
-        let places = Places::new(Transfer::Upload, 100);
-        let first = fill(&places, user());
+        let permits = TransferPermits::new(Transfer::Upload, 100);
+        let first = fill(&permits, user());
         assert_eq!(first.len(), 45);
-        let rest = (0..8).map(|_| fill(&places, user())).collect::<Vec<_>>();
+        let rest = (0..8).map(|_| fill(&permits, user())).collect::<Vec<_>>();
         assert_eq!(rest.iter().map(Vec::len).collect::<Vec<_>>(), [23, 11, 6, 3, 1, 1, 1, 1]);
         // After the first user has ended some transfers, it gets no more permits than the others.
         drop(first);
-        assert!(fill(&places, user()).len() < 25);
+        assert!(fill(&permits, user()).len() < 25);
     }
 
     #[test]
     fn user_without_permits_gets_the_last_one() {
-        let places = Places::new(Transfer::Upload, 100);
-        let taken = (0..100).map(|_| places.0.place(user())).collect::<Option<Vec<_>>>();
-        assert!(taken.is_some() && places.0.place(user()).is_none());
+        let permits = TransferPermits::new(Transfer::Upload, 100);
+        let taken = (0..100).map(|_| permits.0.permit(user())).collect::<Option<Vec<_>>>();
+        assert!(taken.is_some() && permits.0.permit(user()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_transfer_gets_a_freed_permit_or_times_out() {
-        let places = Places::new(Transfer::Upload, 10);
+        let permits = TransferPermits::new(Transfer::Upload, 10);
         let (ada, bob) = (user(), user());
-        let mut adas = fill(&places, ada);
+        let mut adas = fill(&permits, ada);
         let begun = Instant::now();
-        let refused = places.take(ada).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(AGAIN), WAIT));
+        let refused = permits.take(ada).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(RETRY_AFTER), PERMIT_WAIT_LIMIT));
 
-        let others = (0..).map_while(|_| places.0.place(user())).collect::<Vec<_>>();
+        let others = (0..).map_while(|_| permits.0.permit(user())).collect::<Vec<_>>();
         assert_eq!(others.len() + adas.len(), 10);
-        let refused = places.take(bob).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(AGAIN)));
-        let (place, ()) = tokio::join!(places.take(bob), async {
-            tokio::time::sleep(WAIT / 2).await;
+        let refused = permits.take(bob).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
+        let (permit, ()) = tokio::join!(permits.take(bob), async {
+            tokio::time::sleep(PERMIT_WAIT_LIMIT / 2).await;
             adas.pop();
         });
-        assert!(place.is_ok());
-        drop((place, others, adas));
-        let state = places.0.state.lock();
+        assert!(permit.is_ok());
+        drop((permit, others, adas));
+        let state = permits.0.state.lock();
         assert_eq!((state.taken.all, state.taken.of.len(), state.waiting.all, state.waiting.of.len()), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_transfers_are_bounded() {
-        let places = Places::new(Transfer::Upload, 8);
-        let taken = (0..8).map(|_| places.0.place(user()).unwrap()).collect::<Vec<_>>();
+        let permits = TransferPermits::new(Transfer::Upload, 8);
+        let taken = (0..8).map(|_| permits.0.permit(user()).unwrap()).collect::<Vec<_>>();
         let ada = user();
         let begun = Instant::now();
-        let asked = futures::future::join_all((0..20).map(|_| async { places.take(ada).await.err().map(|_| begun.elapsed()) })).await;
-        let waited = asked.iter().filter(|time| **time == Some(WAIT)).count();
+        let asked = futures::future::join_all((0..20).map(|_| async { permits.take(ada).await.err().map(|_| begun.elapsed()) })).await;
+        let waited = asked.iter().filter(|time| **time == Some(PERMIT_WAIT_LIMIT)).count();
         assert_eq!((waited, asked.iter().filter(|time| **time == Some(Duration::ZERO)).count()), (2, 18));
         drop(taken);
     }

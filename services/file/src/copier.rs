@@ -24,14 +24,14 @@ use crate::store::tables::FILES;
 const AT_ONCE: usize = 8;
 /// How often an object is retried while a store is unreachable.
 const RETRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Memory for the parts being copied, in bytes (128 MiB).
 const MEMORY: usize = 128 << 20;
 /// Keys per page of a list.
 const KEYS: u32 = 1000;
 
 /// Copies objects between the configured object store and an archive.
-pub struct Carrier {
+pub struct ObjectCopier {
     store: Arc<dyn Objects>,
     archive: Arc<dyn Objects>,
     memory: Memory,
@@ -44,7 +44,7 @@ struct Object {
     sha256: String,
 }
 
-impl Carrier {
+impl ObjectCopier {
     /// Copies between the configured store and an archive's directory of objects.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Carrier {
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
         copied.map_err(|error| match error.is::<Error>() {
-            true => told(error),
+            true => with_setting(error),
             false => error.context("delete the file through the API, or restore its content"),
         })
     }
@@ -85,7 +85,7 @@ impl Carrier {
             self.copy(&*self.archive, &*self.store, object).await?;
             check(&*self.store, object).await
         };
-        each(files, "objects copied", carry).await.map_err(told)
+        each(files, "objects copied", carry).await.map_err(with_setting)
     }
 
     /// Checks that no other installation owns the store, and that the store has no objects except the archive's: a
@@ -94,7 +94,7 @@ impl Carrier {
     /// # Errors
     /// When a check fails, or the store does not answer.
     pub async fn ensure_empty(&self) -> anyhow::Result<()> {
-        let owner = self.store.owner().await.map_err(|error| told(error.into()))?;
+        let owner = self.store.owner().await.map_err(|error| with_setting(error.into()))?;
         ensure!(
             owner.is_none(),
             "the object store belongs to another installation; name another bucket, prefix or directory in CONFAB_OBJECTS or, if \
@@ -102,7 +102,7 @@ impl Carrier {
         );
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.list(after, KEYS).await.map_err(|error| told(error.into()))?;
+            let page = self.store.list(after, KEYS).await.map_err(|error| with_setting(error.into()))?;
             for stored in &page {
                 let known = self.archive.read(stored.key, 0, 0).await?.is_some();
                 ensure!(known, "the object store contains other files, such as {}; name an empty store in CONFAB_OBJECTS", stored.key);
@@ -126,7 +126,7 @@ impl Carrier {
 }
 
 /// Adds the setting to an error of the store.
-fn told(error: anyhow::Error) -> anyhow::Error {
+fn with_setting(error: anyhow::Error) -> anyhow::Error {
     match error.is::<Error>() {
         true => error.context("the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason"),
         false => error,
@@ -147,7 +147,7 @@ async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> an
                     return Err(error.context(format!("the content of file {}", object.key)));
                 }
                 tries += 1;
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             Ok(object)
         }
@@ -198,8 +198,8 @@ mod tests {
     use super::*;
 
     /// Creates two stores, and the lines of the files whose content the first store has.
-    async fn carrier(contents: &[&'static str]) -> (Carrier, String) {
-        let carrier = Carrier {
+    async fn copier(contents: &[&'static str]) -> (ObjectCopier, String) {
+        let copier = ObjectCopier {
             store: object::in_directory(testing::directory()),
             archive: object::in_directory(testing::directory().join("new")),
             memory: Memory::new(MEMORY),
@@ -207,11 +207,11 @@ mod tests {
         let mut lines = String::new();
         for content in contents {
             let (key, sha256) = (Uuid::now_v7(), hex(digest::digest(&SHA256, content.as_bytes()).as_ref()));
-            put(&*carrier.store, key, content).await;
+            put(&*copier.store, key, content).await;
             let rest = vec!["null"; FILES.columns().count() - 3].join(",");
             lines += &format!("[\"{key}\",{},\"{sha256}\",{rest}]\n", content.len());
         }
-        (carrier, lines)
+        (copier, lines)
     }
 
     async fn put(objects: &dyn Objects, key: Uuid, content: &'static str) {
@@ -221,8 +221,8 @@ mod tests {
     }
 
     /// Returns a copier in the other direction, to an empty store.
-    fn back(carrier: Carrier) -> Carrier {
-        Carrier { store: object::in_directory(testing::directory()), ..carrier }
+    fn back(copier: ObjectCopier) -> ObjectCopier {
+        ObjectCopier { store: object::in_directory(testing::directory()), ..copier }
     }
 
     fn key(line: &str) -> Uuid {
@@ -231,43 +231,43 @@ mod tests {
 
     #[tokio::test]
     async fn objects_survive_export_import_and_a_second_import() {
-        let (carrier, files) = carrier(&["", "a", "b"]).await;
-        let exported = carrier.export(files.as_bytes()).await.unwrap();
+        let (copier, files) = copier(&["", "a", "b"]).await;
+        let exported = copier.export(files.as_bytes()).await.unwrap();
         assert_eq!(exported.rows, 3);
-        assert_eq!(carrier.verify(files.as_bytes()).await.unwrap(), exported);
-        let carrier = back(carrier);
-        carrier.ensure_empty().await.unwrap();
+        assert_eq!(copier.verify(files.as_bytes()).await.unwrap(), exported);
+        let copier = back(copier);
+        copier.ensure_empty().await.unwrap();
         for _ in 0..2 {
-            assert_eq!(carrier.import(files.as_bytes()).await.unwrap(), exported);
-            carrier.ensure_empty().await.unwrap();
+            assert_eq!(copier.import(files.as_bytes()).await.unwrap(), exported);
+            copier.ensure_empty().await.unwrap();
         }
-        put(&*carrier.store, Uuid::now_v7(), "another owner's object").await;
-        let error = carrier.ensure_empty().await.unwrap_err().to_string();
+        put(&*copier.store, Uuid::now_v7(), "another owner's object").await;
+        let error = copier.ensure_empty().await.unwrap_err().to_string();
         assert!(error.contains("contains other files"), "{error}");
     }
 
     #[tokio::test]
     async fn missing_and_damaged_objects_are_detected() {
-        let (carrier, files) = carrier(&["one", "two"]).await;
+        let (copier, files) = copier(&["one", "two"]).await;
         let key = key(files.lines().nth(1).unwrap());
         let failed = async |outcome: anyhow::Result<Tally>, how: &str| {
             assert_eq!(format!("{:#}", outcome.unwrap_err()), format!("the content of file {key}: {how}"));
         };
-        carrier.export(files.as_bytes()).await.unwrap();
-        carrier.archive.delete(key).await.unwrap();
-        failed(carrier.verify(files.as_bytes()).await, "it is missing").await;
-        carrier.store.delete(key).await.unwrap();
-        let error = format!("{:#}", carrier.export(files.as_bytes()).await.unwrap_err());
+        copier.export(files.as_bytes()).await.unwrap();
+        copier.archive.delete(key).await.unwrap();
+        failed(copier.verify(files.as_bytes()).await, "it is missing").await;
+        copier.store.delete(key).await.unwrap();
+        let error = format!("{:#}", copier.export(files.as_bytes()).await.unwrap_err());
         assert_eq!(error, format!("delete the file through the API, or restore its content: the content of file {key}: it is missing"));
-        let carrier = back(carrier);
-        failed(carrier.import(files.as_bytes()).await, "it is missing").await;
-        put(&*carrier.archive, key, "owt").await;
-        failed(carrier.verify(files.as_bytes()).await, "it is damaged").await;
-        failed(carrier.import(files.as_bytes()).await, "it is damaged").await;
-        assert!(carrier.store.read(key, 0, 0).await.unwrap().is_none(), "a damaged object must not be stored");
-        put(&*carrier.store, key, "another").await;
-        carrier.archive.delete(key).await.unwrap();
-        put(&*carrier.archive, key, "two").await;
-        failed(carrier.import(files.as_bytes()).await, "an object with that key exists: it is damaged").await;
+        let copier = back(copier);
+        failed(copier.import(files.as_bytes()).await, "it is missing").await;
+        put(&*copier.archive, key, "owt").await;
+        failed(copier.verify(files.as_bytes()).await, "it is damaged").await;
+        failed(copier.import(files.as_bytes()).await, "it is damaged").await;
+        assert!(copier.store.read(key, 0, 0).await.unwrap().is_none(), "a damaged object must not be stored");
+        put(&*copier.store, key, "another").await;
+        copier.archive.delete(key).await.unwrap();
+        put(&*copier.archive, key, "two").await;
+        failed(copier.import(files.as_bytes()).await, "an object with that key exists: it is damaged").await;
     }
 }

@@ -196,11 +196,10 @@ impl Cluster {
     pub async fn ready(&self, member: Member) -> anyhow::Result<()> {
         let daemon = self.daemon(member)?;
         let name = format!("{}-{} is ready", member.0.name(), member.1);
-        let probe = async || match self.is_ready(member).await {
+        let probe = async || {
+            let is_ready = self.is_ready(member).await;
             // Another program may be listening on its port.
-            _ if daemon.running().is_none() => Some(Err(anyhow::anyhow!("the process has ended"))),
-            true => Some(Ok(())),
-            false => None,
+            if daemon.running().is_none() { Some(Err(anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
         };
         eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
     }

@@ -54,11 +54,10 @@ impl Embedded {
     pub async fn up(&self) -> anyhow::Result<()> {
         self.daemon.spawn().await?;
         let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
-        let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
+        let ready = async || {
+            let is_ready = reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success());
             // Another program may be listening on its port.
-            _ if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("the process has ended"))),
-            true => Some(Ok(())),
-            false => None,
+            if self.daemon.running().is_none() { Some(Err(anyhow::anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
         };
         eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
     }

@@ -127,10 +127,7 @@ fn files(directory: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        match path.is_dir() {
-            true => found.append(&mut files(&path)?),
-            false => found.push(path.display().to_string()),
-        }
+        if path.is_dir() { found.append(&mut files(&path)?) } else { found.push(path.display().to_string()) }
     }
     Ok(found)
 }

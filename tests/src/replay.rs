@@ -236,10 +236,14 @@ impl Container {
 impl Replica {
     async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         for probe in &self.container.probes {
-            let tried = async || match probe.succeeds(&self.address, &self.daemon).await {
-                true => Some(Ok(())),
-                false if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("the process has ended"))),
-                false => None,
+            let tried = async || {
+                if probe.succeeds(&self.address, &self.daemon).await {
+                    Some(Ok(()))
+                } else if self.daemon.running().is_none() {
+                    Some(Err(anyhow::anyhow!("the process has ended")))
+                } else {
+                    None
+                }
             };
             let what = format!("{}: {probe:?} of {}", self.container.name, self.address);
             eventually(&what, limit, tried).await.flatten().with_context(|| format!("{what}: {}", self.daemon.last_words()))?;

@@ -165,9 +165,10 @@ fn no_secret_has_a_default() {
     let mut secrets = BTreeSet::new();
     for variable in variables(&compose) {
         let (name, rest) = variable.split_at(variable.find(':').unwrap_or(variable.len()));
-        match OPEN.contains(&name) {
-            true => assert!(rest.starts_with(":-"), "{variable}"),
-            false => assert_eq!(rest, ":?scripts/compose-env.sh makes it", "{name}"),
+        if OPEN.contains(&name) {
+            assert!(rest.starts_with(":-"), "{variable}")
+        } else {
+            assert_eq!(rest, ":?scripts/compose-env.sh makes it", "{name}")
         }
         secrets.extend((!OPEN.contains(&name)).then_some(name));
     }

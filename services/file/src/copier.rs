@@ -61,9 +61,8 @@ impl ObjectCopier {
     /// When an object cannot be copied, or does not match its row.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
-        copied.map_err(|error| match error.is::<Error>() {
-            true => with_setting(error),
-            false => error.context("delete the file through the API, or restore its content"),
+        copied.map_err(|error| {
+            if error.is::<Error>() { with_setting(error) } else { error.context("delete the file through the API, or restore its content") }
         })
     }
 
@@ -127,9 +126,10 @@ impl ObjectCopier {
 
 /// Adds the setting to an error of the store.
 fn with_setting(error: anyhow::Error) -> anyhow::Error {
-    match error.is::<Error>() {
-        true => error.context("the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason"),
-        false => error,
+    if error.is::<Error>() {
+        error.context("the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason")
+    } else {
+        error
     }
 }
 

@@ -120,9 +120,10 @@ fn check_file(file: &File) -> Result<()> {
     within("files", &file.name, 1, MAX_NAME)?;
     within("files", &file.content_type, 1, MAX_NAME)?;
     within("files", &file.uploader_username, 1, MAX_NAME)?;
-    match file.sha256.len() == SHA256 && file.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        true => Ok(()),
-        false => Err(Error::field("files", "must have a SHA-256 in lower-case hexadecimal")),
+    if file.sha256.len() == SHA256 && file.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        Ok(())
+    } else {
+        Err(Error::field("files", "must have a SHA-256 in lower-case hexadecimal"))
     }
 }
 
@@ -148,8 +149,9 @@ fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
 
 /// Checks that no id occurs twice.
 fn distinct(field: &str, ids: impl Iterator<Item = Uuid> + Clone) -> Result<()> {
-    match ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
-        true => Err(Error::field(field, "must contain each file only once")),
-        false => Ok(()),
+    if ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
+        Err(Error::field(field, "must contain each file only once"))
+    } else {
+        Ok(())
     }
 }

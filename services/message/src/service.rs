@@ -88,11 +88,12 @@ impl Service {
             });
             sent.push(admission);
         }
-        let mut answers = match permitted.iter().all(|checked| checked.file_ids.is_empty()) {
-            true => self.lanes.append(permitted.into_iter().map(|checked| checked.pending).collect()).await,
-            false => self.append_with_files(permitted).await,
-        }
-        .into_iter();
+        let answers = if permitted.iter().all(|checked| checked.file_ids.is_empty()) {
+            self.lanes.append(permitted.into_iter().map(|checked| checked.pending).collect()).await
+        } else {
+            self.append_with_files(permitted).await
+        };
+        let mut answers = answers.into_iter();
         let mut epoch = self.epoch();
         let sent = sent
             .into_iter()
@@ -201,10 +202,7 @@ impl Service {
     }
 
     fn check_partition(&self, partition: u32) -> Result<()> {
-        match partition < self.partitions {
-            true => Ok(()),
-            false => Err(Error::field("partition", format!("must be below {}", self.partitions))),
-        }
+        if partition < self.partitions { Ok(()) } else { Err(Error::field("partition", format!("must be below {}", self.partitions))) }
     }
 
     fn epoch(&self) -> Uuid {

@@ -61,9 +61,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Up => {
             up(&cluster, &directory).await?;
             // `make` supports only the default directory.
-            let end = match arguments.directory == Path::new(USUAL) {
-                true => "make cluster-down".to_string(),
-                false => format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display()),
+            let end = if arguments.directory == Path::new(USUAL) {
+                "make cluster-down".to_string()
+            } else {
+                format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display())
             };
             println!("End: {end}");
             Ok(())

@@ -30,10 +30,7 @@ impl Target {
     /// When the URL has another form, or the host is unknown.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let host = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?.trim_end_matches('/');
-        let address = match host.contains(':') {
-            true => host.to_socket_addrs(),
-            false => (host, 80).to_socket_addrs(),
-        };
+        let address = if host.contains(':') { host.to_socket_addrs() } else { (host, 80).to_socket_addrs() };
         let address = address.with_context(|| format!("cannot resolve {url}"))?.next().with_context(|| format!("{url} has no address"))?;
         Ok(Self { address, upgrade: upgrade(host).into() })
     }

@@ -109,10 +109,7 @@ impl Options {
 
 /// Prints results, as a table or as JSON.
 pub fn show(as_json: bool, title: &str, figures: &Figures) {
-    match as_json {
-        true => println!("{}", json!({"scenario": title, "figures": figures.json()})),
-        false => println!("{title}\n{}", figures.table()),
-    }
+    if as_json { println!("{}", json!({"scenario": title, "figures": figures.json()})) } else { println!("{title}\n{}", figures.table()) }
 }
 
 impl Bench<'_> {

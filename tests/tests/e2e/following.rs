@@ -121,10 +121,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
             let answer = reqwest::get(readyz).await.unwrap();
             assert_eq!((n, answer.status().as_u16(), answer.text().await.unwrap()), (n, 200, "ready\n".to_owned()));
         }
-        match sends {
-            true => say().await.unwrap(),
-            false => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
+        if sends { say().await.unwrap() } else { tokio::time::sleep(Duration::from_millis(200)).await }
     }
     for member in gone {
         cluster.start(*member).await.unwrap();

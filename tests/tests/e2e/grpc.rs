@@ -90,9 +90,10 @@ async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
     let mut buf = Command::new(checkout().join(".tools/bin/buf"));
     let asked = buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
     let answer = asked.context("scripts/ensure-buf.sh installs buf")?;
-    Ok(match answer.status.success() {
-        true => Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect()),
-        false => Err(String::from_utf8(answer.stderr)?),
+    Ok(if answer.status.success() {
+        Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect())
+    } else {
+        Err(String::from_utf8(answer.stderr)?)
     })
 }
 

@@ -76,9 +76,12 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
                 None => wrong.push(format!("{}: {program} has no setting {name}", pod.name())),
             }
         }
-        let needed = |setting: &&String| match pod.serves() {
-            true => ["_URL", "_STORE"].iter().any(|end| setting.ends_with(end)) || NEEDED.contains(&setting.as_str()),
-            false => setting.ends_with("_STORE"),
+        let needed = |setting: &&String| {
+            if pod.serves() {
+                ["_URL", "_STORE"].iter().any(|end| setting.ends_with(end)) || NEEDED.contains(&setting.as_str())
+            } else {
+                setting.ends_with("_STORE")
+            }
         };
         for setting in known.settings.iter().filter(needed).filter(|setting| !given.contains(setting.as_str())) {
             wrong.push(format!("{}: {setting} is missing", pod.name()));

@@ -90,9 +90,10 @@ impl Streams {
     /// Accepts a chunk, with a pause now and then, so that a sender without back pressure gets ahead.
     async fn take(&self, chunk: &Bytes) {
         let taken = self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
-        match (taken / CHUNK.len() as u64).is_multiple_of(16) {
-            true => tokio::time::sleep(Duration::from_millis(10)).await,
-            false => tokio::task::yield_now().await,
+        if (taken / CHUNK.len() as u64).is_multiple_of(16) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else {
+            tokio::task::yield_now().await;
         }
     }
 

@@ -69,10 +69,10 @@ impl Location {
         while let Some(folder) = folders.pop() {
             for entry in folder.read_dir().into_iter().flatten() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false if path.ends_with(".confab") => {}
-                    false => found.push(path),
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with(".confab") {
+                    found.push(path);
                 }
             }
         }

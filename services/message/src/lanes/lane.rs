@@ -49,9 +49,8 @@ impl Log {
         METRICS.append.record(now.elapsed());
         self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
         let mut answers = answers.into_iter();
-        let mut next = |row: &Pending| match alive(&row) {
-            true => answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))),
-            false => Some(Err(Error::timeout())),
+        let mut next = |row: &Pending| {
+            if alive(&row) { answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))) } else { Some(Err(Error::timeout())) }
         };
         groups.into_iter().filter_map(|group| group.answer(&mut next)).collect()
     }

@@ -35,10 +35,13 @@ impl SqliteStore {
 
 /// Returns the number of rows changed.
 fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
-    connection.prepare_cached(sql)?.execute(values).map_err(|error| match is_unique_violation(&error) {
-        // Ids are never reused, so only a name can collide.
-        true => Error::new(Code::RoomNameTaken, "a room of that name exists"),
-        false => error.into(),
+    connection.prepare_cached(sql)?.execute(values).map_err(|error| {
+        if is_unique_violation(&error) {
+            // Ids are never reused, so only a name can collide.
+            Error::new(Code::RoomNameTaken, "a room of that name exists")
+        } else {
+            error.into()
+        }
     })
 }
 

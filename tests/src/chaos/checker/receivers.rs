@@ -128,9 +128,10 @@ impl Judge<'_> {
         if !state.joined {
             self.violated("I4", format!("{name} received {seq} of room {room} at {at:?} without being in the room"));
         } else if seq <= before {
-            match seq == before {
-                true => self.verdict.counts.repeated += 1,
-                false => self.verdict.counts.reordered += 1,
+            if seq == before {
+                self.verdict.counts.repeated += 1;
+            } else {
+                self.verdict.counts.reordered += 1;
             }
             self.violated("I3", format!("{name} received {seq} of room {room} at {at:?}, after {before}"));
         } else if seq > before + 1 {

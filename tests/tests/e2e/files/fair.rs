@@ -55,13 +55,12 @@ async fn slow_uploads_of_one_user_leave_permits_for_others() {
     let answered = eventually("most uploads are rejected", Duration::from_secs(30), refused).await.unwrap();
     let mut open = Vec::new();
     for (upload, answered) in slow.into_iter().zip(answered) {
-        match answered {
-            true => {
-                let answer = upload.answer().await.unwrap();
-                fails(&answer, 429, "rate_limited");
-                assert_eq!(answer.header("retry-after"), "5");
-            }
-            false => open.push(upload),
+        if answered {
+            let answer = upload.answer().await.unwrap();
+            fails(&answer, 429, "rate_limited");
+            assert_eq!(answer.header("retry-after"), "5");
+        } else {
+            open.push(upload);
         }
     }
     assert_eq!(open.len(), 5);

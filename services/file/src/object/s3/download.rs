@@ -76,9 +76,10 @@ async fn get(bucket: &Bucket, key: &str, offset: u64, length: u64) -> Result<Opt
         Err(failure) => return Err(failure.error()),
         Ok(answer) => answer,
     };
-    match answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
-        true => Ok(Some(answer.body)),
-        false => Err(Error::internal("the S3 store returned a different range than requested")),
+    if answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
+        Ok(Some(answer.body))
+    } else {
+        Err(Error::internal("the S3 store returned a different range than requested"))
     }
 }
 

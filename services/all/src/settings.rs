@@ -13,10 +13,10 @@ A test generates this document from the programs' `--help`. To change a text, ch
 * Each setting is a variable and a `--flag`: `CONFAB_TOKEN_TTL` is `--token-ttl`. A flag takes precedence over a variable.
 * `CONFAB_X_FILE` names a file that holds the value of `CONFAB_X`, such as a mounted secret. This works for every setting; those
   marked **secret** are never printed, and are better kept in a file.
-* Spaces and line ends around the value of a variable or file are no part of it; control characters within it are an error.
+* Spaces and line ends around the value of a variable or file are removed; control characters within it are an error.
 * An unknown `CONFAB_` variable is an error. A setting of another program is not, so all programs can share one environment.
 * Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `24h`. Sizes are in bytes.
-* *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is everything in one process.
+* *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is all of them and the gateway in one process.
 * OpenTelemetry's own variables configure traces, see [tracing.md](tracing.md).
 ";
 const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];

@@ -48,7 +48,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct PostgresConfig {
-    /// Whether to bring a Postgres schema up to date at start (`auto`), or to wait until the `migrate` subcommand has done it (`off`)
+    /// Whether to bring a Postgres schema up to date at start (`auto`), or to wait until the `migrate` subcommand has
+    /// done so (`off`)
     #[arg(long, env = "CONFAB_MIGRATE", default_value = "auto", value_name = "auto|off")]
     pub migrate: Migrate,
     /// Most connections that one service's process opens to Postgres

@@ -27,7 +27,7 @@
 //!
 //! | Socket.IO | test |
 //! |---|---|
-//! | CONNECT without data | cannot apply: a token is needed. [`connect`](super::connect): a bad token, the Authorization header |
+//! | CONNECT without data | cannot apply: a token is required. [`connect`](super::connect): a bad token, the Authorization header |
 //! | CONNECT with data | [`socket`]: CONNECT is answered |
 //! | the server's event with the data of CONNECT | cannot apply: there is no such event |
 //! | CONNECT to another namespace, with and without data, and leaving it | cannot apply: there is one namespace. [`socket`]: another namespace |

@@ -117,14 +117,14 @@ async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()
 
 /// Checks that the client received exactly the room's history.
 async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result<()> {
-    let heard = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
+    let received = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
     let last = history.last().map(|message| message["id"].clone());
-    let complete = async || (heard().last().map(|message| message["id"].clone()) == last).then_some(());
+    let complete = async || (received().last().map(|message| message["id"].clone()) == last).then_some(());
     let waited = eventually("the last message arrives", Duration::from_secs(20), complete).await;
-    let heard = heard();
-    let differs = heard.iter().zip(history).find(|(heard, stands)| heard != stands);
+    let received = received();
+    let differs = received.iter().zip(history).find(|(received, stands)| received != stands);
     ensure!(differs.is_none(), "received events and history differ: {differs:?}");
-    ensure!(heard.len() == history.len(), "received {} of {}; {waited:?}", heard.len(), history.len());
+    ensure!(received.len() == history.len(), "received {} of {}; {waited:?}", received.len(), history.len());
     let dense = history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1);
     ensure!(dense, "seq is not 1, 2, 3 …");
     Ok(())

@@ -25,7 +25,7 @@ async fn last_revocation_is_published_before_exit() {
         let mut client = AuthServiceClient::new(connect(url).unwrap());
         client.logout(request(logout.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
     };
-    let heard = async || {
+    let received = async || {
         loop {
             if let Notice::Message { payload, .. } = notices.next().await.unwrap()
                 && Revocation::decode(payload).unwrap().session_id == session_id
@@ -34,5 +34,5 @@ async fn last_revocation_is_published_before_exit() {
             }
         }
     };
-    testing::leave_in_silence(confab_auth::run, act, heard).await;
+    testing::leave_in_silence(confab_auth::run, act, received).await;
 }

@@ -147,7 +147,7 @@ impl Notices {
 
 /// Queues a message for a listener, or drops the message when the listener's queue is full.
 fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
-    BUS.heard.increment(1);
+    BUS.received.increment(1);
     if notices.try_send(Notice::Message { channel, payload }).is_err() {
         dropped("slow_listener", 1);
     }
@@ -159,9 +159,9 @@ pub fn dropped(reason: &'static str, count: u64) {
 }
 
 /// A listener in the gauge of listeners that are up, or of those that are down.
-struct Hearing(bool);
+struct ListenerState(bool);
 
-impl Hearing {
+impl ListenerState {
     fn begin(up: bool) -> Self {
         Self::gauge(up).increment(1);
         Self(up)
@@ -176,7 +176,7 @@ impl Hearing {
     }
 }
 
-impl Drop for Hearing {
+impl Drop for ListenerState {
     fn drop(&mut self) {
         Self::gauge(self.0).decrement(1);
     }

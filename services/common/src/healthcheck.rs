@@ -24,8 +24,8 @@ pub fn command() -> clap::Command {
 ///
 /// # Errors
 /// The reason why the program is not ready.
-pub async fn ask(admin: SocketAddr) -> anyhow::Result<()> {
-    let admin = within(admin);
+pub async fn check(admin: SocketAddr) -> anyhow::Result<()> {
+    let admin = connectable(admin);
     let answer = timeout(ANSWER_LIMIT, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {ANSWER_LIMIT:?}"))?;
     let answer = answer.with_context(|| format!("cannot connect to {admin}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
@@ -46,7 +46,7 @@ async fn readyz(admin: SocketAddr) -> std::io::Result<String> {
 }
 
 /// Replaces the unspecified address by loopback.
-fn within(mut admin: SocketAddr) -> SocketAddr {
+fn connectable(mut admin: SocketAddr) -> SocketAddr {
     if admin.ip().is_unspecified() {
         admin.set_ip(if admin.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Runs the check against a server with this answer; `None` keeps the connection open without an answer.
-    async fn asked(answer: Option<&'static str>) -> Result<(), String> {
+    async fn checked(answer: Option<&'static str>) -> Result<(), String> {
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -73,33 +73,33 @@ mod tests {
                 None => std::future::pending().await,
             }
         });
-        let said = ask(address).await.map_err(|error| format!("{error:#}"));
+        let said = check(address).await.map_err(|error| format!("{error:#}"));
         server.abort();
         said
     }
 
     #[tokio::test]
     async fn reason_is_reported() {
-        assert_eq!(asked(Some("HTTP/1.0 200 OK\r\n\r\nready\n")).await, Ok(()));
+        assert_eq!(checked(Some("HTTP/1.0 200 OK\r\n\r\nready\n")).await, Ok(()));
         let waits = "HTTP/1.0 503 Service Unavailable\r\n\r\nnot ready: waiting for the log\n";
-        assert_eq!(asked(Some(waits)).await.unwrap_err(), "not ready: waiting for the log");
+        assert_eq!(checked(Some(waits)).await.unwrap_err(), "not ready: waiting for the log");
         for stranger in ["", "SSH-2.0-x\r\n", "HTTP/1.0 404 Not Found\r\n\r\n"] {
-            assert!(asked(Some(stranger)).await.unwrap_err().ends_with("is not a Confab program"), "{stranger}");
+            assert!(checked(Some(stranger)).await.unwrap_err().ends_with("is not a Confab program"), "{stranger}");
         }
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(ask(nobody).await.unwrap_err().to_string().starts_with("cannot connect to 127.0.0.1:"));
+        assert!(check(nobody).await.unwrap_err().to_string().starts_with("cannot connect to 127.0.0.1:"));
     }
 
     #[tokio::test]
     async fn wait_for_an_answer_is_bounded() {
-        let said = timeout(Duration::from_secs(15), asked(None)).await.expect("the check must end");
+        let said = timeout(Duration::from_secs(15), checked(None)).await.expect("the check must end");
         assert!(said.unwrap_err().starts_with("no answer from 127.0.0.1:"));
     }
 
     #[test]
     fn unspecified_addresses_become_loopback() {
-        for (listens, asked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.1.2.3:1", "10.1.2.3:1")] {
-            assert_eq!(within(listens.parse().unwrap()), asked.parse().unwrap());
+        for (listens, checked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.1.2.3:1", "10.1.2.3:1")] {
+            assert_eq!(connectable(listens.parse().unwrap()), checked.parse().unwrap());
         }
     }
 }

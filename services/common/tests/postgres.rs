@@ -94,7 +94,7 @@ async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
 }
 
 /// Returns the id of the connection that answers at once, after waiting for a free one.
-async fn ask_once_lent(pool: &Pool) -> i32 {
+async fn ask_once_free(pool: &Pool) -> i32 {
     let asking = async {
         loop {
             match ask(pool, 0.0).await {
@@ -118,7 +118,7 @@ async fn silent_server_causes_timeout_and_closes_connections() {
     assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
     let asked = Instant::now();
     for _ in 0..4 {
-        ask_once_lent(&pool).await;
+        ask_once_free(&pool).await;
     }
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
@@ -127,9 +127,9 @@ async fn silent_server_causes_timeout_and_closes_connections() {
 async fn statement_timeout_keeps_the_connection() {
     let (pool, _wire) = pool(1).await;
     let is_kept = async || {
-        let first = ask_once_lent(&pool).await;
+        let first = ask_once_free(&pool).await;
         assert_eq!(ask(&pool, 60.0).await.expect_err("a statement of a minute").code, Code::Timeout);
-        ask_once_lent(&pool).await == first
+        ask_once_free(&pool).await == first
     };
     // When the machine stands still the server may seem silent, but not in every attempt.
     assert!(is_kept().await || is_kept().await || is_kept().await);
@@ -141,11 +141,11 @@ async fn abandoned_connection_is_reused_after_its_answer() {
     let first = ask(&pool, 0.0).await.expect("an answer");
     // The query takes longer than that, unless the machine stands still meanwhile.
     while timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.is_ok() {}
-    assert_eq!(ask_once_lent(&pool).await, first);
+    assert_eq!(ask_once_free(&pool).await, first);
 
     proxy.silence_old();
     timeout(Duration::from_millis(50), ask(&pool, 0.0)).await.expect_err("silence");
-    assert_ne!(ask_once_lent(&pool).await, first);
+    assert_ne!(ask_once_free(&pool).await, first);
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl Cleanup {
     pub async fn run(self: Arc<Self>) {
         tokio::join!(
             keep_trying("cannot remove objects", || self.remove_objects()),
-            keep_trying("cannot report deletions to the log", || self.tell_the_log()),
+            keep_trying("cannot report deletions to the log", || self.report_deletions()),
             self.empty_rooms(),
         );
     }
@@ -76,7 +76,7 @@ impl Cleanup {
         outcome
     }
 
-    async fn tell_the_log(&self) -> Result<()> {
+    async fn report_deletions(&self) -> Result<()> {
         let (mut after, mut outcome) = (Uuid::nil(), Ok(()));
         loop {
             let files = self.store.forgets(after, BATCH).await?;

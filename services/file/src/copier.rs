@@ -80,11 +80,11 @@ impl ObjectCopier {
     /// # Errors
     /// When an object cannot be copied, or the stored object does not match its row.
     pub async fn import(&self, files: impl BufRead) -> anyhow::Result<Tally> {
-        let carry = async |object: &Object| {
+        let copy_and_check = async |object: &Object| {
             self.copy(&*self.archive, &*self.store, object).await?;
             check(&*self.store, object).await
         };
-        each(files, "objects copied", carry).await.map_err(with_setting)
+        each(files, "objects copied", copy_and_check).await.map_err(with_setting)
     }
 
     /// Checks that no other installation owns the store, and that the store has no objects except the archive's: a

@@ -44,10 +44,10 @@ impl Rights {
     /// When no room replica answers.
     pub async fn of(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
         let key = (room, user);
-        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+        self.fresh.try_get_with(key, self.fetch(key)).await.map_err(|error| Error::clone(&error))
     }
 
-    async fn ask(&self, (room, user): Key) -> Result<Access> {
+    async fn fetch(&self, (room, user): Key) -> Result<Access> {
         let question = CheckAccessRequest { room_id: room.to_string(), user_id: user.map(|id| id.to_string()).unwrap_or_default() };
         match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
             Ok(access) => {

@@ -175,12 +175,12 @@ impl Files {
                 self.cleanup.drop_object(id).await;
             }
         };
-        let (message, ()) = tokio::join!(self.tell(&file, deadline), drop);
+        let (message, ()) = tokio::join!(self.announce(&file, deadline), drop);
         Ok(Uploaded { file, message: message?, duplicate })
     }
 
     /// Waits for the file's event in the log; `None` when it was uploaded without a room.
-    async fn tell(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
+    async fn announce(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
         if file.event.is_none() {
             return Ok(None);
         }

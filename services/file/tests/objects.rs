@@ -37,7 +37,7 @@ impl Program {
     }
 
     /// Waits for a line of the log that contains this text.
-    async fn says(&mut self, what: &str) -> String {
+    async fn wait_for_line(&mut self, what: &str) -> String {
         let mut said = Vec::new();
         let saying = async {
             while let Some(line) = self.log.next_line().await.unwrap() {
@@ -106,7 +106,7 @@ async fn credentials_are_found_in_amazons_places() {
         &[("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", &token), ("AWS_ENDPOINT_URL_STS", &tokens)],
         &[("CONFAB_S3_ACCESS_KEY_ID", &*format!("{key}\n")), ("CONFAB_S3_SECRET_ACCESS_KEY", &*format!("{secret}\n"))],
     ] {
-        Program::start(&endpoint, variables).await.says(OWNS).await;
+        Program::start(&endpoint, variables).await.wait_for_line(OWNS).await;
     }
 }
 
@@ -124,7 +124,7 @@ async fn store_faults_are_reported_at_start() {
     ] {
         let variables = variables.iter().map(|(name, value)| (*name, &**value)).collect::<Vec<_>>();
         let mut program = Program::start(endpoint, &variables).await;
-        let line = program.says("file storage (CONFAB_OBJECTS) does not work").await;
+        let line = program.wait_for_line("file storage (CONFAB_OBJECTS) does not work").await;
         let readyz = program.readyz().await;
         assert!(line.contains(why) && readyz.contains(&format!("; file storage: {why}")), "{line}\n{readyz}");
         assert!(!line.contains("hunter2") && !readyz.contains("hunter2"), "{line}\n{readyz}");
@@ -138,8 +138,8 @@ async fn private_authority_is_trusted_in_addition() {
     let front = Front::of(server, &authority.issue("DNS:localhost")).await;
     let (endpoint, file) = (format!("https://localhost:{}", front.port()), authority.certificate());
     let keys = [("CONFAB_S3_ACCESS_KEY_ID", &*key), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.expose())];
-    let stranger = Program::start(&endpoint, &keys).await.says("does not work").await;
+    let stranger = Program::start(&endpoint, &keys).await.wait_for_line("does not work").await;
     assert!(stranger.contains("UnknownIssuer"), "{stranger}");
     let trusting = [&keys[..], &[("CONFAB_CA_FILE", file.to_str().unwrap())]].concat();
-    Program::start(&endpoint, &trusting).await.says(OWNS).await;
+    Program::start(&endpoint, &trusting).await.wait_for_line(OWNS).await;
 }

@@ -58,10 +58,10 @@ impl Rights {
         if let Some(right) = self.fresh.get(&key).await {
             return Ok(right);
         }
-        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+        self.fresh.try_get_with(key, self.fetch(key)).await.map_err(|error| Error::clone(&error))
     }
 
-    async fn ask(&self, key: Key) -> Result<Right> {
+    async fn fetch(&self, key: Key) -> Result<Right> {
         let known = self.known.get(&key).await;
         let question = CheckAccessRequest { room_id: key.0.to_string(), user_id: key.1.to_string() };
         let call = if known.is_some() { HASTY } else { PATIENT };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, passed_on,
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -31,7 +31,7 @@ impl Sabotaged {
     }
 
     /// Returns the answers that the batch will get if nothing intervenes.
-    async fn foretold(&self, batch: &[Arc<EventData>]) -> Vec<Answer> {
+    async fn expected_answers(&self, batch: &[Arc<EventData>]) -> Vec<Answer> {
         let rooms = batch.iter().map(|data| (data.partition, data.room)).collect::<Vec<_>>();
         let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else { return Vec::new() };
         let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
@@ -73,7 +73,7 @@ impl Store for Sabotaged {
         async move {
             let others = failpoint!("skip-repeat-check").then(|| batch.iter().map(disguised).collect::<Vec<_>>());
             if failpoint!("publish-before-commit") {
-                self.hints.publish(self.foretold(batch).await.iter().map(|answer| (answer, None)));
+                self.hints.publish(self.expected_answers(batch).await.iter().map(|answer| (answer, None)));
             }
             let _ = failpoint!("before-commit");
             let mut appended = self.store.append(others.as_deref().unwrap_or(batch), created_at_ms).await?;
@@ -94,5 +94,5 @@ impl Store for Sabotaged {
         self.store.read_log(partition, after, limit).map(revealed).boxed()
     }
 
-    passed_on!();
+    delegated!();
 }

@@ -171,7 +171,7 @@ pub trait Store: Send + Sync + 'static {
 
 /// Implements the methods that a wrapper delegates to `self.store` unchanged, in builds that contain a wrapper.
 #[cfg(any(test, feature = "failpoints"))]
-macro_rules! passed_on {
+macro_rules! delegated {
     () => {
         fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
             self.store.open_log(partitions)
@@ -203,7 +203,7 @@ macro_rules! passed_on {
     };
 }
 #[cfg(any(test, feature = "failpoints"))]
-pub(crate) use passed_on;
+pub(crate) use delegated;
 
 /// Filters the events with files.
 fn with_files<'a>(events: impl IntoIterator<Item = &'a mut Event>) -> Vec<&'a mut Event> {

@@ -34,15 +34,15 @@ async fn last_hint_is_published_before_exit() {
         let mut client = MessageServiceClient::new(connect(url).unwrap());
         client.append(request(appended.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
     };
-    let heard = async || {
+    let received = async || {
         loop {
             if let Notice::Message { payload, .. } = notices.next().await.unwrap() {
                 let hint = Hint::decode(payload).unwrap();
-                if hint.events.iter().any(|heard| heard.id == event.id) {
+                if hint.events.iter().any(|received| received.id == event.id) {
                     return;
                 }
             }
         }
     };
-    testing::leave_in_silence(confab_message::run, act, heard).await;
+    testing::leave_in_silence(confab_message::run, act, received).await;
 }

@@ -40,7 +40,7 @@ impl Holding {
     }
 
     /// Records a live event.
-    pub fn hear(&mut self, seen: &Seen) {
+    pub fn receive(&mut self, seen: &Seen) {
         if let Some((upto, _)) = &mut self.upto {
             *upto = (*upto).max(seen.seq);
         }

@@ -124,7 +124,7 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
     };
     let healed = world.recorder.now();
     let bit = match (bit, case.terms.hints) {
-        (Ok(bit), true) => servers::hints_are_heard(world, case.terms.recovers).await.map(|()| bit),
+        (Ok(bit), true) => servers::hints_arrive(world, case.terms.recovers).await.map(|()| bit),
         (bit, _) => bit,
     };
     let bit = bit.with_context(|| case.name);

@@ -210,10 +210,10 @@ mod tests {
 
     async fn said(stream: &mut TcpStream, text: &str) -> io::Result<String> {
         stream.write_all(text.as_bytes()).await?;
-        heard(stream, text.len()).await
+        received(stream, text.len()).await
     }
 
-    async fn heard(stream: &mut TcpStream, count: usize) -> io::Result<String> {
+    async fn received(stream: &mut TcpStream, count: usize) -> io::Result<String> {
         let mut answer = vec![0; count];
         timeout(SOON, stream.read_exact(&mut answer)).await??;
         Ok(String::from_utf8(answer).unwrap())
@@ -231,14 +231,14 @@ mod tests {
         first.write_all(b"two").await.unwrap();
         assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "the connection must be stalled");
         proxy.set(Mode::Slow(100));
-        assert_eq!(heard(&mut first, 3).await.unwrap(), "two");
+        assert_eq!(received(&mut first, 3).await.unwrap(), "two");
         assert!(proxy.harm() > 0);
 
         proxy.set(Mode::Blackhole);
         first.write_all(b"three").await.unwrap();
         assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "no byte must return");
         proxy.set(Mode::Pass);
-        assert!(heard(&mut first, 5).await.is_err(), "swallowed bytes must end the stream");
+        assert!(received(&mut first, 5).await.is_err(), "swallowed bytes must end the stream");
 
         let mut second = open().await;
         assert_eq!(said(&mut second, "four").await.unwrap(), "four");
@@ -251,6 +251,6 @@ mod tests {
         let mut third = open().await;
         assert_eq!(said(&mut third, "1234").await.unwrap(), "1234");
         let _ = third.write_all(b"5").await;
-        assert!(heard(&mut third, 1).await.is_err());
+        assert!(received(&mut third, 1).await.is_err());
     }
 }

@@ -104,7 +104,7 @@ impl Conversation {
         let _ = write!(self.line, r#"42{id}["message",{{"roomId":"{room}","content":"T{time:019} {:.<pad$}"}}]"#, "", pad = CONTENT - 21);
     }
 
-    fn heard(&mut self, number: usize, event: &[u8], now: Instant) {
+    fn received(&mut self, number: usize, event: &[u8], now: Instant) {
         if !event.starts_with(b"[\"message\",") {
             return;
         }
@@ -164,7 +164,7 @@ impl Conversation {
 impl Handler for Conversation {
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, now: Instant) {
         match packet {
-            Packet::Event(event) => self.heard(socket, event, now),
+            Packet::Event(event) => self.received(socket, event, now),
             Packet::Ack(JOIN, answer) => self.joined(socket, answer, now),
             Packet::Ack(id, answer) => self.answered(socket, id, answer, out, now),
             Packet::Connected => match &self.speakers[socket] {

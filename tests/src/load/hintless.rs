@@ -57,11 +57,11 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     let talk = Talk::begin(&first, &account.token, &rooms, &pace)?;
     let time = Duration::from_secs(hintless.seconds);
     let mut figures = Figures::default();
-    let hear = async || heard(&second, &account.token, &rooms, time).await;
-    let with = hear().await?;
+    let receive = async || received(&second, &account.token, &rooms, time).await;
+    let with = receive().await?;
     cluster.kill((Role::Redis, 1)).await?;
     say("Redis was killed.");
-    let without = hear().await?;
+    let without = receive().await?;
     for (name, times) in [("with Redis", &with), ("without", &without)] {
         figures.add(format!("{name}: heard after, p50"), "ms", times.percentile(50.0));
         figures.add(format!("{name}: heard after, p99"), "ms", times.percentile(99.0));
@@ -75,7 +75,7 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
 }
 
 /// Returns the times from commit to arrival of messages in all rooms.
-async fn heard(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
+async fn received(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
     let over = Arc::<AtomicBool>::default();
     let mut listening = Vec::new();
     for room in rooms {
@@ -97,7 +97,7 @@ async fn listen(mut socket: WebSocket, over: Arc<AtomicBool>) -> anyhow::Result<
     let mut times = Histogram::default();
     while !over.load(Ordering::Relaxed) {
         match timeout(TURN, socket.listen()).await {
-            Ok(heard) => heard?,
+            Ok(received) => received?,
             Err(_) => continue,
         }
         for (_, message) in socket.taken_events() {

@@ -102,8 +102,8 @@ async fn documented_restore_is_detected_by_clients() {
     let again = say(&api, &ada, &room, "after").await;
     assert_eq!(again["seq"], json!(last + 1), "{again}");
     assert!(share(&api, &ada, &room, b"as ever").await.starts_with("/api/files/"));
-    let heard = |_: &[Report]| socket.events("message").contains(&again).then_some(());
-    socket.until("the new message", Duration::from_secs(20), heard).await.unwrap();
+    let received = |_: &[Report]| socket.events("message").contains(&again).then_some(());
+    socket.until("the new message", Duration::from_secs(20), received).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

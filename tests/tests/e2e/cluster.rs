@@ -32,7 +32,7 @@ fn ended(reports: &[Report]) -> Option<()> {
     reports.iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect")).then_some(())
 }
 
-fn heard(socket: &Socket, content: &str) -> bool {
+fn received(socket: &Socket, content: &str) -> bool {
     socket.events("message").iter().any(|message| message["content"] == content)
 }
 
@@ -154,7 +154,7 @@ async fn without_redis_messages_and_logouts_reach_the_other_gateway() {
     for n in 0..5 {
         let content = format!("without redis {n}");
         persist(&gateways[0], &account, &room, &content).await.unwrap();
-        let arrived = |_: &[Report]| heard(&socket, &content).then_some(());
+        let arrived = |_: &[Report]| received(&socket, &content).then_some(());
         socket.until("a message without redis", PACKET_LIMIT, arrived).await.unwrap();
     }
     gateways[0].get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap();
@@ -165,7 +165,7 @@ async fn without_redis_messages_and_logouts_reach_the_other_gateway() {
     let (account, room) = stage(&gateways).await.unwrap();
     let socket = listener(&stock, &gateways[1], &account, &room).await.unwrap();
     persist(&gateways[0], &account, &room, "redis is back").await.unwrap();
-    socket.until("a message", PACKET_LIMIT, |_| heard(&socket, "redis is back").then_some(())).await.unwrap();
+    socket.until("a message", PACKET_LIMIT, |_| received(&socket, "redis is back").then_some(())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

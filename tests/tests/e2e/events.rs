@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Time limit for a message to arrive.
 const SOON: Duration = Duration::from_secs(20);
 
-async fn hears(socket: &Socket, name: &str) -> Value {
+async fn receives(socket: &Socket, name: &str) -> Value {
     socket.until(name, SOON, |_| socket.events(name).first().cloned()).await.unwrap()
 }
 
@@ -46,13 +46,13 @@ async fn every_documented_message_occurs() {
     socket.emit("leaveRoom", json!(7)).await.unwrap();
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
     for name in ["session", "message", "fileUpload", "error", "roomUpdated", "roomDeleted"] {
-        hears(&socket, name).await;
+        receives(&socket, name).await;
     }
     let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();
     api.post("/api/auth/logout", &bob, Value::Null).await.unwrap().expect(200).unwrap();
-    hears(&leaver, "sessionEnded").await;
+    receives(&leaver, "sessionEnded").await;
     assert!(server.daemon().signal(Signal::TERM));
-    hears(&socket, "serverGoingAway").await;
+    receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
     let said = ["joinRoom", "leaveRoom", "sendMessage", "shareFile"];

@@ -42,8 +42,8 @@ async fn exposed_metrics_are_documented() {
 
     for n in 1..=cluster.plan.gateways {
         let port = cluster.plan.admin_port((Role::Gateway, n));
-        let hears = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
-        eventually("a gateway is connected to the bus", SOON, hears).await.unwrap();
+        let receives = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
+        eventually("a gateway is connected to the bus", SOON, receives).await.unwrap();
     }
     let mut ports = cluster
         .plan

@@ -156,8 +156,8 @@ async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     // New messages continue the numbering, and arrive at the other gateway.
     let new = one.post("/api/messages", &past.ada, json!({"roomId": past.room, "content": "new"})).await?.expect(201)?;
     ensure!(new["seq"] == last + 1, "{new}");
-    let heard = |_: &[Report]| socket.events("message").contains(&new).then_some(());
-    socket.until("the new message", Duration::from_secs(20), heard).await?;
+    let received = |_: &[Report]| socket.events("message").contains(&new).then_some(());
+    socket.until("the new message", Duration::from_secs(20), received).await?;
     let file: Value = one.share(&past.bob, Some(&past.room), "new.txt", b"new").await?;
     ensure!(other.get(past::url(&file), &past.ada).await?.bytes == b"new", "a new file");
     Ok(())

@@ -49,7 +49,7 @@ async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::
 }
 
 /// Returns the events of a room in order of arrival. Every event must end in an offset.
-fn heard(reports: &[Report], room: &str) -> Vec<Value> {
+fn received(reports: &[Report], room: &str) -> Vec<Value> {
     let events = reports.iter().filter_map(|report| match report {
         Report::Event(name, arguments) => {
             assert!(arguments.last().is_some_and(Value::is_string), "{name} without an offset: {arguments:?}");
@@ -61,11 +61,11 @@ fn heard(reports: &[Report], room: &str) -> Vec<Value> {
 }
 
 /// Waits until the received events of a room are its whole history.
-async fn hears_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
+async fn receives_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
     let history = api.history(room, account, 200).await?;
-    let all = |reports: &[Report]| (heard(reports, room).len() >= history.len()).then_some(());
+    let all = |reports: &[Report]| (received(reports, room).len() >= history.len()).then_some(());
     socket.until("all of the room's history", SOON, all).await?;
-    assert_eq!(heard(&socket.reports(), room), history);
+    assert_eq!(received(&socket.reports(), room), history);
     Ok(())
 }
 
@@ -90,20 +90,20 @@ async fn returning_client_receives_missed_events_before_new_ones() {
             assert_eq!(socket.states("connect", round).await.unwrap()["recovered"], true);
             say(&api, &account, &rooms[1], 3).await.unwrap();
             for room in &rooms {
-                hears_history(&socket, &api, &account, room).await.unwrap();
+                receives_history(&socket, &api, &account, room).await.unwrap();
             }
         }
         // A room that the client has left is not recovered.
         assert_eq!(socket.emit("leaveRoom", json!(rooms[0])).await.unwrap(), json!({"ok": true}));
-        let before = heard(&socket.reports(), &rooms[0]).len();
+        let before = received(&socket.reports(), &rooms[0]).len();
         socket.cut();
         socket.states("disconnect", 4).await.unwrap();
         say(&api, &account, &rooms[0], 1).await.unwrap();
         say(&api, &account, &rooms[1], 1).await.unwrap();
         socket.reconnect();
         assert_eq!(socket.states("connect", 5).await.unwrap()["recovered"], true);
-        hears_history(&socket, &api, &account, &rooms[1]).await.unwrap();
-        assert_eq!(heard(&socket.reports(), &rooms[0]).len(), before);
+        receives_history(&socket, &api, &account, &rooms[1]).await.unwrap();
+        assert_eq!(received(&socket.reports(), &rooms[0]).len(), before);
     }
 }
 
@@ -133,7 +133,7 @@ async fn recovery_survives_a_killed_gateway_and_an_empty_redis() {
     }
     let mut returned = 0;
     for socket in &sockets {
-        hears_history(socket, &gateways[0], &account, &room).await.unwrap();
+        receives_history(socket, &gateways[0], &account, &room).await.unwrap();
         let connects = socket.reports();
         let connects = connects.iter().filter_map(|report| match report {
             Report::State(kind, details) if kind == "connect" => Some(details["recovered"].clone()),

@@ -112,8 +112,8 @@ async fn rolling_restart_under_load_fails_no_request() {
     for socket in &sockets {
         let all = |_: &[Report]| (socket.events("message").len() >= history.len()).then_some(());
         socket.until("every message arrives", Duration::from_secs(20), all).await.unwrap();
-        let heard = socket.events("message");
-        let differs = heard.iter().zip(&history).position(|(heard, stands)| heard != stands);
-        assert_eq!((heard.len(), differs), (history.len(), None));
+        let received = socket.events("message");
+        let differs = received.iter().zip(&history).position(|(received, stands)| received != stands);
+        assert_eq!((received.len(), differs), (history.len(), None));
     }
 }

@@ -39,7 +39,7 @@ fn states(socket: &Socket, kind: &str) -> usize {
 }
 
 /// Returns the received contents, in order.
-fn heard(socket: &Socket) -> Vec<Value> {
+fn received(socket: &Socket) -> Vec<Value> {
     socket.events("message")
 }
 
@@ -50,10 +50,10 @@ async fn joined(stock: &Stock, url: &str, account: &Account, transports: Transpo
     Ok(socket)
 }
 
-async fn hears(socket: &Socket, history: &[Value]) -> anyhow::Result<()> {
-    let all = |_: &[Report]| (heard(socket).len() >= history.len()).then_some(());
+async fn receives(socket: &Socket, history: &[Value]) -> anyhow::Result<()> {
+    let all = |_: &[Report]| (received(socket).len() >= history.len()).then_some(());
     socket.until("all of the room", Duration::from_secs(60), all).await?;
-    anyhow::ensure!(heard(socket) == history, "received {:?} instead of {history:?}", heard(socket));
+    anyhow::ensure!(received(socket) == history, "received {:?} instead of {history:?}", received(socket));
     Ok(())
 }
 
@@ -93,7 +93,7 @@ async fn thousand_stock_clients_upgrade_through_round_robin() {
         let history = api.history(room, &account, 200).await.unwrap();
         assert_eq!(history.len(), ROOM);
         for (_, socket) in sockets.iter().filter(|(of, _)| of == room) {
-            hears(socket, &history).await.unwrap();
+            receives(socket, &history).await.unwrap();
         }
     }
     for (_, socket) in &sockets {
@@ -123,7 +123,7 @@ async fn polling_client_may_use_any_gateway() {
     let history = api.history(&room, &account, 200).await.unwrap();
     assert_eq!(history.len(), sockets.len() * 10);
     for socket in &sockets {
-        hears(socket, &history).await.unwrap();
+        receives(socket, &history).await.unwrap();
         assert_eq!(states(socket, "disconnect"), 0);
     }
 }
@@ -174,7 +174,7 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_clients_restart() {
     assert!((1..sockets.len()).contains(&returned), "{returned}");
     let said = api.post("/api/messages", &account, json!({"roomId": room, "content": "still here"})).await.unwrap().expect(201).unwrap();
     for socket in &sockets {
-        let all = |_: &[Report]| heard(socket).contains(&said).then_some(());
+        let all = |_: &[Report]| received(socket).contains(&said).then_some(());
         socket.until("a message", Duration::from_secs(10), all).await.unwrap();
     }
 }
@@ -211,7 +211,7 @@ async fn polls_with_equal_stamps_get_each_event_once_by_any_route() {
     let cluster = three().await;
     let (api, account, room, client) = polling(&cluster).await;
     let kept = reqwest::Client::new();
-    let mut heard = String::new();
+    let mut received = String::new();
     for t in stamps() {
         for round in 0..12 {
             let content = format!("{t} round {round}.");
@@ -220,14 +220,14 @@ async fn polls_with_equal_stamps_get_each_event_once_by_any_route() {
             let via = if round % 2 == 0 { (Role::Lb, 1) } else { (Role::Gateway, round / 2 % 3 + 1) };
             let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
             let http = if round % 3 == 0 { kept.clone() } else { reqwest::Client::new() };
-            while !heard.contains(&content) {
+            while !received.contains(&content) {
                 let answer = http.get(&url).send().await.unwrap();
                 assert_eq!(answer.status(), 200, "{content}");
-                heard.push_str(&answer.text().await.unwrap());
+                received.push_str(&answer.text().await.unwrap());
             }
         }
         for round in 0..12 {
-            assert_eq!(heard.matches(&format!("{t} round {round}.")).count(), 1, "{t} {round}: {heard}");
+            assert_eq!(received.matches(&format!("{t} round {round}.")).count(), 1, "{t} {round}: {received}");
         }
     }
 }
@@ -256,12 +256,12 @@ async fn lost_poll_answer_is_repeated_by_any_route() {
         }
         // All waiting packets are in one answer, or in two.
         lose(&cluster, lost, &sid, &t).await;
-        let mut heard = get(again, &t).await.1;
-        while !heard.contains(&format!("round {round} part 15 ")) {
-            heard.push_str(&get(again, "next").await.1);
+        let mut received = get(again, &t).await.1;
+        while !received.contains(&format!("round {round} part 15 ")) {
+            received.push_str(&get(again, "next").await.1);
         }
         for part in 0..16 {
-            assert_eq!(heard.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
+            assert_eq!(received.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
         }
     }
     // Also while the first attempt waits.

@@ -29,8 +29,8 @@ async fn cluster() -> &'static (Collector, Cluster) {
 /// Starts the embedded program with the same settings.
 async fn embedded(settings: &[(&str, &str)]) -> anyhow::Result<(Collector, Embedded)> {
     let collector = Collector::start()?;
-    let told = collector.settings();
-    let told = told.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let server = Embedded::start(&told.chain(settings.iter().copied()).collect::<Vec<_>>()).await?;
+    let exporting = collector.settings();
+    let exporting = exporting.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let server = Embedded::start(&exporting.chain(settings.iter().copied()).collect::<Vec<_>>()).await?;
     Ok((collector, server))
 }

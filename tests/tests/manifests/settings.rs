@@ -99,10 +99,10 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
     // It listens on the ports in its manifest, on all addresses.
     let named = if pod.component() == "gateway" { "http" } else { "grpc" };
     for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
-        let told = environment.get(setting).cloned();
-        let said = pod.ports().get(port).map(|port| format!("[::]:{port}"));
-        if told != said {
-            wrong.push(format!("{}: {setting} is {told:?}, and its port {port} {said:?}", pod.name()));
+        let given = environment.get(setting).cloned();
+        let expected = pod.ports().get(port).map(|port| format!("[::]:{port}"));
+        if given != expected {
+            wrong.push(format!("{}: {setting} is {given:?}, and its port {port} {expected:?}", pod.name()));
         }
     }
     if let Some(address) = environment.get("CONFAB_FORWARD_ADDRESS")

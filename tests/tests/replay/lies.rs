@@ -18,9 +18,9 @@ const READY: Duration = Duration::from_secs(60);
 /// fail.
 async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan)>) {
     let replay = Rc::new(Replay::start(honest.clone()).await.unwrap());
-    let told = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
-    let told = told.into_iter().map(|container| ("", container, honest.clone())).collect();
-    for (_, container, found) in trials(&replay, told, READY).await {
+    let unchanged = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
+    let unchanged = unchanged.into_iter().map(|container| ("", container, honest.clone())).collect();
+    for (_, container, found) in trials(&replay, unchanged, READY).await {
         found.unwrap_or_else(|error| panic!("the unchanged plan of {container}: {error:#}"));
     }
     for (lie, container, found) in trials(&replay, lies, LIMIT).await {

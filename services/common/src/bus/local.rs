@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Command, Hearing, Implementation, Notice, offer};
+use super::{Command, Implementation, ListenerState, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
@@ -35,7 +35,7 @@ impl Implementation for Local {
         let listeners = self.listeners.clone();
         listeners.lock().push(Listener { channels: HashSet::new(), notices: notices.clone() });
         tokio::spawn(async move {
-            let _hearing = Hearing::begin(true);
+            let _hearing = ListenerState::begin(true);
             loop {
                 let command = tokio::select! {
                     command = commands.recv() => command,

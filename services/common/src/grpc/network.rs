@@ -44,7 +44,7 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
             let span = traced::call(&mut request);
             let answer = match call.streams {
                 Streams::Both => span.instrument(proxy(&replicas, call, request)).await,
-                Streams::Nothing | Streams::Answer => span.instrument(ask(&replicas, call, request)).await,
+                Streams::Nothing | Streams::Answer => span.instrument(call_replicas(&replicas, call, request)).await,
             };
             measured.answered(&answer);
             traced::answered(&span, &answer);
@@ -79,7 +79,7 @@ fn target(url: &str) -> anyhow::Result<String> {
 }
 
 /// Sends a call with a buffered request to one replica after another.
-async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+async fn call_replicas(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let deadline = Instant::now() + call.deadline;
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
@@ -105,32 +105,32 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
             let body = Body::new(Full::new(body.clone()));
             let attempt = async {
                 match call.streams {
-                    Streams::Nothing => whole(send(&replica.channel, &parts, body).await?).await,
+                    Streams::Nothing => with_whole_body(send(&replica.channel, &parts, body).await?).await,
                     Streams::Answer | Streams::Both => send(&replica.streams, &parts, body).await,
                 }
             };
             match tokio::time::timeout(time, attempt).await {
                 Ok(Ok(answer)) => match unavailable(&answer) {
                     Some(status) => {
-                        replicas.refuses(&replica);
+                        replicas.mark_unavailable(&replica);
                         alive = true;
                         refusal = status;
                     }
                     None => {
-                        replicas.works(&replica);
+                        replicas.mark_working(&replica);
                         return answer;
                     }
                 },
                 Ok(Err(failure)) => {
                     tracing::debug!(replica = %replica.address, cause = %failure.cause, "call failed");
-                    replicas.is_gone(&replica);
+                    replicas.mark_unreachable(&replica);
                     alive |= !failure.connecting;
                     reconnects |= !failure.connecting;
                     unknown |= !failure.undone;
                     refusal = Status::unavailable("cannot be reached");
                 }
                 Err(_) => {
-                    replicas.is_slow(&replica);
+                    replicas.mark_slow(&replica);
                     alive = true;
                     unknown = true;
                 }
@@ -159,17 +159,17 @@ async fn proxy(replicas: &Replicas, call: Call, request: Request<Body>) -> Respo
         match send(&replica.streams, &parts, body.offer()).await {
             Ok(answer) => match unavailable(&answer) {
                 Some(status) if body.is_untouched() => {
-                    replicas.refuses(&replica);
+                    replicas.mark_unavailable(&replica);
                     refusal = status;
                 }
                 _ => {
-                    replicas.works(&replica);
+                    replicas.mark_working(&replica);
                     return answer;
                 }
             },
             Err(failure) => {
                 tracing::debug!(replica = %replica.address, cause = %failure.cause, "stream failed");
-                replicas.is_gone(&replica);
+                replicas.mark_unreachable(&replica);
                 if !body.is_untouched() {
                     return Status::unknown("the connection broke").into_http();
                 }
@@ -188,7 +188,7 @@ async fn send(channel: &Channel, parts: &Parts, body: Body) -> Result<Response<B
 }
 
 /// Reads the whole body of an answer: a connection that breaks midway is a failed attempt too.
-async fn whole(answer: Response<Body>) -> Result<Response<Body>, Failure> {
+async fn with_whole_body(answer: Response<Body>) -> Result<Response<Body>, Failure> {
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.map_err(Failure::of)?;
     Ok(Response::from_parts(parts, Body::new(body)))

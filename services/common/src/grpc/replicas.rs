@@ -62,23 +62,23 @@ impl Replicas {
     }
 
     /// Records that a replica answered.
-    pub fn works(&self, replica: &Replica) {
+    pub fn mark_working(&self, replica: &Replica) {
         replica.avoid_until.store(0, Ordering::Relaxed);
     }
 
     /// Records that a replica rejects calls for now.
-    pub fn refuses(&self, replica: &Replica) {
+    pub fn mark_unavailable(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
     }
 
     /// Records that a replica is unreachable, and resolves the names again.
-    pub fn is_gone(&self, replica: &Replica) {
+    pub fn mark_unreachable(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
         self.known.refresh();
     }
 
     /// Records that a replica did not answer in time.
-    pub fn is_slow(&self, replica: &Replica) {
+    pub fn mark_slow(&self, replica: &Replica) {
         self.avoid(replica, AVOID_SLOW);
     }
 

@@ -25,7 +25,7 @@ pub struct Bus {
     pub down: Gauge,
     /// Messages accepted for publication.
     pub published: Counter,
-    pub heard: Counter,
+    pub received: Counter,
     pub dropped: Counters,
 }
 
@@ -37,7 +37,7 @@ impl Bus {
             up,
             down,
             published: counter("confab_bus_published_total", "Messages published on the bus", &[]),
-            heard: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
+            received: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
             dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by reason", "reason").with(&[
                 "bus_down",
                 "forged",

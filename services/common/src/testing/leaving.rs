@@ -14,7 +14,7 @@ use crate::process::Process;
 ///
 /// # Panics
 /// When the program did not start, did not end without an error, or its publication never arrives.
-pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut heard: impl AsyncFnMut())
+pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut received: impl AsyncFnMut())
 where
     P: clap::Parser + Send + 'static,
     F: Future<Output = anyhow::Result<()>>,
@@ -22,7 +22,7 @@ where
 {
     for _ in 0..3 {
         leave(run, &act).await;
-        if timeout(Duration::from_secs(5), heard()).await.is_ok() {
+        if timeout(Duration::from_secs(5), received()).await.is_ok() {
             return;
         }
     }

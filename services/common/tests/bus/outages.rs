@@ -27,7 +27,7 @@ impl Pair {
     }
 
     /// Publishes until the message is received: the publisher reconnects on its own and does not signal when it has.
-    async fn hear(&mut self, channel: &str, said: &str) {
+    async fn receive(&mut self, channel: &str, said: &str) {
         let hearing = async {
             loop {
                 self.publisher.publish(channel, said.to_owned());
@@ -45,7 +45,7 @@ impl Pair {
 
     async fn talk(&mut self, said: &str) {
         let channel = self.channel.clone();
-        self.hear(&channel, said).await;
+        self.receive(&channel, said).await;
     }
 
     /// Waits for a change of the bus's state; messages may arrive first.
@@ -69,7 +69,7 @@ impl Pair {
         self.notified(Notice::Up).await;
         tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
         self.talk("back").await;
-        self.hear(&asked_meanwhile, "also").await;
+        self.receive(&asked_meanwhile, "also").await;
     }
 }
 

@@ -142,9 +142,9 @@ async fn locked_head_does_not_delay_other_partitions() {
 
     let begun = Instant::now();
     let for_a_while = || begun.elapsed() > Duration::from_secs(3);
-    let heard = |talk: &Talk| for_a_while() && talk.acknowledged.len() >= 30;
+    let received = |talk: &Talk| for_a_while() && talk.acknowledged.len() >= 30;
     let refused = |talk: &Talk| for_a_while() && talk.refused.len() >= 5;
-    let (neighbours, others, locked) = tokio::join!(fixture.talks(0, heard), fixture.talks(3, heard), fixture.talks(LOCKED, refused));
+    let (neighbours, others, locked) = tokio::join!(fixture.talks(0, received), fixture.talks(3, received), fixture.talks(LOCKED, refused));
     for talk in neighbours.iter().chain(&others) {
         assert!(median(&talk.took) < LOCK_TIMEOUT / 2, "{:?}", talk.took);
         // When the whole machine stands still the queue rejects rows, but at once: a late rejection has waited for the

@@ -17,7 +17,7 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, passed_on,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -66,7 +66,7 @@ impl Store for HeldStore {
         .boxed()
     }
 
-    passed_on!();
+    delegated!();
 
     fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         self.store.list(room, window, limit)

@@ -54,8 +54,8 @@ impl Judge<'_> {
         let excused = self.excuses(fault, |other| other.pause.is_none_or(|pause| pause > bound));
         let acks = self.records.sends.iter().flat_map(|send| send.acks()).map(|(at, _)| at).collect();
         let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
-        let heard = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
-        for (what, moments) in [("acknowledged", acks), ("delivered", heard)] {
+        let received = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
+        for (what, moments) in [("acknowledged", acks), ("delivered", received)] {
             let pause = longest_pause(fault, moments, &excused);
             if pause > bound {
                 self.violated("case", format!("{}: no message was {what} for {pause:?} during the fault", fault.name));

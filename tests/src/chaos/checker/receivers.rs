@@ -43,8 +43,8 @@ impl Judge<'_> {
         // Messages from before the last join or recovery may arrive after it.
         let mut back = At::ZERO;
         for (at, entry) in &receiver.entries {
-            let heard = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
-            if heard && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
+            let received = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
+            if received && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
                 self.violated("I6", format!("{name} received {entry:?} at {at:?}, but its user logged out at {:?}", receiver.logged_out));
             }
             match entry {

@@ -66,7 +66,7 @@ async fn one_socket(
             }
             if let Some(seen) = Seen::of(&event) {
                 world.recorder.happened(receiver, Entry::Live(seen));
-                rooms.entry(seen.room).or_default().hear(&seen);
+                rooms.entry(seen.room).or_default().receive(&seen);
             }
         }
         let mut waiting = Vec::new();

@@ -69,7 +69,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                 Report::Event(_, arguments) => {
                     if let Some(seen) = arguments.first().and_then(Seen::of) {
                         world.recorder.happened(receiver, Entry::Live(seen));
-                        rooms.entry(seen.room).or_default().hear(&seen);
+                        rooms.entry(seen.room).or_default().receive(&seen);
                     }
                 }
                 Report::Ack(number, arguments) => {

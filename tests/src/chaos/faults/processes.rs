@@ -164,8 +164,8 @@ impl Leaver {
         let account = world.api.signup().await?;
         let receiver = world.recorder.receiver(format!("user who logs out, at gateway {gateway}"));
         let listening = tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
-        let heard = async || world.recorder.has_joined(receiver).then_some(());
-        eventually("it listens", Duration::from_secs(20), heard).await?;
+        let received = async || world.recorder.has_joined(receiver).then_some(());
+        eventually("it listens", Duration::from_secs(20), received).await?;
         Ok(Self { account, receiver, listening })
     }
 

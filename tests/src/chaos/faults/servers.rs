@@ -47,7 +47,7 @@ pub(super) async fn redis_stopped(world: &Arc<World>) -> anyhow::Result<String> 
 }
 
 /// Checks that most events reach the gateways as hints, not by reading the log.
-pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::Result<()> {
+pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Result<()> {
     let plan = &world.cluster.plan;
     let sum = async |role: Role, name: &str| {
         let mut values = Vec::new();
@@ -150,7 +150,7 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     };
     let before = dropped().await?;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
-    let (channel, genuine) = timeout(SOON, redis.overhear("confab.log.*")).await.context("no message on the bus")??;
+    let (channel, genuine) = timeout(SOON, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
     let mut forged = genuine.clone();
     let last = forged.len() - 1;
@@ -158,8 +158,8 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     let huge = vec![0x5a; 5_000_000];
     let payloads: [&[u8]; 6] = [b"", b"garbage", &genuine[..genuine.len() / 2], &forged, &genuine, &huge];
     for payload in payloads {
-        let heard = redis.publish(&channel, payload).await?;
-        ensure!(heard > 0, "{channel} has no subscriber");
+        let received = redis.publish(&channel, payload).await?;
+        ensure!(received > 0, "{channel} has no subscriber");
     }
     let noticed = async || (dropped().await.ok()? > before + 3.0).then_some(());
     eventually("the gateways drop the messages", SOON, noticed).await?;
@@ -195,7 +195,7 @@ impl Redis {
     }
 
     /// Returns the next publication on a channel that matches the pattern.
-    async fn overhear(&mut self, pattern: &str) -> anyhow::Result<(String, Vec<u8>)> {
+    async fn intercept(&mut self, pattern: &str) -> anyhow::Result<(String, Vec<u8>)> {
         self.send(&[b"PSUBSCRIBE", pattern.as_bytes()]).await?;
         loop {
             let count = self.line().await?.strip_prefix('*').context("an array")?.parse::<usize>()?;

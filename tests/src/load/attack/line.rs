@@ -53,7 +53,7 @@ impl Line {
         let mut line = Self::open(route, window).await?;
         line.send(connect(token).as_bytes()).await?;
         while !line.connected {
-            line.hear().await?;
+            line.receive().await?;
         }
         Ok(line)
     }
@@ -97,7 +97,7 @@ impl Line {
             if let Some(ack) = self.acks.remove(&number) {
                 return Ok(ack);
             }
-            self.hear().await?;
+            self.receive().await?;
         }
     }
 
@@ -115,7 +115,7 @@ impl Line {
     ///
     /// # Errors
     /// When the connection ends.
-    pub async fn hear(&mut self) -> anyhow::Result<()> {
+    pub async fn receive(&mut self) -> anyhow::Result<()> {
         self.flush().await?;
         self.read().await?;
         let mut at = 0;

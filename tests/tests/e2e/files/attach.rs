@@ -74,8 +74,8 @@ async fn files_are_attached_by_socket(scene: Scene) {
     assert_eq!(acks[1]["message"]["files"], json!([scene.in_room(&files[0]), files[1]]));
     let history = scene.history().await;
     assert_eq!(acks.iter().map(|ack| ack["message"].clone()).collect::<Vec<_>>(), history[1..]);
-    let heard = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
-    socket.until("the messages", PACKET_LIMIT, heard).await.unwrap();
+    let received = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
+    socket.until("the messages", PACKET_LIMIT, received).await.unwrap();
 
     let unknown = socket.emit("message", message("x", json!([uuid::Uuid::now_v7()]))).await.unwrap();
     assert_eq!((&unknown["ok"], &unknown["error"]["code"]), (&json!(false), &json!("not_found")));

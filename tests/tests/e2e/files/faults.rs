@@ -97,8 +97,8 @@ impl Broken {
         let first = self.scene.one.post("/api/messages", &self.scene.account, said).await.unwrap().expect(201).unwrap();
         let second = self.socket.emit("message", json!({"roomId": self.scene.room, "content": unique("by socket")})).await.unwrap();
         assert_eq!(second["ok"], true, "{second}");
-        let heard = |_: &[Report]| self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(());
-        self.socket.until("both messages", IN_TIME, heard).await.unwrap();
+        let received = |_: &[Report]| self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(());
+        self.socket.until("both messages", IN_TIME, received).await.unwrap();
     }
 
     /// Checks that every request that needs the content is rejected as documented, and every other request succeeds.
@@ -277,8 +277,8 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
         history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
     assert_eq!((announced.len(), files.len()), (60, 60));
     assert!(files.iter().all(|file| announced.contains(file)));
-    let heard = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
-    broken.socket.until("all files are announced", WELL, heard).await.unwrap();
+    let received = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
+    broken.socket.until("all files are announced", WELL, received).await.unwrap();
     assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), announced);
     broken.is_well(files).await;
 }

@@ -41,9 +41,9 @@ async fn chat(scene: Scene, mut speaker: WebSocket, mut listener: WebSocket, ove
         let line = scene.message(format!("line {seq}"));
         let ack = speaker.emit("message", line).await?;
         anyhow::ensure!(ack["ok"] == true && ack["message"]["seq"] == seq, "line {seq}: {ack}");
-        for hears in [&mut speaker, &mut listener] {
-            let heard: Value = hears.event("message").await?;
-            anyhow::ensure!(heard == ack["message"], "message {seq} was received as {heard}");
+        for receives in [&mut speaker, &mut listener] {
+            let received: Value = receives.event("message").await?;
+            anyhow::ensure!(received == ack["message"], "message {seq} was received as {received}");
         }
         if last {
             break;

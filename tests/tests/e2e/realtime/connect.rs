@@ -107,9 +107,9 @@ async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
         anyhow::Ok((client.ack(1).await?, client.ack(2).await?, client.event("message").await?))
     };
     let packets = [connect(&scene.account.token), event("joinRoom", &json!(scene.room), 1), event("message", &scene.message("p"), 2)];
-    let (joined, sent, heard) = polling(&packets).await.unwrap();
+    let (joined, sent, received) = polling(&packets).await.unwrap();
     assert_eq!((&joined["lastSeq"], &sent["message"]["seq"]), (&json!(100), &json!(101)));
-    assert_eq!(heard, sent["message"]);
+    assert_eq!(received, sent["message"]);
 }
 
 #[tokio::test]
@@ -123,12 +123,12 @@ async fn stock_clients_may_emit_before_they_are_connected() {
         assert_eq!(joined.await.unwrap()[0]["lastSeq"], round);
         let sent = sent.await.unwrap();
         assert_eq!(sent[0]["message"]["seq"], round + 1);
-        let heard = |reports: &[Report]| {
+        let received = |reports: &[Report]| {
             let mine =
-                |report: &Report| matches!(report, Report::Event(name, heard) if name == "message" && heard[0] == sent[0]["message"]);
+                |report: &Report| matches!(report, Report::Event(name, received) if name == "message" && received[0] == sent[0]["message"]);
             (reports.iter().filter(|report| mine(report)).count() == 1).then_some(())
         };
-        socket.until("its own message", SOON, heard).await.unwrap();
+        socket.until("its own message", SOON, received).await.unwrap();
     }
 }
 

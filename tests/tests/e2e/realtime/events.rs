@@ -92,8 +92,8 @@ async fn five_hundred_sends_at_once_keep_their_order() {
     }
     for n in 0..500 {
         for socket in [&mut speaker, &mut listener] {
-            let heard = socket.event("message").await.unwrap();
-            assert_eq!((&heard["seq"], &heard["content"]), (&json!(n + 1), &json!(n.to_string())));
+            let received = socket.event("message").await.unwrap();
+            assert_eq!((&received["seq"], &received["content"]), (&json!(n + 1), &json!(n.to_string())));
         }
     }
 }
@@ -113,8 +113,8 @@ async fn five_hundred_sends_by_polling_alone_keep_their_order() {
         assert_eq!((&ack["message"]["seq"], &ack["message"]["content"]), (&json!(n + 1), &json!(n.to_string())), "{ack}");
     }
     for n in 0..500 {
-        let heard = speaker.event("message").await.unwrap();
-        assert_eq!((&heard["seq"], &heard["content"]), (&json!(n + 1), &json!(n.to_string())));
+        let received = speaker.event("message").await.unwrap();
+        assert_eq!((&received["seq"], &received["content"]), (&json!(n + 1), &json!(n.to_string())));
     }
     assert!((2..=16).contains(&speaker.largest_payload), "{} packets in a payload", speaker.largest_payload);
 }

@@ -53,8 +53,8 @@ async fn exact(socket: &Socket, joined: &Value, history: &[Value]) -> anyhow::Re
     let expected = &history[joined["lastSeq"].as_u64().unwrap_or_default() as usize..];
     let all = async || (socket.events("message").len() >= expected.len()).then_some(());
     let waited = eventually("every message arrives", Duration::from_secs(20), all).await;
-    let heard = socket.events("message");
-    anyhow::ensure!(heard == expected, "received {} instead of {}; {waited:?}", heard.len(), expected.len());
+    let received = socket.events("message");
+    anyhow::ensure!(received == expected, "received {} instead of {}; {waited:?}", received.len(), expected.len());
     Ok(())
 }
 
@@ -62,7 +62,7 @@ async fn exact(socket: &Socket, joined: &Value, history: &[Value]) -> anyhow::Re
 async fn raw_upgrade_continues_where_polling_stopped() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..10 {
         let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
         let joined = client.emit("joinRoom", json!(scene.room)).await.unwrap();
@@ -83,10 +83,10 @@ async fn raw_upgrade_continues_where_polling_stopped() {
         for _ in 0..5 {
             events.push(socket.event("message").await.unwrap());
         }
-        heard.push((joined, events));
+        received.push((joined, events));
     }
     let history = writer.history(&scene).await.unwrap();
-    for (joined, events) in heard {
+    for (joined, events) in received {
         let start = joined["lastSeq"].as_u64().unwrap() as usize;
         assert_eq!(events, history[start..start + events.len()]);
     }

@@ -90,15 +90,15 @@ async fn fifty_joins_during_writes_miss_and_repeat_nothing() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
     writer.more(20).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..50 {
         let mut socket = scene.socket().await.unwrap();
-        heard.push(joined(&mut socket, &scene.room, n).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n).await.unwrap());
         // Joins again on the same socket: it continues from the new position.
-        heard.push(joined(&mut socket, &scene.room, n + 1).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n + 1).await.unwrap());
     }
     let history = writer.history(&scene).await.unwrap();
-    for messages in heard {
+    for messages in received {
         let first = messages[0]["seq"].as_u64().unwrap() as usize;
         assert_eq!(messages, history[first - 1..first - 1 + messages.len()]);
     }
@@ -162,10 +162,10 @@ async fn room_changes_are_ordered_events_and_deletion_is_last() {
     for socket in [&mut one, &mut other] {
         let deleted = socket.event("roomDeleted").await.unwrap();
         assert_eq!((&deleted["seq"], &deleted["type"], &deleted["event"]), (&json!(4), &json!("system"), &json!("roomDeleted")));
-        let heard = socket.taken_events();
-        let names = heard.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        let received = socket.taken_events();
+        let names = received.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
         assert_eq!(names, ["message", "roomUpdated", "message"]);
-        assert!(heard.iter().map(|(_, event)| event).eq(&history));
+        assert!(received.iter().map(|(_, event)| event).eq(&history));
         fails(&socket.emit("message", scene.message("too late")).await.unwrap(), 404, "not_found");
         fails(&socket.emit("joinRoom", json!(scene.room)).await.unwrap(), 404, "not_found");
         fails(&socket.emit("joinRoom", json!({"roomId": scene.room, "after": 0})).await.unwrap(), 404, "not_found");
@@ -183,17 +183,17 @@ async fn joins_are_exact_between_two_gateways() {
     let scene = Scene { url: first.url.clone(), api: first, account, room };
     let writer = Writer::start(&scene).await.unwrap();
     writer.more(20).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..20 {
         let mut socket = WebSocket::connect(&second.url, &scene.account.token).await.unwrap();
-        heard.push(joined(&mut socket, &scene.room, n).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n).await.unwrap());
     }
     let stock = Stock::javascript().unwrap();
     let client = stock.connect(&second.url, &scene.account.token, Transports::Upgrade).await.unwrap();
     let answer = client.emit("joinRoom", json!({"roomId": scene.room, "last": 1})).await.unwrap();
     writer.more(20).await.unwrap();
     let history = writer.history(&scene).await.unwrap();
-    for messages in heard {
+    for messages in received {
         let first = messages[0]["seq"].as_u64().unwrap() as usize;
         assert_eq!(messages, history[first - 1..first - 1 + messages.len()]);
     }

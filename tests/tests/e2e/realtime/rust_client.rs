@@ -23,8 +23,8 @@ async fn rust_client_works_over_each_transport() {
             let sent = socket.emit("message", scene.message(format!("{round} {n} ✓"))).await.unwrap();
             acknowledged.push(sent["message"].clone());
         }
-        let heard = |_: &[Report]| (socket.events("message").len() == 20).then(|| socket.events("message"));
-        assert_eq!(socket.until("its own messages", SOON, heard).await.unwrap(), acknowledged);
+        let received = |_: &[Report]| (socket.events("message").len() == 20).then(|| socket.events("message"));
+        assert_eq!(socket.until("its own messages", SOON, received).await.unwrap(), acknowledged);
         socket.disconnect();
     }
 }

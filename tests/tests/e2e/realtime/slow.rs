@@ -38,8 +38,8 @@ async fn client_with_too_much_unread_is_closed_and_may_return() {
     let (mut slow, mut listener) = (narrow(&scene).await.unwrap(), scene.member().await.unwrap());
     write(&scene, &mut listener, 600).await.unwrap();
     slow.closed(SOON).await.unwrap();
-    let heard = slow.taken_events();
-    let seqs = heard.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    let received = slow.taken_events();
+    let seqs = received.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     // The client did not receive all messages, but those that it received have no gap.
     assert!(seqs.len() < 600 && seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     let mut back = scene.socket().await.unwrap();

@@ -155,7 +155,7 @@ async fn missed_events_follow_connect_and_precede_new_ones() {
     let room = api.room(&account).await.unwrap();
     let mut kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
     let mut writer = WebSocket::connect(&api.url, &account.token).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     // While another client writes without a pause.
     for _ in 0..30 {
         let messages = (0..20).map(|n| json!({"roomId": room, "content": n.to_string()})).collect::<Vec<_>>();
@@ -166,11 +166,11 @@ async fn missed_events_follow_connect_and_precede_new_ones() {
         for number in numbers {
             assert_eq!(writer.ack(number).await.unwrap()["ok"], true);
         }
-        heard.push(socket.event("message").await.unwrap());
+        received.push(socket.event("message").await.unwrap());
         let rest = socket.taken_events().into_iter().filter(|(name, _)| name == "message");
-        heard.extend(rest.map(|(_, message)| message));
+        received.extend(rest.map(|(_, message)| message));
         kept = Kept::of(&connected, &mut socket);
     }
-    let seqs = heard.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    let seqs = received.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
 }

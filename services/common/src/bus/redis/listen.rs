@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::address::Address;
 use super::sign::{Signer, TAG};
 use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
-use crate::bus::{Command, Hearing, MAX_PAYLOAD, Notice, dropped, offer};
+use crate::bus::{Command, ListenerState, MAX_PAYLOAD, Notice, dropped, offer};
 
 pub(super) struct Listener {
     address: Address,
@@ -19,12 +19,12 @@ pub(super) struct Listener {
     notices: mpsc::Sender<Notice>,
     /// The requested channels. Each unconfirmed subscription keeps the callers that wait for its confirmation.
     channels: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
-    hearing: Hearing,
+    hearing: ListenerState,
 }
 
 impl Listener {
     pub fn new(address: Address, signer: Signer, notices: mpsc::Sender<Notice>) -> Self {
-        Self { address, signer, notices, channels: HashMap::new(), hearing: Hearing::begin(false) }
+        Self { address, signer, notices, channels: HashMap::new(), hearing: ListenerState::begin(false) }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {

@@ -64,7 +64,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
         let ended = loop {
             let due = tokio::select! {
                 due = ticks.tick() => due,
-                heard = line.hear() => match heard {
+                received = line.receive() => match received {
                     Ok(()) => continue,
                     Err(error) => break error,
                 },

@@ -36,7 +36,7 @@ pub fn sockets(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
         let mut line = Line::connect(field.route, None, &field.account.token).await?;
         field.tally.count("sockets", 1);
         loop {
-            line.hear().await?;
+            line.receive().await?;
         }
     });
 }

@@ -72,7 +72,7 @@ pub fn slow(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                     field.tally.count("readers", 1);
                     loop {
                         sleep(SLOWLY).await;
-                        line.hear().await?;
+                        line.receive().await?;
                     }
                 };
                 let Err(error): anyhow::Result<std::convert::Infallible> = read.await;

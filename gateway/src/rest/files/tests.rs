@@ -70,7 +70,7 @@ async fn a_file_with_its_fields_in_any_order() {
 }
 
 #[tokio::test]
-async fn repeat_is_answered_with_the_first_event() {
+async fn a_repeat_is_answered_with_the_first() {
     let files = Files::default();
     let routes = gateway_with(&[], &files).await;
     let again = [part("clientMessageId", "a"), file("a", &"x".repeat(300_000)), part("roomId", ROOM)];

@@ -12,7 +12,7 @@ use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reading_client_receives_a_large_gap_completely() {
+async fn a_client_that_reads_receives_a_large_hole_whole() {
     let world = World::new(bus()).await;
     let (mut reader, stalled) = (world.member().await, world.member().await);
     // More than any outbox holds, and no hint for it.

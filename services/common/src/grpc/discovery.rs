@@ -62,7 +62,8 @@ impl<P: Clone + Send + 'static> Discovery<P> {
         self.resolved.notified().await;
     }
 
-    /// Returns what `look` finds. If it finds nothing, calls it again after further resolutions, for up to `patience`.
+    /// Returns what `look` finds. If it finds nothing, waits up to `patience` for the next resolution, and calls `look`
+    /// once more.
     pub async fn look<T>(&self, patience: Duration, look: impl Fn(&Self) -> Option<T>) -> Option<T> {
         let resolved = self.resolved.notified();
         if let Some(found) = look(self) {

@@ -39,7 +39,7 @@ const PIECES: usize = 20;
 /// Pause between two searches.
 const SEARCHES: Duration = Duration::from_millis(250);
 
-/// The shared state of hostile clients.
+/// One hostile client.
 struct Hostile {
     /// The attack, for the report.
     what: &'static str,

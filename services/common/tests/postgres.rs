@@ -67,7 +67,7 @@ async fn missing_schema_permission_is_reported() {
     pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
     let outsider = format!("postgres://{database}:hunter2@{address}/{database}").into();
     for (grant, patience, why) in [
-        ("SELECT", SHORT, "not for this user; run the migrate"),
+        ("SELECT", SHORT, "not accessible for this user; run the migrate"),
         (&format!("GRANT USAGE ON SCHEMA private TO {database}"), LONG, "permission denied"),
     ] {
         pool.execute(grant, &[]).await.expect("the right to look");

@@ -250,7 +250,7 @@ mod tests {
         assert!(!format!("{whole:?}").contains("hunter2"));
         let refused = |config: ObjectsConfig| open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default();
         for id in [None, Some(String::new())] {
-            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("need CONFAB_S3_ACCESS_KEY_ID"));
+            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("require CONFAB_S3_ACCESS_KEY_ID"));
         }
         let none = ObjectsConfig { s3_access_key_id: Some("".into()), s3_secret_access_key: None, s3_session_token: None, ..whole.clone() };
         assert!(open(&none, Path::new("data"), 1).is_ok(), "the SDK looks for credentials");

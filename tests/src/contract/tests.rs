@@ -70,10 +70,10 @@ fn undocumented_responses_are_detected() {
     let mut bare = room(json!({"name": "Tea"}));
     bare.headers.remove("etag");
     for (method, path, answer, fault) in [
-        ("GET", "/rooms/1", bare, "without the header ETag"),
+        ("GET", "/rooms/1", bare, "the header ETag is missing"),
         ("GET", "/rooms/1", answer(201, "application/json", "{}"), "status"),
         ("GET", "/rooms/1", answer(200, "text/plain", "{}"), "text/plain"),
-        ("GET", "/rooms/1", problem(404, "forbidden"), "another code"),
+        ("GET", "/rooms/1", problem(404, "forbidden"), "the code is not one of"),
         ("HEAD", "/rooms/1", room(json!({"name": "Tea"})), "with a body"),
         ("DELETE", "/rooms/1", answer(204, "", "x"), "with a body"),
         ("PUT", "/rooms/1", answer(200, "application/json", "{}"), "no such method"),

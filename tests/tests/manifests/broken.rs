@@ -28,7 +28,7 @@ fn breakages() -> Vec<Breakage> {
             "confab-auth",
             is("/spec/selector/matchLabels"),
             json!({"app.kubernetes.io/part-of": "confab"}),
-            "its own pods alone",
+            "exactly its own pods",
         ),
         (
             "PodDisruptionBudget",

@@ -133,7 +133,7 @@ impl Pool {
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// Runs work on a connection, within a time limit. A connection with unfinished work is never checkout to another
+    /// Runs work on a connection, within a time limit. A connection with unfinished work is never lent to another
     /// caller.
     ///
     /// # Errors

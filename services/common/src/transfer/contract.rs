@@ -138,7 +138,7 @@ async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, Stri
     };
     let transferred = schema.tables.iter().flat_map(columns).collect::<Columns>();
     let (on_sqlite, nullable) = sqlite_columns(schema)?;
-    ensure!(on_sqlite == transferred, "SQLite: {on_sqlite:?}\ncarried: {transferred:?}");
+    ensure!(on_sqlite == transferred, "SQLite: {on_sqlite:?}\nschema: {transferred:?}");
     let on_postgres = postgres_columns(schema).await?;
     ensure!(on_postgres == transferred.into_keys().collect(), "Postgres: {on_postgres:?}");
     Ok(nullable)

@@ -1,4 +1,4 @@
-//! Compiles the service definitions with a compiler written in Rust, so that no `protoc` is needed.
+//! Compiles the service definitions with a compiler written in Rust, so that `protoc` is not needed.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     println!("cargo:rerun-if-changed=confab");
     let descriptors = protox::compile(files, ["."])?;
-    // What `tonic::include_file_descriptor_set!` reads, for server reflection.
+    // The file that `tonic::include_file_descriptor_set!` reads, for server reflection.
     std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("confab.bin"), descriptors.encode_to_vec())?;
-    // The bytes of files are shared on their way, not copied.
+    // The content of files is shared between buffers, not copied.
     tonic_prost_build::configure().bytes(".confab.file.v1").compile_fds(descriptors)?;
     Ok(())
 }

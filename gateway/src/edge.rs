@@ -117,7 +117,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
     let span = span(&request, route.as_ref(), &context.0.id, trust);
     let had_token = problem::has_token(request.headers());
 
-    let answer = span.hold(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
+    let answer = span.instrument(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
     let code = answer.extensions().get().map(|problem: &Problem| problem.0.code.as_str());
     let mut answer = problem::render(answer, &context.0.id, had_token);
@@ -143,7 +143,7 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
         if status >= 500 {
             span.fail("server_error");
         }
-        span.within(|| tracing::info!(%method, %path, status, code, ms, request_id = context.0.id, user, "request"));
+        span.in_scope(|| tracing::info!(%method, %path, status, code, ms, request_id = context.0.id, user, "request"));
     }
     answer
 }

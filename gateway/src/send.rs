@@ -183,7 +183,7 @@ async fn append(lane: u32, batch: Vec<Job>, mut client: MessageServiceClient<Tra
     }
     METRICS.send_batch.record(events.len() as f64);
     let call = Call::within(longest).attempt(Duration::from_secs(1)).keyed(lane.into());
-    match lead.hold(client.append(grpc::request(AppendRequest { events }, call))).await {
+    match lead.instrument(client.append(grpc::request(AppendRequest { events }, call))).await {
         Ok(response) => {
             for (answer, outcome) in answers.into_iter().zip(response.into_inner().outcomes) {
                 let _ = answer.send(sent(outcome));

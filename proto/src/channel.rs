@@ -5,12 +5,12 @@ pub const REVOCATIONS: &str = "confab.revocations";
 
 const LOG: &str = "confab.log.";
 
-/// The channel that carries the [`Hint`](crate::message::v1::Hint)s of one partition.
+/// Returns the channel for the [`Hint`](crate::message::v1::Hint)s of one partition.
 pub fn log(partition: u32) -> String {
     format!("{LOG}{partition}")
 }
 
-/// The partition whose hints a channel carries, if it is such a channel.
+/// Returns the partition of a hint channel; `None` for any other channel.
 pub fn log_partition(channel: &str) -> Option<u32> {
     channel.strip_prefix(LOG)?.parse().ok()
 }

@@ -1,10 +1,10 @@
-//! The bounds of an event, held by the gateway (which names the field to the client) and by the log alike.
+//! The limits of an event. The gateway and the log both enforce them; the gateway also names the field in its error.
 
-/// Largest content of a message, in bytes.
+/// Longest content of a message, in bytes.
 pub const MAX_CONTENT: usize = 16_384;
 
 /// Longest `client_message_id`, in bytes.
 pub const MAX_CLIENT_MESSAGE_ID: usize = 128;
 
-/// Most files of one event.
+/// Maximum files of one event.
 pub const MAX_FILES: usize = 10;

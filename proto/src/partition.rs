@@ -1,16 +1,16 @@
-//! Which partition of the log a room belongs to.
+//! Maps rooms to partitions of the log.
 
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Partitions of a log unless it was created with another number.
+/// The number of partitions of a log, unless it was created with another number.
 pub const DEFAULT_COUNT: u32 = 64;
 
-/// Most partitions a log can have.
+/// Maximum number of partitions of a log.
 pub const MAX_COUNT: u32 = 4096;
 
-/// The partition of a room in a log of `count` partitions: the top bits of xxh3-64 over the id's 16 bytes in
-/// network order, so that doubling `count` splits every partition in two and leaves ranges contiguous.
+/// Returns the partition of a room in a log of `count` partitions: the top bits of xxh3-64 over the id's 16 bytes in
+/// network order. Doubling `count` therefore splits every partition in two and keeps ranges contiguous.
 ///
 /// `count` is a power of two from 1 to [`MAX_COUNT`]; see [`is_valid_count`].
 pub fn of_room(room: Uuid, count: u32) -> u32 {
@@ -21,7 +21,7 @@ pub fn of_room(room: Uuid, count: u32) -> u32 {
     }
 }
 
-/// Whether a log can have this many partitions.
+/// Returns whether a log can have this many partitions.
 pub fn is_valid_count(count: u32) -> bool {
     count.is_power_of_two() && count <= MAX_COUNT
 }
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn vectors() {
-        // Fixed for ever: a log written under another mapping would be read wrongly.
+        // Fixed permanently: with another mapping, existing logs would be misread.
         let vectors = [
             ("00000000-0000-0000-0000-000000000000", 52),
             ("0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01", 50),

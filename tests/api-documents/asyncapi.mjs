@@ -1,4 +1,4 @@
-// Prints the faults that AsyncAPI's own parser finds in the named document; nothing if it is valid.
+// Prints the errors that AsyncAPI's own parser finds in the given document; prints nothing if the document is valid.
 import { Parser, fromFile } from "@asyncapi/parser";
 
 const { document, diagnostics } = await fromFile(new Parser(), process.argv[2]).parse();

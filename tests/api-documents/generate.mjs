@@ -1,5 +1,5 @@
-// Prints the Postman collection of docs/openapi.json: its operations in a runnable order, with variables for the values that
-// one response gives to the next request, and the expected status of each.
+// Prints the Postman collection of docs/openapi.json: its operations in a runnable order, with variables for values
+// that a later request takes from an earlier response, and with the expected status of each operation.
 import { readFileSync } from "node:fs";
 import converter from "openapi-to-postmanv2";
 import { folders, variables } from "./story.mjs";
@@ -34,7 +34,7 @@ function step(id, { status, body, form, before, keep = {}, token }) {
   if (token) request.auth = bearer(token);
   else if (open) request.auth = { type: "noauth" };
   else delete request.auth;
-  // What is optional has no example, and the converter invents one.
+  // Optional parameters have no example, and the converter invents one.
   const optional = new Set((operation.parameters ?? []).filter(({ required }) => !required).map(({ name }) => name));
   for (const { header, url } of [request, ...item.response.map(({ originalRequest }) => originalRequest)]) {
     for (const part of [...(header ?? []), ...(url.query ?? [])]) if (optional.has(part.key)) part.value = "";
@@ -61,9 +61,9 @@ function bearer(value) {
 }
 
 const item = folders.map(({ name, steps }) => ({ name, item: Object.entries(steps).map(([id, say]) => step(id, say)) }));
-if (requests.size > 0) throw new Error(`not in the story: ${[...requests.keys()].join(", ")}`);
+if (requests.size > 0) throw new Error(`the story lacks: ${[...requests.keys()].join(", ")}`);
 
-// Removes random values and the converter's additions, so that the same document gives the same collection.
+// Removes random values and the converter's additions, so that the same document always gives the same collection.
 const unwanted = new Set(["id", "_postman_id", "uid", "_postman_previewlanguage"]);
 const collection = {
   info: { name: document.info.title, description: document.info.description, schema: converted.info.schema },

@@ -1,5 +1,6 @@
-// Opens links to files of the server in CONFAB_URL in Chromium: the browser's own player plays what the browser recorded, it
-// shows pictures, saves what it might run, and pages of other sites may embed them.
+// Opens links to files of the server in CONFAB_URL in Chromium. The browser's own player plays recordings of the
+// browser, the browser shows pictures and downloads files that it might execute, and pages of other sites may embed the
+// files.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
@@ -78,7 +79,7 @@ function paint() {
 const SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>document.title="run"</script></svg>';
 
 let png;
-// Pages that embed only what lets itself be embedded. 127.0.0.1 is another site than localhost.
+// Pages that may embed only resources that allow it. 127.0.0.1 is another site than localhost.
 const pages = createServer((request, response) => {
   if (request.url === "/picture") return response.writeHead(200, { "content-type": "image/png" }).end(png);
   const isolated = { "cross-origin-embedder-policy": "require-corp", "cross-origin-opener-policy": "same-origin" };
@@ -89,7 +90,7 @@ const { port } = pages.address();
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
-  // Root has no sandbox; the page is our own.
+  // As root, Chromium has no sandbox; the page is our own.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"],
 });
 try {
@@ -171,4 +172,4 @@ try {
   await browser.close();
   pages.close();
 }
-console.log("Links: Chromium plays, shows or saves each file as it is meant, and other pages may embed it");
+console.log("Links: Chromium plays, shows or downloads each file as intended, and pages of other sites may embed it");

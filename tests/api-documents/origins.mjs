@@ -1,5 +1,6 @@
-// Calls the server in CONFAB_URL from pages in Chromium: those of the origins http://chat.example, null and file://, which its
-// CONFAB_ALLOWED_ORIGINS lists, may call and connect, with credentials and whatever headers; another page may not.
+// Calls the server in CONFAB_URL from pages in Chromium. Pages of the origins http://chat.example, null and file://,
+// which the server's CONFAB_ALLOWED_ORIGINS lists, may call and connect, with credentials and any headers; pages of
+// other origins may not.
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -32,7 +33,7 @@ async function call({ url, token, client }) {
     fetch(`${url}${path}`, { headers, credentials: "include", ...options }).then(({ status }) => status, () => "refused");
   const connect = (transport) =>
     new Promise((done) => {
-      // A browser that offers subprotocols fails when the server chooses none.
+      // A browser that offers subprotocols fails when the server selects none.
       const options = { withCredentials: true, protocols: ["first", "second"], reconnection: false };
       const socket = io(url, { auth: { token }, transports: [transport], ...options });
       const end = (what) => {
@@ -62,7 +63,7 @@ writeFileSync(saved, "<!doctype html><title>a page on disk</title>");
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
   args: [
-    // Root has no sandbox; the pages are our own.
+    // As root, Chromium has no sandbox; the pages are our own.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -94,4 +95,4 @@ try {
   pages.close();
   rmSync(directory, { recursive: true });
 }
-console.log("Origins: listed pages call and connect with credentials, others do not");
+console.log("Origins: pages of listed origins call and connect with credentials, other pages cannot");

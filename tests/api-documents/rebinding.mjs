@@ -1,5 +1,6 @@
-// Simulates DNS rebinding in Chromium: the name of a foreign site resolves to the address of the server in CONFAB_URL. A page
-// with that name has the server's origin, so no rule of the browser protects the server, which must reject the Host.
+// Simulates DNS rebinding in Chromium: the name of a foreign site resolves to the address of the server in CONFAB_URL.
+// A page with that name has the server's origin, so no browser rule protects the server. The server must reject the
+// Host header.
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
@@ -7,7 +8,7 @@ const url = new URL(process.env.CONFAB_URL);
 const foreign = `http://evil.example:${url.port}`;
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
-  // Root has no sandbox; the page is our own.
+  // As root, Chromium has no sandbox; the page is our own.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", `--host-resolver-rules=MAP evil.example ${url.hostname}`],
 });
 try {
@@ -30,4 +31,4 @@ try {
 } finally {
   await browser.close();
 }
-console.log("DNS rebinding: a page of a foreign name gets nothing");
+console.log("DNS rebinding: a page with a foreign name receives nothing");

@@ -1,4 +1,5 @@
-// The order of the collection's operations, what each needs beyond its example, and the variables that it sets.
+// The order of the collection's operations, the values that each needs in addition to its example, and the variables
+// that each sets.
 
 /** The collection's variables. */
 export const variables = {

@@ -1,6 +1,6 @@
-// Uses Swagger UI of the server in CONFAB_URL, a fresh one, like a person, in Chromium: runs every operation
-// as the page prefills it, from top to bottom of the story. Only ids of things, which the page cannot know, are put in from the answers.
-// The page must load nothing from other origins, and the browser must report no errors.
+// Uses Swagger UI of the fresh server in CONFAB_URL in Chromium, like a person: runs every operation as the page
+// prefills it, in the order of the page. Only ids, which the page cannot know, are copied from earlier responses. The
+// page must load nothing from other origins, and the browser must report no errors.
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
@@ -14,7 +14,7 @@ const resolve = (schema) => (schema.$ref ? document.components.schemas[schema.$r
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
-  // Root has no sandbox; the page is our own.
+  // As root, Chromium has no sandbox; the page is our own.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
 const complaints = [];
@@ -23,7 +23,7 @@ try {
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => {
-    // A call without a token provokes the 401.
+    // A call without a token causes the 401 on purpose.
     if (message.type() === "error" && !message.text().includes("401")) complaints.push(message.text());
   });
   page.on("request", (request) => {
@@ -34,11 +34,11 @@ try {
   await page.locator(".opblock").first().waitFor();
   const expected = (holds, what) => holds || complaints.push(what);
 
-  expected(/confab/i.test(await page.title()), `the page is called ${await page.title()}`);
+  expected(/confab/i.test(await page.title()), `the title of the page is ${await page.title()}`);
   expected((await page.locator(".topbar img, .topbar svg").count()) === 0, "the page shows a foreign logo");
   const shown = await page.locator(".opblock").evaluateAll((blocks) => blocks.map(({ id }) => id.split("-").at(-1)));
   expected(shown.indexOf("signup") === 0, `the first operation is ${shown[0]}, not signup`);
-  expected(shown.indexOf("create_room") < shown.indexOf("send_message"), "messages come before rooms");
+  expected(shown.indexOf("create_room") < shown.indexOf("send_message"), "send_message is listed before create_room");
 
   const known = {};
   const block = ({ tags, operationId }) => page.locator(`#operations-${tags[0]}-${operationId}`);
@@ -57,7 +57,7 @@ try {
       const text = at.locator(".body-param textarea");
       const body = JSON.parse(await text.inputValue());
       const { required } = resolve(content["application/json"].schema);
-      // Of a change, everything is optional.
+      // In a change, every field is optional.
       for (const field of required ? Object.keys(body) : [])
         expected(required.includes(field), `${name}: ${field} is prefilled`);
       if (body.roomId) await text.fill(JSON.stringify({ ...body, roomId: known.roomId }));
@@ -82,7 +82,7 @@ try {
       page.waitForResponse(isIt, { timeout: 5_000 }).catch(() => undefined),
       at.getByRole("button", { name: "Execute" }).click(),
     ]);
-    if (!answer) return { status: "nothing", text: "the page refuses to send it", json: {} };
+    if (!answer) return { status: "nothing", text: "the page refuses to send the request", json: {} };
     const status = answer.status();
     await at.locator(".live-responses-table .response-col_status").getByText(String(status)).waitFor();
     const json = await answer.json().catch(() => ({}));
@@ -95,7 +95,7 @@ try {
   async function authorize(token) {
     await page.getByRole("button", { name: "Authorize" }).first().click();
     const dialog = page.locator(".dialog-ux");
-    expected((await dialog.innerText()).includes("without"), "Authorize does not say to leave out Bearer");
+    expected((await dialog.innerText()).includes("without"), "the Authorize dialog does not say to omit Bearer");
     const former = dialog.getByRole("button", { name: "Remove authorization" });
     if (await former.isVisible()) await former.click();
     await dialog.locator("input").fill(token);
@@ -115,7 +115,7 @@ try {
     if (id === "login") {
       await authorize(`Bearer ${known.token}`);
       const { text: refusal } = await execute(operation("me"));
-      expected(refusal.includes("without"), `"Bearer" before the token is not explained: ${refusal.slice(0, 200)}`);
+      expected(refusal.includes("without"), `the error for "Bearer" before the token has no explanation: ${refusal.slice(0, 200)}`);
       await authorize(known.token);
     }
   }

@@ -1,5 +1,5 @@
-// Runs a command beside the embedded server with settings of its own: `node beside.mjs NAME=VALUE … -- COMMAND …`. The command
-// finds the server by CONFAB_URL; it and its data are gone afterwards.
+// Runs a command beside an embedded server with the given settings: `node beside.mjs NAME=VALUE … -- COMMAND …`.
+// CONFAB_URL gives the command the server's address. Afterwards the server is stopped and its data is removed.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
@@ -26,7 +26,7 @@ const program = fileURLToPath(new URL("../../target/debug/confab", import.meta.u
 const server = spawn(program, { env: { ...own, ...settings }, stdio: ["ignore", "inherit", "inherit"] });
 try {
   while (!(await fetch(`http://${admin}/readyz`).then(({ ok }) => ok, () => false))) {
-    if (server.exitCode !== null) throw new Error("the server does not start");
+    if (server.exitCode !== null) throw new Error("the server did not start");
     await new Promise((done) => setTimeout(done, 50));
   }
   const env = { ...process.env, CONFAB_URL: `http://${listen}` };

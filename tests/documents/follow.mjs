@@ -1,6 +1,7 @@
-// Follows documents as a reader does, beside the server in CONFAB_URL or else with programs that they start themselves: each argument is a document, or `document#heading` for
-// one section of it. In their order, blocks with a file's name are written to that file, `sh` blocks run in one shell, and a
-// `text` or `json` block is the output of the one before it, where `…` stands for anything. Other blocks are not run.
+// Executes the instructions in documents as a reader would, with the server in CONFAB_URL or with programs that the
+// documents start. Each argument is a document, or `document#heading` for one of its sections. Blocks are processed in
+// order: a block with a file name is written to that file, all `sh` blocks run in one shell, and a `text` or `json`
+// block is the expected output of the preceding block, where `…` matches any text. Other blocks are not executed.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -63,7 +64,7 @@ try {
   for (const { document, language, file, body } of process.argv.slice(2).flatMap(blocks)) {
     if (file) {
       const example = join(root, "docs/examples", file);
-      if (existsSync(example)) assert.equal(body, readFileSync(example, "utf8"), `${document} does not show docs/examples/${file} as it is`);
+      if (existsSync(example)) assert.equal(body, readFileSync(example, "utf8"), `${document} does not show docs/examples/${file} unchanged`);
       mkdirSync(dirname(join(work, file)), { recursive: true });
       writeFileSync(join(work, file), here(body));
     } else if (language === "sh") {
@@ -72,16 +73,16 @@ try {
       steps.at(-1).shown = here(body);
     }
   }
-  assert.ok(steps.length > 0, "nothing to follow");
+  assert.ok(steps.length > 0, "the document has no steps");
   const script = steps.map(({ command }, n) => `{\n${command}} > ${n}.out 2>&1\necho $? > ${n}.code\n`).join("");
-  // What a document starts in the background ends with the shell.
+  // Background processes of the document end with the shell.
   const ended = spawnSync("bash", ["-c", `trap 'kill $(jobs -p) 2> /dev/null' EXIT\n${script}`], { cwd: work, timeout: 120_000 });
   assert.equal(ended.error, undefined);
   for (const [n, { document, command, shown }] of steps.entries()) {
     const said = existsSync(join(work, `${n}.out`)) ? readFileSync(join(work, `${n}.out`), "utf8") : "";
     const code = existsSync(join(work, `${n}.code`)) ? readFileSync(join(work, `${n}.code`), "utf8").trim() : "none";
     assert.equal(code, "0", `${document}:\n${command}ends with ${code}:\n${said}`);
-    assert.ok(shown === undefined || agrees(shown, said), `${document}:\n${command}says\n${said}instead of\n${shown}`);
+    assert.ok(shown === undefined || agrees(shown, said), `${document}:\n${command}prints\n${said}instead of\n${shown}`);
   }
   console.log(`${process.argv.slice(2).join(", ")}: ${steps.length} steps work as written`);
 } finally {

@@ -1,5 +1,6 @@
-// Two people use the README's first program, docs/examples/talk.mjs, beside the server in CONFAB_URL: they hear each other,
-// also across a broken connection, nothing is said twice, and mistakes are answered with a sentence.
+// Two people use the README's first program, docs/examples/talk.mjs, with the server in CONFAB_URL. They receive each
+// other's messages, also across a broken connection, no message is duplicated, and mistakes are answered with an
+// explanation.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -33,11 +34,11 @@ function talk(url, ...words) {
 
 async function until(what, holds) {
   for (const end = Date.now() + 30_000; !holds(); await new Promise((done) => setTimeout(done, 20))) {
-    if (Date.now() > end) throw new Error(`not in time: ${what}`);
+    if (Date.now() > end) throw new Error(`timed out: ${what}`);
   }
 }
 
-// Between the program and the server: cuts connections, and can swallow what the server says.
+// Proxies between the program and the server: cut connections, and can swallow the server's bytes.
 const links = new Set();
 let isDeaf = false;
 const proxy = net.createServer((near) => {
@@ -54,30 +55,30 @@ const cut = () => [...links].forEach((link) => link.cut());
 try {
   const ada = talk(server.origin, "ada");
   ada.say("hello");
-  await until("ada hears herself", () => ada.heard.includes("ada: hello"));
+  await until("ada receives her own message", () => ada.heard.includes("ada: hello"));
   const bob = talk(`http://127.0.0.1:${proxy.address().port}`, "bob");
-  await until("bob reads what was said", () => bob.heard.includes("ada: hello"));
+  await until("bob reads the history", () => bob.heard.includes("ada: hello"));
   bob.say("hello, ada");
-  await until("ada hears bob", () => ada.heard.includes("bob: hello, ada"));
+  await until("ada receives bob's message", () => ada.heard.includes("bob: hello, ada"));
 
-  // Bob's line arrives, its acknowledgement does not.
+  // Bob's message reaches the server, but its acknowledgement is lost.
   isDeaf = true;
   bob.say("are you there?");
-  await until("ada hears the line", () => ada.heard.includes("bob: are you there?"));
+  await until("ada receives the message", () => ada.heard.includes("bob: are you there?"));
   ada.say("yes");
-  await until("ada is answered", () => ada.heard.includes("ada: yes"));
+  await until("ada receives the answer", () => ada.heard.includes("ada: yes"));
   isDeaf = false;
   cut();
   ada.say("and now?");
-  await until("bob hears what he missed", () => bob.heard.includes("ada: and now?"));
+  await until("bob receives the missed message", () => bob.heard.includes("ada: and now?"));
   bob.say("all is well");
-  await until("ada hears bob again", () => ada.heard.includes("bob: all is well"));
-  await until("bob hears himself again", () => bob.heard.includes("bob: all is well"));
+  await until("ada receives bob's messages again", () => ada.heard.includes("bob: all is well"));
+  await until("bob receives his own message again", () => bob.heard.includes("bob: all is well"));
   const said = ["ada: hello", "bob: hello, ada", "bob: are you there?", "ada: yes", "ada: and now?", "bob: all is well"];
   assert.deepEqual(ada.heard, said);
   assert.deepEqual(bob.heard, said);
   bob.say("x".repeat(16_385));
-  await until("bob is refused", () => bob.heard.includes("not sent: content must be at most 16384 bytes"));
+  await until("bob's message is rejected", () => bob.heard.includes("not sent: content must be at most 16384 bytes"));
 
   const mistakes = [
     [server.origin, ["a"], "username must be 3 to 32 characters"],
@@ -96,4 +97,4 @@ try {
   cut();
   rmSync(work, { recursive: true, force: true });
 }
-console.log("The README's program: people hear each other, also across a broken connection");
+console.log("The README's program: users receive each other's messages, also across a broken connection");

@@ -13,10 +13,9 @@ use crate::contract;
 /// The password of every account created here.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// A client of one address.
+/// A client of one server address.
 #[derive(Debug, Clone)]
 pub struct Api {
-    /// The base URL.
     pub url: String,
     http: reqwest::Client,
 }
@@ -24,28 +23,21 @@ pub struct Api {
 /// An account and its token.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Its id.
     pub id: String,
-    /// Its name.
     pub username: String,
-    /// A token for it.
     pub token: String,
 }
 
-/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
     /// The JSON body; null when the body is not JSON.
     pub body: Value,
-    /// The raw body.
     pub bytes: Vec<u8>,
 }
 
-/// The answer to a repeat of the request that was answered with `first`.
+/// Returns the expected answer to a repeat of the request whose answer was `first`.
 pub fn repeated(first: &Value) -> Value {
     let mut again = first.clone();
     again["duplicate"] = true.into();
@@ -53,22 +45,22 @@ pub fn repeated(first: &Value) -> Value {
 }
 
 impl Answer {
-    /// A response whose body may be JSON.
+    /// Creates a response; its body may be JSON.
     pub fn new(status: u16, headers: HeaderMap, bytes: Vec<u8>) -> Self {
         Self { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
     }
 
-    /// A header's text; empty when the header is missing.
+    /// Returns the text of a header; empty when the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The `code` of a documented failure.
+    /// Returns the `code` of a documented failure.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 
-    /// The body of a response that must have this status.
+    /// Returns the body of a response that must have this status.
     ///
     /// # Errors
     /// When it has another status.
@@ -79,7 +71,7 @@ impl Answer {
 }
 
 impl Api {
-    /// A client of the server at `url`.
+    /// Creates a client of the server at `url`.
     ///
     /// # Panics
     /// When the client cannot be created.
@@ -88,7 +80,7 @@ impl Api {
         Self { url: url.into(), http }
     }
 
-    /// A request to be built further, for cases that [`Api::call`] does not cover.
+    /// Returns a request builder, for cases that [`Api::call`] does not cover.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url))
     }
@@ -96,7 +88,7 @@ impl Api {
     /// Sends a request.
     ///
     /// # Errors
-    /// When there was no answer.
+    /// When there is no answer.
     ///
     /// # Panics
     /// When the response contradicts the server's OpenAPI document.
@@ -111,10 +103,10 @@ impl Api {
         Ok(answer)
     }
 
-    /// A call as an account, or an anonymous one.
+    /// Calls the API as an account, or anonymously.
     ///
     /// # Errors
-    /// When there was no answer.
+    /// When there is no answer.
     pub async fn call(&self, method: Method, path: &str, who: Option<&Account>, body: Option<Value>) -> anyhow::Result<Answer> {
         let mut request = self.request(method, path);
         if let Some(account) = who {
@@ -126,18 +118,10 @@ impl Api {
         self.send(request).await
     }
 
-    /// GET as an account.
-    ///
-    /// # Errors
-    /// When there was no answer.
     pub async fn get(&self, path: &str, who: &Account) -> anyhow::Result<Answer> {
         self.call(Method::GET, path, Some(who), None).await
     }
 
-    /// POST as an account.
-    ///
-    /// # Errors
-    /// When there was no answer.
     pub async fn post(&self, path: &str, who: &Account, body: Value) -> anyhow::Result<Answer> {
         self.call(Method::POST, path, Some(who), Some(body)).await
     }
@@ -145,7 +129,7 @@ impl Api {
     /// Creates an account with a unique name.
     ///
     /// # Errors
-    /// When signup is refused.
+    /// When signup is rejected.
     pub async fn signup(&self) -> anyhow::Result<Account> {
         let username = unique("user");
         let credentials = json!({"username": username, "password": PASSWORD});
@@ -153,19 +137,19 @@ impl Api {
         Account::of(&body)
     }
 
-    /// Creates a room with a unique name; returns its id.
+    /// Creates a room with a unique name and returns its id.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When the request is rejected.
     pub async fn room(&self, owner: &Account) -> anyhow::Result<String> {
         let room = self.post("/api/rooms", owner, json!({"name": unique("room")})).await?.expect(201)?;
         Ok(room["id"].as_str().context("a room has an id")?.into())
     }
 
-    /// The whole history of a room, oldest first, in pages of `limit`.
+    /// Returns the whole history of a room, oldest first, read in pages of `limit`.
     ///
     /// # Errors
-    /// When a page is refused.
+    /// When a page is rejected.
     pub async fn history(&self, room: &str, reader: &Account, limit: u32) -> anyhow::Result<Vec<Value>> {
         let mut all = Vec::new();
         let mut path = format!("/api/messages/{room}?limit={limit}&after=0");
@@ -181,7 +165,7 @@ impl Api {
 }
 
 impl Account {
-    /// The account in the response of signup and login.
+    /// Returns the account in the response of signup or login.
     ///
     /// # Errors
     /// When it is not such a response.
@@ -191,7 +175,7 @@ impl Account {
     }
 }
 
-/// A name that has not been used before.
+/// Returns a name that has not been used before.
 pub fn unique(prefix: &str) -> String {
     let id = Uuid::new_v4().simple().to_string();
     format!("{prefix}-{}", &id[..16])

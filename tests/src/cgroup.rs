@@ -1,4 +1,4 @@
-//! A memory cgroup that limits a program to the memory it is shipped with.
+//! A cgroup that limits a program to the memory of its default container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::Context;
 /// Where systems mount their cgroup hierarchies.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// A cgroup below the caller's own. Dropping it removes it; its processes must have ended by then.
+/// A cgroup below the caller's cgroup. Dropping it removes it; its processes must have ended by then.
 #[derive(Debug)]
 pub struct Cgroup {
     directory: PathBuf,
@@ -29,11 +29,12 @@ impl Cgroup {
     /// When the system has no memory cgroups, or the caller may not create one.
     pub fn new(bytes: u64) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let known = fs::read_to_string("/proc/self/cgroup").context("no cgroups here")?;
-        let (version, parent) = own(&known, Path::new(MOUNT)).context("no memory cgroup here")?;
+        let known = fs::read_to_string("/proc/self/cgroup").context("cgroups are not available")?;
+        let (version, parent) = own(&known, Path::new(MOUNT)).context("memory cgroups are not available")?;
         if version == Version::Two {
-            // The kernel refuses this while processes are in the parent itself, unless it is the root.
-            fs::write(parent.join("cgroup.subtree_control"), "+memory").context("cannot have memory bounded below the own cgroup")?;
+            // The kernel rejects this while processes are in the parent itself, unless the parent is the root.
+            fs::write(parent.join("cgroup.subtree_control"), "+memory")
+                .context("cannot enable memory limits below the process's own cgroup")?;
         }
         let name = format!("confab-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = parent.join(name);
@@ -51,7 +52,7 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Moves a process in. Memory that it has already allocated stays in its former cgroup.
+    /// Moves a process into the cgroup. Memory that it has already allocated stays in its former cgroup.
     ///
     /// # Errors
     /// When the process has ended.
@@ -60,7 +61,7 @@ impl Cgroup {
         fs::write(&file, pid.to_string()).with_context(|| format!("cannot move process {pid} to {}", file.display()))
     }
 
-    /// How many processes the kernel has killed for lack of memory.
+    /// Returns how many processes the kernel has killed for lack of memory.
     pub fn kills(&self) -> u64 {
         let file = match self.version {
             Version::One => "memory.oom_control",
@@ -72,7 +73,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel takes a moment to forget a killed process.
+        // The kernel needs a moment to remove a killed process.
         for _ in 0..100 {
             match fs::remove_dir(&self.directory) {
                 Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -84,7 +85,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The cgroup that accounts for a process's memory, from `/proc/PID/cgroup`.
+/// Finds the cgroup that accounts for a process's memory, from `/proc/PID/cgroup`.
 fn own(known: &str, mount: &Path) -> Option<(Version, PathBuf)> {
     let mut lines = known.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let of = |path: &str, hierarchy: &Path| hierarchy.join(path.trim_start_matches('/'));
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_cgroup_is_found_in_both_versions() {
+    fn own_cgroup_is_found_in_both_versions() {
         let mount = Path::new("/m");
         let one = "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n";
         assert_eq!(own(one, mount), Some((Version::One, "/m/memory/a/b".into())));

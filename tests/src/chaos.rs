@@ -1,5 +1,5 @@
-//! Proves the promise of delivery: a whole cluster, stock and raw clients, every fault of the table, and a judge that
-//! reads what all clients saw.
+//! Checks the promises of delivery: a whole cluster, stock and raw clients, every fault of the table, and a checker
+//! that reads what all clients received.
 
 mod checker;
 mod clients;
@@ -38,46 +38,45 @@ use crate::wait::eventually;
 
 /// How long one sender waits between messages.
 const PACE: Duration = Duration::from_millis(40);
-/// How long the world may take to be whole at the beginning, or again after a fault, before the next one.
+/// Time limit until all clients are connected, at the start and after each fault.
 const WHOLE: Duration = Duration::from_secs(60);
-/// So long without any trouble means that it is.
+/// Without trouble for this long, the system counts as healthy.
 const QUIET: Duration = Duration::from_millis(1500);
-/// How long the last acknowledgements and deliveries may take.
+/// Time limit for the last acknowledgements and deliveries.
 const LAST: Duration = Duration::from_secs(60);
-/// How often processes are looked at.
+/// How often the resource use of processes is sampled.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a process may take to say how many tasks it has.
+/// Time limit for a process to report its number of tasks.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What is to be tried.
+/// The options of a run.
 pub struct Options {
-    /// What all chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How much is broken.
     pub profile: Profile,
-    /// For how long, in the long profile.
+    /// The duration of the long profile, in minutes.
     pub minutes: u64,
     /// These cases instead of all.
     pub cases: Vec<&'static Case>,
-    /// Something to break on purpose, for the whole run, so that the judge must find fault.
+    /// A promise to break on purpose during the whole run; the checker must detect it.
     pub breakage: Option<Breakage>,
-    /// Where the programs are that have fail points.
+    /// The directory of the programs with failpoints.
     pub programs: std::path::PathBuf,
 }
 
-/// A way to break the promise on purpose, in programs that have fail points.
+/// A way to break the promises on purpose, in programs with failpoints
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Breakage {
-    /// What is not yet committed is told, and then perhaps never is
+    /// Publish hints before the commit, which may then fail
     PublishBeforeCommit,
-    /// Hints are dropped, and nobody looks at the heads
+    /// Drop hints, and never poll the heads
     NoHintsNoHeads,
-    /// What was sent twice is taken twice
+    /// Append a repeated message again
     SkipRepeatCheck,
 }
 
 impl Breakage {
-    /// What has to happen for it to do harm.
+    /// The cases in which the breakage does harm.
     fn cases(self) -> &'static [&'static str] {
         match self {
             Self::PublishBeforeCommit => &["message-killed-before-commit"],
@@ -93,7 +92,7 @@ impl Breakage {
         }
     }
 
-    /// Whether the judge found what it does, and not only what goes along with that.
+    /// Returns whether the checker detected the breakage itself, not only its side effects.
     pub fn is_noticed(self, verdict: &Verdict) -> bool {
         let counts = &verdict.counts;
         match self {
@@ -104,15 +103,15 @@ impl Breakage {
     }
 }
 
-/// Starts a cluster, breaks it, and judges what was seen.
+/// Starts a cluster, injects faults, and checks the records.
 ///
 /// # Errors
-/// When the run itself fails; what the cluster did wrong is in the verdict.
+/// When the run itself fails; violations by the cluster are in the verdict.
 pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
     let world = Arc::new(World::start(&options.programs).await?);
     let mut dice = Dice::new(options.seed);
-    let mut population = Population::settle(&world, &mut dice).await?;
-    whole(&world, WHOLE).await.context("the cluster never worked")?;
+    let mut population = Population::start(&world, &mut dice).await?;
+    whole(&world, WHOLE).await.context("the cluster was never healthy")?;
     if let Some(breakage) = options.breakage {
         let (role, points) = breakage.points();
         for n in 1..=world.cluster.plan.count(role) {
@@ -122,8 +121,8 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
         }
     }
     look(&world).await;
-    // A run that looks for one broken promise has no hostile clients to distract it. These have a random generator of
-    // their own, so everything else stays the same without them.
+    // A run for one broken promise has no hostile clients, which would distract from it. Hostile clients have their own
+    // random generator, so that the rest of the run is the same without them.
     let hostile = match options.breakage {
         None => Some(hostile::Crowd::begin(&world, &mut Dice::new(!options.seed)).await?),
         Some(_) => None,
@@ -151,11 +150,11 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
             anyhow::Ok(())
         };
         tokio::try_join!(faults::run(step[0], &world, first, options.profile), meanwhile)?;
-        // Whatever became of them, the next ones find all that there is.
+        // The next cases need all processes, whatever became of these cases.
         world.cluster.up().await?;
         world.recorder.with(|records| report::progress(records, before));
         if options.breakage.is_none() {
-            // Whoever is late is found by the judge; the next fault waits no longer.
+            // The checker reports late clients; the next fault does not wait longer.
             let _ = whole(&world, WHOLE).await;
         }
     }
@@ -174,13 +173,13 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
     Ok((records, verdict))
 }
 
-/// Waits until every client is connected and nothing has failed or been late for a while.
+/// Waits until every client is connected and no request has failed or been late for a while.
 async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
     let begun = world.recorder.now();
     let whole = async || {
-        let (pulse, now) = (world.recorder.pulse(), world.recorder.now());
-        let listening = pulse.listeners > 0 && pulse.listening == pulse.listeners;
-        (listening && pulse.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
+        let (health, now) = (world.recorder.health(), world.recorder.now());
+        let listening = health.listeners > 0 && health.listening == health.listeners;
+        (listening && health.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
     };
     eventually("everything works", limit, whole).await
 }
@@ -193,7 +192,7 @@ struct Population {
 }
 
 impl Population {
-    async fn settle(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
+    async fn start(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
         let (javascript, python) = (Stock::javascript()?, Stock::python()?);
         let (mut senders, mut listeners) = (JoinSet::new(), Vec::new());
         for _ in 0..2 {
@@ -222,7 +221,7 @@ impl Population {
         Ok(Self { senders, listeners, _processes: vec![javascript, python] })
     }
 
-    /// No client begins anything new; everything that has begun is finished, and all messages are received.
+    /// Stops new messages, waits for pending ones, and waits until all messages are received.
     async fn end(&mut self, world: &Arc<World>) -> anyhow::Result<()> {
         world.ending.store(true, Ordering::Relaxed);
         let finished = async {
@@ -238,8 +237,8 @@ impl Population {
         let histories = histories(world).await?;
         let heads = histories.iter().map(|(room, history)| (*room, history.len() as u64)).collect::<HashMap<_, _>>();
         let complete = async || world.recorder.with(|records| records.all_hold(&heads)).then_some(());
-        // Who does not is found by the judge.
-        let _ = eventually("everything is heard", Duration::from_secs(15), complete).await;
+        // The checker reports receivers that are incomplete.
+        let _ = eventually("every receiver is complete", Duration::from_secs(15), complete).await;
         self.listeners.iter().for_each(JoinHandle::abort);
         world.recorder.note(|records| records.history = histories);
         Ok(())
@@ -251,7 +250,7 @@ async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> 
     for room in &world.rooms {
         let path = room.to_string();
         let read = async || world.api.history(&path, &world.owner, 200).await.ok();
-        let history = eventually("history is read", LAST, read).await?;
+        let history = eventually("history is readable", LAST, read).await?;
         histories.insert(*room, history.iter().filter_map(stored).collect());
     }
     Ok(histories)
@@ -262,7 +261,7 @@ fn stored(message: &Value) -> Option<Stored> {
     Some(Stored { seen: Seen::of(message)?, sender: message["sender"]["id"].as_str()?.parse().ok()?, key })
 }
 
-/// Notes now and then what each process uses.
+/// Samples the resource use of each process.
 async fn watch(world: Arc<World>) {
     loop {
         look(&world).await;
@@ -273,7 +272,7 @@ async fn watch(world: Arc<World>) {
 async fn look(world: &World) {
     for member in world.members().into_iter().filter(|member| member.0.is_ours()) {
         let Some(pid) = world.cluster.daemon(member).ok().and_then(|daemon| daemon.running()) else { continue };
-        // One that stands still says nothing.
+        // A frozen process does not answer.
         let tasks = timeout(ANSWER, world.metric(member, "confab_tasks")).await.ok().and_then(Result::ok);
         let Ok(usage) = Usage::of(pid) else { continue };
         let (name, tasks) = (format!("{}-{}", member.0.name(), member.1), tasks.map(|tasks| tasks as u64));

@@ -1,4 +1,4 @@
-//! The whole cluster on one machine without containers: `make cluster-up` and the end-to-end tests run the same code.
+//! A whole cluster on one machine without containers; `make cluster-up` and the end-to-end tests run the same code.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use crate::servers::{nginx, redis, seaweed};
 use crate::wait::eventually;
 use crate::{programs, secrets};
 
-/// How long a process may take to become ready.
+/// Time limit for a process to become ready.
 const READY: Duration = Duration::from_secs(60);
-/// How long a process may take to shut down gracefully.
+/// Time limit for a graceful shutdown of a process.
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// A cluster, running or not.
 pub struct Cluster {
     /// The layout.
     pub plan: Plan,
-    /// The directory of our programs.
+    /// The directory of Confab's programs.
     programs: PathBuf,
     settings: Vec<(String, String)>,
     inherits_settings: bool,
@@ -37,7 +37,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster according to a plan, whose programs also receive the caller's `CONFAB_` variables.
+    /// Creates a cluster from a plan. Its programs also receive the caller's `CONFAB_` variables.
     ///
     /// # Errors
     /// When Postgres is not installed.
@@ -52,7 +52,7 @@ impl Cluster {
         Ok(Self { plan, programs: programs(), settings: vec![], inherits_settings: true, postgres, http, _guard: None })
     }
 
-    /// A running cluster for tests: on free ports, with these settings, removed when the test run ends.
+    /// Starts a cluster for tests: on free ports, with these settings, removed when the test run ends.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -63,7 +63,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A scratch cluster for measurements: acknowledged messages are on the disk, as in production.
+    /// Starts a scratch cluster for measurements: acknowledged messages are on disk, as in production.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -73,12 +73,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A scratch cluster that is not started yet; its settings may depend on the plan.
+    /// Plans a scratch cluster without starting it, so that its settings may depend on the plan.
     ///
     /// # Errors
     /// When no ports or directory are available.
     pub fn planned(gateways: u16, replicas: u16) -> anyhow::Result<Self> {
-        // Test machines are busy, and tests are not about a commit that waits for the disk for seconds.
+        // Test machines are busy, and tests must not fail because a commit waits for the disk for seconds.
         Self::guarded(gateways, replicas, false)
     }
 
@@ -100,8 +100,8 @@ impl Cluster {
         self.settings.extend(settings);
     }
 
-    /// Starts missing processes, ends those that are not in the plan, and waits until all are ready. Returns what it
-    /// started.
+    /// Starts missing processes, ends those that are not in the plan, and waits until all are ready. Returns the
+    /// processes that it started.
     ///
     /// # Errors
     /// When a process does not become ready; the message contains the end of its log.
@@ -111,7 +111,7 @@ impl Cluster {
         for member in self.unplanned() {
             self.stop(member).await?;
         }
-        // All before the first start, so that a refusal leaves nothing behind.
+        // Checks all processes before the first start, so that an error leaves nothing behind.
         for member in self.plan.members() {
             if !self.is_up(member)? {
                 free(self.plan.port(member)).await?;
@@ -135,10 +135,10 @@ impl Cluster {
         Ok(started)
     }
 
-    /// Shuts everything down. Data and logs stay.
+    /// Shuts everything down. Data and logs are kept.
     ///
     /// # Errors
-    /// When something is still there after it was killed.
+    /// When a process remains after it was killed.
     pub async fn down(&self) -> anyhow::Result<()> {
         let _lock = self.lock()?;
         let mut members = self.plan.members();
@@ -146,7 +146,7 @@ impl Cluster {
         for role in Role::ALL.into_iter().rev() {
             let daemons = members.iter().filter(|member| member.0 == role).map(|member| self.daemon(*member));
             let daemons = daemons.collect::<anyhow::Result<Vec<_>>>()?;
-            // All processes of a role shut down at the same time; the second round waits for them.
+            // All processes of a role shut down at the same time; the second loop waits for them.
             daemons.iter().for_each(|daemon| _ = daemon.signal(daemon.stop));
             for daemon in daemons {
                 let _ = eventually("its end", LEAVE, async || daemon.running().is_none().then_some(())).await;
@@ -168,7 +168,7 @@ impl Cluster {
     /// Shuts one process down.
     ///
     /// # Errors
-    /// When it is still there after it was killed.
+    /// When it remains after it was killed.
     pub async fn stop(&self, member: Member) -> anyhow::Result<()> {
         self.daemon(member)?.stop(LEAVE).await
     }
@@ -181,10 +181,10 @@ impl Cluster {
         self.daemon(member)?.leave(LEAVE).await.with_context(|| format!("{}-{}", member.0.name(), member.1))
     }
 
-    /// `kill -9` of one process and its children.
+    /// Kills one process and its children with `kill -9`.
     ///
     /// # Errors
-    /// When it is still there.
+    /// When it remains.
     pub async fn kill(&self, member: Member) -> anyhow::Result<()> {
         self.daemon(member)?.kill().await
     }
@@ -192,20 +192,19 @@ impl Cluster {
     /// Waits until a process is ready.
     ///
     /// # Errors
-    /// When it has ended or takes too long; the message holds the end of its log.
+    /// When it has ended or takes too long; the message contains the end of its log.
     pub async fn ready(&self, member: Member) -> anyhow::Result<()> {
         let daemon = self.daemon(member)?;
         let name = format!("{}-{} is ready", member.0.name(), member.1);
-        let probe = async || match self.is_ready(member).await {
-            // Another program may be listening at its port.
-            _ if daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
-            true => Some(Ok(())),
-            false => None,
+        let probe = async || {
+            let is_ready = self.is_ready(member).await;
+            // Another program may be listening on its port.
+            if daemon.running().is_none() { Some(Err(anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
         };
         eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
     }
 
-    /// How to run a process of the cluster.
+    /// Describes how to run a process of the cluster.
     ///
     /// # Errors
     /// When its program is not installed.
@@ -246,7 +245,7 @@ impl Cluster {
         }
         if let (Role::Gateway, n) = member {
             let url = |n| format!("http://127.0.0.1:{}", self.plan.forward_port(n));
-            // The balancer keeps idle connections for a second.
+            // The load balancer keeps idle connections for one second.
             settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
             settings.push(("CONFAB_TRUSTED_PROXIES".into(), "127.0.0.1".into()));
             settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
@@ -256,7 +255,7 @@ impl Cluster {
         settings
     }
 
-    /// Whether the process runs with its present settings.
+    /// Returns whether the process runs with its current settings.
     fn is_up(&self, member: Member) -> anyhow::Result<bool> {
         let daemon = self.daemon(member)?;
         let as_planned = !member.0.is_ours() || fs::read_to_string(daemon.work.join("settings")).is_ok_and(|s| s == text(&daemon));
@@ -322,7 +321,7 @@ impl Cluster {
         fs::read_to_string(self.plan.secrets().join("s3-secret-access-key"))
     }
 
-    /// Processes with a pid file that are not in the plan: left from a larger cluster.
+    /// Returns the processes with a pid file that are not in the plan, from an earlier larger cluster.
     fn unplanned(&self) -> Vec<Member> {
         let planned = self.plan.members();
         running(&self.plan.directory).into_iter().filter(|member| !planned.contains(member)).collect()
@@ -341,7 +340,7 @@ impl Cluster {
     }
 }
 
-/// The processes that have a pid file in a cluster's directory.
+/// Returns the processes that have a pid file in a cluster's directory.
 pub fn running(directory: &std::path::Path) -> Vec<Member> {
     let files = fs::read_dir(directory.join("pids")).into_iter().flatten().flatten();
     let member = |name: &str| {
@@ -355,13 +354,14 @@ fn text(daemon: &Daemon) -> String {
     daemon.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
-/// Waits until a port is free: a dying process may hold it a moment longer than it is visible.
+/// Waits until a port is free: a dying process may keep it a moment longer than it is visible.
 async fn free(port: u16) -> anyhow::Result<()> {
     let free = eventually("the port is free", Duration::from_secs(2), async || is_free(port).ok()).await;
-    free.map_err(|_| anyhow!("port {port} is taken by another program, perhaps by `cargo run`: stop it first"))
+    free.map_err(|_| anyhow!("port {port} is in use by another program, perhaps `cargo run`: stop it first"))
 }
 
-/// Whether a port is free. The check does not listen: a balancer would take that for the returning program.
+/// Returns whether a port is free. The check does not listen: a load balancer would take that for the returning
+/// program.
 fn is_free(port: u16) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

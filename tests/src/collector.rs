@@ -1,4 +1,4 @@
-//! A collector of traces: it accepts OTLP over gRPC and keeps what it receives.
+//! A trace collector: it accepts OTLP over gRPC and stores the received spans.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -20,14 +20,13 @@ use tonic::{Request, Response, Status};
 
 use crate::wait::eventually;
 
-/// How long a span may take to arrive.
-const TOLD: Duration = Duration::from_secs(20);
+/// Time limit for a span to arrive.
+const SPAN_LIMIT: Duration = Duration::from_secs(20);
 
-/// A running collector.
 pub struct Collector {
     port: u16,
     kept: Arc<Mutex<Kept>>,
-    /// Ends the serving thread: tests share a collector, but each has its own runtime.
+    /// Ends the serving thread: tests share a collector, but each test has its own runtime.
     _end: oneshot::Sender<()>,
 }
 
@@ -38,24 +37,20 @@ struct Kept {
     text: String,
 }
 
-/// A span as it was exported.
+/// An exported span.
 #[derive(Debug, Clone)]
 pub struct Span {
     /// The service that exported it.
     pub service: String,
     /// The process of that service.
     pub instance: String,
-    /// What it is called.
     pub name: String,
-    /// The trace it is in.
     pub trace: String,
-    /// Its own id.
     pub id: String,
-    /// The parent span; empty for none.
+    /// The parent span; empty for a root.
     pub parent: String,
     /// The linked spans.
     pub links: Vec<String>,
-    /// Its attributes.
     pub attributes: HashMap<String, String>,
 }
 
@@ -90,7 +85,7 @@ impl Collector {
     /// Starts a collector on a free port.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no port is free.
     pub fn start() -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let kept = Arc::<Mutex<Kept>>::default();
@@ -102,7 +97,7 @@ impl Collector {
         std::thread::spawn(move || {
             runtime.block_on(async {
                 let incoming = TcpIncoming::from(TcpListener::from_std(listener)?);
-                // After the request to end, nothing further is received.
+                // After the request to end, no further span is accepted.
                 tokio::select! {
                     served = server.serve_with_incoming(incoming) => served.map_err(anyhow::Error::from),
                     _ = ended => Ok(()),
@@ -112,7 +107,7 @@ impl Collector {
         Ok(Self { port, kept, _end: end })
     }
 
-    /// Settings that make programs export every trace to this collector without delay.
+    /// Returns settings with which programs export every trace to this collector without delay.
     pub fn settings(&self) -> Vec<(String, String)> {
         let settings = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
@@ -122,17 +117,15 @@ impl Collector {
         settings.map(|(name, value)| (name.to_string(), value)).into()
     }
 
-    /// Everything received so far, as text.
+    /// Returns everything received so far, as text.
     pub fn text(&self) -> String {
         self.kept.lock().text.clone()
     }
 
-    /// Every span so far.
     pub fn spans(&self) -> Vec<Span> {
         self.kept.lock().spans.clone()
     }
 
-    /// The spans of one trace so far.
     pub fn trace(&self, trace: &str) -> Vec<Span> {
         self.spans().into_iter().filter(|span| span.trace == trace).collect()
     }
@@ -140,14 +133,14 @@ impl Collector {
     /// Waits until the received spans satisfy a condition.
     ///
     /// # Errors
-    /// When they never do; the message names `what` was awaited, and the spans.
+    /// When they never do; the message contains `what`, and the spans.
     pub async fn until<T>(&self, what: &str, condition: impl Fn(&[Span]) -> Option<T>) -> anyhow::Result<T> {
-        let told = eventually(what, TOLD, async || condition(&self.spans())).await;
-        told.with_context(|| self.spans().iter().map(|span| format!("{span:?}\n")).collect::<String>())
+        let found = eventually(what, SPAN_LIMIT, async || condition(&self.spans())).await;
+        found.with_context(|| self.spans().iter().map(|span| format!("{span:?}\n")).collect::<String>())
     }
 }
 
-/// The path of each span of a trace from its root: `service name > service name > …`.
+/// Returns the path of each span of a trace from its root: `service name > service name > …`.
 pub fn paths(trace: &[Span]) -> Vec<String> {
     let by_id = trace.iter().map(|span| (span.id.as_str(), span)).collect::<HashMap<_, _>>();
     let path = |span: &Span| {

@@ -6,7 +6,7 @@ use std::process::{ExitCode, ExitStatus};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-/// The command, given as a program's last arguments.
+/// The command, given as a program's last arguments
 #[derive(Debug, clap::Args)]
 pub struct Beside {
     /// The command and its arguments
@@ -15,10 +15,10 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Runs the command with these additional variables. Dropping its handle kills it.
+    /// Runs the command with these additional variables. Dropping the handle kills it.
     ///
     /// # Errors
-    /// When there is no such program.
+    /// When the program does not exist.
     pub fn spawn(&self, environment: &[(&str, String)]) -> anyhow::Result<Child> {
         let (program, arguments) = self.command.split_first().context("no command")?;
         let mut command = Command::new(program);
@@ -27,7 +27,7 @@ impl Beside {
     }
 }
 
-/// The exit status of a wrapper, from that of its command; a signal is a failure.
+/// Returns the exit status of a wrapper, from that of its command; a signal is a failure.
 pub fn status(ended: ExitStatus) -> ExitCode {
     ended.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -1,5 +1,4 @@
-//! A server's `/openapi.json`, and whether its responses match it: every REST response in the tests is checked against
-//! the document.
+//! A server's `/openapi.json`: every REST response in the tests is checked against the document.
 
 pub mod events;
 mod schema;
@@ -20,7 +19,7 @@ pub use schema::closed;
 /// The methods of a path item.
 pub const METHODS: [&str; 6] = ["get", "head", "post", "put", "patch", "delete"];
 
-/// An operation and a status that it answered with.
+/// An operation and the status of one of its responses.
 pub type Seen = (String, u16);
 
 /// A document, and the responses that each server has given.
@@ -30,16 +29,16 @@ pub struct Contract {
     seen: Mutex<BTreeSet<(String, Seen)>>,
 }
 
-/// Whether this is a test rather than a program that measures.
+/// Returns whether this process is a test, not a program that measures.
 fn is_tested() -> bool {
     static TESTED: OnceLock<bool> = OnceLock::new();
     *TESTED.get_or_init(|| std::env::current_exe().is_ok_and(|own| own.parent().is_some_and(|directory| directory.ends_with("deps"))))
 }
 
-/// The document of the servers in these tests; all come from the same build.
+/// Returns the document of the servers in these tests; all servers are from the same build.
 ///
 /// # Errors
-/// When the first server asked does not return it.
+/// When the first server does not return it.
 async fn contract(url: &str) -> anyhow::Result<&'static Contract> {
     static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
     let fetch = async || Ok(Contract::new(reqwest::get(format!("{url}/openapi.json")).await?.error_for_status()?.json().await?));
@@ -58,12 +57,12 @@ pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyh
     match contract.judge(method, path, answer) {
         Ok(Some(seen)) => _ = contract.seen.lock().insert((url.to_owned(), seen)),
         Ok(None) => {}
-        Err(error) => panic!("{method} {path} answered {}, which is not as documented: {error:#}\n{}", answer.status, answer.body),
+        Err(error) => panic!("{method} {path} answered {}, which contradicts the document: {error:#}\n{}", answer.status, answer.body),
     }
     Ok(())
 }
 
-/// The responses that a server was seen to give.
+/// Returns the responses that a server has given.
 ///
 /// # Errors
 /// When there is no document.
@@ -73,12 +72,11 @@ pub async fn seen(url: &str) -> anyhow::Result<BTreeSet<Seen>> {
 }
 
 impl Contract {
-    /// The contract of a document.
     pub fn new(document: Value) -> Self {
         Self { schemas: Schemas::default(), seen: Mutex::default(), document }
     }
 
-    /// Checks a response; returns the operation that answered, if the document has it.
+    /// Checks a response. Returns the operation that answered, if the document has it.
     ///
     /// # Errors
     /// When the response contradicts the document.
@@ -99,10 +97,10 @@ impl Contract {
             return Ok(None);
         };
         let name = operation["operationId"].as_str().context("an operation has a name")?;
-        let response = operation["responses"].get(answer.status.to_string()).context("there is no such status")?;
+        let response = operation["responses"].get(answer.status.to_string()).context("the document has no such status")?;
         let response = schema::resolve(&self.document, response);
         for header in keys(&response["headers"]) {
-            ensure!(answer.headers.contains_key(header), "without the header {header}");
+            ensure!(answer.headers.contains_key(header), "the header {header} is missing");
         }
         if method == "head" {
             ensure!(answer.bytes.is_empty(), "with a body");
@@ -123,11 +121,11 @@ impl Contract {
             return Ok(());
         }
         let codes = keys(&media["examples"]);
-        ensure!(codes.is_empty() || codes.contains(&answer.code()), "with another code than {codes:?}");
+        ensure!(codes.is_empty() || codes.contains(&answer.code()), "the code is not one of {codes:?}");
         self.schemas.check(&self.document, &media["schema"], &answer.body)
     }
 
-    /// The path item for a path; one without parameters takes precedence.
+    /// Returns the path item for a path; an item without parameters takes precedence.
     fn item(&self, path: &str) -> Option<&Map<String, Value>> {
         let paths = self.document["paths"].as_object()?;
         let found = paths.get(path).or_else(|| paths.iter().find(|(template, _)| fits(template, path)).map(|(_, item)| item));
@@ -141,7 +139,7 @@ fn fits(template: &str, path: &str) -> bool {
     template.len() == path.len() && template.iter().zip(&path).all(one)
 }
 
-/// Whether the response is nginx's own, for want of a gateway.
+/// Returns whether the response is nginx's own, sent when no gateway is reachable.
 fn is_balancers_own(answer: &Answer) -> bool {
     answer.header("server").starts_with("nginx") && answer.header("content-type").starts_with("text/html") && answer.status >= 500
 }
@@ -150,7 +148,7 @@ fn keys(object: &Value) -> Vec<&str> {
     object.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default()
 }
 
-/// The operations of a document: method, path and description.
+/// Returns the operations of a document: method, path and description.
 pub fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().into_iter().flatten();
     let operations = paths.flat_map(|(path, item)| METHODS.iter().filter_map(move |method| Some((method, path, item.get(*method)?))));

@@ -1,4 +1,4 @@
-//! Twenty stock clients speak real text in five rooms, and each receives exactly the rooms' histories.
+//! Twenty stock clients send real text in five rooms, and each receives exactly the rooms' histories.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,20 +12,19 @@ use crate::stock::{Report, Socket, Stock, Transports};
 use crate::wait::eventually;
 use crate::words;
 
-/// How many clients speak: half of them JavaScript, half Python.
+/// The number of clients: half of them JavaScript, half Python.
 pub const CLIENTS: usize = 20;
-/// The number of rooms.
 pub const ROOMS: usize = 5;
-/// The number of lines in total.
+/// The total number of lines.
 pub const LINES: usize = 5000;
 /// How many sends of one client may await their acknowledgement at once.
 const WINDOW: usize = 10;
 
-/// Runs the conversation on a server or a balancer: half of the clients begin by polling, the others only use
-/// WebSocket. Every send must succeed at the first attempt: no faults are injected here.
+/// Runs the conversation on a server or a load balancer. Half of the clients begin by polling, the others use only
+/// WebSocket. Every send must succeed at the first attempt, since no faults are injected.
 ///
 /// # Errors
-/// When a send is refused, or a client receives anything but the rooms' histories.
+/// When a send is rejected, or a client does not receive exactly the rooms' histories.
 pub async fn converse(url: &str) -> anyhow::Result<()> {
     let api = Api::new(url);
     let accounts = signups(&api).await?;
@@ -44,7 +43,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
     let lines = words::lines(LINES)?;
     let mut speaking = JoinSet::new();
     for (n, socket) in sockets.into_iter().enumerate() {
-        // Each client speaks in its rooms in turn.
+        // Each client sends to its rooms in turn.
         let own = lines.iter().skip(n).step_by(CLIENTS).cloned();
         let own = own.zip(rooms_of(n).into_iter().map(|room| rooms[room].clone()).collect::<Vec<_>>().into_iter().cycle());
         let own = own.collect::<Vec<_>>();
@@ -58,7 +57,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
         sockets.push(spoken??);
     }
 
-    // A duplicate may come late, but not after a last message.
+    // A duplicate may arrive late, but not after a last message.
     let mut histories = HashMap::new();
     for room in &rooms {
         api.post("/api/messages", &accounts[0], json!({"roomId": room, "content": "the end"})).await?.expect(201)?;
@@ -77,7 +76,7 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The two rooms of a client; so each room has eight clients.
+/// Returns the two rooms of a client; each room has eight clients.
 fn rooms_of(client: usize) -> [usize; 2] {
     [client % ROOMS, (client + 2) % ROOMS]
 }
@@ -100,7 +99,7 @@ async fn connect(url: &str, accounts: &[Account]) -> anyhow::Result<Vec<Socket>>
     Ok(sockets)
 }
 
-/// Speaks the lines, each to its room.
+/// Sends the lines, each to its room.
 async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()> {
     for lines in lines.chunks(WINDOW) {
         let sends = lines.iter().map(|(line, room)| {
@@ -118,25 +117,25 @@ async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()
 
 /// Checks that the client received exactly the room's history.
 async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result<()> {
-    let heard = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
+    let received = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
     let last = history.last().map(|message| message["id"].clone());
-    let complete = async || (heard().last().map(|message| message["id"].clone()) == last).then_some(());
-    let waited = eventually("the last message is heard", Duration::from_secs(20), complete).await;
-    let heard = heard();
-    let differs = heard.iter().zip(history).find(|(heard, stands)| heard != stands);
-    ensure!(differs.is_none(), "heard and history differ: {differs:?}");
-    ensure!(heard.len() == history.len(), "heard {} of {}; {waited:?}", heard.len(), history.len());
+    let complete = async || (received().last().map(|message| message["id"].clone()) == last).then_some(());
+    let waited = eventually("the last message arrives", Duration::from_secs(20), complete).await;
+    let received = received();
+    let differs = received.iter().zip(history).find(|(received, stands)| received != stands);
+    ensure!(differs.is_none(), "received events and history differ: {differs:?}");
+    ensure!(received.len() == history.len(), "received {} of {}; {waited:?}", received.len(), history.len());
     let dense = history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1);
     ensure!(dense, "seq is not 1, 2, 3 …");
     Ok(())
 }
 
-/// Checks that the history has each line of a speaker once, byte for byte, and in the order of sending.
+/// Checks that the history has each line of a sender once, byte for byte, and in the order of sending.
 fn check_speech(room: &str, history: &[Value], speaker: &Account, spoken: &[(String, String)]) -> anyhow::Result<()> {
     let own = history.iter().filter(|message| message["sender"]["id"] == *speaker.id && message["content"] != "the end");
     let own = own.map(|message| message["content"].as_str().unwrap_or_default()).collect::<Vec<_>>();
     let spoken = spoken.iter().filter(|(_, to)| to == room).map(|(line, _)| line.as_str()).collect::<Vec<_>>();
     let differs = own.iter().zip(&spoken).find(|(stands, said)| stands != said);
-    ensure!(own == spoken, "what {} said does not stand there as it was said: {differs:?}", speaker.username);
+    ensure!(own == spoken, "the lines of {} differ in history: {differs:?}", speaker.username);
     Ok(())
 }

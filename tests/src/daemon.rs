@@ -1,8 +1,8 @@
-//! A process that outlives its starter, identified by its working directory.
+//! A process that outlives the process that started it, identified by its working directory.
 //!
-//! A pid file alone may be wrong: its process may be gone and the number reused. So a process counts as ours when it
-//! runs the right program *in the directory that only it works in*; that also finds what a `kill -9` of its parent left
-//! over.
+//! A pid file alone may be wrong: its process may have ended and the number been reused. A process therefore counts as
+//! ours when it runs the right program *in a directory that only it uses*. This also finds processes left over after a
+//! `kill -9` of their parent.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -15,12 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// How to run a process.
 #[derive(Debug, Clone)]
 pub struct Daemon {
-    /// The program's file.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// Variables added to the environment.
     pub environment: Vec<(String, String)>,
@@ -32,9 +29,8 @@ pub struct Daemon {
     pub descriptors: Option<u64>,
     /// The directory that only this process works in.
     pub work: PathBuf,
-    /// Where its process id is written.
     pub pid_file: PathBuf,
-    /// Where its output is appended.
+    /// The file to which its output is appended.
     pub log: PathBuf,
     /// A file that exists while it runs, and that a crash leaves behind.
     pub lock_file: Option<PathBuf>,
@@ -43,7 +39,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A program with defaults: it does not receive the caller's settings, and ends on SIGTERM.
+    /// Creates a program with defaults: it does not receive the caller's settings, and ends on SIGTERM.
     pub fn new(program: PathBuf, work: PathBuf, pid_file: PathBuf, log: PathBuf) -> Self {
         Self {
             program,
@@ -60,19 +56,19 @@ impl Daemon {
         }
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     pub fn running(&self) -> Option<i32> {
         let pid = fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()?;
         self.is_own(pid).then_some(pid)
     }
 
-    /// Starts it and writes its pid file, after ending leftovers of an earlier run.
+    /// Starts the program and writes its pid file, after ending leftovers of an earlier run.
     ///
     /// # Errors
     /// When the program cannot be run or a file cannot be written.
     pub async fn spawn(&self) -> anyhow::Result<i32> {
         self.kill().await?;
-        // No process of an earlier run is left, whichever process has its number by now.
+        // No process of an earlier run is left, whichever process has its number now.
         self.lock_file.as_deref().map_or(Ok(()), remove)?;
         for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -88,7 +84,7 @@ impl Daemon {
                 command
             }
         };
-        // A process group of its own and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
+        // Its own process group and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
         command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if !self.inherits_settings {
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
@@ -105,31 +101,31 @@ impl Daemon {
         let child = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
         fs::write(&self.pid_file, format!("{}\n", child.id()))?;
         let pid: i32 = child.id().try_into()?;
-        // A thread must wait for its end, or it remains a zombie for as long as the caller lives.
+        // A thread must wait for the process to end, or it remains a zombie while the caller lives.
         let (mut child, end) = (child, self.work.join(format!("end-of-{pid}")));
         std::thread::spawn(move || child.wait().map(|status| fs::write(end, status.to_string())));
         if self.descriptors.is_some() {
-            // Until then it looks like another program.
+            // Until then the process looks like another program.
             let becomes = async || self.is_own(pid).then_some(());
             eventually("prlimit becomes the program", Duration::from_secs(10), becomes).await.with_context(|| self.last_words())?;
         }
         Ok(pid)
     }
 
-    /// Shuts it down: SIGTERM, after which it must end within `limit` with success.
+    /// Shuts it down with SIGTERM; it must end successfully within `limit`.
     ///
     /// # Errors
-    /// When it does not run, does not end, or ends with a failure.
+    /// When it does not run, does not end, or fails.
     pub async fn leave(&self, limit: Duration) -> anyhow::Result<()> {
-        let pid = self.running().context("it does not run")?;
+        let pid = self.running().context("the process is not running")?;
         signal(pid, Signal::TERM);
         self.ended(pid, limit).await
     }
 
-    /// Waits for the end of the process started with that pid; the process must succeed.
+    /// Waits for the end of the process with that pid, which must succeed.
     ///
     /// # Errors
-    /// When it does not end within `limit`, or ends with a failure.
+    /// When it does not end within `limit`, or fails.
     pub async fn ended(&self, pid: i32, limit: Duration) -> anyhow::Result<()> {
         let end = self.work.join(format!("end-of-{pid}"));
         let status = async || fs::read_to_string(&end).ok().filter(|status| !status.is_empty());
@@ -160,23 +156,23 @@ impl Daemon {
             left.iter().for_each(|pid| signal(*pid, Signal::KILL));
             left.is_empty().then_some(())
         };
-        eventually(&format!("the end of what runs in {}", self.work.display()), Duration::from_secs(10), gone).await?;
+        eventually(&format!("processes in {} have ended", self.work.display()), Duration::from_secs(10), gone).await?;
         remove(&self.pid_file)
     }
 
-    /// Sends a signal to the process itself; false when it does not run.
+    /// Sends a signal to the process itself; returns `false` when it does not run.
     pub fn signal(&self, signal_: Signal) -> bool {
         self.running().inspect(|pid| signal(*pid, signal_)).is_some()
     }
 
-    /// The end of its log, for an error message.
+    /// Returns the end of its log, for an error message.
     pub fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines = log.lines().collect::<Vec<_>>();
         format!("{}:\n  {}", self.log.display(), lines[lines.len().saturating_sub(8)..].join("\n  "))
     }
 
-    /// Whether the file that it was started from is still the one on disk.
+    /// Returns whether the file that it was started from is still the one on disk.
     pub fn is_current(&self) -> bool {
         self.running().and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok()).zip(fs::metadata(&self.program).ok()).is_some_and(
             |(running, there)| {
@@ -193,7 +189,7 @@ impl Daemon {
     fn is_own(&self, pid: i32) -> bool {
         let program = self.program.canonicalize().unwrap_or_else(|_| self.program.clone());
         let same_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
-            // By name only: after a rebuild the program is another file, and the old one is marked as deleted.
+            // Compares names only: after a rebuild the program is another file, and the old one is marked as deleted.
             let exe = exe.file_name().map(|name| name.to_string_lossy().trim_end_matches(" (deleted)").to_string());
             exe.as_deref() == program.file_name().and_then(|name| name.to_str())
         });
@@ -215,7 +211,7 @@ fn is_within(path: &Path, directory: &Path) -> bool {
     directory.canonicalize().is_ok_and(|directory| path.starts_with(directory))
 }
 
-/// Sends a signal; a process that is gone already is no error.
+/// Sends a signal; a process that has already ended is not an error.
 fn signal(pid: i32, signal: Signal) {
     // A killed process cannot remove its sockets.
     let sockets = if signal == Signal::KILL { sockets(pid) } else { vec![] };
@@ -225,7 +221,7 @@ fn signal(pid: i32, signal: Signal) {
     sockets.iter().for_each(|socket| _ = fs::remove_file(socket));
 }
 
-/// The files of the sockets that a process listens on.
+/// Returns the files of the sockets that a process listens on.
 fn sockets(pid: i32) -> Vec<PathBuf> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let open = files.filter_map(|file| fs::read_link(file.path()).ok()?.into_os_string().into_string().ok()).collect::<Vec<_>>();
@@ -271,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn knows_its_process_and_ends_it() {
+    async fn recognises_and_ends_its_process() {
         let sleeper = daemon("sleeper", "/bin/sleep", &["600"]);
         let pid = sleeper.spawn().await.unwrap();
         eventually("it runs", Duration::from_secs(5), async || sleeper.running()).await.unwrap();
@@ -282,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_has_no_more_descriptors_than_it_is_given() {
+    async fn descriptor_limit_is_applied() {
         let sleeper = Daemon { descriptors: Some(77), ..daemon("narrow", "/bin/sleep", &["600"]) };
         let pid = sleeper.spawn().await.unwrap();
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -294,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_pid_file_is_not_believed_and_leftovers_are_found() {
+    async fn stale_pid_file_is_ignored_and_leftovers_are_found() {
         let sleeper = daemon("stale", "/bin/sleep", &["600"]);
         let first = sleeper.spawn().await.unwrap();
         eventually("it runs", Duration::from_secs(5), async || sleeper.running()).await.unwrap();
@@ -303,7 +299,7 @@ mod tests {
         assert_eq!(sleeper.running(), None);
         let second = sleeper.spawn().await.unwrap();
         let only_the_second = async || (sleeper.leftovers() == [second]).then_some(());
-        eventually("the first is gone", Duration::from_secs(5), only_the_second).await.unwrap();
+        eventually("the first process has ended", Duration::from_secs(5), only_the_second).await.unwrap();
         assert_ne!(first, second);
         sleeper.kill().await.unwrap();
         fs::remove_dir_all(sleeper.work.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The embedded program, as `cargo run` starts it.
+//! The embedded program, started like `cargo run`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts it with these settings on top of its defaults.
+    /// Starts the program with these settings in addition to its defaults.
     ///
     /// # Errors
     /// When it does not become ready; the message contains the end of its log.
@@ -26,7 +26,7 @@ impl Embedded {
         Self::start_with(None, settings).await
     }
 
-    /// [`start`](Self::start) with a descriptor limit.
+    /// Like [`start`](Self::start), with a descriptor limit.
     ///
     /// # Errors
     /// When it does not become ready; the message contains the end of its log.
@@ -47,23 +47,22 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Starts it again on the same data, and waits until it is ready.
+    /// Restarts it on the same data, and waits until it is ready.
     ///
     /// # Errors
     /// When it does not become ready.
     pub async fn up(&self) -> anyhow::Result<()> {
         self.daemon.spawn().await?;
         let readyz = format!("http://127.0.0.1:{}/readyz", self.admin_port());
-        let ready = async || match reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()) {
-            // Another program may be listening at its port.
-            _ if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
-            true => Some(Ok(())),
-            false => None,
+        let ready = async || {
+            let is_ready = reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success());
+            // Another program may be listening on its port.
+            if self.daemon.running().is_none() { Some(Err(anyhow::anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
         };
         eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
     }
 
-    /// Its process, to be signalled, stopped or killed.
+    /// The process, to be signalled, stopped or killed.
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
     }
@@ -73,7 +72,6 @@ impl Embedded {
         self.port + 1
     }
 
-    /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! What programs expose on `/metrics`, and what docs/metrics.md documents.
+//! The metrics that programs expose on `/metrics`, and those that docs/metrics.md documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,13 @@ use anyhow::{Context, ensure};
 pub struct Metric {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// Its help text.
     pub help: String,
-    /// The labels of any of its series, except `le`.
+    /// The labels of all its series, except `le`.
     pub labels: BTreeSet<String>,
 }
 
-/// A scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Exposition {
-    /// The metrics by name.
     pub metrics: BTreeMap<String, Metric>,
     lines: BTreeMap<String, f64>,
 }
@@ -61,7 +58,7 @@ impl Exposition {
         Some(())
     }
 
-    /// The value of a series; labels may be in any order.
+    /// Returns the value of a series; labels may be in any order.
     pub fn value(&self, series: &str) -> Option<f64> {
         let sorted = |series: &str| {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -72,24 +69,24 @@ impl Exposition {
         self.lines.iter().find(|(line, _)| sorted(line) == wanted).map(|(_, value)| *value)
     }
 
-    /// Whether a text occurs in any line.
+    /// Returns whether a text occurs in any line.
     pub fn mentions(&self, text: &str) -> bool {
         self.lines.keys().any(|line| line.contains(text))
     }
 
-    /// The value of a label in the first line that has it.
+    /// Returns the value of a label in the first line that has it.
     pub fn label(&self, name: &str, label: &str) -> Option<&str> {
         let line = self.lines.keys().find(|line| line.starts_with(name))?;
         line.split_once(&format!("{label}=\""))?.1.split('"').next()
     }
 }
 
-/// The histogram that a series with this name belongs to, if any.
+/// Returns the histogram that a series with this name belongs to, if any.
 pub fn histogram_of(name: &str, is_histogram: impl Fn(&str) -> bool) -> Option<&str> {
     ["_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| name.strip_suffix(suffix)).find(|base| is_histogram(base))
 }
 
-/// The keys of labels, or of a selector's matchers, up to the closing brace.
+/// Returns the keys of labels, or of a selector's matchers, up to the closing brace.
 pub fn keys(labels: &str) -> Vec<&str> {
     let mut keys = Vec::new();
     let mut rest = labels;
@@ -97,7 +94,7 @@ pub fn keys(labels: &str) -> Vec<&str> {
         rest = rest.trim_start_matches([',', ' ']);
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (key, behind) = rest.split_at(end);
-        // A value may contain anything but a quote.
+        // A value may contain any character except a quote.
         let mut quoted = behind.splitn(3, '"');
         let (true, Some(_), Some(_), Some(after)) = (end > 0, quoted.next(), quoted.next(), quoted.next()) else { return keys };
         keys.push(key);
@@ -108,13 +105,12 @@ pub fn keys(labels: &str) -> Vec<&str> {
 /// A row of docs/metrics.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The documented metric.
     pub metric: Metric,
     /// The programs that expose it.
     pub programs: BTreeSet<String>,
 }
 
-/// The table of docs/metrics.md, by name.
+/// Reads the table of docs/metrics.md, by name.
 ///
 /// # Errors
 /// When it cannot be read, or has a duplicate name.
@@ -124,7 +120,7 @@ pub fn documented() -> anyhow::Result<BTreeMap<String, Row>> {
     for line in text.lines().filter(|line| line.starts_with("| `")) {
         let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
         let cells = <[String; 5]>::try_from(cells);
-        let [name, kind, labels, programs, help] = cells.ok().with_context(|| format!("not of five cells: {line}"))?;
+        let [name, kind, labels, programs, help] = cells.ok().with_context(|| format!("a row must have five cells: {line}"))?;
         let listed =
             |cell: &str| cell.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect::<BTreeSet<_>>();
         let programs = match programs.as_str() {
@@ -147,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_format_is_understood() {
+    fn text_format_is_parsed() {
         let text = "# HELP a What a is\n# TYPE a histogram\na_bucket{x=\"1,}\",le=\"+Inf\"} 2\na_sum{x=\"1\"} 0.5\n\n# TYPE b_count counter\nb_count 3\n";
         let exposition = Exposition::parse(text).unwrap();
         let a = Metric { kind: "histogram".into(), help: "What a is".into(), labels: ["x".into()].into() };

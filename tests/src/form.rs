@@ -7,14 +7,12 @@ use crate::api::{Account, Answer, Api};
 /// Separates the parts; it occurs in no file that tests send.
 pub const BOUNDARY: &str = "----------------------------e3b0c44298fc1c149afbf4c8";
 
-/// A form under construction.
 #[derive(Debug, Clone, Default)]
 pub struct Form {
     body: Vec<u8>,
 }
 
 impl Form {
-    /// A form without parts.
     pub fn new() -> Self {
         Self::default()
     }
@@ -27,7 +25,6 @@ impl Form {
         self
     }
 
-    /// Adds a text field.
     #[must_use]
     pub fn field(self, name: &str, value: &str) -> Self {
         self.part(format!("Content-Disposition: form-data; name=\"{name}\"\r\n"), value.as_bytes())
@@ -39,24 +36,24 @@ impl Form {
         self.part(file_headers(name, content_type), bytes)
     }
 
-    /// The body, closed.
+    /// Returns the body with the closing boundary.
     pub fn into_body(mut self) -> Vec<u8> {
         self.body.extend(format!("--{BOUNDARY}--\r\n").into_bytes());
         self.body
     }
 
-    /// The body without its end: a stream that breaks off.
+    /// Returns the body without its end: a stream that breaks off.
     pub fn into_open_body(self) -> Vec<u8> {
         self.body
     }
 }
 
-/// The header lines of the field `file`.
+/// Returns the header lines of the field `file`.
 pub fn file_headers(name: &str, content_type: &str) -> String {
     format!("Content-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: {content_type}\r\n")
 }
 
-/// The `Content-Type` of such a body.
+/// Returns the `Content-Type` of such a body.
 pub fn content_type() -> String {
     format!("multipart/form-data; boundary={BOUNDARY}")
 }
@@ -65,16 +62,16 @@ impl Api {
     /// Uploads a form.
     ///
     /// # Errors
-    /// When there was no answer.
+    /// When there is no answer.
     pub async fn upload(&self, who: &Account, form: Form) -> anyhow::Result<Answer> {
         let request = self.request(reqwest::Method::POST, "/api/files/upload").bearer_auth(&who.token);
         self.send(request.header("content-type", content_type()).body(form.into_body())).await
     }
 
-    /// Uploads bytes under a name, to a room if one is given; returns the File.
+    /// Uploads bytes under a name, to a room if one is given. Returns the file.
     ///
     /// # Errors
-    /// When the upload is refused.
+    /// When the upload is rejected.
     pub async fn share(&self, who: &Account, room: Option<&str>, name: &str, bytes: &[u8]) -> anyhow::Result<Value> {
         let form = room.map_or(Form::new(), |room| Form::new().field("roomId", room));
         self.upload(who, form.file(name, "application/octet-stream", bytes)).await?.expect(201)

@@ -1,7 +1,7 @@
-//! Removes everything a test run leaves behind, however it ends.
+//! Removes everything that a test run leaves behind, however it ends.
 //!
-//! A small separate process holds the other end of a pipe. When this process has ended, by return, panic or `kill -9`,
-//! the pipe breaks, and the guard kills all processes that work below the directory and removes it.
+//! A small separate process holds the other end of a pipe. When this process ends, by return, panic or `kill -9`, the
+//! pipe breaks. The guard then kills all processes that work below the directory, and removes it.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use crate::programs;
 
-/// A new directory that ends with everything in it.
+/// A new directory, removed at the end together with all processes that work in it.
 pub struct Guard {
     directory: PathBuf,
     process: Child,
@@ -42,7 +42,6 @@ impl Guard {
         Ok(Self { directory, process })
     }
 
-    /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

@@ -1,5 +1,5 @@
-//! Shared by the end-to-end tests, `make test` and `make cluster-up`: the built programs and their servers as child
-//! processes, and clients that speak to them like a user.
+//! Code that the end-to-end tests, `make test` and `make cluster-up` share: the built programs and their servers as
+//! child processes, and clients of the public API.
 
 pub mod api;
 pub mod cgroup;
@@ -29,15 +29,12 @@ pub mod words;
 
 use std::path::PathBuf;
 
-/// Where cargo put the programs of this build: beside the running program, or above it for a test.
+/// Returns the directory of the programs of this build: that of the running program, or its parent for a test.
 ///
 /// # Panics
 /// When the running program has no path.
 pub fn programs() -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
     let directory = own.parent().expect("a program is in a directory");
-    match directory.ends_with("deps") {
-        true => directory.parent().expect("deps is in a directory").to_path_buf(),
-        false => directory.to_path_buf(),
-    }
+    if directory.ends_with("deps") { directory.parent().expect("deps is in a directory").to_path_buf() } else { directory.to_path_buf() }
 }

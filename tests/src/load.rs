@@ -1,7 +1,7 @@
-//! The load generator: measures how fast and how small a running server is, through its clients and `/proc`.
+//! The load generator: measures the speed and the resource use of a running server, through its clients and `/proc`.
 //!
-//! It shares the machine with the server that it measures, so it is frugal: a few threads, each with one epoll for its
-//! sockets, frames parsed in place, and only the few bytes needed of each message.
+//! It runs on the same machine as the measured server, so it is frugal: a few threads, each with one epoll for its
+//! sockets, frames parsed in place, and only the necessary bytes of each message.
 
 pub mod attack;
 pub mod conversation;

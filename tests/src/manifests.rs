@@ -1,4 +1,4 @@
-//! Kubernetes manifests as kustomize or Helm renders them: objects by kind and name, and their effect on a pod.
+//! Kubernetes manifests as rendered by kustomize or Helm: objects by kind and name, and their effect on a pod.
 
 mod pod;
 
@@ -16,12 +16,11 @@ use serde_json::Value;
 /// The label that names a pod's program.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Rendered objects.
 #[derive(Debug, Clone)]
 pub struct Manifests(Vec<Value>);
 
 impl Manifests {
-    /// Renders an overlay of `k8s/` with these components and the Secrets that are created beside it.
+    /// Renders an overlay of `k8s/` with these components, and the Secrets that are created beside it.
     ///
     /// # Errors
     /// When kustomize is not installed or reports an error.
@@ -39,8 +38,8 @@ impl Manifests {
         rendered.with_context(|| name.to_owned())
     }
 
-    /// Renders the Helm chart with the values of a file in its `ci/`, without the chart's test, and the Secrets that are
-    /// created beside it.
+    /// Renders the Helm chart with the values of a file in its `ci/`, without the chart's test, and the Secrets that
+    /// are created beside it.
     ///
     /// # Errors
     /// When Helm is not installed or reports an error.
@@ -61,12 +60,11 @@ impl Manifests {
         Ok(Self(objects))
     }
 
-    /// All objects of a kind.
     pub fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.0.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// The object with this kind and name.
+    /// Returns the object with this kind and name.
     ///
     /// # Errors
     /// When there is no such object.
@@ -75,18 +73,17 @@ impl Manifests {
         found.with_context(|| format!("there is no {kind} {name}"))
     }
 
-    /// All objects that create pods.
     pub fn pods(&self) -> Vec<Pod<'_>> {
         let makers = self.0.iter().filter(|object| ["Deployment", "StatefulSet", "Job"].iter().any(|kind| object["kind"] == *kind));
         makers.map(Pod::of).collect()
     }
 
-    /// The pods that a label selector matches.
+    /// Returns the pods that a label selector matches.
     pub fn selected(&self, selector: &Value) -> Vec<Pod<'_>> {
         self.pods().into_iter().filter(|pod| selects(selector, pod.labels())).collect()
     }
 
-    /// The Service with that name, and the pods behind it.
+    /// Returns the Service with this name, and its pods.
     ///
     /// # Errors
     /// When there is no such Service.
@@ -96,7 +93,7 @@ impl Manifests {
         Ok((service, self.selected(&labels)))
     }
 
-    /// A value of a Secret.
+    /// Returns a value of a Secret.
     ///
     /// # Errors
     /// When there is no such Secret or key.
@@ -110,7 +107,7 @@ impl Manifests {
         Ok(String::from_utf8(BASE64_STANDARD.decode(encoded)?)?)
     }
 
-    /// A copy with one value replaced; `null` removes the value.
+    /// Returns a copy with one value replaced; `null` removes the value.
     ///
     /// # Panics
     /// When there is no such value.
@@ -135,7 +132,7 @@ impl Manifests {
     }
 }
 
-/// A program that scripts/ensure-checks.sh installs.
+/// Returns the path of a program that scripts/ensure-checks.sh installs.
 fn tool(name: &str) -> PathBuf {
     root().join(".tools/checks/bin").join(name)
 }
@@ -145,7 +142,7 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The documents of a YAML stream.
+/// Parses the documents of a YAML stream.
 ///
 /// # Errors
 /// When it is malformed.
@@ -154,13 +151,13 @@ pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
-/// Whether a label selector matches these labels.
+/// Returns whether a label selector matches these labels.
 pub fn selects(selector: &Value, labels: &Value) -> bool {
     let exact = selector["matchLabels"].as_object().into_iter().flatten();
     let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
     exact.into_iter().all(|(key, value)| labels[key] == *value)
         && expressions.into_iter().all(|expression| {
-            assert_eq!(expression["operator"], "In", "the only operator that is understood here");
+            assert_eq!(expression["operator"], "In", "only the operator In is supported here");
             let key = expression["key"].as_str().unwrap_or_default();
             expression["values"].as_array().is_some_and(|values| values.contains(&labels[key]))
         })

@@ -9,15 +9,12 @@ use serde_json::Value;
 
 use crate::daemon::Daemon;
 
-/// An object store.
 pub enum Objects {
-    /// A directory.
     Directory(PathBuf),
-    /// A bucket.
     Bucket(Bucket),
 }
 
-/// A bucket and the credentials for it.
+/// A bucket and its credentials.
 pub struct Bucket {
     /// `host:port`.
     host: String,
@@ -28,7 +25,7 @@ pub struct Bucket {
 }
 
 impl Objects {
-    /// The store in a program's settings.
+    /// Opens the store in a program's settings.
     ///
     /// # Errors
     /// When the settings are incomplete.
@@ -50,7 +47,7 @@ impl Objects {
         }))
     }
 
-    /// Whether the bytes of a File are in the store.
+    /// Returns whether a file's content is in the store.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -59,7 +56,7 @@ impl Objects {
         Ok(self.all().await?.iter().any(|name| name.ends_with(id)))
     }
 
-    /// All objects, finished or not: names of files, or keys and unfinished uploads; without the owner object.
+    /// Lists all objects, finished or not: names of files, or keys and unfinished uploads; without the owner object.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -80,8 +77,8 @@ impl Objects {
 }
 
 impl Bucket {
-    /// The store's answer to a query about the bucket, signed with AWS Signature Version 4; empty when the bucket does
-    /// not exist yet.
+    /// Returns the store's answer to a query about the bucket, signed with AWS Signature Version 4; empty when the
+    /// bucket does not exist yet.
     async fn get(&self, query: &str) -> anyhow::Result<String> {
         let Self { host, name, region, key, secret } = self;
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
@@ -103,7 +100,7 @@ impl Bucket {
     }
 }
 
-/// The SHA-256 of bytes in lower-case hexadecimal.
+/// Returns the SHA-256 of bytes in lower-case hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
@@ -112,13 +109,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The texts of all elements with that name.
+/// Returns the texts of all elements with this name.
 fn texts(xml: &str, element: &str) -> Vec<String> {
     let text = |rest: &str| rest.split('<').next().unwrap_or_default().to_owned();
     xml.split(&format!("<{element}>")).skip(1).map(text).collect()
 }
 
-/// A setting of a program, given by value or by file.
+/// Returns a setting of a program, given by value or by file.
 fn setting(daemon: &Daemon, name: &str) -> Option<String> {
     let given = |name: &str| daemon.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
     let by_file = || std::fs::read_to_string(given(&format!("{name}_FILE"))?).ok().map(|text| text.trim().to_owned());
@@ -130,10 +127,7 @@ fn files(directory: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        match path.is_dir() {
-            true => found.append(&mut files(&path)?),
-            false => found.push(path.display().to_string()),
-        }
+        if path.is_dir() { found.append(&mut files(&path)?) } else { found.push(path.display().to_string()) }
     }
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! Where each program listens, and the directory in which it works.
+//! The addresses and working directories of all programs.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,13 @@ use anyhow::Context;
 pub enum Role {
     /// The object store; it takes longest to start.
     S3,
-    /// The database server.
     Postgres,
-    /// The bus.
     Redis,
-    /// `confab-auth`.
     Auth,
-    /// `confab-room`.
     Room,
-    /// `confab-message`.
     Message,
-    /// `confab-file`.
     File,
-    /// `confab-gateway`.
     Gateway,
-    /// The load balancer.
     Lb,
 }
 
@@ -38,7 +30,7 @@ impl Role {
     /// The services behind the gateways.
     pub const SERVICES: [Self; 4] = [Self::Auth, Self::Room, Self::Message, Self::File];
 
-    /// Its name in paths and listings.
+    /// Returns the name in paths and listings.
     pub fn name(self) -> &'static str {
         match self {
             Self::S3 => "s3",
@@ -53,7 +45,7 @@ impl Role {
         }
     }
 
-    /// Whether it is a program of this workspace, which has an admin port.
+    /// Returns whether it is a program of this workspace, which has an admin port.
     pub fn is_ours(self) -> bool {
         self == Self::Gateway || Self::SERVICES.contains(&self)
     }
@@ -62,37 +54,37 @@ impl Role {
 /// One process: a role and its number, from 1.
 pub type Member = (Role, u16);
 
-/// Most gateways, and most replicas of a service, for which the fixed ports have room.
+/// Maximum gateways, and maximum replicas of a service, for which the fixed ports have room.
 pub const MOST: u16 = 9;
 
-/// How a cluster is laid out on this machine.
+/// The layout of a cluster on this machine.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The directory of the whole cluster.
     pub directory: PathBuf,
-    /// How many gateways.
+    /// The number of gateways.
     pub gateways: u16,
-    /// How many replicas of each service.
+    /// The number of replicas of each service.
     pub replicas: u16,
     ports: Ports,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Ports {
-    /// The documented ports: balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… / 7211…
-    /// / 7221… / 7231… / 7241…, between gateways 7251…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
+    /// The documented ports: load balancer 8080, gateways 8081…, services 7111… / 7121… / 7131… / 7141…, admin 7201… /
+    /// 7211… / 7221… / 7231… / 7241…, between gateways 7251…, Postgres 7432, Redis 7379, S3 7333 (and 7334… within it).
     Fixed,
     /// A free block, beginning with this port.
     Block(u16),
 }
 
 impl Plan {
-    /// A cluster on the documented ports.
+    /// Plans a cluster on the documented ports.
     pub fn fixed(directory: impl Into<PathBuf>, gateways: u16, replicas: u16) -> Self {
         Self { directory: directory.into(), gateways, replicas, ports: Ports::Fixed }
     }
 
-    /// A cluster on free ports.
+    /// Plans a cluster on free ports.
     ///
     /// # Errors
     /// When no free block is found.
@@ -100,12 +92,12 @@ impl Plan {
         Ok(Self { directory: directory.into(), gateways, replicas, ports: Ports::Block(free_ports(160)?) })
     }
 
-    /// Every process, in the order of starting.
+    /// Returns every process, in the order of starting.
     pub fn members(&self) -> Vec<Member> {
         Role::ALL.into_iter().flat_map(|role| (1..=self.count(role)).map(move |n| (role, n))).collect()
     }
 
-    /// How many processes a role has.
+    /// Returns how many processes a role has.
     pub fn count(&self, role: Role) -> u16 {
         match role {
             Role::Postgres | Role::Redis | Role::S3 | Role::Lb => 1,
@@ -114,7 +106,7 @@ impl Plan {
         }
     }
 
-    /// The port that a process serves.
+    /// Returns the port that a process serves.
     pub fn port(&self, (role, n): Member) -> u16 {
         match self.ports {
             Ports::Block(first) => first + role as u16 * 10 + n,
@@ -132,7 +124,7 @@ impl Plan {
         }
     }
 
-    /// The port of `/readyz` and `/metrics`, of a program of ours.
+    /// Returns the port of `/readyz` and `/metrics` of a Confab program.
     pub fn admin_port(&self, (role, n): Member) -> u16 {
         let row = match role {
             Role::Auth => 1,
@@ -147,7 +139,7 @@ impl Plan {
         }
     }
 
-    /// The port on which other gateways reach a gateway.
+    /// Returns the port on which other gateways reach a gateway.
     pub fn forward_port(&self, n: u16) -> u16 {
         match self.ports {
             Ports::Block(first) => first + 150 + n,
@@ -155,39 +147,40 @@ impl Plan {
         }
     }
 
-    /// The directory in which only this process works, which identifies it.
+    /// Returns the directory in which only this process works, and which identifies it.
     pub fn work(&self, (role, n): Member) -> PathBuf {
         self.directory.join("data").join(format!("{}-{n}", role.name()))
     }
 
-    /// The base URL of a process that speaks HTTP.
+    /// Returns the base URL of a process with an HTTP port.
     pub fn url(&self, member: Member) -> String {
         format!("http://127.0.0.1:{}", self.port(member))
     }
 
-    /// The directory of keys and passwords.
+    /// Returns the directory of keys and passwords.
     pub fn secrets(&self) -> PathBuf {
         self.directory.join("secrets")
     }
 }
 
-/// A file name for a process, as in `gateway-1.pid`.
+/// Returns a file name for a process, such as `gateway-1.pid`.
 pub fn file(directory: &Path, (role, n): Member, suffix: &str) -> PathBuf {
     directory.join(format!("{}-{n}.{suffix}", role.name()))
 }
 
-/// The first of `count` consecutive ports that are free on loopback. They lie below the system's range for outgoing
-/// connections, so that a restarted process finds its port still free.
+/// Returns the first of `count` consecutive ports that are free on loopback. They lie below the system's range for
+/// outgoing connections, so that a restarted process finds its port still free.
 ///
 /// # Errors
 /// When there are no such ports.
 pub fn free_ports(count: u16) -> anyhow::Result<u16> {
-    // Rounds continue where the last one ended, so that two calls in a process only collide after all ports were tried.
+    // Each call continues where the last one ended, so that two calls in a process collide only after all ports were
+    // tried.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let own = std::process::id() % 97 * 190;
     let next = || NEXT.fetch_add(count.into(), Ordering::Relaxed);
     (0..19_000 / count)
         .map(|_| 11_000 + (own.wrapping_add(next()) % u32::from(19_000 - count)) as u16)
         .find(|first| (*first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-        .with_context(|| format!("no {count} free ports in a row"))
+        .with_context(|| format!("there are no {count} consecutive free ports"))
 }

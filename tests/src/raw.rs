@@ -1,4 +1,4 @@
-//! Raw Engine.IO, Socket.IO and HTTP clients: they can send what no library would, and see every packet.
+//! Raw Engine.IO, Socket.IO and HTTP clients. They can send bytes that no library would send, and see every packet.
 
 mod client;
 mod frames;
@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use crate::contract::events as contract;
 
-/// How long a raw client waits for an expected packet.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for an expected packet.
+pub const PACKET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Received packets that were not taken yet.
 #[derive(Default)]
@@ -32,7 +32,8 @@ pub struct Inbox {
     asked: Vec<String>,
     acks: HashMap<u64, Value>,
     events: VecDeque<(String, Value)>,
-    /// The text in last place of each event's arguments, of which stock clients keep the newest for their recovery.
+    /// The last argument of each event, if it is a text; stock clients keep the newest as the offset for their
+    /// recovery.
     offsets: Vec<String>,
     /// The answer to CONNECT.
     connected: Option<Value>,
@@ -42,7 +43,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Stores an Engine.IO message; `false` when the inbox does not handle its kind.
+    /// Stores an Engine.IO message; returns `false` when the inbox does not handle its kind.
     fn take(&mut self, packet: &str) -> anyhow::Result<bool> {
         let json = |text: &str| serde_json::from_str::<Value>(text).with_context(|| format!("not JSON: {text}"));
         match packet.get(..2) {
@@ -71,7 +72,7 @@ impl Inbox {
         Ok(true)
     }
 
-    /// The acknowledgement number of the next event.
+    /// Returns the acknowledgement number of the next event.
     fn next_ack(&mut self, name: &str) -> u64 {
         self.asked.push(name.to_owned());
         self.asked.len() as u64
@@ -83,12 +84,12 @@ impl Inbox {
     }
 }
 
-/// CONNECT with a token, as an Engine.IO message.
+/// Returns CONNECT with a token, as an Engine.IO message.
 pub fn connect(token: &str) -> String {
     format!("40{}", json!({ "token": token }))
 }
 
-/// An event as an Engine.IO message, with its acknowledgement number.
+/// Returns an event as an Engine.IO message, with its acknowledgement number.
 pub fn event(name: &str, argument: &Value, ack: u64) -> String {
     format!("42{ack}{}", json!([name, argument]))
 }

@@ -1,6 +1,6 @@
-//! Runs the real programs as manifests specify containers – arguments, environment, files, ports, probes – without a
-//! container engine. Each replica has its own loopback address, so its ports are those in the manifests; the names of
-//! services, which a cluster's name server knows, become the addresses behind them.
+//! Runs the real programs as manifests specify containers (arguments, environment, files, ports, probes), without a
+//! container engine. Each replica has its own loopback address, so it uses the ports in the manifests. Names of
+//! services, which a cluster's name server resolves, are replaced by addresses.
 
 pub mod compose;
 pub mod kubernetes;
@@ -30,17 +30,16 @@ use crate::servers::nginx;
 use crate::wait::eventually;
 use names::Network;
 
-/// How long a container may take to become ready or, if it runs once, to end.
+/// Time limit for a container to become ready or, if it runs once, to end.
 const READY: Duration = Duration::from_secs(60);
 
 /// The containers to run, and how to reach them.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Everything that runs.
     pub containers: Vec<Container>,
-    /// The names by which containers know one another.
+    /// The names with which containers call each other.
     pub names: Names,
-    /// The name and port that clients reach.
+    /// The name and the port that clients connect to.
     pub door: (String, u16),
 }
 
@@ -49,17 +48,15 @@ pub struct Plan {
 pub struct Container {
     /// Its name in messages.
     pub name: String,
-    /// The program: one of ours, or a server's.
+    /// The program: one of Confab's, or a server's.
     pub program: String,
-    /// The arguments of the program.
     pub arguments: Vec<String>,
     /// Its environment. `[::]`, `0.0.0.0` and `127.0.0.1` stand for the replica's own address, also in arguments.
     pub environment: BTreeMap<String, String>,
-    /// Its files by path in the container.
+    /// Its files, by path in the container.
     pub files: BTreeMap<String, String>,
     /// Directories that it may write to.
     pub volumes: BTreeSet<String>,
-    /// The number of replicas.
     pub replicas: usize,
     /// The probes that must succeed before it counts as ready.
     pub probes: Vec<Probe>,
@@ -80,7 +77,6 @@ pub struct Replay {
     guard: Guard,
 }
 
-/// A running replica.
 struct Replica {
     container: Container,
     address: String,
@@ -88,7 +84,7 @@ struct Replica {
 }
 
 impl Plan {
-    /// The container with that name.
+    /// Returns the container with this name.
     ///
     /// # Errors
     /// When there is none.
@@ -98,7 +94,7 @@ impl Plan {
 }
 
 impl Replay {
-    /// Starts everything in the plan's order, with a balancer in front, and waits until all is ready.
+    /// Starts everything in the plan's order, with a load balancer in front, and waits until all containers are ready.
     ///
     /// # Errors
     /// When a program does not start, does not become ready or ends with a failure.
@@ -110,7 +106,11 @@ impl Replay {
         let (mut waiting, mut ready) = (replay.plan.containers.clone(), BTreeSet::new());
         while !waiting.is_empty() {
             let (next, rest) = waiting.into_iter().partition::<Vec<_>, _>(|container| container.after.is_subset(&ready));
-            ensure!(!next.is_empty(), "they wait for one another: {:?}", rest.iter().map(|container| &container.name).collect::<Vec<_>>());
+            ensure!(
+                !next.is_empty(),
+                "containers wait for each other: {:?}",
+                rest.iter().map(|container| &container.name).collect::<Vec<_>>()
+            );
             // Servers wait for containers that run once, not the other way round.
             for container in next.iter().filter(|container| !container.ends) {
                 for n in 1..=container.replicas {
@@ -134,12 +134,11 @@ impl Replay {
         Ok(replay)
     }
 
-    /// The URL for clients.
     pub fn url(&self) -> String {
         format!("http://{}", self.balancer)
     }
 
-    /// The addresses behind a name and a port.
+    /// Returns the addresses behind a name and a port.
     ///
     /// # Errors
     /// When there are none.
@@ -147,13 +146,13 @@ impl Replay {
         self.network.addresses(&self.plan, name, port).with_context(|| format!("{name}:{port} leads nowhere"))
     }
 
-    /// Files that our programs have written where a read-only root file system would forbid it.
+    /// Returns files that Confab's programs have written where a read-only root file system would forbid it.
     pub fn traces(&self) -> Vec<PathBuf> {
         let ours = self.running.iter().filter(|replica| replica.container.is_ours());
         ours.flat_map(|replica| fs::read_dir(&replica.daemon.work).into_iter().flatten().flatten()).map(|entry| entry.path()).collect()
     }
 
-    /// Starts one more replica of a container as another plan specifies it, beside all that runs, and ends it again.
+    /// Starts one more replica of a container, as another plan specifies it, and ends it again.
     ///
     /// # Errors
     /// When it does not become ready within `limit`, or ends with a failure.
@@ -169,7 +168,7 @@ impl Replay {
         ready
     }
 
-    /// Starts nginx as in docker-compose.yml, in front of the plan's door.
+    /// Starts nginx as in docker-compose.yml, in front of the plan's gateways.
     async fn open(&self) -> anyhow::Result<()> {
         let (name, port) = &self.plan.door;
         let gateways = self.addresses(name, *port)?;
@@ -179,7 +178,7 @@ impl Replay {
         nginx.spawn().await?;
         let url = format!("{}/.well-known/jwks.json", self.url());
         let open = async || reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
-        eventually("the balancer leads to a gateway", READY, open).await.with_context(|| nginx.last_words())
+        eventually("the load balancer forwards to a gateway", READY, open).await.with_context(|| nginx.last_words())
     }
 
     async fn spawn(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {
@@ -188,7 +187,7 @@ impl Replay {
         Ok(replica)
     }
 
-    /// A replica, prepared as a name server and an engine would.
+    /// Prepares a replica as a name server and an engine would.
     fn replica(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {
         let address = self.network.address(&container.name, n)?;
         let directory = self.guard.directory().join(format!("{}-{n}", container.name.replace('/', "-")));
@@ -215,8 +214,8 @@ impl Replay {
     }
 }
 
-/// A text with the replica's own address in place of `[::]`, `0.0.0.0` and `127.0.0.1`. The end of a network such as
-/// 10.0.0.0/8 is none of them.
+/// Replaces `[::]`, `0.0.0.0` and `127.0.0.1` in a text by the replica's own address, but not the end of a network such
+/// as 10.0.0.0/8.
 fn of_replica(text: &str, address: &str) -> String {
     let mut parts = text.split("0.0.0.0");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -228,7 +227,7 @@ fn of_replica(text: &str, address: &str) -> String {
 }
 
 impl Container {
-    /// Whether its program is one of this workspace.
+    /// Returns whether its program is one of this workspace.
     pub fn is_ours(&self) -> bool {
         self.program.starts_with("confab")
     }
@@ -237,10 +236,14 @@ impl Container {
 impl Replica {
     async fn ready(&self, limit: Duration) -> anyhow::Result<()> {
         for probe in &self.container.probes {
-            let tried = async || match probe.succeeds(&self.address, &self.daemon).await {
-                true => Some(Ok(())),
-                false if self.daemon.running().is_none() => Some(Err(anyhow::anyhow!("it has ended"))),
-                false => None,
+            let tried = async || {
+                if probe.succeeds(&self.address, &self.daemon).await {
+                    Some(Ok(()))
+                } else if self.daemon.running().is_none() {
+                    Some(Err(anyhow::anyhow!("the process has ended")))
+                } else {
+                    None
+                }
             };
             let what = format!("{}: {probe:?} of {}", self.container.name, self.address);
             eventually(&what, limit, tried).await.flatten().with_context(|| format!("{what}: {}", self.daemon.last_words()))?;
@@ -255,12 +258,12 @@ impl Replica {
     }
 }
 
-/// Where a container's file is on this machine.
+/// Returns the path of a container's file on this machine.
 fn below(files: &Path, path: &str) -> PathBuf {
     files.join(path.trim_start_matches('/'))
 }
 
-/// The text with a path of the container, alone or at the end of `name=`, replaced by the path on this machine.
+/// Replaces a path of the container, alone or at the end of `name=`, by the path on this machine.
 fn placed(text: &str, path: &str, here: &Path) -> String {
     match text.strip_suffix(path) {
         Some(before) if before.is_empty() || before.ends_with('=') => format!("{before}{}", here.display()),
@@ -268,14 +271,14 @@ fn placed(text: &str, path: &str, here: &Path) -> String {
     }
 }
 
-/// The program of an image, which has the same name except for SeaweedFS.
+/// Returns the program of an image, which has the same name except for SeaweedFS.
 fn program(image: &Value) -> anyhow::Result<String> {
     let image = image.as_str().context("a container has an image")?;
     let name = image.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default();
     Ok(if name == "seaweedfs" { "weed" } else { name }.to_owned())
 }
 
-/// The lines of a stage of a Dockerfile, from its `FROM` on.
+/// Returns the lines of a stage of a Dockerfile, from its `FROM` on.
 pub fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
     let begin = format!(" AS {name}");
     let lines = dockerfile.lines().skip_while(|line| !(line.starts_with("FROM ") && line.ends_with(&begin)));
@@ -283,7 +286,7 @@ pub fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
     lines.collect()
 }
 
-/// The environment of a program's image, and the ports that it exposes.
+/// Returns the environment of a program's image, and the ports that it exposes.
 fn image(target: &str) -> anyhow::Result<(BTreeMap<String, String>, Vec<u16>)> {
     let dockerfile = fs::read_to_string(root().join("deploy/Dockerfile"))?.replace("\\\n", " ");
     let (mut environment, mut ports) = (BTreeMap::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! A cluster's keys and passwords: generated once, kept, readable by their owner only.
+//! A cluster's keys and passwords: generated once, kept, readable only for their owner.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_kept_and_closed_to_others() {
+    fn secrets_are_kept_and_private() {
         let directory = std::env::temp_dir().join(format!("secrets-{}", std::process::id()));
         prepare(&directory).unwrap();
         let key = fs::read_to_string(directory.join("signing-key.pem")).unwrap();

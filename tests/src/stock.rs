@@ -1,5 +1,5 @@
-//! Unmodified Socket.IO clients as child processes: `socket.io-client` in Node and `python-socketio`, many sockets in each; in
-//! Rust `rust_socketio`.
+//! Unmodified Socket.IO clients as child processes: `socket.io-client` in Node and `python-socketio`, many sockets in
+//! each; in Rust `rust_socketio`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use crate::contract::events as contract;
 
-/// How long a client may take to connect, and a server to acknowledge.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for a client to connect, and for a server to acknowledge.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A process with stock clients of one language; clones share it.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ struct Inner {
 /// The reports of one socket.
 #[derive(Default)]
 struct Record {
-    /// Shared with readers, so that these need not hold the lock.
+    /// Shared with readers, so that they need not lock it.
     reports: Mutex<Arc<Vec<Report>>>,
     news: Notify,
 }
@@ -52,33 +52,33 @@ pub enum Report {
     Event(String, Vec<Value>),
     /// The acknowledgement of [`Socket::emit_noted`], with its arguments.
     Ack(u64, Vec<Value>),
-    /// Anything else: `connect`, `connect_error`, `disconnect`, `upgrade`, `reconnect`, with its details.
+    /// Any other report: `connect`, `connect_error`, `disconnect`, `upgrade`, `reconnect`, with its details.
     State(String, Value),
 }
 
-/// Which transports a client uses.
+/// The transports of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transports {
     /// The default of stock clients: long-polling, then the upgrade to WebSocket.
     Upgrade,
-    /// WebSocket alone.
+    /// WebSocket only.
     WebSocket,
-    /// Long-polling alone.
+    /// Long-polling only.
     Polling,
 }
 
-/// Bytes within an argument of an event: a `Buffer` in JavaScript, `bytes` in Python.
+/// Encodes bytes in an argument of an event: a `Buffer` in JavaScript, `bytes` in Python.
 pub fn bytes(data: &[u8]) -> Value {
     json!({"base64": BASE64_STANDARD.encode(data)})
 }
 
-/// [`bytes`] as another of JavaScript's types: `Blob`, `File`, `Uint8Array`.
+/// Like [`bytes`], as another of JavaScript's types: `Blob`, `File`, `Uint8Array`.
 pub fn bytes_as(kind: &str, data: &[u8]) -> Value {
     json!({"base64": BASE64_STANDARD.encode(data), "as": kind})
 }
 
 impl Stock {
-    /// A process with JavaScript clients.
+    /// Starts a process with JavaScript clients.
     ///
     /// # Errors
     /// When Node does not start.
@@ -87,8 +87,8 @@ impl Stock {
         Self::start(Command::new("node").arg("client.mjs").current_dir(directory))
     }
 
-    /// A process with JavaScript clients of the browser build, which can send types that only browsers have; over
-    /// WebSocket only.
+    /// Starts a process with JavaScript clients of the browser build, which can send types that only browsers have;
+    /// over WebSocket only.
     ///
     /// # Errors
     /// When Node does not start.
@@ -97,7 +97,7 @@ impl Stock {
         Self::start(Command::new("node").args(["client.mjs", "browser"]).current_dir(directory))
     }
 
-    /// A process with Python clients.
+    /// Starts a process with Python clients.
     ///
     /// # Errors
     /// When Python does not start.
@@ -106,7 +106,7 @@ impl Stock {
         Self::start(Command::new(directory.join(".venv/bin/python")).arg("client.py").current_dir(directory))
     }
 
-    /// A process with Rust clients.
+    /// Starts a process with Rust clients.
     ///
     /// # Errors
     /// When it is not built.
@@ -173,7 +173,7 @@ impl Stock {
 impl Inner {
     fn report(&self, line: &str) {
         let Ok(mut report) = serde_json::from_str::<Value>(line) else {
-            eprintln!("a stock client wrote: {line}");
+            eprintln!("stock client: {line}");
             return;
         };
         let kind = report["kind"].as_str().unwrap_or_default().to_string();
@@ -210,7 +210,6 @@ impl Inner {
     }
 }
 
-/// One client socket.
 pub struct Socket {
     stock: Stock,
     id: String,
@@ -221,7 +220,7 @@ impl Socket {
     /// Emits with a callback, and waits for the acknowledgement's first argument.
     ///
     /// # Errors
-    /// When none comes in time.
+    /// When no acknowledgement arrives in time.
     pub async fn emit(&self, event: &str, argument: Value) -> anyhow::Result<Value> {
         let mut answer = self.emit_later(event, vec![argument]).await?;
         if answer.is_empty() {
@@ -239,7 +238,7 @@ impl Socket {
         self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
         let event = event.to_string();
         async move {
-            let answer = timeout(PATIENCE, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
+            let answer = timeout(ANSWER_LIMIT, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
             answer.context("the stock client has ended")
         }
     }
@@ -257,12 +256,12 @@ impl Socket {
         self.command(json!({"op": "emit", "ref": 0, "event": event, "args": arguments, "ack": false}));
     }
 
-    /// All reports so far.
+    /// Returns all reports so far.
     pub fn reports(&self) -> Arc<Vec<Report>> {
         lock(&self.record.reports).clone()
     }
 
-    /// Waits for reports and takes them all: no other reader will see them.
+    /// Waits for reports and takes them all, so that no other reader sees them.
     pub async fn next_reports(&self) -> Vec<Report> {
         loop {
             let mut news = std::pin::pin!(self.record.news.notified());
@@ -275,7 +274,7 @@ impl Socket {
         }
     }
 
-    /// The first argument of every event with that name so far, in order of arrival.
+    /// Returns the first argument of every event with this name so far, in order of arrival.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let of_name = |report: &Report| match report {
             Report::Event(event, arguments) if event == name => Some(arguments.first().cloned().unwrap_or(Value::Null)),
@@ -287,11 +286,11 @@ impl Socket {
     /// Waits until the reports satisfy a condition.
     ///
     /// # Errors
-    /// When they do not in time; the message names `what` was awaited, and ends with the last reports.
+    /// When they do not in time; the message contains `what`, and the last reports.
     pub async fn until<T>(&self, what: &str, limit: Duration, condition: impl Fn(&[Report]) -> Option<T>) -> anyhow::Result<T> {
         let met = async {
             loop {
-                // Subscribed before the look, so that no report falls between the look and the wait.
+                // Subscribed before the check, so that no report is missed between the check and the wait.
                 let mut news = std::pin::pin!(self.record.news.notified());
                 news.as_mut().enable();
                 if let Some(value) = condition(&self.reports()) {
@@ -309,29 +308,29 @@ impl Socket {
     /// Waits for a report such as `connect`, `connect_error`, `disconnect` or `upgrade`; returns its details.
     ///
     /// # Errors
-    /// When it does not come in time.
+    /// When it does not arrive in time.
     pub async fn state(&self, kind: &str) -> anyhow::Result<Value> {
         self.states(kind, 1).await
     }
 
-    /// Waits until such a report has come `count` times; returns the details of the last.
+    /// Waits until `count` such reports have arrived; returns the details of the last.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When they do not arrive in time.
     pub async fn states(&self, kind: &str, count: usize) -> anyhow::Result<Value> {
         let of_kind = |report: &Report| match report {
             Report::State(name, details) if name == kind => Some(details.clone()),
             _ => None,
         };
-        self.until(&format!("{kind}, {count} times"), PATIENCE, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
+        self.until(&format!("{kind}, {count} times"), ANSWER_LIMIT, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
     }
 
-    /// Connects again, after it has disconnected for good or was told not to reconnect.
+    /// Connects again, after it has disconnected permanently or with reconnection disabled.
     pub fn reconnect(&self) {
         self.command(json!({"op": "reconnect"}));
     }
 
-    /// Disconnects for good.
+    /// Disconnects permanently.
     pub fn disconnect(&self) {
         self.command(json!({"op": "disconnect"}));
     }
@@ -347,15 +346,15 @@ impl Socket {
     }
 }
 
-/// Ends the test run: no caller here could fail.
+/// Exits the test run, because no caller of this function can fail.
 fn as_documented(judged: anyhow::Result<()>) {
     if let Err(error) = judged {
-        eprintln!("not as docs/asyncapi.json says: {error:#}");
+        eprintln!("contradicts docs/asyncapi.json: {error:#}");
         std::process::exit(1);
     }
 }
 
-/// Where the clients are.
+/// Returns the directory of the clients.
 pub fn clients() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }

@@ -1,4 +1,4 @@
-//! Uploads by the libraries of other languages, as their users write them: each batch is one child process.
+//! Uploads by libraries of other languages, as their users write them: each batch is one child process.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use crate::api::{Account, Api};
 use crate::stock::clients;
 
-/// How long a batch may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for a batch.
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// A program that uploads.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +29,11 @@ pub enum Program {
 /// A file to upload.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
-    /// The library, and the way in which it is used; the programs list theirs.
+    /// The library, and how it is used; the programs list the values.
     pub by: &'a str,
-    /// Its name.
     pub name: &'a str,
     /// Its type as the client claims.
     pub content_type: &'a str,
-    /// Its bytes.
     pub bytes: &'a [u8],
 }
 
@@ -66,7 +64,7 @@ impl Program {
         let mut input = process.stdin.take().context("its input")?;
         input.write_all(asked.to_string().as_bytes()).await?;
         drop(input);
-        let output = timeout(PATIENCE, process.wait_with_output()).await.context("the uploads do not end")??;
+        let output = timeout(BATCH_LIMIT, process.wait_with_output()).await.context("the uploads do not end")??;
         ensure!(output.status.success(), "{self:?} fails: {}", output.status);
         Ok(serde_json::from_slice(&output.stdout)?)
     }

@@ -1,4 +1,4 @@
-//! Tests wait for conditions, never for time.
+//! Tests wait for conditions, never for a fixed time.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 /// Calls `probe` repeatedly until it returns a value.
 ///
 /// # Errors
-/// When it has returned none within `limit`; the message names `what` was awaited.
+/// When it has returned none within `limit`; the message contains `what`.
 pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
-        // A slow probe does not use up the time: one that begins in time counts.
+        // A slow probe does not use up the time: a probe that begins in time counts.
         let last = Instant::now() >= deadline;
         if let Some(value) = probe().await {
             return Ok(value);
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_for_the_condition_and_names_it_when_it_never_comes() {
+    async fn waits_for_the_condition_and_names_it_on_timeout() {
         let mut left = 3;
         let counted = eventually("three probes", Duration::from_secs(5), async || {
             left -= 1;

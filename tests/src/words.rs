@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 const DIRECTORY: &str = "/usr/share/games/fortunes";
 
-/// `count` lines, in turn from English, German, Russian and Chinese texts.
+/// Returns `count` lines, in turn from English, German, Russian and Chinese texts.
 ///
 /// # Errors
 /// When the packages are not installed.
@@ -24,7 +24,7 @@ pub fn lines(count: usize) -> anyhow::Result<Vec<String>> {
     Ok((0..rounds).flat_map(turn).take(count).collect())
 }
 
-/// The non-trivial lines of a file, or of every file below a directory.
+/// Returns the non-trivial lines of a file, or of every file below a directory.
 fn texts(path: &Path) -> anyhow::Result<Vec<String>> {
     if !path.is_dir() {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}; is its fortunes package installed?", path.display()))?;

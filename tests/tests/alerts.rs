@@ -1,5 +1,5 @@
-//! The metrics named in rules, dashboard and runbook exist with their labels, and each alert has its section.
-//! Prometheus's own tool tests that the rules fire when they should, see scripts/check-alerts.sh.
+//! The metrics in rules, dashboard and runbook exist with their labels, and each alert has its section. Prometheus's
+//! own tool tests when the rules fire, see scripts/check-alerts.sh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The faults in an expression's metrics.
+/// Returns the faults in an expression's metrics.
 fn faults(expression: &str, rows: &BTreeMap<String, Row>) -> Vec<String> {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut faults = Vec::new();
@@ -36,7 +36,7 @@ fn faults(expression: &str, rows: &BTreeMap<String, Row>) -> Vec<String> {
     faults
 }
 
-/// Every `expr` of a dashboard.
+/// Collects every `expr` of a dashboard.
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -53,7 +53,7 @@ fn named<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn rules_and_dashboard_name_only_what_is_exposed() {
+fn rules_and_dashboard_use_only_exposed_metrics() {
     let rows = documented().unwrap();
     let rules = read("deploy/prometheus/rules.yml");
     assert_eq!(faults(&rules, &rows), [""; 0]);
@@ -75,16 +75,16 @@ fn rules_and_dashboard_name_only_what_is_exposed() {
 }
 
 #[test]
-fn a_wrong_name_or_label_is_found() {
+fn wrong_names_and_labels_are_found() {
     let rows = documented().unwrap();
     assert_eq!(faults("rate(confab_deliveries_total{instance=\"a\"}[5m])", &rows), [""; 0]);
-    assert_eq!(faults("confab_event_seconds", &rows).len(), 1, "a histogram has no line of that name alone");
+    assert_eq!(faults("confab_event_seconds", &rows).len(), 1, "a histogram has no series with only its name");
     assert_eq!(faults("confab_deliveries_count + process_nothing", &rows).len(), 2);
     assert_eq!(faults("confab_event_seconds_count{le=\"1\", outcom=~\"a,b\"}", &rows), ["confab_event_seconds_count has no label outcom"]);
 }
 
 #[test]
-fn each_alert_has_its_section_in_the_runbook() {
+fn each_alert_has_a_section_in_the_runbook() {
     let rules = read("deploy/prometheus/rules.yml");
     let alerts = named(&rules, "- alert: ");
     assert!(alerts.len() > 20);
@@ -93,7 +93,7 @@ fn each_alert_has_its_section_in_the_runbook() {
     assert_eq!(alerts, sections);
     let anchors = alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect::<BTreeSet<_>>();
     assert_eq!(named(&rules, "runbook_url: "), anchors.iter().map(String::as_str).collect::<BTreeSet<_>>());
-    // Each section says what the alert means, how to look, what to do, and how to know that it is over.
+    // Each section says what the alert means, how to investigate, what to do, and when it is over.
     for section in runbook.split("\n## ").skip(1).filter(|section| section.starts_with("Confab")) {
         for part in ["**Means:**", "**Look:**", "**Do:**", "**Over:**"] {
             assert_eq!(section.matches(part).count(), 1, "{part} in {section}");

@@ -1,5 +1,5 @@
-//! No circle of files: no two files of a crate need each other, directly or through others. A file and the files below it
-//! count as one room, whose face is the file.
+//! No circular dependencies of files: no two files of a crate need each other, directly or through others. A file and
+//! the files below it count as one room, whose interface is the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -56,7 +56,7 @@ fn a_circle_is_found() {
     assert_eq!(crate_of(&none), [[""; 0]; 0]);
 }
 
-/// The texts of the modules below a directory, without tests.
+/// Reads the modules below a directory, without tests.
 fn read(directory: &Path, module: &mut Module, texts: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(directory).expect("a directory of sources") {
         let path = entry.expect("its entry").path();
@@ -76,10 +76,10 @@ fn read(directory: &Path, module: &mut Module, texts: &mut BTreeMap<Module, Stri
     }
 }
 
-/// Which module needs which.
+/// Returns which module needs which.
 fn graph(texts: &BTreeMap<Module, String>) -> Graph {
     let mut needs = BTreeMap::<&Module, Vec<(Module, String)>>::new();
-    // A name that a module passes on comes from elsewhere.
+    // A re-exported name belongs to another module.
     let mut passed_on = BTreeMap::<(Module, String), Module>::new();
     for (module, text) in texts {
         for (path, is_public) in paths(text) {
@@ -99,7 +99,7 @@ fn graph(texts: &BTreeMap<Module, String>) -> Graph {
     texts.keys().map(|module| (module.clone(), arrows(module))).collect()
 }
 
-/// The groups of modules that need one another.
+/// Returns the groups of modules that need each other.
 fn circles(graph: &Graph) -> Vec<Vec<String>> {
     let reachable = |from: &Module| {
         let (mut reached, mut next) = (BTreeSet::new(), vec![from.clone()]);
@@ -119,7 +119,7 @@ fn circles(graph: &Graph) -> Vec<Vec<String>> {
     circles.into_iter().collect()
 }
 
-/// The module that a path leads to, and the name that it means there.
+/// Returns the module that a path leads to, and the name that it has there.
 fn resolve(path: &[String], module: &Module, texts: &BTreeMap<Module, String>) -> Option<(Module, String)> {
     let (mut base, mut rest) = (module.clone(), path);
     match path.first()?.as_str() {
@@ -143,7 +143,7 @@ fn resolve(path: &[String], module: &Module, texts: &BTreeMap<Module, String>) -
     Some((full[..length].to_vec(), full.get(length).cloned().unwrap_or_default()))
 }
 
-/// Every path in a file without its tests, and whether it is made public.
+/// Returns every path in a file without its tests, and whether it is re-exported.
 fn paths(text: &str) -> Vec<(Vec<String>, bool)> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let code = code.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n");
@@ -155,7 +155,7 @@ fn paths(text: &str) -> Vec<(Vec<String>, bool)> {
             None => (false, statement),
         };
         if let Some(tree) = bare.strip_prefix("use ") {
-            // It may go on over several lines.
+            // A `use` may continue on several lines.
             let tree = &rest[line.len() - tree.len()..];
             let (tree, after) = tree.split_once(';').unwrap_or((tree, ""));
             found.extend(expand(tree).into_iter().map(|path| (path, is_public)));
@@ -172,7 +172,7 @@ fn paths(text: &str) -> Vec<(Vec<String>, bool)> {
     found
 }
 
-/// The paths of a `use` tree.
+/// Returns the paths of a `use` tree.
 fn expand(tree: &str) -> Vec<Vec<String>> {
     let tree = tree.trim();
     let Some((prefix, group)) = tree.split_once('{') else {

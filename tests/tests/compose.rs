@@ -1,4 +1,4 @@
-//! docker-compose.yml and deploy/ agree with our programs and with one another.
+//! docker-compose.yml and deploy/ agree with the programs and with each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 use confab_tests::replay::stage;
 use serde_json::Value;
 
-/// Variables that may have a default: none is a secret.
+/// Variables that may have a default, because none is a secret.
 const OPEN: [&str; 6] = ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "CONFAB_PUBLIC_HOSTS", "OTEL_TRACES_SAMPLER_ARG"];
 /// A program's default drain time, and how long it may take to end after that, in seconds.
 const DRAIN: u64 = 30;
@@ -26,9 +26,10 @@ fn yaml(name: &str) -> Value {
     serde_saphyr::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The services of docker-compose.yml.
+/// Returns the services of docker-compose.yml.
 fn services() -> BTreeMap<String, Value> {
-    serde_json::from_value(yaml("docker-compose.yml")["services"].clone()).expect("a map of services")
+    serde_json::from_value(yaml("docker-compose.yml")["services"].clone())
+        .expect("/// Returns the program that a service runs, if it is one of Confab's.")
 }
 
 /// The program that a service runs, if it is one of ours.
@@ -48,10 +49,10 @@ fn environment(service: &Value) -> BTreeMap<String, String> {
 }
 
 fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().map(|item| item.as_str().expect("a list of texts")).collect()
+    value.as_array().into_iter().flatten().map(|item| item.as_str().expect("/// Yields the `${…}` expressions of a text.")).collect()
 }
 
-/// The `${…}` expressions of a text.
+/// Returns the port of a listening address.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("${").map(|(at, _)| text[at + 2..].split('}').next().unwrap_or_default())
 }
@@ -62,7 +63,7 @@ fn port(address: &str) -> &str {
 }
 
 #[test]
-fn every_setting_is_known_to_the_program_that_gets_it() {
+fn every_setting_is_known_to_its_program() {
     let dockerfile = text("deploy/Dockerfile");
     for (name, program, service) in ours() {
         let help = Command::new(confab_tests::programs().join(&program)).arg("--help").output().unwrap();
@@ -78,13 +79,13 @@ fn every_setting_is_known_to_the_program_that_gets_it() {
         let settings = environment(&service).into_keys().chain(in_image).collect::<BTreeSet<_>>();
         assert!(settings.len() > 4, "{name}");
         for setting in settings {
-            assert!(known(&setting), "{program} does not know {setting}, which {name} gives it");
+            assert!(known(&setting), "{program} has no setting {setting}, which {name} sets");
         }
     }
 }
 
 #[test]
-fn programs_listen_where_others_call_them() {
+fn programs_listen_at_the_addresses_that_others_call() {
     let (services, dockerfile) = (services(), text("deploy/Dockerfile"));
     for (name, program, service) in ours() {
         let settings = environment(&service);
@@ -123,7 +124,7 @@ fn services_wait_for_their_dependencies_and_have_health_checks() {
             let asked = services[other]["healthcheck"]["test"].is_array();
             let condition = if asked { "service_healthy" } else { "service_completed_successfully" };
             assert_eq!(how["condition"], condition, "{name} waits for {other}");
-            assert!(asked || services[other]["restart"] == "on-failure", "{other} runs for ever and is not asked");
+            assert!(asked || services[other]["restart"] == "on-failure", "{other} runs permanently and has no health check");
         }
         match program(service) {
             Some("confab") => assert_eq!(strings(&service["command"]), ["migrate"]),
@@ -145,7 +146,7 @@ fn containers_have_least_privilege() {
         for port in strings(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port}");
         }
-        // Of the host's files only the settings in this repository are mounted, read-only.
+        // Of the host's files, only the settings in this repository are mounted, read-only.
         for volume in strings(&service["volumes"]).into_iter().filter(|volume| volume.starts_with(['.', '/', '~'])) {
             let file = volume.split(':').next().unwrap();
             assert!(volume.ends_with(":ro") && file.starts_with("./deploy/") && path(file).exists(), "{name}: {volume}");
@@ -153,7 +154,7 @@ fn containers_have_least_privilege() {
         if program(&service).is_some_and(|program| program != "confab") {
             assert_eq!(service["deploy"]["replicas"], 2, "{name}");
             let accepts = environment(&service).get("CONFAB_ACCEPT_DRAIN").map_or(0, |drain| seconds(&Value::from(drain.as_str())));
-            assert!(seconds(&service["stop_grace_period"]) >= accepts + DRAIN + END, "{name} is killed while it leaves");
+            assert!(seconds(&service["stop_grace_period"]) >= accepts + DRAIN + END, "{name} is killed while it drains");
         }
     }
 }
@@ -164,20 +165,21 @@ fn no_secret_has_a_default() {
     let mut secrets = BTreeSet::new();
     for variable in variables(&compose) {
         let (name, rest) = variable.split_at(variable.find(':').unwrap_or(variable.len()));
-        match OPEN.contains(&name) {
-            true => assert!(rest.starts_with(":-"), "{variable}"),
-            false => assert_eq!(rest, ":?scripts/compose-env.sh makes it", "{name}"),
+        if OPEN.contains(&name) {
+            assert!(rest.starts_with(":-"), "{variable}")
+        } else {
+            assert_eq!(rest, ":?scripts/compose-env.sh makes it", "{name}")
         }
         secrets.extend((!OPEN.contains(&name)).then_some(name));
     }
     assert_eq!(secrets.len(), 11);
     for secret in secrets {
-        assert!(script.split([' ', '\n', '"', ';', '=']).any(|word| word == secret), "compose-env.sh does not make {secret}");
+        assert!(script.split([' ', '\n', '"', ';', '=']).any(|word| word == secret), "compose-env.sh does not create {secret}");
     }
     for (name, service) in services() {
         for (variable, value) in environment_of_any(&service) {
             let is_secret = ["PASSWORD", "SECRET", "KEY", "TOKEN"].iter().any(|word| variable.ends_with(word));
-            assert!(!is_secret || value.starts_with("${"), "{name}: {variable} is written down");
+            assert!(!is_secret || value.starts_with("${"), "{name}: {variable} has a literal value");
         }
     }
 }
@@ -201,7 +203,7 @@ fn the_database_has_enough_connections() {
 }
 
 #[test]
-fn images_are_built_with_our_compiler_and_run_without_privileges() {
+fn images_use_the_project_compiler_and_run_unprivileged() {
     let dockerfile = text("deploy/Dockerfile");
     let toolchain = text("rust-toolchain.toml");
     let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');

@@ -1,5 +1,5 @@
-//! README.md, SECURITY.md and docs/: every link within the project resolves, the README links to every document, and code in a
-//! sentence can be copied.
+//! README.md, SECURITY.md and docs/: every link within the project resolves, the README links to every document, and
+//! inline code can be copied.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ fn documents() -> BTreeMap<PathBuf, String> {
     documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
 }
 
-/// A document without its code blocks.
+/// Returns a document without its code blocks.
 fn prose(text: &str) -> String {
     let mut fenced = false;
     let lines = text.lines().filter(|line| {
@@ -29,20 +29,20 @@ fn prose(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The targets of a document's links, except external ones.
+/// Returns the targets of a document's links, except external ones.
 fn links(prose: &str) -> Vec<&str> {
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }
 
-/// The anchors of a document's headings.
+/// Returns the anchors of a document's headings.
 fn anchors(prose: &str) -> BTreeSet<String> {
     let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     headings.map(|heading| heading.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// The path, from the root, of a link's target.
+/// Returns the path, from the root, of a link's target.
 fn target(document: &Path, link: &str) -> PathBuf {
     let mut path = document.parent().unwrap_or(Path::new("")).to_path_buf();
     for part in Path::new(link).components() {
@@ -54,7 +54,7 @@ fn target(document: &Path, link: &str) -> PathBuf {
     path
 }
 
-/// The broken links of a document.
+/// Returns the broken links of a document.
 fn broken(documents: &BTreeMap<PathBuf, String>, document: &Path, prose: &str) -> Vec<String> {
     let leads = |link: &str| {
         let (file, heading) = link.split_once('#').unwrap_or((link, ""));
@@ -77,23 +77,24 @@ fn every_document_is_linked_from_the_readme() {
     let documents = documents();
     let linked = links(&documents[Path::new("README.md")]).into_iter().map(PathBuf::from).collect::<BTreeSet<_>>();
     let lonely = documents.keys().filter(|path| path.starts_with("docs") && !linked.contains(*path)).collect::<Vec<_>>();
-    assert!(lonely.is_empty(), "README.md links none of {lonely:?}");
+    assert!(lonely.is_empty(), "README.md links to none of {lonely:?}");
 }
 
-/// The lines in which code in backticks begins or ends that is continued on another line.
+/// Returns the lines in which inline code begins or ends that is continued on another line.
 fn broken_code(prose: &str) -> Vec<&str> {
     prose.lines().filter(|line| line.matches('`').count() % 2 == 1).collect()
 }
 
 #[test]
-fn no_code_is_broken_across_lines() {
+fn no_inline_code_is_broken_across_lines() {
     for (document, prose) in documents() {
         assert_eq!(broken_code(&prose), [""; 0], "{}", document.display());
     }
     assert_eq!(broken_code("`a` and `b\nc`\n`d`"), ["`a` and `b", "c`"]);
 }
 
-/// Lines of a shell that use a variable which they themselves set: the shell replaces the name before.
+/// Returns the shell lines that use a variable which they set themselves: the shell expands the variable before it is
+/// set.
 fn early_uses(text: &str) -> Vec<&str> {
     let uses_own = |line: &&str| {
         let words = line.split(' ').filter_map(|word| word.split_once('='));

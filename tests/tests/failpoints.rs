@@ -1,10 +1,10 @@
-//! Fail points exist in programs that were built with them, and leave no trace in others.
+//! Failpoints exist in programs that were built with them, and leave no trace in others.
 
 use std::path::{Path, PathBuf};
 
 use confab_tests::programs;
 
-/// Texts in a program with fail points: the route, and a point of the gateway and of the message service.
+/// Texts in a program with failpoints: the route, and a failpoint of the gateway and of the message service.
 const TRACES: &[&str] = &["/failpoints/", "drop-hints", "publish-before-commit"];
 const PROGRAMS: &[&str] = &["confab", "confab-gateway", "confab-auth", "confab-room", "confab-message", "confab-file"];
 
@@ -16,7 +16,7 @@ fn traces(program: &Path) -> Vec<&'static str> {
 }
 
 #[test]
-fn ordinary_programs_have_no_fail_points() {
+fn ordinary_programs_have_no_failpoints() {
     let built = programs();
     let release = built.parent().map(|target| target.join("release"));
     let directories = [Some(built), release].into_iter().flatten().collect::<Vec<PathBuf>>();
@@ -29,7 +29,7 @@ fn ordinary_programs_have_no_fail_points() {
 }
 
 #[test]
-fn programs_built_with_fail_points_have_them() {
+fn programs_built_with_failpoints_have_them() {
     let directory = programs().join("failpoints");
     assert_eq!(traces(&directory.join("confab-gateway")), ["/failpoints/", "drop-hints"]);
     assert_eq!(traces(&directory.join("confab-message")), ["/failpoints/", "publish-before-commit"]);

@@ -1,4 +1,4 @@
-//! The walls inside crates: which files may import what. `deny.toml` holds those between crates.
+//! The walls inside crates: which files may import what. `deny.toml` enforces those between crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ const WALLS: &[Wall] = &[
 ];
 
 #[test]
-fn files_import_only_what_they_may() {
+fn files_import_only_allowed_names() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
     for directory in ["services", "gateway"] {
@@ -64,7 +64,7 @@ fn files_import_only_what_they_may() {
 }
 
 #[test]
-fn a_breach_is_found() {
+fn violation_is_detected() {
     let found =
         violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
     assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);

@@ -139,7 +139,7 @@ impl History {
                 std::mem::take(readers)
             };
             let spans = Batch::begin("read history", readers.iter().map(|reader| &reader.span));
-            match spans.lead().hold(self.list(key.0, &readers)).await {
+            match spans.lead().instrument(self.list(key.0, &readers)).await {
                 Ok((from, read)) => {
                     let read = Arc::new(read);
                     let mut others = Vec::new();

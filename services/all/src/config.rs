@@ -1,5 +1,4 @@
-//! The settings of the embedded server: those of every service, each of which can be replaced by a remote one through a
-//! URL.
+//! The settings of the embedded server: those of every service. A URL replaces an embedded service by a remote one.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +10,24 @@ use confab_gateway::config::GatewayConfig;
 use confab_message::MessageConfig;
 use confab_room::RoomConfig;
 
-/// The whole of Confab as one program.
 pub type Program = program::Program<Parts, Command>;
 
-/// What the program can do instead of serving.
+/// Subcommands
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Bring the database schemas up to date and end
+    /// Bring the database schemas up to date and exit
     Migrate,
-    /// Give the log a new epoch, after its database was restored to an older state, and end
+    /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
-    /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of the present owner, and end
+    /// Make this installation the owner of the object store (CONFAB_OBJECTS) instead of its current owner, and exit
     ClaimObjects,
-    /// Write all durable data into a directory, for an import elsewhere, and end
+    /// Write all durable data to a directory, for an import into other stores, and exit
     Export {
         /// An empty or new directory; it will contain password hashes
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
-    /// Read an export into the configured stores, which must be empty, and end
+    /// Read an export into the configured stores, which must be empty, and exit
     Import {
         /// The directory of the export
         #[arg(value_name = "DIR")]
@@ -37,27 +35,27 @@ pub enum Command {
     },
 }
 
-/// The services and where they are.
+/// The services, and the URLs of remote services
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Without any setting it listens on 127.0.0.1:8080 and keeps its data in ./data.\n\
+#[command(after_help = "Without any setting it listens on 127.0.0.1:8080 and stores its data in ./data.\n\
                   Every --flag can also be given as the CONFAB_ variable named beside it, or in a file named by CONFAB_…_FILE.")]
 pub struct Parts {
-    /// The bus.
+    /// The bus
     #[command(flatten)]
     pub bus: BusConfig,
-    /// Accounts and tokens.
+    /// Accounts and tokens
     #[command(flatten)]
     pub auth: AuthConfig,
-    /// Rooms.
+    /// Rooms
     #[command(flatten)]
     pub room: RoomConfig,
-    /// The log.
+    /// The log
     #[command(flatten)]
     pub message: MessageConfig,
-    /// Files.
+    /// Files
     #[command(flatten)]
     pub file: FileConfig,
-    /// The edge.
+    /// The gateway
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Use the auth service at this URL instead of the embedded one: http://host:port
@@ -74,7 +72,7 @@ pub struct Parts {
     pub file_url: Option<String>,
 }
 
-impl program::Own for Parts {
+impl program::ServiceArgs for Parts {
     const NAME: &'static str = "confab";
     const ABOUT: &'static str = "A chat back end: REST and Socket.IO, rooms, messages and files, nothing to install";
     const LISTEN: &'static str = "127.0.0.1:8080";
@@ -98,7 +96,7 @@ impl program::Own for Parts {
 }
 
 impl Parts {
-    /// The stores of the embedded services.
+    /// Returns the stores of the embedded services.
     ///
     /// # Errors
     /// When a URL is wrong.
@@ -111,7 +109,7 @@ impl Parts {
         ];
         stores.into_iter().filter(|(elsewhere, _)| elsewhere.is_none()).map(|(_, store)| store).collect()
     }
-    /// Whether a service keeps anything in the data directory.
+    /// Returns whether a service stores anything in the data directory.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         Program::command().debug_assert();
         assert_eq!(with(&[]).unwrap().common.listen.port(), 8080);
         for bad in [
@@ -166,16 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_service_needs_no_settings_here() {
-        assert!(with(&["--auth-store=postgres://h/d"]).is_err(), "it needs a key");
+    fn remote_service_needs_no_settings() {
+        assert!(with(&["--auth-store=postgres://h/d"]).is_err(), "a store on Postgres requires a key");
         assert!(with(&["--auth-store=postgres://h/d", "--auth-url=http://h:1"]).is_ok());
     }
 
     #[test]
-    fn the_data_directory_is_used_by_local_stores() {
+    fn local_stores_use_the_data_directory() {
         let keeps = |arguments: &[&str]| {
             let program = with(arguments).unwrap();
-            program.own.keeps_here(&program.storage).unwrap()
+            program.service.keeps_here(&program.storage).unwrap()
         };
         assert!(keeps(&[]) && keeps(&ELSEWHERE[1..]) && keeps(&ELSEWHERE[..3]));
         assert!(!keeps(&ELSEWHERE));

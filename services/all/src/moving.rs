@@ -1,5 +1,5 @@
-//! Moves all durable data from one set of stores to another by way of a directory: from the embedded server to a
-//! cluster, or back. See `docs/moving.md`.
+//! Moves all durable data from one set of stores to another through a directory: from the embedded server to a cluster,
+//! or back. See `docs/moving.md`.
 
 mod archive;
 mod export;
@@ -14,8 +14,8 @@ use crate::config::Parts;
 pub use export::export;
 pub use import::import;
 
-/// The services' stores with their schemas. An outbox is read before the store that it feeds, so that no row is missing
-/// from both.
+/// Returns the services' stores with their schemas. An outbox is read before the store that it feeds, so that no row is
+/// missing from both.
 fn stores(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<[(&'static Schema, StoreUrl); 4]> {
     for (part, is_elsewhere, is_named) in [
         ("AUTH", parts.auth_url.is_some(), parts.auth.auth_store.is_some()),
@@ -23,7 +23,7 @@ fn stores(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<[(&'static S
         ("FILE", parts.file_url.is_some(), parts.file.file_store.is_some()),
         ("MESSAGE", parts.message_url.is_some(), parts.message.message_store.is_some()),
     ] {
-        ensure!(is_named || !is_elsewhere, "CONFAB_{part}_URL is set: name the store of that service in CONFAB_{part}_STORE");
+        ensure!(is_named || !is_elsewhere, "CONFAB_{part}_URL is set: also set CONFAB_{part}_STORE to the store of that service");
     }
     Ok([
         (&confab_auth::SCHEMA, parts.auth.store(storage)?),
@@ -49,15 +49,15 @@ mod tests {
     use crate::config::Program;
 
     #[test]
-    fn a_service_elsewhere_does_not_hide_its_store() {
+    fn remote_service_requires_its_store() {
         let stores = |arguments: &[&str]| {
             let program = Program::parse_from(["confab", "import", "backup"].iter().chain(arguments));
-            stores(&program.own, &program.storage)
+            stores(&program.service, &program.storage)
         };
         let (url, store) = ("--room-url=http://h:1", "--room-store=postgres://h/d");
         assert_eq!(stores(&[]).unwrap()[1].1, StoreUrl::Sqlite("./data/room.db".into()));
         assert!(matches!(stores(&[url, store]).unwrap()[1].1, StoreUrl::Postgres(_)));
         let error = stores(&[url]).err().unwrap().to_string();
-        assert_eq!(error, "CONFAB_ROOM_URL is set: name the store of that service in CONFAB_ROOM_STORE");
+        assert_eq!(error, "CONFAB_ROOM_URL is set: also set CONFAB_ROOM_STORE to the store of that service");
     }
 }

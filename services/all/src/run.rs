@@ -11,9 +11,8 @@ use confab_common::store::StorageConfig;
 use crate::config::{Command, Parts, Program};
 use crate::moving;
 
-/// Runs everything until shutdown.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: parts, command } = program;
+    let Program { common, storage, service: parts, command } = program;
     match command {
         Some(Command::Migrate) => return migrate(&parts, &storage).await,
         Some(Command::RenewEpoch) => return renew_epoch(&parts, &storage).await,
@@ -31,8 +30,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(transport) => transport,
         None => grpc::in_process(confab_auth::start(&parts.auth, &storage, bus.clone(), &process).await?),
     };
-    // These three call one another: message asks room about rights and file about files; room and file append their
-    // events to the log.
+    // These three services call each other: message asks room about permissions and file about files; room and file
+    // append their events to the log.
     let (late_room, room_binder) = grpc::late();
     let (late_file, file_binder) = grpc::late();
     let (to_message, log) = match elsewhere(&parts.message_url)? {
@@ -75,7 +74,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address as a browser on this machine reaches it: "any address" is none that it can open.
+/// Returns the address at which a browser on this machine reaches the server, since no browser can open the unspecified
+/// address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -85,7 +85,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Migrates the schemas of the embedded services.
 async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     // Checks every URL before any store is changed.
     parts.stores(storage)?;
@@ -104,15 +103,16 @@ async fn migrate(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Renews the epoch of the embedded log.
 async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
-    ensure!(parts.message_url.is_none(), "the log is elsewhere (CONFAB_MESSAGE_URL): run `confab-message renew-epoch` with its settings");
+    ensure!(
+        parts.message_url.is_none(),
+        "the log is remote (CONFAB_MESSAGE_URL is set): run `confab-message renew-epoch` with its settings"
+    );
     confab_message::renew_epoch(&parts.message, storage).await
 }
 
-/// Claims the object store for the embedded file service.
 async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
-    ensure!(parts.file_url.is_none(), "files are elsewhere (CONFAB_FILE_URL): run `confab-file claim-objects` with its settings");
+    ensure!(parts.file_url.is_none(), "files are remote (CONFAB_FILE_URL is set): run `confab-file claim-objects` with its settings");
     confab_file::claim_objects(&parts.file, storage).await
 }
 

@@ -1,4 +1,4 @@
-//! docs/settings.md, generated from the programs' own `--help`.
+//! docs/settings.md, generated from the `--help` of the programs.
 
 use clap::{Arg, Command, CommandFactory};
 use confab_common::config::KNOWN;
@@ -13,15 +13,14 @@ A test generates this document from the programs' `--help`. To change a text, ch
 * Each setting is a variable and a `--flag`: `CONFAB_TOKEN_TTL` is `--token-ttl`. A flag takes precedence over a variable.
 * `CONFAB_X_FILE` names a file that holds the value of `CONFAB_X`, such as a mounted secret. This works for every setting; those
   marked **secret** are never printed, and are better kept in a file.
-* Spaces and line ends around the value of a variable or file are no part of it; control characters within it are an error.
+* Spaces and line ends around the value of a variable or file are removed; control characters within it are an error.
 * An unknown `CONFAB_` variable is an error. A setting of another program is not, so all programs can share one environment.
 * Durations are whole numbers with a unit: `250ms`, `30s`, `5m`, `24h`. Sizes are in bytes.
-* *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is everything in one process.
+* *services* are confab-auth, confab-room, confab-message and confab-file; *confab* is all of them and the gateway in one process.
 * OpenTelemetry's own variables configure traces, see [tracing.md](tracing.md).
 ";
 const SERVICES: [&str; 4] = ["auth", "room", "message", "file"];
 
-/// A setting of one program.
 struct Setting {
     program: String,
     theme: String,
@@ -34,9 +33,9 @@ struct Setting {
 impl Setting {
     fn of(program: &Command, arg: &Arg) -> Option<Self> {
         let help = arg.get_long_help().or_else(|| arg.get_help())?.to_string().replace('|', "\\|");
-        // A computed default is a remark at the end of the help text.
-        let (what, told) = match help.split_once(" [default: ") {
-            Some((what, told)) => (what.to_string(), told.trim_end_matches(']').to_string()),
+        // A computed default is a note at the end of the help text.
+        let (what, computed) = match help.split_once(" [default: ") {
+            Some((what, computed)) => (what.to_string(), computed.trim_end_matches(']').to_string()),
             None => (help, String::new()),
         };
         let defaults = arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect::<Vec<_>>();
@@ -44,14 +43,14 @@ impl Setting {
             program: program.get_name().trim_start_matches("confab-").to_string(),
             theme: arg.get_help_heading()?.to_string(),
             name: arg.get_env()?.to_str()?.to_string(),
-            default: if defaults.is_empty() { told } else { defaults.join(",") },
+            default: if defaults.is_empty() { computed } else { defaults.join(",") },
             what,
             secret: arg.is_hide_env_values_set(),
         })
     }
 }
 
-/// The text that the programs share, or each program's text with the program's name.
+/// Returns the text that the programs share, or each program's text with the program's name.
 fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -> String {
     let mut texts: Vec<(&str, Vec<&str>)> = Vec::new();
     for setting in settings {
@@ -113,13 +112,13 @@ fn document() -> String {
 }
 
 #[test]
-fn settings_are_documented_as_they_are() {
+fn settings_document_matches_the_programs() {
     let document = document();
     let missing = KNOWN.iter().filter(|name| !document.contains(&format!("| `CONFAB_{name}`"))).collect::<Vec<_>>();
-    assert!(missing.is_empty(), "no program's --help has {missing:?} under a heading");
+    assert!(missing.is_empty(), "settings without a heading in any program's --help: {missing:?}");
     if std::env::var_os("RENEW").is_some() {
         std::fs::write(FILE, &document).unwrap();
     }
     let kept = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert!(kept == document, "docs/settings.md is not what the programs say: RENEW=1 cargo test --workspace settings");
+    assert!(kept == document, "docs/settings.md differs from the programs' --help: RENEW=1 cargo test --workspace settings");
 }

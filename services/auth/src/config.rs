@@ -12,16 +12,17 @@ use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 use crate::key::SigningKeys;
 use crate::token;
 
-/// Settings of the auth service alone.
+/// Settings of the auth service
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Accounts")]
 pub struct AuthConfig {
-    /// Where accounts are kept: `sqlite:PATH` or `postgres://…` [default: auth.db in the data directory]
+    /// Where accounts are stored: `sqlite:PATH` or `postgres://…` [default: auth.db in the data directory]
     #[arg(long, env = "CONFAB_AUTH_STORE", hide_env_values = true, value_name = "URL")]
     pub auth_store: Option<Secret>,
     /// Keys that sign tokens: the PEM that `openssl genpkey -algorithm ed25519` prints, or the base64 of 32 random
-    /// bytes. Of several (at most 8) the first signs and all verify; separate base64 keys by commas. The same for every
-    /// replica, required with Postgres [default: with SQLite, created and kept in the data directory]
+    /// bytes. With several keys (at most 8) the first key signs and all keys verify; separate base64 keys by commas.
+    /// Every replica must have the same keys. Required with Postgres [default: with SQLite, a key created and stored in
+    /// the data directory]
     #[arg(long, env = "CONFAB_SIGNING_KEY", hide_env_values = true, value_name = "PEM")]
     pub signing_key: Option<Secret>,
     /// How long a token is valid: from 1s to 8760h
@@ -30,7 +31,7 @@ pub struct AuthConfig {
 }
 
 impl AuthConfig {
-    /// The URL of the store.
+    /// Returns the URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -48,7 +49,7 @@ impl AuthConfig {
         self.keys(&store).map(drop)
     }
 
-    /// Whether the keys live in the data directory.
+    /// Returns whether the keys are stored in the data directory.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -56,14 +57,14 @@ impl AuthConfig {
         Ok(self.keys(&self.store(storage)?)?.is_none())
     }
 
-    /// The given keys, or `None` if a key must be created and kept.
+    /// Returns the configured keys, or `None` if a key must be created and stored.
     pub(crate) fn keys(&self, store: &StoreUrl) -> anyhow::Result<Option<SigningKeys>> {
         match (&self.signing_key, store) {
             (Some(given), _) => SigningKeys::parse(given.expose()).context("CONFAB_SIGNING_KEY").map(Some),
             (None, StoreUrl::Sqlite(_)) => Ok(None),
             (None, StoreUrl::Postgres(_)) => anyhow::bail!(
                 "CONFAB_SIGNING_KEY is not set, but with a store on Postgres every replica needs the same key: \
-                 make one with `openssl genpkey -algorithm ed25519` and give it to all of them (CONFAB_SIGNING_KEY_FILE names a file)"
+                 create one with `openssl genpkey -algorithm ed25519` and give it to every replica (CONFAB_SIGNING_KEY_FILE names a file)"
             ),
         }
     }
@@ -75,26 +76,26 @@ fn life(text: &str) -> Result<Duration, String> {
     if token::LIFE.contains(&life) { Ok(life) } else { Err("must be from 1s to 8760h".into()) }
 }
 
-/// The auth service as a program of its own.
-pub type Program = program::Program<Own>;
+/// The auth service as a separate program.
+pub type Program = program::Program<AuthArgs>;
 
-/// The settings of this program.
+/// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
-    /// Whether tools may list the gRPC methods.
+pub struct AuthArgs {
+    /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
-    /// Where revocations are announced.
+    /// Where revocations are announced
     #[command(flatten)]
     pub bus: BusConfig,
-    /// Settings of this service alone.
+    /// Settings of this service
     #[command(flatten)]
     pub auth: AuthConfig,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for AuthArgs {
     const NAME: &'static str = "confab-auth";
-    const ABOUT: &'static str = "Confab's auth service: accounts, tokens and their revocation";
+    const ABOUT: &'static str = "Confab's auth service: accounts, tokens and the revocation of tokens";
     const LISTEN: &'static str = "127.0.0.1:50051";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         let postgres = "--auth-store=postgres://localhost/confab";
         for bad in [
             &["--auth-store=mysql://x"][..],
@@ -137,6 +138,6 @@ mod tests {
             assert!(with(bad).is_err(), "{bad:?}");
         }
         assert!(with(&[postgres, "--signing-key=nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="]).is_ok());
-        assert!(with(&["migrate", postgres]).is_ok(), "bringing the schema up to date needs no key");
+        assert!(with(&["migrate", postgres]).is_ok(), "updating the schema needs no key");
     }
 }

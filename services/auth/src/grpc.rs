@@ -1,4 +1,4 @@
-//! Converts gRPC requests to domain calls, and their results back.
+//! Converts gRPC requests to domain calls, and results back to gRPC.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,6 @@ use crate::store::User;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The gRPC face of the auth service.
 pub struct Service(Accounts);
 
 impl Service {
@@ -62,7 +61,7 @@ impl AuthService for Service {
     }
 }
 
-/// The client address in a request; callers that send none share one.
+/// Returns the client address in a request. All requests without an address share one.
 fn address(text: &str) -> Result<IpAddr, Error> {
     match text {
         "" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),

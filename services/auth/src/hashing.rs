@@ -1,5 +1,5 @@
-//! The threads that hash, below the priority of all others, so that chat goes on. They take no lock that others take: one that the
-//! system lets wait would hold up everything.
+//! The threads that hash passwords. They run below the priority of all other threads, so that chat is not slowed down.
+//! They take no lock that another thread takes: a low-priority thread that holds a lock could delay all others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ const NICE: i32 = 10;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// As many threads as there are turns.
+/// The hashing threads, one per turn.
 pub struct Threads(Sender<Work>);
 
 impl Threads {
-    /// Starts them; they end when this is dropped.
+    /// Starts the threads; they end when the value is dropped.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot create a thread.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
@@ -34,10 +34,11 @@ impl Threads {
         Ok(Self(sender))
     }
 
-    /// Runs `work` on a thread that the turn is for. A caller that gives up leaves it to its end, and the turn with it.
+    /// Runs `work` on a thread while it holds the turn. If the caller is dropped, the work still runs to its end and
+    /// keeps the turn until then.
     ///
     /// # Errors
-    /// `unavailable` when it panicked.
+    /// `unavailable` when `work` panicked.
     pub async fn run<T: Send + 'static>(&self, turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
         let work = Box::new(move || _ = sender.send(work()));
@@ -52,12 +53,12 @@ impl Threads {
 }
 
 fn work_on(queue: &Mutex<Receiver<Work>>) {
-    // Where it is not allowed the hashes run like everything else.
+    // If the system does not allow it, hashes run at normal priority.
     let _ = rustix::process::nice(NICE);
     loop {
         let next = queue.lock().recv();
         let Ok(work) = next else { return };
-        // A panic of one hash must not take the thread from all others; its caller finds the channel closed.
+        // A panic in one hash must not end the thread; the caller sees its channel closed.
         let _ = catch_unwind(AssertUnwindSafe(work));
     }
 }
@@ -74,7 +75,7 @@ mod tests {
     const TICKET: Ticket = Ticket { address: IpAddr::V4(Ipv4Addr::LOCALHOST), name: 0, is_known: false };
 
     #[tokio::test]
-    async fn a_panic_ends_no_thread() {
+    async fn panic_does_not_end_the_thread() {
         let (turns, threads) = (Turns::new(1), Threads::start(1).unwrap());
         let broken = threads.run(turns.take(TICKET).await.unwrap(), || panic!("on purpose")).await;
         assert_eq!(broken.map(|()| 0).unwrap_err().code, Code::Unavailable);
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_lasts_as_long_as_its_work_though_the_caller_has_given_up() {
+    async fn turn_lasts_until_the_work_ends_even_without_caller() {
         let (turns, threads) = (Turns::new(1), Threads::start(1).unwrap());
         let (go_on, goes_on) = channel::<()>();
         let mut given_up = Box::pin(threads.run(turns.take(TICKET).await.unwrap(), move || goes_on.recv()));

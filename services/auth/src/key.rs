@@ -1,4 +1,4 @@
-//! The signing keys of tokens: given by a setting, or created and kept in the data directory.
+//! The signing keys of tokens: from a setting, or created and stored in the data directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,12 +11,11 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use confab_common::private;
 
-/// The file's name in the data directory.
+/// The name of the key file in the data directory.
 const FILE: &str = "signing.key";
-/// Most keys in use at once.
+/// Maximum keys in use at once.
 const MAX_KEYS: usize = 8;
 
-/// An Ed25519 key pair.
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
@@ -25,7 +24,7 @@ impl SigningKey {
         let bytes = BASE64_STANDARD.decode(base64.split_ascii_whitespace().collect::<String>()).ok()?;
         let pair = match bytes.len() {
             32 => Ed25519KeyPair::from_seed_unchecked(&bytes),
-            // The library ignores bytes after a key; those might be another key, silently lost.
+            // The library ignores bytes after a key. They might be another key, which would be lost without an error.
             length if bytes.get(1).is_some_and(|inner| usize::from(*inner) + 2 == length) => {
                 Ed25519KeyPair::from_pkcs8_maybe_unchecked(&bytes)
             }
@@ -39,16 +38,16 @@ impl SigningKey {
         self.0.public_key().as_ref()
     }
 
-    /// The pair as PKCS#8.
+    /// Encodes the key pair as PKCS#8.
     ///
     /// # Errors
-    /// When the crypto library refuses.
+    /// When the crypto library fails.
     pub fn pkcs8(&self) -> anyhow::Result<Vec<u8>> {
         Ok(self.0.to_pkcs8v1().ok().context("the signing key cannot be encoded")?.as_ref().to_vec())
     }
 }
 
-/// The signing keys: the first signs, all verify.
+/// The signing keys: the first key signs, all keys verify.
 pub struct SigningKeys(Vec<SigningKey>);
 
 impl SigningKeys {
@@ -56,13 +55,14 @@ impl SigningKeys {
     /// secret bytes, separated by commas or white space.
     ///
     /// # Errors
-    /// When there is no key, one is invalid or repeated, or there are too many. The message does not quote them.
+    /// When there is no key, a key is invalid or repeated, or there are more than 8 keys. The message does not quote
+    /// them.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        const EXPECTED: &str = "not an Ed25519 private key as `openssl genpkey -algorithm ed25519` makes it, or the base64 of 32 bytes";
-        // Some ways of passing an environment variable spell line breaks as `\n`.
+        const EXPECTED: &str = "not an Ed25519 private key from `openssl genpkey -algorithm ed25519`, or the base64 of 32 bytes";
+        // Some ways to set an environment variable write line breaks as `\n`.
         let text = text.replace("\\n", "\n");
         let texts = if text.contains("-----") { blocks(&text).context(EXPECTED)? } else { words(&text) };
-        ensure!(texts.len() <= MAX_KEYS, "{} keys, but at most {MAX_KEYS} can be in use at once", texts.len());
+        ensure!(texts.len() <= MAX_KEYS, "{} keys are set, but at most {MAX_KEYS} keys can be in use at once", texts.len());
         let mut keys = Vec::<SigningKey>::new();
         for (at, text) in texts.iter().enumerate() {
             let Some(key) = SigningKey::parse(text) else { bail!("key {} of {} is {EXPECTED}", at + 1, texts.len()) };
@@ -73,20 +73,19 @@ impl SigningKeys {
         Ok(Self(keys))
     }
 
-    /// The key that signs.
     pub fn signing(&self) -> &SigningKey {
         &self.0[0]
     }
 
-    /// All keys, the signing one first.
+    /// All keys, the signing key first.
     pub fn all(&self) -> impl Iterator<Item = &SigningKey> {
         self.0.iter()
     }
 
-    /// The keys kept in a directory; creates one when there is none. Only the owner may read them.
+    /// Loads the keys in a directory; creates a key if there is none. The key file is readable only for its owner.
     ///
     /// # Errors
-    /// When they cannot be read, written or understood.
+    /// When the file cannot be read, written or parsed.
     pub fn load_or_create(directory: &Path) -> anyhow::Result<Self> {
         let path = directory.join(FILE);
         if !fs::exists(&path).with_context(|| format!("cannot look for {}", path.display()))? {
@@ -94,12 +93,12 @@ impl SigningKeys {
             create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        private::close(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        private::close(&path).with_context(|| format!("cannot check the permissions of {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
     }
 }
 
-/// The contents of PEM blocks. `None` when there is other text between them.
+/// Returns the contents of the PEM blocks, or `None` when there is other text between them.
 fn blocks(text: &str) -> Option<Vec<String>> {
     let mut blocks = Vec::new();
     let mut parts = text.split("-----").map(str::trim);
@@ -114,7 +113,7 @@ fn blocks(text: &str) -> Option<Vec<String>> {
     None
 }
 
-/// Keys without PEM framing: one broken over lines, or several.
+/// Splits keys without PEM framing: one key on several lines, or several keys.
 fn words(text: &str) -> Vec<String> {
     if SigningKey::parse(text).is_some() {
         return vec![text.to_owned()];
@@ -122,7 +121,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Creates a key file atomically; a file created meanwhile stays.
+/// Creates a key file atomically. If another process creates the file first, that file is kept.
 fn create(path: &Path) -> anyhow::Result<()> {
     let key = SigningKey(Ed25519KeyPair::generate().ok().context("no randomness")?);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(key.pkcs8()?));
@@ -137,7 +136,7 @@ fn create(path: &Path) -> anyhow::Result<()> {
     if let Some(directory) = path.parent() {
         fs::File::open(directory)?.sync_all()?;
     }
-    tracing::info!(path = %path.display(), "created a key that signs tokens; back it up with the database");
+    tracing::info!(path = %path.display(), "created a key that signs tokens; back it up together with the database");
     Ok(())
 }
 
@@ -153,7 +152,7 @@ mod tests {
     /// RFC 8032, section 7.1, test 1.
     const SECRET: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
 
-    /// Test 2.
+    /// RFC 8032, section 7.1, test 2.
     const OTHER: &str = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
 
     fn der(secret: &str) -> String {
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_gives_the_same_keys() {
+    fn all_formats_yield_the_same_keys() {
         let first = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
         let second = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
         let broken = format!("{}\n  {}", &der(SECRET)[..40], &der(SECRET)[40..]);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_key_is_refused_and_not_shown() {
+    fn invalid_keys_are_rejected_without_quoting_them() {
         let (cut, wide) = (pem(SECRET).replace("-----END", "----END"), format!("{} hunter2", pem(SECRET)));
         for bad in
             ["", " , ", "hunter2!", "aHVudGVyMg==", "-----BEGIN PRIVATE KEY-----", &cut, &wide, &pem(SECRET).replace("PRIVATE", "PUBLIC")]
@@ -200,27 +199,27 @@ mod tests {
             assert!(error.contains("openssl genpkey") && !error.contains("hunter") && !error.contains("nWGx"), "{error}");
         }
         let two = [der(SECRET), der(OTHER)].map(|der| BASE64_STANDARD.decode(der).unwrap()).concat();
-        assert!(SigningKeys::parse(&BASE64_STANDARD.encode(two)).is_err(), "two keys run together");
+        assert!(SigningKeys::parse(&BASE64_STANDARD.encode(two)).is_err(), "two concatenated keys");
         let error = format!("{:#}", SigningKeys::parse(&format!("{SECRET},hunter2")).err().unwrap());
         assert!(error.starts_with("key 2 of 2 is not an Ed25519 private key") && !error.contains("hunter"), "{error}");
     }
 
     #[test]
-    fn keys_are_few_and_different() {
+    fn keys_are_limited_and_distinct() {
         let keys = |count: u8| (0..count).map(|n| BASE64_STANDARD.encode([n; 32])).collect::<Vec<_>>().join(",");
         assert_eq!(public(&keys(8)).len(), 8);
-        assert_eq!(SigningKeys::parse(&keys(9)).err().unwrap().to_string(), "9 keys, but at most 8 can be in use at once");
+        assert_eq!(SigningKeys::parse(&keys(9)).err().unwrap().to_string(), "9 keys are set, but at most 8 keys can be in use at once");
         let error = SigningKeys::parse(&format!("{OTHER},{SECRET},{}", der(OTHER))).err().unwrap().to_string();
         assert_eq!(error, "key 3 of 3 is a duplicate");
     }
 
     #[test]
-    fn a_key_is_made_once_and_kept_private() {
+    fn key_is_created_once_and_private() {
         let directory = directory().join("data");
         let first = SigningKeys::load_or_create(&directory).unwrap();
         let path = directory.join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no draft is left");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary file is left");
 
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let second = SigningKeys::load_or_create(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! The auth service: accounts, tokens and their revocation.
+//! The auth service: accounts, tokens and the revocation of tokens.
 
 mod config;
 mod grpc;
@@ -23,7 +23,7 @@ use confab_common::program::Command;
 use confab_common::store::StorageConfig;
 use confab_proto::auth::v1::auth_service_server::AuthServiceServer;
 
-pub use config::{AuthConfig, Own, Program};
+pub use config::{AuthArgs, AuthConfig, Program};
 pub use grpc::Service;
 pub use store::SCHEMA;
 
@@ -53,7 +53,7 @@ pub async fn start(
     let store = store::open(&url, &storage.serving(process)).await?;
     let keys = match given {
         Some(keys) => keys,
-        // After the store, whose lock file keeps a second process away from the keys as well.
+        // Opened after the store, whose lock file also keeps other processes away from the keys.
         None => SigningKeys::load_or_create(&storage.data_dir)?,
     };
     let tokens = Tokens::new(&keys, config.token_ttl)?;
@@ -67,7 +67,7 @@ pub async fn start(
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, bus, auth }, command } = program;
+    let Program { common, storage, service: AuthArgs { reflection, bus, auth }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&auth, &storage).await;
     }
@@ -97,11 +97,11 @@ async fn upkeep(store: Arc<dyn Store>) {
             Ok(purged) => tracing::debug!(purged, "purged expired revocations"),
             Err(error) => tracing::warn!(%error, "cannot purge expired revocations now"),
         }
-        // Repeatedly, because replicas of an earlier release may still create accounts.
+        // Repeated, because replicas of an earlier release may create accounts at the same time.
         match service::fill_skeletons(store.as_ref()).await {
             Ok(0) => {}
-            Ok(filled) => tracing::info!(filled, "compared accounts of an earlier release with names that look alike"),
-            Err(error) => tracing::warn!(%error, "cannot compare accounts of an earlier release with names that look alike now"),
+            Ok(filled) => tracing::info!(filled, "checked accounts of an earlier release for names that look alike"),
+            Err(error) => tracing::warn!(%error, "cannot check accounts of an earlier release for names that look alike"),
         }
     }
 }

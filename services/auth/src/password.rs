@@ -1,4 +1,5 @@
-//! Passwords: which are taken, and their hashes, computed off the async threads and never more at once than there are cores.
+//! Passwords: the rules for new passwords, and their hashes. Hashes are computed outside the async threads, and never
+//! more at once than there are cores.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -16,25 +17,26 @@ use crate::hashing::Threads;
 use crate::turns::{Ticket, Turn, Turns};
 use crate::username;
 
-/// Lengths of a password, in bytes.
+/// Allowed lengths of a password, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
-const WAIT: Duration = Duration::from_secs(5);
-/// Compared with the password of a name that has no account, so that such a login costs the same as a wrong password.
+const TURN_WAIT_LIMIT: Duration = Duration::from_secs(5);
+/// Compared with the password when the name has no account, so that such a login costs as much as a wrong password.
 const NO_ACCOUNT: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 
-/// Lower case, one a line.
+/// In lower case, one per line.
 static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
-/// The form in which a new password is hashed. Refuses one that is too short, too long, or among the first that an attacker tries.
+/// Returns the form in which a new password is hashed. Rejects a password that is too short, too long, or among the
+/// first that an attacker tries.
 ///
 /// # Errors
-/// `invalid_request` about `password`.
+/// `invalid_request` for `password`.
 pub fn check(typed: &str, username: &str) -> Result<String> {
     let refuse = |why: String| Err(Error::field("password", why));
     let Some(password) = opaque(typed) else { return refuse("must not contain control characters".into()) };
     if password.chars().any(is_unusable) {
-        return refuse("must not contain characters that show nothing or that Unicode does not assign".into());
+        return refuse("must not contain invisible or unassigned characters".into());
     }
     if !LENGTHS.contains(&password.len()) {
         return refuse(format!("must be {} to {} bytes", LENGTHS.start(), LENGTHS.end()));
@@ -45,7 +47,7 @@ pub fn check(typed: &str, username: &str) -> Result<String> {
         return refuse("must not be blank".into());
     }
     if COMMON.contains(folded.as_str()) {
-        return refuse("is one of the commonest passwords".into());
+        return refuse("is one of the most common passwords".into());
     }
     if folded == text::fold(username.trim()) || folded == username::folded(username) {
         return refuse("must not be the username".into());
@@ -53,20 +55,21 @@ pub fn check(typed: &str, username: &str) -> Result<String> {
     Ok(password)
 }
 
-/// Whether the character is invisible by itself and belongs to a visible one: a joiner or a variation selector, as emoji have.
+/// Returns whether the character is invisible alone and part of a visible character: a joiner or a variation selector,
+/// as in emoji.
 fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
-/// Whether the character is none that a person types: RFC 8264 (9.6, 9.7, 9.11 to 9.13) refuses these, too.
+/// Returns whether no user types this character. RFC 8264 (9.6, 9.7, 9.11 to 9.13) rejects these, too.
 fn is_unusable(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
     matches!(category, GeneralCategory::Unassigned | GeneralCategory::PrivateUse)
         || (CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) && !is_joiner(c))
 }
 
-/// The form of a password that is the same on every keyboard (RFC 8265, OpaqueString): composed, with ordinary spaces. `None` when
-/// it has control characters.
+/// Returns the form of a password that is the same on every keyboard (RFC 8265, OpaqueString): composed, with ordinary
+/// spaces. `None` when it has control characters.
 fn opaque(typed: &str) -> Option<String> {
     if typed.chars().any(char::is_control) {
         return None;
@@ -76,7 +79,7 @@ fn opaque(typed: &str) -> Option<String> {
     Some(ComposingNormalizerBorrowed::new_nfc().normalize(&spaced).into_owned())
 }
 
-/// Hashes and verifies passwords with Argon2id. A hash takes 19 MiB and a core for tens of milliseconds.
+/// Hashes and verifies passwords with Argon2id. A hash takes 19 MiB and one core for tens of milliseconds.
 pub struct Passwords {
     turns: Turns,
     threads: Threads,
@@ -84,38 +87,39 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// As many hashes at once as there are cores.
+    /// Starts the hashing threads, one per core.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot create a thread.
     pub fn start() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { turns: Turns::new(cores), threads: Threads::start(cores)?, wait: WAIT })
+        Ok(Self { turns: Turns::new(cores), threads: Threads::start(cores)?, wait: TURN_WAIT_LIMIT })
     }
 
-    /// The right to compute one hash, when it has come.
+    /// Waits for the right to compute one hash.
     ///
     /// # Errors
-    /// `unavailable` when too many wait or this one has waited too long.
+    /// `unavailable` when too many hashes wait, or after a wait of 5 s.
     pub async fn turn(&self, ticket: Ticket) -> Result<Turn> {
         let turn = tokio::time::timeout(self.wait, self.turns.take(ticket)).await;
         turn.unwrap_or_else(|_| Err(Error::unavailable("password checking"))).inspect_err(|_| LIMITS.hit("password_hashes"))
     }
 
-    /// The hash of a password that [`check`] has returned, as a PHC string.
+    /// Hashes a password that [`check`] has returned, as a PHC string.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub async fn hash(&self, turn: Turn, password: String) -> Result<String> {
         let work = move || argon2()?.hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string());
         self.threads.run(turn, work).await?.map_err(Error::internal)
     }
 
-    /// Whether the hash is that of a password as it was typed, or as it was typed once: earlier releases hashed it as it came.
-    /// Without a hash the answer is no, after the same work. What costs two hashes waits for a second turn.
+    /// Returns whether `hash` is the hash of the typed password. Earlier releases hashed the password without
+    /// normalising it, so both forms are tried. Without a hash the answer is `false`, after the same work. If two
+    /// hashes are computed, the second waits for its own turn.
     ///
     /// # Errors
-    /// As [`turn`](Self::turn); `internal` when the hash is not one.
+    /// As [`turn`](Self::turn); `internal` when `hash` is malformed.
     pub async fn verify(&self, turn: Turn, ticket: Ticket, typed: String, hash: Option<String>) -> Result<bool> {
         let opaque = opaque(&typed).filter(|opaque| *opaque != typed);
         let Some(opaque) = opaque else { return self.matches(turn, typed, hash).await };
@@ -135,7 +139,7 @@ impl Passwords {
     }
 }
 
-/// Argon2id with the parameters that OWASP's cheat sheet puts first.
+/// Argon2id with the first parameters that OWASP's cheat sheet recommends.
 fn argon2() -> argon2::password_hash::Result<Argon2<'static>> {
     let params = Params::new(19_456, 2, 1, None).map_err(argon2::password_hash::Error::from)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
@@ -194,16 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_the_same_on_every_keyboard() {
+    fn password_is_the_same_on_every_keyboard() {
         assert_eq!(check("cafe\u{301} au\u{A0}lait", "ada").unwrap(), "café au lait");
         assert_eq!(check("ゆき\u{3000}ふる", "ada").unwrap(), "ゆき ふる");
         assert_eq!(check("Case  and spaces ", "ada").unwrap(), "Case  and spaces ");
-        assert_eq!(check(&"e\u{301}".repeat(128), "ada").unwrap().len(), 256, "counted in the form that is hashed");
+        assert_eq!(check(&"e\u{301}".repeat(128), "ada").unwrap().len(), 256, "the length is that of the hashed form");
         assert!(check(&"é".repeat(129), "ada").is_err());
     }
 
     #[test]
-    fn the_list_holds_only_what_the_length_lets_pass() {
+    fn common_passwords_have_an_allowed_length() {
         assert!(COMMON.len() >= 500, "{}", COMMON.len());
         for word in COMMON.iter() {
             assert!(LENGTHS.contains(&word.len()) && *word == text::fold(word.trim()), "{word:?}");
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_verifies_its_password_alone() {
+    async fn hash_verifies_only_its_password() {
         let passwords = Passwords::start().unwrap();
         let hash = hashed(&passwords, "correct horse".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
@@ -229,14 +233,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passwords_verify_however_they_are_typed_and_however_they_were_hashed() {
+    async fn passwords_verify_in_every_typed_and_hashed_form() {
         let passwords = Passwords::start().unwrap();
         let (composed, decomposed) = ("caf\u{e9} au lait", "cafe\u{301}\u{A0}au lait");
         let hash = hashed(&passwords, check(decomposed, "ada").unwrap()).await.unwrap();
         for typed in [composed, decomposed] {
             assert!(verify(&passwords, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
         }
-        // As earlier releases hashed them: as they came.
+        // Earlier releases hashed passwords without normalising them.
         for typed in [decomposed, "tab\tinside"] {
             let hash = hashed(&passwords, typed.into()).await.unwrap();
             assert!(verify(&passwords, typed.into(), Some(hash.clone())).await.unwrap(), "{typed:?}");
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_without_an_account_costs_what_a_wrong_password_costs() {
+    async fn unknown_name_costs_as_much_as_a_wrong_password() {
         let passwords = Passwords::start().unwrap();
         assert!(!verify(&passwords, "correct horse".into(), None).await.unwrap());
         let (dummy, real) = (PasswordHash::new(NO_ACCOUNT).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
@@ -258,12 +262,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_that_waits_too_long_is_refused() {
+    async fn hash_that_waits_too_long_is_rejected() {
         let passwords = Passwords { wait: Duration::from_millis(10), ..Passwords::start().unwrap() };
-        let mut held = Vec::new();
+        let mut taken = Vec::new();
         let error = loop {
             match passwords.turn(TICKET).await {
-                Ok(turn) => held.push(turn),
+                Ok(turn) => taken.push(turn),
                 Err(error) => break error,
             }
         };

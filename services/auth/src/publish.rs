@@ -1,4 +1,5 @@
-//! Announces revocations to the gateways at once; a gateway that misses one gets it from `ListRevocations`.
+//! Announces revocations to the gateways. A gateway that misses an announcement reads the revocation with
+//! `ListRevocations`.
 
 use confab_common::bus::Bus;
 use confab_proto::auth::v1;
@@ -7,11 +8,9 @@ use prost::Message;
 
 use crate::store::Revocation;
 
-/// Publishes revocations on the bus.
 pub struct Publisher(Bus);
 
 impl Publisher {
-    /// Publishes on this bus.
     pub fn new(bus: Bus) -> Self {
         Self(bus)
     }

@@ -17,26 +17,25 @@ use crate::token::{LIFE, Token, Tokens};
 use crate::turns::Ticket;
 use crate::username::{self, Username};
 
-/// Most revocations in one answer.
+/// Maximum revocations in one answer.
 const MAX_REVOCATIONS: u32 = 1000;
-/// Most revocations that one statement purges, so that it stays short.
+/// Maximum revocations that one statement purges, so that the statement stays short.
 const PURGE_BATCH: u32 = 1000;
-/// Most accounts that one statement gives skeletons.
+/// Maximum accounts that one statement gives skeletons.
 const FILL_BATCH: u32 = 500;
-/// How long after its expiry a token may still be taken, by leeway or by a clock that is behind.
+/// How long after its expiry a gateway may still accept a token, because of leeway or a slow clock.
 const LEEWAY_MS: i64 = 60_000;
-/// How long a client that has logged in to an account is known.
+/// How long the service remembers a client that has logged in to an account.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Most clients that are known; each takes some 150 bytes.
+/// Maximum clients that the service remembers; each takes about 150 bytes.
 const MAX_KNOWN: u64 = 100_000;
-/// Most bytes of a name or a password as it is typed, before it is normalised.
+/// Maximum length of a typed name or password before it is normalised, in bytes.
 const MAX_TYPED: usize = 1024;
 
-/// A fresh session.
+/// A new session.
 pub struct Session {
-    /// Its token.
     pub token: Token,
-    /// Whose it is.
+    /// The user of the session.
     pub user: User,
 }
 
@@ -46,29 +45,29 @@ pub struct Accounts {
     passwords: Passwords,
     tokens: Tokens,
     publisher: Publisher,
-    /// From which addresses under which names was logged in lately. A correct password alone adds to it.
+    /// The addresses and names of recent logins. Only a login with the correct password adds an entry.
     known: Cache<(IpAddr, u64), ()>,
     hasher: RandomState,
 }
 
 impl Accounts {
-    /// The accounts in that store.
     pub fn new(store: Arc<dyn Store>, passwords: Passwords, tokens: Tokens, publisher: Publisher) -> Self {
         let known = Cache::builder().max_capacity(MAX_KNOWN).time_to_live(KNOWN_FOR).build();
         Self { store, passwords, tokens, publisher, known, hasher: RandomState::new() }
     }
 
-    /// Makes an account and its first session. A repeat with the same id, name and password opens another one.
+    /// Creates an account and its first session. A repeat with the same id, name and password opens another session.
     ///
     /// # Errors
-    /// `invalid_request`, `username_taken`; `conflict` when the id is another account's; `unavailable` when too many hash at once.
+    /// `invalid_request`; `username_taken`; `conflict` when the id belongs to another account; `unavailable` when too
+    /// many hashes wait.
     pub async fn signup(&self, id: Option<Uuid>, username: &str, password: String, address: IpAddr) -> Result<Session> {
         let (Username { kept, folded }, hashable) = check(username, &password)?;
         let id = id.unwrap_or_else(Uuid::now_v7);
         if let Some(first) = self.store.user(id).await? {
             return self.repeat(first, &folded, password, address).await;
         }
-        // Asked first, because a refusal should not cost a hash.
+        // Checked first, so that a rejection does not cost a hash.
         if self.named(username).await?.is_some_and(|other| other.id != id) {
             return Err(Error::new(Code::UsernameTaken, "that username is taken"));
         }
@@ -82,13 +81,13 @@ impl Accounts {
     /// Opens a session.
     ///
     /// # Errors
-    /// `invalid_credentials` for an unknown name and a wrong password alike, after the same work.
+    /// `invalid_credentials` for an unknown name and for a wrong password alike, after the same work.
     pub async fn login(&self, username: &str, password: String, address: IpAddr) -> Result<Session> {
         within_bounds(username, &password)?;
         text::no_nul("username", username)?;
         text::no_nul("password", &password)?;
         let ticket = self.ticket(address, &username::folded(username));
-        // Before anything else: in a flood, what is refused must cost as good as nothing.
+        // Before any other work: during a flood, a rejected login must cost next to nothing.
         let turn = self.passwords.turn(ticket).await?;
         let user = self.named(username).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
@@ -98,8 +97,8 @@ impl Accounts {
         }
     }
 
-    /// Revokes a session for good and tells everybody. Repeating it tells them again. No token lives longer than
-    /// [`LIFE`], so a revocation with a later expiry is kept only for that long.
+    /// Revokes a session permanently and announces the revocation; a repeat announces it again. No token lives longer
+    /// than [`LIFE`], so a revocation with a later expiry is kept only for that long.
     ///
     /// # Errors
     /// `invalid_request` when the expiry is missing.
@@ -112,7 +111,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// One account.
+    /// Returns one account.
     ///
     /// # Errors
     /// `not_found`.
@@ -120,22 +119,22 @@ impl Accounts {
         self.store.user(id).await?.ok_or_else(|| Error::not_found("user"))
     }
 
-    /// The public keys, as a JSON Web Key Set.
+    /// Returns the public keys as a JSON Web Key Set.
     pub fn jwks(&self) -> &str {
         self.tokens.jwks()
     }
 
-    /// Revocations numbered above `after`, at most `limit` of them; 0 stands for the most there can be.
+    /// Returns up to `limit` revocations with numbers above `after`; 0 stands for the maximum, 1000.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn revocations(&self, after: u64, limit: u32) -> Result<Revocations> {
         let limit = if limit == 0 { MAX_REVOCATIONS } else { limit.min(MAX_REVOCATIONS) };
         self.store.revocations(after, limit).await
     }
 
-    /// The account of a name as it is typed. The form of earlier releases goes first: it tells more names apart, and an account that
-    /// was made under it has no other.
+    /// Finds the account of a typed name. The folded form of earlier releases is tried first: it distinguishes more
+    /// names, and an account created under it has no other form.
     async fn named(&self, typed: &str) -> Result<Option<User>> {
         let (folded, former) = (username::folded(typed), username::former(typed));
         if former != folded
@@ -146,7 +145,7 @@ impl Accounts {
         self.store.user_by_name(folded).await
     }
 
-    /// Answers a signup whose id has an account: its own retry, or a misuse of the id.
+    /// Answers a signup whose id belongs to an account: a retry of the signup, or a misuse of the id.
     async fn repeat(&self, first: User, folded: &str, password: String, address: IpAddr) -> Result<Session> {
         if username::folded(&first.username) == folded {
             let ticket = self.ticket(address, folded);
@@ -158,7 +157,8 @@ impl Accounts {
         Err(Error::new(Code::Conflict, "that id belongs to another account"))
     }
 
-    /// What the queue of logins distinguishes this client by. Whether the name has an account must not influence its turn.
+    /// Returns the key that identifies this client in the login queue. Whether the name has an account must not
+    /// influence its turn.
     fn ticket(&self, address: IpAddr, folded: &str) -> Ticket {
         let name = self.hasher.hash_one(folded);
         Ticket { address, name, is_known: self.known.contains_key(&(address, name)) }
@@ -171,17 +171,17 @@ impl Accounts {
     }
 }
 
-/// No token that exists now expires later.
+/// Returns the latest expiry that a token can have now.
 fn latest_expiry() -> i64 {
     now_ms().saturating_add(LIFE.end().as_millis() as i64)
 }
 
-/// Forgets the revocations of expired tokens and returns how many there were.
+/// Deletes the revocations of expired tokens and returns their number.
 ///
 /// # Errors
-/// Those of the store.
+/// Errors of the store.
 pub async fn purge(store: &dyn Store) -> Result<u64> {
-    // An earlier release kept whatever expiry it was given.
+    // An earlier release stored every expiry without a limit.
     store.shorten(latest_expiry()).await?;
     let mut purged = 0;
     loop {
@@ -193,11 +193,11 @@ pub async fn purge(store: &dyn Store) -> Result<u64> {
     }
 }
 
-/// Gives skeletons to accounts that have none because an earlier release made them, and returns how many there were. Where two look
-/// alike, the older one gets it and both go on.
+/// Stores the skeletons of accounts that an earlier release created without one, and returns the number of skeletons.
+/// If two accounts look alike, the older account gets the skeleton, and both accounts remain usable.
 ///
 /// # Errors
-/// Those of the store.
+/// Errors of the store.
 pub async fn fill_skeletons(store: &dyn Store) -> Result<u64> {
     let (mut filled, mut after) = (0, Uuid::nil());
     loop {
@@ -209,7 +209,7 @@ pub async fn fill_skeletons(store: &dyn Store) -> Result<u64> {
     }
 }
 
-/// Refuses what is far beyond any name or password before any work is done on it: normalising costs time.
+/// Rejects texts far longer than any name or password before any work is done on them, because normalising costs time.
 fn within_bounds(username: &str, password: &str) -> Result<()> {
     let fields = [("username", username.len()), ("password", password.len())];
     match fields.iter().find(|(_, bytes)| *bytes > MAX_TYPED) {
@@ -218,7 +218,7 @@ fn within_bounds(username: &str, password: &str) -> Result<()> {
     }
 }
 
-/// The name, and the form in which the password is hashed; an error names every field that is wrong.
+/// Returns the name, and the form in which the password is hashed. The error names every invalid field.
 fn check(username: &str, password: &str) -> Result<(Username, String)> {
     within_bounds(username, password)?;
     match (Username::parse(username), password::check(password, username)) {
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_every_wrong_field() {
+    fn error_names_every_invalid_field() {
         let fields = check("a", "b").unwrap_err().fields;
         assert_eq!(fields.iter().map(|field| field.field.as_str()).collect::<Vec<_>>(), ["username", "password"]);
     }

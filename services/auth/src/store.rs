@@ -15,12 +15,11 @@ use uuid::Uuid;
 
 pub use tables::SCHEMA;
 
-/// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// UUIDv7.
     pub id: Uuid,
-    /// As its owner typed it, in NFC.
+    /// As the user typed it, in NFC.
     pub username: String,
     /// The form in which names are compared; unique.
     pub username_folded: String,
@@ -30,7 +29,7 @@ pub struct User {
     pub created_at_ms: i64,
 }
 
-/// Marks a token as refused although it has not expired.
+/// The revocation of a token that has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     /// 1, 2, 3 … in commit order.
@@ -44,48 +43,46 @@ pub struct Revocation {
 /// One page of revocations, read in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocations {
-    /// By rising number; purged ones are missing.
+    /// In ascending order of `number`; purged revocations are missing.
     pub items: Vec<Revocation>,
-    /// The newest number assigned; 0 when there is none.
+    /// The newest number assigned; 0 without revocations.
     pub head: u64,
 }
 
-/// The operations of a store; both implementations pass the same contract tests.
+/// The operations of a store. Both implementations pass the same contract tests.
 pub trait Store: Send + Sync {
-    /// Inserts an account and returns it, or the one that already has that id.
+    /// Inserts an account and returns it, or returns the account that already has that id.
     ///
     /// # Errors
     /// `username_taken` when another account has the folded name or the skeleton.
     fn create_user(&self, user: User, skeleton: String) -> BoxFuture<'_, Result<User>>;
 
-    /// Ids and names of at most `limit` accounts without a skeleton, by rising id above `after`.
+    /// Returns the ids and names of up to `limit` accounts without a skeleton, with ids above `after` in ascending
+    /// order.
     fn without_skeleton(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<(Uuid, String)>>>;
 
-    /// Sets the skeletons of accounts that have none, by id; returns how many. A skeleton that another account has is
-    /// skipped.
+    /// Sets the skeletons of accounts that have none, by id, and returns their number. A skeleton that belongs to
+    /// another account is skipped.
     fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>>;
 
-    /// The account with this id.
     fn user(&self, id: Uuid) -> BoxFuture<'_, Result<Option<User>>>;
 
-    /// The account with this folded name.
     fn user_by_name(&self, folded: String) -> BoxFuture<'_, Result<Option<User>>>;
 
     /// Revokes a session under the next number, or returns its existing revocation.
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>>;
 
-    /// At most `limit` revocations numbered above `after`.
+    /// Returns up to `limit` revocations with numbers above `after`.
     fn revocations(&self, after: u64, limit: u32) -> BoxFuture<'_, Result<Revocations>>;
 
-    /// Deletes at most `limit` revocations of tokens that expired before `expired_before_ms`; returns how many. Numbers
-    /// and head stay.
+    /// Deletes up to `limit` revocations of tokens that expired before `expired_before_ms`, and returns their number.
+    /// The numbers of other revocations and the head do not change.
     fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>>;
 
-    /// Lets revocations that expire after `latest_ms` expire then; returns how many.
+    /// Moves expiries after `latest_ms` to `latest_ms`, and returns the number of changed revocations.
     fn shorten(&self, latest_ms: i64) -> BoxFuture<'_, Result<u64>>;
 }
 
-/// Opens and migrates the store at this URL.
 pub async fn open(url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match url {
         StoreUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::open(path)?),

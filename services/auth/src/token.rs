@@ -1,4 +1,4 @@
-//! Tokens: JSON Web Tokens (RFC 7519) signed with EdDSA, which gateways verify on their own.
+//! Tokens: JSON Web Tokens (RFC 7519) signed with EdDSA. Gateways verify them without calling this service.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::key::{SigningKey, SigningKeys};
 
 /// The `iss` and `aud` of every token.
 const CONFAB: &str = "confab";
-/// How long a token may live.
+/// Allowed lifetimes of a token.
 pub const LIFE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Serialize)]
@@ -28,15 +28,13 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// A signed token.
 pub struct Token {
     /// The JWT.
     pub text: String,
-    /// Its `exp`, in milliseconds since the Unix epoch.
+    /// The token's `exp`, in milliseconds since the Unix epoch.
     pub expires_at_ms: i64,
 }
 
-/// Issues tokens.
 pub struct Tokens {
     key: EncodingKey,
     header: Header,
@@ -45,10 +43,10 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Signs with the first of these keys; tokens live for `ttl`.
+    /// Creates an issuer that signs with the first of these keys; tokens live for `ttl`.
     ///
     /// # Errors
-    /// When the crypto library refuses.
+    /// When the crypto library fails.
     pub fn new(keys: &SigningKeys, ttl: Duration) -> anyhow::Result<Self> {
         let published = keys.all().map(jwk).collect::<anyhow::Result<Vec<_>>>()?;
         let header = Header { kid: published[0].common.key_id.clone(), ..Header::new(Algorithm::EdDSA) };
@@ -56,7 +54,7 @@ impl Tokens {
         Ok(Self { key: EncodingKey::from_ed_der(&keys.signing().pkcs8()?), header, jwks, ttl })
     }
 
-    /// A token for a new session of a user, valid from `now` (seconds since the Unix epoch).
+    /// Issues a token for a new session of a user, valid from `now` (seconds since the Unix epoch).
     ///
     /// # Errors
     /// `internal` when signing fails.
@@ -67,13 +65,13 @@ impl Tokens {
         Ok(Token { text, expires_at_ms: exp * 1000 })
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517), the signing key first.
+    /// Returns the public keys as a JSON Web Key Set (RFC 7517), the signing key first.
     pub fn jwks(&self) -> &str {
         &self.jwks
     }
 }
 
-/// The public key in its published form.
+/// Returns the public key in its published form.
 fn jwk(key: &SigningKey) -> anyhow::Result<Jwk> {
     let mut jwk = Jwk::from_decoding_key(&DecodingKey::from_ed_der(key.public()), Some(Algorithm::EdDSA))?;
     // RFC 7638: every program that has the key derives the same id.
@@ -97,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_signs_and_all_are_published() {
+    fn first_key_signs_and_all_are_published() {
         let other = "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
         let ids = |keys: &str| {
             let tokens = Tokens::new(&SigningKeys::parse(keys).unwrap(), *LIFE.end()).unwrap();
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_set_is_that_of_the_rfc() {
+    fn key_set_matches_the_rfc() {
         let jwks = serde_json::from_str::<Value>(tokens(*LIFE.end()).unwrap().jwks()).unwrap();
         let key = json!({
             "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_verifies_with_the_key_set() {
+    fn token_verifies_with_the_key_set() {
         let tokens = tokens(Duration::from_secs(3600)).unwrap();
         let (user, now) = (Uuid::now_v7(), jsonwebtoken::get_current_timestamp() as i64);
         let token = tokens.issue(user, "Zoë", now).unwrap();

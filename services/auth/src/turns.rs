@@ -1,11 +1,11 @@
-//! Which login is next. A hash takes a core for tens of milliseconds, so under a flood of logins almost all of them have to be
-//! refused: the queue decides which.
+//! The order of logins. A hash takes one core for tens of milliseconds, so under a flood almost all logins must be
+//! rejected. The queue decides which.
 //!
-//! * Every other turn is for clients that have logged in under that name from that address lately.
-//! * Of those that wait, the address that waits least often goes first, then the name that is asked for least often, then the
-//!   newest. One address, or an attack on one name, delays itself, and in a flood some logins succeed at once where a fair
-//!   queue would let all of them time out.
-//! * A full queue refuses the opposite end: the oldest of the address that waits most often.
+//! * Every second turn is for clients that have recently logged in under the same name from the same address.
+//! * Among the waiting logins, the address with the fewest waiting logins goes first, then the name with the fewest,
+//!   then the newest login. A flood from one address, or an attack on one name, therefore delays only itself, and some
+//!   logins succeed at once, where a first-in first-out queue would let all of them time out.
+//! * A full queue rejects from the opposite end: the oldest login of the address with the most waiting logins.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,19 +16,18 @@ use confab_common::{Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Logins that may wait for each turn: two seconds of work.
+/// Logins that may wait per turn: about two seconds of work.
 const WAITERS_PER_TURN: usize = 64;
-/// Most logins that may wait, however many turns there are.
+/// Maximum waiting logins, independent of the number of turns.
 const MAX_WAITERS: usize = 1024;
 
-/// What the queue distinguishes logins by.
+/// The properties by which the queue distinguishes logins.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
-    /// The client's address.
     pub address: IpAddr,
-    /// Stands for the name that is asked for.
+    /// A hash of the name.
     pub name: u64,
-    /// That client has logged in under that name lately.
+    /// Whether the client has recently logged in under this name.
     pub is_known: bool,
 }
 
@@ -37,37 +36,37 @@ struct Waiter {
     sender: oneshot::Sender<Turn>,
 }
 
-/// The turns, and the queue of those that wait for one.
+/// The turns, and the queue of waiting logins.
 pub struct Turns(Arc<Shared>);
 
-/// The right to hash, until it is dropped.
+/// The right to compute a hash, until it is dropped.
 pub struct Turn(Arc<Shared>);
 
 struct Shared {
-    // Held for a decision, never across an await, and never by a thread that the system lets wait.
+    // Locked for a decision, never across an await, and never by a low-priority hashing thread.
     queue: Mutex<Queue>,
     capacity: usize,
 }
 
 struct Queue {
-    /// Turns that no login has.
+    /// Free turns.
     free: usize,
     /// The oldest first.
     waiters: Vec<Waiter>,
-    /// The next turn is for known clients.
+    /// Whether the next turn is for known clients.
     known_next: bool,
 }
 
 impl Turns {
-    /// `count` turns at once.
+    /// Creates `count` turns.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Shared::new(count, (count * WAITERS_PER_TURN).min(MAX_WAITERS))))
     }
 
-    /// A turn, when it has come.
+    /// Waits for a turn.
     ///
     /// # Errors
-    /// `unavailable` when too many wait.
+    /// `unavailable` when too many logins wait.
     pub async fn take(&self, ticket: Ticket) -> Result<Turn> {
         let (sender, receiver) = oneshot::channel();
         self.0.push(Waiter { ticket, sender });
@@ -99,7 +98,7 @@ impl Shared {
         self.give();
     }
 
-    /// Gives the free turns to those that wait.
+    /// Gives the free turns to waiting logins.
     fn give(self: &Arc<Self>) {
         loop {
             let mut queue = self.queue.lock();
@@ -107,7 +106,7 @@ impl Shared {
                 return;
             }
             let Some(waiter) = queue.take_next() else { return };
-            // Its caller may have given up.
+            // The caller may have been dropped.
             if !waiter.sender.is_closed() {
                 queue.free -= 1;
                 drop(queue);
@@ -118,7 +117,7 @@ impl Shared {
 }
 
 impl Queue {
-    /// The waiter whose turn it is.
+    /// Removes the waiter whose turn is next.
     fn take_next(&mut self) -> Option<Waiter> {
         let (known, ranks) = (self.known_next, self.ranks());
         let next = (0..self.waiters.len()).min_by_key(|at| (self.waiters[*at].ticket.is_known != known, ranks[*at], Reverse(*at)))?;
@@ -126,14 +125,14 @@ impl Queue {
         Some(self.waiters.remove(next))
     }
 
-    /// The waiter that is refused first: strangers before known clients.
+    /// Removes the waiter to reject first: unknown clients before known clients.
     fn take_last(&mut self) -> Option<Waiter> {
         let ranks = self.ranks();
         let last = (0..self.waiters.len()).max_by_key(|at| (!self.waiters[*at].ticket.is_known, ranks[*at], Reverse(*at)))?;
         Some(self.waiters.remove(last))
     }
 
-    /// For each waiter, how many wait for the same address, and how many of these for the same name.
+    /// For each waiter: how many logins wait from the same address, and how many of those for the same name.
     fn ranks(&self) -> Vec<(usize, usize)> {
         let mut addresses = HashMap::new();
         let mut names = HashMap::new();

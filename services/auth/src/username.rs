@@ -1,7 +1,7 @@
-//! Which usernames are accepted, and the forms in which they are compared.
+//! The rules for usernames, and the forms in which usernames are compared.
 //!
-//! The characters are those of RFC 8264's IdentifierClass, derived by its rules from the current Unicode tables, and narrowed to
-//! letters, their marks, digits, `_`, `.` and `-`.
+//! The allowed characters are those of RFC 8264's IdentifierClass, derived by its rules from the current Unicode
+//! tables, and narrowed to letters, their marks, digits, `_`, `.` and `-`.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -12,18 +12,17 @@ use icu_properties::props::{BidiClass, DefaultIgnorableCodePoint, GeneralCategor
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_security::mixed_script::AugmentedScriptSet;
 
-/// Fewest and most characters.
+/// Minimum and maximum number of characters.
 const LENGTHS: std::ops::RangeInclusive<usize> = 3..=32;
-/// Most marks on one letter.
+/// Maximum marks on one letter.
 const MAX_MARKS: usize = 4;
-/// Names that an account must not have, because they would speak for the service or for all of its users.
+/// Reserved names: messages under them would seem to come from the service or from all users.
 const RESERVED: [&str; 7] = ["system", "admin", "confab", "deleted", "everyone", "here", "room"];
 static RESERVED_SKELETONS: LazyLock<HashSet<String>> = LazyLock::new(|| RESERVED.map(skeleton).into());
 
 const NFC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfc();
 const NFKC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfkc();
 
-/// A valid username.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Username {
     /// The form that is stored and shown.
@@ -36,7 +35,7 @@ impl Username {
     /// Validates a typed name.
     ///
     /// # Errors
-    /// `invalid_request` about `username`.
+    /// `invalid_request` for `username`.
     pub fn parse(typed: &str) -> Result<Self> {
         let kept = mapped(typed);
         let folded = text::fold(&kept);
@@ -67,24 +66,24 @@ impl Username {
     }
 }
 
-/// The folded form of a typed name, under which its account is stored.
+/// Returns the folded form of a typed name, under which its account is stored.
 pub fn folded(typed: &str) -> String {
     text::fold(&mapped(typed))
 }
 
-/// The folded form of earlier releases.
+/// Returns the folded form of earlier releases.
 pub fn former(typed: &str) -> String {
     NFC.normalize(&NFC.normalize(typed.trim()).to_lowercase()).into_owned()
 }
 
-/// The skeleton of a typed name: two names that look alike have the same one (UTS 39), in whatever case they are shown. `0` looks like
-/// `O` and so stands for `o`; `I` looks like `l` and is the capital of `i`, so that all three are one.
+/// Returns the skeleton of a typed name. Two names that look alike in any case have the same skeleton (UTS 39). `0`
+/// looks like `O` and is therefore equal to `o`; `I` looks like `l` and is the capital of `i`, so all three are equal.
 pub fn skeleton(typed: &str) -> String {
     let shape = |name: &str| unicode_security::skeleton(name).collect::<String>();
     shape(&text::fold(&shape(&mapped(typed)))).replace('i', "l")
 }
 
-/// Trims the name, normalises full-width and half-width forms, and composes it.
+/// Trims the name, normalises full-width and half-width forms, and composes the name.
 fn mapped(typed: &str) -> String {
     let ordinary = |c: char| match c {
         '\u{FF01}'..='\u{FFEE}' => NFKC.normalize(c.encode_utf8(&mut [0; 4])).into_owned(),
@@ -101,7 +100,7 @@ enum Kind {
     Sign,
 }
 
-/// `None` for a character that names may not contain.
+/// Returns `None` for a character that names must not contain.
 fn kind(c: char) -> Option<Kind> {
     if "_.-".contains(c) {
         return Some(Kind::Sign);
@@ -121,12 +120,12 @@ fn kind(c: char) -> Option<Kind> {
     (!is_refused).then_some(kind)
 }
 
-/// Whether the character is a variant of ordinary characters, or stretches or repeats them.
+/// Returns whether the character is a variant of ordinary characters, or stretches or repeats them.
 fn is_variant(c: char) -> bool {
     match c {
         // Thai and Lao cannot be written without these, despite their compatibility decompositions.
         '\u{E33}' | '\u{EB3}' | '\u{EDC}' | '\u{EDD}' => false,
-        // Refused by RFC 5892, section 2.6.
+        // Rejected by RFC 5892, section 2.6.
         '\u{640}' | '\u{7FA}' | '\u{302E}' | '\u{302F}' | '\u{3031}'..='\u{3035}' | '\u{303B}' => true,
         c => !NFKC.is_normalized(c.encode_utf8(&mut [0; 4])),
     }
@@ -154,14 +153,14 @@ fn check_characters(name: &str) -> Result<(), String> {
 fn has_one_set_of_digits(name: &str) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new();
     let is_digit = |c: u32| category.get32(c) == GeneralCategory::DecimalNumber;
-    // Digits come in blocks of ten in order.
+    // Digits come in consecutive blocks of ten, in order.
     let zero = |c: char| (0..10).map(|n| u32::from(c) - n).take_while(|c| is_digit(*c)).last();
     let mut zeros = name.chars().filter(|c| is_digit(u32::from(*c))).map(zero);
     let first = zeros.next();
     zeros.all(|zero| Some(zero) == first)
 }
 
-/// The rules of RFC 5893, section 2, that a name of these characters could violate.
+/// Checks the rules of RFC 5893, section 2, that a name of these characters could violate.
 fn reads_in_one_direction(name: &str) -> bool {
     use BidiClass as B;
     let classes = name.chars().map(|c| CodePointMapData::<B>::new().get(c)).filter(|class| *class != B::NonspacingMark).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Shutdown of the program.
+//! The shutdown of the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use prost::Message;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn the_last_revocation_is_published_before_the_end() {
+async fn last_revocation_is_published_before_exit() {
     let (session_id, user_id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
     let (subscriptions, mut notices) = Bus::open(&testing::redis(), None).unwrap().listen();
     subscriptions.subscribe(channel::REVOCATIONS).await;
@@ -25,7 +25,7 @@ async fn the_last_revocation_is_published_before_the_end() {
         let mut client = AuthServiceClient::new(connect(url).unwrap());
         client.logout(request(logout.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
     };
-    let heard = async || {
+    let received = async || {
         loop {
             if let Notice::Message { payload, .. } = notices.next().await.unwrap()
                 && Revocation::decode(payload).unwrap().session_id == session_id
@@ -34,5 +34,5 @@ async fn the_last_revocation_is_published_before_the_end() {
             }
         }
     };
-    testing::leave_in_silence(confab_auth::run, act, heard).await;
+    testing::leave_in_silence(confab_auth::run, act, received).await;
 }

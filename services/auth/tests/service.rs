@@ -1,4 +1,4 @@
-//! The service as its callers see it: the generated client over the in-process transport.
+//! The service from its callers' view: the generated client over the in-process transport.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 type Client = AuthServiceClient<Transport>;
 
-/// A call with a deadline that even a busy machine meets: hashing is slow by design.
+/// A call with a deadline that even a busy machine meets, because hashing is slow by design.
 fn call<T>(message: T) -> tonic::Request<T> {
     confab_common::grpc::request(message, confab_common::grpc::Call::within(Duration::from_secs(60)))
 }
@@ -47,7 +47,7 @@ async fn start(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
     (AuthServiceClient::new(in_process(server)), process)
 }
 
-/// Starts once the old database is released: when the last task that uses it has ended.
+/// Starts the service after the database has been released: when the last task that uses it has ended.
 async fn restart(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
     loop {
         let process = Process::new();
@@ -71,7 +71,7 @@ async fn login(client: &mut Client, username: &str, password: &str) -> Result<Se
 }
 
 #[tokio::test]
-async fn an_account_from_signup_to_login() {
+async fn signup_then_login() {
     let (mut client, _process) = start(directory(), bus()).await;
     let session = signup(&mut client, "", " Zoe\u{308} ", "correct horse").await.unwrap();
     let user = session.user.unwrap();
@@ -92,7 +92,7 @@ async fn an_account_from_signup_to_login() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_and_a_wrong_password_get_the_same_error() {
+async fn wrong_name_and_wrong_password_get_the_same_error() {
     let (mut client, _process) = start(directory(), bus()).await;
     signup(&mut client, "", "ada", "correct horse").await.unwrap();
     let mut answers = Vec::new();
@@ -106,7 +106,7 @@ async fn a_wrong_name_and_a_wrong_password_get_the_same_error() {
 }
 
 #[tokio::test]
-async fn bad_fields_are_named() {
+async fn invalid_fields_are_named() {
     let (mut client, _process) = start(directory(), bus()).await;
     for (id, name, password, fields) in [
         ("", "ab", "correct horse", &["username"][..]),
@@ -131,7 +131,7 @@ async fn bad_fields_are_named() {
 }
 
 #[tokio::test]
-async fn a_signup_can_be_repeated_by_its_id() {
+async fn signup_can_be_repeated_by_id() {
     let (client, _process) = start(directory(), bus()).await;
     let id = Uuid::now_v7().to_string();
     let attempts = (0..3).map(|_| {
@@ -150,7 +150,7 @@ async fn a_signup_can_be_repeated_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_logout_is_announced_and_kept_over_a_restart() {
+async fn logout_is_announced_and_survives_a_restart() {
     let (data_dir, bus) = (directory(), bus());
     let (subscriptions, mut notices) = bus.listen();
     subscriptions.subscribe(channel::REVOCATIONS).await;
@@ -179,7 +179,7 @@ async fn a_logout_is_announced_and_kept_over_a_restart() {
 }
 
 #[tokio::test]
-async fn no_revocation_outlives_the_longest_token() {
+async fn revocations_expire_with_the_longest_token() {
     const LONGEST: i64 = 8760 * 3_600_000;
     let (mut client, _process) = start(directory(), bus()).await;
     let before = now_ms();
@@ -195,7 +195,7 @@ async fn no_revocation_outlives_the_longest_token() {
 }
 
 #[tokio::test]
-async fn replicas_on_postgres_need_one_key() {
+async fn replicas_on_postgres_require_a_key() {
     let config = AuthConfig { auth_store: Some(database().await), ..config() };
     let (storage, process) = (storage(directory()), Process::new());
     let error = confab_auth::start(&config, &storage, bus(), &process).await.err().unwrap().to_string();
@@ -215,7 +215,7 @@ async fn replicas_on_postgres_need_one_key() {
 }
 
 #[tokio::test]
-async fn names_that_look_alike_are_one_name() {
+async fn lookalike_names_are_one_name() {
     let (mut client, _process) = start(directory(), bus()).await;
     let ace = signup(&mut client, "", "Ace", "correct horse").await.unwrap().user.unwrap();
     for taken in ["асе", "АСЕ", "ＡＣＥ", "ace"] {
@@ -226,14 +226,14 @@ async fn names_that_look_alike_are_one_name() {
         assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "username"), "{bad}");
     }
     assert_eq!(login(&mut client, "ａｃｅ", "correct horse").await.unwrap().user.unwrap(), ace);
-    // The name would belong to another user, if that one had an account.
+    // The name would belong to another user, if that user had an account.
     assert_eq!(login(&mut client, "асе", "correct horse").await.unwrap_err().code, Code::InvalidCredentials);
     let name = signup(&mut client, "", "हिन्दी", "correct horse").await.unwrap().user.unwrap().username;
     assert_eq!(name, "हिन्दी");
 }
 
 #[tokio::test]
-async fn a_password_is_the_same_however_it_is_typed() {
+async fn password_is_the_same_in_every_typed_form() {
     let (mut client, _process) = start(directory(), bus()).await;
     signup(&mut client, "", "ada", "cafe\u{301} au lait").await.unwrap();
     for password in ["café au lait", "cafe\u{301}\u{A0}au\u{3000}lait"] {
@@ -248,7 +248,7 @@ async fn a_password_is_the_same_however_it_is_typed() {
 }
 
 #[tokio::test]
-async fn an_account_of_an_earlier_release_goes_on() {
+async fn account_of_an_earlier_release_can_log_in() {
     let (data_dir, bus) = (directory(), bus());
     let (mut client, process) = start(data_dir.clone(), bus.clone()).await;
     signup(&mut client, "", "Straße", "correct horse").await.unwrap();
@@ -270,7 +270,7 @@ async fn an_account_of_an_earlier_release_goes_on() {
 }
 
 #[tokio::test]
-async fn a_signing_key_is_changed_replica_by_replica() {
+async fn signing_key_is_rotated_replica_by_replica() {
     let (old, new) = ("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=", "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=");
     let (store, storage, process) = (database().await, storage(directory()), Process::new());
     let replica = async |keys: String| {
@@ -294,8 +294,8 @@ async fn a_signing_key_is_changed_replica_by_replica() {
     let kid = |token: &str| jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
     let signers = steps.iter().map(|(token, _)| kid(token)).collect::<Vec<_>>();
     assert!(signers[0] == signers[1] && signers[1] != signers[2] && signers[2] == signers[3], "{signers:?}");
-    // A token of one step verifies with the keys of another: those of the replicas that run beside its own, and of
-    // later ones while the token lives.
+    // During an upgrade, a token of one step verifies with the keys of other steps: those of the replicas that run at
+    // the same time, and of later replicas while the token is valid.
     for (token, keys) in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)] {
         verify(&steps[token].0, &steps[keys].1);
     }

@@ -20,14 +20,14 @@ use crate::config::CommonConfig;
 use crate::metrics;
 use crate::readiness::Readiness;
 
-/// Most connections at once.
-const MOST: usize = 16;
-/// How long a request's head may take to arrive, and a connection may idle between requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// Pause before accepting again when the system has run out of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Connections open at once; a further connection replaces the oldest.
+const MAX_CONNECTIONS: usize = 16;
+/// Time limit for the head of a request, and for an idle connection between two requests.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before the next accept after the process ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin port until the process ends, including its drain.
+/// Serves the admin port until the process ends, also while it drains.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -46,8 +46,8 @@ pub async fn spawn(config: &CommonConfig, readiness: Readiness) -> anyhow::Resul
     Ok(())
 }
 
-/// Serves without end. Probes and scrapes take moments, so a connection above the limit replaces the oldest one: a
-/// client that holds many connections cannot keep probes out.
+/// Accepts without end. Probes and scrapes take milliseconds, so a connection above the limit replaces the oldest one:
+/// a client that keeps many connections open cannot lock probes out.
 async fn serve(listener: TcpListener, router: Router) {
     let mut connections = VecDeque::new();
     loop {
@@ -55,27 +55,27 @@ async fn serve(listener: TcpListener, router: Router) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection at the admin port");
-                sleep(ACCEPT_AGAIN).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         connections.retain(|connection: &AbortOnDropHandle<()>| !connection.is_finished());
-        if connections.len() >= MOST {
+        if connections.len() >= MAX_CONNECTIONS {
             connections.pop_front();
         }
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         connections.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection at the admin port ended");
+                tracing::debug!(%error, "connection to the admin port ended");
             }
         })));
     }
 }
 
-/// Inspecting a process with many sockets takes a while.
+/// Collecting the metrics of a process with thousands of sockets takes milliseconds, so it runs on a blocking thread.
 async fn exposition() -> impl IntoResponse {
     let text = tokio::task::spawn_blocking(metrics::render).await.unwrap_or_default();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection over which a client has sent this part of a request.
+    /// Connects and sends this part of a request.
     async fn sent(address: std::net::SocketAddr, text: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_heads_keep_no_probe_out_and_are_closed() {
+    async fn slow_clients_do_not_lock_probes_out() {
         let address = serving().await;
         let mut halves = Vec::new();
         for _ in 0..300 {
@@ -122,15 +122,15 @@ mod tests {
             probe.read_to_string(&mut answer).await.unwrap();
             assert!(answer.ends_with("alive\n"), "{answer}");
         }
-        for mut half in halves.drain(..300 - MOST) {
+        for mut half in halves.drain(..300 - MAX_CONNECTIONS) {
             assert!(matches!(half.read(&mut [0]).await, Ok(0) | Err(_)));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_has_a_time_limit() {
+    async fn a_request_head_has_a_time_limit() {
         let mut half = sent(serving().await, "GET /livez HT").await;
-        let ended = timeout(HEAD_WITHIN * 2, half.read(&mut [0])).await.unwrap();
+        let ended = timeout(HEAD_LIMIT * 2, half.read(&mut [0])).await.unwrap();
         assert!(matches!(ended, Ok(0) | Err(_)));
     }
 }

@@ -1,7 +1,9 @@
-//! The bus: live hints between processes that may be lost. `local:` within one process, `redis://…` between many.
+//! The bus: live hints between processes. Hints may be lost. `local:` works within one process, `redis://…` between
+//! processes.
 //!
-//! Correctness never depends on it. It promises this: a listener that has received [`Notice::Up`] receives, until
-//! [`Notice::Down`], everything published on its subscribed channels, except what it was too slow to take.
+//! Correctness never depends on the bus. Its only promise: after [`Notice::Up`] and until [`Notice::Down`] a listener
+//! receives every message published on its subscribed channels, except messages dropped because the listener reads too
+//! slowly.
 
 mod local;
 mod redis;
@@ -20,39 +22,35 @@ use crate::Secret;
 use crate::cluster_key::SigningKey;
 use crate::metrics::BUS;
 
-/// Largest payload that is published or accepted, in bytes.
+/// Largest payload that the bus publishes or accepts, in bytes (4 MiB).
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
-/// Notices that may wait for a listener; beyond that messages are dropped and counted.
+/// Notices queued for one listener; further messages are dropped and counted.
 const LISTENER_QUEUE: usize = 4096;
 
-/// Longest that a process waits at its end for its publications to be handed over.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Longest time that a process waits for its last publications at shutdown.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// A handle to the bus; clones share it.
 #[derive(Clone)]
 pub struct Bus(Arc<dyn Implementation>);
 
 trait Implementation: Send + Sync {
     fn publish(&self, channel: String, payload: Bytes);
     fn listen(&self, commands: mpsc::UnboundedReceiver<Command>, notices: mpsc::Sender<Notice>);
-    /// Completes when every earlier publication has been handed over or dropped.
+    /// Completes when every earlier publication has been sent or dropped.
     fn flush(&self) -> BoxFuture<'_, ()>;
 }
 
-/// A notice to a listener.
+/// A notice that a listener receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A message was published.
     Message {
-        /// Its channel.
         channel: Arc<str>,
-        /// Its payload.
         payload: Bytes,
     },
-    /// The bus can be received from now on; everything before may have been missed.
+    /// Messages arrive from now on; earlier messages may have been missed.
     Up,
-    /// The bus cannot be received.
+    /// Messages cannot arrive until the next [`Notice::Up`].
     Down,
 }
 
@@ -61,18 +59,17 @@ enum Command {
     Unsubscribe(String),
 }
 
-/// The channels of one listener.
 #[derive(Clone)]
 pub struct Subscriptions(mpsc::UnboundedSender<Command>);
 
-/// The notices to one listener.
 pub struct Notices(mpsc::Receiver<Notice>);
 
 impl Bus {
-    /// The bus at a URL: `local:`, `redis://…` or `rediss://…`. With `key`, messages without its signature are dropped.
+    /// Opens the bus at a URL: `local:`, `redis://…` or `rediss://…`. With a `key`, messages without a valid signature
+    /// are dropped.
     ///
     /// # Errors
-    /// When the URL is none of these. A Redis that is not reachable yet is no error.
+    /// When the URL has none of these forms. An unreachable Redis is not an error.
     pub fn open(url: &Secret, key: Option<&SigningKey>) -> anyhow::Result<Self> {
         LazyLock::force(&BUS);
         Ok(match address(url)? {
@@ -81,16 +78,16 @@ impl Bus {
         })
     }
 
-    /// Checks whether [`Bus::open`] would fail, without opening anything.
+    /// Checks whether [`Bus::open`] would fail, without connecting.
     ///
     /// # Errors
-    /// When the URL is none of these.
+    /// When the URL has none of these forms.
     pub fn check(url: &Secret) -> anyhow::Result<()> {
         address(url).map(drop)
     }
 
-    /// Publishes without waiting; if the bus is away, its queue full or the payload too large, the message is dropped
-    /// and counted.
+    /// Publishes without waiting. The message is dropped and counted when the bus is unreachable, its queue is full, or
+    /// the payload exceeds [`MAX_PAYLOAD`].
     pub fn publish(&self, channel: impl Into<String>, payload: impl Into<Bytes>) {
         let payload = payload.into();
         if payload.len() > MAX_PAYLOAD {
@@ -100,15 +97,15 @@ impl Bus {
         self.0.publish(channel.into(), payload);
     }
 
-    /// Waits until all earlier publications have reached the bus, but at most a second: for a process that ends, whose
-    /// last publications would otherwise be lost.
+    /// Waits until all earlier publications have reached the bus, at most one second. A process calls it before it
+    /// exits, or it would lose its last publications.
     pub async fn flush(&self) {
-        if timeout(FLUSH, self.0.flush()).await.is_err() {
+        if timeout(FLUSH_LIMIT, self.0.flush()).await.is_err() {
             tracing::warn!("the bus did not accept the last publications in time");
         }
     }
 
-    /// A new listener without channels; it ends when both halves are dropped.
+    /// Creates a listener without channels. The listener ends when both halves are dropped.
     pub fn listen(&self) -> (Subscriptions, Notices) {
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (notices, notice_queue) = mpsc::channel(LISTENER_QUEUE);
@@ -117,7 +114,7 @@ impl Bus {
     }
 }
 
-/// The Redis in a URL, or `None` for a bus within the process.
+/// Returns the Redis address in a URL, or `None` for the bus within the process.
 fn address(url: &Secret) -> anyhow::Result<Option<redis::Address>> {
     if url.expose() == "local:" {
         return Ok(None);
@@ -127,44 +124,44 @@ fn address(url: &Secret) -> anyhow::Result<Option<redis::Address>> {
 }
 
 impl Subscriptions {
-    /// Subscribes now and whenever the bus comes back. Completes when the subscription is confirmed: at once if it
-    /// exists already, late or never while the bus is down, so callers must bound their wait.
+    /// Subscribes now and after each reconnect. Completes when the subscription is confirmed: immediately if it exists,
+    /// late or never while the bus is down. Callers must therefore bound their wait.
     pub async fn subscribe(&self, channel: impl Into<String>) {
         let (confirm, confirmed) = oneshot::channel();
         let _ = self.0.send(Command::Subscribe(channel.into(), confirm));
         let _ = confirmed.await;
     }
 
-    /// Ends a subscription; messages in transit may still arrive.
+    /// Unsubscribes; messages in transit may still arrive.
     pub fn unsubscribe(&self, channel: impl Into<String>) {
         let _ = self.0.send(Command::Unsubscribe(channel.into()));
     }
 }
 
 impl Notices {
-    /// The next notice; `None` when the bus has ended.
+    /// Waits for the next notice; returns `None` when the bus has ended.
     pub async fn next(&mut self) -> Option<Notice> {
         self.0.recv().await
     }
 }
 
-/// Sends a message to a listener, or drops it when the listener is too slow.
+/// Queues a message for a listener, or drops the message when the listener's queue is full.
 fn offer(notices: &mpsc::Sender<Notice>, channel: Arc<str>, payload: Bytes) {
-    BUS.heard.increment(1);
+    BUS.received.increment(1);
     if notices.try_send(Notice::Message { channel, payload }).is_err() {
         dropped("slow_listener", 1);
     }
 }
 
-/// Counts dropped messages, on either side of the bus.
+/// Counts messages dropped by a publisher or a listener.
 pub fn dropped(reason: &'static str, count: u64) {
     BUS.dropped.add(reason, count);
 }
 
-/// Counts a listener in the metrics: among those that receive the bus, or those that cannot.
-struct Hearing(bool);
+/// A listener in the gauge of listeners that are up, or of those that are down.
+struct ListenerState(bool);
 
-impl Hearing {
+impl ListenerState {
     fn begin(up: bool) -> Self {
         Self::gauge(up).increment(1);
         Self(up)
@@ -179,7 +176,7 @@ impl Hearing {
     }
 }
 
-impl Drop for Hearing {
+impl Drop for ListenerState {
     fn drop(&mut self) {
         Self::gauge(self.0).decrement(1);
     }

@@ -1,8 +1,8 @@
-//! The cluster's key: one secret from the operator, from which a key for each purpose is derived (HKDF, RFC 5869).
+//! The cluster's key: one secret from the operator, from which one key per purpose is derived (HKDF, RFC 5869).
 //!
-//! Earlier releases signed with the operator's text itself. So that both can run side by side, this release still signs
-//! hints and names nodes as they do, and accepts signatures with the derived keys; the next release signs with the
-//! derived keys.
+//! Earlier releases sign with the operator's text itself. So that both can run side by side during an upgrade, this
+//! release signs hints and names nodes like the earlier releases, and also accepts signatures with the derived keys.
+//! The next release signs with the derived keys.
 
 use std::collections::HashSet;
 
@@ -15,25 +15,23 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::Secret;
 
-/// Fewest random bytes of a key.
+/// Minimum length of a key, in random bytes.
 const MIN_BYTES: usize = 32;
-/// 32 random bytes have 30 distinct values on average; as few as this occur once in 10^9 keys.
+/// 32 random bytes have 30 distinct values on average; 16 or fewer occur once in 10^9 keys.
 const MAX_DISTINCT_OF_PATTERN: usize = 16;
 
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
-/// The key of a cluster.
 pub struct ClusterKey {
-    /// Signs hints.
+    /// Signs hints on the bus.
     pub bus: SigningKey,
     /// Signs requests from gateway to gateway.
     pub forward: SigningKey,
-    /// Derives the ids of nodes.
+    /// Derives node ids.
     pub node: SigningKey,
 }
 
-/// The keys of one purpose.
 #[derive(Clone)]
 pub struct SigningKey {
     /// The operator's text itself, which the previous release uses for every purpose.
@@ -43,13 +41,14 @@ pub struct SigningKey {
 }
 
 impl ClusterKey {
-    /// Parses the key from base64 (either alphabet, with or without padding) or hexadecimal.
+    /// Parses a key from base64 (either alphabet, with or without padding) or hexadecimal.
     ///
     /// # Errors
-    /// When it is neither, shorter than 32 bytes, or obviously not random. The message does not quote it.
+    /// When the text has another encoding, is shorter than 32 bytes, or is obviously not random. The message does not
+    /// quote the text.
     pub fn parse(secret: &Secret) -> anyhow::Result<Self> {
         const HOW: &str = "`openssl rand -base64 32` makes one";
-        // `openssl rand -base64 64` breaks the line.
+        // `openssl rand -base64 64` prints two lines.
         let text = secret.expose().chars().filter(|c| !matches!(c, '\r' | '\n')).collect::<String>();
         let bytes = decode(&text).filter(|bytes| bytes.len() >= MIN_BYTES);
         ensure!(bytes.is_some(), "CONFAB_CLUSTER_KEY must be at least {MIN_BYTES} random bytes in base64 or hexadecimal; {HOW}");
@@ -74,7 +73,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
-    // Hexadecimal digits are never parsed as base64, which would overstate their length.
+    // Hexadecimal digits are never parsed as base64: the key would seem longer than it is.
     if is_hex(text) {
         let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
         return pairs.collect::<Option<_>>().filter(|_| text.len().is_multiple_of(2));
@@ -82,14 +81,15 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('+', "-").replace('/', "_")).ok()
 }
 
-/// Whether bytes repeat a short pattern or change in equal steps.
+/// Returns whether the bytes repeat a short pattern or change in equal steps.
 fn is_patterned(bytes: &[u8]) -> bool {
     let distinct = bytes.iter().collect::<HashSet<_>>().len();
     let steady = bytes.windows(3).filter(|three| three[1].wrapping_sub(three[0]) == three[2].wrapping_sub(three[1])).count();
     distinct <= MAX_DISTINCT_OF_PATTERN || steady > bytes.len() / 4
 }
 
-/// Whether base64 looks like words or keyboard rows: 43 random characters lack letters of one case only once in 10^9.
+/// Returns whether base64 text looks like words or keyboard rows: 43 random characters lack letters of one case only
+/// once in 10^9.
 fn is_patterned_text(text: &str) -> bool {
     let has = |kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
     let one_case = !(has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase));
@@ -107,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn keys_as_the_documents_make_them_are_taken() {
+    fn documented_key_formats_are_accepted() {
         for good in [
-            // openssl rand -base64 32; the same in the other alphabet, and without padding.
+            // `openssl rand -base64 32`; the same bytes in the other alphabet; without padding.
             "3q2+7wECAwT1bRz9q/0tYp8KXw5cHk2mVnL0aGZkQjE=",
             "3q2-7wECAwT1bRz9q_0tYp8KXw5cHk2mVnL0aGZkQjE=",
             "3q2-7wECAwT1bRz9q_0tYp8KXw5cHk2mVnL0aGZkQjE",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn random_bytes_are_taken_in_every_form() {
+    fn every_encoding_of_random_bytes_is_accepted() {
         for _ in 0..10_000 {
             let mut bytes = [0; 32];
             aws_lc_rs::rand::fill(&mut bytes).unwrap();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_short_or_can_be_guessed_are_refused_and_not_quoted() {
+    fn weak_keys_are_rejected_without_quoting_them() {
         let rows = "qwertyuiopasdfghjklzxcvbnmqwertyuiopasdfghjklzxcvbnm";
         for bad in [
             "",
@@ -145,11 +145,11 @@ mod tests {
             "aaaaaaaaaaaaaaaa",
             "the key of a whole cluster",
             "dev-only-cluster-key",
-            // 31 bytes, in both encodings, and an odd number of digits.
+            // 31 bytes in both encodings; an odd number of digits.
             "3q2+7wECAwT1bRz9q/0tYp8KXw5cHk2mVnL0aGZkQg==",
             &HEX[2..],
             &HEX[1..],
-            // 22 bytes, though 33 as base64.
+            // 22 bytes as hexadecimal, 33 as base64.
             &HEX[..44],
             &"a".repeat(64),
             &"A".repeat(44),
@@ -171,18 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn each_purpose_has_a_key_of_its_own() {
+    fn each_purpose_has_its_own_key() {
         let tags = |key: &ClusterKey| {
             let keys = [&key.bus.derived, &key.forward.derived, &key.node.derived, &key.bus.former];
             keys.map(|key| hmac::sign(key, b"the same").as_ref().to_vec())
         };
         let (one, again, other) = (parse(HEX).unwrap(), parse(&HEX.to_uppercase()).unwrap(), parse(&HEX.replace('8', "9")).unwrap());
         assert_eq!(tags(&one).iter().collect::<HashSet<_>>().len(), 4);
-        // The bytes count, not their encoding; but the former key was the text.
+        // The derived keys depend on the bytes, not on their encoding; the former key is the text itself.
         assert_eq!(tags(&one)[..3], tags(&again)[..3]);
         assert_ne!(tags(&one)[3], tags(&again)[3]);
         assert!(tags(&one).iter().zip(tags(&other)).all(|(one, other)| *one != other));
-        // HKDF-SHA256 from another implementation (Python's hmac), so that a release cannot change it unnoticed.
+        // HKDF-SHA256 computed by another implementation (Python's hmac), so that a release cannot change the
+        // derivation by accident.
         let tag = tags(&one)[0].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(tag, "a14db2ad8d3da135b12a258596a5ee61ea433594d3b2ee2ae6d1a0029c5c9de4");
     }

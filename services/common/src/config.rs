@@ -1,4 +1,5 @@
-//! Settings: `CONFAB_…` variables, each also a `--flag`, each also readable from the file named by `CONFAB_…_FILE`.
+//! Settings: `CONFAB_…` variables. Each setting is also a `--flag`, and can be read from the file that `CONFAB_…_FILE`
+//! names.
 
 mod read;
 
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 pub use read::read;
 
-/// Every setting of any Confab program, without its `CONFAB_` prefix. One list, so that all replicas of a cluster can
-/// share one environment and a typing error is still found.
+/// Every setting of every Confab program, without the prefix `CONFAB_`. All replicas of a cluster can share one
+/// environment, and a misspelled name is still an error.
 pub const KNOWN: &[&str] = &[
     "ACCEPT_DRAIN",
     "ADMIN_LISTEN",
@@ -73,12 +74,12 @@ pub const KNOWN: &[&str] = &[
     "UPLOAD_MEMORY",
 ];
 
-/// A setting that must not be printed: keys, and URLs that may contain a password.
+/// A setting that must not be printed: a key, or a URL that may contain a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself, which must not be printed.
+    /// Returns the secret, which must not be printed.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -96,7 +97,7 @@ impl<T: Into<String>> From<T> for Secret {
     }
 }
 
-/// Settings of every program.
+/// Settings of every program
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Every program")]
 pub struct CommonConfig {
@@ -106,8 +107,8 @@ pub struct CommonConfig {
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "CONFAB_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS", value_parser = address)]
     pub admin_listen: SocketAddr,
-    /// File with certificates of private authorities, in PEM: they are trusted beside the system's own for TLS to Postgres, Redis
-    /// and the S3 store
+    /// PEM file of private certificate authorities. TLS to Postgres, Redis and the S3 store trusts them in addition to
+    /// the system's authorities
     #[arg(long, env = "CONFAB_CA_FILE", value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
     /// What to log: a level, or directives such as `info,confab_gateway=debug`
@@ -116,36 +117,36 @@ pub struct CommonConfig {
     /// `text` for people, `json` for machines
     #[arg(long, env = "CONFAB_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Longest duration of a shutdown after SIGTERM, in which requests are finished and sockets moved
+    /// Time limit of a shutdown after SIGTERM, during which requests finish and sockets move to other replicas
     #[arg(long, env = "CONFAB_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = duration)]
     pub drain: Duration,
-    /// How long to keep accepting after SIGTERM, until the load balancer has noticed
+    /// How long to accept connections after SIGTERM, until the load balancer has removed this process
     #[arg(long, env = "CONFAB_ACCEPT_DRAIN", default_value = "0s", value_name = "DURATION", value_parser = duration)]
     pub accept_drain: Duration,
 }
 
-/// The format of log lines.
+/// The format of log lines
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// For people
     Text,
-    /// For machines.
+    /// For machines
     Json,
 }
 
-/// Whether a program changes its database schema when it starts.
+/// Whether a program changes its database schema at start
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Migrate {
-    /// Apply missing migrations, under a lock.
+    /// Apply missing migrations, under a lock
     Auto,
-    /// Wait until another process has applied them.
+    /// Wait until another process has applied them
     Off,
 }
 
 /// Parses the address of a listening socket.
 ///
 /// # Errors
-/// When the text is not an IP address with a port; the message shows some.
+/// When the text is not an IP address with a port. The message contains examples.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.rsplit(':').next().filter(|_| text.parse::<IpAddr>().is_err());
@@ -159,7 +160,7 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 /// Parses a duration such as `250ms`, `30s`, `5m`, `24h`.
 ///
 /// # Errors
-/// When the text is not a duration; the message shows the format.
+/// When the text is not a duration. The message contains examples.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -177,15 +178,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a whole number with a unit: 250ms, 30s, 5m, 24h".into())
 }
 
-/// Parses a count that is not 0.
+/// Parses a whole number from 1.
 ///
 /// # Errors
-/// When the text is not such a count.
+/// When the text is not such a number.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number from 1 on".into())
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number, at least 1".into())
 }
 
-/// Parses a duration that is not 0, in the format of [`duration`].
+/// Parses a duration above zero, in the format of [`duration`].
 ///
 /// # Errors
 /// When the text is not such a duration.
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_an_ip_address_with_a_port() {
+    fn address_must_be_ip_with_port() {
         for good in ["127.0.0.1:8080", "[::]:8080", "[fd00::12]:1"] {
             assert!(address(good).is_ok(), "{good}");
         }

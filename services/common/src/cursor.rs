@@ -1,5 +1,5 @@
-//! Opaque page cursors: a serialised position in base64url. They are neither secret nor trusted; the caller of `decode`
-//! must validate the position.
+//! Opaque page cursors: a serialised position in base64url. A cursor is neither secret nor trusted; the caller of
+//! `decode` must validate the position.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,10 +7,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
 
-/// Longest cursor that is decoded.
+/// Longest cursor that is decoded, in characters.
 const MAX_LEN: usize = 1024;
 
-/// Encodes a position as a cursor.
 pub fn encode<T: Serialize>(position: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())
 }
@@ -18,9 +17,9 @@ pub fn encode<T: Serialize>(position: &T) -> String {
 /// Decodes the position in a cursor.
 ///
 /// # Errors
-/// `invalid_request` about the field `cursor` for any text that [`encode`] did not produce for this type.
+/// `invalid_request` for the field `cursor` if [`encode`] did not produce the text for this type.
 pub fn decode<T: DeserializeOwned>(cursor: &str) -> Result<T> {
-    let bad = || Error::field("cursor", "is not one of this list");
+    let bad = || Error::field("cursor", "is not a cursor of this list");
     if cursor.len() > MAX_LEN {
         return Err(bad());
     }
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip_and_garbage() {
+    fn cursors_round_trip_and_reject_garbage() {
         let cursor = encode(&("room", 7u64));
         assert_eq!(decode::<(String, u64)>(&cursor).unwrap(), ("room".to_owned(), 7));
         for bad in ["", "%%%", "bm90IGpzb24", &"A".repeat(5000), &encode(&7)] {

@@ -1,55 +1,53 @@
-//! One short error vocabulary, with its one mapping to gRPC and back. (The gateway has the mapping to HTTP.)
+//! The error codes, and their mapping to and from gRPC. The gateway maps them to HTTP.
 
 use std::time::Duration;
 
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The result of an operation that can be refused or fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an error, in the words of the public contract.
+/// The kind of an error. The public contract lists the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// Malformed or failed validation.
+    /// Malformed request, or a field that fails validation.
     InvalidRequest,
     /// Missing, malformed, expired or revoked token.
     Unauthorized,
-    /// Wrong username or password, indistinguishably.
+    /// Wrong username or wrong password; the error does not reveal which.
     InvalidCredentials,
-    /// The caller may see it, but not do this.
+    /// The caller may see the resource, but may not do this with it.
     Forbidden,
-    /// Unknown, or hidden from the caller.
+    /// The resource does not exist, or is hidden from the caller.
     NotFound,
     /// The route exists, but not with this method.
     MethodNotAllowed,
-    /// The route does not accept this type of body.
+    /// The route does not accept a body of this type.
     UnsupportedMediaType,
-    /// An account with that name exists.
+    /// An account with this username exists.
     UsernameTaken,
-    /// A public room with that name exists.
+    /// A public room with this name exists.
     RoomNameTaken,
-    /// Conflicts with the current state.
+    /// The request conflicts with the current state.
     Conflict,
-    /// A condition of the request does not hold.
+    /// A precondition of the request does not hold.
     PreconditionFailed,
-    /// A size exceeds its limit.
     TooLarge,
     /// The requested range lies outside the resource.
     RangeNotSatisfiable,
-    /// Too many requests.
     RateLimited,
-    /// A bug.
+    /// A bug in Confab.
     Internal,
-    /// A dependency is down or refuses; **nothing was done**, so another replica may be tried at once.
+    /// A dependency is down or rejects the call. **Nothing was done**, so the caller may retry at another replica at
+    /// once.
     Unavailable,
-    /// No answer in time: the operation may have been done.
+    /// No answer in time. The outcome is unknown: the operation may have been done.
     Timeout,
-    /// The request's own body does not arrive in time; nothing was done.
+    /// The body of the request arrives too slowly; nothing was done.
     TooSlow,
 }
 
-/// Each code with its name between services, HTTP status and gRPC code.
+/// Each code with its name between services, its HTTP status and its gRPC code.
 const CODES: [(Code, &str, u16, tonic::Code); 18] = [
     (Code::InvalidRequest, "invalid_request", 400, tonic::Code::InvalidArgument),
     (Code::Unauthorized, "unauthorized", 401, tonic::Code::Unauthenticated),
@@ -73,11 +71,11 @@ const CODES: [(Code, &str, u16, tonic::Code); 18] = [
 
 impl Code {
     fn row(self) -> &'static (Code, &'static str, u16, tonic::Code) {
-        // The table is in the order of the variants; a test checks that.
+        // The table has the order of the variants; a test checks this.
         &CODES[self as usize]
     }
 
-    /// The `code` of a problem document.
+    /// Returns the `code` of a problem document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooSlow => Self::Timeout.reason(),
@@ -85,60 +83,56 @@ impl Code {
         }
     }
 
-    /// The name between services.
+    /// Returns the name between services.
     fn reason(self) -> &'static str {
         self.row().1
     }
 
-    /// The HTTP status.
     pub fn http_status(self) -> u16 {
         self.row().2
     }
 
-    /// The code with that name between services.
+    /// Parses the name between services.
     pub fn parse(name: &str) -> Option<Code> {
         CODES.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     fn from_grpc(code: tonic::Code) -> Code {
         match code {
-            // A connection that broke during a call does not reveal whether the call was carried out.
+            // A connection that broke during a call does not reveal whether the service executed the call.
             tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Aborted => Code::Timeout,
             _ => CODES.iter().find(|row| row.3 == code).map_or(Code::Internal, |row| row.0),
         }
     }
 }
 
-/// A field that failed validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field's public name.
+    /// The public name of the field.
     pub field: String,
     /// What is wrong with it, as a clause: "must not be empty".
     pub detail: String,
 }
 
-/// A refusal or failure that may be shown to the caller.
+/// A rejection or failure that may be shown to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", code.as_str())]
 pub struct Error {
-    /// What kind.
     pub code: Code,
-    /// One sentence for a person; never internals.
+    /// One sentence for the user; it never contains internals.
     pub detail: String,
-    /// The fields concerned, for [`Code::InvalidRequest`].
+    /// The invalid fields, for [`Code::InvalidRequest`].
     pub fields: Vec<FieldError>,
-    /// When to try again, for [`Code::RateLimited`] and [`Code::Unavailable`].
+    /// When to retry, for [`Code::RateLimited`] and [`Code::Unavailable`].
     pub retry_after: Option<Duration>,
 }
 
 impl Error {
-    /// An error with a sentence for the caller.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None }
     }
 
-    /// [`Code::InvalidRequest`] about one field.
+    /// [`Code::InvalidRequest`] for one field.
     pub fn field(field: &str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self {
@@ -152,7 +146,7 @@ impl Error {
         Self::new(Code::NotFound, format!("no such {what}"))
     }
 
-    /// [`Code::Unavailable`]; `what` completes "… is not available now".
+    /// [`Code::Unavailable`]; `what` is the subject of the sentence "… is not available now, try again".
     pub fn unavailable(what: &str) -> Self {
         Self {
             retry_after: Some(Duration::from_secs(1)),
@@ -160,7 +154,6 @@ impl Error {
         }
     }
 
-    /// [`Code::Timeout`].
     pub fn timeout() -> Self {
         Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
     }
@@ -194,7 +187,7 @@ impl From<Status> for Error {
             tracing::debug!(%status, "an error status without Confab's details");
         }
         let detail = match (named, code) {
-            // Texts of transports and libraries are not shown to callers.
+            // Error texts of transports and libraries are not shown to callers.
             (None, Code::Unavailable) => return Self::unavailable("a service"),
             (None, Code::Timeout) => return Self::timeout(),
             (None, Code::Internal) => return Self::internal(status),
@@ -213,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_the_order_of_the_variants() {
+    fn error_table_has_the_order_of_the_variants() {
         for (index, row) in CODES.iter().enumerate() {
             assert_eq!(row.0 as usize, index);
             assert_eq!(Code::parse(row.1), Some(row.0));
@@ -221,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_the_documented_one() {
+    fn error_table_matches_the_documentation() {
         let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/grpc.md")).unwrap();
         let rows = document.lines().skip_while(|line| !line.starts_with("| reason ")).skip(2).take_while(|line| line.starts_with('|'));
         let documented = rows.map(|row| row.split('|').map(str::trim).skip(1).take(3).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
@@ -237,7 +230,7 @@ mod tests {
     #[test]
     fn survives_the_wire() {
         for (code, ..) in CODES {
-            let error = Error { retry_after: Some(Duration::from_secs(3)), ..Error::new(code, "so it is") };
+            let error = Error { retry_after: Some(Duration::from_secs(3)), ..Error::new(code, "it is full") };
             let back = Error::from(Status::from(error.clone()));
             assert_eq!((back.code, back.detail, back.retry_after), (code, error.detail, error.retry_after));
         }
@@ -246,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_transport_is_no_internal_error() {
+    fn broken_transport_is_not_an_internal_error() {
         assert_eq!(Error::from(Status::unavailable("tcp connect error")).code, Code::Unavailable);
         assert_eq!(Error::from(Status::unknown("h2 protocol error")).code, Code::Timeout);
     }

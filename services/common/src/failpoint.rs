@@ -1,5 +1,6 @@
-//! Fail points of test builds: places where [`failpoint!`](crate::failpoint!) can make a program fail, controlled through the
-//! admin port: `POST /failpoints/NAME` with `on`, `abort` or `off`, `GET` for the number of hits since.
+//! Failpoints of test builds: places in the code where a test makes the program fail. [`failpoint!`](crate::failpoint!)
+//! marks one. The admin port controls them: `POST /failpoints/NAME` with the body `on`, `abort` or `off`; `GET` returns
+//! the number of hits since.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -29,7 +30,7 @@ fn points() -> MutexGuard<'static, HashMap<String, Point>> {
     POINTS.get_or_init(Mutex::default).lock()
 }
 
-/// Passes a fail point: ends the process at once, or returns whether to fail.
+/// Hits a failpoint: aborts the process, or returns whether the code must fail.
 pub fn hit(name: &str) -> bool {
     let mut points = points();
     let Some(point) = points.get_mut(name).filter(|point| point.action != Action::Off) else { return false };
@@ -40,7 +41,7 @@ pub fn hit(name: &str) -> bool {
     true
 }
 
-/// The routes of the admin port.
+/// The admin port's routes for failpoints.
 pub(crate) fn routes() -> Router {
     let read = async |Path(name): Path<String>| points().get(&name).map_or(0, |point| point.hits).to_string();
     let write = async |Path(name): Path<String>, body: String| {

@@ -1,4 +1,5 @@
-//! gRPC between Confab programs: one client type, whether the service is in this process or on many replicas elsewhere.
+//! gRPC between Confab programs: one client type, for a service in this process and for a service on many replicas
+//! elsewhere.
 
 mod connection;
 pub mod discovery;
@@ -16,14 +17,14 @@ pub use reflection::Reflection;
 pub use server::serve;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 
-/// Largest message that is sent or accepted, in bytes; generated clients and servers are configured with it.
+/// Largest gRPC message, sent or received, in bytes (8 MiB). All generated clients and servers use it.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
-/// Most calls and streams on one connection; further ones wait.
+/// Concurrent calls and streams on one connection; further calls wait.
 const MAX_STREAMS: u32 = 1024;
-/// Most unread bytes of one body.
+/// HTTP/2 window of one stream: unread bytes in transit (256 KiB).
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Most unread bytes on one connection: room for all of its streams, so that slow readers never hold up the others.
+/// HTTP/2 window of one connection: room for all of its streams, so that a slow reader never blocks other streams.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// Largest HTTP/2 frame, in bytes: each costs system calls at both ends, which adds up for files.
+/// Largest HTTP/2 frame, in bytes. Each frame costs system calls at both ends, so large files need large frames.
 const FRAME: u32 = 256 * 1024;

@@ -1,5 +1,5 @@
-//! The basis of every Confab process, without any chat noun: start-up and shutdown, settings, errors, gRPC transports,
-//! databases, the bus.
+//! The base of every Confab process. It contains no chat concepts: start-up and shutdown, settings, errors, gRPC
+//! transports, databases, the bus.
 
 pub mod admin;
 pub mod bus;
@@ -38,8 +38,8 @@ pub mod trust;
 pub use config::Secret;
 pub use error::{Code, Error, FieldError, Result};
 
-/// Passes the fail point of this name: ends the process, or is whether to fail. `false` in builds without the feature `failpoints`,
-/// which do not contain the name either.
+/// Hits the failpoint of this name: aborts the process, or evaluates to whether the code must fail. Evaluates to
+/// `false` in builds without the feature `failpoints`; these do not contain the name either.
 #[macro_export]
 #[cfg(feature = "failpoints")]
 macro_rules! failpoint {
@@ -48,8 +48,8 @@ macro_rules! failpoint {
     };
 }
 
-/// Passes the fail point of this name: ends the process, or is whether to fail. `false` in builds without the feature `failpoints`,
-/// which do not contain the name either.
+/// Hits the failpoint of this name: aborts the process, or evaluates to whether the code must fail. Evaluates to
+/// `false` in builds without the feature `failpoints`; these do not contain the name either.
 #[macro_export]
 #[cfg(not(feature = "failpoints"))]
 macro_rules! failpoint {

@@ -1,10 +1,11 @@
-//! A listening socket that is closed without resetting connections that the system has already established.
+//! A listening socket that closes without resetting established connections.
 //!
-//! The system completes handshakes on its own, and a client may send its request before the server knows of the
-//! connection. Closing the socket resets every connection that still waits in its queue; a balancer then cannot tell
-//! whether the request was carried out, and must not repeat it. So at shutdown a server first makes the system drop new
-//! SYNs, then accepts the established connections, and only then closes the socket. A client whose SYN was dropped
-//! repeats it after a second and is refused: it connects elsewhere, since nothing of its request was sent.
+//! The system completes handshakes on its own, so a client may send its request before the server accepts the
+//! connection. Closing the socket resets every connection that waits in the accept queue. A load balancer then cannot
+//! tell whether the server executed the request, and must not repeat it. At shutdown a server therefore first makes the
+//! system drop new SYNs, then accepts the established connections, and then closes the socket. A client whose SYN was
+//! dropped repeats it after one second and is refused. The client connects to another server, since none of its request
+//! was sent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,24 +17,24 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long a handshake in progress at shutdown may take: some round trips between a balancer and its servers. Clients
-/// that connect meanwhile wait for a second instead of being refused at once.
-const HANDSHAKE: Duration = Duration::from_millis(5);
+/// Time for handshakes in progress at shutdown: a few round trips between a load balancer and its servers. Clients that
+/// connect during this time wait one second instead of being refused at once.
+const HANDSHAKE_LIMIT: Duration = Duration::from_millis(5);
 
-/// Most connections that wait to be accepted.
+/// Connections in the accept queue.
 const BACKLOG: u32 = 128;
 
-/// A port that is taken but not listened on: clients are refused until the server can answer them.
+/// A port that is bound but not listening: clients are refused until the server can answer them.
 pub struct Reserved(TcpSocket);
 
 impl Reserved {
-    /// Takes a port.
+    /// Binds a port.
     ///
     /// # Errors
-    /// When the address is in use, or is not one of this machine.
+    /// When the address is in use, or is not an address of this machine.
     pub fn new(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Connections of an earlier process may still linger on it.
+        // Connections of an earlier process may still linger on the port.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(Self(socket))
@@ -42,50 +43,51 @@ impl Reserved {
     /// Listens on the port.
     ///
     /// # Errors
-    /// When another process listens on it meanwhile.
+    /// When another process has started to listen on the port.
     pub fn listen(self) -> io::Result<TcpListener> {
         self.0.listen(BACKLOG)
     }
 }
 
-/// A listening socket of a server that shuts down.
+/// A listening socket that accepts until shutdown.
 pub struct Listener {
     socket: TcpListener,
     shutdown: CancellationToken,
     /// When the last handshakes are complete; set at shutdown.
-    settled: OnceLock<Instant>,
+    handshakes_complete: OnceLock<Instant>,
 }
 
 impl Listener {
     /// Accepts on a bound socket until shutdown.
     pub fn new(socket: TcpListener, shutdown: CancellationToken) -> Self {
-        Self { socket, shutdown, settled: OnceLock::new() }
+        Self { socket, shutdown, handshakes_complete: OnceLock::new() }
     }
 
-    /// The next connection; `None` once the server shuts down and every established connection is accepted.
+    /// Waits for the next connection. Returns `None` after the shutdown, once every established connection has been
+    /// accepted.
     pub async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         if let Some(accepted) = self.shutdown.run_until_cancelled(self.socket.accept()).await {
             return Some(accepted);
         }
         match timeout_at(self.close(), self.socket.accept()).await {
             Ok(accepted) => Some(accepted),
-            // The system itself is queried: the runtime may not know of the last connections yet.
+            // Queries the system itself, because the runtime may not have seen the last connections yet.
             Err(_) => self.queued().transpose(),
         }
     }
 
-    /// Waits for the shutdown, and from then on admits no client, even while nothing is accepted.
+    /// Waits for the shutdown. From then on no client is accepted, even while no task calls `accept`.
     pub async fn close_at_shutdown(&self) {
         self.shutdown.cancelled().await;
         self.close();
     }
 
     fn close(&self) -> Instant {
-        *self.settled.get_or_init(|| {
+        *self.handshakes_complete.get_or_init(|| {
             if let Err(error) = drop_syns(&self.socket) {
-                tracing::debug!(%error, "clients that connect in this moment may see a reset");
+                tracing::debug!(%error, "clients that connect now may see a reset");
             }
-            Instant::now() + HANDSHAKE
+            Instant::now() + HANDSHAKE_LIMIT
         })
     }
 
@@ -102,11 +104,11 @@ impl Listener {
     }
 }
 
-/// Makes the system ignore attempts to connect, and only these.
+/// Makes the system drop connection attempts, and no other segments.
 #[cfg(target_os = "linux")]
 fn drop_syns(socket: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;
-    /// Instructions of the classic packet filter (linux/filter.h), which sees a segment from its TCP header on.
+    /// Instructions of the classic packet filter (linux/filter.h). The filter sees each segment from its TCP header on.
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -148,10 +150,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_unknown_to_the_runtime_are_accepted() {
+    async fn connections_unseen_by_the_runtime_are_accepted() {
         let (address, shutdown, listener) = listening().await;
         assert!(listener.accept().now_or_never().is_none());
-        // No await here, so the runtime learns of none of them.
+        // No await here, so the runtime does not see these connections.
         let clients = [(); 3].map(|()| Client::connect(address).unwrap());
         shutdown.cancel();
         for client in &clients {
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reserved_port_refuses_clients_and_other_servers() {
+    async fn reserved_port_refuses_clients_and_other_servers() {
         for loopback in ["127.0.0.1:0", "[::1]:0"] {
             let reserved = Reserved::new(loopback.parse().unwrap()).unwrap();
             let address = reserved.0.local_addr().unwrap();
@@ -177,7 +179,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn nothing_is_connected_between_the_last_accept_and_the_end() {
+    async fn no_connection_is_reset_at_shutdown() {
         let (address, shutdown, listener) = listening().await;
         let early = Client::connect(address).unwrap();
         shutdown.cancel();

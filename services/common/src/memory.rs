@@ -1,4 +1,4 @@
-//! The allocator, how free memory gets back to the system, and how much there may be.
+//! The allocator, the return of free memory to the system, and the memory limit.
 
 mod limit;
 
@@ -9,22 +9,22 @@ use tokio::time::sleep;
 
 pub use limit::limit;
 
-/// That of all programs.
+/// The allocator of all programs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often free memory is given back.
-const EVERY: Duration = Duration::from_secs(5);
-/// Larger than anything that the allocator keeps at hand for a thread, in bytes.
+/// How often free memory is returned to the system.
+const RETURN_EVERY: Duration = Duration::from_secs(5);
+/// A block size in bytes above everything that the allocator caches per thread.
 const LARGE: usize = 4 * 1024 * 1024;
 
-/// Has free memory given back to the system, for as long as it is polled. The allocator does that a second after memory has become free, but
-/// only while a large block is taken or given back: an idle process would keep what a busy moment took, 19 MiB for each hash of a
-/// password.
+/// Returns free memory to the system for as long as the future is polled. The allocator returns memory one second after
+/// it became free, but only when a large block is allocated or freed. Without this task an idle process keeps the
+/// memory of its last busy moment, such as 19 MiB for each password hash.
 pub async fn give_back() {
     loop {
-        sleep(EVERY).await;
-        // Nothing is written to it, so that it takes no memory itself.
+        sleep(RETURN_EVERY).await;
+        // Never written to, so the block occupies no memory.
         drop(black_box(Vec::<u8>::with_capacity(LARGE)));
     }
 }

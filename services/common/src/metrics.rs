@@ -1,7 +1,7 @@
-//! A process's metrics, for `/metrics`. A metric is named and described where its handle is created, in one file of
-//! each crate, and exists from the start; docs/metrics.md lists them all, and a test compares.
+//! A process's metrics, for `/metrics`. Each metric is named and described where its handle is created, in one file per
+//! crate, and exists from the start. docs/metrics.md lists all metrics, and a test compares the two.
 //!
-//! Frequent measurements must keep the handle: it is an atomic number, whereas a look-up by name and labels takes a map
+//! Code that measures often must keep the handle, which is an atomic number; a look-up by name and labels takes a map
 //! and a lock.
 
 mod own;
@@ -21,7 +21,7 @@ use crate::readiness::Readiness;
 pub use own::LIMITS;
 pub(crate) use own::{BUS, CLIENT, Calls, Postgres, SERVER};
 
-/// Bucket bounds of durations in seconds; the default deadline of a call is 2.5 s.
+/// Bucket bounds of durations, in seconds. The default deadline of a call is 2.5 s.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 /// Bucket bounds of batch sizes.
 const COUNTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -30,10 +30,10 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-// Held while the collectors run, and these never wait.
+// Locked while the collectors run; collectors never block.
 static COLLECTORS: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
-/// Starts recording metrics. Called once, before the first handle is created.
+/// Installs the metrics recorder. Must be called once, before the first handle is created.
 ///
 /// # Errors
 /// When a recorder is already installed.
@@ -47,7 +47,7 @@ pub fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the metrics of the process itself and the recorder's upkeep.
+/// Starts the metrics of the process and the recorder's upkeep.
 pub fn start(program: &str, readiness: Readiness) {
     own::build_info(program).set(1.0);
     let ready = own::ready();
@@ -66,75 +66,70 @@ pub fn start(program: &str, readiness: Readiness) {
     });
 }
 
-/// All metrics in the Prometheus text format.
+/// Renders all metrics in the Prometheus text format.
 pub fn render() -> String {
     COLLECTORS.lock().iter().for_each(|collect| collect());
     RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Registers a function that every scrape calls, to set gauges that are cheaper to read than to track.
+/// Registers a function that runs at every scrape. It sets gauges that are cheaper to read than to track.
 pub fn at_scrape(collect: impl Fn() + Send + 'static) {
     COLLECTORS.lock().push(Box::new(collect));
 }
 
-/// Labels of a metric that are known from the start.
 pub type Labels<'a> = &'a [(&'static str, &'static str)];
 
-/// A counter.
 pub fn counter(name: &'static str, help: &'static str, labels: Labels) -> Counter {
     metrics::describe_counter!(name, help);
     metrics::counter!(name, labels)
 }
 
-/// A gauge.
 pub fn gauge(name: &'static str, help: &'static str, labels: Labels) -> Gauge {
     metrics::describe_gauge!(name, help);
     metrics::gauge!(name, labels)
 }
 
-/// A histogram; its name ends in the unit: `_seconds`, `_rows` or `_events`.
+/// Creates a histogram. Its name ends in the unit: `_seconds`, `_rows` or `_events`.
 pub fn histogram(name: &'static str, help: &'static str, labels: Labels) -> Histogram {
     metrics::describe_histogram!(name, help);
     metrics::histogram!(name, labels)
 }
 
-/// Counters with one name, distinguished by one label, for rare events.
+/// Counters of rare events, with one name and one label.
 pub struct Counters {
     name: &'static str,
     label: &'static str,
 }
 
 impl Counters {
-    /// The counters with that name.
     pub fn new(name: &'static str, help: &'static str, label: &'static str) -> Self {
         metrics::describe_counter!(name, help);
         Self { name, label }
     }
 
-    /// Creates the counters for these values: an alert cannot fire on a counter that did not exist before.
+    /// Creates the counters for these label values: an alert cannot fire on a counter that did not exist before.
     #[must_use]
     pub fn with(self, values: &[&'static str]) -> Self {
         self.exist(values);
         self
     }
 
-    /// Creates the counters for these values.
+    /// Creates the counters for these label values.
     pub fn exist(&self, values: &[&'static str]) {
         values.iter().for_each(|value| self.add(value, 0));
     }
 
-    /// Counts one.
+    /// Adds 1.
     pub fn hit(&self, value: &'static str) {
         self.add(value, 1);
     }
 
-    /// Counts `count`.
     pub fn add(&self, value: &'static str, count: u64) {
         metrics::counter!(self.name, self.label => value).increment(count);
     }
 }
 
-/// Durations, distinguished by outcome.
+/// Histograms of durations, one per outcome.
 pub struct Outcomes {
     ok: Histogram,
     refused: Histogram,
@@ -142,14 +137,14 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Histograms with that name, with the label `outcome` besides these labels.
+    /// Creates the histograms, with the label `outcome` in addition to these labels.
     pub fn new(name: &'static str, help: &'static str, labels: Labels) -> Self {
         let [ok, refused, failed] =
             ["ok", "refused", "failed"].map(|outcome| histogram(name, help, &[labels, &[("outcome", outcome)]].concat()));
         Self { ok, refused, failed }
     }
 
-    /// Records one. An error caused by the caller is `refused`; any other is `failed`.
+    /// Records a duration. An error that the caller caused counts as `refused`, any other error as `failed`.
     pub fn record<T>(&self, result: &crate::Result<T>, took: Duration) {
         match result {
             Ok(_) => self.ok.record(took),
@@ -158,7 +153,7 @@ impl Outcomes {
         }
     }
 
-    /// Records one with an error caused by the caller.
+    /// Records a duration that ended with an error caused by the caller.
     pub fn refused(&self, took: Duration) {
         self.refused.record(took);
     }

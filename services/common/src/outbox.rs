@@ -1,5 +1,5 @@
-//! Emptying an outbox into another service, at the same pace everywhere: calls that wait for their own entries retry, and a
-//! sweep behind them finds what calls gave up on or a dead process left.
+//! Delivers the events of an outbox to another service. Calls that wait for their own entries retry. A background sweep
+//! delivers entries whose call gave up or whose process died.
 
 use std::time::Duration;
 
@@ -8,32 +8,33 @@ use tokio::time::sleep;
 use crate::Result;
 use crate::grpc::Call;
 
-/// One delivery; another replica is tried after half of the time.
+/// The options of one delivery. A second replica is tried after half of the time.
 pub const DELIVERY: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
-/// How long an entry may wait its turn in the other service: shorter than an attempt, so that a single stuck entry is refused
-/// without costing the whole batch its answer.
-pub const TURN: Duration = Duration::from_millis(800);
-/// Most entries in one delivery.
+/// How long an entry may wait for its turn in the other service. It is shorter than an attempt, so a single stuck entry
+/// is rejected without costing the whole batch its answer.
+pub const TURN_LIMIT: Duration = Duration::from_millis(800);
+/// Maximum entries in one delivery.
 pub const BATCH: u32 = 64;
-/// How often the outbox is swept while it is empty.
+/// How often an empty outbox is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE_OF_SWEEP: Duration = Duration::from_secs(2);
-/// A call waits two and a half seconds in all, and should notice soon when the other service is back.
+/// The longest pause between a call's retries. A call waits 2.5 s in total, and should notice soon that the other
+/// service is back.
 const LONGEST_PAUSE_OF_CALL: Duration = Duration::from_millis(200);
 
-/// What a sweep found.
+/// The result of one sweep.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Swept {
-    /// Entries that were tried.
+    /// Entries that the sweep tried to deliver.
     pub found: usize,
-    /// Those that need no further delivery.
-    pub settled: usize,
+    /// Entries that need no further delivery.
+    pub relayed: usize,
 }
 
-/// Delivers a call's own entries: attempts until one returns an outcome, with growing pauses. May be dropped at any time: the
-/// sweep continues.
-pub async fn settle<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
+/// Delivers a call's own entries: retries with growing pauses until an attempt returns an outcome. May be dropped at
+/// any time, because the sweep continues the delivery.
+pub async fn deliver<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
     let mut pause = FIRST_PAUSE;
     loop {
         if let Some(outcome) = attempt().await {
@@ -44,7 +45,8 @@ pub async fn settle<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() 
     }
 }
 
-/// Sweeps the outbox without end: again at once while entries are settled, and with growing pauses while none can be.
+/// Sweeps the outbox without end: again at once while entries are relayed, and with growing pauses while no entry can
+/// be relayed.
 pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() -> F) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -54,12 +56,12 @@ pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() ->
                 sleep(SWEEP_EVERY).await;
                 continue;
             }
-            Ok(Swept { settled: 1.., .. }) => {
+            Ok(Swept { relayed: 1.., .. }) => {
                 pause = FIRST_PAUSE;
                 continue;
             }
             Ok(Swept { found, .. }) => tracing::warn!(waiting = found, "the log rejects the outbox's events for now; retrying"),
-            Err(error) => tracing::warn!(%error, "the outbox's events wait for the log; retrying"),
+            Err(error) => tracing::warn!(%error, "cannot deliver the outbox's events to the log; retrying"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE_OF_SWEEP);
@@ -77,18 +79,18 @@ mod tests {
     use crate::Error;
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_retries_with_growing_pauses() {
+    async fn call_retries_with_growing_pauses() {
         let (begin, tries) = (Instant::now(), Mutex::new(0));
-        let outcome = settle(|| async {
+        let outcome = deliver(|| async {
             *tries.lock() += 1;
-            (*tries.lock() == 6).then_some("settled")
+            (*tries.lock() == 6).then_some("relayed")
         });
-        assert_eq!(outcome.await, "settled");
+        assert_eq!(outcome.await, "relayed");
         assert_eq!(begin.elapsed().as_millis(), 25 + 50 + 100 + 200 + 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sweep_goes_on_at_once_only_while_something_is_settled() {
+    async fn sweep_repeats_at_once_only_after_progress() {
         let (begin, when) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let results = [Ok((3, 3)), Ok((0, 0)), Ok((2, 0)), Err(Error::unavailable("the log")), Ok((2, 1)), Ok((1, 0)), Ok((0, 0))];
         let results = Mutex::new(results.into_iter());
@@ -96,7 +98,7 @@ mod tests {
             when.lock().push(begin.elapsed().as_millis());
             let next = results.lock().next();
             match next {
-                Some(result) => result.map(|(found, settled)| Swept { found, settled }),
+                Some(result) => result.map(|(found, relayed)| Swept { found, relayed }),
                 None => std::future::pending().await,
             }
         });

@@ -1,4 +1,4 @@
-//! A Postgres schema as a service's store: pool with bounded waits, TLS, migrations under a lock.
+//! A Postgres schema as a service's store: a pool with bounded waits, TLS, and migrations under a lock.
 
 mod errors;
 mod schema;
@@ -34,31 +34,32 @@ use standing::Standing;
 use url::Target;
 
 /// Connections opened at start.
-const WARM: usize = 4;
-/// Longest time of one piece of work with a connection. The server ends a statement after three seconds with an error;
-/// a server that is silent for longer is frozen or gone, which TCP does not notice while its machine or a middlebox
-/// still acknowledges.
-const ANSWER: Duration = Duration::from_secs(5);
-/// Pause between attempts to reach a server.
-const AGAIN: Duration = Duration::from_millis(250);
+const WARM_CONNECTIONS: usize = 4;
+/// Time limit for one piece of work on a connection. The server ends a statement with an error after three seconds, so
+/// a server that stays silent for longer is frozen or unreachable. TCP does not detect this while the machine or a
+/// middlebox still sends acknowledgements.
+const WORK_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between attempts to reach the server.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How often the reason for waiting is logged.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// How to open a service's database.
+/// Settings of a service's database on Postgres
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct PostgresConfig {
-    /// Whether to bring a Postgres schema up to date at start (`auto`), or to wait until the `migrate` subcommand has done it (`off`)
+    /// Whether to bring a Postgres schema up to date at start (`auto`), or to wait until the `migrate` subcommand has
+    /// done so (`off`)
     #[arg(long, env = "CONFAB_MIGRATE", default_value = "auto", value_name = "auto|off")]
     pub migrate: Migrate,
     /// Most connections that one service's process opens to Postgres
     #[arg(long, env = "CONFAB_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N", value_parser = at_least_one)]
     pub postgres_connections: usize,
-    /// How long to wait for a Postgres that is away; one that refuses is an error at once. For commands that run once.
-    /// Servers wait for ever (`None`).
+    /// How long to wait for an unreachable Postgres; a Postgres that rejects the login is an error at once. Commands
+    /// set it. Servers wait without limit (`None`)
     #[arg(skip)]
     pub patience: Option<Duration>,
-    /// Receives notes about the state of Postgres.
+    /// Receives notes about the state of Postgres
     #[arg(skip)]
     pub readiness: Readiness,
 }
@@ -69,7 +70,7 @@ impl Default for PostgresConfig {
     }
 }
 
-/// A pool of connections that see one schema; clones share it.
+/// A pool of connections to one schema; clones share it.
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
@@ -78,11 +79,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the schema, creating and migrating it under a lock (or waiting for that), and waits for a server that is
-    /// away.
+    /// Opens the schema. Creates and migrates it under a lock, or waits until another process has done so. Waits for an
+    /// unreachable server.
     ///
     /// # Errors
-    /// When the URL is malformed or a migration fails; with patience also when the server refuses or stays away.
+    /// When the URL is malformed or a migration fails. With `patience` also when the server rejects the login or stays
+    /// unreachable.
     pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
         let Target { config: mut server, tls } = Target::parse(url.expose()).with_context(|| format!("the URL of the {schema} store"))?;
         server
@@ -105,11 +107,11 @@ impl Pool {
         let status = move || weak.upgrade().map(|pool| pool.status());
         let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
         let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
-        // A program can run on the schema of the next release, which only adds to it.
+        // A program can run on the schema of the next release, because releases only add to it.
         let migrations = migrations.set_abort_missing(false);
         let opened = config.readiness.condition("Postgres");
         let begun = Instant::now();
-        let mut report = interval(REPORT);
+        let mut report = interval(REPORT_EVERY);
         while let Err(Obstacle { reason, passes }) = pool.prepare(schema, &migrations, config.migrate).await? {
             let waits = config.patience.is_none_or(|patience| passes && begun.elapsed() < patience);
             ensure!(waits, "cannot use the {schema} store on Postgres: {reason}");
@@ -117,36 +119,36 @@ impl Pool {
                 tracing::warn!(schema, error = reason, "waiting for Postgres");
             }
             pool.standing.note(Some(reason));
-            sleep(AGAIN).await;
+            sleep(CONNECT_PAUSE).await;
         }
         pool.standing.note(None);
         opened.set(true);
-        pool.warm_up(config.postgres_connections.min(WARM)).await;
+        pool.warm_up(config.postgres_connections.min(WARM_CONNECTIONS)).await;
         Ok(pool)
     }
 
-    /// Opens some connections ahead, so that the first callers do not all wait at once.
+    /// Opens some connections in advance, so that the first callers do not all wait.
     async fn warm_up(&self, connections: usize) {
         let opened = futures::future::join_all((0..connections).map(|_| self.connections.get())).await;
         tracing::debug!(connections = opened.iter().filter(|opened| opened.is_ok()).count(), "connections are open");
     }
 
-    /// Runs work with a connection, within a time limit. A connection with unfinished work is never passed to another
+    /// Runs work on a connection, within a time limit. A connection with unfinished work is never lent to another
     /// caller.
     ///
     /// # Errors
-    /// `unavailable` when there is no connection within two seconds; `timeout` when the server is silent, and the work
-    /// may be done; otherwise the work's error.
+    /// `unavailable` when no connection is free within two seconds; `timeout` when the server is silent, and the work
+    /// may have been done; otherwise the error of the work.
     pub async fn run<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, E>) -> Result<T, E> {
         let span = Span::current().child(Kind::Client, "postgres");
         span.set("db.system.name", || "postgresql");
         let connection = self.connection().await.inspect_err(|_| span.fail("unavailable"))?;
-        let mut lent = Lent { pool: self, since: Instant::now(), connection: None };
-        let done = timeout(ANSWER, span.hold(observed(work(lent.connection.insert(connection))))).await;
-        let connection = lent.connection.take();
+        let mut checkout = Checkout { pool: self, since: Instant::now(), connection: None };
+        let done = timeout(WORK_LIMIT, span.instrument(observed(work(checkout.connection.insert(connection))))).await;
+        let connection = checkout.connection.take();
         let Ok((done, fault)) = done else {
             span.fail("timeout");
-            self.give_up(connection, lent.since);
+            self.close_silent(connection, checkout.since);
             return Err(Error::timeout().into());
         };
         if fault.is_some() {
@@ -158,17 +160,17 @@ impl Pool {
         done
     }
 
-    /// A connection for work of any length; it does not return to the pool.
+    /// Removes a connection from the pool, for work of any length.
     ///
     /// # Errors
-    /// `unavailable` when there is none within two seconds.
+    /// `unavailable` when no connection is free within two seconds.
     pub(crate) async fn take(&self) -> Result<Client> {
         self.connection().await.map(Object::take)
     }
 
     async fn connection(&self) -> Result<Object> {
         let begun = Instant::now();
-        let connection = self.standing.lend(&self.connections).await;
+        let connection = self.standing.check_out(&self.connections).await;
         self.metrics.wait.record(begun.elapsed());
         connection.map_err(|error| {
             self.metrics.refused.increment(1);
@@ -180,31 +182,32 @@ impl Pool {
     /// Runs a statement and returns its rows.
     ///
     /// # Errors
-    /// As [`Pool::run`]; when the database refuses.
+    /// As [`Pool::run`], and when the database rejects the statement.
     pub async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         self.run(async |client| Ok(client.query(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// Runs a statement and returns how many rows it changed.
+    /// Runs a statement and returns the number of rows changed.
     ///
     /// # Errors
-    /// As [`Pool::run`]; when the database refuses.
+    /// As [`Pool::run`], and when the database rejects the statement.
     pub async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         self.run(async |client| Ok(client.execute(&prepare(client, sql).await?, values).await?)).await
     }
 
-    /// Closes a connection whose server is silent, and the idle ones without an answer since then.
-    fn give_up(&self, connection: Option<Object>, since: Instant) {
-        tracing::warn!("the database is silent; its connections are closed");
+    /// Closes the connection of a silent server, and all idle connections that the server has not answered on since
+    /// then.
+    fn close_silent(&self, connection: Option<Object>, since: Instant) {
+        tracing::warn!("the database is silent; closing its connections");
         drop(connection.map(Object::take));
         self.connections.retain(|_, metrics| metrics.last_used() < since.elapsed());
     }
 }
 
-/// Prepares a statement, or finds it prepared. In a trace, the work's span is named after the statement.
+/// Prepares a statement, or returns the prepared one. In a trace, the span is named after the statement.
 ///
 /// # Errors
-/// When the database refuses it or the connection breaks.
+/// When the database rejects the statement or the connection breaks.
 pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
     let span = Span::current();
     // Each statement begins with its name in a comment.
@@ -214,23 +217,24 @@ pub async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_post
     client.prepare_cached(sql).await
 }
 
-/// A connection checked out by a caller.
-struct Lent<'a> {
+/// A connection checked out of the pool by a caller.
+struct Checkout<'a> {
     pool: &'a Pool,
     since: Instant,
     connection: Option<Object>,
 }
 
-impl Drop for Lent<'_> {
-    /// The caller was dropped midway, for example at its deadline. The connection returns once the server has answered
-    /// everything; until then it counts as in use, so that impatient callers do not multiply the server's work.
+impl Drop for Checkout<'_> {
+    /// Runs when the caller is dropped midway, for example at its deadline. The connection returns to the pool after
+    /// the server has answered all its requests. Until then it counts as in use, so that retrying callers do not
+    /// multiply the server's work.
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return drop(Object::take(connection)) };
         let (pool, since) = (self.pool.clone(), self.since);
         runtime.spawn(async move {
-            if timeout(ANSWER, connection.batch_execute("")).await.is_err() {
-                pool.give_up(Some(connection), since);
+            if timeout(WORK_LIMIT, connection.batch_execute("")).await.is_err() {
+                pool.close_silent(Some(connection), since);
             }
         });
     }
@@ -239,7 +243,7 @@ impl Drop for Lent<'_> {
 /// Checks the URL of a store.
 ///
 /// # Errors
-/// When [`Pool::open`] would refuse it.
+/// When [`Pool::open`] would reject it.
 pub fn check(url: &str) -> anyhow::Result<()> {
     Target::parse(url).map(drop)
 }

@@ -1,32 +1,32 @@
-//! Files for the process's own user only, whatever the umask is and whatever their directory permits.
+//! Files that only the process's own user can access, independent of the umask and the directory's permissions.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// The permissions of group and others.
+/// The permission bits of the group and of all other users.
 const OTHERS: u32 = 0o077;
 
 /// Creates a directory and its parents unless they exist.
 ///
 /// # Errors
-/// When it cannot be created.
+/// When a directory cannot be created.
 pub fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Opens a file for writing, or creates it. Existing content stays.
+/// Opens a file for writing, or creates it. Existing content is kept.
 ///
 /// # Errors
-/// When it cannot be opened or created.
+/// When the file cannot be opened or created.
 pub fn file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
     close(path)?;
     Ok(file)
 }
 
-/// Removes others' permissions from a file, if it exists. An earlier release, or a person, may have granted them.
+/// Removes other users' permissions from a file, if it exists. An earlier release or an operator may have granted them.
 ///
 /// # Errors
 /// When the file's metadata cannot be read.
@@ -39,9 +39,9 @@ pub fn close(path: &Path) -> io::Result<()> {
     if mode & OTHERS != 0 {
         let path_shown = path.display();
         match fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
-            Ok(()) => tracing::warn!(path = %path_shown, "others could use this file; now they cannot"),
-            // The file belongs to another user, who lets this one use it.
-            Err(error) => tracing::warn!(path = %path_shown, %error, "others can use this file; run chmod 600 on it"),
+            Ok(()) => tracing::warn!(path = %path_shown, "this file was accessible to other users; their permissions are removed"),
+            // The file belongs to another user, and this user has access to it.
+            Err(error) => tracing::warn!(path = %path_shown, %error, "other users have access to this file; run chmod 600 on it"),
         }
     }
     Ok(())
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn new_and_existing_files_are_closed_to_others() {
+    fn new_and_existing_files_are_private() {
         let within = testing::directory();
         let (new, old) = (within.join("new"), within.join("old"));
         file(&new).unwrap();

@@ -1,4 +1,4 @@
-//! The life of a process: all start-up work in one function that passes on one context, and a bounded shutdown.
+//! The life of a process: all start-up work happens in one function with one context, and the shutdown is bounded.
 
 use std::process::ExitCode;
 
@@ -15,10 +15,10 @@ use crate::telemetry::{self, trace};
 use crate::trust::Authorities;
 use crate::{admin, healthcheck, memory, metrics};
 
-/// The argument of a program's `main`.
+/// The context that a program's `main` receives.
 #[derive(Clone)]
 pub struct Process {
-    /// Cancelled on SIGTERM or Ctrl-C: the process still accepts requests, so that none in transit fails.
+    /// Cancelled on SIGTERM or Ctrl-C. The process still accepts requests, so that no request in transit fails.
     pub leaving: CancellationToken,
     /// Cancelled when no further request is accepted.
     pub shutdown: CancellationToken,
@@ -27,7 +27,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// A new context, for tests and for programs that are part of another.
+    /// Creates a context, for tests and for programs that are part of another program.
     pub fn new() -> Self {
         Self { leaving: CancellationToken::new(), shutdown: CancellationToken::new(), readiness: Readiness::default() }
     }
@@ -39,12 +39,11 @@ impl Default for Process {
     }
 }
 
-/// Settings that contain those of every program.
+/// Settings that include those of every program.
 pub trait Settings: clap::Parser {
-    /// The settings of every program.
     fn common(&self) -> &CommonConfig;
 
-    /// Whether the program serves; a subcommand that only does its work needs no admin port.
+    /// Returns whether the program serves. A subcommand that does its work and exits needs no admin port.
     fn serves(&self) -> bool {
         true
     }
@@ -52,16 +51,16 @@ pub trait Settings: clap::Parser {
     /// Validates the settings without side effects: a program with wrong settings opens no port and creates no file.
     ///
     /// # Errors
-    /// When one of them is wrong.
+    /// When a setting is wrong.
     fn check(&self) -> anyhow::Result<()> {
         Ok(())
     }
 }
 
-/// Runs a program: settings, logging, descriptor limit, admin port, signals, then `main` until it returns. Every
-/// program also has the subcommand `healthcheck`, which only needs the address of the admin port. After a signal `main`
-/// has the drain time to return; a second signal or the deadline ends the process. Files that it creates are for its
-/// own user only.
+/// Runs a program: reads the settings, sets up logging, the descriptor limit, the admin port and the signals, and runs
+/// `main` until it returns. Every program also has the subcommand `healthcheck`, which needs only the address of the
+/// admin port. After a signal, `main` has the drain time to return; a second signal or the deadline ends the process.
+/// Files that the process creates are accessible only to its own user.
 pub fn run<C, F>(main: impl FnOnce(C, Process) -> F) -> ExitCode
 where
     C: Settings,
@@ -70,7 +69,7 @@ where
     let ended = config::read(C::command().subcommand(healthcheck::command())).and_then(|given| {
         if given.subcommand_name() == Some(healthcheck::NAME) {
             let admin = CommonConfig::from_arg_matches(&given)?.admin_listen;
-            return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(healthcheck::ask(admin));
+            return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(healthcheck::check(admin));
         }
         let config = C::from_arg_matches(&given)?;
         telemetry::init(config.common())?;
@@ -82,7 +81,7 @@ where
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(live(config, main));
-        // Blocking work beyond the deadline must not hold up the process.
+        // Blocking work that outlasts the deadline must not delay the exit.
         runtime.shutdown_background();
         ended
     });
@@ -117,7 +116,7 @@ where
         _ = interrupt.recv() => {}
     }
     if !process.readiness.has_started() {
-        // No request has been accepted, and start-up may wait for something that never comes.
+        // No request has been accepted, and the start-up may wait for a condition that never holds.
         return Ok(());
     }
     tracing::info!("shutting down; a second signal ends the process at once");
@@ -126,7 +125,7 @@ where
     let deadline = Instant::now() + common.accept_drain + common.drain;
     let finished = async {
         let ended = main.await;
-        // The last spans get half of the remaining time, so that exporting never makes the shutdown fail.
+        // The last spans get half of the remaining time, so that an export never makes the shutdown fail.
         trace::export::finish(deadline.saturating_duration_since(Instant::now()) / 2).await;
         ended
     };
@@ -140,11 +139,11 @@ where
         _ = accepting => Ok(()),
         _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
         _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
-        _ = tokio::time::sleep_until(deadline) => anyhow::bail!("not done within the drain time"),
+        _ = tokio::time::sleep_until(deadline) => anyhow::bail!("the shutdown exceeded the drain time"),
     }
 }
 
-/// A socket needs a descriptor: raises the limit to all that the system grants.
+/// Raises the descriptor limit to the hard limit, because each socket needs a descriptor.
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the descriptor limit");

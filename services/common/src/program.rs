@@ -1,58 +1,56 @@
-//! A service as a program of its own: what the programs of all services share.
+//! The parts that the programs of all services share.
 
 use crate::config::CommonConfig;
 use crate::process::Settings;
 use crate::store::StorageConfig;
 
-/// A program's name and the settings that other programs do not have.
-pub trait Own: clap::Args {
-    /// The program's name.
+/// A program's name and the settings that no other program has.
+pub trait ServiceArgs: clap::Args {
     const NAME: &'static str;
-    /// A description in one line.
+    /// The description of the program, on one line.
     const ABOUT: &'static str;
-    /// The default listening address.
     const LISTEN: &'static str;
 
     /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one of them is wrong.
+    /// When a setting is wrong.
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()>;
 }
 
-/// The settings of a program with a store. Flags may precede and follow a subcommand.
+/// The settings of a program with a store. Flags may stand before and after a subcommand.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
-    name = O::NAME,
+    name = S::NAME,
     version,
-    about = O::ABOUT,
+    about = S::ABOUT,
     long_about = None,
-    mut_arg("listen", |listen| listen.default_value(O::LISTEN)),
+    mut_arg("listen", |listen| listen.default_value(S::LISTEN)),
     mut_args(|flag| flag.global(true)),
 )]
-pub struct Program<O: Own, C: clap::Subcommand = Command> {
-    /// Settings of every program.
+pub struct Program<S: ServiceArgs, C: clap::Subcommand = Command> {
+    /// Settings of every program
     #[command(flatten)]
     pub common: CommonConfig,
-    /// Settings of the stores.
+    /// Settings of the stores
     #[command(flatten)]
     pub storage: StorageConfig,
-    /// The program's own settings.
+    /// Settings of this program
     #[command(flatten)]
-    pub own: O,
-    /// The subcommand, if any.
+    pub service: S,
+    /// The subcommand
     #[command(subcommand)]
     pub command: Option<C>,
 }
 
-/// The subcommand that most programs have.
+/// The subcommand of most programs
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Bring the database schema up to date and end
+    /// Bring the database schema up to date and exit
     Migrate,
 }
 
-impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
+impl<S: ServiceArgs, C: clap::Subcommand> Settings for Program<S, C> {
     fn common(&self) -> &CommonConfig {
         &self.common
     }
@@ -62,8 +60,8 @@ impl<O: Own, C: clap::Subcommand> Settings for Program<O, C> {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        // A subcommand needs only some settings, and checks those itself.
-        if self.serves() { self.own.check(&self.storage) } else { Ok(()) }
+        // A subcommand needs only some of the settings, and checks those itself.
+        if self.serves() { self.service.check(&self.storage) } else { Ok(()) }
     }
 }
 
@@ -79,7 +77,7 @@ mod tests {
         tea: String,
     }
 
-    impl Own for Tea {
+    impl ServiceArgs for Tea {
         const NAME: &'static str = "confab-tea";
         const ABOUT: &'static str = "Tea";
         const LISTEN: &'static str = "127.0.0.1:50099";
@@ -91,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn the_common_and_the_own() {
+    fn common_and_own_settings_are_read() {
         Program::<Tea>::command().debug_assert();
         let program = Program::<Tea>::parse_from(["confab-tea", "--tea=green", "--log=debug"]);
-        assert_eq!((program.own.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
+        assert_eq!((program.service.tea.as_str(), program.common.log.as_str()), ("green", "debug"));
         assert_eq!(program.common.listen.port(), 50099);
         assert!(program.serves() && program.check().is_ok());
         assert!(Program::<Tea>::parse_from(["confab-tea", "--tea=coffee"]).check().is_err());
@@ -103,11 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn flags_before_and_behind_the_subcommand() {
+    fn flags_are_accepted_before_and_after_the_subcommand() {
         for arguments in [["--data-dir=x", "--tea=green", "migrate"], ["migrate", "--data-dir=x", "--tea=green"]] {
             let program = Program::<Tea>::parse_from(["confab-tea"].iter().chain(&arguments));
             assert_eq!(program.command, Some(Command::Migrate));
-            assert_eq!((program.own.tea.as_str(), program.storage.data_dir.to_str()), ("green", Some("x")));
+            assert_eq!((program.service.tea.as_str(), program.storage.data_dir.to_str()), ("green", Some("x")));
             assert!(!program.serves());
         }
     }

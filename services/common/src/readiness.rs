@@ -1,4 +1,4 @@
-//! Whether a process is ready, for `/readyz` and for balancers.
+//! Whether a process is ready, for `/readyz` and for load balancers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Whether the process is warm and not draining. Each part that must be warm takes a [`Condition`].
+/// The readiness of a process: warm and not draining. Each part of the process that must warm up holds a [`Condition`].
 #[derive(Clone, Debug)]
 pub struct Readiness {
     is_ready: Arc<watch::Sender<bool>>,
-    // Held for a look or a change, never across an await.
+    // Locked for an instant, never across an await.
     state: Arc<Mutex<State>>,
 }
 
@@ -42,27 +42,26 @@ impl Readiness {
         Condition { readiness: self.clone(), name }
     }
 
-    /// Start-up is complete: no further conditions are added.
+    /// Marks the start-up as complete: no further conditions are added.
     pub fn started(&self) {
         self.change(|state| state.started = true);
     }
 
-    /// Whether start-up is complete.
     pub fn has_started(&self) -> bool {
         self.state.lock().started
     }
 
-    /// The process is draining: never ready again.
+    /// Marks the process as draining: it never becomes ready again.
     pub fn drain(&self) {
         self.change(|state| state.draining = true);
     }
 
-    /// Follows whether [`Readiness::missing`] is `None`.
+    /// Returns a receiver of whether [`Readiness::missing`] is `None`.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.is_ready.subscribe()
     }
 
-    /// Why the process is not ready; `None` when it is.
+    /// Returns the reason why the process is not ready, or `None` if it is ready.
     pub fn missing(&self) -> Option<String> {
         let state = self.state.lock();
         let unmet = state.conditions.iter().filter(|(_, met)| !**met).map(|(name, _)| *name).collect::<Vec<_>>();
@@ -77,7 +76,7 @@ impl Readiness {
         }
     }
 
-    /// Sets or clears a part's fault, which alone does not change whether the process is ready.
+    /// Sets or clears the fault of a part. A fault alone does not change whether the process is ready.
     pub fn note(&self, part: &str, wrong: Option<String>) {
         self.change(|state| match wrong {
             Some(wrong) => _ = state.notes.insert(part.to_owned(), wrong),
@@ -85,7 +84,7 @@ impl Readiness {
         });
     }
 
-    /// The faults by part, each after `; `.
+    /// Returns the faults of all parts, each after `; `.
     pub fn notes(&self) -> String {
         let state = self.state.lock();
         state.notes.iter().map(|(part, wrong)| format!("; {part}: {wrong}")).collect()
@@ -98,14 +97,13 @@ impl Readiness {
     }
 }
 
-/// A condition for the process to be ready.
+/// A condition that must hold for the process to be ready.
 pub struct Condition {
     readiness: Readiness,
     name: &'static str,
 }
 
 impl Condition {
-    /// Sets whether the condition holds.
     pub fn set(&self, met: bool) {
         self.readiness.change(|state| _ = state.conditions.insert(self.name, met));
     }
@@ -116,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_started_warm_and_not_leaving() {
+    fn ready_when_started_warm_and_not_draining() {
         let readiness = Readiness::default();
         let warm = readiness.condition("keys");
         assert_eq!(readiness.missing().unwrap(), "waiting for keys");
@@ -133,7 +131,7 @@ mod tests {
             ("waiting for keys", "; room store: Postgres is read-only")
         );
         warm.set(true);
-        assert_eq!(readiness.missing(), None, "what is wrong elsewhere sends no clients away");
+        assert_eq!(readiness.missing(), None, "a fault of a dependency does not make the process unready");
         readiness.note("room store", None);
         assert_eq!(readiness.notes(), "");
         readiness.drain();

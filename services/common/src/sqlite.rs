@@ -1,4 +1,4 @@
-//! A SQLite database as a service's store: one writer thread that groups commits, a few readers beside it.
+//! A SQLite database as a service's store: one writer thread that groups commits, and a few readers.
 
 mod connection;
 mod readers;
@@ -19,16 +19,17 @@ pub use readers::Readers;
 
 use connection::{connect, span};
 
-/// Jobs that may wait for the writer.
+/// Jobs queued for the writer.
 const WRITE_QUEUE: usize = 1024;
-/// Most jobs in one commit.
+/// Maximum jobs in one commit.
 const GROUP: usize = 256;
-/// Reads that run at once.
+/// Concurrent reads.
 const READERS: usize = 4;
-/// Longer than another process takes to check whether a database is free.
-const LOOK: Duration = Duration::from_millis(100);
+/// How long to retry a locked database. It is longer than another process takes to check whether a database is free.
+const LOCK_RETRY_LIMIT: Duration = Duration::from_millis(100);
 
-/// An open database; clones share it. The process holds it alone: a lock file beside it keeps others out.
+/// An open database; clones share it. Only one process can open it: a lock file next to the database excludes other
+/// processes.
 #[derive(Clone)]
 pub struct Database {
     writer: mpsc::Sender<Box<dyn Job>>,
@@ -36,9 +37,9 @@ pub struct Database {
     _lock: Arc<File>,
 }
 
-/// A unit of work in a group commit: run in a savepoint of its own, told of the outcome after the commit.
+/// A unit of work in a group commit. It runs in its own savepoint, and receives the outcome after the commit.
 trait Job: Send {
-    /// Does the work; `false` rolls it back.
+    /// Does the work. Returns `false` to roll it back.
     fn run(&mut self, connection: &Connection) -> bool;
     fn finish(self: Box<Self>, committed: bool);
 }
@@ -61,7 +62,7 @@ where
 
     fn finish(self: Box<Self>, committed: bool) {
         let outcome = match self.outcome {
-            // A refusal stands whatever became of the others' commit.
+            // The work's own error stands, whether or not the commit of the group succeeded.
             Some(Err(error)) => Err(error),
             Some(Ok(value)) if committed => Ok(value),
             // Whether a failed COMMIT reached the disk is unknown.
@@ -72,11 +73,11 @@ where
 }
 
 impl Database {
-    /// Opens or creates the database of a `sqlite:PATH` URL's path, applying what is missing of `migrations`. One that a newer
-    /// program has migrated is opened as well.
+    /// Opens or creates the database at the path of a `sqlite:PATH` URL, and applies missing `migrations`. A database
+    /// that a newer program has migrated is opened as well.
     ///
     /// # Errors
-    /// When another process holds it, or it cannot be opened or migrated.
+    /// When another process has locked the database, or it cannot be opened or migrated.
     pub fn open(path: &Path, migrations: refinery::Runner) -> anyhow::Result<Self> {
         let (connection, lock) = open_alone(path, migrations)?;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
@@ -84,11 +85,11 @@ impl Database {
         Ok(Self { writer, readers: Readers::new(path.to_owned(), READERS), _lock: Arc::new(lock) })
     }
 
-    /// Runs `work` in a transaction that it may share with others' work, and answers once it is on disk.
-    /// An error rolls this work back, not the others'.
+    /// Runs `work` in a transaction that may also contain other callers' work, and returns after the transaction is on
+    /// disk. An error rolls back this work only.
     ///
     /// # Errors
-    /// What `work` returns; `timeout` when the commit failed.
+    /// The error of `work`; `timeout` when the commit failed.
     pub async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
         let _span = span("sqlite write");
         let (answer, outcome) = oneshot::channel();
@@ -97,25 +98,25 @@ impl Database {
         outcome.await.unwrap_or_else(|_| Err(Error::timeout()))
     }
 
-    /// Runs `work` on a read-only connection; several reads within see one snapshot.
+    /// Runs `work` on a read-only connection. All reads in `work` see one snapshot.
     ///
     /// # Errors
-    /// What `work` returns.
+    /// The error of `work`.
     pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
         self.readers.read(work).await
     }
 
-    /// Its read-only connections.
+    /// Returns the read-only connections.
     pub fn readers(&self) -> &Readers {
         &self.readers
     }
 }
 
-/// A connection to a file that nobody else holds, brought up to date, and the lock that keeps others out.
+/// Opens and migrates a database that no other process has locked. Returns the connection and the lock file.
 pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::Result<(Connection, File)> {
     if let Some(directory) = path.parent() {
         private::directory(directory)
-            .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR says where data is", directory.display()))?;
+            .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR names the data directory", directory.display()))?;
     }
     let lock = lock(path)?;
     keep_private(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -124,7 +125,7 @@ pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::R
     Ok((connection, lock))
 }
 
-/// There are password hashes in it. SQLite gives the files that it makes beside the database the database's own mode.
+/// The database contains password hashes. SQLite gives its auxiliary files the mode of the database.
 fn keep_private(path: &Path) -> std::io::Result<()> {
     private::file(path)?;
     ["-wal", "-shm", "-journal"].iter().try_for_each(|suffix| {
@@ -134,36 +135,36 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
     })
 }
 
-/// Checks that no other process holds the database of this path, and leaves it free.
+/// Checks that no other process has locked the database at this path, and leaves it unlocked.
 ///
 /// # Errors
-/// When another process holds it; the message names its id.
+/// When another process has locked it; the message contains the process id.
 pub fn ensure_free(path: &Path) -> anyhow::Result<()> {
     match File::options().read(true).write(true).open(path.with_extension("lock")) {
-        Ok(lock) => hold(&lock, path),
-        // Nothing there yet, or nothing that this user may read: opening the database will show which.
+        Ok(lock) => take_lock(&lock, path),
+        // The database does not exist, or this user cannot read it: opening it will show which.
         Err(_) => Ok(()),
     }
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_extension("lock");
-    let lock =
-        private::file(&lock_path).with_context(|| format!("cannot create {}; CONFAB_DATA_DIR says where data is", lock_path.display()))?;
-    hold(&lock, path)?;
+    let lock = private::file(&lock_path)
+        .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR names the data directory", lock_path.display()))?;
+    take_lock(&lock, path)?;
     let pid = std::process::id().to_string();
     let named = lock.set_len(0).and_then(|()| lock.write_all_at(pid.as_bytes(), 0));
     named.with_context(|| format!("cannot write {}", lock_path.display()))?;
     Ok(lock)
 }
 
-fn hold(lock: &File, path: &Path) -> anyhow::Result<()> {
+fn take_lock(lock: &File, path: &Path) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
-            // Another process may only be checking whether it is free.
-            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOK => std::thread::sleep(LOOK / 10),
+            // The other process may only be checking whether the database is free.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_RETRY_LIMIT => std::thread::sleep(LOCK_RETRY_LIMIT / 10),
             Err(TryLockError::WouldBlock) => {
                 let pid = std::fs::read_to_string(path.with_extension("lock")).unwrap_or_default();
                 let pid = if pid.is_empty() { pid } else { format!(", pid {pid}") };
@@ -200,7 +201,7 @@ fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> rusqlite::
     transaction.commit()
 }
 
-/// Whether an error is a unique constraint's.
+/// Returns whether an error is a violation of a unique constraint.
 pub fn is_unique_violation(error: &rusqlite::Error) -> bool {
     matches!(error, rusqlite::Error::SqliteFailure(failure, _)
         if failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE || failure.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
@@ -216,7 +217,7 @@ impl From<rusqlite::Error> for Error {
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen,
             ) => {
-                tracing::error!(%error, "the database refuses");
+                tracing::error!(%error, "the database rejects the request");
                 Error::unavailable("the database")
             }
             Some(ErrorCode::OperationInterrupted) => Error::timeout(),
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_failed_job_does_not_spoil_its_group() {
+    async fn failed_job_does_not_affect_its_group() {
         let database = open("group");
         let insert = |n: i64| {
             database.write(move |c| {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_lives_on_the_schema_of_a_newer_one() {
+    async fn program_runs_on_a_newer_schema() {
         drop(open("newer"));
         if let Err(error) = Database::open(&file("newer"), refinery::Runner::new(&[])) {
             panic!("{error:#}");
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn others_may_use_none_of_its_files() {
+    async fn database_files_are_private() {
         let mut database = open("private");
         let path = file("private");
         let directory = path.parent().unwrap().to_owned();
@@ -276,13 +277,14 @@ mod tests {
         for given in [0o600, 0o644, 0o666] {
             database.write(|c| Ok(c.execute("INSERT INTO t DEFAULT VALUES", [])?)).await.unwrap();
             let found = files();
-            assert!(found.len() >= 4, "the database, its log, their index and the lock: {found:?}");
+            assert!(found.len() >= 4, "the database, its log, its index and the lock: {found:?}");
             for file in &found {
                 let Ok(metadata) = file.metadata() else { continue };
                 assert_eq!(metadata.permissions().mode() & 0o077, 0, "{given:o}: {}", file.display());
             }
             drop(database);
-            // A directory that was there before, with files of an earlier version. Those beside the database may vanish meanwhile.
+            // A directory that existed before, with files of an earlier version. SQLite's auxiliary files may be
+            // deleted meanwhile.
             std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
             for file in files() {
                 let _ = std::fs::set_permissions(file, PermissionsExt::from_mode(given));
@@ -292,12 +294,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_held_alone() {
+    async fn database_is_locked_by_one_process() {
         let (path, database) = (file("lock"), open("lock"));
         let directory = path.parent().unwrap().display();
-        let held = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
+        let expected = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
         for error in [Database::open(&path, refinery::Runner::new(&[])).err().unwrap(), ensure_free(&path).unwrap_err()] {
-            assert!(error.to_string().starts_with(&held), "{error}");
+            assert!(error.to_string().starts_with(&expected), "{error}");
         }
         drop(database);
         ensure_free(&path).unwrap();

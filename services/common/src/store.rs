@@ -1,4 +1,4 @@
-//! A service's store, selected by the scheme of a URL.
+//! The store of a service, selected by the scheme of a URL.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,37 +13,37 @@ use crate::pg::{self, PostgresConfig};
 use crate::process::Process;
 use crate::sqlite;
 
-/// How long a command that runs once waits for a store that is away.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command waits for an unreachable store.
+const COMMAND_WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Settings of programs with a store.
+/// Settings of programs with a store
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Stores")]
 pub struct StorageConfig {
-    /// Directory of local files: SQLite databases, the bytes of files, the signing key
+    /// Directory of local files: SQLite databases, the content of files, the signing key
     #[arg(long, env = "CONFAB_DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Settings of stores on Postgres.
+    /// Settings of stores on Postgres
     #[command(flatten)]
     pub postgres: PostgresConfig,
 }
 
 impl StorageConfig {
-    /// These settings for a process that serves and reports the store's faults.
+    /// Returns these settings for a server, which reports the store's faults in `/readyz`.
     pub fn serving(&self, process: &Process) -> Self {
         let mut config = self.clone();
         config.postgres.readiness = process.readiness.clone();
         config
     }
 
-    /// These settings for a command that runs once.
+    /// Returns these settings for a command, which waits for the store for a limited time.
     pub fn once(&self) -> Self {
         let mut config = self.clone();
-        config.postgres.patience = Some(PATIENCE);
+        config.postgres.patience = Some(COMMAND_WAIT_LIMIT);
         config
     }
 
-    /// These settings for a `migrate` subcommand, which updates the schema.
+    /// Returns these settings for a `migrate` subcommand, which updates the schema.
     pub fn migrating(&self) -> Self {
         let mut config = self.once();
         config.postgres.migrate = Migrate::Auto;
@@ -51,19 +51,20 @@ impl StorageConfig {
     }
 }
 
-/// Settings of programs that use the bus.
+/// Settings of programs that use the bus
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bus")]
 pub struct BusConfig {
-    /// The bus, which announces new events at once: `local:`, or to connect several processes `redis://…`, with TLS
-    /// `rediss://…`, or a master by its Sentinels, `redis+sentinel://host:26379,host:26379/master`
+    /// The bus, which announces new events immediately: `local:`; between several processes `redis://…`, with TLS
+    /// `rediss://…`, or a master found by Sentinels, `redis+sentinel://host:26379,host:26379/master`
     #[arg(long, env = "CONFAB_BUS", default_value = "local:", hide_env_values = true, value_name = "URL")]
     pub bus: Secret,
-    /// Signs messages on the bus and requests between gateways; the same for every program of a cluster, and required when
-    /// the bus is Redis: at least 32 random bytes in base64 or hexadecimal, `openssl rand -base64 32`
+    /// Signs messages on the bus and requests between gateways. Every program of a cluster must have the same key.
+    /// Required if the bus is Redis: at least 32 random bytes in base64 or hexadecimal, `openssl rand -base64 32`
     #[arg(long, env = "CONFAB_CLUSTER_KEY", hide_env_values = true, value_name = "SECRET")]
     pub cluster_key: Option<Secret>,
-    /// Whether Redis may be the bus without CONFAB_CLUSTER_KEY: any program that reaches Redis can then forge messages and logouts
+    /// Allow Redis as the bus without CONFAB_CLUSTER_KEY: any program that reaches Redis can then forge messages and
+    /// logouts
     #[arg(long, env = "CONFAB_INSECURE_BUS", default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
     pub insecure_bus: bool,
 }
@@ -72,7 +73,7 @@ impl BusConfig {
     /// Checks whether [`BusConfig::open`] would fail.
     ///
     /// # Errors
-    /// When the URL or the key is wrong, or the bus is Redis and there is no key.
+    /// When the URL or the key is wrong, or the bus is Redis and no key is set.
     pub fn check(&self) -> anyhow::Result<()> {
         Bus::check(&self.bus)?;
         ensure!(
@@ -83,15 +84,15 @@ impl BusConfig {
         Ok(())
     }
 
-    /// The cluster's key, if it is set.
+    /// Parses the cluster's key, if it is set.
     ///
     /// # Errors
-    /// When it is malformed, short or not random.
+    /// When the key is malformed, too short or not random.
     pub fn key(&self) -> anyhow::Result<Option<ClusterKey>> {
         self.cluster_key.as_ref().map(ClusterKey::parse).transpose()
     }
 
-    /// The configured bus.
+    /// Opens the configured bus.
     ///
     /// # Errors
     /// When a setting is wrong.
@@ -109,20 +110,18 @@ impl BusConfig {
     }
 }
 
-/// The URL of a service's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// `sqlite:PATH`.
     Sqlite(PathBuf),
-    /// `postgres://…`.
     Postgres(Secret),
 }
 
 impl StoreUrl {
-    /// The store in `setting`; without it `file` in the data directory.
+    /// Parses the URL in `setting`; without a URL, the store is `file` in the data directory.
     ///
     /// # Errors
-    /// When the URL has another scheme or is malformed. The message does not quote it: it may contain a password.
+    /// When the URL has another scheme or is malformed. The message does not quote the URL, which may contain a
+    /// password.
     pub fn parse(setting: &str, url: Option<&Secret>, data_dir: &Path, file: &str) -> anyhow::Result<Self> {
         let Some(url) = url else { return Ok(Self::Sqlite(data_dir.join(file))) };
         match url.expose() {
@@ -137,10 +136,10 @@ impl StoreUrl {
         }
     }
 
-    /// Checks that no other process holds the store, if it can have only one.
+    /// Checks that no other process has locked the store, if only one process may use it.
     ///
     /// # Errors
-    /// When another process holds it.
+    /// When another process has locked the store.
     pub fn ensure_free(&self) -> anyhow::Result<()> {
         match self {
             Self::Sqlite(path) => sqlite::ensure_free(path),
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_needs_a_key_unless_insecure() {
+    fn redis_requires_a_key_unless_insecure() {
         for redis in ["redis://localhost", "rediss://u:hunter2@localhost:6380"] {
             let error = config(redis, None, false).check().unwrap_err().to_string();
             assert!(error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"), "{error}");
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_can_be_guessed_is_refused_on_any_bus() {
+    fn guessable_key_is_rejected_on_any_bus() {
         for insecure in [false, true] {
             for bus in ["local:", "redis://localhost"] {
                 for bad in ["", "hunter2", "0123456789abcdef"] {

@@ -13,24 +13,26 @@ use self::json::Json;
 use crate::config::{CommonConfig, LogFormat};
 use crate::metrics;
 
-/// Whether each directive has a level: a word alone that is none would count as a target, and turn off everything else.
+/// Returns whether each directive has a level. A single word that is not a level would be parsed as a target and turn
+/// off all other logging.
 fn names_a_level(directives: &str) -> bool {
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     directives.split(',').map(str::trim).all(|directive| directive.is_empty() || directive.contains(['=', '[']) || is_level(directive))
 }
 
-/// Starts logging to standard error and the metrics recorder. Called once, by [`process::run`](crate::process::run).
+/// Starts logging to standard error and installs the metrics recorder. Must be called once;
+/// [`process::run`](crate::process::run) calls it.
 ///
 /// # Errors
 /// When the log filter cannot be parsed.
 pub fn init(config: &CommonConfig) -> anyhow::Result<()> {
-    // Migrations and credentials found at each start are not news, and frames and statements contain messages;
+    // Migrations and credentials are logged at each start, and frames and statements contain users' messages.
     // CONFAB_LOG can enable each by name.
     let filter = format!("aws_config=warn,refinery_core=warn,tokio_postgres=warn,tungstenite=warn,{}", config.log);
     let filter = names_a_level(&config.log).then(|| EnvFilter::try_new(filter).ok()).flatten();
     let filter = filter.with_context(|| {
         let levels = "off, error, warn, info, debug, trace, or directives such as info,confab_gateway=debug";
-        format!("CONFAB_LOG: {:?} is no level; use {levels}", config.log)
+        format!("CONFAB_LOG: {:?} is not a level; use {levels}", config.log)
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_is_no_level_is_noticed() {
+    fn filter_without_a_level_is_rejected() {
         for good in ["info", "WARN", "off", "info,confab_gateway=debug", "confab=trace", "info, hyper=off", "[connect]=debug", ""] {
             assert!(names_a_level(good), "{good}");
         }

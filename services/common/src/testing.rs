@@ -1,8 +1,8 @@
-//! Real servers for contract tests. `make test` starts them and sets their addresses.
+//! Real servers for contract tests. `make test` starts the servers and sets their addresses.
 
 mod leaving;
+mod silence;
 mod tls;
-mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,10 +18,10 @@ use crate::cluster_key::ClusterKey;
 use crate::grpc::{Call, Transport};
 
 pub use leaving::leave_in_silence;
+pub use silence::SilentProxy;
 pub use tls::{Authority, Front};
-pub use wire::Wire;
 
-/// Creates a new, empty directory.
+/// Creates an empty directory.
 ///
 /// # Panics
 /// When it cannot be created.
@@ -33,7 +33,7 @@ pub fn directory() -> PathBuf {
     path
 }
 
-/// A transport for a busy machine: a call without options has a minute.
+/// Returns a transport for a busy machine: a call without options has a deadline of one minute.
 pub fn patient(transport: Transport) -> Transport {
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().get_or_insert(Call::within(Duration::from_secs(60)));
@@ -41,10 +41,10 @@ pub fn patient(transport: Transport) -> Transport {
     }))
 }
 
-/// Creates a new, empty database on the test run's Postgres server; returns its URL.
+/// Creates an empty database on the test run's Postgres server and returns its URL.
 ///
 /// # Panics
-/// When `TEST_POSTGRES_URL` is not set or the server refuses.
+/// When `TEST_POSTGRES_URL` is not set or the server rejects the request.
 pub async fn database() -> Secret {
     let server = variable("TEST_POSTGRES_URL");
     let (client, connection) = tokio_postgres::connect(&server, tokio_postgres::NoTls).await.expect("the test run's Postgres");
@@ -55,7 +55,7 @@ pub async fn database() -> Secret {
     Secret::from(format!("{address}/{name}"))
 }
 
-/// The URL of the test run's Redis server.
+/// Returns the URL of the test run's Redis server.
 ///
 /// # Panics
 /// When `TEST_REDIS_URL` is not set.
@@ -63,7 +63,7 @@ pub fn redis() -> Secret {
     Secret::from(variable("TEST_REDIS_URL"))
 }
 
-/// A cluster's key; the same text yields the same key.
+/// Derives a cluster key; the same text yields the same key.
 ///
 /// # Panics
 /// Never: a digest is random enough.
@@ -73,17 +73,15 @@ pub fn cluster_key(text: &str) -> ClusterKey {
     ClusterKey::parse(&Secret::from(hex)).expect("a key of 32 bytes")
 }
 
-/// The test run's S3 store.
 pub struct S3 {
-    /// Its URL.
     pub endpoint: String,
-    /// The id of an access key with all rights.
+    /// The id of an access key with all permissions.
     pub key: String,
     /// The secret of the access key.
     pub secret: Secret,
 }
 
-/// The test run's S3 store and its credentials.
+/// Returns the test run's S3 store and its credentials.
 ///
 /// # Panics
 /// When `TEST_S3_URL` is not set.

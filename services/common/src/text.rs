@@ -1,4 +1,4 @@
-//! Validates and compares names and texts that people type.
+//! Validates and compares names and texts that users type.
 
 mod printable;
 
@@ -9,17 +9,17 @@ use crate::{Error, Result};
 use printable::Lines;
 pub use printable::is_blank;
 
-/// The form in which names are compared: the Unicode case folding of their NFC form.
+/// Returns the form in which names are compared: the Unicode case folding of the NFC form.
 pub fn fold(name: &str) -> String {
     let nfc = ComposingNormalizerBorrowed::new_nfc();
     nfc.normalize(&CaseMapper::new().fold_string(&nfc.normalize(name))).into_owned()
 }
 
-/// Validates a name: trimmed, at most `max` Unicode scalar values on one line, at least one of them visible, and
-/// without superfluous invisible characters.
+/// Validates a name and trims it. A name has at most `max` Unicode scalar values on one line, at least one visible
+/// character, and no superfluous invisible characters.
 ///
 /// # Errors
-/// `invalid_request` about `field`.
+/// `invalid_request` for `field`.
 pub fn name(field: &str, value: &str, max: usize) -> Result<String> {
     let name = bounded(field, value.trim(), max)?;
     if name.is_empty() {
@@ -29,10 +29,10 @@ pub fn name(field: &str, value: &str, max: usize) -> Result<String> {
     Ok(name)
 }
 
-/// Validates a description: like a name, but it may be empty and have several lines, and is kept unchanged.
+/// Validates a description: like a name, but it may be empty, may have several lines, and is not trimmed.
 ///
 /// # Errors
-/// `invalid_request` about `field`.
+/// `invalid_request` for `field`.
 pub fn description(field: &str, value: &str, max: usize) -> Result<String> {
     let description = bounded(field, value, max)?;
     if !description.is_empty() {
@@ -44,7 +44,7 @@ pub fn description(field: &str, value: &str, max: usize) -> Result<String> {
 /// Validates a text of at most `max` Unicode scalar values without NUL characters.
 ///
 /// # Errors
-/// `invalid_request` about `field`.
+/// `invalid_request` for `field`.
 pub fn bounded(field: &str, value: &str, max: usize) -> Result<String> {
     no_nul(field, value)?;
     if value.chars().count() > max {
@@ -56,7 +56,7 @@ pub fn bounded(field: &str, value: &str, max: usize) -> Result<String> {
 /// Rejects NUL characters, which Postgres cannot store.
 ///
 /// # Errors
-/// `invalid_request` about `field`.
+/// `invalid_request` for `field`.
 pub fn no_nul(field: &str, value: &str) -> Result<()> {
     if value.contains('\0') {
         return Err(Error::field(field, "must not contain NUL characters"));
@@ -67,9 +67,9 @@ pub fn no_nul(field: &str, value: &str) -> Result<()> {
 /// Parses the id in a field.
 ///
 /// # Errors
-/// `invalid_request` about `field`.
+/// `invalid_request` for `field`.
 pub fn id(field: &str, value: &str) -> Result<uuid::Uuid> {
-    // Only the canonical form: an id has one spelling.
+    // Only the canonical form is accepted, so that an id has one spelling.
     uuid::Uuid::try_parse(value)
         .ok()
         .filter(|id| id.as_hyphenated().encode_lower(&mut [0; 36]).eq_ignore_ascii_case(value))
@@ -81,11 +81,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folding_knows_more_than_ascii() {
+    fn folding_covers_more_than_ascii() {
         assert_eq!(fold("ÄPFEL"), fold("a\u{308}pfel"));
         assert_eq!(fold("ПРИВЕТ"), "привет");
         assert_ne!(fold("a"), fold("b"));
-        // Every spelling of a name has one form.
+        // All spellings of a name fold to one form.
         for (one, other) in [
             ("μαριος", "ΜΑΡΙΟΣ"),
             ("μαριοσ", "ΜΑΡΙΟΣ"),

@@ -1,9 +1,9 @@
-//! Transfers a service's data from one store to another, of any kind: its tables, row by row, in one canonical text
-//! form that can be counted, hashed and compared.
+//! Transfers a service's data from one store to another store of any kind. Tables are transferred row by row, in one
+//! canonical text form that can be counted, hashed and compared.
 
 #[cfg(feature = "testing")]
 pub mod contract;
-mod held;
+mod locked;
 mod postgres;
 mod row;
 mod sqlite;
@@ -13,27 +13,27 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-pub use held::Held;
+pub use locked::LockedStore;
 pub use row::{Row, Value, rows};
 
-/// A service's tables. It is defined beside the service's migrations, and [`contract`] checks that the two agree.
+/// The tables of a service. The schema is defined next to the service's migrations, and [`contract`] checks that the
+/// two agree.
 pub struct Schema {
-    /// The name of its Postgres schema.
+    /// The name of the Postgres schema.
     pub name: &'static str,
-    /// Its tables.
     pub tables: &'static [Table],
-    /// Tables that its databases fill by themselves from those, and that are not carried.
+    /// Tables that the databases fill from the other tables; they are not transferred.
     pub derived: &'static [&'static str],
-    /// Its migrations on SQLite.
+    /// The migrations on SQLite.
     pub sqlite: fn() -> refinery::Runner,
-    /// Its migrations on Postgres.
+    /// The migrations on Postgres.
     pub postgres: fn() -> refinery::Runner,
 }
 
-/// A table to transfer: in the order of its primary key, of numbers, ids and flags, which all stores order alike.
+/// A table to transfer. Rows are ordered by the primary key, which consists of numbers, ids and flags, since all stores
+/// order these alike.
 #[derive(Debug)]
 pub struct Table {
-    /// Its name.
     pub name: &'static str,
     /// How many of the first columns form the primary key.
     key: usize,
@@ -44,35 +44,31 @@ pub struct Table {
 /// A column: its name and its kind.
 pub type Column = (&'static str, Kind);
 
-/// The kind of a column's values, whatever type the store uses.
+/// The kind of a column's values, independent of the type in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A UUID.
     Id,
     /// A number of up to 64 bits.
     Number,
-    /// True or false.
     Flag,
-    /// A text.
     Text,
-    /// Bytes.
     Bytes,
-    /// A text about the database itself: it is not transferred, and an empty text takes its place.
+    /// A text about the database itself. It is not transferred; an empty text replaces it.
     Local,
 }
 
 impl Table {
-    /// A table whose first `key` columns are its primary key.
+    /// Creates a table whose first `key` columns are the primary key.
     pub const fn new(name: &'static str, key: usize, columns: &'static [Column]) -> Self {
         Self { name, key, columns, seeded: false }
     }
 
-    /// A table whose first row comes from a migration, so that it is never empty; the transfer replaces that row.
+    /// Marks a table whose first row comes from a migration, so that the table is never empty. The transfer replaces
+    /// this row.
     pub const fn seeded(self) -> Self {
         Self { seeded: true, ..self }
     }
 
-    /// The names of the columns.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
         self.columns.iter().map(|(name, _)| *name)
     }
@@ -81,7 +77,7 @@ impl Table {
         self.columns().collect::<Vec<_>>().join(", ")
     }
 
-    /// The columns to read; `number` reads a number, which may have one of several widths.
+    /// Returns the columns to select. `number` wraps a number column, whose width differs between stores.
     fn selection(&self, number: impl Fn(&str) -> String) -> String {
         let column = |(name, kind): &Column| match kind {
             Kind::Local => "''".into(),
@@ -91,22 +87,22 @@ impl Table {
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 
-    /// The end of a statement that reads a page: the one after a key, given its placeholders, or the first one.
+    /// Returns the end of a statement that reads a page: the page after a key, given the placeholders of the key, or
+    /// the first page.
     fn page(&self, after: Option<Vec<String>>) -> String {
-        // Qualified by the table: a selected column may have the same name without the index.
+        // Qualified by the table: a selected column may have the same name as a column of the key.
         let key = self.columns().take(self.key).map(|column| format!("{}.{column}", self.name)).collect::<Vec<_>>().join(", ");
         let after = after.map_or(String::new(), |places| format!("WHERE ({key}) > ({}) ", places.join(", ")));
         format!("FROM {} {after}ORDER BY {key} LIMIT {PAGE}", self.name)
     }
 }
 
-/// Rows read or written at once, which bounds the memory used.
+/// Rows per read or write; bounds the memory used.
 const PAGE: usize = 500;
 
-/// The count and the hash of some lines.
+/// The count and the hash of lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// The number of lines.
     pub rows: u64,
     /// The SHA-256 of the lines, each with its line feed, in lower-case hexadecimal.
     pub sha256: String,
@@ -137,16 +133,15 @@ impl Tallying {
         self.digest.update(line);
     }
 
-    /// The result.
     pub fn finish(self) -> Tally {
         Tally { rows: self.rows, sha256: hex(self.digest.finish().as_ref()) }
     }
 }
 
-/// How often long work reports its progress.
-const REPORT: Duration = Duration::from_secs(5);
+/// How often long work logs its progress.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// Reports the progress of long work.
+/// Logs the progress of long work.
 pub struct Progress {
     what: String,
     done: u64,
@@ -154,22 +149,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins; `what` completes "… so far".
+    /// Starts; `what` completes the log line "… so far".
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), done: 0, reported: Instant::now() }
     }
 
-    /// Records `done` more.
+    /// Adds `done` items.
     pub fn add(&mut self, done: usize) {
         self.done += done as u64;
-        if self.reported.elapsed() >= REPORT {
+        if self.reported.elapsed() >= REPORT_EVERY {
             self.reported = Instant::now();
             tracing::info!("{} {} so far", self.done, self.what);
         }
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Encodes bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

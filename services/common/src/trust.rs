@@ -1,4 +1,5 @@
-//! The certificate authorities that TLS connections trust: the system's, and private ones from a file.
+//! The certificate authorities that TLS connections trust: the system's authorities, and private authorities from a
+//! file.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 
 static OWN: OnceLock<Authorities> = OnceLock::new();
 
-/// Authorities, in the forms that libraries take.
+/// Certificate authorities, in the forms that the TLS libraries need.
 #[derive(Debug, Clone)]
 pub struct Authorities {
     roots: Arc<RootCertStore>,
@@ -19,23 +20,23 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// The authorities of this process: the system's, and those that were added.
+    /// The authorities of this process: the system's authorities, and those added.
     pub fn own() -> &'static Self {
         OWN.get_or_init(|| Self::of(rustls_native_certs::load_native_certs().certs))
     }
 
-    /// Adds the authorities in a PEM file to those of this process; called before its first connection.
+    /// Adds the authorities in a PEM file to those of this process. Must be called before the first connection.
     ///
     /// # Errors
     /// When the file cannot be read or has no valid certificate.
     pub fn add(file: &Path) -> anyhow::Result<()> {
         let mut certificates = read(file)?;
         certificates.extend(rustls_native_certs::load_native_certs().certs);
-        ensure!(OWN.set(Self::of(certificates)).is_ok(), "connections were made before");
+        ensure!(OWN.set(Self::of(certificates)).is_ok(), "authorities must be added before the first connection");
         Ok(())
     }
 
-    /// The authorities in a PEM file alone.
+    /// Reads the authorities in a PEM file, without the system's authorities.
     ///
     /// # Errors
     /// When the file cannot be read or has no valid certificate.
@@ -43,7 +44,7 @@ impl Authorities {
         read(file).map(Self::of)
     }
 
-    /// The certificates that can be used; a system's store may have others, too.
+    /// Keeps the certificates that can be used; a system's store may contain others.
     fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         let mut pem = String::new();
@@ -56,12 +57,10 @@ impl Authorities {
         Self { roots: Arc::new(roots), pem: pem.into() }
     }
 
-    /// For rustls.
     pub fn roots(&self) -> Arc<RootCertStore> {
         self.roots.clone()
     }
 
-    /// In PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -71,10 +70,10 @@ fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let path = file.display();
     let text = std::fs::read(file).with_context(|| format!("cannot read {path}"))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let certificates = found.ok().filter(|found| !found.is_empty()).with_context(|| format!("{path} has no certificates in PEM"))?;
+    let certificates = found.ok().filter(|found| !found.is_empty()).with_context(|| format!("{path} contains no certificates in PEM"))?;
     for (at, certificate) in certificates.iter().enumerate() {
         let valid = RootCertStore::empty().add(certificate.clone());
-        valid.with_context(|| format!("certificate {} in {path} is not one of an authority", at + 1))?;
+        valid.with_context(|| format!("certificate {} in {path} is not a certificate of an authority", at + 1))?;
     }
     Ok(certificates)
 }
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_authorities_is_an_error_that_names_it() {
+    fn errors_name_the_file_without_authorities() {
         let directory = crate::testing::directory();
         for (name, content) in
             [("empty", ""), ("text", "hello"), ("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")]

@@ -32,7 +32,7 @@ impl Bouncer {
         );
         std::fs::write(&file, ini).expect("a file");
         let mut command = Command::new(program());
-        // It refuses to run as root.
+        // PgBouncer refuses to run as root.
         if std::fs::metadata(&file).is_ok_and(|file| std::os::unix::fs::MetadataExt::uid(&file) == 0) {
             command.args(["-u", "nobody"]);
         }
@@ -52,7 +52,7 @@ impl Bouncer {
         opened.map_err(|error| format!("{error:#}"))
     }
 
-    /// The schemas with tables in the database.
+    /// Returns the schemas in the database that have tables.
     async fn schemas(&self) -> Vec<String> {
         let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
         let pool = Pool::open(&self.database, "looking", refinery::Runner::new(&[]), &config).await.expect("the database");
@@ -63,12 +63,12 @@ impl Bouncer {
 }
 
 fn program() -> &'static str {
-    // Debian keeps it where only administrators look.
+    // Debian installs it outside users' PATH.
     if Path::new("/usr/sbin/pgbouncer").exists() { "/usr/sbin/pgbouncer" } else { "pgbouncer" }
 }
 
 #[tokio::test]
-async fn by_session_it_is_like_postgres() {
+async fn session_pooling_works_like_postgres() {
     for settings in ["", "ignore_startup_parameters = options"] {
         let bouncer = Bouncer::start("session", settings).await;
         let pool = bouncer.opened().await.expect("a pool");
@@ -83,7 +83,7 @@ async fn by_session_it_is_like_postgres() {
 }
 
 #[tokio::test]
-async fn by_transaction_it_is_refused_before_there_is_a_table() {
+async fn transaction_pooling_is_rejected_before_tables_are_created() {
     for mode in ["transaction", "statement"] {
         for settings in ["", "ignore_startup_parameters = options", "server_round_robin = 1", "default_pool_size = 1"] {
             let bouncer = Bouncer::start(mode, settings).await;

@@ -1,29 +1,29 @@
-//! A pool whose server falls silent, rejects writes or ends sessions: no caller waits for ever, and no later caller
-//! gets a faulty connection.
+//! A pool whose server falls silent, rejects writes or ends sessions: no caller waits without limit, and no later
+//! caller receives a faulty connection.
 
 use std::time::{Duration, Instant};
 
 use confab_common::config::Migrate;
 use confab_common::pg::{Pool, PostgresConfig};
 use confab_common::readiness::Readiness;
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
 
-/// For errors that waiting does not cure, but that may take a while to be reported.
+/// For errors that waiting does not resolve, but that may take a while to be reported.
 const LONG: Duration = Duration::from_secs(60);
-/// For errors that might pass.
+/// For errors that might resolve.
 const SHORT: Duration = Duration::from_secs(1);
 
-async fn pool(connections: usize) -> (Pool, Wire) {
-    let wire = Wire::to(&testing::database().await).await;
+async fn pool(connections: usize) -> (Pool, SilentProxy) {
+    let proxy = SilentProxy::to(&testing::database().await).await;
     let config = PostgresConfig { postgres_connections: connections, ..PostgresConfig::default() };
-    let pool = Pool::open(&wire.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
-    (pool, wire)
+    let pool = Pool::open(&proxy.url(), "silence", refinery::Runner::new(&[]), &config).await.expect("a pool");
+    (pool, proxy)
 }
 
 #[tokio::test]
-async fn a_program_starts_on_the_schema_of_a_newer_one() {
+async fn program_starts_on_a_newer_schema() {
     let url = testing::database().await;
     let newer = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
     for migrate in [Migrate::Auto, Migrate::Off] {
@@ -36,7 +36,7 @@ async fn a_program_starts_on_the_schema_of_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_command_that_runs_once_reports_why_the_server_refuses() {
+async fn command_reports_why_the_server_rejects_it() {
     let url = testing::database().await;
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
@@ -50,13 +50,13 @@ async fn a_command_that_runs_once_reports_why_the_server_refuses() {
         let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
         let url = url.into();
         let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
 
 #[tokio::test]
-async fn a_user_without_access_to_the_schema_learns_that() {
+async fn missing_schema_permission_is_reported() {
     let url = testing::database().await;
     let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
     let config = PostgresConfig { postgres_connections: 1, patience: Some(LONG), ..PostgresConfig::default() };
@@ -67,13 +67,13 @@ async fn a_user_without_access_to_the_schema_learns_that() {
     pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
     let outsider = format!("postgres://{database}:hunter2@{address}/{database}").into();
     for (grant, patience, why) in [
-        ("SELECT", SHORT, "not for this user; run the migrate"),
+        ("SELECT", SHORT, "not accessible for this user; run the migrate"),
         (&format!("GRANT USAGE ON SCHEMA private TO {database}"), LONG, "permission denied"),
     ] {
         pool.execute(grant, &[]).await.expect("the right to look");
         let config = PostgresConfig { migrate: Migrate::Off, patience: Some(patience), ..config.clone() };
         let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("no waiting").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
@@ -84,17 +84,17 @@ async fn patience_ends() {
     // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
-    let error = timeout(Duration::from_secs(20), opened).await.expect("an end").err().expect("no server there").to_string();
+    let error = timeout(Duration::from_secs(20), opened).await.expect("must end in time").err().expect("no server there").to_string();
     assert!(error.contains("cannot use the once store"), "{error}");
 }
 
-/// The id of the connection that answers, after `seconds`.
+/// Returns the id of the connection that answers, after `seconds`.
 async fn ask(pool: &Pool, seconds: f64) -> Result<i32> {
     Ok(pool.query("SELECT pg_backend_pid() FROM pg_sleep($1)", &[&seconds]).await?[0].get(0))
 }
 
-/// The id of the connection that answers at once, as soon as one is free.
-async fn ask_once_lent(pool: &Pool) -> i32 {
+/// Returns the id of the connection that answers at once, after waiting for a free one.
+async fn ask_once_free(pool: &Pool) -> i32 {
     let asking = async {
         loop {
             match ask(pool, 0.0).await {
@@ -107,49 +107,49 @@ async fn ask_once_lent(pool: &Pool) -> i32 {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_a_timeout_and_all_its_connections_go() {
-    let (pool, wire) = pool(4).await;
+async fn silent_server_causes_timeout_and_closes_connections() {
+    let (pool, proxy) = pool(4).await;
     let open = futures::future::join_all((0..4).map(|_| ask(&pool, 0.2))).await;
     assert!(open.iter().all(Result::is_ok), "{open:?}");
-    wire.silence_old();
+    proxy.silence_old();
     let asked = Instant::now();
-    let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("no waiting for ever");
+    let silent = timeout(Duration::from_secs(20), ask(&pool, 0.0)).await.expect("the wait must be bounded");
     assert_eq!(silent.expect_err("silence").code, Code::Timeout);
     assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
     let asked = Instant::now();
     for _ in 0..4 {
-        ask_once_lent(&pool).await;
+        ask_once_free(&pool).await;
     }
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
-async fn a_statement_that_the_server_ends_in_time_costs_no_connection() {
+async fn statement_timeout_keeps_the_connection() {
     let (pool, _wire) = pool(1).await;
     let is_kept = async || {
-        let first = ask_once_lent(&pool).await;
+        let first = ask_once_free(&pool).await;
         assert_eq!(ask(&pool, 60.0).await.expect_err("a statement of a minute").code, Code::Timeout);
-        ask_once_lent(&pool).await == first
+        ask_once_free(&pool).await == first
     };
-    // When the machine stands still the server may seem silent, but not every time.
+    // When the machine stands still the server may seem silent, but not in every attempt.
     assert!(is_kept().await || is_kept().await || is_kept().await);
 }
 
 #[tokio::test]
-async fn a_connection_left_in_mid_statement_is_reused_once_that_is_answered() {
-    let (pool, wire) = pool(1).await;
+async fn abandoned_connection_is_reused_after_its_answer() {
+    let (pool, proxy) = pool(1).await;
     let first = ask(&pool, 0.0).await.expect("an answer");
-    // It takes longer than that, unless the machine stands still meanwhile.
+    // The query takes longer than that, unless the machine stands still meanwhile.
     while timeout(Duration::from_millis(50), ask(&pool, 1.0)).await.is_ok() {}
-    assert_eq!(ask_once_lent(&pool).await, first);
+    assert_eq!(ask_once_free(&pool).await, first);
 
-    wire.silence_old();
+    proxy.silence_old();
     timeout(Duration::from_millis(50), ask(&pool, 0.0)).await.expect_err("silence");
-    assert_ne!(ask_once_lent(&pool).await, first);
+    assert_ne!(ask_once_free(&pool).await, first);
 }
 
 #[tokio::test]
-async fn a_transaction_left_in_the_middle_is_rolled_back() {
+async fn abandoned_transaction_is_rolled_back() {
     let (pool, _wire) = pool(1).await;
     pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
     let left = pool.run(async |client| {
@@ -158,11 +158,11 @@ async fn a_transaction_left_in_the_middle_is_rolled_back() {
         sleep(Duration::from_secs(60)).await;
         Ok::<_, Error>(transaction.commit().await?)
     });
-    timeout(Duration::from_millis(500), left).await.expect_err("it is left");
+    timeout(Duration::from_millis(500), left).await.expect_err("the caller must be dropped midway");
     assert_eq!(pool.query("SELECT count(*) FROM t", &[]).await.expect("an answer")[0].get::<_, i64>(0), 0);
 }
 
-/// A pool of one connection that may lead to a server without writes.
+/// Opens a pool of one connection that may lead to a server that rejects writes.
 async fn pool_of_any() -> Pool {
     let url = format!("{}?target_session_attrs=any", testing::database().await.expose()).into();
     let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
@@ -170,7 +170,7 @@ async fn pool_of_any() -> Pool {
 }
 
 #[tokio::test]
-async fn a_connection_with_a_fatal_error_is_not_reused() {
+async fn connection_is_not_reused_after_a_fatal_error() {
     let pool = pool_of_any().await;
     for (state, code, is_kept) in [
         ("25006", Code::Unavailable, false),
@@ -199,16 +199,16 @@ async fn a_connection_with_a_fatal_error_is_not_reused() {
 }
 
 #[tokio::test]
-async fn a_session_that_takes_no_writes_costs_one_refusal() {
+async fn read_only_session_is_discarded_after_one_error() {
     let pool = pool_of_any().await;
     pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
     pool.execute("SET default_transaction_read_only = on", &[]).await.expect("a setting");
-    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("no writes").code, Code::Unavailable);
+    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code, Code::Unavailable);
     pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect("another session");
 }
 
 #[tokio::test]
-async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_says_why() {
+async fn read_only_server_is_abandoned_and_reported_in_readiness() {
     let (url, readiness) = (testing::database().await, Readiness::default());
     let (server, name) = url.expose().rsplit_once('/').expect("a URL that names a database");
     let config = PostgresConfig { postgres_connections: 4, readiness: readiness.clone(), ..PostgresConfig::default() };
@@ -222,15 +222,15 @@ async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_say
             .await
             .expect("a setting");
     };
-    // Makes each of the four open sessions look as if its server had changed.
+    // Makes each of the four open sessions look as if its server had become read-only.
     turn("on").await;
     let sessions = futures::future::join_all(
         (0..4).map(|_| pool.query("SELECT set_config('default_transaction_read_only', 'on', false), pg_sleep(0.2)", &[])),
     );
     assert!(sessions.await.iter().all(Result::is_ok));
-    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("no writes").code, Code::Unavailable);
+    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code, Code::Unavailable);
     assert_eq!(readiness.notes(), "; turns store: Postgres is read-only (a standby?)");
-    assert_eq!(pool.query("SELECT 1", &[]).await.expect_err("nor reads that may be old").code, Code::Unavailable);
+    assert_eq!(pool.query("SELECT 1", &[]).await.expect_err("reads that may be stale must be rejected too").code, Code::Unavailable);
     turn("off").await;
     let is_good_again = async {
         while pool.execute("INSERT INTO t VALUES (1)", &[]).await.is_err() || !readiness.notes().is_empty() {
@@ -251,6 +251,6 @@ async fn connections_to_a_server_that_turns_read_only_are_left_and_readiness_say
     };
     timeout(LONG, says_why).await.expect("the reason");
     turn("off").await;
-    timeout(LONG, starting).await.expect("an end").expect("no panic").expect("a pool");
+    timeout(LONG, starting).await.expect("must end in time").expect("no panic").expect("a pool");
     assert_eq!(readiness.notes(), "");
 }

@@ -1,4 +1,4 @@
-//! TLS to Postgres and Redis whose certificates a private authority has issued.
+//! TLS to Postgres and Redis with certificates of a private authority.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn trusted() -> &'static Authority {
     })
 }
 
-/// The account and database, and the address, in a URL.
+/// Splits a URL into the account, the address and the database.
 fn parts(url: &str) -> (String, String, String) {
     let (_, rest) = url.split_once("://").expect("a URL");
     let (account, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
@@ -27,7 +27,7 @@ fn parts(url: &str) -> (String, String, String) {
     (account.into(), address.into(), database.into())
 }
 
-/// Connects with these options to a Postgres behind a certificate for that name.
+/// Connects with these options to a Postgres behind a certificate for this name.
 async fn connects(authority: &Authority, name: &str, options: &str) -> Result<(), String> {
     trusted();
     let (account, address, database) = parts(testing::database().await.expose());
@@ -38,7 +38,7 @@ async fn connects(authority: &Authority, name: &str, options: &str) -> Result<()
 }
 
 #[tokio::test]
-async fn postgres_is_verified_as_its_url_says() {
+async fn postgres_certificate_is_verified_as_configured() {
     let (ours, other) = (trusted(), Authority::new());
     let root = format!("sslrootcert={}", other.certificate().display());
     let (here, elsewhere) = ("IP:127.0.0.1", "DNS:elsewhere");
@@ -68,7 +68,7 @@ async fn postgres_is_verified_as_its_url_says() {
 }
 
 #[tokio::test]
-async fn tls_that_postgres_does_not_offer_is_missed_only_where_it_is_required() {
+async fn missing_tls_is_an_error_only_if_required() {
     trusted();
     let url = testing::database().await;
     for (options, works) in [("sslmode=prefer", true), ("sslmode=verify-full", false)] {
@@ -80,7 +80,7 @@ async fn tls_that_postgres_does_not_offer_is_missed_only_where_it_is_required() 
 }
 
 #[tokio::test]
-async fn redis_behind_a_private_authority_is_received_and_a_stranger_is_not() {
+async fn redis_certificate_must_be_from_a_trusted_authority() {
     let (_, address, _) = parts(testing::redis().expose());
     let front = async |authority: &Authority| Front::of(&address, &authority.issue("DNS:localhost")).await.port();
     let up = async |port: u16| {

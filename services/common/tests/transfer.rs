@@ -1,4 +1,4 @@
-//! A schema with every kind of value is transferred between all kinds of stores; needs the servers of `make test`.
+//! A schema with every kind of value is transferred between all kinds of stores. Needs the servers of `make test`.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ const THINGS: Table = Table::new(
 static WHOLE: Schema = Schema { name: "whole", tables: &[THINGS, HEAD], derived: &[], sqlite: on_sqlite, postgres: on_postgres };
 const HEAD: Table = Table::new("head", 1, &[("single", Kind::Flag), ("place", Kind::Local)]).seeded();
 
-/// As if the last migration had been forgotten.
+/// A schema that lacks the last migration's table.
 static FORGETFUL: Schema = Schema { tables: &[THINGS], ..WHOLE };
 static SHORT: Schema =
     Schema { tables: &[Table::new("things", 2, &[("part", Kind::Number), ("position", Kind::Number), ("id", Kind::Id)]), HEAD], ..WHOLE };
@@ -61,12 +61,12 @@ fn sqlite(path: &Path) -> StoreUrl {
 }
 
 #[tokio::test]
-async fn everything_stored_is_transferred() {
+async fn all_data_is_transferred() {
     contract::check(&WHOLE).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_forgotten_table_or_column_is_found() {
+async fn missing_table_or_column_is_detected() {
     for schema in [&FORGETFUL, &SHORT] {
         let error = contract::check(schema).await.unwrap_err().to_string();
         assert!(error.starts_with("the migrations differ"), "{error}");
@@ -74,36 +74,36 @@ async fn a_forgotten_table_or_column_is_found() {
 }
 
 #[tokio::test]
-async fn the_largest_numbers_survive() {
+async fn largest_numbers_survive_transfer() {
     let lines = format!("[-32768,{},null,null,null,null]\n[32767,{},null,\"\",\"\",false]\n", i64::MIN, i64::MAX);
     for url in [sqlite(&testing::directory()), StoreUrl::Postgres(testing::database().await)] {
-        let mut held = WHOLE.hold_empty(&url, &storage()).await.unwrap();
-        held.load(&THINGS, lines.as_bytes()).await.unwrap();
-        held.commit().await.unwrap();
+        let mut locked = WHOLE.lock_empty(&url, &storage()).await.unwrap();
+        locked.load(&THINGS, lines.as_bytes()).await.unwrap();
+        locked.commit().await.unwrap();
         let mut back = Vec::new();
-        WHOLE.hold(&url, &storage()).await.unwrap().dump(&THINGS, &mut back).await.unwrap();
+        WHOLE.lock(&url, &storage()).await.unwrap().dump(&THINGS, &mut back).await.unwrap();
         assert_eq!(String::from_utf8(back).unwrap(), lines);
     }
 }
 
 #[tokio::test]
-async fn a_store_in_use_is_left_alone() {
+async fn store_in_use_is_rejected() {
     let url = StoreUrl::Postgres(testing::database().await);
     for url in [&url, &sqlite(&testing::directory())] {
-        let held = WHOLE.hold_empty(url, &storage()).await.unwrap();
-        held.commit().await.unwrap();
-        let user = WHOLE.hold(url, &storage()).await.unwrap();
-        let error = WHOLE.hold(url, &storage()).await.err().unwrap().to_string();
+        let locked = WHOLE.lock_empty(url, &storage()).await.unwrap();
+        locked.commit().await.unwrap();
+        let user = WHOLE.lock(url, &storage()).await.unwrap();
+        let error = WHOLE.lock(url, &storage()).await.err().unwrap().to_string();
         assert!(error.contains("; stop "), "{error}");
         drop(user);
-        WHOLE.hold(url, &storage()).await.unwrap();
+        WHOLE.lock(url, &storage()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_missing_store_is_not_created() {
+async fn missing_store_is_not_created() {
     let directory = testing::directory();
-    let error = WHOLE.hold(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
+    let error = WHOLE.lock(&sqlite(&directory), &storage()).await.err().unwrap().to_string();
     assert!(error.starts_with("there is no "), "{error}");
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
 }

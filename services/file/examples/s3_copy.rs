@@ -1,5 +1,6 @@
-//! A bare S3 client to compare the file service with: parts of the same size, as many at once, and nothing else. It
-//! takes `confab-file`'s settings, uploads and downloads a file of the given size, and prints how long each took.
+//! A bare S3 client, as a baseline for the file service: parts of the same size, the same concurrency, and no other
+//! work. It uses `confab-file`'s settings, uploads and downloads a file of the given size, and prints how long each
+//! took.
 //!
 //! `s3_copy KEY BYTES`
 
@@ -34,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     while let Some(chunk) = body.try_next().await? {
         read += chunk.len() as u64;
     }
-    anyhow::ensure!(read == bytes, "{read} bytes came back");
+    anyhow::ensure!(read == bytes, "read back {read} bytes");
     println!("{up} {}", begun.elapsed().as_secs_f64());
     client.delete_object().bucket(bucket).key(key).send().await?;
     Ok(())
@@ -43,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
 async fn up(client: &Client, bucket: &str, key: &str, bytes: u64) -> anyhow::Result<()> {
     let block = Bytes::from((0..PART).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>());
     let upload = client.create_multipart_upload().bucket(bucket).key(key).send().await?;
-    let id = upload.upload_id().context("no upload id")?;
+    let id = upload.upload_id().context("missing upload id")?;
     let (mut under_way, mut done) = (JoinSet::new(), Vec::new());
     for number in 0..bytes.div_ceil(PART) {
         if under_way.len() >= UNDER_WAY {
@@ -52,7 +53,7 @@ async fn up(client: &Client, bucket: &str, key: &str, bytes: u64) -> anyhow::Res
         let (number, part) = (number as i32 + 1, block.slice(..PART.min(bytes - number * PART) as usize));
         let request = client.upload_part().bucket(bucket).key(key).upload_id(id).part_number(number).body(part.into());
         under_way.spawn(async move {
-            let part = request.send().await.context("a part")?;
+            let part = request.send().await.context("cannot send a part")?;
             anyhow::Ok(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build())
         });
     }

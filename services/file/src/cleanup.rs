@@ -1,5 +1,5 @@
-//! Finishes deletions: removes the bytes of deleted files, tells the log about them, and deletes the files of closed
-//! rooms.
+//! Finishes deletions: removes the objects of deleted files, marks the files as deleted in the log, and deletes the
+//! files of closed rooms.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,22 +16,20 @@ use uuid::Uuid;
 use crate::owned::Owned;
 use crate::store::{Forget, Store};
 
-/// The options of calls to the message service.
 const CALL: Call = Call::within(Duration::from_secs(2)).attempt(Duration::from_secs(1));
 /// How often the queues are processed.
-const EVERY: Duration = Duration::from_secs(1);
-/// Longest pause between attempts while something fails.
+const PROCESS_EVERY: Duration = Duration::from_secs(1);
+/// Longest pause between attempts while an operation fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Rows taken from a queue at once.
 const BATCH: u32 = 500;
 /// Objects removed at once.
 const REMOVALS: usize = 8;
-/// How often the log is asked which rooms are closed.
+/// How often the service asks the log which rooms are closed.
 const ROOMS_EVERY: Duration = Duration::from_secs(5);
-/// Rooms per question.
+/// Rooms per request.
 const ROOMS: u32 = 1000;
 
-/// Processes the queues.
 pub struct Cleanup {
     store: Arc<dyn Store>,
     objects: Arc<Owned>,
@@ -39,7 +37,7 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// Cleans up a store and its objects; `message` leads to the log.
+    /// Cleans up a store and its objects; `message` is the transport to the log.
     pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, objects, message }
@@ -48,16 +46,16 @@ impl Cleanup {
     /// Runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
         tokio::join!(
-            keep_trying("objects cannot be removed", || self.remove_objects()),
-            keep_trying("deletions cannot be reported to the log", || self.tell_the_log()),
+            keep_trying("cannot remove objects", || self.remove_objects()),
+            keep_trying("cannot report deletions to the log", || self.report_deletions()),
             self.empty_rooms(),
         );
     }
 
-    /// Removes an object that belongs to no file. If that fails, the sweep finds it.
+    /// Removes an object that belongs to no file. If the removal fails, the sweep repeats it.
     pub async fn drop_object(&self, id: Uuid) {
         if let Err(error) = self.objects.delete(id).await {
-            tracing::warn!(object = %id, %error, "an object stays until the sweep");
+            tracing::warn!(object = %id, %error, "cannot remove an object; the sweep will retry");
         }
     }
 
@@ -78,7 +76,7 @@ impl Cleanup {
         outcome
     }
 
-    async fn tell_the_log(&self) -> Result<()> {
+    async fn report_deletions(&self) -> Result<()> {
         let (mut after, mut outcome) = (Uuid::nil(), Ok(()));
         loop {
             let files = self.store.forgets(after, BATCH).await?;
@@ -111,19 +109,19 @@ impl Cleanup {
         }
     }
 
-    /// Asks about one batch of rooms after the other, and starts over after the last.
+    /// Checks one batch of rooms after another, and starts again after the last.
     async fn empty_rooms(&self) {
         let mut after = Uuid::nil();
         loop {
             after = self.empty_closed(after).await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "cannot read which rooms are closed");
+                tracing::debug!(%error, "cannot query which rooms are closed");
                 after
             });
             tokio::time::sleep(ROOMS_EVERY).await;
         }
     }
 
-    /// Deletes the files of the closed rooms among the next ones above `after`; returns where to continue.
+    /// Deletes the files of closed rooms in the next batch above `after`. Returns the id to continue from.
     async fn empty_closed(&self, after: Uuid) -> Result<Uuid> {
         let rooms = self.store.rooms(after, ROOMS).await?;
         if rooms.is_empty() {
@@ -133,7 +131,7 @@ impl Cleanup {
         let heads = self.message.clone().get_room_heads(request(question, CALL.reading())).await?.into_inner().heads;
         for room in heads.iter().filter(|head| head.closed).filter_map(|head| Uuid::try_parse(&head.room_id).ok()) {
             while self.store.empty(room, BATCH).await? > 0 {}
-            tracing::info!(%room, "the files of a closed room are removed");
+            tracing::info!(%room, "removing the files of a closed room");
         }
         Ok(rooms.last().filter(|_| rooms.len() == ROOMS as usize).copied().unwrap_or_default())
     }
@@ -141,12 +139,12 @@ impl Cleanup {
 
 /// Repeats the work, less often while it fails.
 async fn keep_trying<F: Future<Output = Result<()>>>(what: &str, work: impl Fn() -> F) {
-    let mut pause = EVERY;
+    let mut pause = PROCESS_EVERY;
     loop {
         pause = match work().await {
-            Ok(()) => EVERY,
+            Ok(()) => PROCESS_EVERY,
             Err(error) => {
-                tracing::warn!(%error, "{what} now, trying again");
+                tracing::warn!(%error, "{what}; retrying");
                 (pause * 2).min(LONGEST_PAUSE)
             }
         };

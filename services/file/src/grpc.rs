@@ -1,27 +1,26 @@
-//! Converts gRPC requests to domain calls, and their results back.
+//! Converts gRPC requests to domain calls, and results back to gRPC.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use confab_common::{Code, Error, Result, text};
 use confab_proto::auth::v1::UserRef;
-use confab_proto::file::v1 as wire;
+use confab_proto::file::v1 as pb;
 use confab_proto::file::v1::file_service_server::FileService;
 use confab_proto::limits::{MAX_CLIENT_MESSAGE_ID, MAX_FILES};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use pb::upload_request::{Begin, Finish, Part};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
-use wire::upload_request::{Begin, Finish, Part};
 
 use crate::metrics::METRICS;
 use crate::service::{Files, Link, Reader, no_token, unknown};
 use crate::store::User;
-use crate::{upload, wire as shown};
+use crate::{convert, upload};
 
-/// How long an upload's first part may take to arrive.
+/// Time limit for the first part of an upload.
 const FIRST_PART: Duration = Duration::from_secs(30);
 
-/// The gRPC face of the file service.
 pub struct FileApi(Arc<Files>);
 
 impl FileApi {
@@ -32,57 +31,57 @@ impl FileApi {
 
 #[tonic::async_trait]
 impl FileService for FileApi {
-    async fn upload(&self, request: Request<Streaming<wire::UploadRequest>>) -> Result<Response<wire::UploadResponse>, Status> {
+    async fn upload(&self, request: Request<Streaming<pb::UploadRequest>>) -> Result<Response<pb::UploadResponse>, Status> {
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_PART, stream.message()).await.map_err(|_| out_of_order())??;
         let Some(Part::Begin(first)) = first.and_then(|first| first.part) else { return Err(out_of_order().into()) };
         let parts = stream.map(|part| following(part.map_err(broken)?)).boxed();
         let upload::Uploaded { file, message, duplicate } = self.0.upload(begin(first)?, parts).await?;
-        Ok(Response::new(wire::UploadResponse { file: Some(shown::file(&file)), message, duplicate }))
+        Ok(Response::new(pb::UploadResponse { file: Some(convert::file(&file)), message, duplicate }))
     }
 
-    async fn get_file(&self, request: Request<wire::GetFileRequest>) -> Result<Response<wire::File>, Status> {
-        let wire::GetFileRequest { reader: by, id } = request.into_inner();
+    async fn get_file(&self, request: Request<pb::GetFileRequest>) -> Result<Response<pb::File>, Status> {
+        let pb::GetFileRequest { reader: by, id } = request.into_inner();
         let file = self.0.get(file_id(&id)?, &reader(by)?).await?;
-        Ok(Response::new(shown::file(&file)))
+        Ok(Response::new(convert::file(&file)))
     }
 
-    type DownloadStream = BoxStream<'static, Result<wire::DownloadResponse, Status>>;
+    type DownloadStream = BoxStream<'static, Result<pb::DownloadResponse, Status>>;
 
-    async fn download(&self, request: Request<wire::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
-        let wire::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
+    async fn download(&self, request: Request<pb::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
+        let pb::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
         let bytes = self.0.download(file_id(&id)?, &reader(by)?, offset, length).await?;
         let counted = bytes.inspect_ok(|chunk| METRICS.downloaded.increment(chunk.len() as u64));
-        Ok(Response::new(counted.map_ok(|chunk| wire::DownloadResponse { chunk }).map_err(Status::from).boxed()))
+        Ok(Response::new(counted.map_ok(|chunk| pb::DownloadResponse { chunk }).map_err(Status::from).boxed()))
     }
 
-    async fn list_files(&self, request: Request<wire::ListFilesRequest>) -> Result<Response<wire::ListFilesResponse>, Status> {
-        let wire::ListFilesRequest { reader: by, room_id, limit, cursor } = request.into_inner();
+    async fn list_files(&self, request: Request<pb::ListFilesRequest>) -> Result<Response<pb::ListFilesResponse>, Status> {
+        let pb::ListFilesRequest { reader: by, room_id, limit, cursor } = request.into_inner();
         let page = self.0.list(&reader(by)?, optional_room(room_id)?, limit, &cursor).await?;
-        let files = page.files.iter().map(shown::file).collect();
-        Ok(Response::new(wire::ListFilesResponse { files, next_cursor: page.next.unwrap_or_default() }))
+        let files = page.files.iter().map(convert::file).collect();
+        Ok(Response::new(pb::ListFilesResponse { files, next_cursor: page.next.unwrap_or_default() }))
     }
 
-    async fn delete_file(&self, request: Request<wire::DeleteFileRequest>) -> Result<Response<wire::DeleteFileResponse>, Status> {
-        let wire::DeleteFileRequest { caller, id } = request.into_inner();
+    async fn delete_file(&self, request: Request<pb::DeleteFileRequest>) -> Result<Response<pb::DeleteFileResponse>, Status> {
+        let pb::DeleteFileRequest { caller, id } = request.into_inner();
         self.0.delete(file_id(&id)?, &required(caller)?).await?;
-        Ok(Response::new(wire::DeleteFileResponse {}))
+        Ok(Response::new(pb::DeleteFileResponse {}))
     }
 
-    async fn sign_link(&self, request: Request<wire::SignLinkRequest>) -> Result<Response<wire::Link>, Status> {
-        let wire::SignLinkRequest { reader: by, id } = request.into_inner();
+    async fn sign_link(&self, request: Request<pb::SignLinkRequest>) -> Result<Response<pb::Link>, Status> {
+        let pb::SignLinkRequest { reader: by, id } = request.into_inner();
         let Link { expires_at_ms, signature } = self.0.sign(file_id(&id)?, &reader(by)?).await?;
-        Ok(Response::new(wire::Link { expires_at_ms, signature }))
+        Ok(Response::new(pb::Link { expires_at_ms, signature }))
     }
 
-    async fn attach_files(&self, request: Request<wire::AttachFilesRequest>) -> Result<Response<wire::AttachFilesResponse>, Status> {
-        let wire::AttachFilesRequest { caller, room_id, ids } = request.into_inner();
+    async fn attach_files(&self, request: Request<pb::AttachFilesRequest>) -> Result<Response<pb::AttachFilesResponse>, Status> {
+        let pb::AttachFilesRequest { caller, room_id, ids } = request.into_inner();
         if ids.len() > MAX_FILES {
             return Err(Error::field("fileIds", format!("must be at most {MAX_FILES}")).into());
         }
         let ids = ids.iter().map(|id| text::id("fileIds", id)).collect::<Result<Vec<_>>>()?;
         let files = self.0.attach(&required(caller)?, text::id("roomId", &room_id)?, &ids).await?;
-        Ok(Response::new(wire::AttachFilesResponse { files: files.iter().map(shown::file).collect() }))
+        Ok(Response::new(pb::AttachFilesResponse { files: files.iter().map(convert::file).collect() }))
     }
 }
 
@@ -97,7 +96,7 @@ fn begin(begin: Begin) -> Result<upload::Begin> {
 }
 
 /// Converts a part after the first.
-fn following(request: wire::UploadRequest) -> Result<upload::Part> {
+fn following(request: pb::UploadRequest) -> Result<upload::Part> {
     match request.part {
         Some(Part::Chunk(chunk)) => Ok(upload::Part::Chunk(chunk)),
         Some(Part::Finish(Finish { room_id, client_message_id, timeout_ms })) => {
@@ -107,7 +106,7 @@ fn following(request: wire::UploadRequest) -> Result<upload::Part> {
     }
 }
 
-/// The error when the next part did not arrive. A caller that disconnected is not our failure.
+/// Returns the error when the next part did not arrive. A caller that disconnects is not a failure of the service.
 fn broken(status: Status) -> Error {
     match Error::from(status) {
         error if error.code == Code::Timeout => Error::new(Code::InvalidRequest, "the upload ended early"),
@@ -116,7 +115,7 @@ fn broken(status: Status) -> Error {
 }
 
 fn out_of_order() -> Error {
-    Error::new(Code::InvalidRequest, "an upload is one Begin, then chunks, then one Finish")
+    Error::new(Code::InvalidRequest, "an upload must be one Begin, then chunks, then one Finish")
 }
 
 fn target(room: Option<String>, client_message_id: Option<String>) -> Result<upload::Target> {
@@ -133,15 +132,15 @@ fn optional_room(room: Option<String>) -> Result<Option<Uuid>> {
     room.map(|room| text::id("roomId", &room)).transpose()
 }
 
-/// A malformed id is treated like an unknown one.
+/// Parses a file's id; a malformed id is `not_found`, like an unknown id.
 fn file_id(id: &str) -> Result<Uuid> {
     text::id("id", id).map_err(|_| unknown())
 }
 
-fn reader(reader: Option<wire::Reader>) -> Result<Reader> {
+fn reader(reader: Option<pb::Reader>) -> Result<Reader> {
     Ok(match reader.and_then(|reader| reader.reader) {
-        Some(wire::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
-        Some(wire::reader::Reader::Link(wire::Link { expires_at_ms, signature })) => Reader::Link(Link { expires_at_ms, signature }),
+        Some(pb::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
+        Some(pb::reader::Reader::Link(pb::Link { expires_at_ms, signature })) => Reader::Link(Link { expires_at_ms, signature }),
         None => Reader::Anonymous,
     })
 }

@@ -1,9 +1,10 @@
-//! The file service: files' metadata, ownership, and bytes. A file shared in a room is announced through the log; until
-//! the log has its event, only the uploader's call knows of it.
+//! The file service: files' metadata, ownership, and content. The log announces a file shared in a room; until the log
+//! has the event, only the upload call returns the file.
 
-mod carry;
 mod cleanup;
 mod config;
+mod convert;
+mod copier;
 mod grpc;
 mod link;
 mod media;
@@ -12,7 +13,7 @@ mod metrics;
 mod name;
 mod object;
 mod owned;
-mod places;
+mod permits;
 mod relay;
 mod rights;
 mod service;
@@ -20,7 +21,6 @@ mod store;
 mod sweep;
 mod trial;
 mod upload;
-mod wire;
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,8 +30,8 @@ use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
 
-pub use carry::Carrier;
-pub use config::{Command, FileConfig, Own, Program};
+pub use config::{Command, FileArgs, FileConfig, Program};
+pub use copier::ObjectCopier;
 pub use grpc::FileApi;
 pub use object::ObjectsConfig;
 pub use store::tables::{FILES, SCHEMA};
@@ -39,7 +39,7 @@ pub use store::tables::{FILES, SCHEMA};
 use cleanup::Cleanup;
 use memory::Memory;
 use owned::Owned;
-use places::{Places, Transfer};
+use permits::{Transfer, TransferPermits};
 use relay::Relay;
 use rights::Rights;
 use service::{Files, LinkLife};
@@ -48,12 +48,11 @@ use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
 use sweep::Sweep;
 
-/// Starts the service: opens its store, and until shutdown relays, cleans up and sweeps. `room` leads to the service
-/// that decides rights, `message` to the log.
+/// Starts the service: opens its store; relays, cleans up and sweeps until shutdown. `room` is the transport to the
+/// service that decides permissions, `message` to the log.
 ///
 /// # Errors
-/// When a setting is wrong or the store cannot be opened. Neither the other services nor the object store need be
-/// reachable.
+/// When a setting is wrong or the store cannot be opened. The other services and the object store may be unreachable.
 pub async fn start(
     config: &FileConfig,
     storage: &StorageConfig,
@@ -80,8 +79,8 @@ pub async fn start(
         cleanup,
         max_size: config.max_file_size,
         links: LinkLife { media: config.media_link_ttl, other: config.link_ttl },
-        uploads: Places::new(Transfer::Upload, config.max_uploads),
-        downloads: Places::new(Transfer::Download, config.max_downloads),
+        uploads: TransferPermits::new(Transfer::Upload, config.max_uploads),
+        downloads: TransferPermits::new(Transfer::Download, config.max_downloads),
         memory: Memory::new(config.upload_memory),
     };
     let server = FileServiceServer::new(FileApi::new(files));
@@ -100,7 +99,7 @@ async fn open(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, file, room_url, message_url }, command } = program;
+    let Program { common, storage, service: FileArgs { reflection, file, room_url, message_url }, command } = program;
     match command {
         Some(Command::Migrate) => return migrate(&file, &storage).await,
         Some(Command::ClaimObjects) => return claim_objects(&file, &storage).await,
@@ -121,18 +120,18 @@ pub async fn migrate(config: &FileConfig, storage: &StorageConfig) -> anyhow::Re
     open(config, &storage.migrating()).await.map(drop)
 }
 
-/// Makes this installation the owner of the object store, and prints the owners before and after.
+/// Makes this installation the owner of the object store, and prints the previous and the new owner.
 ///
 /// # Errors
-/// When the installation's database does not exist, or one of its stores refuses.
+/// When the installation's database does not exist, or a store rejects the request.
 pub async fn claim_objects(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
     // Opening would create a missing file.
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
-        ensure!(path.exists(), "there is no store of files in {}; is CONFAB_FILE_STORE or CONFAB_DATA_DIR right?", path.display());
+        ensure!(path.exists(), "there is no file store in {}; check CONFAB_FILE_STORE and CONFAB_DATA_DIR", path.display());
     }
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, &storage.once()).await?;
-    let (now, before) = Owned::new(objects, store).take_over().await.context("claiming the place of the files' bytes")?;
+    let (now, before) = Owned::new(objects, store).take_over().await.context("cannot claim the object store")?;
     if let Some(before) = before {
         println!("before: installation {} on database {}", before.installation, before.database);
     }

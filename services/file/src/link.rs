@@ -1,5 +1,5 @@
-//! Links that need no token: a signature over the file and the end of the link's life, made with a key that belongs to
-//! the file and is deleted with it.
+//! Links that need no token: a signature over the file and the link's expiry, with a key that belongs to the file and
+//! is deleted with it.
 
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
@@ -7,37 +7,35 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use confab_common::{Error, Result};
 use uuid::Uuid;
 
-/// Length of a key in bytes: that of the hash.
+/// Length of a key in bytes: the length of the hash.
 const KEY_LEN: usize = 32;
 
-/// Signs the links to one file. It is never printed.
+/// The key that signs the links to one file. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LinkKey(Vec<u8>);
 
 impl LinkKey {
-    /// A new key.
     pub fn random() -> Result<Self> {
         let mut key = vec![0; KEY_LEN];
         rand::fill(&mut key).map_err(|_| Error::internal("no randomness"))?;
         Ok(Self(key))
     }
 
-    /// The key in its stored form.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The key's bytes, to be stored and never to be printed.
+    /// Returns the key's bytes, which are stored and must never be printed.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// A signature that lets its bearer read `file` until a time in milliseconds since the Unix epoch.
+    /// Returns a signature with which a client can read `file` until a time in milliseconds since the Unix epoch.
     pub fn sign(&self, file: Uuid, expires_at_ms: i64) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.key(), signed(file, expires_at_ms).as_bytes()))
     }
 
-    /// Whether [`LinkKey::sign`] made this signature; in constant time.
+    /// Checks in constant time whether [`LinkKey::sign`] created this signature.
     pub fn verifies(&self, file: Uuid, expires_at_ms: i64, signature: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         hmac::verify(&self.key(), signed(file, expires_at_ms).as_bytes(), &signature).is_ok()
@@ -63,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_holds_for_its_file_time_and_key_alone() {
+    fn signature_covers_file_expiry_and_key() {
         let (key, other) = (LinkKey::random().unwrap(), LinkKey::random().unwrap());
         let file = Uuid::now_v7();
         let signature = key.sign(file, 1000);
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_printed() {
+    fn key_is_not_printed() {
         assert_eq!(format!("{:?}", LinkKey::from_bytes(vec![7; 32])), "[secret]");
     }
 }

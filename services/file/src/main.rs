@@ -1,5 +1,3 @@
-//! The file service as a program of its own.
-
 fn main() -> std::process::ExitCode {
     confab_common::process::run(confab_file::run)
 }

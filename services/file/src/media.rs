@@ -1,4 +1,4 @@
-//! The media type of a file: what its first bytes say, refined by its sender's claim.
+//! The media type of a file: detected from its first bytes, refined by the sender's claim.
 
 mod claim;
 mod family;
@@ -8,7 +8,7 @@ use infer::MatcherType;
 
 /// How many of the first bytes are inspected.
 pub const HEAD: usize = 8192;
-/// The type when nothing is known.
+/// The type when none is detected.
 const UNKNOWN: &str = "application/octet-stream";
 /// Image types that cannot contain a script.
 const RASTER: [&str; 10] = [
@@ -24,7 +24,7 @@ const RASTER: [&str; 10] = [
     "image/webp",
 ];
 
-/// A media type, and whether a browser may show the bytes in place.
+/// A media type, and whether a browser may show the file inline.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Media {
     pub content_type: String,
@@ -32,9 +32,9 @@ pub struct Media {
 }
 
 impl Media {
-    /// The type of a file with these first bytes. A claim stands where the bytes say nothing, and where it names a type
-    /// of the same family: audio in a container that could hold video, a document in a zip archive, Markdown that begins
-    /// like HTML. Whether the file is shown in place depends on the bytes alone.
+    /// Returns the type of a file with these first bytes. The claim is used if no type is detected, or if it names a
+    /// type of the same family: audio in a container that could contain video, a document in a zip archive, Markdown
+    /// that begins like HTML. Whether the file is shown inline depends only on the bytes.
     pub fn of(head: &[u8], claim: &str) -> Self {
         let claim = claim::parse(claim);
         let Some(found) = infer::get(head).filter(|found| signature::counts(found, head)) else {

@@ -1,8 +1,8 @@
-//! The memory in which uploads collect the parts for the object store: one budget per process, shared between users.
+//! The memory in which uploads collect parts for the object store: one budget per process, shared between users.
 //!
-//! A part grows by doubling, and each step takes what it needs from the budget. A user alone gets up to two thirds of
-//! it; the more users there are, the less each gets. A step that does not fit waits, and the sender with it. Parts that
-//! wait for each other would deadlock, so a step is taken only if the part nearest to its end could still be filled
+//! A part grows by doubling, and each step takes its memory from the budget. One user alone gets up to two thirds of
+//! the budget; the more users upload, the less each gets. A step that does not fit waits, and so does its sender. Parts
+//! that wait for each other would deadlock, so a step is taken only if the part nearest to its end can still be filled
 //! afterwards.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,20 +19,19 @@ use uuid::Uuid;
 
 use crate::metrics::METRICS;
 
-/// The first step of a part, in bytes.
+/// The first step of a part, in bytes (64 KiB).
 const FIRST: usize = 64 * 1024;
-/// How long a step may wait: less than the gateway waits for the service.
-const WAIT: Duration = Duration::from_secs(12);
+/// How long a step may wait: less than the gateway's time limit for the service.
+const STEP_WAIT_LIMIT: Duration = Duration::from_secs(12);
 
-/// The budget of a process.
 #[derive(Clone)]
 pub struct Memory(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    /// Bytes of parts on their way to the store: these will become free whatever else happens.
+    /// Bytes of parts being sent to the store. They become free in any case.
     under_way: usize,
-    /// The bytes of each user, in parts that are being filled or sent.
+    /// The bytes of each user, in parts being filled or sent.
     users: HashMap<Uuid, usize>,
     /// The parts being filled, by number.
     parts: BTreeMap<u64, Part>,
@@ -41,7 +40,7 @@ struct State {
     next: u64,
 }
 
-/// A part being filled: its present size, and its size when full.
+/// A part being filled: its current size, and its full size.
 struct Part {
     user: Uuid,
     has: usize,
@@ -55,20 +54,19 @@ struct Step {
 }
 
 impl Memory {
-    /// A budget of `bytes` bytes.
     pub fn new(bytes: usize) -> Self {
         let (users, parts) = (HashMap::new(), BTreeMap::new());
         Self(Arc::new(Mutex::new(State { free: bytes, under_way: 0, users, parts, waiting: Vec::new(), next: 0 })))
     }
 
-    /// The parts of one upload of a user.
+    /// Returns the allocator for one upload of a user.
     pub fn parts(&self, user: Uuid) -> Parts {
         Parts { memory: self.clone(), user }
     }
 }
 
 impl State {
-    /// Takes every waiting step that can be taken, in order.
+    /// Takes every waiting step that fits, in order.
     fn go_on(&mut self) {
         let mut at = 0;
         while at < self.waiting.len() {
@@ -89,15 +87,15 @@ impl State {
         let Some(part) = self.parts.get(&number) else { return false };
         let step = to - part.has;
         let Some(left) = self.free.checked_sub(step) else { return false };
-        // Some part can be filled after this: the memory that it still needs is free or will become free.
+        // Another part can be filled after this step: the memory that it still needs is free or will become free.
         let needed = self.parts.iter().filter(|(other, _)| **other != number).map(|(_, other)| other.full - other.has);
         let safe = needed.chain([part.full - to]).min().is_none_or(|needed| needed <= left + self.under_way);
         let fair = self.users.get(&part.user).copied().unwrap_or_default() + step <= 2 * left;
         safe && (fair || self.is_first_of_its_user(number, part))
     }
 
-    /// Whether the part is the nearest to its end of its user's parts: such a part may continue even when its user has
-    /// too much, because that ends it.
+    /// Returns whether the part is nearest to its end among its user's parts. Such a part may continue even when its
+    /// user exceeds its share, because the part then ends.
     fn is_first_of_its_user(&self, number: u64, part: &Part) -> bool {
         let same = self.parts.iter().filter(|(_, other)| other.user == part.user);
         same.min_by_key(|(other, part)| (part.full - part.has, **other)).is_some_and(|(first, _)| *first == number)
@@ -133,7 +131,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// An empty part that is full at `full` bytes.
+    /// Returns an empty part that is full at `full` bytes.
     pub fn part(&self, full: usize) -> Filling {
         let mut state = self.memory.0.lock();
         state.next += 1;
@@ -143,7 +141,6 @@ impl Parts {
     }
 }
 
-/// A part being filled.
 pub struct Filling {
     memory: Memory,
     user: Uuid,
@@ -157,7 +154,7 @@ impl Filling {
     /// Takes as much of the beginning of a chunk as fits; waits for memory.
     ///
     /// # Errors
-    /// `unavailable` when there is no memory in time.
+    /// `unavailable` when no memory becomes free in time.
     pub async fn take(&mut self, chunk: &mut Bytes) -> Result<()> {
         while !chunk.is_empty() && !self.is_full() {
             if self.bytes.len() == self.room {
@@ -169,19 +166,18 @@ impl Filling {
         Ok(())
     }
 
-    /// Whether the part is full.
     pub fn is_full(&self) -> bool {
         self.bytes.len() == self.full
     }
 
-    /// The part's bytes, to be sent; their memory becomes free when the second value is dropped.
+    /// Returns the part's bytes for sending. Their memory becomes free when the second value is dropped.
     pub fn send(mut self) -> (Bytes, UnderWay) {
         let bytes = std::mem::take(&mut self.bytes);
         let mut state = self.memory.0.lock();
         state.parts.remove(&self.number);
         let room = std::mem::take(&mut self.room);
         state.under_way += room;
-        // Other parts need not leave room for this one any more.
+        // Other parts need not reserve memory for this part any more.
         state.go_on();
         drop(state);
         (bytes.into(), UnderWay { memory: self.memory.clone(), user: self.user, bytes: room })
@@ -196,7 +192,7 @@ impl Filling {
             state.go_on();
             outcome
         };
-        if !matches!(timeout(WAIT, taken).await, Ok(Ok(()))) {
+        if !matches!(timeout(STEP_WAIT_LIMIT, taken).await, Ok(Ok(()))) {
             LIMITS.hit("upload_memory");
             return Err(Error::unavailable("memory for the upload"));
         }
@@ -209,7 +205,7 @@ impl Filling {
 impl Drop for Filling {
     fn drop(&mut self) {
         let mut state = self.memory.0.lock();
-        // A step granted at the last moment is only in the state.
+        // A step granted at the last moment is recorded only in the state.
         if let Some(part) = state.parts.remove(&self.number) {
             state.release(self.user, part.has);
         }

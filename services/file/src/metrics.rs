@@ -7,10 +7,8 @@ use confab_common::Result;
 use confab_common::metrics::{Counters, LIMITS, Outcomes, counter, gauge};
 use metrics::{Counter, Gauge};
 
-/// The service's metrics.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// Handles of the metrics.
 pub struct Metrics {
     /// Uploads in progress.
     pub uploads: Gauge,
@@ -22,7 +20,7 @@ pub struct Metrics {
     pub uploaded: Counter,
     /// Bytes sent.
     pub downloaded: Counter,
-    /// What the sweeps found.
+    /// The results of sweeps.
     pub orphans: Counters,
     /// Whether another installation owns the objects.
     pub foreign: Gauge,
@@ -63,7 +61,6 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// Begins an upload.
     pub fn begin() -> Self {
         METRICS.uploads.increment(1);
         Self { begun: Instant::now(), left: true }

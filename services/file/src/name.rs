@@ -1,13 +1,13 @@
-//! File names as clients send them: cleaned instead of rejected.
+//! File names from clients: sanitised instead of rejected.
 
 /// Longest name, in bytes.
 const MAX_LEN: usize = 255;
-/// Shortening keeps an extension of at most this many bytes, including its dot.
+/// Longest extension that is kept when a name is shortened, in bytes including the dot.
 const MAX_EXTENSION: usize = 64;
-/// The name of a file when cleaning leaves nothing.
+/// The name of a file when sanitising leaves no character.
 const NAMELESS: &str = "file";
 
-/// The last component of a path, without control and bidirectional marks, at most 255 bytes long.
+/// Returns the last component of a path, without control and bidirectional characters, at most 255 bytes long.
 pub fn clean(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let kept = last.chars().filter(|c| !c.is_control() && !is_bidirectional_mark(*c)).collect::<String>();
@@ -17,7 +17,8 @@ pub fn clean(name: &str) -> String {
     }
 }
 
-/// Characters that reverse the direction of text, with which `gpj.exe` can be made to look like `exe.jpg`.
+/// Returns whether the character reverses the direction of text. With such characters `gpj.exe` can be made to look
+/// like `exe.jpg`.
 fn is_bidirectional_mark(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -39,14 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_name_stays_as_it_is() {
+    fn ordinary_name_is_unchanged() {
         for name in ["photo.jpg", "Чайник (2).tar.gz", "\u{1F375}", ".gitignore", "a\"b'c;d.txt", "...", "ends with a dot."] {
             assert_eq!(clean(name), name);
         }
     }
 
     #[test]
-    fn only_the_last_component_of_a_path_is_left() {
+    fn only_the_last_path_component_is_kept() {
         for (path, name) in [
             ("../../etc/passwd", "passwd"),
             ("C:\\Users\\ada\\notes.txt", "notes.txt"),
@@ -68,17 +69,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_name_becomes_file() {
+    fn empty_name_becomes_file() {
         for name in ["", "  ", "../", "/", "\\", ".", "..", "\0\r\n", "\u{202e}", ".\0."] {
             assert_eq!(clean(name), "file", "{name:?}");
         }
     }
 
     #[test]
-    fn a_long_name_keeps_its_extension() {
+    fn long_name_keeps_its_extension() {
         let long = clean(&format!("{}.jpeg", "a".repeat(4096)));
         assert_eq!(long, format!("{}.jpeg", "a".repeat(250)));
-        // Three bytes a character: cut between them.
+        // The characters have three bytes each: the name is cut between characters.
         let long = clean(&format!("{}.png", "茶".repeat(2000)));
         assert_eq!(long, format!("{}.png", "茶".repeat(83)));
         assert_eq!(clean(&"b".repeat(4096)), "b".repeat(255));

@@ -1,4 +1,4 @@
-//! The object store, which holds the bytes of files; the scheme of a URL selects the implementation.
+//! The object store, which stores the content of files. The scheme of a URL selects the implementation.
 
 #[cfg(test)]
 mod contract;
@@ -23,46 +23,47 @@ use crate::memory::Parts;
 use directory::Directory;
 use s3::S3;
 
-/// A stream of an object's bytes.
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
-/// A store of the files' bytes. A key is a UUIDv7 that is used once.
+/// A store of objects. A key is a UUIDv7 that is used once.
 pub trait Objects: Send + Sync + 'static {
-    /// Begins an object whose bytes are collected in `parts`, if the store can be reached. The object is invisible
-    /// until its writer has finished; a writer that is dropped leaves nothing.
+    /// Begins an object whose bytes are collected in `parts`, if the store is reachable. The object is invisible until
+    /// its writer has finished; a writer that is dropped leaves nothing behind.
     fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>>;
 
-    /// The bytes of a range within the object; `None` when there is no such object.
+    /// Returns the bytes of a range within the object; `None` when the object does not exist.
     fn read(&self, key: Uuid, offset: u64, length: u64) -> BoxFuture<'_, Result<Option<Content>>>;
 
-    /// Removes an object; a missing object is no error.
+    /// Removes an object; a missing object is not an error.
     fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>>;
 
-    /// Objects with keys above `after`, in rising key order; fewer than `limit` only at the end.
+    /// Lists objects with keys above `after`, in ascending order. Returns fewer than `limit` only at the end.
     fn list(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>>;
 
-    /// Aborts writes begun before that time and never finished; returns how many.
+    /// Aborts unfinished writes that began before that time, and returns their number.
     fn abandon(&self, before: SystemTime) -> BoxFuture<'_, Result<u64>>;
 
-    /// The owner object, if there is one.
+    /// Returns the owner object, if there is one.
     fn owner(&self) -> BoxFuture<'_, Result<Option<Found>>>;
 
-    /// Creates the owner object unless it exists; returns whether it did.
+    /// Creates the owner object unless it exists. Returns whether it was created.
     fn claim(&self, owner: Owner) -> BoxFuture<'_, Result<bool>>;
 
-    /// Tries the store out with this owner, or the one that it has; an error says in words what is wrong with the store.
+    /// Checks whether the store works, with its current owner, or with this one if it has none. The error describes the
+    /// fault for the operator.
     fn check(&self, owner: Owner) -> BoxFuture<'_, std::result::Result<(), String>>;
 
-    /// Replaces the owner object; if the store supports conditions, only if the object is still the one that was found.
+    /// Replaces the owner object. If the store supports conditional writes, only if the object is still the one that
+    /// was found.
     fn set_owner(&self, owner: Owner, found: Option<&Found>) -> BoxFuture<'_, Result<()>>;
 }
 
 /// An object being written. After an error it can only be dropped.
 pub trait Writer: Send {
-    /// Accepts more bytes; waits while too many are being sent.
+    /// Accepts more bytes; waits while too many bytes are in transit.
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<()>>;
 
-    /// Completes when something being sent has failed, otherwise never: a slow sender learns of a failure at once.
+    /// Completes when sending a part has failed, otherwise never, so that a slow sender learns of a failure at once.
     fn failed(&mut self) -> BoxFuture<'_, Error>;
 
     /// Makes the object durable and visible. An existing object with this key is kept: `conflict`.
@@ -76,14 +77,15 @@ pub struct Stored {
     pub modified: SystemTime,
 }
 
-/// Settings of the object store.
+/// Settings of the object store
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub struct ObjectsConfig {
-    /// Where the bytes of files are kept: `file:DIR`, `s3://bucket` or `s3://bucket/prefix`; each installation needs a place of its own [default: objects in the data directory]
+    /// Where the files' content is stored: `file:DIR`, `s3://bucket` or `s3://bucket/prefix`; each installation needs
+    /// its own [default: objects in the data directory]
     #[arg(long, env = "CONFAB_OBJECTS", hide_env_values = true, value_name = "URL")]
     pub objects: Option<Secret>,
-    /// Where the S3 store is, `http://host:port` or `https://host:port` [default: Amazon's own for the region]
+    /// URL of the S3 store, `http://host:port` or `https://host:port` [default: Amazon's own for the region]
     #[arg(long, env = "CONFAB_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
     /// Region of the S3 store [default: for Amazon's own the one in AWS_REGION, else us-east-1]
@@ -96,66 +98,66 @@ pub struct ObjectsConfig {
     /// The secret of the access key
     #[arg(long, env = "CONFAB_S3_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "SECRET")]
     pub s3_secret_access_key: Option<Secret>,
-    /// The session token, for an access key that was issued for a while
+    /// The session token of a temporary access key
     #[arg(long, env = "CONFAB_S3_SESSION_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub s3_session_token: Option<Secret>,
 }
 
 /// The kinds of store, by the scheme of the URL.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Directory(PathBuf),
     /// The bucket's name, and the prefix of every key: empty, or a path that ends with a slash.
     Bucket(String, String),
 }
 
-/// The configured store, for objects of at most `largest` bytes. No request is sent before its first use.
+/// Opens the configured store, for objects of at most `largest` bytes. No request is sent before its first use.
 ///
 /// # Errors
 /// When the settings are wrong.
 pub fn open(config: &ObjectsConfig, data_dir: &Path, largest: u64) -> anyhow::Result<Arc<dyn Objects>> {
-    Ok(match place(config.objects.as_ref(), data_dir)? {
-        Place::Directory(path) => in_directory(path),
-        Place::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
+    Ok(match location(config.objects.as_ref(), data_dir)? {
+        Location::Directory(path) => in_directory(path),
+        Location::Bucket(bucket, prefix) => Arc::new(S3::new(&bucket, &prefix, account(config)?, largest)),
     })
 }
 
-/// Objects in a directory, which need not exist yet.
+/// Returns a store in a directory, which need not exist yet.
 pub fn in_directory(path: PathBuf) -> Arc<dyn Objects> {
     Arc::new(Directory::new(path))
 }
 
-fn place(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Place> {
-    let Some(url) = url else { return Ok(Place::Directory(data_dir.join("objects"))) };
+fn location(url: Option<&Secret>, data_dir: &Path) -> anyhow::Result<Location> {
+    let Some(url) = url else { return Ok(Location::Directory(data_dir.join("objects"))) };
     match url.expose().split_once(':') {
-        Some(("file", path)) if !path.is_empty() => Ok(Place::Directory(path.into())),
+        Some(("file", path)) if !path.is_empty() => Ok(Location::Directory(path.into())),
         // The URL is not quoted: it may contain keys by mistake, and those must not be logged.
-        Some(("s3", place)) => bucket(place).context(
-            "CONFAB_OBJECTS must be s3://bucket or s3://bucket/prefix: a bucket's name has 3 to 63 small letters, digits, hyphens and \
-             dots, a prefix up to 512 letters, digits and _ . - between single slashes; keys have settings of their own",
+        Some(("s3", rest)) => bucket(rest).context(
+            "CONFAB_OBJECTS must be s3://bucket or s3://bucket/prefix: a bucket's name has 3 to 63 lower-case letters, digits, hyphens and \
+             dots, a prefix up to 512 letters, digits and _ . - between single slashes; keys have their own settings",
         ),
         _ => bail!("CONFAB_OBJECTS must be file:DIR, s3://bucket or s3://bucket/prefix"),
     }
 }
 
-fn bucket(place: &str) -> Option<Place> {
-    let place = place.strip_prefix("//")?;
-    let (name, path) = place.split_once('/').unwrap_or((place, ""));
+fn bucket(rest: &str) -> Option<Location> {
+    let rest = rest.strip_prefix("//")?;
+    let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = match path {
         "" => String::new(),
         path => Some(path.strip_suffix('/').unwrap_or(path)).filter(|path| is_path(path))?.to_owned() + "/",
     };
-    is_bucket(name).then(|| Place::Bucket(name.into(), prefix))
+    is_bucket(name).then(|| Location::Bucket(name.into(), prefix))
 }
 
-/// Whether every store accepts the path in keys without escaping.
+/// Returns whether every store accepts the path in keys without escaping.
 fn is_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
     path.len() <= 512 && path.split('/').all(part)
 }
 
-/// Whether it is a bucket name by the part of Amazon's rules that all stores share.
+/// Returns whether it is a bucket name by those of Amazon's rules that all stores share.
 fn is_bucket(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -178,7 +180,7 @@ fn account(config: &ObjectsConfig) -> anyhow::Result<s3::Account> {
     Ok(s3::Account { endpoint, region: region.unwrap_or_else(|| "us-east-1".into()), key: key(config)? })
 }
 
-/// The access key in the settings. An empty setting is none.
+/// Returns the access key in the settings. An empty setting counts as unset.
 fn key(config: &ObjectsConfig) -> anyhow::Result<Option<s3::Key>> {
     let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
     let id = config.s3_access_key_id.clone().filter(|id| !id.is_empty());
@@ -186,7 +188,7 @@ fn key(config: &ObjectsConfig) -> anyhow::Result<Option<s3::Key>> {
         (Some(id), Some(secret), token) => Ok(Some(s3::Key { id, secret, token })),
         (Some(_), None, _) => bail!("CONFAB_S3_ACCESS_KEY_ID needs CONFAB_S3_SECRET_ACCESS_KEY"),
         (None, None, None) => Ok(None),
-        (None, ..) => bail!("CONFAB_S3_SECRET_ACCESS_KEY and CONFAB_S3_SESSION_TOKEN need CONFAB_S3_ACCESS_KEY_ID"),
+        (None, ..) => bail!("CONFAB_S3_SECRET_ACCESS_KEY and CONFAB_S3_SESSION_TOKEN require CONFAB_S3_ACCESS_KEY_ID"),
     }
 }
 
@@ -196,17 +198,17 @@ mod tests {
 
     #[test]
     fn the_scheme_picks() {
-        let place = |url: Option<&str>| place(url.map(Secret::from).as_ref(), Path::new("data"));
-        assert_eq!(place(None).unwrap(), Place::Directory("data/objects".into()));
-        assert_eq!(place(Some("file:/x/y")).unwrap(), Place::Directory("/x/y".into()));
-        let bucket = |name: &str, prefix: &str| Place::Bucket(name.into(), prefix.into());
+        let location = |url: Option<&str>| location(url.map(Secret::from).as_ref(), Path::new("data"));
+        assert_eq!(location(None).unwrap(), Location::Directory("data/objects".into()));
+        assert_eq!(location(Some("file:/x/y")).unwrap(), Location::Directory("/x/y".into()));
+        let bucket = |name: &str, prefix: &str| Location::Bucket(name.into(), prefix.into());
         for whole in ["s3://confab-files.eu", "s3://confab-files.eu/"] {
-            assert_eq!(place(Some(whole)).unwrap(), bucket("confab-files.eu", ""));
+            assert_eq!(location(Some(whole)).unwrap(), bucket("confab-files.eu", ""));
         }
         for prefixed in ["s3://confab/Prod_1.eu/chat", "s3://confab/Prod_1.eu/chat/"] {
-            assert_eq!(place(Some(prefixed)).unwrap(), bucket("confab", "Prod_1.eu/chat/"));
+            assert_eq!(location(Some(prefixed)).unwrap(), bucket("confab", "Prod_1.eu/chat/"));
         }
-        let refused = |bad: &str| place(Some(bad)).unwrap_err().to_string();
+        let refused = |bad: &str| location(Some(bad)).unwrap_err().to_string();
         for bad in ["", "file:", "/x/y", "gs://confab"] {
             assert_eq!(refused(bad), "CONFAB_OBJECTS must be file:DIR, s3://bucket or s3://bucket/prefix", "{bad}");
         }
@@ -230,12 +232,12 @@ mod tests {
             &long,
         ] {
             let error = refused(bad);
-            assert!(error.contains("a bucket's name has 3 to 63 small letters") && !error.contains("hunter2"), "{bad}: {error}");
+            assert!(error.contains("a bucket's name has 3 to 63 lower-case letters") && !error.contains("hunter2"), "{bad}: {error}");
         }
     }
 
     #[test]
-    fn what_s3_needs_is_asked_for_by_name() {
+    fn missing_s3_settings_are_named() {
         let whole = ObjectsConfig {
             objects: Some("s3://confab".into()),
             s3_endpoint: Some("http://127.0.0.1:8333".into()),
@@ -248,7 +250,7 @@ mod tests {
         assert!(!format!("{whole:?}").contains("hunter2"));
         let refused = |config: ObjectsConfig| open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default();
         for id in [None, Some(String::new())] {
-            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("need CONFAB_S3_ACCESS_KEY_ID"));
+            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("require CONFAB_S3_ACCESS_KEY_ID"));
         }
         let none = ObjectsConfig { s3_access_key_id: Some("".into()), s3_secret_access_key: None, s3_session_token: None, ..whole.clone() };
         assert!(open(&none, Path::new("data"), 1).is_ok(), "the SDK looks for credentials");

@@ -1,5 +1,5 @@
-//! The objects of this installation. Only the installation that the owner object names writes and removes objects, so
-//! that two installations with the same configured store, such as production and a restored copy of its database, do
+//! The objects of this installation. Only the installation that the owner object names writes and removes objects. Two
+//! installations with the same configured store, such as production and a restored copy of its database, therefore do
 //! not remove each other's files.
 
 use std::sync::Arc;
@@ -15,51 +15,51 @@ use crate::metrics::METRICS;
 use crate::object::{Content, Found, Objects, Owner, Stored, Writer};
 use crate::store::{Identity, Installation};
 
-/// How long a positive look at the owner object is valid.
+/// How long a positive check of the owner object is valid.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// How long a negative one is valid; an operator may have claimed the objects since.
+/// How long a negative check is valid; an operator may have claimed the objects since.
 const DOUBTED: Duration = Duration::from_secs(5);
-/// How old a turn must be before it is written into the owner object: a failover of the database may lose younger ones.
-const SETTLED: Duration = Duration::from_secs(600);
+/// Minimum age of a turn before it is written to the owner object: a failover of the database may lose younger turns.
+const MIN_TURN_AGE: Duration = Duration::from_secs(600);
 
 /// The objects, guarded by their ownership.
 pub struct Owned {
     objects: Arc<dyn Objects>,
     store: Arc<dyn Identity>,
-    settled: Duration,
-    /// The last look at the owner. Locked during a look, so that concurrent callers share one.
+    min_turn_age: Duration,
+    /// The last check of the owner. Locked during a check, so that concurrent callers share one check.
     seen: Mutex<Option<Look>>,
 }
 
-/// A look at the owner object.
+/// A check of the owner object.
 struct Look {
     began: Instant,
     ended: Instant,
-    /// Whether the owner was this installation.
+    /// Whether this installation was the owner.
     own: Result<bool>,
 }
 
 impl Owned {
-    /// These objects, for the installation of this store.
+    /// Guards these objects for the installation of this store.
     pub fn new(objects: Arc<dyn Objects>, store: Arc<dyn Identity>) -> Self {
-        Self { objects, store, settled: SETTLED, seen: Mutex::default() }
+        Self { objects, store, min_turn_age: MIN_TURN_AGE, seen: Mutex::default() }
     }
 
-    /// Begins an object, as [`Objects::create`] does.
+    /// Begins an object, like [`Objects::create`].
     ///
     /// # Errors
-    /// `unavailable` also when another installation owns the objects: its sweep would remove this one.
+    /// `unavailable` also when another installation owns the objects: its sweep would remove this object.
     pub async fn create(&self, key: Uuid, parts: Parts) -> Result<Box<dyn Writer>> {
         self.ensure_own().await?;
         self.objects.create(key, parts).await
     }
 
-    /// Reads an object, as [`Objects::read`] does, whichever installation owns it.
+    /// Reads an object, like [`Objects::read`], whichever installation owns it.
     pub async fn read(&self, key: Uuid, offset: u64, length: u64) -> Result<Option<Content>> {
         self.objects.read(key, offset, length).await
     }
 
-    /// Removes an object, as [`Objects::delete`] does.
+    /// Removes an object, like [`Objects::delete`].
     ///
     /// # Errors
     /// `unavailable` also when another installation owns the objects.
@@ -68,12 +68,12 @@ impl Owned {
         self.objects.delete(key).await
     }
 
-    /// Lists objects, as [`Objects::list`] does.
+    /// Lists objects, like [`Objects::list`].
     pub async fn list(&self, after: Uuid, limit: u32) -> Result<Vec<Stored>> {
         self.objects.list(after, limit).await
     }
 
-    /// Aborts old uploads, as [`Objects::abandon`] does.
+    /// Aborts old uploads, like [`Objects::abandon`].
     ///
     /// # Errors
     /// `unavailable` also when another installation owns the objects.
@@ -82,28 +82,29 @@ impl Owned {
         self.objects.abandon(before).await
     }
 
-    /// Whether this installation owns the objects, according to a recent look at the owner object.
+    /// Returns whether this installation owns the objects, according to a recent check of the owner object.
     pub async fn are_own(&self) -> Result<bool> {
         let asked = Instant::now();
         let is_recent = |look: &Look| match look.own {
             Ok(own) => look.ended.elapsed() < if own { BELIEVED } else { DOUBTED },
-            // The look failed while we waited; another one would make every waiting caller wait as long, one after the
-            // other.
+            // The check failed while this caller waited. If every waiting caller checked again, each would wait as
+            // long, one after another.
             Err(_) => look.ended >= asked,
         };
         self.own_by(is_recent).await
     }
 
-    /// Checks that this installation owns the objects, by a look that begins after this call.
+    /// Checks that this installation owns the objects, with a check that begins after this call.
     ///
     /// # Errors
-    /// `unavailable` when another one does.
+    /// `unavailable` when another installation does.
     pub async fn ensure_still_own(&self) -> Result<()> {
         let asked = Instant::now();
         if self.own_by(|look| look.began > asked).await? { Ok(()) } else { Err(Error::unavailable("file storage")) }
     }
 
-    /// Whether this installation owns the objects, by the last look if that is good enough, else by another one.
+    /// Returns whether this installation owns the objects, according to the last check if it is good enough, otherwise
+    /// to a new check.
     async fn own_by(&self, is_good: impl FnOnce(&Look) -> bool) -> Result<bool> {
         let mut seen = self.seen.lock().await;
         match seen.as_ref().filter(|look| is_good(look)) {
@@ -119,7 +120,7 @@ impl Owned {
         own
     }
 
-    /// Looks at the owner object before a sweep, and advances the turn when it is time.
+    /// Checks the owner object before a sweep, and advances the turn if it is old enough.
     ///
     /// # Errors
     /// When the owner cannot be determined.
@@ -127,21 +128,21 @@ impl Owned {
         self.look_again(&mut *self.seen.lock().await, true).await
     }
 
-    /// Tries the object store out, as [`Objects::check`] does.
+    /// Checks the object store, like [`Objects::check`].
     pub async fn check(&self) -> std::result::Result<(), String> {
         let here = self.store.installation().await.map_err(|error| error.to_string())?;
-        // Claims them, if nothing is wrong; the trial shows what is.
+        // Claims the objects if the store works; the check below reports faults.
         let _ = self.are_own().await;
         self.objects.check(owner(&here)).await
     }
 
-    /// Makes this installation the owner, whichever was; returns the new and the previous owner.
+    /// Makes this installation the owner, replacing the previous owner. Returns the new and the previous owner.
     ///
     /// # Errors
-    /// When one of the stores refuses.
+    /// When a store rejects the request.
     pub async fn take_over(&self) -> Result<(Owner, Option<Owner>)> {
-        // The installation is decided first and its turns renewed then, so that a copy of this database is not mistaken
-        // for it.
+        // The installation's id is created first, then its turns are renewed, so that a copy of this database is not
+        // mistaken for it.
         self.store.installation().await?;
         self.store.renew_turns().await?;
         let owner = owner(&self.store.installation().await?);
@@ -150,10 +151,10 @@ impl Owned {
         Ok((owner, before.map(|found| found.owner)))
     }
 
-    /// Checks that this installation owns the objects, according to a recent look.
+    /// Checks that this installation owns the objects, according to a recent check.
     ///
     /// # Errors
-    /// `unavailable` when another one does.
+    /// `unavailable` when another installation does.
     pub async fn ensure_own(&self) -> Result<()> {
         if self.are_own().await? { Ok(()) } else { Err(Error::unavailable("file storage")) }
     }
@@ -166,7 +167,7 @@ impl Owned {
                 if self.objects.claim(owner(&here)).await? {
                     tracing::info!(installation = %here.id, "this installation now owns the object store");
                 }
-                // The owner object says which of several claims succeeded, whatever answer each got.
+                // After concurrent claims, the owner object shows which claim succeeded, whatever answer each received.
                 self.objects.owner().await?.ok_or_else(|| Error::unavailable("file storage"))?
             }
         };
@@ -179,9 +180,9 @@ impl Owned {
             tracing::error!(
                 owner = %found.owner.installation, owner_database = found.owner.database,
                 installation = %here.id, database = here.database,
-                "the files' bytes (CONFAB_OBJECTS) belong to another installation, or to one that this is a copy of: uploads are \
-                 refused and nothing is removed. Give this installation a bucket, prefix or directory of its own; if it takes the \
-                 other's place, run `claim-objects`"
+                "the objects (CONFAB_OBJECTS) belong to another installation, or to an installation that this one is a copy of: uploads \
+                 are rejected and no object is removed. Give this installation its own bucket, prefix or directory; if it replaces \
+                 the other installation, run `claim-objects`"
             );
         } else if sweeps && let Err(error) = self.take_turn(&here, &found).await {
             tracing::debug!(%error, "cannot advance the turn");
@@ -195,7 +196,7 @@ impl Owned {
         if found.owner.turn == here.next {
             return self.store.turn(here.next).await;
         }
-        if age(here.next) < self.settled {
+        if age(here.next) < self.min_turn_age {
             return Ok(());
         }
         self.objects.set_owner(Owner { turn: here.next, ..owner(here) }, Some(found)).await
@@ -206,7 +207,7 @@ fn owner(here: &Installation) -> Owner {
     Owner { installation: here.id, database: here.database.clone(), turn: here.turn, file: String::new() }
 }
 
-/// Whether the owner is this installation on this database in its present state, rather than a copy of the database.
+/// Returns whether the owner is this installation on this database in its current state, not a copy of the database.
 fn is_of(owner: &Owner, here: &Installation) -> bool {
     owner.installation == here.id && owner.database == here.database && [here.turn, here.next].contains(&owner.turn)
 }

@@ -1,4 +1,5 @@
-//! Announces files in their rooms: appends the event of each pending file until the log has it or refuses it for good.
+//! Announces files in their rooms: appends the event of each pending file until the log has it or rejects it
+//! permanently.
 //!
 //! Any number of replicas and calls may relay one file at once, without a lock: the event's id is in the file's row, so
 //! a second append is a repeat and changes nothing.
@@ -6,7 +7,7 @@
 use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, request};
-use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN};
+use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN_LIMIT};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Error, Result};
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
@@ -14,8 +15,8 @@ use confab_proto::message::v1::outcome;
 use confab_proto::message::v1::{AppendRequest, Kind, NewEvent, Outcome};
 use uuid::Uuid;
 
+use crate::convert;
 use crate::store::{File, Store};
-use crate::wire;
 
 pub use confab_proto::message::v1::Event;
 
@@ -26,7 +27,6 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Relays to the message service behind `message`.
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
@@ -36,9 +36,9 @@ impl Relay {
     /// ready. May be dropped at any time: the sweep continues.
     ///
     /// # Errors
-    /// When the log refuses the event for good; the file is then deleted, unless it was ready before.
-    pub async fn settle(&self, file: &File) -> Result<Event> {
-        outbox::settle(|| async {
+    /// When the log rejects the event permanently; the file is then deleted, unless it was ready before.
+    pub async fn relay(&self, file: &File) -> Result<Event> {
+        outbox::deliver(|| async {
             match self.append(std::slice::from_ref(file)).await.map(|mut verdicts| verdicts.pop()) {
                 Ok(Some(Ok(event))) => return Some(Ok(event)),
                 Ok(Some(Err(refusal))) if is_final(refusal.code) => return Some(Err(refusal)),
@@ -50,7 +50,7 @@ impl Relay {
         .await
     }
 
-    /// Relays pending files for ever: at first those of an earlier process, later those whose calls gave up.
+    /// Relays pending files without end: at first the files of an earlier process, later files whose calls gave up.
     pub async fn run(self: Arc<Self>) {
         outbox::sweep(|| self.sweep()).await;
     }
@@ -64,7 +64,7 @@ impl Relay {
             after = last.id;
             let verdicts = self.append(&files).await?;
             swept.found += files.len();
-            swept.settled += verdicts.iter().filter(|verdict| is_settled(verdict)).count();
+            swept.relayed += verdicts.iter().filter(|verdict| is_done(verdict)).count();
         }
     }
 
@@ -73,28 +73,28 @@ impl Relay {
         let events = files.iter().filter_map(new_event).collect();
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
         let verdicts = files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
-        let (mut told, mut refused) = (Vec::new(), Vec::new());
+        let (mut published, mut refused) = (Vec::new(), Vec::new());
         for (file, verdict) in files.iter().zip(&verdicts).filter(|(file, _)| !file.ready) {
             match verdict {
-                Ok(_) => told.push(file.id),
+                Ok(_) => published.push(file.id),
                 Err(error) if is_final(error.code) => {
-                    tracing::warn!(file = %file.id, %error, "the log refuses a file, which is removed");
+                    tracing::warn!(file = %file.id, %error, "the log rejected a file; removing the file");
                     refused.push(file.id);
                 }
                 Err(_) => {}
             }
         }
-        if !told.is_empty() {
-            self.store.settle(told).await?;
+        if !published.is_empty() {
+            self.store.mark_ready(published).await?;
         }
         if !refused.is_empty() {
-            self.store.give_up(refused).await?;
+            self.store.abandon(refused).await?;
         }
         Ok(verdicts)
     }
 }
 
-/// The event that the log has for a file, or why it has none.
+/// Returns the event that the log has for a file, or the reason why it has none.
 fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
     match outcome.result {
         Some(outcome::Result::Event(event)) if file.event.is_some_and(|id| id.to_string() == event.id) => Ok(event),
@@ -104,25 +104,25 @@ fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
     }
 }
 
-fn is_settled(verdict: &Result<Event>) -> bool {
+fn is_done(verdict: &Result<Event>) -> bool {
     verdict.as_ref().err().is_none_or(|error| is_final(error.code))
 }
 
-/// Whether a retry cannot succeed.
+/// Returns whether a retry cannot succeed.
 fn is_final(code: Code) -> bool {
     !matches!(code, Code::Unavailable | Code::Timeout | Code::RateLimited | Code::Internal)
 }
 
-/// The event that announces a file in its room; `None` for a file without a room.
+/// Returns the event that announces a file in its room; `None` for a file without a room.
 fn new_event(file: &File) -> Option<NewEvent> {
     Some(NewEvent {
         id: file.event?.to_string(),
         room_id: file.room?.to_string(),
         kind: Kind::File.into(),
-        sender: Some(wire::user(&file.uploader)),
+        sender: Some(convert::user(&file.uploader)),
         client_message_id: file.client_message_id.clone(),
-        timeout_ms: TURN.as_millis() as u32,
-        files: vec![wire::file(file)],
+        timeout_ms: TURN_LIMIT.as_millis() as u32,
+        files: vec![convert::file(file)],
         traceparent: Span::current().traceparent(),
         ..NewEvent::default()
     })

@@ -1,4 +1,4 @@
-//! Users' rights in rooms: the room service's answers, cached for less than a second.
+//! Users' permissions in rooms: the room service's answers, cached for less than one second.
 
 use std::time::Duration;
 
@@ -9,14 +9,13 @@ use confab_proto::room::v1::room_service_client::RoomServiceClient;
 use moka::future::Cache;
 use uuid::Uuid;
 
-/// How long an answer counts as current; with the call itself, less than a second passes.
+/// How long an answer counts as current; with the duration of the call, less than one second.
 const FRESH: Duration = Duration::from_millis(900);
-/// Most cached answers.
+/// Maximum cached answers.
 const CAPACITY: u64 = 100_000;
-/// The options of the call.
 const CALL: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
 
-/// What a reader may do in a room; nothing at all where even the room's existence is hidden.
+/// A reader's permissions in a room; all `false` if the room is hidden from the reader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access {
     pub read: bool,
@@ -27,29 +26,28 @@ pub struct Access {
 /// The room and the user; `None` is an anonymous reader.
 type Key = (Uuid, Option<Uuid>);
 
-/// A cache of rights.
+/// A cache of permissions.
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Access>,
 }
 
 impl Rights {
-    /// Rights according to the room service behind `room`.
     pub fn new(room: Transport) -> Self {
         Self { room: RoomServiceClient::new(room), fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build() }
     }
 
-    /// What a user, or with `None` an anonymous reader, may do in a room. Concurrent callers with the same question
-    /// share one call.
+    /// Returns the permissions of a user, or with `None` of an anonymous reader, in a room. Concurrent callers with the
+    /// same key share one call.
     ///
     /// # Errors
     /// When no room replica answers.
     pub async fn of(&self, room: Uuid, user: Option<Uuid>) -> Result<Access> {
         let key = (room, user);
-        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+        self.fresh.try_get_with(key, self.fetch(key)).await.map_err(|error| Error::clone(&error))
     }
 
-    async fn ask(&self, (room, user): Key) -> Result<Access> {
+    async fn fetch(&self, (room, user): Key) -> Result<Access> {
         let question = CheckAccessRequest { room_id: room.to_string(), user_id: user.map(|id| id.to_string()).unwrap_or_default() };
         match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
             Ok(access) => {
@@ -57,7 +55,7 @@ impl Rights {
                 Ok(Access { read: access.may_read, post: access.may_post, manage: access.may_manage })
             }
             Err(error) if error.code == Code::NotFound => Ok(Access::default()),
-            // The call changed nothing, so the outcome is known: nothing was done.
+            // The call only reads, so the outcome is known: nothing was done.
             Err(error) if error.code == Code::Timeout => Err(Error::unavailable("the room service")),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! The rules of files: who may read, list, delete, sign and attach them. Uploads are in [`crate::upload`].
+//! The rules of files: which users may read, list, delete, sign and attach them. Uploads are in [`crate::upload`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::cleanup::Cleanup;
 use crate::memory::Memory;
 use crate::object::Content;
 use crate::owned::Owned;
-use crate::places::{Place, Places};
+use crate::permits::{TransferPermit, TransferPermits};
 use crate::relay::Relay;
 use crate::rights::Rights;
 use crate::store::{File, Forget, Of, Position, Store, User};
 
-/// How long the object store may take for one step.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for one step of the object store.
+pub const OBJECT_STEP_LIMIT: Duration = Duration::from_secs(30);
 /// How long a reader waits for a file whose event is in the log but not recorded in the store yet.
-const NOTING: Duration = Duration::from_secs(1);
-/// How long a deletion waits for the log to be updated.
-const TELLING: Duration = Duration::from_secs(1);
+const READY_WAIT: Duration = Duration::from_secs(1);
+/// How long a deletion waits for the log.
+const LOG_WAIT: Duration = Duration::from_secs(1);
 /// How often a change is retried because a concurrent change was faster.
 const TRIES: usize = 3;
 
@@ -38,18 +38,18 @@ pub struct Files {
     /// Largest file, in bytes.
     pub max_size: u64,
     pub links: LinkLife,
-    /// Places for uploads, and memory for their parts.
-    pub uploads: Places,
-    pub downloads: Places,
+    /// Permits for uploads, and memory for their parts.
+    pub uploads: TransferPermits,
+    pub downloads: TransferPermits,
     pub memory: Memory,
 }
 
 /// How long links are valid.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkLife {
-    /// To audio and video.
+    /// Links to audio and video.
     pub media: Duration,
-    /// To all other files.
+    /// Links to all other files.
     pub other: Duration,
 }
 
@@ -67,7 +67,7 @@ pub enum Reader {
     User(User),
     /// The bearer of a link.
     Link(Link),
-    /// An anonymous reader: may read files in public rooms.
+    /// An anonymous reader, who may read files in public rooms.
     Anonymous,
 }
 
@@ -79,8 +79,8 @@ impl Reader {
         }
     }
 
-    /// The user whose places a download takes. Links to one uploader's files share places of their own.
-    fn takes_place_of(&self, file: &File) -> Uuid {
+    /// Returns the user whose permits a download takes. All links to one uploader's files share their own permits.
+    fn takes_permit_of(&self, file: &File) -> Uuid {
         match self {
             Self::User(user) => user.id,
             Self::Link(_) => Uuid::from_u128(!file.uploader.id.as_u128()),
@@ -93,7 +93,7 @@ impl Reader {
     }
 }
 
-/// The parameters that make a link valid for its file.
+/// The parameters of a link to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub expires_at_ms: i64,
@@ -103,21 +103,21 @@ pub struct Link {
 /// A page of a list.
 pub struct Page {
     pub files: Vec<File>,
-    /// The cursor of the next page; `None` at the end.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
 impl Files {
-    /// One file, if the reader may know of it.
+    /// Returns one file, if it is visible to the reader.
     pub async fn get(&self, id: Uuid, reader: &Reader) -> Result<File> {
         let file = self.store.get(id).await?.ok_or_else(unknown)?;
         if !self.may_read(&file, reader).await? {
             return Err(unknown());
         }
-        self.noted(file).await
+        self.marked_ready(file).await
     }
 
-    /// A range of a file's bytes; a length of 0 means all that follow.
+    /// Returns a range of a file's content; a length of 0 means the rest of the file.
     pub async fn download(&self, id: Uuid, reader: &Reader, offset: u64, length: u64) -> Result<BoxStream<'static, Result<Bytes>>> {
         let file = self.get(id, reader).await?;
         if file.size == 0 && offset == 0 {
@@ -126,15 +126,15 @@ impl Files {
         let rest = file.size.checked_sub(offset).filter(|rest| *rest > 0);
         let rest = rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
         let length = if length == 0 { rest } else { length.min(rest) };
-        let place = self.downloads.take(reader.takes_place_of(&file)).await?;
-        match patiently(self.objects.read(id, offset, length)).await? {
-            Some(content) => Ok(whole(content, length, place)),
+        let permit = self.downloads.take(reader.takes_permit_of(&file)).await?;
+        match within_step_limit(self.objects.read(id, offset, length)).await? {
+            Some(content) => Ok(whole(content, length, permit)),
             None if self.store.get(id).await?.is_none() => Err(unknown()),
-            None => Err(Error::internal(format_args!("the bytes of file {id} are missing"))),
+            None => Err(Error::internal(format_args!("the content of file {id} is missing"))),
         }
     }
 
-    /// A room's files or, without one, the reader's own uploads, newest first.
+    /// Lists a room's files or, without a room, the reader's own uploads, newest first.
     pub async fn list(&self, reader: &Reader, room: Option<Uuid>, limit: u32, page: &str) -> Result<Page> {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
@@ -149,7 +149,7 @@ impl Files {
                 (Of::Uploader(user), user)
             }
         };
-        // A cursor names its list: on another one it would silently skip files.
+        // A cursor names its list: on another list it would skip files.
         let below = match page {
             "" => Position::TOP,
             page => match cursor::decode::<(i64, Uuid, Uuid)>(page)? {
@@ -164,8 +164,8 @@ impl Files {
         Ok(Page { next: last.map(|at| cursor::encode(&(at.created_at_ms, at.id, whose))), files })
     }
 
-    /// Deletes a file, on behalf of its uploader or a manager of its room. The log is updated before the answer if that
-    /// is possible in time, otherwise soon after.
+    /// Deletes a file for its uploader or a manager of its room. The log is updated before the answer if possible
+    /// within one second, otherwise soon after.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
         let file = self.store.get(id).await?.ok_or_else(unknown)?;
         if file.uploader.id != caller.id {
@@ -175,23 +175,23 @@ impl Files {
                 return Err(unknown());
             }
             if !access.manage {
-                return Err(Error::new(Code::Forbidden, "only its uploader or an admin of its room may do this"));
+                return Err(Error::new(Code::Forbidden, "only the file's uploader or an admin of its room may do this"));
             }
         }
-        let file = self.noted(file).await?;
+        let file = self.marked_ready(file).await?;
         if !self.store.delete(id).await? {
             return Err(unknown());
         }
         // The file may have been attached since it was read: its entry in the queue then has the room.
         if let Some(room) = file.room {
-            let _ = tokio::time::timeout(TELLING, self.cleanup.forget(&[Forget { file: id, room }])).await;
+            let _ = tokio::time::timeout(LOG_WAIT, self.cleanup.forget(&[Forget { file: id, room }])).await;
         }
         Ok(())
     }
 
-    /// A link with which anyone can read a file for a while.
+    /// Signs a link with which any client can read a file for a limited time.
     pub async fn sign(&self, id: Uuid, reader: &Reader) -> Result<Link> {
-        // Otherwise a link could renew itself for ever.
+        // Otherwise a link could be renewed without end.
         reader.is_no_link()?;
         let file = self.get(id, reader).await?;
         let expires_at_ms = now_ms() + self.links.of(&file).as_millis() as i64;
@@ -199,7 +199,7 @@ impl Files {
     }
 
     /// Attaches files to a room: the caller's files without a room, and files that are already in this room; all or
-    /// none. Returns them in the order requested.
+    /// none. Returns them in the order of `ids`.
     pub async fn attach(&self, caller: &User, room: Uuid, ids: &[Uuid]) -> Result<Vec<File>> {
         let mut distinct = ids.to_vec();
         distinct.sort_unstable();
@@ -216,7 +216,7 @@ impl Files {
     async fn attachable(&self, id: Uuid, caller: &User, room: Uuid) -> Result<File> {
         let file = self.store.get(id).await?.ok_or_else(unknown)?;
         match file.room {
-            Some(its) if its == room => self.noted(file).await,
+            Some(its) if its == room => self.marked_ready(file).await,
             None if file.uploader.id == caller.id => Ok(file),
             Some(other) if self.rights.of(other, Some(caller.id)).await?.read => {
                 Err(Error::new(Code::Conflict, "the file belongs to another room"))
@@ -236,13 +236,13 @@ impl Files {
         }
     }
 
-    /// The file, ready. A caller knows a pending file's id from the file's event, so the log has it and only the record
-    /// is missing.
-    async fn noted(&self, file: File) -> Result<File> {
+    /// Waits until the file is ready. A caller has a pending file's id from the file's event, so the log has the event
+    /// and only the record is missing.
+    async fn marked_ready(&self, file: File) -> Result<File> {
         if file.ready {
             return Ok(file);
         }
-        match tokio::time::timeout(NOTING, self.relay.settle(&file)).await {
+        match tokio::time::timeout(READY_WAIT, self.relay.relay(&file)).await {
             Ok(Ok(_)) => Ok(File { ready: true, ..file }),
             Ok(Err(_)) => Err(unknown()),
             Err(_) => Err(Error::unavailable("the file")),
@@ -250,34 +250,34 @@ impl Files {
     }
 }
 
-/// One step of the object store, with a time limit.
-pub async fn patiently<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
+/// Runs one step of the object store, with a time limit.
+pub async fn within_step_limit<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(OBJECT_STEP_LIMIT, step).await.unwrap_or_else(|_| Err(Error::unavailable("file storage")))
 }
 
-/// The bytes of a range, either complete or with an error at the end. They occupy their place until they are read or
-/// dropped.
-fn whole(content: Content, length: u64, place: Place) -> BoxStream<'static, Result<Bytes>> {
+/// Returns the bytes of a range, either complete or with an error at the end. They occupy their permit until they are
+/// read or dropped.
+fn whole(content: Content, length: u64, permit: TransferPermit) -> BoxStream<'static, Result<Bytes>> {
     let bytes = stream::try_unfold((content, length), piece);
-    bytes.inspect_ok(move |_| _ = &place).boxed()
+    bytes.inspect_ok(move |_| _ = &permit).boxed()
 }
 
 async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Content, u64))>> {
     if left == 0 {
         return Ok(None);
     }
-    let bytes = patiently(async { content.next().await.transpose() }).await?;
-    let bytes = bytes.ok_or_else(|| Error::internal("an object is shorter than it should be"))?;
-    let left = left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("an object is longer than it should be"))?;
+    let bytes = within_step_limit(async { content.next().await.transpose() }).await?;
+    let bytes = bytes.ok_or_else(|| Error::internal("the object is shorter than recorded"))?;
+    let left = left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("the object is longer than recorded"))?;
     Ok(Some((bytes, (content, left))))
 }
 
-/// The error for a caller that must log in.
+/// The error for an anonymous caller.
 pub fn no_token() -> Error {
-    Error::new(Code::Unauthorized, "a token is needed")
+    Error::new(Code::Unauthorized, "a token is required")
 }
 
-/// The error for an id that is not a file's, as far as the caller may know.
+/// The error for an unknown file, or a file that is hidden from the caller.
 pub fn unknown() -> Error {
     Error::not_found("file")
 }

@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use crate::link::LinkKey;
 
-/// A user, as an actor.
+/// A user who performs an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: Uuid,
     pub username: String,
 }
 
-/// A file. Its bytes are the object of the same id.
+/// A file. Its content is the object with the same id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     pub id: Uuid,
@@ -27,15 +27,15 @@ pub struct File {
     /// Bytes.
     pub size: u64,
     pub content_type: String,
-    /// The SHA-256 of the bytes, in lower-case hexadecimal.
+    /// The SHA-256 of the content, in lower-case hexadecimal.
     pub sha256: String,
-    /// Whether a browser may show the file in place.
+    /// Whether a browser may show the file inline.
     pub safe_inline: bool,
     pub uploader: User,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     pub link_key: LinkKey,
-    /// The one room that the file belongs to; without one, only its uploader may read it.
+    /// The one room that the file belongs to. Without a room, only the uploader may read the file.
     pub room: Option<Uuid>,
     /// The upload's `clientMessageId`.
     pub client_message_id: Option<String>,
@@ -46,12 +46,12 @@ pub struct File {
 }
 
 impl File {
-    /// The file's position in lists.
+    /// Returns the file's position in lists.
     pub fn position(&self) -> Position {
         Position { created_at_ms: self.created_at_ms, id: self.id }
     }
 
-    /// The room in the identity of the upload: all zeros for none.
+    /// Returns the room in the identity of the upload: all zeros without a room.
     fn upload_room(&self) -> Uuid {
         self.room.filter(|_| self.event.is_some()).unwrap_or_default()
     }
@@ -76,7 +76,7 @@ pub enum Of {
     Room(Uuid),
 }
 
-/// A deleted file that the log does not know to be deleted yet.
+/// A deleted file whose deletion the log has not recorded yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forget {
     pub file: Uuid,
@@ -87,74 +87,75 @@ pub struct Forget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     pub id: Uuid,
-    /// Identifies the database. A copy of it, restored elsewhere, has the same `id` and another `database`.
+    /// Identifies the database. A copy that is restored elsewhere has the same `id` and another `database`.
     pub database: String,
     /// The turn in the owner object when it was last read.
     pub turn: Uuid,
-    /// The turn to be written next. It was stored here well before it is written there.
+    /// The next turn for the owner object. It is stored in the database well before it is written to the owner object.
     pub next: Uuid,
 }
 
 /// The installation's row in a database.
 pub trait Identity: Send + Sync + 'static {
-    /// The installation; decided at the first call.
+    /// Returns the installation; created at the first call.
     fn installation(&self) -> BoxFuture<'_, Result<Installation>>;
 
-    /// If `next` is still the next turn, makes it the present one and creates a new next turn.
+    /// If `next` is still the next turn, makes it the current turn and creates a new next turn.
     fn turn(&self, next: Uuid) -> BoxFuture<'_, Result<()>>;
 
     /// Replaces both turns.
     fn renew_turns(&self) -> BoxFuture<'_, Result<()>>;
 }
 
-/// The store of the files' metadata, and of two queues for deleted files: bytes to remove from the object store, and
-/// deletions to report to the log. A change and its entries in the queues are written together.
+/// The store of the files' metadata, and of two queues for deleted files: objects to remove from the object store, and
+/// deletions to report to the log. A change and its entries in the queues are written in one transaction.
 pub trait Store: Identity {
-    /// Adds a file, unless its uploader already made an upload with that name to that room. Returns the one in the
-    /// store.
+    /// Adds a file, unless its uploader already made an upload with that `clientMessageId` to that room. Returns the
+    /// file in the store.
     fn add(&self, file: File) -> BoxFuture<'_, Result<File>>;
 
-    /// The file of that id, ready or not.
+    /// Returns the file with this id, ready or not.
     fn get(&self, id: Uuid) -> BoxFuture<'_, Result<Option<File>>>;
 
-    /// Up to `limit` files that are ready, below a position, newest first.
+    /// Returns up to `limit` ready files below a position, newest first.
     fn list(&self, of: Of, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<File>>>;
 
-    /// Attaches files to a room: all of them, or, with `false`, none, because one is neither in the room already nor a
-    /// file of that uploader without a room. No id may occur twice.
+    /// Attaches files to a room: all or none. Returns `false` when a file is neither in the room nor a file of that
+    /// uploader without a room. No id may occur twice.
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>>;
 
-    /// Up to `limit` files that are not ready, by rising id above `after`.
+    /// Returns up to `limit` files that are not ready, with ids above `after` in ascending order.
     fn pending(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<File>>>;
 
     /// Records that these files' events are in the log.
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
-    /// Deletes those of these files that are not ready. They are queued for the log too: it may hold the event despite
-    /// its refusal.
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
+    /// Deletes those of these files that are not ready. They are also queued for the log, which may contain the event
+    /// despite its rejection.
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
-    /// Deletes a file; `false` when there is none.
+    /// Deletes a file. Returns `false` when it does not exist.
     fn delete(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
 
-    /// Up to `limit` rooms that have files, by rising id above `after`.
+    /// Returns up to `limit` rooms that have files, with ids above `after` in ascending order.
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Deletes up to `limit` files of a room whose log is closed, without reporting them to the log; returns how many.
+    /// Deletes up to `limit` files of a room whose log is closed, without reporting them to the log. Returns their
+    /// number.
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>>;
 
-    /// Up to `limit` ids of files and of unwanted objects, rising above `after`.
+    /// Returns up to `limit` ids of files and of unwanted objects, above `after` in ascending order.
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
-    /// Up to `limit` objects to be removed, by rising id above `after`.
+    /// Returns up to `limit` objects to remove, with ids above `after` in ascending order.
     fn unwanted(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>>;
 
     /// Records that these objects are removed.
     fn removed(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 
-    /// Up to `limit` deletions to report to the log, by rising id above `after`.
+    /// Returns up to `limit` deletions to report to the log, with ids above `after` in ascending order.
     fn forgets(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Forget>>>;
 
-    /// Records that the log knows of these deletions.
+    /// Records that the log has these deletions.
     fn forgotten(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>>;
 }

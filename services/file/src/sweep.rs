@@ -15,11 +15,11 @@ use crate::store::Store;
 /// How many files, and how many objects, are compared at once.
 const PAGE: u32 = 1000;
 
-/// Looks for orphans.
+/// Searches for orphans.
 pub struct Sweep {
     store: Arc<dyn Store>,
     objects: Arc<Owned>,
-    /// How old an orphan must be: a younger object may belong to an upload in progress.
+    /// Minimum age of an orphan: a younger object may belong to an upload in progress.
     age: Duration,
     page: u32,
 }
@@ -36,17 +36,17 @@ pub struct Orphans {
 }
 
 impl Sweep {
-    /// A sweep to which nothing younger than `age` is an orphan.
+    /// Creates a sweep for which no object younger than `age` is an orphan.
     pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, age: Duration) -> Self {
         Self { store, objects, age, page: PAGE }
     }
 
-    /// Sweeps for ever, every `every`.
+    /// Sweeps without end, at this interval.
     pub async fn run(self, every: Duration) {
         loop {
             match self.once().await {
                 Ok(orphans) => count(orphans),
-                Err(error) => tracing::warn!(%error, "a sweep for orphans ended early"),
+                Err(error) => tracing::warn!(%error, "a sweep for orphans failed"),
             }
             tokio::time::sleep(every).await;
         }
@@ -61,7 +61,7 @@ impl Sweep {
         let mut orphans = Orphans::default();
         let mut after = Uuid::nil();
         loop {
-            // In this order: a file's object exists before its row does.
+            // In this order, because a file's object exists before its row does.
             let ids = self.store.known(after, self.page).await?;
             let objects = self.objects.list(after, self.page).await?;
             // A full page says nothing about the ids after it.
@@ -85,27 +85,27 @@ impl Sweep {
         Ok(orphans)
     }
 
-    /// Removes an object unless it is young or its file exists by now; returns whether it did.
+    /// Removes an object unless it is young or its file exists by now. Returns whether it was removed.
     async fn remove(&self, object: &Stored, before: SystemTime) -> Result<bool> {
         if object.modified > before || self.store.get(object.key).await?.is_some() {
             return Ok(false);
         }
-        tracing::warn!(object = %object.key, "an object belongs to no file and is removed");
+        tracing::warn!(object = %object.key, "removing an object that belongs to no file");
         self.objects.delete(object.key).await?;
         Ok(true)
     }
 
-    /// Whether the file still exists: an object is removed after its file.
+    /// Returns whether a file without an object still exists: an object is removed after its file.
     async fn is_without_bytes(&self, id: Uuid) -> Result<bool> {
         let stands = self.store.get(id).await?.is_some();
         if stands {
-            tracing::error!(file = %id, "a file's bytes are not there");
+            tracing::error!(file = %id, "the content of a file is missing");
         }
         Ok(stands)
     }
 }
 
-/// The last id of a page, if the page is full.
+/// Returns the last id of a page, if the page is full.
 fn end<T>(page: &[T], limit: u32, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
     page.last().filter(|_| page.len() >= limit as usize).map(id)
 }

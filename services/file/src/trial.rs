@@ -1,4 +1,4 @@
-//! Tries the object store out at start: a wrong key or bucket shows before the first upload.
+//! Checks the object store at start, so that a wrong key or bucket is reported before the first upload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::sleep;
 
 use crate::owned::Owned;
 
-/// Pause before the store is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Pause before the next check.
+const CHECK_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tries the store until it works; `/readyz` and the log say what is wrong meanwhile.
+/// Checks the store until it works. Meanwhile `/readyz` and the log report the fault.
 pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
     let mut said = None;
     while let Err(wrong) = objects.check().await {
@@ -20,7 +20,7 @@ pub async fn run(objects: Arc<Owned>, readiness: Readiness) {
             tracing::error!(error = wrong, "file storage (CONFAB_OBJECTS) does not work");
             said = Some(wrong);
         }
-        sleep(AGAIN).await;
+        sleep(CHECK_PAUSE).await;
     }
     readiness.note("file storage", None);
     if said.is_some() {

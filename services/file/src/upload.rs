@@ -1,4 +1,5 @@
-//! Uploads: the bytes are streamed to the object store; then the file's row is written, and its room gets the event.
+//! Uploads: the content is streamed to the object store; then the file's row is written, and the event is appended to
+//! its room.
 
 mod intake;
 
@@ -18,17 +19,17 @@ use crate::metrics::UnderWay;
 use crate::name;
 use crate::object::Writer;
 use crate::relay::Event;
-use crate::service::{Files, PATIENCE, patiently};
+use crate::service::{Files, OBJECT_STEP_LIMIT, within_step_limit};
 use crate::store::{File, User};
 
 use intake::Intake;
 
-/// How long a caller waits that does not specify a timeout.
+/// How long a caller waits that does not send a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// The longest timeout that a caller can specify.
+/// The longest timeout that a caller can send.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is known about a file before its bytes arrive.
+/// The properties of a file that are known before its content.
 #[derive(Debug, Clone)]
 pub struct Begin {
     pub caller: User,
@@ -36,7 +37,7 @@ pub struct Begin {
     pub name: String,
     /// The client's claim.
     pub content_type: String,
-    /// The least number of bytes that will arrive.
+    /// The minimum number of bytes that will arrive.
     pub at_least: u64,
     pub target: Target,
 }
@@ -69,7 +70,7 @@ fn once<T: PartialEq>(field: &str, first: Option<T>, second: Option<T>) -> Resul
 #[derive(Debug, Clone)]
 pub enum Part {
     Chunk(Bytes),
-    /// All bytes were sent; the caller waits this long for the answer, or the default time if it is zero.
+    /// All bytes were sent. The caller waits this long for the answer, or the default time if it is zero.
     Finish(Target, Duration),
 }
 
@@ -79,12 +80,12 @@ pub struct Uploaded {
     pub file: File,
     /// The room's message, if the upload names a room.
     pub message: Option<Event>,
-    /// Whether the result is that of an earlier upload with the same name.
+    /// Whether the result is an earlier upload with the same `clientMessageId`.
     pub duplicate: bool,
 }
 
 impl Files {
-    /// Stores a file. Until the last part has arrived, nothing is kept, whatever happens.
+    /// Stores a file. No byte is kept unless the last part arrives.
     pub async fn upload(self: &Arc<Self>, begin: Begin, parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
         let measured = UnderWay::begin();
         let taken = self.take(begin, parts).await;
@@ -95,12 +96,12 @@ impl Files {
     async fn take(self: &Arc<Self>, begin: Begin, mut parts: BoxStream<'static, Result<Part>>) -> Result<Uploaded> {
         let Begin { caller, name, content_type, at_least, target } = begin;
         self.check_size(at_least)?;
-        let place = self.uploads.take(caller.id).await?;
+        let permit = self.uploads.take(caller.id).await?;
         if let Some(room) = target.room {
             self.may_post(room, &caller).await?;
         }
         let id = Uuid::now_v7();
-        let mut writer = patiently(self.objects.create(id, self.memory.parts(caller.id))).await?;
+        let mut writer = within_step_limit(self.objects.create(id, self.memory.parts(caller.id))).await?;
         let mut intake = Intake::default();
         let (late, timeout) = loop {
             let part = tokio::select! {
@@ -111,7 +112,7 @@ impl Files {
                 Part::Chunk(chunk) => {
                     intake.take(&chunk);
                     self.check_size(intake.size())?;
-                    patiently(writer.write(chunk)).await?;
+                    within_step_limit(writer.write(chunk)).await?;
                 }
                 Part::Finish(late, timeout) => break (late, timeout),
             }
@@ -136,10 +137,10 @@ impl Files {
             event: room.map(|_| Uuid::now_v7()),
             ready: room.is_none(),
         };
-        // A task of its own: when the caller disconnects now, the upload is still completed.
+        // A separate task: if the caller disconnects now, the upload is still completed.
         let files = self.clone();
         let keeping = tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Some(room) = room.filter(|_| known.is_none()) {
                 files.may_post(room, &file.uploader).await?;
             }
@@ -151,12 +152,12 @@ impl Files {
         }
     }
 
-    /// Makes the written bytes a file, and answers once the room has its event. If it ends early, the relay finds the
-    /// row, and the sweep finds an object without a row.
+    /// Adds the written content as a file, and answers after its room has the event. If it ends early, the relay finds
+    /// the row, and the sweep finds an object without a row.
     async fn keep(&self, writer: Box<dyn Writer>, file: File, deadline: Instant) -> Result<Uploaded> {
-        let finished = tokio::time::timeout(PATIENCE, writer.finish()).await;
+        let finished = tokio::time::timeout(OBJECT_STEP_LIMIT, writer.finish()).await;
         finished.unwrap_or_else(|_| Err(Error::timeout()))?;
-        // While the bytes came the place may have got another owner, whose sweep removes them.
+        // While the content arrived, another installation may have claimed the store; its sweep removes the object.
         self.objects.ensure_still_own().await?;
         let id = file.id;
         let file = match self.store.add(file).await {
@@ -174,17 +175,17 @@ impl Files {
                 self.cleanup.drop_object(id).await;
             }
         };
-        let (message, ()) = tokio::join!(self.tell(&file, deadline), drop);
+        let (message, ()) = tokio::join!(self.announce(&file, deadline), drop);
         Ok(Uploaded { file, message: message?, duplicate })
     }
 
     /// Waits for the file's event in the log; `None` when it was uploaded without a room.
-    async fn tell(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
+    async fn announce(&self, file: &File, deadline: Instant) -> Result<Option<Event>> {
         if file.event.is_none() {
             return Ok(None);
         }
-        let told = tokio::time::timeout_at(deadline, self.relay.settle(file)).await;
-        told.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
+        let relayed = tokio::time::timeout_at(deadline, self.relay.relay(file)).await;
+        relayed.unwrap_or_else(|_| Err(Error::timeout())).map(Some)
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The program's object store at start: where its credentials come from, and what it says about a store that does not
+//! The program's object store at start: the sources of its credentials, and the reports about a store that does not
 //! work.
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const LOG_LINE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A file service with a new bucket.
 struct Program {
@@ -23,7 +23,7 @@ struct Program {
 }
 
 impl Program {
-    /// Starts it with these variables.
+    /// Starts the service with these variables.
     async fn start(endpoint: &str, variables: &[(&str, &str)]) -> Self {
         let directory = testing::directory();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -36,8 +36,8 @@ impl Program {
         Self { _process: process, log, admin }
     }
 
-    /// Waits for a line of the log that contains this.
-    async fn says(&mut self, what: &str) -> String {
+    /// Waits for a line of the log that contains this text.
+    async fn wait_for_line(&mut self, what: &str) -> String {
         let mut said = Vec::new();
         let saying = async {
             while let Some(line) = self.log.next_line().await.unwrap() {
@@ -48,8 +48,8 @@ impl Program {
             }
             None
         };
-        let line = timeout(PATIENCE, saying).await.unwrap_or_default();
-        line.unwrap_or_else(|| panic!("not said: {what}\n{}", said.join("\n")))
+        let line = timeout(LOG_LINE_LIMIT, saying).await.unwrap_or_default();
+        line.unwrap_or_else(|| panic!("not logged: {what}\n{}", said.join("\n")))
     }
 
     async fn readyz(&self) -> String {
@@ -61,7 +61,7 @@ impl Program {
     }
 }
 
-/// A service that answers every request with this text.
+/// Starts a server that answers every request with this text.
 async fn answering(text: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ async fn answering(text: String) -> String {
 const OWNS: &str = "this installation now owns the object store";
 
 #[tokio::test]
-async fn credentials_are_found_where_amazons_programs_find_them() {
+async fn credentials_are_found_in_amazons_places() {
     let S3 { endpoint, key, secret } = testing::s3();
     let secret = secret.expose();
     let file = |name: &str, text: &str| {
@@ -87,9 +87,9 @@ async fn credentials_are_found_where_amazons_programs_find_them() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    // As the agent of a container or a pod answers.
+    // The answer of the agent of a container or a pod.
     let issued = format!(r#"{{"AccessKeyId": "{key}", "SecretAccessKey": "{secret}", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}}"#);
-    // As Amazon's token service answers.
+    // The answer of Amazon's token service.
     let assumed = format!(
         "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/r/s</Arn>\
          <AssumedRoleId>r:s</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}\
@@ -106,25 +106,25 @@ async fn credentials_are_found_where_amazons_programs_find_them() {
         &[("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", &token), ("AWS_ENDPOINT_URL_STS", &tokens)],
         &[("CONFAB_S3_ACCESS_KEY_ID", &*format!("{key}\n")), ("CONFAB_S3_SECRET_ACCESS_KEY", &*format!("{secret}\n"))],
     ] {
-        Program::start(&endpoint, variables).await.says(OWNS).await;
+        Program::start(&endpoint, variables).await.wait_for_line(OWNS).await;
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_at_start() {
+async fn store_faults_are_reported_at_start() {
     let S3 { endpoint, key, secret } = testing::s3();
     let secret = secret.expose();
     let pair = |key: &str, secret: &str| [("CONFAB_S3_ACCESS_KEY_ID", key.to_owned()), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.to_owned())];
     let none = ("AWS_EC2_METADATA_DISABLED", "true".to_owned());
     for (endpoint, variables, why) in [
-        (&*endpoint, &pair("stranger", "hunter2")[..], "the store does not know the access key"),
-        (&endpoint, &pair(&key, "hunter2"), "the access key has another secret"),
-        ("http://127.0.0.1:1", &pair(&key, secret), "the store cannot be reached"),
+        (&*endpoint, &pair("stranger", "hunter2")[..], "the store does not accept the access key"),
+        (&endpoint, &pair(&key, "hunter2"), "the secret does not match the access key"),
+        ("http://127.0.0.1:1", &pair(&key, secret), "the store is unreachable"),
         (&endpoint, &[none], "there are no credentials"),
     ] {
         let variables = variables.iter().map(|(name, value)| (*name, &**value)).collect::<Vec<_>>();
         let mut program = Program::start(endpoint, &variables).await;
-        let line = program.says("file storage (CONFAB_OBJECTS) does not work").await;
+        let line = program.wait_for_line("file storage (CONFAB_OBJECTS) does not work").await;
         let readyz = program.readyz().await;
         assert!(line.contains(why) && readyz.contains(&format!("; file storage: {why}")), "{line}\n{readyz}");
         assert!(!line.contains("hunter2") && !readyz.contains("hunter2"), "{line}\n{readyz}");
@@ -132,14 +132,14 @@ async fn what_is_wrong_is_said_at_start() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_beside_the_systems() {
+async fn private_authority_is_trusted_in_addition() {
     let S3 { endpoint, key, secret } = testing::s3();
     let (authority, server) = (Authority::new(), endpoint.strip_prefix("http://").unwrap());
     let front = Front::of(server, &authority.issue("DNS:localhost")).await;
     let (endpoint, file) = (format!("https://localhost:{}", front.port()), authority.certificate());
     let keys = [("CONFAB_S3_ACCESS_KEY_ID", &*key), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.expose())];
-    let stranger = Program::start(&endpoint, &keys).await.says("does not work").await;
+    let stranger = Program::start(&endpoint, &keys).await.wait_for_line("does not work").await;
     assert!(stranger.contains("UnknownIssuer"), "{stranger}");
     let trusting = [&keys[..], &[("CONFAB_CA_FILE", file.to_str().unwrap())]].concat();
-    Program::start(&endpoint, &trusting).await.says(OWNS).await;
+    Program::start(&endpoint, &trusting).await.wait_for_line(OWNS).await;
 }

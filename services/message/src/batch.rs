@@ -1,4 +1,5 @@
-//! Appends one batch to the store whatever goes wrong: folds repeats, retries unknown outcomes, isolates bad drafts.
+//! Appends one batch to the store, whatever errors occur: merges repeats, retries unknown outcomes, and isolates
+//! invalid events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,26 +11,25 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::metrics::METRICS;
-use crate::store::{AppendError, Appended, Draft, Outcome, Store};
+use crate::store::{AppendError, Appended, EventData, Outcome, Store};
 
-/// How long to wait before a batch of unknown outcome is sent again.
+/// Pauses before a batch with an unknown outcome is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
-/// The outcome of a draft, and the epoch it belongs to.
+/// The outcome of an event, and the epoch that it belongs to.
 pub type Answer = Result<(Uuid, Outcome)>;
 
-/// Appends drafts in their order and answers each. `until` is when the last of their callers stops waiting. A draft
-/// without an answer was not appended, because a head is locked: its own partition's or another one's in the batch.
-pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Vec<Option<Answer>> {
-    let first_of = first_of_each_identity(drafts);
-    let mut answers: Vec<Option<Answer>> = vec![None; drafts.len()];
-    let mut parts = vec![(0..drafts.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
+/// Appends events in their order and answers each. `until` is when the last of their callers stops waiting. An event
+/// without an answer was not appended, because a head is locked: the head of its own partition or of another partition
+/// in the batch.
+pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Vec<Option<Answer>> {
+    let first_of = first_of_each_identity(batch);
+    let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
+    let mut parts = vec![(0..batch.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
-        let chosen: Vec<_> = part.iter().map(|i| drafts[*i].clone()).collect();
-        let outcome = match Instant::now() < until {
-            true => append_whole(store, &chosen, until).await,
-            false => Err(Error::unavailable("the log").into()),
-        };
+        let chosen: Vec<_> = part.iter().map(|i| batch[*i].clone()).collect();
+        let outcome =
+            if Instant::now() < until { append_whole(store, &chosen, until).await } else { Err(Error::unavailable("the log").into()) };
         let error = match outcome {
             Ok(Appended { epoch, outcomes }) => {
                 part.into_iter().zip(outcomes).for_each(|(i, outcome)| answers[i] = Some(Ok((epoch, outcome))));
@@ -37,7 +37,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
             }
             Err(AppendError::Locked) => {
                 METRICS.locked.increment(1);
-                // The rest is not appended either: no draft may overtake an earlier one.
+                // The remaining events are not appended either: no event may overtake an earlier one.
                 break;
             }
             Err(AppendError::Failed(error)) if error.code == Code::Internal && part.len() > 1 => {
@@ -49,7 +49,7 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
         };
         part.into_iter().for_each(|i| answers[i] = Some(Err(error.clone())));
     }
-    (0..drafts.len())
+    (0..batch.len())
         .map(|i| match &answers[first_of[i]] {
             Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Some(Ok((*epoch, Outcome::Repeated(event.clone())))),
             answer => answer.clone(),
@@ -57,21 +57,21 @@ pub async fn append(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) ->
         .collect()
 }
 
-/// For each draft the index of the first one with the same identity: its own index, unless it is a repeat.
-fn first_of_each_identity(drafts: &[Arc<Draft>]) -> Vec<usize> {
-    let mut seen = HashMap::with_capacity(drafts.len());
-    let identities = drafts.iter().map(|draft| (draft.room, draft.sender, draft.client_id.as_str()));
+/// Returns for each event the index of the first event with the same identity: its own index, unless it is a repeat.
+fn first_of_each_identity(batch: &[Arc<EventData>]) -> Vec<usize> {
+    let mut seen = HashMap::with_capacity(batch.len());
+    let identities = batch.iter().map(|data| (data.room, data.sender, data.client_id.as_str()));
     identities.enumerate().map(|(i, identity)| *seen.entry(identity).or_insert(i)).collect()
 }
 
-/// Repeats a batch while its outcome is unknown; the drafts' identities make that safe.
-async fn append_whole(store: &dyn Store, drafts: &[Arc<Draft>], until: Instant) -> Result<Appended, AppendError> {
+/// Repeats a batch while its outcome is unknown; the events' identities make this safe.
+async fn append_whole(store: &dyn Store, batch: &[Arc<EventData>], until: Instant) -> Result<Appended, AppendError> {
     let mut unknown = false;
     let mut pauses = PAUSES.into_iter();
     loop {
-        match store.append(drafts, now_ms()).await {
+        match store.append(batch, now_ms()).await {
             Err(AppendError::Failed(error)) if error.code == Code::Timeout => unknown = true,
-            // Nothing was appended this time, but perhaps the time before.
+            // This attempt appended nothing, but the attempt before may have.
             Err(AppendError::Locked) if unknown => {}
             Err(AppendError::Failed(error)) if unknown && error.code == Code::Unavailable => {}
             outcome => return outcome,

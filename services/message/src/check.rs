@@ -1,4 +1,4 @@
-//! Validates an event before it becomes a draft.
+//! Validates an event before it is queued.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lanes::Pending;
-use crate::store::{Body, Draft, File, Kind, client_id};
+use crate::store::{Body, EventData, File, Kind, client_id};
 
-/// Most bytes of a system event's data.
+/// Longest data of a system event, in bytes (64 KiB).
 const MAX_DATA: usize = 64 * 1024;
-/// Most bytes of names from other services: a sender's, an event's, a file's.
+/// Longest name from another service, in bytes: of a sender, an event or a file.
 const MAX_NAME: usize = 256;
-/// All room events. Only [`ROOM_DELETED`] closes its room.
+/// The names of all room events. Only [`ROOM_DELETED`] closes its room.
 const ROOM_EVENTS: [&str; 4] = ["memberJoined", "memberLeft", "roomUpdated", ROOM_DELETED];
 const ROOM_DELETED: &str = "roomDeleted";
 /// Length of a SHA-256 in hexadecimal digits.
 const SHA256: usize = 64;
-/// How long a caller waits that does not specify a timeout.
+/// How long a caller waits that does not send a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// The longest timeout that a caller can specify.
+/// The longest timeout that a caller can send.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An event as its sender sent it, not validated yet.
@@ -40,7 +40,7 @@ pub struct NewEvent {
     pub content: String,
     pub event: String,
     pub data: String,
-    /// [`Kind::Message`]: files to attach.
+    /// [`Kind::Message`]: ids of files to attach.
     pub file_ids: Vec<String>,
     /// [`Kind::File`]: the shared files.
     pub files: Vec<File>,
@@ -51,23 +51,23 @@ pub struct NewEvent {
     pub timeout: Duration,
 }
 
-/// A valid draft, except that its files are not attached yet.
+/// A valid event whose files are not attached yet.
 #[derive(Debug)]
 pub struct Checked {
-    /// The draft and its deadline.
+    /// The event and its deadline.
     pub pending: Pending,
-    /// The files to attach first.
+    /// Ids of the files to attach first.
     pub file_ids: Vec<Uuid>,
 }
 
 /// Validates an event that arrived at `arrived`.
 ///
 /// # Errors
-/// `invalid_request` about the first bad field, `too_large` for too much content.
+/// `invalid_request` for the first invalid field, `too_large` for too much content.
 pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked> {
     let id = text::id("id", &new.id)?;
     let room = text::id("roomId", &new.room_id)?;
-    let kind = new.kind.ok_or_else(|| Error::field("kind", "must be one that is known"))?;
+    let kind = new.kind.ok_or_else(|| Error::field("kind", "must be a known kind"))?;
     let (sender, sender_username) = new.sender.ok_or_else(|| Error::field("sender", "must be given"))?;
     let sender = text::id("sender", &sender)?;
     within("sender", &sender_username, 1, MAX_NAME)?;
@@ -88,7 +88,7 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
     new.files.iter().try_for_each(check_file)?;
     distinct("files", new.files.iter().map(|file| file.id))?;
     let timeout = if new.timeout.is_zero() { DEFAULT_TIMEOUT } else { new.timeout.min(MAX_TIMEOUT) };
-    let draft = Draft {
+    let data = EventData {
         partition: partition::of_room(room, partitions),
         room,
         id,
@@ -98,20 +98,20 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
         closes_room: new.closes_room,
     };
-    Ok(Checked {
-        pending: Pending { draft: Arc::new(draft), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) },
-        file_ids,
-    })
+    Ok(Checked { pending: Pending { data: Arc::new(data), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) }, file_ids })
 }
 
 /// Checks that a room event has one of the known names, and that other events have no name and close no room.
 fn check_event(kind: Kind, event: &str, closes_room: bool) -> Result<()> {
     let known = if kind == Kind::System { ROOM_EVENTS.contains(&event) } else { event.is_empty() };
     if !known {
-        return Err(Error::field("event", format!("must be one of {} in a system event, and empty in others", ROOM_EVENTS.join(", "))));
+        return Err(Error::field(
+            "event",
+            format!("must be one of {} in a system event, and empty in other events", ROOM_EVENTS.join(", ")),
+        ));
     }
     if closes_room && event != ROOM_DELETED {
-        return Err(Error::field("closesRoom", format!("must be false in all events but {ROOM_DELETED}")));
+        return Err(Error::field("closesRoom", format!("must be false in all events except {ROOM_DELETED}")));
     }
     Ok(())
 }
@@ -120,9 +120,10 @@ fn check_file(file: &File) -> Result<()> {
     within("files", &file.name, 1, MAX_NAME)?;
     within("files", &file.content_type, 1, MAX_NAME)?;
     within("files", &file.uploader_username, 1, MAX_NAME)?;
-    match file.sha256.len() == SHA256 && file.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        true => Ok(()),
-        false => Err(Error::field("files", "must have a SHA-256 in lower-case hexadecimal")),
+    if file.sha256.len() == SHA256 && file.sha256.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        Ok(())
+    } else {
+        Err(Error::field("files", "must have a SHA-256 in lower-case hexadecimal"))
     }
 }
 
@@ -140,7 +141,7 @@ fn within(field: &str, value: &str, min: usize, max: usize) -> Result<()> {
 fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
     match len {
         0 if min > 0 => Err(Error::field(field, "must not be empty")),
-        1.. if max == 0 => Err(Error::field(field, "must not be given here")),
+        1.. if max == 0 => Err(Error::field(field, "must be absent here")),
         len if len > max => Err(Error::field(field, format!("must be at most {max}"))),
         _ => Ok(()),
     }
@@ -148,8 +149,9 @@ fn count(field: &str, len: usize, min: usize, max: usize) -> Result<()> {
 
 /// Checks that no id occurs twice.
 fn distinct(field: &str, ids: impl Iterator<Item = Uuid> + Clone) -> Result<()> {
-    match ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
-        true => Err(Error::field(field, "must name each file once")),
-        false => Ok(()),
+    if ids.clone().enumerate().any(|(n, id)| ids.clone().take(n).any(|earlier| earlier == id)) {
+        Err(Error::field(field, "must contain each file only once"))
+    } else {
+        Ok(())
     }
 }

@@ -5,14 +5,14 @@ use confab_common::store::{BusConfig, StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 use confab_proto::partition;
 
-/// Settings of the message service itself.
+/// Settings of the message service
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Messages")]
 pub struct MessageConfig {
-    /// Where the log is kept: `sqlite:PATH` or `postgres://…` [default: message.db in the data directory]
+    /// Where the log is stored: `sqlite:PATH` or `postgres://…` [default: message.db in the data directory]
     #[arg(long, env = "CONFAB_MESSAGE_STORE", hide_env_values = true, value_name = "URL")]
     pub message_store: Option<Secret>,
-    /// How many partitions the log has: a power of two up to 4096, fixed when the log is created
+    /// Number of partitions of the log: a power of two up to 4096, fixed when the log is created
     #[arg(long, env = "CONFAB_PARTITIONS", default_value_t = partition::DEFAULT_COUNT, value_name = "N", value_parser = partitions)]
     pub partitions: u32,
 }
@@ -23,7 +23,7 @@ fn partitions(text: &str) -> Result<u32, String> {
 }
 
 impl MessageConfig {
-    /// The URL of the store.
+    /// Returns the URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -40,32 +40,32 @@ impl MessageConfig {
     }
 }
 
-/// The message service as a program of its own.
-pub type Program = program::Program<Own, Command>;
+/// The message service as a separate program.
+pub type Program = program::Program<MessageArgs, Command>;
 
-/// The settings of this program.
+/// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
-    /// Whether tools may list the gRPC methods.
+pub struct MessageArgs {
+    /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
-    /// The bus.
+    /// The bus
     #[command(flatten)]
     pub bus: BusConfig,
-    /// The service itself.
+    /// Settings of this service
     #[command(flatten)]
     pub message: MessageConfig,
-    /// Where the room service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the room service: http://host:port, or several separated by commas; all addresses of a name are used
     #[arg(long, env = "CONFAB_ROOM_URL", help_heading = "Services", default_value = "http://127.0.0.1:50052", value_name = "URL", value_parser = grpc::urls)]
     pub room_url: String,
-    /// Where the file service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the file service: http://host:port, or several separated by commas; all addresses of a name are used
     #[arg(long, env = "CONFAB_FILE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50054", value_name = "URL", value_parser = grpc::urls)]
     pub file_url: String,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for MessageArgs {
     const NAME: &'static str = "confab-message";
-    const ABOUT: &'static str = "Confab's message service: the log of everything that was said";
+    const ABOUT: &'static str = "Confab's message service: the log of all messages and events";
     const LISTEN: &'static str = "127.0.0.1:50053";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
@@ -74,12 +74,12 @@ impl program::Own for Own {
     }
 }
 
-/// What the program can do instead of serving.
+/// Subcommands
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Bring the database schema up to date and end
+    /// Bring the database schema up to date and exit
     Migrate,
-    /// Give the log a new epoch, after its database was restored to an older state, and end
+    /// Renew the log's epoch after its database was restored to an older state, and exit
     RenewEpoch,
 }
 
@@ -94,14 +94,14 @@ mod tests {
     fn flags_and_defaults() {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-message", "renew-epoch", "--message-store=sqlite:x.db"]);
-        assert_eq!(program.own.message.message_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.message.message_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::RenewEpoch));
         // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-message"]).common.listen.port(), 50053);
     }
 
     #[test]
-    fn wrong_settings_are_found_at_start() {
+    fn wrong_settings_are_rejected_at_start() {
         for bad in ["--message-store=mysql://x", "--bus=amqp://x", "--room-url=nowhere", "--partitions=3"] {
             let checked = Program::try_parse_from(["confab-message", bad]).map(|program| program.check());
             assert!(!matches!(checked, Ok(Ok(()))), "{bad}");

@@ -1,4 +1,4 @@
-//! Converts between gRPC types and the domain's.
+//! Converts between gRPC and domain types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,13 @@ use confab_proto::message::v1::message_service_server::{MessageService, MessageS
 use tonic::{Request, Response, Status};
 
 use crate::check::NewEvent;
+use crate::convert;
 use crate::service::{Sent, Service};
 use crate::store::Window;
-use crate::wire;
 
-/// The gRPC face of the message service.
 pub struct Grpc(Arc<Service>);
 
-/// A gRPC server of this service.
+/// Creates a gRPC server of this service.
 pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
     MessageServiceServer::new(Grpc(service)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
 }
@@ -37,17 +36,17 @@ impl MessageService for Grpc {
             (None, None) => Window::Latest,
             (Some(seq), None) => Window::Before(seq),
             (None, Some(seq)) => Window::After(seq),
-            (Some(_), Some(_)) => return Err(Error::field("before", "must not be given together with after").into()),
+            (Some(_), Some(_)) => return Err(Error::field("before", "must not be combined with after").into()),
         };
         let (page, more) = self.0.list(&room_id, window, limit, max_bytes).await?;
-        let events = page.events.iter().map(wire::event).collect();
+        let events = page.events.iter().map(convert::event).collect();
         Ok(Response::new(pb::ListEventsResponse { epoch: page.epoch.to_string(), last_seq: page.head, events, more }))
     }
 
     async fn read_log(&self, request: Request<pb::ReadLogRequest>) -> Result<Response<pb::ReadLogResponse>, Status> {
         let pb::ReadLogRequest { partition, after, limit, max_bytes } = request.into_inner();
         let page = self.0.read_log(partition, after, limit, max_bytes).await?;
-        let events = page.events.iter().map(wire::event).collect();
+        let events = page.events.iter().map(convert::event).collect();
         Ok(Response::new(pb::ReadLogResponse { epoch: page.epoch.to_string(), head: page.head, events }))
     }
 
@@ -64,7 +63,7 @@ impl MessageService for Grpc {
         let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
-            heads: heads.heads.into_iter().map(wire::room_head).collect(),
+            heads: heads.heads.into_iter().map(convert::room_head).collect(),
         }))
     }
 
@@ -77,10 +76,10 @@ impl MessageService for Grpc {
 
 fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
     Ok(NewEvent {
-        files: event.files.into_iter().map(|file| wire::new_file(file, &event.room_id)).collect::<Result<_>>()?,
+        files: event.files.into_iter().map(|file| convert::new_file(file, &event.room_id)).collect::<Result<_>>()?,
         id: event.id,
         room_id: event.room_id,
-        kind: wire::kind(event.kind),
+        kind: convert::kind(event.kind),
         sender: event.sender.map(|sender| (sender.id, sender.username)),
         client_message_id: event.client_message_id,
         content: event.content,
@@ -96,7 +95,7 @@ fn new_event(event: pb::NewEvent) -> Result<NewEvent> {
 fn outcome(sent: Sent) -> pb::Outcome {
     use pb::outcome::Result::{Event, Refusal};
     match sent {
-        Ok((event, duplicate)) => pb::Outcome { result: Some(Event(wire::event(&event))), duplicate },
+        Ok((event, duplicate)) => pb::Outcome { result: Some(Event(convert::event(&event))), duplicate },
         Err(error) => {
             let refusal = pb::Refusal { code: error.code.as_str().into(), detail: error.detail };
             pb::Outcome { result: Some(Refusal(refusal)), duplicate: false }

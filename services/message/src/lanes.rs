@@ -1,6 +1,7 @@
-//! The way into the log: a few lanes, each with one append in flight. When it returns, everything queued goes into the
-//! next append. There is no timer: idle latency is one transaction, loaded throughput is the batch's. A partition whose
-//! head another transaction has locked is set aside meanwhile, so that it does not hold up the others.
+//! The way into the log: a few lanes, each with one append in flight. When the append returns, everything queued goes
+//! into the next append. There is no timer: the latency of an idle lane is one transaction, and the throughput under
+//! load grows with the batches. A partition whose head another transaction has locked is set aside, so that it does not
+//! delay other partitions.
 
 mod lane;
 mod queue;
@@ -16,16 +17,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Answer;
 use crate::publish::Hints;
-use crate::store::{Draft, Store};
+use crate::store::{EventData, Store};
 use lane::{Lane, Log};
 use queue::Group;
 
-/// A draft and when its caller stops waiting.
+/// An event and when its caller stops waiting.
 #[derive(Debug, Clone)]
 pub struct Pending {
-    /// What to append.
-    pub draft: Arc<Draft>,
-    /// When to drop the draft if its append has not begun.
+    /// The event to append.
+    pub data: Arc<EventData>,
+    /// When to drop the event if its append has not begun.
     pub deadline: Instant,
     /// The span of the caller's request.
     pub span: Span,
@@ -52,12 +53,12 @@ impl Lanes {
         Self { lanes, partitions, tasks }
     }
 
-    /// Appends drafts, those of one partition in the order given, and answers each.
+    /// Appends events and answers each. Events of one partition are appended in the given order.
     pub async fn append(&self, rows: Vec<Pending>) -> Vec<Answer> {
         let mut answers = vec![None; rows.len()];
         let mut by_lane = BTreeMap::<usize, Vec<(usize, Pending)>>::new();
         for (index, row) in rows.into_iter().enumerate() {
-            by_lane.entry(self.lane_of(row.draft.partition)).or_default().push((index, row));
+            by_lane.entry(self.lane_of(row.data.partition)).or_default().push((index, row));
         }
         let (answered, mut parts) = mpsc::unbounded_channel();
         // Every lane gets its rows before the first is awaited.
@@ -68,7 +69,7 @@ impl Lanes {
         while let Some(part) = parts.recv().await {
             part.into_iter().for_each(|(index, answer)| answers[index] = Some(answer));
         }
-        // A lane that ended without an answer may have appended the draft.
+        // A lane that ended without an answer may have appended the event.
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(Error::timeout()))).collect()
     }
 
@@ -77,7 +78,7 @@ impl Lanes {
         lane.min(self.lanes.len() - 1)
     }
 
-    /// Rejects new rows, appends what is queued, publishes its hints, and ends the lanes.
+    /// Rejects new rows, appends the queued rows, publishes their hints, and ends the lanes.
     pub async fn finish(&self) {
         self.lanes.iter().for_each(|lane| lane.close());
         self.tasks.wait().await;

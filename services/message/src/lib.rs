@@ -1,8 +1,9 @@
-//! The message service: a partitioned, numbered log, the only authority on order.
+//! The message service: a partitioned, numbered log, the only authority on the order of events.
 
 mod batch;
 mod check;
 mod config;
+mod convert;
 mod files;
 mod grpc;
 mod lanes;
@@ -15,7 +16,6 @@ mod service;
 mod store;
 #[cfg(test)]
 mod testing;
-mod wire;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
 
-pub use config::{Command, MessageConfig, Own, Program};
+pub use config::{Command, MessageArgs, MessageConfig, Program};
 pub use grpc::Grpc;
 pub use store::tables::{SCHEMA, partitions};
 
@@ -41,19 +41,19 @@ use store::Store;
 use store::postgres::Postgres;
 use store::sqlite::Sqlite;
 
-/// Pause before the log is opened again.
-const OPEN_AGAIN: Duration = Duration::from_millis(250);
+/// Pause before the next attempt to open the log.
+const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// How often the service checks that the database is still the same.
-const WATCH: Duration = Duration::from_secs(1);
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Lanes into Postgres: enough to keep it busy while some wait for its disk.
 const LANES: usize = 4;
 
-/// Runs the program until shutdown; accepted events are then appended and their hints published.
+/// Runs the program until shutdown, then appends the accepted events and publishes their hints.
 ///
 /// # Errors
-/// When a setting is wrong, the database refuses, or the address cannot be bound.
+/// When a setting is wrong, the database rejects the login, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, bus, message, room_url, file_url }, command } = program;
+    let Program { common, storage, service: MessageArgs { reflection, bus, message, room_url, file_url }, command } = program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
@@ -70,26 +70,25 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
 }
 
-/// The open log.
 pub struct Log(Arc<Service>);
 
 impl Log {
-    /// A gRPC server of the log.
+    /// Creates a gRPC server of the log.
     pub fn server(&self) -> MessageServiceServer<Grpc> {
         grpc::server(self.0.clone())
     }
 
-    /// Appends accepted events and publishes their hints; rejects new ones.
+    /// Appends accepted events and publishes their hints; rejects new events.
     pub async fn finish(&self) {
         self.0.finish().await;
     }
 }
 
-/// Opens the log and starts its lanes. `room` leads to the room service, which decides who may post; `file` to the file
-/// service, which attaches files to messages.
+/// Opens the log and starts its lanes. `room` is the transport to the room service, which decides whether a user may
+/// post; `file` is the transport to the file service, which attaches files to messages.
 ///
 /// # Errors
-/// When the store's URL is wrong, the database refuses, or its log has another number of partitions.
+/// When the store's URL is wrong, the database rejects the login, or its log has another number of partitions.
 pub async fn start(
     config: &MessageConfig,
     storage: &StorageConfig,
@@ -103,10 +102,10 @@ pub async fn start(
     let (store, lanes) = open_store(config, &storage.serving(process)).await?;
     let epoch = loop {
         match store.open_log(config.partitions).await {
-            // The database is slow or gone again; a replica waits for it as it did for the first connection.
+            // The database is slow or unreachable again: the replica waits for it as for the first connection.
             Err(error) if matches!(error.code, Code::Unavailable | Code::Timeout) => {
                 tracing::warn!(%error, "waiting for the log");
-                tokio::time::sleep(OPEN_AGAIN).await;
+                tokio::time::sleep(OPEN_PAUSE).await;
             }
             opened => break opened.context("opening the log")?,
         }
@@ -120,14 +119,14 @@ pub async fn start(
     Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
 }
 
-/// Renews the epoch when a different database has replaced the one that was opened.
+/// Renews the epoch when a different database has replaced the opened one.
 async fn watch(store: Arc<dyn Store>, partitions: u32) {
     loop {
-        tokio::time::sleep(WATCH).await;
+        tokio::time::sleep(WATCH_EVERY).await;
         if let Ok(false) = store.is_as_opened().await
             && let Err(error) = store.open_log(partitions).await
         {
-            tracing::warn!(%error, "this is not the database that was opened");
+            tracing::warn!(%error, "the opened database was replaced by another");
         }
     }
 }
@@ -140,28 +139,28 @@ pub async fn migrate(config: &MessageConfig, storage: &StorageConfig) -> anyhow:
     open_store(config, &storage.migrating()).await.map(drop)
 }
 
-/// Renews the log's epoch and prints it, after its database was restored to an older state.
+/// Renews the log's epoch after its database was restored to an older state, and prints the epoch.
 ///
 /// # Errors
 /// When there is no log, or the store cannot be opened.
 pub async fn renew_epoch(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<()> {
     // Opening would create a missing file.
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
-        ensure!(path.exists(), "there is no log in {}; is CONFAB_MESSAGE_STORE or CONFAB_DATA_DIR right?", path.display());
+        ensure!(path.exists(), "there is no log in {}; check CONFAB_MESSAGE_STORE and CONFAB_DATA_DIR", path.display());
     }
     let (store, _) = open_store(config, &storage.once()).await?;
     let epoch = store.renew_epoch().await.map_err(|error| match error.code {
-        Code::NotFound => anyhow::anyhow!("there is no log in this database; has Confab run on it?"),
+        Code::NotFound => anyhow::anyhow!("there is no log in this database; Confab has never run on it"),
         _ => anyhow::Error::from(error).context("renewing the epoch"),
     })?;
     println!("{epoch}");
     Ok(())
 }
 
-/// Opens the store; also returns how many lanes suit it.
+/// Opens the store. Also returns the number of lanes for it.
 async fn open_store(config: &MessageConfig, storage: &StorageConfig) -> anyhow::Result<(Arc<dyn Store>, usize)> {
     Ok(match config.store(storage)? {
-        // SQLite has one writer, which groups the rows that it finds.
+        // SQLite has one writer, which groups the queued rows.
         StoreUrl::Sqlite(path) => (Arc::new(Sqlite::open(&path)?), 1),
         StoreUrl::Postgres(url) => (Arc::new(Postgres::open(&url, &storage.postgres).await?), LANES),
     })

@@ -5,14 +5,11 @@ use std::sync::LazyLock;
 use confab_common::metrics::{Counters, counter, histogram};
 use metrics::{Counter, Histogram};
 
-/// The service's metrics.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// Handles of the metrics.
 pub struct Metrics {
     /// Events per append.
     pub append_rows: Histogram,
-    /// Duration of an append.
     pub append: Histogram,
     /// How long the oldest event of an append has waited.
     pub queue: Histogram,
@@ -20,9 +17,9 @@ pub struct Metrics {
     pub appended: Counter,
     /// Repeated appends.
     pub resent: Counter,
-    /// Appends that met a locked head.
+    /// Appends that found a locked head.
     pub locked: Counter,
-    /// Groups of events that a lane refused.
+    /// Groups of events that a lane rejected.
     pub refused: Counters,
 }
 

@@ -1,4 +1,5 @@
-//! Users' rights to post: the room service's answers, cached briefly, and for longer while that service is away.
+//! Users' permissions to post: the room service's answers, cached briefly, and for longer while that service is
+//! unreachable.
 
 use std::time::Duration;
 
@@ -9,32 +10,30 @@ use confab_proto::room::v1::room_service_client::RoomServiceClient;
 use moka::future::Cache;
 use uuid::Uuid;
 
-/// How long an answer counts as current; with the call itself, less than a second passes.
+/// How long an answer counts as current; with the duration of the call, less than one second.
 const FRESH: Duration = Duration::from_millis(900);
 /// How long the last answer is used while no room replica answers.
-const KNOWN: Duration = Duration::from_secs(600);
-/// Most cached answers.
+const STALE_LIMIT: Duration = Duration::from_secs(600);
+/// Maximum cached answers.
 const CAPACITY: u64 = 100_000;
 /// The call when no answer is cached.
 const PATIENT: Call = Call::within(Duration::from_millis(1500)).attempt(Duration::from_millis(700)).reading();
-/// The call to refresh a cached answer.
+/// The call that refreshes a cached answer.
 const HASTY: Call = Call::within(Duration::from_millis(400)).attempt(Duration::from_millis(200)).reading();
 
-/// What a user may do in a room.
+/// A user's permission in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// Post messages.
     Post,
-    /// Know of the room, but not post.
+    /// Knows the room, but may not post.
     Look,
-    /// Not even know of the room.
+    /// The room is hidden from the user.
     Nothing,
 }
 
-/// The room and the user.
 type Key = (Uuid, Uuid);
 
-/// A cache of rights.
+/// A cache of permissions.
 pub struct Rights {
     room: RoomServiceClient<Transport>,
     fresh: Cache<Key, Right>,
@@ -42,16 +41,15 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Rights according to the room service behind `room`.
     pub fn new(room: Transport) -> Self {
         Self {
             room: RoomServiceClient::new(room),
             fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build(),
-            known: Cache::builder().max_capacity(CAPACITY).time_to_live(KNOWN).build(),
+            known: Cache::builder().max_capacity(CAPACITY).time_to_live(STALE_LIMIT).build(),
         }
     }
 
-    /// What a user may do in a room. Concurrent callers with the same question share one call.
+    /// Returns a user's permission in a room. Concurrent callers with the same key share one call.
     ///
     /// # Errors
     /// When no room replica answers and no answer from the last ten minutes is cached.
@@ -60,10 +58,10 @@ impl Rights {
         if let Some(right) = self.fresh.get(&key).await {
             return Ok(right);
         }
-        self.fresh.try_get_with(key, self.ask(key)).await.map_err(|error| Error::clone(&error))
+        self.fresh.try_get_with(key, self.fetch(key)).await.map_err(|error| Error::clone(&error))
     }
 
-    async fn ask(&self, key: Key) -> Result<Right> {
+    async fn fetch(&self, key: Key) -> Result<Right> {
         let known = self.known.get(&key).await;
         let question = CheckAccessRequest { room_id: key.0.to_string(), user_id: key.1.to_string() };
         let call = if known.is_some() { HASTY } else { PATIENT };
@@ -72,9 +70,9 @@ impl Rights {
             Ok(_) => Right::Look,
             Err(error) => match (error.code, known) {
                 (Code::NotFound, _) => Right::Nothing,
-                // Not written back: using an answer does not make it any newer.
+                // Not written back: using an answer does not renew it.
                 (Code::Unavailable | Code::Timeout, Some(known)) => return Ok(known),
-                // The call changed nothing, so the outcome is known: nothing was done.
+                // The call only reads, so the outcome is known: nothing was done.
                 (Code::Timeout, None) => return Err(Error::unavailable("the room service")),
                 _ => return Err(error),
             },

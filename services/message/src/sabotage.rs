@@ -1,5 +1,5 @@
-//! A store that breaks the log's promises on purpose, in test builds alone: the checker of promises must notice, and dying at
-//! the worst moment must lose nothing.
+//! A store that breaks the log's promises on purpose, only in test builds: the checker must detect each violation, and
+//! a crash at the worst moment must lose no data.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,51 +11,53 @@ use uuid::Uuid;
 
 use crate::batch::Answer;
 use crate::publish::Hints;
-use crate::store::{AppendError, Appended, Draft, Event, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, passed_on};
+use crate::store::{
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, delegated,
+};
 
-/// Begins the part of an identity that makes an event new although it repeats another. It is removed from what the store returns.
+/// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
+/// store returns.
 const UNSEEN: char = '\u{1f}';
 
-/// Fails at its fail points, and is the inner store otherwise.
+/// Delegates to the inner store, except at its failpoints.
 pub struct Sabotaged {
     store: Arc<dyn Store>,
     hints: Hints,
 }
 
 impl Sabotaged {
-    /// Breaks the promises of `store`.
     pub fn over(store: Arc<dyn Store>, hints: Hints) -> Arc<dyn Store> {
         Arc::new(Self { store, hints })
     }
 
-    /// The answers that the batch will get if nothing intervenes.
-    async fn foretold(&self, drafts: &[Arc<Draft>]) -> Vec<Answer> {
-        let rooms = drafts.iter().map(|draft| (draft.partition, draft.room)).collect::<Vec<_>>();
+    /// Returns the answers that the batch will get if nothing intervenes.
+    async fn expected_answers(&self, batch: &[Arc<EventData>]) -> Vec<Answer> {
+        let rooms = batch.iter().map(|data| (data.partition, data.room)).collect::<Vec<_>>();
         let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else { return Vec::new() };
         let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
         let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
         let created_at_ms = now_ms();
-        let mut next = |draft: &Arc<Draft>| {
-            let (position, seq) = (positions.entry(draft.partition).or_default(), seqs.entry(draft.room).or_default());
+        let mut next = |data: &Arc<EventData>| {
+            let (position, seq) = (positions.entry(data.partition).or_default(), seqs.entry(data.room).or_default());
             *position += 1;
             *seq += 1;
-            let event = Event { draft: draft.clone(), position: *position, seq: *seq, created_at_ms };
+            let event = Event { data: data.clone(), position: *position, seq: *seq, created_at_ms };
             Ok((heads.epoch, Outcome::Appended(event)))
         };
-        drafts.iter().map(&mut next).collect()
+        batch.iter().map(&mut next).collect()
     }
 }
 
-/// The same draft with a new identity that looks like the old one.
-fn disguised(draft: &Arc<Draft>) -> Arc<Draft> {
-    let mut draft = Draft::clone(draft);
-    draft.client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
-    Arc::new(draft)
+/// Returns the same event with a new identity that looks like the old one.
+fn disguised(data: &Arc<EventData>) -> Arc<EventData> {
+    let mut data = EventData::clone(data);
+    data.client_id.push_str(&format!("{UNSEEN}{}", Uuid::new_v4().simple()));
+    Arc::new(data)
 }
 
 fn reveal(event: &mut Event) {
-    if let Some(length) = event.draft.client_id.find(UNSEEN) {
-        Arc::make_mut(&mut event.draft).client_id.truncate(length);
+    if let Some(length) = event.data.client_id.find(UNSEEN) {
+        Arc::make_mut(&mut event.data).client_id.truncate(length);
     }
 }
 
@@ -67,14 +69,14 @@ fn revealed(page: Result<Page>) -> Result<Page> {
 }
 
 impl Store for Sabotaged {
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
-            let others = failpoint!("skip-repeat-check").then(|| drafts.iter().map(disguised).collect::<Vec<_>>());
+            let others = failpoint!("skip-repeat-check").then(|| batch.iter().map(disguised).collect::<Vec<_>>());
             if failpoint!("publish-before-commit") {
-                self.hints.publish(self.foretold(drafts).await.iter().map(|answer| (answer, None)));
+                self.hints.publish(self.expected_answers(batch).await.iter().map(|answer| (answer, None)));
             }
             let _ = failpoint!("before-commit");
-            let mut appended = self.store.append(others.as_deref().unwrap_or(drafts), created_at_ms).await?;
+            let mut appended = self.store.append(others.as_deref().unwrap_or(batch), created_at_ms).await?;
             if appended.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Appended(_))) {
                 let _ = failpoint!("after-commit");
             }
@@ -92,5 +94,5 @@ impl Store for Sabotaged {
         self.store.read_log(partition, after, limit).map(revealed).boxed()
     }
 
-    passed_on!();
+    delegated!();
 }

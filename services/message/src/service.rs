@@ -1,4 +1,4 @@
-//! The rules: which events a user may append, and how much one call may read.
+//! The rules of the log: which events a user may append, and how much one call may read.
 
 mod attach;
 
@@ -18,27 +18,26 @@ use crate::check::{Checked, NewEvent, check};
 use crate::files::Files;
 use crate::lanes::Lanes;
 use crate::rights::{Right, Rights};
-use crate::store::{Draft, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
+use crate::store::{Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, Store, Window};
 
-/// Most events in one call.
+/// Maximum events in one append call.
 const MAX_EVENTS: usize = 1024;
-/// Most events in a page of history.
+/// Maximum events in a page of history.
 const MAX_PAGE: u32 = 200;
-/// Most bytes in any page.
+/// Maximum bytes in any page (4 MiB).
 const MAX_PAGE_BYTES: u32 = 4 * 1024 * 1024;
-/// The default page of the log.
+/// The default page size of the log.
 const LOG_PAGE: Limit = Limit { events: 1000, bytes: 256 * 1024 };
-/// Most rooms whose heads one call may read.
+/// Maximum rooms whose heads one call may read.
 const MAX_ROOMS: usize = 1000;
-/// Most files that one call may forget.
+/// Maximum files that one call may mark as deleted.
 const MAX_FORGOTTEN: usize = 1000;
-/// How old cached heads may be.
+/// Maximum age of cached heads.
 const HEADS_AGE: Duration = Duration::from_millis(250);
 
 /// The outcome of a [`NewEvent`]: the event in the log, and whether an earlier send appended it.
 pub type Sent = Result<(Event, bool)>;
 
-/// The message service.
 pub struct Service {
     store: Arc<dyn Store>,
     partitions: u32,
@@ -46,32 +45,31 @@ pub struct Service {
     rights: Rights,
     files: Files,
     heads: Cache<(), Heads<Head>>,
-    // Held for a comparison, never across an await.
+    // Locked for a comparison, never across an await.
     epoch: Mutex<Uuid>,
 }
 
 impl Service {
-    /// The service over an open log of `partitions` partitions.
+    /// Creates the service over an open log of `partitions` partitions.
     pub fn new(store: Arc<dyn Store>, partitions: u32, epoch: Uuid, lanes: Lanes, rights: Rights, files: Files) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
         Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch) }
     }
 
-    /// Appends what is queued and rejects new events.
+    /// Appends the queued events and rejects new ones.
     pub async fn finish(&self) {
         self.lanes.finish().await;
     }
 
-    /// How many partitions the log has.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// Appends events; each has its own outcome, in their order, and all share the newest epoch seen. An event that
-    /// could not be decoded is passed as its error.
+    /// Appends events. Each has its own outcome, in the order of `events`; all share the newest epoch seen. An event
+    /// that could not be decoded is given as its error.
     ///
     /// # Errors
-    /// `too_large` when there are too many.
+    /// `too_large` for more than 1024 events.
     pub async fn append(&self, events: Vec<Result<NewEvent>>) -> Result<(Uuid, Vec<Sent>)> {
         if events.len() > MAX_EVENTS {
             return Err(Error::new(Code::TooLarge, format!("at most {MAX_EVENTS} events at once")));
@@ -83,18 +81,19 @@ impl Service {
         let mut permitted = Vec::with_capacity(checked.len());
         for checked in checked {
             let admission = checked.and_then(|checked| {
-                permit(&checked.pending.draft, &rights)?;
-                let id = checked.pending.draft.id;
+                permit(&checked.pending.data, &rights)?;
+                let id = checked.pending.data.id;
                 permitted.push(checked);
                 Ok(id)
             });
             sent.push(admission);
         }
-        let mut answers = match permitted.iter().all(|checked| checked.file_ids.is_empty()) {
-            true => self.lanes.append(permitted.into_iter().map(|checked| checked.pending).collect()).await,
-            false => self.append_with_files(permitted).await,
-        }
-        .into_iter();
+        let answers = if permitted.iter().all(|checked| checked.file_ids.is_empty()) {
+            self.lanes.append(permitted.into_iter().map(|checked| checked.pending).collect()).await
+        } else {
+            self.append_with_files(permitted).await
+        };
+        let mut answers = answers.into_iter();
         let mut epoch = self.epoch();
         let sent = sent
             .into_iter()
@@ -104,8 +103,8 @@ impl Service {
                 epoch = epoch.max(seen);
                 match outcome {
                     Outcome::Appended(event) => Ok((event, false)),
-                    // The same id is the same send, repeated by a gateway rather than by its client.
-                    Outcome::Repeated(event) => Ok((event.clone(), event.draft.id != id)),
+                    // The same id is the same send, repeated by a gateway and not by its client.
+                    Outcome::Repeated(event) => Ok((event.clone(), event.data.id != id)),
                     Outcome::Closed => Err(Error::not_found("room")),
                 }
             })
@@ -114,20 +113,20 @@ impl Service {
         Ok((epoch, sent))
     }
 
-    /// The rights that a request needs, each fetched once, all concurrently.
+    /// Fetches the permissions that a request needs, each once, concurrently.
     async fn rights_of(&self, checked: &[Result<Checked>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
-        let needed = checked.iter().flatten().map(|checked| &checked.pending.draft).filter(|draft| draft.kind != Kind::System);
-        let mut keys: Vec<_> = needed.map(|draft| (draft.room, draft.sender)).collect();
+        let needed = checked.iter().flatten().map(|checked| &checked.pending.data).filter(|data| data.kind != Kind::System);
+        let mut keys: Vec<_> = needed.map(|data| (data.room, data.sender)).collect();
         keys.sort_unstable();
         keys.dedup();
         join_all(keys.into_iter().map(async |key| (key, self.rights.of(key.0, key.1).await))).await.into_iter().collect()
     }
 
-    /// A page of a room's history, and whether there is more in that direction. The caller must check the right to
-    /// read.
+    /// Returns a page of a room's history, and whether there are more events in that direction. The caller must check
+    /// the permission to read.
     ///
     /// # Errors
-    /// `invalid_request` for a limit over 200; when the database fails.
+    /// `invalid_request` for a limit above 200; when the database fails.
     pub async fn list(&self, room: &str, window: Window, limit: u32, max_bytes: u32) -> Result<(Page, bool)> {
         let room = text::id("roomId", room)?;
         if limit > MAX_PAGE {
@@ -135,7 +134,7 @@ impl Service {
         }
         let limit = Limit { events: limit, bytes: at_most(max_bytes, MAX_PAGE_BYTES, MAX_PAGE_BYTES) };
         let page = self.store.list((self.partition(room), room), window, limit).await?;
-        // A room's numbers are dense, so the page's ends say whether there is more.
+        // A room's numbers are dense, so the ends of the page show whether there are more events.
         let more = match window {
             Window::After(seq) => page.events.last().map_or(seq, |event| event.seq) < page.head,
             Window::Before(seq) => page.events.first().map_or(seq.min(page.head + 1), |event| event.seq) > 1,
@@ -145,7 +144,7 @@ impl Service {
         Ok((page, more))
     }
 
-    /// Events of a partition above a position.
+    /// Returns the events of a partition above a position.
     ///
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
@@ -158,7 +157,8 @@ impl Service {
         Ok(page)
     }
 
-    /// The heads of these partitions, or of all. Callers within a quarter of a second share one query.
+    /// Returns the heads of these partitions; of all partitions if the list is empty. Callers within 250 ms share one
+    /// query.
     ///
     /// # Errors
     /// `invalid_request` for a partition that the log does not have; when the database fails.
@@ -172,10 +172,10 @@ impl Service {
         Ok(heads)
     }
 
-    /// The heads of rooms.
+    /// Returns the heads of rooms.
     ///
     /// # Errors
-    /// `invalid_request` for a malformed id or too many; when the database fails.
+    /// `invalid_request` for a malformed id or more than 1000 rooms; when the database fails.
     pub async fn room_heads(&self, rooms: &[String]) -> Result<Heads<RoomHead>> {
         if rooms.len() > MAX_ROOMS {
             return Err(Error::field("roomIds", format!("must be at most {MAX_ROOMS}")));
@@ -184,10 +184,10 @@ impl Service {
         self.store.room_heads(ids.into_iter().map(|room| (self.partition(room), room)).collect()).await
     }
 
-    /// Shows these files of a room as deleted from now on.
+    /// Marks these files of a room as deleted.
     ///
     /// # Errors
-    /// `invalid_request` for a malformed id or too many; when the database fails.
+    /// `invalid_request` for a malformed id or more than 1000 files; when the database fails.
     pub async fn forget_files(&self, room: &str, files: &[String]) -> Result<()> {
         let room = text::id("roomId", room)?;
         if files.len() > MAX_FORGOTTEN {
@@ -202,10 +202,7 @@ impl Service {
     }
 
     fn check_partition(&self, partition: u32) -> Result<()> {
-        match partition < self.partitions {
-            true => Ok(()),
-            false => Err(Error::field("partition", format!("must be below {}", self.partitions))),
-        }
+        if partition < self.partitions { Ok(()) } else { Err(Error::field("partition", format!("must be below {}", self.partitions))) }
     }
 
     fn epoch(&self) -> Uuid {
@@ -218,22 +215,22 @@ impl Service {
     }
 }
 
-/// The requested limit, or the default for 0, but never more than `max`.
+/// Returns the requested limit, or the default for 0, but never more than `max`.
 fn at_most(asked: u32, usual: u32, max: u32) -> u32 {
     if asked == 0 { usual } else { asked.min(max) }
 }
 
-/// Checks that the sender may post. Room events come from the services themselves, which have checked already.
-fn permit(draft: &Draft, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
-    if draft.kind == Kind::System {
+/// Checks that the sender may post. Room events come from services, which have already checked.
+fn permit(data: &EventData, rights: &HashMap<(Uuid, Uuid), Result<Right>>) -> Result<()> {
+    if data.kind == Kind::System {
         return Ok(());
     }
-    match rights.get(&(draft.room, draft.sender)) {
+    match rights.get(&(data.room, data.sender)) {
         Some(Ok(Right::Post)) => Ok(()),
         Some(Ok(Right::Look)) => Err(Error::new(Code::Forbidden, "may not post in this room")),
         Some(Ok(Right::Nothing)) => Err(Error::not_found("room")),
         Some(Err(error)) => Err(error.clone()),
-        None => Err(Error::internal("a right that was not fetched")),
+        None => Err(Error::internal("a permission was not fetched")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The service with a scripted room service and file service, all in one process.
+//! The service with a scripted room service and a scripted file service, all in one process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -188,7 +188,8 @@ impl Fixture {
         self.client.clone().append(pb::AppendRequest { events }).await.unwrap().into_inner()
     }
 
-    /// Appends one event; returns the event and whether it was there before, or the refusal's code and text.
+    /// Appends one event. Returns the event and whether it was in the log before, or the code and text of the
+    /// rejection.
     pub async fn send(&self, event: pb::NewEvent) -> Result<(pb::Event, bool), (String, String)> {
         outcome(self.append(vec![event]).await.outcomes.remove(0))
     }
@@ -197,7 +198,7 @@ impl Fixture {
         Ok(self.client.clone().list_events(request).await?.into_inner())
     }
 
-    /// All of a room's events.
+    /// Returns all events of a room.
     pub async fn history(&self, room: Uuid) -> Vec<pb::Event> {
         let request = pb::ListEventsRequest { room_id: room.to_string(), after: Some(0), limit: 200, ..Default::default() };
         self.list(request).await.unwrap().events
@@ -211,7 +212,7 @@ pub fn outcome(outcome: pb::Outcome) -> Result<(pb::Event, bool), (String, Strin
     }
 }
 
-/// A message of a new sender.
+/// Creates a message of a new sender.
 pub fn message(room: Uuid, content: &str) -> pb::NewEvent {
     pb::NewEvent {
         id: Uuid::now_v7().to_string(),

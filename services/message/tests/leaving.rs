@@ -1,4 +1,4 @@
-//! Shutdown of the program.
+//! The shutdown of the program.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use prost::Message;
 use uuid::Uuid;
 
 #[tokio::test]
-async fn the_last_hint_is_published_before_the_end() {
+async fn last_hint_is_published_before_exit() {
     let room = Uuid::now_v7();
     let event = NewEvent {
         id: Uuid::now_v7().to_string(),
@@ -34,15 +34,15 @@ async fn the_last_hint_is_published_before_the_end() {
         let mut client = MessageServiceClient::new(connect(url).unwrap());
         client.append(request(appended.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()
     };
-    let heard = async || {
+    let received = async || {
         loop {
             if let Notice::Message { payload, .. } = notices.next().await.unwrap() {
                 let hint = Hint::decode(payload).unwrap();
-                if hint.events.iter().any(|heard| heard.id == event.id) {
+                if hint.events.iter().any(|received| received.id == event.id) {
                     return;
                 }
             }
         }
     };
-    testing::leave_in_silence(confab_message::run, act, heard).await;
+    testing::leave_in_silence(confab_message::run, act, received).await;
 }

@@ -4,17 +4,17 @@ use confab_common::grpc::Reflection;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_common::{Secret, grpc, program};
 
-/// The service's own settings.
+/// Settings of the room service
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Rooms")]
 pub struct RoomConfig {
-    /// Where rooms are kept: `sqlite:PATH` or `postgres://…` [default: room.db in the data directory]
+    /// Where rooms are stored: `sqlite:PATH` or `postgres://…` [default: room.db in the data directory]
     #[arg(long, env = "CONFAB_ROOM_STORE", hide_env_values = true, value_name = "URL")]
     pub room_store: Option<Secret>,
 }
 
 impl RoomConfig {
-    /// Where rooms are kept.
+    /// Returns the URL of the store.
     ///
     /// # Errors
     /// When the URL is wrong.
@@ -22,35 +22,35 @@ impl RoomConfig {
         StoreUrl::parse("CONFAB_ROOM_STORE", self.room_store.as_ref(), &storage.data_dir, "room.db")
     }
 
-    /// Finds out what is wrong with the settings, without touching anything.
+    /// Validates the settings without side effects.
     ///
     /// # Errors
-    /// When one is.
+    /// When a setting is wrong.
     pub fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
         self.store(storage)?.ensure_free()
     }
 }
 
-/// The room service as a program of its own.
-pub type Program = program::Program<Own>;
+/// The room service as a separate program.
+pub type Program = program::Program<RoomArgs>;
 
-/// What the program has of its own.
+/// Settings of this program
 #[derive(Debug, Clone, clap::Args)]
-pub struct Own {
-    /// Whether tools may ask what can be called.
+pub struct RoomArgs {
+    /// Whether tools may list the gRPC methods
     #[command(flatten)]
     pub reflection: Reflection,
-    /// The service's own settings.
+    /// Settings of this service
     #[command(flatten)]
     pub room: RoomConfig,
-    /// Where the message service is: http://host:port, or several separated by commas; all addresses of a name are used
+    /// URL of the message service: http://host:port, or several separated by commas; all addresses of a name are used
     #[arg(long, env = "CONFAB_MESSAGE_URL", help_heading = "Services", default_value = "http://127.0.0.1:50053", value_name = "URL", value_parser = grpc::urls)]
     pub message_url: String,
 }
 
-impl program::Own for Own {
+impl program::ServiceArgs for RoomArgs {
     const NAME: &'static str = "confab-room";
-    const ABOUT: &'static str = "Confab's room service: who made which room and what it is called";
+    const ABOUT: &'static str = "Confab's room service: rooms, their owners and their names";
     const LISTEN: &'static str = "127.0.0.1:50052";
 
     fn check(&self, storage: &StorageConfig) -> anyhow::Result<()> {
@@ -70,14 +70,14 @@ mod tests {
     fn flags_and_defaults() {
         Program::command().debug_assert();
         let program = Program::parse_from(["confab-room", "migrate", "--room-store=sqlite:x.db"]);
-        assert_eq!(program.own.room.room_store, Some("sqlite:x.db".into()));
+        assert_eq!(program.service.room.room_store, Some("sqlite:x.db".into()));
         assert_eq!(program.command, Some(Command::Migrate));
-        // Where the gateway looks for it unless told otherwise.
+        // The gateway's default for this service.
         assert_eq!(Program::parse_from(["confab-room"]).common.listen.port(), 50052);
     }
 
     #[test]
-    fn what_is_wrong_is_found_before_anything_is_done() {
+    fn wrong_settings_are_rejected_without_side_effects() {
         assert!(Program::parse_from(["confab-room", "--room-store=mysql://x"]).check().is_err());
         assert!(Program::try_parse_from(["confab-room", "--message-url=nowhere"]).is_err());
     }

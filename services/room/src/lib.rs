@@ -1,5 +1,5 @@
-//! The room service: which rooms there are, who owns them, who may do what in them. What changes in a room is told to
-//! the log by way of an outbox, so that the change and its event are one fact.
+//! The room service: rooms, their owners, and users' permissions. Changes of rooms reach the log through an outbox, so
+//! that a change and its event commit together.
 
 mod config;
 mod grpc;
@@ -18,7 +18,7 @@ use confab_common::program::Command;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::room::v1::room_service_server::RoomServiceServer;
 
-pub use config::{Own, Program, RoomConfig};
+pub use config::{Program, RoomArgs, RoomConfig};
 pub use grpc::RoomApi;
 pub use store::tables::SCHEMA;
 
@@ -28,10 +28,10 @@ use store::Store;
 use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
 
-/// Starts the service: opens its store, and relays what the log is owed over `message` until shutdown.
+/// Starts the service: opens its store, and relays the outbox's events to the log over `message` until shutdown.
 ///
 /// # Errors
-/// When the store cannot be opened. The message service need not be there.
+/// When the store cannot be opened. The message service may be unreachable.
 pub async fn start(
     config: &RoomConfig,
     storage: &StorageConfig,
@@ -59,7 +59,7 @@ async fn open(config: &RoomConfig, storage: &StorageConfig) -> anyhow::Result<Ar
 /// # Errors
 /// When it cannot start or serve.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, own: Own { reflection, room, message_url }, command } = program;
+    let Program { common, storage, service: RoomArgs { reflection, room, message_url }, command } = program;
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }

@@ -1,5 +1,3 @@
-//! The room service as a program of its own.
-
 fn main() -> std::process::ExitCode {
     confab_common::process::run(confab_room::run)
 }

@@ -1,5 +1,5 @@
-//! Rooms that an earlier release made keep being found: it compared and searched names in lower case instead of case folding,
-//! which is the same for all but a few letters (ß, ς, İ …).
+//! Updates rooms that an earlier release created, so that they are found. That release compared and searched names in
+//! lower case instead of case folding; the two differ only for a few letters (ß, ς, İ …).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use crate::store::{Store, Stored};
 
-/// Rooms that are read at once.
+/// Rooms per read.
 const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Brings all rooms to the forms of today, once.
+/// Converts all rooms to the current forms, once.
 pub(super) async fn run(store: Arc<dyn Store>) {
     while let Err(error) = refold(store.as_ref()).await {
-        tracing::warn!(%error, "the names of rooms cannot be brought to their new form now");
+        tracing::warn!(%error, "cannot convert the names of rooms to their current form");
         tokio::time::sleep(RETRY).await;
     }
 }

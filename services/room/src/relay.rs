@@ -1,13 +1,14 @@
-//! Pays what the log is owed: appends the outbox's events until each is answered.
+//! Relays the outbox to the log: appends each event until the log has answered it.
 //!
-//! Any number of replicas and calls may relay one room at once, without a lock: each takes only the *oldest* event of a room,
-//! removes it once it is in the log, and only then comes to the next. A later event is therefore never sent before an earlier
-//! one is in the log, and one sent late for a second time is a repeat there, known by its id, and changes nothing.
+//! Any number of replicas and calls may relay one room at once, without a lock. Each takes only the *oldest* event of a
+//! room, removes it after it is in the log, and only then takes the next. Therefore a later event is never sent before
+//! an earlier event is in the log. If an event is sent a second time, the log recognises its id as a repeat, and
+//! nothing changes.
 
 use std::sync::Arc;
 
 use confab_common::grpc::{MAX_MESSAGE, Transport, request};
-use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN};
+use confab_common::outbox::{self, BATCH, DELIVERY, Swept, TURN_LIMIT};
 use confab_common::telemetry::trace::Span;
 use confab_common::{Code, Result};
 use confab_proto::auth::v1::UserRef;
@@ -18,23 +19,22 @@ use uuid::Uuid;
 
 use crate::store::{Owed, RoomEvent, Store};
 
-/// Carries events from the outbox to the log.
+/// Relays events from the outbox to the log.
 pub struct Relay {
     store: Arc<dyn Store>,
     message: MessageServiceClient<Transport>,
 }
 
 impl Relay {
-    /// A relay to the message service behind `message`.
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
         let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
     }
 
-    /// Relays a room's events up to `number` and returns when all of them are in the log, however long that takes.
-    /// May be dropped at any time: the sweep finds what is left.
-    pub async fn settle(&self, room: Uuid, number: i64) {
-        outbox::settle(|| async {
+    /// Relays a room's events up to `number`, and returns when all of them are in the log, without a time limit. May be
+    /// dropped at any time: the sweep relays the rest.
+    pub async fn relay(&self, room: Uuid, number: i64) {
+        outbox::deliver(|| async {
             let advanced = self.advance(room, number).await;
             let advanced = advanced.inspect_err(|error| tracing::debug!(%room, %error, "an event waits for the log"));
             advanced.unwrap_or(false).then_some(())
@@ -42,7 +42,7 @@ impl Relay {
         .await;
     }
 
-    /// Relays a room's events up to `number`, as far as it goes now; whether it went all the way.
+    /// Relays a room's events up to `number` as far as possible now. Returns whether all of them are in the log.
     async fn advance(&self, room: Uuid, number: i64) -> Result<bool> {
         loop {
             match self.store.oldest(room).await? {
@@ -56,7 +56,8 @@ impl Relay {
         }
     }
 
-    /// Sweeps the outbox for ever: at start what an earlier process left, later what calls gave up on.
+    /// Sweeps the outbox without end: at start the events of an earlier process, later the events of calls that gave
+    /// up.
     pub async fn run(self: Arc<Self>) {
         outbox::sweep(|| self.sweep()).await;
     }
@@ -70,41 +71,41 @@ impl Relay {
             let Some(last) = page.last() else { return Ok(swept) };
             after = last.event.room_id;
             swept.found += page.len();
-            swept.settled += self.append(&page).await?;
+            swept.relayed += self.append(&page).await?;
         }
     }
 
-    /// Appends events of different rooms and forgets those that are settled; how many that are.
+    /// Appends events of different rooms and deletes those that need no further attempt. Returns their number.
     async fn append(&self, owed: &[Owed]) -> Result<usize> {
         let events = owed.iter().map(|owed| new_event(&owed.event)).collect();
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
-        let settled = owed
+        let relayed = owed
             .iter()
             .zip(answer.outcomes)
-            .filter(|(owed, outcome)| is_settled(owed, outcome.result.as_ref()))
+            .filter(|(owed, outcome)| is_done(owed, outcome.result.as_ref()))
             .map(|(owed, _)| owed.event.id)
             .collect::<Vec<_>>();
-        if !settled.is_empty() {
-            self.store.settle(settled.clone()).await?;
+        if !relayed.is_empty() {
+            self.store.remove_events(relayed.clone()).await?;
         }
-        Ok(settled.len())
+        Ok(relayed.len())
     }
 }
 
-/// Whether an event is in the log or has no place there any more.
-fn is_settled(owed: &Owed, result: Option<&outcome::Result>) -> bool {
+/// Returns whether an event needs no further attempt: it is in the log, or can never be.
+fn is_done(owed: &Owed, result: Option<&outcome::Result>) -> bool {
     let RoomEvent { id, room_id, event, .. } = &owed.event;
     let refusal = match result {
         Some(outcome::Result::Event(_)) => return true,
         Some(outcome::Result::Refusal(refusal)) => refusal,
         None => return false,
     };
-    // A closed log takes nothing any more, and nobody can read it; but a living room's event is never given up.
+    // A closed log accepts no events, and no client can read it. But an existing room's event is never abandoned.
     let closed = matches!(Code::parse(&refusal.code), Some(Code::NotFound | Code::Conflict));
-    let settled = owed.room_gone && closed;
+    let relayed = owed.room_gone && closed;
     let (code, detail) = (&refusal.code, &refusal.detail);
-    tracing::warn!(%id, room = %room_id, event, code, detail, dropped = settled, "the log refuses an event");
-    settled
+    tracing::warn!(%id, room = %room_id, event, code, detail, dropped = relayed, "the log rejected an event");
+    relayed
 }
 
 fn new_event(event: &RoomEvent) -> NewEvent {
@@ -118,7 +119,7 @@ fn new_event(event: &RoomEvent) -> NewEvent {
         event: event.event.clone(),
         data: event.data.clone(),
         closes_room: event.closes_room,
-        timeout_ms: TURN.as_millis() as u32,
+        timeout_ms: TURN_LIMIT.as_millis() as u32,
         traceparent: Span::current().traceparent(),
         ..NewEvent::default()
     }

@@ -21,10 +21,9 @@ const MAX_NAME: usize = 80;
 const MAX_DESCRIPTION: usize = 500;
 /// Longest search text, in Unicode scalar values.
 const MAX_QUERY: usize = 200;
-/// How long a change waits for its event to be in the log, in all.
-const WAIT: Duration = Duration::from_secs(2);
+/// How long a change waits in total for its event to be in the log.
+const EVENT_WAIT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Rooms and what may be done with them.
 pub struct Rooms {
     store: Arc<dyn Store>,
     relay: Arc<Relay>,
@@ -34,25 +33,25 @@ pub struct Rooms {
 /// A page of the list.
 pub struct Page {
     pub rooms: Vec<Room>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// What a PATCH asks for.
+/// The changes that a PATCH request contains.
 #[derive(Debug, Default)]
 pub struct Change {
     pub name: Option<String>,
     pub description: Option<String>,
 }
 
-/// What a user may do in a room.
+/// A user's permissions in a room.
 pub struct Access {
     pub may_read: bool,
     pub may_post: bool,
     pub may_manage: bool,
 }
 
-/// The data of `roomUpdated`: the values from now on.
+/// The data of `roomUpdated`: the new values.
 #[derive(Serialize)]
 struct Updated<'a> {
     name: &'a str,
@@ -60,13 +59,12 @@ struct Updated<'a> {
 }
 
 impl Rooms {
-    /// Rooms in a store, whose events go to the log through `relay`.
     pub fn new(store: Arc<dyn Store>, relay: Arc<Relay>) -> Self {
         let turns = Turns::new(store.searches());
         Self { store, relay, turns }
     }
 
-    /// Makes a room; repeated with the same id and owner it returns the first.
+    /// Creates a room. A repeat with the same id and owner returns the first room.
     pub async fn create(&self, id: Uuid, owner: User, name: &str, description: &str) -> Result<Room> {
         let name = text::name("name", name, MAX_NAME)?;
         let description = text::description("description", description, MAX_DESCRIPTION)?;
@@ -75,16 +73,16 @@ impl Rooms {
             return Ok(room);
         }
         let first = self.store.get(id).await?.filter(|first| first.owner.id == room.owner.id);
-        first.ok_or_else(|| Error::new(Code::Conflict, "the id was used before"))
+        first.ok_or_else(|| Error::new(Code::Conflict, "the id has been used before"))
     }
 
-    /// Rooms whose name or description contains `query`, newest first. A search waits for the caller's turn.
+    /// Lists rooms whose name or description contains `query`, newest first. A search waits for the caller's turn.
     pub async fn list(&self, caller: Caller, limit: u32, page: &str, query: &str) -> Result<Page> {
         if !(1..=200).contains(&limit) {
             return Err(Error::field("limit", "must be from 1 to 200"));
         }
         let query = searchable(&text::bounded("q", query, MAX_QUERY)?);
-        // A cursor carries its query's hash: on another list it would silently skip rooms.
+        // A cursor contains the hash of its query: with another query it would skip rooms.
         let hash = xxh3_64(query.as_bytes());
         let below = match page {
             "" => Position::TOP,
@@ -104,23 +102,23 @@ impl Rooms {
     async fn search(&self, caller: Caller, query: String, below: Position, limit: u32) -> Result<Vec<Room>> {
         let turn = self.turns.take(caller).await?;
         let (store, span) = (self.store.clone(), Span::current());
-        // A task of its own: a caller that leaves does not end the database's work, and must not end the turn either.
+        // A separate task: when the caller is dropped, the database continues its work, so the turn must last until
+        // then.
         let search = async move {
             let _turn = turn;
-            span.hold(store.search(query, below, limit)).await
+            span.instrument(store.search(query, below, limit)).await
         };
         tokio::spawn(search).await.map_err(Error::internal)?
     }
 
-    /// One room.
     pub async fn get(&self, id: Uuid) -> Result<Room> {
         self.store.get(id).await?.ok_or_else(unknown)
     }
 
-    /// Changes a room and answers once the log has the event. What changes nothing writes no event, but still waits for
-    /// those before it: it may be the repeat of a change whose answer was lost.
+    /// Changes a room and returns after the event is in the log. A request that changes nothing appends no event, but
+    /// still waits for earlier events, because it may repeat a change whose answer was lost.
     pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
-        let deadline = Instant::now() + WAIT;
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
         let description = change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
         let room = loop {
@@ -138,13 +136,13 @@ impl Rooms {
             }
             overtaken(deadline)?;
         };
-        self.settle(id, room.revision, deadline).await?;
+        self.wait_for_log(id, room.revision, deadline).await?;
         Ok(room)
     }
 
-    /// Deletes a room and answers once its log is closed. A repeat by the same user waits for that too.
+    /// Deletes a room and returns after its log is closed. A repeat by the same user also waits for that.
     pub async fn delete(&self, id: Uuid, caller: &User) -> Result<()> {
-        let deadline = Instant::now() + WAIT;
+        let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let number = loop {
             let mut room = match self.owned(id, caller).await {
                 Err(error) if error.code == Code::NotFound => match self.store.closing(id).await? {
@@ -159,16 +157,16 @@ impl Rooms {
             }
             overtaken(deadline)?;
         };
-        self.settle(id, number, deadline).await
+        self.wait_for_log(id, number, deadline).await
     }
 
-    /// What a user, or with `None` an anonymous reader, may do in a room.
+    /// Returns the permissions of a user, or with `None` of an anonymous reader.
     pub async fn access(&self, id: Uuid, user: Option<Uuid>) -> Result<Access> {
         let room = self.get(id).await?;
         Ok(Access { may_read: true, may_post: user.is_some(), may_manage: user == Some(room.owner.id) })
     }
 
-    /// The room, if the caller may change it.
+    /// Returns the room, if the caller may change it.
     async fn owned(&self, id: Uuid, caller: &User) -> Result<Room> {
         let room = self.get(id).await?;
         if room.owner.id != caller.id {
@@ -177,13 +175,13 @@ impl Rooms {
         Ok(room)
     }
 
-    /// Waits until the log has a room's events up to `number`. The change itself stands whatever comes of it.
-    async fn settle(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
-        tokio::time::timeout_at(deadline, self.relay.settle(room, number)).await.map_err(|_| Error::timeout())
+    /// Waits until the log has a room's events up to `number`. The change stands in any case.
+    async fn wait_for_log(&self, room: Uuid, number: i64, deadline: Instant) -> Result<()> {
+        tokio::time::timeout_at(deadline, self.relay.relay(room, number)).await.map_err(|_| Error::timeout())
     }
 }
 
-/// Somebody else changed the room first: decide again on what it is now, while there is time.
+/// Called when another caller changed the room first. Returns `Ok` if there is time to retry with the room's new state.
 fn overtaken(deadline: Instant) -> Result<()> {
     if Instant::now() < deadline { Ok(()) } else { Err(Error::unavailable("the room")) }
 }

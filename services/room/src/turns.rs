@@ -1,8 +1,9 @@
-//! Whose search is next. Few run at once; users take turns, so that one who searches a lot delays searches of their own.
+//! The order of searches. Few searches run at once. Users take turns, so that a user who searches often delays only
+//! their own searches.
 //!
-//! * A user has at most half of the places, so that another finds one at once.
+//! * One user has at most half of the permits, so that another user finds a free one.
 //! * Each turn goes to the next user in a ring, for the oldest of that user's searches.
-//! * Few wait. A full queue refuses the newest search of the user with most in it.
+//! * The queue is short. A full queue rejects the newest search of the user with the most waiting searches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,43 +16,43 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Most searches that wait.
+/// Maximum waiting searches.
 const MOST_WAITING: usize = 64;
-/// Most of one user.
+/// Maximum waiting searches of one user.
 const MOST_WAITING_OF_ONE: usize = 8;
-/// Longest that a search waits.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// When a refused search may be repeated.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait of a search.
+const TURN_WAIT_LIMIT: Duration = Duration::from_secs(1);
+/// When a client may repeat a rejected search.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Who searches; anonymous callers are one together.
+/// The user who searches; all anonymous callers are one caller.
 pub type Caller = Option<Uuid>;
 
-/// The places for searches.
+/// The turns for searches.
 pub struct Turns(Arc<Shared>);
 
 struct Shared {
     places: usize,
-    // Held for a look at the queue, never across an await.
+    // Locked to read or change the queue, never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// One entry for each search.
+    /// One entry per running search.
     running: Vec<Caller>,
-    /// The ring of callers that wait, the next one in front, each with its searches, the oldest in front.
+    /// The ring of waiting callers, the next caller in front. Each has its searches, the oldest in front.
     waiting: VecDeque<(Caller, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A search's place, which the next one has when this is dropped.
+/// The permit of a running search; when it is dropped, the next search gets it.
 pub struct Turn {
     shared: Arc<Shared>,
     caller: Caller,
 }
 
 impl Turns {
-    /// That many places.
+    /// Creates this number of permits.
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Shared { places, state: Mutex::default() }))
     }
@@ -59,27 +60,27 @@ impl Turns {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// `unavailable` when too many wait, or after a second.
+    /// `unavailable` when too many searches wait, or after one second.
     pub async fn take(&self, caller: Caller) -> Result<Turn> {
         let (sender, turn) = oneshot::channel();
         let queued = self.0.state.lock().queue(caller, sender);
         self.0.hand_out();
-        let turn = if queued { timeout(PATIENCE, turn).await.ok().and_then(Result::ok) } else { None };
+        let turn = if queued { timeout(TURN_WAIT_LIMIT, turn).await.ok().and_then(Result::ok) } else { None };
         turn.ok_or_else(refusal)
     }
 }
 
 fn refusal() -> Error {
     LIMITS.hit("searches");
-    Error { retry_after: Some(AGAIN), ..Error::new(Code::Unavailable, "too many searches are waiting, try again") }
+    Error { retry_after: Some(RETRY_AFTER), ..Error::new(Code::Unavailable, "too many searches are waiting; try again") }
 }
 
 impl Shared {
-    /// Gives free places to those that wait.
+    /// Gives free permits to waiting searches.
     fn hand_out(self: &Arc<Self>) {
         loop {
             let Some((caller, sender)) = self.state.lock().next(self.places) else { return };
-            // A caller that has left drops the turn, which frees the place again.
+            // If the caller has been dropped, the turn is dropped too, which frees the permit.
             let _ = sender.send(Turn { shared: self.clone(), caller });
         }
     }
@@ -93,7 +94,7 @@ impl Drop for Turn {
 }
 
 impl State {
-    /// Whether there was room for it.
+    /// Queues a search; returns whether there was room for it.
     fn queue(&mut self, caller: Caller, sender: oneshot::Sender<Turn>) -> bool {
         self.forget_those_that_left();
         let own = self.waiting.iter().position(|(waiting, _)| *waiting == caller);
@@ -112,10 +113,11 @@ impl State {
         self.waiting.iter().map(|(_, searches)| searches.len()).sum::<usize>() >= MOST_WAITING
     }
 
-    /// Refuses the newest search of the caller with most; `false` if that is not more than the newcomer would then have.
+    /// Rejects the newest search of the caller with the most searches. Returns `false` if that caller would not have
+    /// more than the new caller.
     fn refuse_one_of_more_than(&mut self, count: usize) -> bool {
         let most = self.waiting.iter_mut().map(|(_, searches)| searches).max_by_key(|searches| searches.len());
-        // Two at least, so that no caller is left with none.
+        // Only from a caller with at least two searches, so that each caller keeps one.
         most.filter(|searches| searches.len() > count + 1).and_then(VecDeque::pop_back).is_some()
     }
 
@@ -124,7 +126,7 @@ impl State {
         self.waiting.retain(|(_, searches)| !searches.is_empty());
     }
 
-    /// Takes out the search whose turn it is, if there is a place for it, and counts it among those that run.
+    /// Removes the next search if a permit is free, and counts it as running.
     fn next(&mut self, places: usize) -> Option<(Caller, oneshot::Sender<Turn>)> {
         self.forget_those_that_left();
         if self.running.len() >= places {

@@ -1,6 +1,6 @@
-// Stock socket.io-client sockets, driven by one JSON command per line on standard input; each of their events is reported as one
-// JSON line on standard output. Ends with its input. With `browser` as argument they come from the build for web pages, the only
-// one that can send a Blob or a File.
+// Stock socket.io-client sockets, driven by one JSON command per line on standard input. Each event of a socket is
+// reported as one JSON line on standard output. The program ends when its input ends. With the argument `browser`, the
+// sockets come from the build for web pages, the only build that can send a Blob or a File.
 import { Blob, File } from "node:buffer";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 const load = createRequire(import.meta.url);
 const { io } = process.argv[2] === "browser" ? browser() : load("socket.io-client");
 
-// Globals of a browser that this build needs.
+// The browser globals that this build needs.
 function browser() {
   globalThis.WebSocket ??= load("ws");
   return load("socket.io-client/dist/socket.io.js");
@@ -29,7 +29,7 @@ function connect({ id, url, options }) {
   socket.io.on("reconnect", (attempt) => tell({ id, kind: "reconnect", data: { attempt } }));
 }
 
-// Bytes are reported and given as {base64}, optionally with the type to convert them to.
+// Bytes are reported and passed as {base64}, optionally with the type to convert them to.
 const made = { Blob: (buffer) => new Blob([buffer]), File: (buffer) => new File([buffer], "file"), Uint8Array: (buffer) => new Uint8Array(buffer) };
 const plain = (value) => (Buffer.isBuffer(value) ? { base64: value.toString("base64") } : value);
 function bytes(value) {

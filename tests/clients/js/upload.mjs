@@ -1,5 +1,5 @@
-// Uploads files with libraries as their users do: reads {url, token, roomId, files: [{by, name, type, base64}]} as JSON from
-// standard input, and prints [{status, body}].
+// Uploads files with common libraries in their usual way. Reads {url, token, roomId, files: [{by, name, type, base64}]}
+// as JSON from standard input, and prints [{status, body}].
 import axios from "axios";
 import NodeFormData from "form-data";
 import { Readable } from "node:stream";

@@ -74,7 +74,7 @@ async def disconnect(id):
 
 
 async def cut(id):
-    """The transport breaks; the client is to come back by itself."""
+    """Break the transport; the client must reconnect on its own."""
     await clients[id].eio.disconnect(abort=True)
 
 
@@ -83,7 +83,8 @@ async def main():
     reader = asyncio.StreamReader(limit=64 * 1024 * 1024)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    # One after another for each client, as an application would await its calls; clients do not wait for one another.
+    # The commands of one client run one after another, as an application would await its calls. Clients do not wait for
+    # each other.
     queues = {}
 
     async def work(queue):
@@ -100,7 +101,7 @@ async def main():
             queues[command["id"]] = asyncio.Queue()
             running.add(asyncio.create_task(work(queues[command["id"]])))
         queues[command["id"]].put_nowait(command)
-    # At once: the driving process is gone, and an orderly exit would report every open connection.
+    # Exits immediately: the driving process is gone, and an orderly exit would report every open connection.
     os._exit(0)
 
 

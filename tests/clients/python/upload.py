@@ -18,11 +18,11 @@ async def pieces(content):
 
 
 def form(by, content, name, type, room, directory):
-    # Without quoting, names are sent as they are.
+    # Without quoting, names are sent unchanged.
     data = aiohttp.FormData(quote_fields=by != "aiohttp unquoted")
     data.add_field("roomId", room)
     if by == "aiohttp and an open file":
-        # It has the name of the file on disk.
+        # The name is that of the file on disk.
         path = pathlib.Path(directory, name)
         path.write_bytes(content)
         data.add_field("file", path.open("rb"), content_type=type)

@@ -1,4 +1,4 @@
-//! `chaos`: injects every fault that the system promises to survive into a whole cluster, and proves that it did.
+//! `chaos`: injects every fault that the system must survive into a whole cluster, and checks the promises of delivery.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,25 +8,26 @@ use clap::Parser;
 use confab_tests::chaos::{self, Breakage, CASES, Options, Profile};
 use confab_tests::programs;
 
-/// Starts a cluster, has stock and raw clients chat, breaks everything once, and checks that nothing was lost, repeated or reordered
+/// Starts a cluster, lets stock and raw clients chat, injects each fault once, and checks that no message was lost,
+/// duplicated or reordered
 #[derive(Parser)]
 struct Arguments {
-    /// What all chance comes from [default: another one each time]
+    /// Seed of all random choices [default: a new one for each run]
     #[arg(long)]
     seed: Option<u64>,
-    /// How much is broken
+    /// Which faults to inject, and how long
     #[arg(long, value_enum, default_value_t = Profile::Short)]
     profile: Profile,
-    /// How long the long profile goes on
+    /// Duration of the long profile, in minutes
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Only this case, or these in this order; `--case list` names all
+    /// Inject only this case, or these in this order; `--case list` prints all names
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
-    /// Break a promise on purpose: the run succeeds when that is noticed
+    /// Break a promise on purpose: the run succeeds when the checker detects it
     #[arg(long, value_enum)]
     breakage: Option<Breakage>,
-    /// Where the programs are that have fail points [default: failpoints beside this program]
+    /// Directory of the programs with failpoints [default: failpoints beside this program]
     #[arg(long, value_name = "DIRECTORY")]
     programs: Option<PathBuf>,
 }
@@ -38,7 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         CASES.iter().for_each(|case| println!("{}", case.name));
         return Ok(ExitCode::SUCCESS);
     }
-    let named = |name: &String| chaos::named(name).with_context(|| format!("no case is called {name}; see --case list"));
+    let named = |name: &String| chaos::named(name).with_context(|| format!("there is no case {name}; see --case list"));
     let cases = cases.iter().map(named).collect::<Result<Vec<_>, _>>()?;
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ uuid::Uuid::new_v4().as_u64_pair().0 & 0xffff_ffff);
     println!("seed {seed}");
@@ -50,10 +51,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some(breakage) => breakage.is_noticed(&verdict),
     };
     match (good, breakage) {
-        (true, None) => println!("\nThe promise was kept."),
+        (true, None) => println!("\nThe promises were kept."),
         (true, Some(breakage)) => println!("\nThe judge noticed {breakage:?}."),
-        (false, None) => println!("\nThe promise was NOT kept; --seed {seed} tries the same again."),
-        (false, Some(breakage)) => println!("\nThe judge did NOT notice {breakage:?}."),
+        (false, None) => println!("\nA promise was NOT kept; --seed {seed} repeats this run."),
+        (false, Some(breakage)) => println!("\nThe checker did NOT detect {breakage:?}."),
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,29 +12,29 @@ use confab_tests::plan::{MOST, Member, Plan, Role};
 /// The directory of `make cluster-up` and `make cluster-down`.
 const USUAL: &str = ".run";
 
-/// The real cluster on this machine, without containers
+/// A real cluster on this machine, without containers
 #[derive(Parser)]
 struct Arguments {
     #[arg(value_enum)]
     verb: Verb,
-    /// Where everything of it is kept
+    /// Directory of all data and logs
     #[arg(long, default_value = USUAL)]
     directory: PathBuf,
-    /// How many gateways; by default as many as there were, or 2
+    /// Number of gateways [default: the previous number, or 2]
     #[arg(long, env = "GATEWAYS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST)))]
     gateways: Option<u16>,
-    /// How many replicas of each service; by default as many as there were, or 2
+    /// Number of replicas of each service [default: the previous number, or 2]
     #[arg(long, env = "REPLICAS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST)))]
     replicas: Option<u16>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Verb {
-    /// Start what does not run, and wait until all is ready
+    /// Start all processes that are not running, and wait until they are ready
     Up,
-    /// End everything; data and logs stay
+    /// Stop all processes; data and logs are kept
     Down,
-    /// Say what runs where
+    /// Print which processes run, and their addresses
     Status,
 }
 
@@ -60,17 +60,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.verb {
         Verb::Up => {
             up(&cluster, &directory).await?;
-            // `make` only knows the default directory.
-            let end = match arguments.directory == Path::new(USUAL) {
-                true => "make cluster-down".to_string(),
-                false => format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display()),
+            // `make` supports only the default directory.
+            let end = if arguments.directory == Path::new(USUAL) {
+                "make cluster-down".to_string()
+            } else {
+                format!("{} down --directory {}", std::env::current_exe()?.display(), directory.display())
             };
             println!("End: {end}");
             Ok(())
         }
         Verb::Down => {
             cluster.down().await?;
-            println!("The cluster is down. Its data and logs are kept in {}; remove that directory to start afresh.", directory.display());
+            println!(
+                "The cluster is down. Its data and logs are kept in {}; remove that directory to start with an empty cluster.",
+                directory.display()
+            );
             Ok(())
         }
         Verb::Status => {
@@ -90,7 +94,7 @@ async fn up(cluster: &Cluster, directory: &Path) -> anyhow::Result<()> {
     println!("\nReady after {:.1} s: {lb}, over {} gateways.", begin.elapsed().as_secs_f32(), cluster.plan.gateways);
     println!("Logs: {0}/logs. Database: psql \"$(cat {0}/secrets/postgres-url)\".", directory.display());
     if !cluster.daemon((Role::Postgres, 1))?.work.starts_with(directory) {
-        println!("Postgres may not enter this checkout, so its data is in {}.", cluster.daemon((Role::Postgres, 1))?.work.display());
+        println!("Postgres has no access to this checkout, so its data is in {}.", cluster.daemon((Role::Postgres, 1))?.work.display());
     }
     Ok(())
 }

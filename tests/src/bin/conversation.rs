@@ -1,14 +1,14 @@
-//! `conversation [URL]`: runs the conversation of the end-to-end tests on a running server.
+//! `conversation [URL]`: runs the conversation of the end-to-end tests against a running server.
 
 use std::time::Instant;
 
 use clap::Parser;
 use confab_tests::conversation::{CLIENTS, LINES, ROOMS, converse};
 
-/// Twenty stock clients speak in new rooms, and each must hear exactly what history says
+/// Twenty stock clients talk in new rooms; each must receive exactly the history of its rooms
 #[derive(Parser)]
 struct Arguments {
-    /// The balancer, or any gateway
+    /// URL of the load balancer, or of any gateway
     #[arg(default_value = "http://127.0.0.1:8080")]
     url: String,
 }
@@ -19,6 +19,8 @@ async fn main() -> anyhow::Result<()> {
     let begin = Instant::now();
     converse(&url).await?;
     let seconds = begin.elapsed().as_secs_f32();
-    println!("{CLIENTS} stock clients spoke {LINES} lines in {ROOMS} rooms in {seconds:.1} s; each heard exactly what history says.");
+    println!(
+        "{CLIENTS} stock clients sent {LINES} lines in {ROOMS} rooms in {seconds:.1} s; each received exactly the history of its rooms."
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `load SCENARIO`: measures a running server. `load --help` says what there is.
+//! `load SCENARIO`: measures a running server. `load --help` lists the scenarios.
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
@@ -7,7 +7,7 @@ use confab_tests::embedded::Embedded;
 use confab_tests::load::{attack, fanout, files, hintless, idle, send, stalled, start, storm};
 use confab_tests::plan::Role;
 
-/// Measures how fast and how small a chat server is, over plain Socket.IO and /proc
+/// Measures the speed and resource use of a chat server, over plain Socket.IO and /proc
 #[derive(Parser)]
 #[command(
     version,
@@ -23,30 +23,30 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Every message goes to many sockets: deliveries a second, latency, processor time for each
+    /// Every message goes to many sockets: deliveries per second, latency, processor time per delivery
     Fanout(fanout::Fanout),
-    /// Many sockets that do nothing: connects a second, memory for each
+    /// Many idle sockets: connections per second, memory per socket
     Idle(idle::Idle),
-    /// Messages as fast as they are durable: acknowledged a second, latency, processor time for each
+    /// Durable messages at full speed: acknowledgements per second, latency, processor time per message
     Send(send::Send),
-    /// A large file up and down beside a bare program on the same store, and many small ones while people chat
+    /// Upload and download of a large file compared with a bare S3 client, and many small files during chat
     Files(files::Files),
-    /// All sockets are dropped at once and come back: how long until they have everything
+    /// All sockets disconnect at once and return: time until each has every message
     Storm(storm::Storm),
-    /// Some read nothing of a busy room: what that costs those who speak, and the gateway's memory
+    /// Some clients of a busy room stop reading: the effect on the senders, and the gateway's memory
     Stalled(stalled::Stalled),
-    /// Redis is killed while people chat: how soon they are heard without it
+    /// Redis is killed during chat: time until messages are delivered without it
     Hintless(hintless::Hintless),
-    /// Hostile clients beside honest ones: what that costs the honest, and the server's memory
+    /// Hostile clients beside honest ones: the effect on the honest clients, and the server's memory
     Attack(attack::Attack),
-    /// The program's start: time until it is ready, memory, size
+    /// The start of the program: time until it is ready, memory, binary size
     Start(start::Start),
-    /// All of these, on a scratch cluster with one gateway and on a scratch embedded server
+    /// All scenarios, on a scratch cluster with one gateway and on a scratch embedded server
     All {
-        /// How long each run measures
+        /// Duration of each measurement in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
-        /// Results as lines of JSON
+        /// Print results as lines of JSON
         #[arg(long)]
         json: bool,
     },
@@ -94,11 +94,11 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
         well &= line(&format!("{scenario}{json}")).await;
     }
     well &= line(&format!("start{json}")).await;
-    ensure!(well, "not all went well");
+    ensure!(well, "at least one scenario failed");
     Ok(())
 }
 
-/// Runs a scenario as from the command line; returns whether it succeeded.
+/// Runs a scenario as from the command line. Returns whether it succeeded.
 async fn line(arguments: &str) -> bool {
     eprintln!("\nload {arguments}");
     let outcome = match Arguments::try_parse_from(std::iter::once("load").chain(arguments.split(' '))) {

@@ -1,4 +1,4 @@
-//! Runs a command with the embedded program beside it.
+//! Runs a command beside the embedded program.
 
 use std::process::ExitCode;
 
@@ -6,9 +6,9 @@ use clap::Parser;
 use confab_tests::command::{self, Beside};
 use confab_tests::embedded::Embedded;
 
-/// Runs a command beside the embedded program, and ends with its status
+/// Runs a command beside the embedded program, and exits with the command's status
 ///
-/// The command finds it by CONFAB_URL. The program and its data are gone afterwards.
+/// CONFAB_URL gives the command the address. Afterwards the program is stopped and its data is removed.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -1,4 +1,4 @@
-//! Runs a command with real servers beside it.
+//! Runs a command beside real servers.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use confab_tests::servers::{redis, seaweed};
 use confab_tests::wait::eventually;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a command with a scratch Postgres, Redis and SeaweedFS, and ends with its status
+/// Runs a command beside a scratch Postgres, Redis and SeaweedFS, and exits with the command's status
 ///
-/// The command finds them by TEST_POSTGRES_URL, TEST_REDIS_URL and TEST_S3_URL. They are gone afterwards, however it ends.
+/// TEST_POSTGRES_URL, TEST_REDIS_URL and TEST_S3_URL give the command their addresses. Afterwards the servers are
+/// stopped in every case.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Runs Postgres 18, and Valkey 9 in place of Redis: scripts/ensure-newer-servers.sh installs them
+    /// Run Postgres 18, and Valkey 9 in place of Redis; scripts/ensure-newer-servers.sh installs them
     #[arg(long)]
     newer: bool,
     #[command(flatten)]
@@ -65,10 +66,10 @@ async fn main() -> anyhow::Result<ExitCode> {
 
     let temporary = directory.join("tmp");
     std::fs::create_dir(&temporary)?;
-    // Temporary files of tests are removed with the rest.
+    // Temporary files of tests are removed together with the directory.
     let path = std::env::var("PATH").unwrap_or_default();
     let mut running = command.spawn(&[
-        // Some tests start a Redis of their own.
+        // Some tests start their own Redis.
         ("PATH", newer.map_or(path.clone(), |newer| format!("{}:{path}", newer.redis.display()))),
         ("TMPDIR", temporary.display().to_string()),
         ("TEST_POSTGRES_URL", postgres.url(None, "postgres")),

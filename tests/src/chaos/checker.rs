@@ -1,4 +1,4 @@
-//! The judge: a pure function from what was recorded to what was not kept of the promise of delivery (I1 to I9).
+//! The checker: a pure function from the records of a run to the violations of the promises of delivery (I1 to I9).
 
 mod meanwhile;
 mod receivers;
@@ -14,63 +14,61 @@ use uuid::Uuid;
 
 use super::history::{At, Attempt, Entry, Fault, Outcome, Receiver, Records, Restored, Sent, Stored, Uses};
 
-/// Most memory that one process may ever use, and how much more at the end than at first.
+/// Maximum memory of one process at any time (1 GiB), and its maximum growth from start to end.
 const MOST_MEMORY: u64 = 1 << 30;
 const MORE_MEMORY: u64 = 128 << 20;
-/// How many more descriptors and tasks than twice those at first.
+/// Allowed growth of descriptors and tasks beyond twice the number at the start.
 const MORE_DESCRIPTORS: u64 = 200;
 const MORE_TASKS: u64 = 500;
 
-/// Something that was promised and not kept.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which invariant: `I1` to `I9`; `case` for a bound of one case, `proof` when the run itself proves nothing.
+    /// The invariant: `I1` to `I9`; `case` for a bound of one case, `proof` when the run itself proves nothing.
     pub promise: &'static str,
-    /// What was seen.
+    /// The observation.
     pub evidence: String,
 }
 
-/// How often what happened.
+/// Totals of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that were sent.
     pub sent: usize,
-    /// Of these, acknowledged.
+    /// Messages that were acknowledged.
     pub acknowledged: usize,
-    /// Tries that failed and were repeated.
+    /// Attempts that failed and were repeated.
     pub retried: usize,
-    /// Messages that receivers hold.
+    /// Messages that receivers have.
     pub delivered: usize,
-    /// Of these, those that came with `joinRoom {after}` and not live.
+    /// Messages that receivers got with `joinRoom {after}` instead of live.
     pub repaired: usize,
-    /// How often a receiver went on with `after`.
+    /// How often a receiver resumed with `after`.
     pub resumed: usize,
-    /// How often a stock client's own recovery did so.
+    /// How often Socket.IO's own recovery resumed a stock client.
     pub recovered: usize,
-    /// Acknowledged and not in history, or in history and skipped at a receiver.
+    /// Acknowledged but not in history, or in history but skipped at a receiver.
     pub lost: usize,
     /// In history or at a receiver more than once.
     pub repeated: usize,
-    /// In another order than history's.
+    /// In another order than in history.
     pub reordered: usize,
-    /// Shown to somebody, and not in history so.
+    /// Shown to a client, but different or absent in history.
     pub invented: usize,
 }
 
-/// What the judge has found.
+/// The result of the checker.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
-    /// None, if all is well.
+    /// Empty if all promises were kept.
     pub violations: Vec<Violation>,
-    /// How often what happened.
     pub counts: Counts,
-    /// After each fault, in order: how long until all was as before.
+    /// For each fault, in order: the time from its end until the system was healthy.
     pub recoveries: Vec<(&'static str, Duration)>,
-    /// From acknowledgement to live delivery: the median, and all but one in a hundred.
+    /// Time from acknowledgement to live delivery: the median and the 99th percentile.
     pub lag: (Duration, Duration),
 }
 
-/// Judges a run.
+/// Checks the records of a run.
 pub fn check(records: &Records) -> Verdict {
     let mut judge = Judge { records, verdict: Verdict::default(), stored: HashMap::new(), acked: HashMap::new(), lags: Vec::new() };
     judge.history();
@@ -88,11 +86,11 @@ pub fn check(records: &Records) -> Verdict {
 struct Judge<'a> {
     records: &'a Records,
     verdict: Verdict,
-    /// What stands in history, by room, sender and `clientMessageId`.
+    /// The messages in history, by room, sender and `clientMessageId`.
     stored: HashMap<(Uuid, Uuid, &'a str), Vec<&'a Stored>>,
-    /// When what has that number in a room was acknowledged.
+    /// When the message with this number in this room was acknowledged.
     acked: HashMap<(Uuid, u64), At>,
-    /// When something was delivered live, and how long after its acknowledgement.
+    /// When a message was delivered live, and how long after its acknowledgement.
     lags: Vec<(At, At)>,
 }
 
@@ -101,12 +99,12 @@ impl<'a> Judge<'a> {
         self.verdict.violations.push(Violation { promise, evidence: evidence.into() });
     }
 
-    /// I3: numbers without a hole. I1: nothing twice.
+    /// I3: numbers are dense. I1: no message is repeated.
     fn history(&mut self) {
         for (room, history) in &self.records.history {
             for (index, stored) in history.iter().enumerate() {
                 if stored.seen.seq != index as u64 + 1 {
-                    self.violated("I3", format!("room {room}: number {} stands in place {}", stored.seen.seq, index + 1));
+                    self.violated("I3", format!("room {room}: number {} is at position {}", stored.seen.seq, index + 1));
                     break;
                 }
             }
@@ -116,7 +114,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// I1 and I2: what was acknowledged stands once, as every answer said; what was not stands at most once.
+    /// I1 and I2: an acknowledged message is in history once, equal to every answer; a message without acknowledgement
+    /// at most once.
     fn sends(&mut self) {
         self.verdict.counts.sent = self.records.sends.len();
         for send in &self.records.sends {
@@ -126,10 +125,10 @@ impl<'a> Judge<'a> {
             if stored.len() > 1 {
                 self.verdict.counts.repeated += stored.len() - 1;
                 let numbers = stored.iter().map(|stored| stored.seen.seq).collect::<Vec<_>>();
-                self.violated("I2", format!("{} stands in history {} times: {numbers:?} of room {}", send.key, numbers.len(), send.room));
+                self.violated("I2", format!("{} is in history {} times: {numbers:?} of room {}", send.key, numbers.len(), send.room));
             }
             let Some((first, _)) = acks.first() else {
-                self.violated("I7", format!("{} was never acknowledged; its last tries: {}", send.key, last_tries(send)));
+                self.violated("I7", format!("{} was never acknowledged; its last attempts: {}", send.key, last_tries(send)));
                 continue;
             };
             self.verdict.counts.acknowledged += 1;
@@ -150,15 +149,15 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// I3: numbers are in the order of commits, so what began after an acknowledgement comes after it; and what one socket
-    /// sent one after another to a room stands so.
+    /// I3: numbers have the order of commits, so a send that began after an acknowledgement has a higher number.
+    /// Messages that one socket sent to a room one after another keep their order.
     fn order_of_sends(&mut self) {
         let mut rooms = BTreeMap::<Uuid, Vec<(u64, At, At, &str)>>::new();
         let mut sockets = BTreeMap::<(u64, Uuid), Vec<(u64, u64)>>::new();
         for send in &self.records.sends {
             let (Some(stored), Some((acked, _))) = (self.stored_of(send).first().copied(), send.acks().next()) else { continue };
             rooms.entry(send.room).or_default().push((stored.seen.seq, send.begun(), acked, &send.key));
-            // What was tried again may have overtaken, or been overtaken.
+            // A repeated send may have overtaken others, or been overtaken.
             if let [attempt] = &send.attempts[..]
                 && let Some((socket, number)) = attempt.socket
             {
@@ -174,7 +173,7 @@ impl<'a> Judge<'a> {
                     let (at, before) = latest;
                     self.violated(
                         "I3",
-                        format!("room {room}: {before}, begun at {at:?}, stands before {key} ({seq}), acknowledged at {acked:?}"),
+                        format!("room {room}: {before}, begun at {at:?}, has a lower number than {key} ({seq}), acknowledged at {acked:?}"),
                     );
                 }
                 latest = latest.max((begun, key));
@@ -184,44 +183,47 @@ impl<'a> Judge<'a> {
             sends.sort_unstable();
             for pair in sends.windows(2).filter(|pair| pair[0].1 > pair[1].1) {
                 self.verdict.counts.reordered += 1;
-                self.violated("I3", format!("socket {socket} sent {pair:?} (emit, number) to room {room} in another order"));
+                self.violated("I3", format!("socket {socket} sent {pair:?} (emit, number) to room {room}, and history has another order"));
             }
         }
     }
 
-    /// I8: memory and descriptors are bounded and return.
+    /// I8: memory and descriptors are bounded and return to their initial values.
     fn bounds(&mut self) {
         for (name, Uses { first, most, last }) in self.records.uses() {
             if most.rss > MOST_MEMORY {
                 self.violated("I8", format!("{name} used {} MiB", most.rss >> 20));
             }
             if last.rss > 2 * first.rss + MORE_MEMORY {
-                self.violated("I8", format!("{name} uses {} MiB at the end and used {} at first", last.rss >> 20, first.rss >> 20));
+                self.violated(
+                    "I8",
+                    format!("{name} uses {} MiB at the end, and used {} MiB at the start", last.rss >> 20, first.rss >> 20),
+                );
             }
             if last.descriptors > 2 * first.descriptors + MORE_DESCRIPTORS {
                 let (first, last) = (first.descriptors, last.descriptors);
-                self.violated("I8", format!("{name} has {last} descriptors at the end and had {first} at first"));
+                self.violated("I8", format!("{name} has {last} descriptors at the end, and had {first} at the start"));
             }
             if let (Some(first), Some(last)) = (first.tasks, last.tasks)
                 && last > 2 * first + MORE_TASKS
             {
-                self.violated("I8", format!("{name} has {last} tasks at the end and had {first} at first"));
+                self.violated("I8", format!("{name} has {last} tasks at the end, and had {first} at the start"));
             }
         }
     }
 
-    /// A run in which nothing was sent, heard or broken proves nothing.
+    /// A run without messages, deliveries or faults proves nothing.
     fn proof(&mut self) {
         for broken in &self.records.broken {
             self.violated("case", broken);
         }
         if self.verdict.counts.acknowledged == 0 || self.verdict.counts.delivered == 0 {
-            self.violated("proof", "nothing was sent, or nothing was heard");
+            self.violated("proof", "no message was sent, or no message was received");
         }
-        // Now and then it cannot be exact; not every time.
+        // Recovery may fail now and then, but not every time.
         let opened = |receiver: &Receiver| receiver.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Opened)).count();
         if self.verdict.counts.recovered == 0 && self.records.receivers.iter().any(|receiver| receiver.recovers && opened(receiver) > 3) {
-            self.violated("proof", "a client that asked for recovery was never brought back by it");
+            self.violated("proof", "Socket.IO's recovery never resumed a client that requested it");
         }
     }
 
@@ -229,20 +231,20 @@ impl<'a> Judge<'a> {
         self.stored.get(&(send.room, send.sender, send.key.as_str())).cloned().unwrap_or_default()
     }
 
-    /// Whether what was acknowledged may have been undone when the database went back to an older state: it was asked for before
-    /// that ended, however late its answer was heard.
+    /// Returns whether an acknowledged message may have been lost when the database was restored to an older state: it
+    /// was sent before the old database ended, whenever its acknowledgement arrived.
     fn is_undone(&self, send: &Sent) -> bool {
         let of = |attempt: &Attempt, restored: Restored| attempt.begun <= restored.ended && attempt.ended >= restored.copied;
         let mut acked = send.attempts.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Acked(_)));
         self.records.restored.is_some_and(|restored| acked.all(|attempt| of(attempt, restored)))
     }
 
-    /// Whether between two moments there was a fault that may keep anybody silent.
+    /// Returns whether a fault between two times may keep clients from receiving.
     fn is_mute(&self, from: At, to: At) -> bool {
         self.records.faults.iter().any(|fault| fault.terms.mute && fault.from <= to && fault.healed >= from)
     }
 
-    /// Until when the faults between two moments may keep events back.
+    /// Returns until when the faults between two times may delay events.
     fn late_until(&self, from: At, to: At) -> Option<At> {
         let until = |fault: &Fault| fault.healed + fault.terms.recovers;
         let faults = self.records.faults.iter().filter(|fault| fault.terms.late && fault.from <= to && until(fault) >= from);

@@ -1,5 +1,5 @@
-//! Clients as an application would write them: senders that try again with the same `clientMessageId` until acknowledged,
-//! receivers that come back with `after` and `epoch`.
+//! Clients written like an application: senders retry with the same `clientMessageId` until acknowledged; receivers
+//! return with `after` and `epoch`.
 
 pub mod bystander;
 pub mod hostile;
@@ -18,20 +18,20 @@ use super::history::{At, Entry, Outcome, Seen};
 use super::world::World;
 use crate::api::{Account, Answer};
 
-/// How long a client waits for an answer before it turns elsewhere.
-pub const PATIENCE: Duration = Duration::from_secs(6);
-/// How long it waits before it tries again.
+/// How long a client waits for an answer before it switches to the next gateway.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// How long a client waits before it retries.
 pub const PAUSE: Duration = Duration::from_millis(200);
 
-/// A room as a receiver has it.
+/// The state of a room at a receiver.
 #[derive(Debug, Clone, Default)]
 pub struct Holding {
-    /// Everything up to this number, in this epoch.
+    /// All messages up to this number, in this epoch.
     upto: Option<(u64, String)>,
 }
 
 impl Holding {
-    /// The argument of a `joinRoom` that asks for the rest, and what is to be remembered of it.
+    /// Returns the argument of a `joinRoom` that requests the missing messages, and the pending join.
     pub fn join(&self, room: Uuid, begun: At) -> (Value, Join) {
         match &self.upto {
             None => (json!({"roomId": room}), Join { room, after: None, begun }),
@@ -39,17 +39,17 @@ impl Holding {
         }
     }
 
-    /// Takes a live event.
-    pub fn hear(&mut self, seen: &Seen) {
+    /// Records a live event.
+    pub fn receive(&mut self, seen: &Seen) {
         if let Some((upto, _)) = &mut self.upto {
             *upto = (*upto).max(seen.seq);
         }
     }
 
-    /// Takes an acknowledgement of `joinRoom`, pages what it leaves out by REST, and writes it down.
+    /// Records an acknowledgement of `joinRoom`, and reads the messages that it omits by REST.
     ///
     /// # Errors
-    /// When joining is refused.
+    /// When the join was rejected.
     pub async fn joined(&mut self, world: &World, receiver: usize, join: &Join, ack: &Value) -> anyhow::Result<()> {
         let refusal = (ack["ok"] != true).then(|| refused(&ack["error"]));
         world.recorder.called("joinRoom", join.begun, refusal.clone().unwrap_or(Outcome::Done));
@@ -60,7 +60,7 @@ impl Holding {
         let epoch = ack["epoch"].as_str().context("epoch")?.to_owned();
         let reset = ack["reset"] == true;
         let messages = match join.after {
-            // Who has to forget begins like somebody new.
+            // A client that must discard its messages starts like a new client.
             Some(after) if !reset => missed(world, join.room, after, ack).await?,
             _ => Vec::new(),
         };
@@ -70,18 +70,17 @@ impl Holding {
     }
 }
 
-/// A `joinRoom` on its way.
+/// A pending `joinRoom`.
 #[derive(Debug, Clone)]
 pub struct Join {
-    /// Which room.
     pub room: Uuid,
-    /// What it says of `after`.
+    /// The `after` of the request.
     pub after: Option<u64>,
     /// When it was emitted.
     pub begun: At,
 }
 
-/// What an acknowledged `joinRoom` with `after` gave, and what it left to be paged by REST.
+/// Returns the messages in an acknowledged `joinRoom` with `after`, and the messages that it leaves to be read by REST.
 ///
 /// # Errors
 /// When the pages end before the acknowledged head.
@@ -101,12 +100,12 @@ async fn missed(world: &World, room: Uuid, after: u64, ack: &Value) -> anyhow::R
     Ok(messages)
 }
 
-/// A page of history above a number, however often it takes.
+/// Reads a page of history above a number, retrying until it succeeds.
 async fn page(world: &World, room: Uuid, after: u64) -> Vec<Seen> {
     let path = format!("/api/messages/{room}?after={after}&limit=200");
     loop {
         let begun = world.recorder.now();
-        let answer = timeout(PATIENCE, world.api.get(&path, &world.owner)).await;
+        let answer = timeout(ANSWER_LIMIT, world.api.get(&path, &world.owner)).await;
         if let Ok(Ok(answer)) = &answer
             && let Some(items) = answer.body["items"].as_array()
         {
@@ -117,13 +116,13 @@ async fn page(world: &World, room: Uuid, after: u64) -> Vec<Seen> {
     }
 }
 
-/// What came of a REST request; `None` is none in time.
+/// Returns the outcome of a REST request; `None` means no answer in time.
 pub fn rest_outcome(answer: Option<anyhow::Result<Answer>>) -> Outcome {
     match answer {
         None => Outcome::Silent,
         Some(Err(_)) => Outcome::Broken,
         Some(Ok(mut answer)) if answer.status < 300 => {
-            // Said of the request, not of the message.
+            // `duplicate` is a property of the request, not of the message.
             answer.body.as_object_mut().and_then(|body| body.remove("duplicate"));
             Seen::of(&answer.body).map_or(Outcome::Done, Outcome::Acked)
         }
@@ -131,11 +130,11 @@ pub fn rest_outcome(answer: Option<anyhow::Result<Answer>>) -> Outcome {
     }
 }
 
-/// What came of an emit.
+/// Returns the outcome of an emit.
 pub fn ack_outcome(ack: &Value) -> Outcome {
     match Seen::of(&ack["message"]) {
         Some(seen) if ack["ok"] == true => Outcome::Acked(seen),
-        // What the Python client says when it has no connection.
+        // The Python client itself returns this when it has no connection.
         _ if ack["error"]["code"] == "disconnected" => Outcome::Broken,
         _ => refused(&ack["error"]),
     }
@@ -145,10 +144,10 @@ fn refused(error: &Value) -> Outcome {
     Outcome::Refused(error["status"].as_u64().unwrap_or_default(), error["code"].as_str().unwrap_or_default().into())
 }
 
-/// The id of an account.
+/// Parses the id of an account.
 ///
 /// # Errors
-/// When it is none.
+/// When the id is malformed.
 pub fn id(account: &Account) -> anyhow::Result<Uuid> {
     Ok(Uuid::try_parse(&account.id)?)
 }

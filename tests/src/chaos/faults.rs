@@ -1,4 +1,5 @@
-//! Every row of the fault table as named cases: each breaks something, heals it, and says how it is known that it bit.
+//! Every row of the fault table as named cases. Each case injects a fault, heals it, and reports evidence that the
+//! fault had an effect.
 
 mod people;
 mod processes;
@@ -16,24 +17,22 @@ use super::terms::{BUS, CARRIES_ON, DATABASE, DATABASE_REFUSES, FREEZES, GATEWAY
 use super::world::World;
 use crate::plan::Role;
 
-/// A named fault.
 pub struct Case {
-    /// Its name.
     pub name: &'static str,
-    /// Whom it breaks.
+    /// The roles that it breaks.
     pub breaks: &'static [Role],
-    /// Who must be whole meanwhile besides.
+    /// The other roles that must be healthy during the case.
     pub needs: &'static [Role],
-    /// What it may do.
+    /// What the fault may cause.
     pub terms: Terms,
 }
 
-/// The case that lasts longest: Redis is away for minutes.
+/// The longest case: Redis is away for minutes.
 pub const LONGEST: &str = "redis-away";
-/// The case after which nothing else comes: it puts the database back to an older state.
+/// The last case: it restores the database to an older state.
 pub const LAST: &str = "postgres-restored";
 
-/// What must be whole for a message to be sent, and for a request to be answered as it is without a fault.
+/// The roles that must be healthy for a message to be sent and for a request to succeed.
 const SENDING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres];
 const ASKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File, Role::S3, Role::Postgres];
 const TALKING: &[Role] = &[Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::Postgres, Role::Redis];
@@ -42,7 +41,7 @@ const fn case(name: &'static str, breaks: &'static [Role], needs: &'static [Role
     Case { name, breaks, needs, terms }
 }
 
-/// All of them.
+/// All cases.
 pub const CASES: &[Case] = &[
     case("message-killed", &[Role::Message], &[], CARRIES_ON),
     case("message-killed-before-commit", &[Role::Message], &[], CARRIES_ON),
@@ -74,22 +73,22 @@ pub const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// Whether both can happen at once: neither breaks what the other breaks or needs.
+    /// Returns whether both cases can overlap: neither breaks a role that the other breaks or needs.
     pub fn goes_with(&self, other: &Case) -> bool {
         let spares = |one: &Case, other: &Case| !one.breaks.iter().any(|role| other.breaks.contains(role) || other.needs.contains(role));
         spares(self, other) && spares(other, self)
     }
 }
 
-/// The case of that name.
+/// Returns the case with this name.
 pub fn named(name: &str) -> Option<&'static Case> {
     CASES.iter().find(|case| case.name == name)
 }
 
-/// Has a case happen, and writes it down.
+/// Runs a case and records it.
 ///
 /// # Errors
-/// When it could not be brought about or healed.
+/// When the fault could not be injected or healed.
 pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profile: Profile) -> anyhow::Result<Duration> {
     let from = world.recorder.now();
     let n = dice.below(world.gateways.len() as u64) as u16 + 1;
@@ -121,11 +120,11 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
         "client-vanished" => people::vanished(world, n).await,
         "crowd-dropped" => people::crowd_dropped(world, profile).await,
         "sent-thrice" => people::sent_thrice(world, &mut dice).await,
-        other => anyhow::bail!("no case is called {other}"),
+        other => anyhow::bail!("there is no case {other}"),
     };
     let healed = world.recorder.now();
     let bit = match (bit, case.terms.hints) {
-        (Ok(bit), true) => servers::hints_are_heard(world, case.terms.recovers).await.map(|()| bit),
+        (Ok(bit), true) => servers::hints_arrive(world, case.terms.recovers).await.map(|()| bit),
         (bit, _) => bit,
     };
     let bit = bit.with_context(|| case.name);
@@ -140,7 +139,7 @@ pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profil
     Ok(healed - from)
 }
 
-/// How long Redis is away: in the long profile a minute, then five, and so on.
+/// How long Redis is away: in the long profile one minute, then five, and so on.
 fn absence(world: &World, profile: Profile) -> Duration {
     let before = world.recorder.with(|records| records.faults.iter().filter(|fault| fault.name == LONGEST).count());
     Duration::from_secs(match profile {

@@ -1,4 +1,4 @@
-//! What was sent, answered and heard, with times: the evidence that the checker judges.
+//! The records of a run: all sends, answers and deliveries, with times. The checker judges them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,24 +11,21 @@ use uuid::Uuid;
 
 use super::terms::Terms;
 
-/// When something happened, from the beginning of the run.
+/// A time, measured from the beginning of the run.
 pub type At = Duration;
 
-/// A Message as somebody was shown it: which, and a digest of every byte of it.
+/// A message as a client received it: its identity, and a digest of all its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Its room.
     pub room: Uuid,
-    /// Its number there.
     pub seq: u64,
-    /// Its id.
     pub id: Uuid,
-    /// Of the whole Message.
+    /// The digest of the whole message.
     pub digest: u64,
 }
 
 impl Seen {
-    /// Reads a Message; `None` when it is none.
+    /// Parses a message; `None` when it is not a message.
     pub fn of(message: &Value) -> Option<Self> {
         let id = |name: &str| Uuid::try_parse(message[name].as_str()?).ok();
         let mut hasher = DefaultHasher::new();
@@ -37,32 +34,29 @@ impl Seen {
     }
 }
 
-/// A Message in the final history.
+/// A message in the final history.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// As it is shown.
+    /// The message as clients receive it.
     pub seen: Seen,
-    /// Who sent it.
     pub sender: Uuid,
     /// Its `clientMessageId`.
     pub key: String,
 }
 
-/// One message that somebody wants in a room, however often it takes.
+/// One message that a client wants to send, with all its attempts.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// Who.
     pub sender: Uuid,
-    /// Where.
     pub room: Uuid,
     /// The `clientMessageId`.
     pub key: String,
-    /// In order of their ends.
+    /// In the order of their ends.
     pub attempts: Vec<Attempt>,
 }
 
 impl Sent {
-    /// Every acknowledgement, with its time.
+    /// Yields every acknowledgement, with its time.
     pub fn acks(&self) -> impl Iterator<Item = (At, Seen)> {
         self.attempts.iter().filter_map(|attempt| match attempt.outcome {
             Outcome::Acked(seen) => Some((attempt.ended, seen)),
@@ -70,169 +64,161 @@ impl Sent {
         })
     }
 
-    /// When it was first tried.
+    /// When the first attempt began.
     pub fn begun(&self) -> At {
         self.attempts.iter().map(|attempt| attempt.begun).min().unwrap_or(At::MAX)
     }
 }
 
-/// One try.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// When.
     pub begun: At,
-    /// When its outcome was known, or it was given up.
+    /// When its outcome was known, or the client stopped waiting.
     pub ended: At,
-    /// By which socket, and as which of its emits; REST has none.
+    /// The socket, and the number of the emit on it; `None` for REST.
     pub socket: Option<(u64, u64)>,
-    /// What came of it.
     pub outcome: Outcome,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged with this Message.
+    /// Acknowledged with this message.
     Acked(Seen),
-    /// Done; there is no Message in the answer.
+    /// Succeeded; the answer contains no message.
     Done,
-    /// Refused with a status and a code.
+    /// Rejected with a status and a code.
     Refused(u64, String),
     /// The connection ended first.
     Broken,
-    /// Nothing came for as long as a client waits.
+    /// No answer within the client's time limit.
     Silent,
 }
 
-/// One client that listens: everything that happened to it.
+/// One listening client, with everything that happened to it.
 #[derive(Debug, Clone, Default)]
 pub struct Receiver {
-    /// What it is, for the evidence.
+    /// A description, for the evidence.
     pub name: String,
-    /// Set when its user logged out: when that was acknowledged.
+    /// When the logout of its user was acknowledged.
     pub logged_out: Option<At>,
-    /// Whether it is to hold everything at the end; one that ended on purpose is not.
+    /// Whether the client was stopped on purpose, so that it need not be complete at the end.
     pub ended: bool,
-    /// Whether it asks for Socket.IO's own recovery.
+    /// Whether it uses Socket.IO's own recovery.
     pub recovers: bool,
     /// What happened, in order.
     pub entries: Vec<(At, Entry)>,
 }
 
-/// Something that happened to a receiver.
+/// An event at a receiver.
 #[derive(Debug, Clone)]
 pub enum Entry {
-    /// Its connection was there.
+    /// The connection was established.
     Opened,
-    /// Its connection was gone.
+    /// The connection was lost.
     Closed,
-    /// Its connection was there, and the client was told that it is in all its rooms as before.
+    /// The connection was established, and Socket.IO's recovery restored all its rooms.
     Recovered,
     /// `joinRoom` was acknowledged.
     Joined {
-        /// Which room.
         room: Uuid,
-        /// What it said it had.
+        /// The `after` of the request.
         after: Option<u64>,
         /// The head of the room.
         last_seq: u64,
-        /// Whether it was told to forget what it had.
+        /// Whether the server told the client to discard its messages.
         reset: bool,
-        /// What came with the acknowledgement, and what was paged by REST up to the head.
+        /// The messages in the acknowledgement, and the messages read by REST up to the head.
         messages: Vec<Seen>,
     },
-    /// An event.
+    /// A live event.
     Live(Seen),
 }
 
-/// A fault that was injected.
+/// An injected fault.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// The case.
+    /// The name of the case.
     pub name: &'static str,
-    /// When it began.
     pub from: At,
-    /// When it was healed.
     pub healed: At,
-    /// What it may do.
+    /// What the fault may cause.
     pub terms: Terms,
-    /// How it is known that it bit.
+    /// Evidence that the fault had an effect.
     pub bit: String,
 }
 
-/// The database was put back to an older copy: what was committed between copy and end is gone.
+/// The database was restored to an older copy: commits between `copied` and `ended` are lost.
 #[derive(Debug, Clone, Copy)]
 pub struct Restored {
-    /// When it was copied.
+    /// When the copy was made.
     pub copied: At,
-    /// From when on it certainly did not run any more, until the copy did.
+    /// When the old database had certainly stopped.
     pub ended: At,
-    /// When the operator had said so.
+    /// When the operator had renewed the epoch.
     pub renewed: At,
 }
 
-/// What one process used at some moment.
+/// The resource use of one process at one time.
 #[derive(Debug, Clone)]
 pub struct Use {
-    /// Which process.
     pub name: String,
-    /// When.
     pub at: At,
     /// Resident memory in bytes.
     pub rss: u64,
     /// Open descriptors.
     pub descriptors: u64,
-    /// Tasks of its runtime; `None` when it did not say.
+    /// Tasks of its runtime; `None` when the process did not answer.
     pub tasks: Option<u64>,
 }
 
-/// How often attackers did something.
+/// Counts of attacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attacks {
-    /// How often they did.
+    /// How often the attack was made.
     pub made: u64,
-    /// How often they were refused, or cut off.
+    /// How often it was rejected or cut off.
     pub refused: u64,
 }
 
-/// Everything of one run.
+/// All records of one run.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     /// Every message that was sent.
     pub sends: Vec<Sent>,
-    /// Everybody who listened.
+    /// Every listening client.
     pub receivers: Vec<Receiver>,
-    /// Other requests: what they were, begin, end, outcome.
+    /// Other requests with their description.
     pub calls: Vec<(String, Attempt)>,
-    /// What was broken.
+    /// The injected faults.
     pub faults: Vec<Fault>,
-    /// When the database was put back to an older copy.
+    /// When the database was restored to an older copy.
     pub restored: Option<Restored>,
-    /// What the processes used.
+    /// The resource use of the processes.
     pub uses: Vec<Use>,
-    /// What attackers did.
+    /// The attacks, by name.
     pub attacks: BTreeMap<&'static str, Attacks>,
-    /// Promises of single cases that were not kept.
+    /// Violations that single cases found.
     pub broken: Vec<String>,
-    /// The final history of every room, in rising `seq`.
+    /// The final history of every room, in ascending `seq`.
     pub history: HashMap<Uuid, Vec<Stored>>,
     /// When the run ended.
     pub ended: At,
 }
 
-/// What one process used in the course of a run.
+/// The resource use of one process over a run.
 #[derive(Debug, Clone)]
 pub struct Uses {
-    /// At first.
+    /// At the start.
     pub first: Use,
-    /// The most of each at any time.
+    /// The maximum of each value.
     pub most: Use,
     /// At the end.
     pub last: Use,
 }
 
 impl Records {
-    /// What each process used, by its name.
+    /// Returns the resource use of each process, by name.
     pub fn uses(&self) -> BTreeMap<&str, Uses> {
         let mut processes = BTreeMap::<&str, Uses>::new();
         for used in &self.uses {
@@ -246,7 +232,7 @@ impl Records {
         processes
     }
 
-    /// Whether everybody who is to hold everything has come to the heads of all rooms.
+    /// Returns whether every receiver that must be complete has reached the heads of all rooms.
     pub fn all_hold(&self, heads: &HashMap<Uuid, u64>) -> bool {
         let mut holders = self.receivers.iter().filter(|receiver| !receiver.ended && receiver.logged_out.is_none());
         holders.all(|receiver| {
@@ -263,71 +249,68 @@ impl Records {
     }
 }
 
-/// Where clients write down what happens; clones share it.
+/// Records what happens to clients; clones share the records.
 #[derive(Clone)]
 pub struct Recorder(Arc<Inner>);
 
 struct Inner {
     start: Instant,
-    // Held for a push, never across an await.
-    records: Mutex<(Records, Pulse)>,
+    // Locked for a push, never across an await.
+    records: Mutex<(Records, Health)>,
 }
 
-/// How things are just now, for whoever waits until they are well.
+/// The current health of the run, for tasks that wait until it is healthy.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse {
-    /// When a request last failed or was slow, or an event came late.
+pub struct Health {
+    /// When a request last failed or was slow, or an event was late.
     pub troubled: At,
-    /// How many receivers should be listening.
+    /// How many receivers should be connected.
     pub listeners: usize,
-    /// How many are.
+    /// How many receivers are connected.
     pub listening: usize,
-    /// Messages that wait for their acknowledgement.
+    /// Messages without an acknowledgement.
     pub pending: usize,
-    /// Messages that have it.
+    /// Messages with an acknowledgement.
     pub acknowledged: usize,
 }
 
-/// A request that takes longer is not normal.
+/// A request that takes longer counts as slow.
 pub const SLOW: Duration = Duration::from_secs(1);
 
 impl Recorder {
-    /// Nothing yet; the run begins.
     pub fn new() -> Self {
         Self(Arc::new(Inner { start: Instant::now(), records: Mutex::default() }))
     }
 
-    /// Now.
     pub fn now(&self) -> At {
         self.0.start.elapsed()
     }
 
-    /// How things are.
-    pub fn pulse(&self) -> Pulse {
+    pub fn health(&self) -> Health {
         self.lock().1.clone()
     }
 
-    /// How many messages have been acknowledged.
+    /// Returns how many messages have been acknowledged.
     pub fn acknowledged(&self) -> usize {
         self.lock().1.acknowledged
     }
 
-    /// Whether a receiver is in a room.
+    /// Returns whether a receiver is in a room.
     pub fn has_joined(&self, receiver: usize) -> bool {
         self.lock().0.receivers[receiver].entries.iter().any(|(_, entry)| matches!(entry, Entry::Joined { .. }))
     }
 
-    /// Looks at everything so far.
+    /// Reads the records so far.
     pub fn with<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
         look(&self.lock().0)
     }
 
-    /// Changes the pulse.
-    pub fn beat(&self, change: impl FnOnce(&mut Pulse)) {
+    /// Changes the current health.
+    pub fn update_health(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.lock().1);
     }
 
-    /// Notes a new message; its number.
+    /// Records a new message; returns its number.
     pub fn sending(&self, sender: Uuid, room: Uuid, key: String) -> usize {
         let mut inner = self.lock();
         inner.1.pending += 1;
@@ -335,7 +318,7 @@ impl Recorder {
         inner.0.sends.len() - 1
     }
 
-    /// Notes what came of a try to send it.
+    /// Records the outcome of an attempt to send a message.
     pub fn tried(&self, send: usize, begun: At, socket: Option<(u64, u64)>, outcome: Outcome) {
         let ended = self.now();
         let mut inner = self.lock();
@@ -346,20 +329,20 @@ impl Recorder {
         inner.0.sends[send].attempts.push(Attempt { begun, ended, socket, outcome });
     }
 
-    /// Notes another request.
+    /// Records another request.
     pub fn called(&self, what: impl Into<String>, begun: At, outcome: Outcome) {
         let ended = self.now();
         self.lock().0.calls.push((what.into(), Attempt { begun, ended, socket: None, outcome }));
     }
 
-    /// A new receiver; its number.
+    /// Adds a receiver; returns its number.
     pub fn receiver(&self, name: impl Into<String>) -> usize {
         let mut inner = self.lock();
         inner.0.receivers.push(Receiver { name: name.into(), ..Receiver::default() });
         inner.0.receivers.len() - 1
     }
 
-    /// Notes what happened to a receiver.
+    /// Records what happened to a receiver.
     pub fn happened(&self, receiver: usize, entry: Entry) {
         let now = self.now();
         let mut inner = self.lock();
@@ -369,18 +352,17 @@ impl Recorder {
         inner.0.receivers[receiver].entries.push((now, entry));
     }
 
-    /// Changes the records otherwise.
+    /// Changes the records.
     pub fn note(&self, change: impl FnOnce(&mut Records)) {
         change(&mut self.lock().0);
     }
 
-    /// Everything so far.
     pub fn records(&self) -> Records {
         let ended = self.now();
         Records { ended, ..self.lock().0.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Records, Pulse)> {
+    fn lock(&self) -> MutexGuard<'_, (Records, Health)> {
         self.0.records.lock()
     }
 }
@@ -391,7 +373,7 @@ impl Default for Recorder {
     }
 }
 
-impl Pulse {
+impl Health {
     fn note(&mut self, begun: At, ended: At, outcome: &Outcome) {
         if !matches!(outcome, Outcome::Acked(_)) || ended - begun > SLOW {
             self.troubled = ended;

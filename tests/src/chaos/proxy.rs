@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on request: between the services and what they stand on, and between clients and gateways.
+//! A TCP proxy that injects faults: between the services and their servers, and between clients and gateways.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,33 +12,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Most bytes that are passed on at once.
+/// Maximum bytes forwarded at once.
 const CHUNK: usize = 16 * 1024;
 
-/// What it does.
+/// The behaviour of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes everything on.
+    /// Forwards everything.
     Pass,
-    /// Passes nothing on and forgets nothing: what waits arrives afterwards.
+    /// Forwards nothing, but keeps the bytes: they arrive afterwards.
     Stall,
-    /// Takes everything and passes nothing on, as a network does that loses packets for good. Connections of that time are
-    /// reset afterwards.
+    /// Accepts everything and forwards nothing, like a network that loses packets. Affected connections are reset
+    /// afterwards.
     Blackhole,
     /// Resets every connection, old and new.
     Refuse,
-    /// Passes so many bytes a second on, each way.
+    /// Forwards this number of bytes per second, each way.
     Slow(u32),
-    /// Resets each connection when more than so many bytes are to go through it, one way.
+    /// Resets each connection before more than this number of bytes pass it, one way.
     CutAfter(u64),
 }
 
 #[derive(Clone, Copy)]
 struct Order {
     mode: Mode,
-    /// Where new connections lead.
+    /// The target of new connections.
     upstream: SocketAddr,
-    /// Connections of an older one are reset.
+    /// Connections of an older generation are reset.
     generation: u64,
 }
 
@@ -51,10 +51,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy on a free port, to a port on this machine.
+    /// Starts a proxy on a free port, to a port on this machine.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When there is no free port.
     pub async fn to(port: u16) -> io::Result<Self> {
         let upstream = loopback(port);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -70,31 +70,32 @@ impl Proxy {
         Ok(Self { port, order, harm, accepting })
     }
 
-    /// Where it listens.
+    /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Begins to do so.
+    /// Changes the behaviour.
     pub fn set(&self, mode: Mode) {
         self.order.send_modify(|order| {
-            // What a blackhole has swallowed is missing from its streams, and a refusal spares nobody.
+            // The bytes that a blackhole swallowed are missing from its streams, and `Refuse` resets every connection.
             order.generation += u64::from(order.mode == Mode::Blackhole || mode == Mode::Refuse);
             order.mode = mode;
         });
     }
 
-    /// New connections lead to another port of this machine, as when a name has another address; those that there are stay.
+    /// Directs new connections to another port of this machine, as when a name has a new address; existing connections
+    /// stay.
     pub fn lead_to(&self, port: u16) {
         self.order.send_modify(|order| order.upstream = loopback(port));
     }
 
-    /// Resets every connection there is; new ones are welcome.
+    /// Resets every existing connection; new ones are accepted.
     pub fn cut(&self) {
         self.order.send_modify(|order| order.generation += 1);
     }
 
-    /// How often it has done harm: connections reset or kept waiting, pieces swallowed or held up.
+    /// Returns how often the proxy did harm: connections reset or stalled, chunks swallowed or delayed.
     pub fn harm(&self) -> u64 {
         self.harm.load(Ordering::Relaxed)
     }
@@ -130,15 +131,15 @@ async fn connection(mut client: TcpStream, mut orders: watch::Receiver<Order>, h
     };
     if ended.is_err() {
         harm.fetch_add(1, Ordering::Relaxed);
-        // What breaks on the way says no farewell.
+        // A reset sends no FIN.
         let _ = (client.set_zero_linger(), server.map(|server| server.set_zero_linger()));
     }
 }
 
-/// A connection is to be reset.
+/// The error of a connection that must be reset.
 struct Cut;
 
-/// Moves bytes one way until their end, or the mode says so.
+/// Forwards bytes one way until their end, or until the mode ends the connection.
 async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: watch::Receiver<Order>, harm: &AtomicU64) -> Result<(), Cut> {
     let mut buffer = vec![0; CHUNK];
     let mut passed = 0_u64;
@@ -162,7 +163,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: watch::
             Err(_) => return Err(Cut),
         };
         passed += count as u64;
-        // The mode may have changed while nothing came.
+        // The mode may have changed while no bytes arrived.
         let mode = orders.borrow().mode;
         match mode {
             Mode::CutAfter(bytes) if passed > bytes => return Err(Cut),
@@ -192,7 +193,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A server that returns every byte.
+    /// Starts a server that returns every byte.
     async fn echo() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -209,17 +210,17 @@ mod tests {
 
     async fn said(stream: &mut TcpStream, text: &str) -> io::Result<String> {
         stream.write_all(text.as_bytes()).await?;
-        heard(stream, text.len()).await
+        received(stream, text.len()).await
     }
 
-    async fn heard(stream: &mut TcpStream, count: usize) -> io::Result<String> {
+    async fn received(stream: &mut TcpStream, count: usize) -> io::Result<String> {
         let mut answer = vec![0; count];
         timeout(SOON, stream.read_exact(&mut answer)).await??;
         Ok(String::from_utf8(answer).unwrap())
     }
 
     #[tokio::test]
-    async fn each_mode_does_its_harm_and_ends() {
+    async fn each_mode_does_harm_and_ends() {
         let proxy = Proxy::to(echo().await).await.unwrap();
         let open = async || TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
         let mut first = open().await;
@@ -228,16 +229,16 @@ mod tests {
 
         proxy.set(Mode::Stall);
         first.write_all(b"two").await.unwrap();
-        assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "it is stalled");
+        assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "the connection must be stalled");
         proxy.set(Mode::Slow(100));
-        assert_eq!(heard(&mut first, 3).await.unwrap(), "two");
+        assert_eq!(received(&mut first, 3).await.unwrap(), "two");
         assert!(proxy.harm() > 0);
 
         proxy.set(Mode::Blackhole);
         first.write_all(b"three").await.unwrap();
-        assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "nothing comes back");
+        assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "no byte must return");
         proxy.set(Mode::Pass);
-        assert!(heard(&mut first, 5).await.is_err(), "what was swallowed ends the stream");
+        assert!(received(&mut first, 5).await.is_err(), "swallowed bytes must end the stream");
 
         let mut second = open().await;
         assert_eq!(said(&mut second, "four").await.unwrap(), "four");
@@ -250,6 +251,6 @@ mod tests {
         let mut third = open().await;
         assert_eq!(said(&mut third, "1234").await.unwrap(), "1234");
         let _ = third.write_all(b"5").await;
-        assert!(heard(&mut third, 1).await.is_err());
+        assert!(received(&mut third, 1).await.is_err());
     }
 }

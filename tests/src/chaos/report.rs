@@ -1,14 +1,14 @@
-//! What a run has shown, for people.
+//! Prints the results of a run.
 
 use std::time::Duration;
 
 use super::checker::Verdict;
 use super::history::{Records, Uses};
 
-/// Most violations that are printed in full.
+/// Maximum violations that are printed in full.
 const SHOWN: usize = 20;
 
-/// What has just happened, after so many faults.
+/// Prints what has happened since the last call, after `before` faults.
 pub(super) fn progress(records: &Records, before: usize) {
     for fault in &records.faults[before..] {
         let lasted = fault.healed.saturating_sub(fault.from);
@@ -19,19 +19,19 @@ pub(super) fn progress(records: &Records, before: usize) {
 /// Prints the verdict.
 pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
     let counts = &verdict.counts;
-    println!("\nseed {seed}, {:.0} s, {} faults; back to normal after each:", records.ended.as_secs_f32(), records.faults.len());
+    println!("\nseed {seed}, {:.0} s, {} faults; time to recover after each:", records.ended.as_secs_f32(), records.faults.len());
     for (name, took) in &verdict.recoveries {
         println!("  {name:<28} {:>5.1} s", took.as_secs_f32());
     }
     println!(
-        "\nsent {}, acknowledged {}, tried again {}; delivered {}, of these repaired {}, resumed {} times, recovered {}",
+        "\nsent {}, acknowledged {}, retried {}; delivered {}, of these repaired {}, resumed {} times, recovered {}",
         counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed, counts.recovered
     );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
-        println!("attackers: {what}: {}, refused or cut off {} times", attacks.made, attacks.refused);
+        println!("attackers: {what}: {}, rejected or cut off {} times", attacks.made, attacks.refused);
     }
-    println!("before, most and after: memory in MiB, descriptors, tasks");
+    println!("start, maximum and end: memory in MiB, descriptors, tasks");
     for (name, Uses { first, most, last }) in records.uses() {
         let all = [first, most, last].map(|used| (used.rss >> 20, used.descriptors, used.tasks.unwrap_or_default()));
         println!("  {name:<12} {:?} {:?} {:?}", all.map(|used| used.0), all.map(|used| used.1), all.map(|used| used.2));

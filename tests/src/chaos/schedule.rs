@@ -1,4 +1,4 @@
-//! Which faults when, from a seed.
+//! The order of faults, from a seed.
 
 use std::time::Duration;
 
@@ -9,17 +9,15 @@ use super::faults::{CASES, Case, LAST, LONGEST};
 pub struct Dice(u64);
 
 impl Dice {
-    /// From a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Others, which depend on these.
+    /// Returns another generator, whose numbers depend on this one.
     pub fn split(&mut self) -> Self {
         Self(self.roll())
     }
 
-    /// Below a bound.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound.max(1)
     }
@@ -39,17 +37,17 @@ impl Dice {
     }
 }
 
-/// How much is broken.
+/// Which faults to inject
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
-    /// Every fault once, one after another
+    /// Each fault once, one after another
     Short,
-    /// As long as there is time: faults that overlap, and long absences
+    /// Overlapping faults and long outages, until the time is over
     Long,
 }
 
 impl Profile {
-    /// How long after everything it is looked what processes still hold.
+    /// How long after the last fault the final resource use is measured.
     pub fn rest(self) -> Duration {
         Duration::from_secs(match self {
             Self::Short => 10,
@@ -58,30 +56,29 @@ impl Profile {
     }
 }
 
-/// How many cases may happen, one after another, while the bus is away for long.
+/// How many cases may run, one after another, during a long outage of the bus.
 const MEANWHILE: usize = 6;
 
-/// What is broken, step by step; the first case of a step overlaps with the others, which come one after another.
+/// The faults to inject, step by step. The first case of a step overlaps with the others, which run one after another.
 pub struct Schedule {
     profile: Profile,
     dice: Dice,
-    /// Cases that are still to come; the next one is the last.
+    /// The remaining cases; the next one is the last element.
     left: Vec<&'static Case>,
 }
 
 impl Schedule {
-    /// From a seed.
     pub fn new(profile: Profile, mut dice: Dice) -> Self {
         let left = deal(&mut dice);
         Self { profile, dice, left }
     }
 
-    /// These cases, in this order.
+    /// Creates a schedule of these cases, in this order.
     pub fn of(cases: &[&'static Case], dice: Dice) -> Self {
         Self { profile: Profile::Short, dice, left: cases.iter().rev().copied().collect() }
     }
 
-    /// What comes next, so long after the beginning; nothing at the end. The case that puts the database back comes last.
+    /// Returns the cases of the next step; empty at the end. The case that restores the database comes last.
     pub fn next(&mut self, elapsed: Duration, limit: Duration) -> Vec<&'static Case> {
         if self.profile == Profile::Long {
             if elapsed >= limit && self.left.first().is_some_and(|case| case.name == LAST) {
@@ -108,7 +105,7 @@ impl Schedule {
     }
 }
 
-/// All cases in a random order, to be taken from the end.
+/// Returns all cases in a random order.
 fn deal(dice: &mut Dice) -> Vec<&'static Case> {
     let (mut last, mut others) = CASES.iter().partition::<Vec<_>, _>(|case| case.name == LAST);
     dice.shuffle(&mut others);
@@ -134,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_one_has_every_case_once_and_a_seed_gives_one_order() {
+    fn short_schedule_has_each_case_once_in_seeded_order() {
         let short = |seed| names(&mut Schedule::new(Profile::Short, Dice::new(seed)), Duration::ZERO);
         assert_eq!(short(7), short(7));
         assert_ne!(short(7), short(8));
@@ -146,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_long_one_goes_on_overlaps_and_ends() {
+    fn long_schedule_repeats_overlaps_and_ends() {
         let steps = names(&mut Schedule::new(Profile::Long, Dice::new(1)), Duration::from_secs(3600));
         assert!(steps.len() >= 180, "{}", steps.len());
         assert!(steps.iter().any(|step| step.len() == 2));

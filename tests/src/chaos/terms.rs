@@ -1,36 +1,35 @@
-//! What a fault may do while it lasts, and how soon its traces must be gone.
+//! What a fault may cause while it lasts, and how soon the system must recover.
 
 use std::time::Duration;
 
-/// The terms of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// From healing to normal latency.
+    /// Time limit from healing to normal latency.
     pub recovers: Duration,
-    /// A frozen process may answer nobody until it is healed.
+    /// Whether a frozen process may answer no client until it is healed.
     pub mute: bool,
-    /// What was acknowledged may be delivered late until all is as before.
+    /// Whether acknowledged messages may be delivered late until the system has recovered.
     pub late: bool,
-    /// No REST request may fail.
+    /// Whether no REST request may fail.
     pub spares_rest: bool,
-    /// How soon events are delivered meanwhile, all but one in a hundred.
+    /// The 99th percentile of delivery times during the fault.
     pub live: Option<Duration>,
-    /// Of a hundred tries to send, how many may fail meanwhile.
+    /// The percentage of sends that may fail during the fault.
     pub fails: usize,
-    /// Longest time in which nothing at all may be acknowledged, or nothing delivered live.
+    /// Longest gap between acknowledgements, or between live deliveries.
     pub pause: Option<Duration>,
-    /// What cannot be done meanwhile is refused as unavailable or too late.
+    /// Whether requests that cannot be served are rejected as unavailable or timed out.
     pub refuses: bool,
-    /// Once it is healed, hints are heard again within `recovers`.
+    /// Whether hints arrive again within `recovers` after healing.
     pub hints: bool,
 }
 
 const ANY: usize = 100;
 const SECOND: Option<Duration> = Some(Duration::from_secs(1));
-/// A call gives a replica a second before it asks another one.
+/// A call gives a replica one second before it tries another replica.
 const BREATH: Option<Duration> = Some(Duration::from_secs(3));
 
-/// Whoever is hurt tries again; within this time everything is as before, of itself (I7).
+/// Affected clients retry; the system recovers on its own within this time (I7).
 pub const TERMS: Terms = Terms {
     recovers: Duration::from_secs(15),
     mute: false,
@@ -42,19 +41,19 @@ pub const TERMS: Terms = Terms {
     refuses: false,
     hints: false,
 };
-/// The others carry on.
+/// The other processes continue.
 pub const CARRIES_ON: Terms = Terms { fails: 5, pause: BREATH, ..TERMS };
-/// Chat does not notice.
+/// Chat is not affected.
 pub const SPARES_CHAT: Terms = Terms { live: SECOND, fails: 1, pause: BREATH, ..TERMS };
-/// Live delivery goes on by reading the log.
+/// Live delivery continues by reading the log.
 pub const BUS: Terms = Terms { recovers: Duration::from_secs(5), hints: true, ..SPARES_CHAT };
-/// The clients of one gateway go to another.
+/// The clients of one gateway move to another.
 pub const GATEWAY: Terms = Terms { recovers: Duration::from_secs(10), ..TERMS };
-/// Nobody can say who is answered by what stands still.
+/// A frozen process may answer no client.
 pub const FREEZES: Terms = Terms { mute: true, late: true, ..TERMS };
-/// Nothing can be sent, and nothing read of what was missed.
+/// No message can be sent, and no missed message can be read.
 pub const DATABASE: Terms = Terms { recovers: Duration::from_secs(10), late: true, ..TERMS };
-/// The same, for long enough that somebody is told.
+/// Like `DATABASE`, but so long that requests are rejected.
 pub const DATABASE_REFUSES: Terms = Terms { refuses: true, ..DATABASE };
-/// Who leaves in order lets nobody down.
+/// A graceful shutdown affects no client.
 pub const GENTLE: Terms = Terms { spares_rest: true, ..TERMS };

@@ -1,4 +1,4 @@
-//! A scratch cluster whose connections lead through proxies, and what all clients of it share.
+//! A scratch cluster whose connections pass proxies, and the state that all its clients share.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use crate::api::{Account, Api};
 use crate::cluster::Cluster;
 use crate::plan::{Member, Role};
 
-/// How many gateways, and how many replicas of each service.
+/// The number of gateways, and of replicas of each service.
 const EACH: u16 = 2;
-/// How many rooms are spoken in.
+/// The number of rooms with chat.
 const ROOMS: usize = 4;
-/// What the programs are told besides where everything is: who is gone is noticed sooner than by default, and what breaks off
-/// is swept up while somebody looks.
+/// Settings of the programs in addition to their addresses: vanished clients are detected sooner than by default, and
+/// orphans are swept during the run.
 const SETTINGS: &[(&str, &str)] = &[
     ("CONFAB_PING_INTERVAL", "4s"),
     ("CONFAB_PING_TIMEOUT", "8s"),
@@ -26,9 +26,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("CONFAB_DRAIN", "8s"),
 ];
 
-/// Everything that clients and faults need.
+/// The shared state of clients and faults.
 pub struct World {
-    /// The cluster.
     pub cluster: Cluster,
     /// Between the programs and Redis.
     pub bus: Proxy,
@@ -36,24 +35,23 @@ pub struct World {
     pub objects: Proxy,
     /// Between clients and each gateway.
     pub gateways: Vec<Proxy>,
-    /// Through the balancer.
+    /// Through the load balancer.
     pub api: Api,
-    /// Where it is written down.
     pub recorder: Recorder,
-    /// Somebody who reads histories and owns the rooms.
+    /// A user who reads histories and owns the rooms.
     pub owner: Account,
-    /// Where is spoken.
+    /// The rooms with chat.
     pub rooms: Vec<Uuid>,
-    /// Nobody begins a new message.
+    /// Whether clients must begin no new message.
     pub ending: AtomicBool,
     sockets: AtomicU64,
 }
 
 impl World {
-    /// Starts it, of programs in a directory.
+    /// Starts the cluster, with programs from a directory.
     ///
     /// # Errors
-    /// When something does not become ready.
+    /// When a process does not become ready.
     pub async fn start(programs: &Path) -> anyhow::Result<Self> {
         let mut cluster = Cluster::planned(EACH, EACH)?;
         cluster.run_from(programs);
@@ -79,27 +77,27 @@ impl World {
         Ok(Self { cluster, bus, objects, gateways, api, recorder, owner, rooms, ending, sockets })
     }
 
-    /// The base URL of a gateway, through its proxy; any number names one.
+    /// Returns the base URL of a gateway, through its proxy; any number selects one.
     pub fn gateway(&self, n: usize) -> String {
         format!("http://127.0.0.1:{}", self.gateways[n % self.gateways.len()].port())
     }
 
-    /// Whether nobody is to begin anything new.
+    /// Returns whether clients must begin no new message.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// A number for a socket.
+    /// Returns a number for a socket.
     pub fn next_socket(&self) -> u64 {
         self.sockets.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Every process of ours and of the servers, one after another.
+    /// Returns every process of Confab and of the servers.
     pub fn members(&self) -> Vec<Member> {
         self.cluster.plan.members()
     }
 
-    /// A number in a process's metrics, summed over its labels; 0 when it is not there.
+    /// Returns a value from a process's metrics, summed over its labels; 0 when it is missing.
     ///
     /// # Errors
     /// When the process does not answer.
@@ -109,14 +107,14 @@ impl World {
         Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
-    /// Arms a fail point of a process: `on`, `abort` or `off`.
+    /// Arms a failpoint of a process: `on`, `abort` or `off`.
     ///
     /// # Errors
-    /// When the process is of a build without fail points.
+    /// When the process is a build without failpoints.
     pub async fn arm(&self, member: Member, point: &str, action: &'static str) -> anyhow::Result<()> {
         let request = reqwest::Client::new().post(self.admin(member, &format!("/failpoints/{point}"))).body(action);
         let answer = request.send().await?;
-        answer.error_for_status().map(drop).context("no fail points; `make chaos` builds the programs that have them")
+        answer.error_for_status().map(drop).context("the program has no failpoints; `make chaos` builds the programs that have them")
     }
 
     fn admin(&self, member: Member, path: &str) -> String {

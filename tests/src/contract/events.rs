@@ -1,4 +1,4 @@
-//! The events and acknowledgements in `docs/asyncapi.json`, and whether those in the tests match.
+//! The events and acknowledgements in `docs/asyncapi.json`: those in the tests are checked against the document.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::schema::Schemas;
 
-/// How the document refers to the OpenAPI document, and where that is once both are merged.
+/// How the document refers to the OpenAPI document, and where that is after both are merged.
 const HTTP: (&str, &str) = ("./openapi.json#/", "#/http/");
 
 static EVENTS: LazyLock<Events> = LazyLock::new(Events::of_the_repository);
 
-/// The document, and which of its messages were seen.
+/// The document, and its messages that were seen.
 pub struct Events {
     document: Value,
     schemas: Schemas,
@@ -44,7 +44,8 @@ pub fn answer(asked: &str, payload: &Value) -> anyhow::Result<()> {
     EVENTS.judge("receive", asked, payload).with_context(|| format!("the answer to {asked}: {payload}"))
 }
 
-/// The messages of the document, and those that were seen; a refusing acknowledgement is a message of its own.
+/// Returns the messages of the document, and those that were seen; a rejecting acknowledgement counts as a separate
+/// message.
 pub fn all_and_seen() -> (BTreeSet<String>, BTreeSet<String>) {
     let messages = EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
     let seen = EVENTS.seen.lock().clone();
@@ -60,7 +61,7 @@ impl Events {
         Self { document, schemas: Schemas::default(), seen: Mutex::default() }
     }
 
-    /// Checks an event that the server sends, or the acknowledgement of one that it receives.
+    /// Checks an event that the server sends, or the acknowledgement of an event that it receives.
     fn judge(&self, action: &str, name: &str, payload: &Value) -> anyhow::Result<()> {
         let is_it = |operation: &&Value| operation["action"] == action && self.message(&operation["messages"][0])["name"] == name;
         let operation = self.document["operations"].as_object().and_then(|operations| operations.values().find(is_it));
@@ -70,16 +71,16 @@ impl Events {
                 let key = message["$ref"].as_str().and_then(|path| path.rsplit('/').next()).context("a message has a name")?;
                 (key, &self.message(message)["payload"])
             }
-            // The server refuses unknown events.
+            // The server rejects unknown events.
             None if action == "receive" => ("refusal", &json!({"$ref": "#/components/schemas/Refusal"})),
-            None => anyhow::bail!("there is no such event"),
+            None => anyhow::bail!("the document has no such event"),
         };
         self.schemas.check(&self.document, schema, payload)?;
         self.seen.lock().insert(key.to_owned());
         Ok(())
     }
 
-    /// A message that a channel refers to.
+    /// Returns a message that a channel refers to.
     fn message<'a>(&'a self, reference: &'a Value) -> &'a Value {
         super::schema::resolve(&self.document, super::schema::resolve(&self.document, reference))
     }
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_example_is_what_it_is_an_example_of() {
+    fn every_example_matches_its_schema() {
         let messages = EVENTS.document["components"]["messages"].as_object().unwrap();
         for (key, message) in messages {
             let examples = message["examples"].as_array().unwrap();
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_document_does_not_say_is_a_fault() {
+    fn undocumented_messages_are_errors() {
         event("sessionEnded", &json!({"code": "logged_out"})).unwrap();
         event("sessionEnded", &json!({"code": "bored"})).unwrap_err();
         event("sessionEnded", &json!({"code": "logged_out", "why": "x"})).unwrap_err();

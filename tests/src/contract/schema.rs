@@ -1,4 +1,4 @@
-//! The schemas of a document, taken strictly: fields that they do not name are forbidden.
+//! The schemas of a document, applied strictly: undeclared fields are forbidden.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn compile(schema: &Value) -> anyhow::Result<Validator> {
     jsonschema::draft202012::options().should_validate_formats(true).build(schema).map_err(|error| anyhow!("a bad schema: {error}"))
 }
 
-/// A schema with all references resolved, which forbids additional fields.
+/// Returns a schema with all references resolved, which forbids additional fields.
 pub fn closed(document: &Value, schema: &Value) -> Value {
     let mut schema = written_out(document, schema);
     if let Value::Object(object) = &mut schema
@@ -46,7 +46,8 @@ pub fn closed(document: &Value, schema: &Value) -> Value {
     schema
 }
 
-/// As [`closed`], but open at the top: a part of an `allOf` must permit the fields of the others.
+/// Like [`closed`], but the top level permits additional fields: a part of an `allOf` must permit the fields of the
+/// other parts.
 fn written_out(document: &Value, schema: &Value) -> Value {
     let Value::Object(object) = resolve(document, schema) else { return schema.clone() };
     let written = object.iter().map(|(key, value)| {

@@ -35,7 +35,7 @@ fn problem(status: u16, code: &str) -> Answer {
 }
 
 #[test]
-fn what_is_documented_is_seen() {
+fn documented_responses_are_recorded() {
     let contract = contract();
     let id = "01a20525-1183-7c58-9e5d-6a3b0c9d8e7f";
     for (method, path, answer, seen) in [
@@ -54,7 +54,7 @@ fn what_is_documented_is_seen() {
 }
 
 #[test]
-fn what_is_not_documented_is_found() {
+fn undocumented_responses_are_detected() {
     let contract = contract();
     let found = |method: &str, path: &str, answer: Answer| contract.judge(method, path, &answer).unwrap_err().to_string();
     for (body, fault) in [
@@ -70,10 +70,10 @@ fn what_is_not_documented_is_found() {
     let mut bare = room(json!({"name": "Tea"}));
     bare.headers.remove("etag");
     for (method, path, answer, fault) in [
-        ("GET", "/rooms/1", bare, "without the header ETag"),
+        ("GET", "/rooms/1", bare, "the header ETag is missing"),
         ("GET", "/rooms/1", answer(201, "application/json", "{}"), "status"),
         ("GET", "/rooms/1", answer(200, "text/plain", "{}"), "text/plain"),
-        ("GET", "/rooms/1", problem(404, "forbidden"), "another code"),
+        ("GET", "/rooms/1", problem(404, "forbidden"), "the code is not one of"),
         ("HEAD", "/rooms/1", room(json!({"name": "Tea"})), "with a body"),
         ("DELETE", "/rooms/1", answer(204, "", "x"), "with a body"),
         ("PUT", "/rooms/1", answer(200, "application/json", "{}"), "no such method"),

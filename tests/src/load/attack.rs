@@ -1,4 +1,4 @@
-//! `load attack`: hostile clients beside honest ones, against a real server that has the memory it is shipped with.
+//! `load attack`: hostile clients beside honest ones, against a real server with the memory of its default container.
 
 mod honest;
 mod hostile;
@@ -16,38 +16,38 @@ use anyhow::{Context, ensure};
 use self::scenarios::{SCENARIOS, Scenario};
 use super::options::{say, show};
 
-/// Which attacks, and for how long.
+/// Which attacks, and how long
 #[derive(Debug, clap::Args)]
 #[command(after_help = scenarios::help())]
 pub struct Attack {
-    /// Attacks, one after another; all when none is named
+    /// Attacks to run, one after another; all attacks if none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// How long the honest are measured alone
+    /// How long the honest clients are measured alone, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     base: u64,
-    /// How long the attack lasts [default: 20, for some attacks longer]
+    /// Duration of the attack in seconds [default: 20, for some attacks longer]
     #[arg(long)]
     seconds: Option<u64>,
-    /// How long after the attack it is looked what the process still holds
+    /// How long after the attack the process's resource use is measured, in seconds
     #[arg(long, default_value_t = 60)]
     after: u64,
-    /// Attackers and honest clients come from one address, as from behind one balancer
+    /// All clients connect from one address, as behind a load balancer
     #[arg(long)]
     one_address: bool,
-    /// Results as lines of JSON
+    /// Print results as lines of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Runs it.
+/// Runs the attacks.
 ///
 /// # Errors
 /// When a target is missed, or the server does not start.
 pub async fn run(attack: Attack) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let named =
-        |name: &String| SCENARIOS.iter().find(|scenario| scenario.name == name).with_context(|| format!("no attack is called {name}"));
+        |name: &String| SCENARIOS.iter().find(|scenario| scenario.name == name).with_context(|| format!("there is no attack {name}"));
     let chosen = match attack.names.as_slice() {
         [] => SCENARIOS.iter().collect(),
         names => names.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?,
@@ -60,7 +60,7 @@ pub async fn run(attack: Attack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The targets that one attack makes the server miss.
+/// Runs one attack. Returns the targets that the server missed.
 async fn one(attack: &Attack, scenario: &'static Scenario) -> anyhow::Result<Vec<String>> {
     say(&format!("\nattack {}: {}", scenario.name, scenario.about));
     let times = run::Times { base: attack.base, attack: attack.seconds.unwrap_or(scenario.seconds), after: attack.after };

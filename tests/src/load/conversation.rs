@@ -1,4 +1,4 @@
-//! The sockets of a thread: join a room, send the next message when one is acknowledged, check the order.
+//! The sockets of a thread: they join a room, send the next message after an acknowledgement, and check the order.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,20 +10,17 @@ use super::crowd::{Crowd, Handler, Outgoing};
 use super::wire::{Finder, Packet};
 use super::worker::{Counts, Member, Seen};
 
-/// Length of a message's content, which begins with its time of sending.
+/// Length of a message's content, which begins with its send time.
 const CONTENT: usize = 100;
 /// The acknowledgement number of `joinRoom`; messages have higher ones.
 const JOIN: u64 = 0;
 
-/// The sockets of a thread.
 pub struct Conversation {
-    /// Counted since they were last taken.
+    /// Counts since they were last taken.
     pub counts: Counts,
-    /// How many sockets are connected and, if they join a room, in it.
+    /// How many sockets are connected and, if they join a room, have joined it.
     pub ready: usize,
-    /// Unacknowledged messages.
     pub unanswered: usize,
-    /// Whether sending has stopped.
     pub stopped: bool,
     speakers: Vec<Speaker>,
     /// When each socket began to connect.
@@ -39,14 +36,14 @@ struct Speaker {
     room: Option<Arc<str>>,
     joins: bool,
     in_flight: usize,
-    /// The `seq` of the last message seen; `None` before the socket is in the room, or after it was closed.
+    /// The `seq` of the last message received; `None` before the socket has joined, or after it was closed.
     seq: Option<u64>,
     next: u64,
     pending: Vec<(u64, Instant)>,
 }
 
 impl Conversation {
-    /// The initial state: no socket is connected.
+    /// Creates the initial state: no socket is connected.
     pub fn new(members: &[Member], epoch: Instant) -> Self {
         let speaker = |member: &Member| Speaker {
             room: member.room.clone(),
@@ -75,8 +72,8 @@ impl Conversation {
         self.opened.push(now);
     }
 
-    /// Makes all senders send as much as they may, each in one write, as a client does that emits several messages in a
-    /// row.
+    /// Makes all senders send as many messages as they may, each in one write, like a client that emits several
+    /// messages in a row.
     pub fn begin(&mut self, crowd: &mut Crowd) {
         for number in 0..self.speakers.len() {
             let mut lines = Outgoing::default();
@@ -88,7 +85,7 @@ impl Conversation {
         }
     }
 
-    /// The last message of its room that each socket saw.
+    /// Returns the last message of its room that each socket received.
     pub fn seen(&self) -> Vec<Seen> {
         self.speakers.iter().filter_map(|speaker| Some((speaker.room.clone()?, speaker.seq?))).collect()
     }
@@ -107,7 +104,7 @@ impl Conversation {
         let _ = write!(self.line, r#"42{id}["message",{{"roomId":"{room}","content":"T{time:019} {:.<pad$}"}}]"#, "", pad = CONTENT - 21);
     }
 
-    fn heard(&mut self, number: usize, event: &[u8], now: Instant) {
+    fn received(&mut self, number: usize, event: &[u8], now: Instant) {
         if !event.starts_with(b"[\"message\",") {
             return;
         }
@@ -167,7 +164,7 @@ impl Conversation {
 impl Handler for Conversation {
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, now: Instant) {
         match packet {
-            Packet::Event(event) => self.heard(socket, event, now),
+            Packet::Event(event) => self.received(socket, event, now),
             Packet::Ack(JOIN, answer) => self.joined(socket, answer, now),
             Packet::Ack(id, answer) => self.answered(socket, id, answer, out, now),
             Packet::Connected => match &self.speakers[socket] {

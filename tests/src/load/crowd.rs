@@ -1,4 +1,4 @@
-//! Many client sockets on one thread: one epoll, one buffer, one write for all the output that a read caused.
+//! Many client sockets on one thread: one epoll, one buffer, and one write for all output that a read caused.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs};
@@ -17,7 +17,6 @@ use super::wire::{Frame, Packet, push_frame, upgrade};
 const SCRATCH: usize = 256 * 1024;
 const EVENTS: usize = 1024;
 
-/// The server that sockets connect to.
 #[derive(Debug, Clone)]
 pub struct Target {
     address: SocketAddr,
@@ -25,16 +24,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// The server at `http://host:port`.
+    /// Resolves the server at `http://host:port`.
     ///
     /// # Errors
-    /// When it is not such a URL, or the host is unknown.
+    /// When the URL has another form, or the host is unknown.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let host = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?.trim_end_matches('/');
-        let address = match host.contains(':') {
-            true => host.to_socket_addrs(),
-            false => (host, 80).to_socket_addrs(),
-        };
+        let address = if host.contains(':') { host.to_socket_addrs() } else { (host, 80).to_socket_addrs() };
         let address = address.with_context(|| format!("cannot resolve {url}"))?.next().with_context(|| format!("{url} has no address"))?;
         Ok(Self { address, upgrade: upgrade(host).into() })
     }
@@ -42,13 +38,13 @@ impl Target {
 
 /// Handles received packets.
 pub trait Handler {
-    /// A packet that the transport does not handle itself.
+    /// Handles a packet that the transport does not handle itself.
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, now: Instant);
-    /// The server has closed a socket, or the socket has failed.
+    /// Called when the server has closed a socket, or the socket has failed.
     fn closed(&mut self, socket: usize, why: &str);
 }
 
-/// Output for one server.
+/// Output of one socket.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
@@ -72,7 +68,6 @@ struct Socket {
     waits_to_write: bool,
 }
 
-/// The sockets of one thread.
 pub struct Crowd {
     epoll: OwnedFd,
     sockets: Vec<Option<Socket>>,
@@ -81,10 +76,10 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// A crowd without sockets.
+    /// Creates a crowd without sockets.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the system call fails.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self { epoll, sockets: Vec::new(), events: Vec::with_capacity(EVENTS), scratch: vec![0; SCRATCH].into() })
@@ -113,17 +108,17 @@ impl Crowd {
         Ok(number)
     }
 
-    /// How many sockets were ever opened.
+    /// Returns how many sockets were ever opened.
     pub fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Whether none was ever opened.
+    /// Returns whether no socket was ever opened.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 
-    /// Whether no socket is open.
+    /// Returns whether no socket is open.
     pub fn is_over(&self) -> bool {
         self.sockets.iter().all(Option::is_none)
     }
@@ -131,7 +126,7 @@ impl Crowd {
     /// Resets all connections without closing them, as when a network fails.
     pub fn reset(&mut self) {
         for socket in self.sockets.iter_mut().filter_map(Option::take) {
-            // Without this option the sockets are still closed, but in an orderly way.
+            // Without this option the sockets are closed too, but gracefully.
             let _ = sockopt::set_socket_linger(&socket.stream, Some(Duration::ZERO));
         }
     }
@@ -141,13 +136,13 @@ impl Crowd {
         let Some(socket) = &mut self.sockets[number] else { return };
         socket.out.bytes.extend(what.bytes);
         let written = socket.flush(&self.epoll, number);
-        self.settle(number, written.map_err(Into::into), handler);
+        self.close_on_error(number, written.map_err(Into::into), handler);
     }
 
-    /// Waits until something arrives, at most `most`, and handles everything that has.
+    /// Waits until bytes arrive, at most `most`, and handles them.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the system call fails.
     pub fn turn(&mut self, handler: &mut impl Handler, most: Duration) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         let most = Timespec::try_from(most).map_err(io::Error::other)?;
@@ -160,13 +155,13 @@ impl Crowd {
             let Some(socket) = &mut self.sockets[number] else { continue };
             let handled = socket.ready(event.flags, &mut self.scratch, number, handler);
             let handled = handled.and_then(|()| socket.flush(&self.epoll, number).map_err(Into::into));
-            self.settle(number, handled, handler);
+            self.close_on_error(number, handled, handler);
         }
         self.events = events;
         Ok(())
     }
 
-    fn settle(&mut self, number: usize, outcome: anyhow::Result<()>, handler: &mut impl Handler) {
+    fn close_on_error(&mut self, number: usize, outcome: anyhow::Result<()>, handler: &mut impl Handler) {
         if let Err(error) = outcome {
             self.sockets[number] = None;
             handler.closed(number, &format!("{error:#}"));
@@ -198,7 +193,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Handles the complete packets; returns how many bytes they had.
+    /// Handles the complete packets; returns their length in bytes.
     fn take(&mut self, bytes: &[u8], number: usize, handler: &mut impl Handler) -> anyhow::Result<usize> {
         let now = Instant::now();
         let mut at = 0;

@@ -4,10 +4,10 @@ use super::figures::Figures;
 use super::options::{Bench, Options, Window};
 use super::worker::Counts;
 
-/// The numbers of rooms, sockets and messages.
+/// The numbers of rooms, sockets and messages
 #[derive(Debug, clap::Args)]
 pub struct Fanout {
-    /// Rooms
+    /// Number of rooms
     #[arg(long, default_value_t = 10)]
     rooms: usize,
     /// Sockets in each room, one of which sends
@@ -23,7 +23,7 @@ pub struct Fanout {
 /// Runs the scenario.
 ///
 /// # Errors
-/// When the server does not answer, or loses, doubles, reorders or refuses a message.
+/// When the server does not answer, or loses, duplicates, reorders or rejects a message.
 pub async fn run(fanout: Fanout) -> anyhow::Result<()> {
     let Fanout { rooms, sockets, in_flight, options } = fanout;
     let bench = options.begin().await?;

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-/// The results of all runs of a scenario.
 #[derive(Debug, Default)]
 pub struct Figures {
     rows: Vec<Row>,
@@ -18,7 +17,6 @@ struct Row {
 }
 
 impl Figures {
-    /// Adds a run's value.
     pub fn add(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
         let name = name.into();
         match self.rows.iter_mut().find(|row| row.name == name) {
@@ -27,7 +25,7 @@ impl Figures {
         }
     }
 
-    /// A table for people: the median, then each run. Processes without any use are omitted.
+    /// Returns a table for people: the median, then each run. Processes without any use are omitted.
     pub fn table(&self) -> String {
         let rows = || self.rows.iter().filter(|row| row.unit.is_empty() || row.runs.iter().any(|value| value.abs() >= 0.005));
         let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
@@ -40,14 +38,14 @@ impl Figures {
         text
     }
 
-    /// The figures in JSON.
+    /// Returns the figures as JSON.
     pub fn json(&self) -> Value {
         let row = |row: &Row| (row.name.clone(), json!({"unit": row.unit, "median": median(&row.runs), "runs": row.runs}));
         Value::Object(self.rows.iter().map(row).collect::<Map<_, _>>())
     }
 }
 
-/// The middle value; of an even number, the mean of the middle two.
+/// Returns the middle value; of an even number, the mean of the middle two.
 pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -58,7 +56,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three significant digits.
+/// Formats a number with three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),

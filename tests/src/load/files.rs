@@ -1,6 +1,6 @@
-//! `load files`: transfers one large file through gateway and file service, and by a bare program on the same object
-//! store; then many small ones while clients chat. Uses a scratch cluster, because the file service's size limit is
-//! raised.
+//! `load files`: transfers one large file through a gateway and a file service, and with a bare S3 client on the same
+//! object store; then many small files while clients chat. It uses a scratch cluster, because the file service's size
+//! limit is raised.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -23,26 +23,26 @@ use crate::plan::Role;
 use crate::programs;
 
 const MIB: u64 = 1024 * 1024;
-/// Uploads of 1 MiB that begin at once while clients chat.
+/// Uploads of 1 MiB that start at once while clients chat.
 const BURST: usize = 50;
-/// Least time from one burst to the next.
+/// Minimum time from one burst to the next.
 const BURST_EVERY: Duration = Duration::from_secs(2);
 /// How often memory is sampled.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Sizes and durations.
+/// Sizes and durations
 #[derive(Debug, clap::Args)]
 pub struct Files {
     /// Size of the large file
     #[arg(long, default_value_t = 2048)]
     mib: u64,
-    /// Runs, of which the median is shown
+    /// Number of runs; the median is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// How long people chat, without and with uploads
+    /// How long clients chat, without and with uploads, in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -50,7 +50,7 @@ pub struct Files {
 /// Runs the scenario.
 ///
 /// # Errors
-/// When a transfer is refused or returns other bytes.
+/// When a transfer is rejected or returns different bytes.
 pub async fn run(files: Files) -> anyhow::Result<()> {
     let bytes = files.mib * MIB;
     let limit = bytes.to_string();
@@ -74,7 +74,7 @@ pub async fn run(files: Files) -> anyhow::Result<()> {
             figures.add(format!("{way}, the bare program"), "MiB/s", files.mib as f64 / bare);
             figures.add(format!("{way}, of the bare program's speed"), "%", bare / ours * 100.0);
         }
-        // A new connection: the last one has idled for too long.
+        // On a new connection: the last one has been idle for too long.
         Api::new(&url).call(reqwest::Method::DELETE, &format!("/api/files/{id}"), Some(&account), None).await?;
     }
     let options = Options {
@@ -95,18 +95,18 @@ pub async fn run(files: Files) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long the bare program takes to upload and to download, in seconds.
+/// Returns how long the bare client takes to upload and to download, in seconds.
 fn bare(cluster: &Cluster, bytes: u64) -> anyhow::Result<(f64, f64)> {
     let program = programs().join("examples/s3_copy");
     let mut command = Command::new(&program);
     command.args(["bare", &bytes.to_string()]).envs(cluster.daemon((Role::File, 1))?.environment);
-    let output = command.output().with_context(|| format!("{}: cargo build --release --examples makes it", program.display()))?;
+    let output = command.output().with_context(|| format!("{}: `cargo build --release --examples` builds it", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (up, down) = text.trim().split_once(' ').with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok((up.parse()?, down.parse()?))
 }
 
-/// Runs a task, and records what gateways and file services use meanwhile; returns how many seconds it took.
+/// Runs a task, and records the resource use of gateways and file services meanwhile. Returns the duration in seconds.
 fn watch(
     watched: &[Watched],
     figures: &mut Figures,
@@ -149,12 +149,12 @@ fn watch(
     Ok(took)
 }
 
-/// Incompressible bytes.
+/// Returns incompressible bytes.
 fn block() -> Vec<u8> {
     (0..MIB).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Uploads `bytes` bytes; returns the file's id.
+/// Uploads `bytes` bytes. Returns the file's id.
 fn upload(url: &str, account: &Account, bytes: u64) -> anyhow::Result<String> {
     let head = format!("--{BOUNDARY}\r\n{}\r\n", file_headers("large.bin", "application/octet-stream"));
     let tail = format!("\r\n--{BOUNDARY}--\r\n");
@@ -189,7 +189,7 @@ fn download(url: &str, account: &Account, id: &str, bytes: u64) -> anyhow::Resul
         read += length;
         head = head.or_else(|| buffer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at as u64 + 4));
     }
-    ensure!(head.is_some_and(|head| read == head + bytes), "{read} bytes came, head and all");
+    ensure!(head.is_some_and(|head| read == head + bytes), "received {read} bytes including the head");
     Ok(())
 }
 
@@ -201,7 +201,7 @@ fn request(url: &str, account: &Account, line: &str, headers: &str) -> anyhow::R
     Ok(stream)
 }
 
-/// Ten rooms of ten clients, each with one message in flight: without uploads, then with them.
+/// Ten rooms of ten clients, each with one message in flight: without uploads, then with uploads.
 async fn chat(options: &Options, url: &str, account: &Account, figures: &mut Figures) -> anyhow::Result<Vec<String>> {
     let bench = options.begin().await?;
     let mut members = Vec::new();
@@ -243,7 +243,7 @@ fn add(figures: &mut Figures, when: &str, window: &Window) {
     figures.add(format!("{when}: ack p99"), "ms", window.counts.ack_time.percentile(99.0));
 }
 
-/// Uploads in bursts until done; returns how many files were uploaded.
+/// Uploads in bursts until `done`. Returns the number of uploaded files.
 async fn bursts(api: &Api, account: &Account, done: &AtomicBool) -> anyhow::Result<usize> {
     let block = block();
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! `load hintless`: kills Redis while clients chat; messages must still arrive within a second.
+//! `load hintless`: kills Redis while clients chat; messages must still arrive within one second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,24 +18,24 @@ use crate::cluster::Cluster;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
-/// The bound on the 99th percentile, in milliseconds.
+/// The limit of the 99th percentile, in milliseconds.
 const LIMIT: f64 = 1000.0;
 /// How long a listener waits for a packet before it checks whether the run is over.
 const TURN: Duration = Duration::from_millis(500);
 
-/// Rates and durations.
+/// Rates and durations
 #[derive(Debug, clap::Args)]
 pub struct Hintless {
-    /// Messages a second in all rooms together
+    /// Messages per second in all rooms together
     #[arg(long, default_value_t = 200)]
     rate: u32,
-    /// Rooms, each with a listener
+    /// Number of rooms, each with a listener
     #[arg(long, default_value_t = 10)]
     rooms: usize,
-    /// How long it is measured, with Redis and without
+    /// Duration of each measurement, with Redis and without, in seconds
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,7 @@ pub struct Hintless {
 /// Runs the scenario: clients send at one gateway and listen at the other.
 ///
 /// # Errors
-/// When messages take too long, or one is refused.
+/// When messages take too long, or a message is rejected.
 pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     let cluster = Cluster::scratch(2, 2, &[]).await?;
     let [first, second] = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
@@ -57,11 +57,11 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     let talk = Talk::begin(&first, &account.token, &rooms, &pace)?;
     let time = Duration::from_secs(hintless.seconds);
     let mut figures = Figures::default();
-    let hear = async || heard(&second, &account.token, &rooms, time).await;
-    let with = hear().await?;
+    let receive = async || received(&second, &account.token, &rooms, time).await;
+    let with = receive().await?;
     cluster.kill((Role::Redis, 1)).await?;
-    say("Redis is gone.");
-    let without = hear().await?;
+    say("Redis was killed.");
+    let without = receive().await?;
     for (name, times) in [("with Redis", &with), ("without", &without)] {
         figures.add(format!("{name}: heard after, p50"), "ms", times.percentile(50.0));
         figures.add(format!("{name}: heard after, p99"), "ms", times.percentile(99.0));
@@ -70,12 +70,12 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     figures.add("ack p99", "ms", said.ack_time.percentile(99.0));
     show(hintless.json, &format!("hintless: {} messages a second", hintless.rate), &figures);
     ensure!(said.refusals == 0, "{:?}", said.fault);
-    ensure!(without.percentile(99.0) <= LIMIT, "without Redis it takes too long");
+    ensure!(without.percentile(99.0) <= LIMIT, "without Redis, messages take too long");
     Ok(())
 }
 
-/// The time from a message's commit to its arrival, in all rooms.
-async fn heard(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
+/// Returns the times from commit to arrival of messages in all rooms.
+async fn received(url: &str, token: &str, rooms: &[Arc<str>], time: Duration) -> anyhow::Result<Histogram> {
     let over = Arc::<AtomicBool>::default();
     let mut listening = Vec::new();
     for room in rooms {
@@ -97,7 +97,7 @@ async fn listen(mut socket: WebSocket, over: Arc<AtomicBool>) -> anyhow::Result<
     let mut times = Histogram::default();
     while !over.load(Ordering::Relaxed) {
         match timeout(TURN, socket.listen()).await {
-            Ok(heard) => heard?,
+            Ok(received) => received?,
             Err(_) => continue,
         }
         for (_, message) in socket.taken_events() {

@@ -13,7 +13,6 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts a duration.
     pub fn record(&mut self, duration: Duration) {
         let bucket = bucket(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
         if self.buckets.len() <= bucket {
@@ -23,7 +22,6 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
             self.buckets.resize(other.buckets.len(), 0);
@@ -32,7 +30,7 @@ impl Histogram {
         self.count += other.count;
     }
 
-    /// The duration that `percent` percent do not exceed, in milliseconds; 0 when nothing was counted.
+    /// Returns the duration that `percent` percent do not exceed, in milliseconds; 0 when nothing was counted.
     pub fn percentile(&self, percent: f64) -> f64 {
         let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).max(1);
         let mut seen = 0;
@@ -49,9 +47,9 @@ fn bucket(value: u64) -> usize {
     (u64::from(shift) * STEPS + (value >> shift)) as usize
 }
 
-/// The middle of a bucket, in nanoseconds.
+/// Returns the middle of a bucket, in nanoseconds.
 fn middle(bucket: u64) -> f64 {
-    // The first two rows are exact; each further one covers the upper half of the next power of two.
+    // The first two rows are exact; each further row covers the upper half of the next power of two.
     let shift = (bucket / STEPS).saturating_sub(1);
     let low = (bucket - shift * STEPS) << shift;
     low as f64 + ((1u64 << shift) - 1) as f64 / 2.0
@@ -76,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_rise_without_gap_and_hold_what_they_say() {
+    fn buckets_are_contiguous_and_correct() {
         let values = [0, 1, 63, 64, 127, 128, 129, 255, 256, 1 << 20, (1 << 20) + 12345, u64::MAX];
         for pair in values.windows(2) {
             assert!(bucket(pair[0]) <= bucket(pair[1]), "{pair:?}");

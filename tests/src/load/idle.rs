@@ -8,15 +8,15 @@ use super::figures::Figures;
 use super::options::{Bench, Options, say};
 use super::process::Memory;
 
-/// A source address has 28,000 ports, and those of closed connections are unusable for a minute.
+/// A source address has 28,000 ports, and the ports of closed connections are unusable for a minute.
 const SOCKETS_PER_SOURCE: usize = 5000;
-/// How long the server may settle, before and after its memory is read.
+/// How long the server is idle before and after its memory is read.
 const REST: Duration = Duration::from_secs(3);
 
-/// The number of sockets.
+/// The number of sockets
 #[derive(Debug, clap::Args)]
 pub struct Idle {
-    /// Sockets, connected and in no room
+    /// Number of sockets, connected and in no room
     #[arg(long, default_value_t = 10_000)]
     sockets: usize,
     #[command(flatten)]
@@ -31,7 +31,8 @@ pub async fn run(idle: Idle) -> anyhow::Result<()> {
     let Idle { sockets, options } = idle;
     let bench = options.begin().await?;
     thread::sleep(REST);
-    // An allocator keeps memory after the first run, which would flatter later runs, so all are compared with this.
+    // The allocator keeps memory after the first run, which would flatter later runs, so all runs are compared with
+    // this value.
     let before = memory(&bench)?;
     let (mut figures, mut faults) = (Figures::default(), Vec::new());
     let local = options.url.iter().all(|url| url.starts_with("http://127."));
@@ -66,7 +67,7 @@ fn memory(bench: &Bench<'_>) -> anyhow::Result<Vec<Memory>> {
     bench.watched().iter().map(Memory::of).collect()
 }
 
-/// The `number`th loopback address, from 127.0.1.1 on.
+/// Returns the `number`th loopback address, from 127.0.1.1 on.
 fn source(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 1 + (number / 250 % 250) as u8, 1 + (number % 250) as u8)
 }
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_loopback_and_differ() {
+    fn sources_are_distinct_loopback_addresses() {
         let sources = (0..1000).map(source).collect::<std::collections::HashSet<_>>();
         assert_eq!(sources.len(), 1000);
         assert!(sources.iter().all(|source| source.is_loopback() && *source != Ipv4Addr::LOCALHOST));

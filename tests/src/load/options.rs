@@ -1,4 +1,4 @@
-//! Options shared by all scenarios that use a running server.
+//! Options of all scenarios that use a running server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use super::process::{Cpu, Watched};
 use super::worker::{Counts, Crew, Member};
 use crate::api::{Account, Api};
 
-/// The target, the processes to watch, and the duration.
+/// The target, the processes to watch, and the duration
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A server or balancer; given several times, sockets are spread over them
+    /// URL of a server or load balancer; if given several times, sockets are spread over them
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: Vec<String>,
-    /// A process whose use is measured, with its children; may be given several times
+    /// A process whose resource use is measured, including its children; may be given several times
     #[arg(long, value_name = "NAME=PID", value_parser = Watched::parse)]
     pub pid: Vec<Watched>,
-    /// A directory of NAME.pid files, as .run/pids
+    /// A directory of NAME.pid files, such as .run/pids
     #[arg(long, value_name = "DIR")]
     pub pids_dir: Option<PathBuf>,
-    /// How long each run measures
+    /// Duration of each run in seconds
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
-    /// Runs, of which the median is shown
+    /// Number of runs; the median is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Seconds of load before the first run
@@ -37,13 +37,13 @@ pub struct Options {
     /// Threads of the load generator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: u16,
-    /// Accounts that the sockets share (signing up is slow by design)
+    /// Accounts that the sockets share (signup is slow by design)
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub users: u16,
-    /// Sockets that are being connected at the same time
+    /// Maximum sockets that connect at the same time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub connecting: u16,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -59,15 +59,15 @@ pub struct Bench<'a> {
 
 /// The measurements of a run.
 pub struct Window {
-    /// Its length in seconds.
+    /// The duration in seconds.
     pub seconds: f64,
-    /// Counted by the sockets.
+    /// Counts of the sockets.
     pub counts: Counts,
-    /// Used by the processes.
+    /// Processor time of the processes.
     pub cpu: Cpu,
 }
 
-/// Prints progress for a person.
+/// Prints progress for the user.
 pub fn say(text: &str) {
     eprintln!("{text}");
 }
@@ -86,7 +86,7 @@ impl Options {
         }
         Cpu::now(&watched)?;
         if watched.is_empty() {
-            say("No --pid and no --pids-dir: what the server uses is not measured.");
+            say("No --pid and no --pids-dir: the server's resource use is not measured.");
         }
         let api = Api::new(self.url[0].trim_end_matches('/'));
         let mut accounts = Vec::new();
@@ -99,7 +99,7 @@ impl Options {
     /// Prints the results.
     ///
     /// # Errors
-    /// When a fault occurred.
+    /// When there are faults.
     pub fn finish(&self, title: &str, figures: &Figures, faults: &[String]) -> anyhow::Result<()> {
         show(self.json, title, figures);
         anyhow::ensure!(faults.is_empty(), "{}", faults.join("; "));
@@ -107,16 +107,12 @@ impl Options {
     }
 }
 
-/// Prints results, for people or for programs.
+/// Prints results, as a table or as JSON.
 pub fn show(as_json: bool, title: &str, figures: &Figures) {
-    match as_json {
-        true => println!("{}", json!({"scenario": title, "figures": figures.json()})),
-        false => println!("{title}\n{}", figures.table()),
-    }
+    if as_json { println!("{}", json!({"scenario": title, "figures": figures.json()})) } else { println!("{title}\n{}", figures.table()) }
 }
 
 impl Bench<'_> {
-    /// The watched processes.
     pub fn watched(&self) -> &[Watched] {
         &self.watched
     }
@@ -124,7 +120,7 @@ impl Bench<'_> {
     /// Creates rooms.
     ///
     /// # Errors
-    /// When one is refused.
+    /// When a room is rejected.
     pub async fn rooms(&self, count: usize) -> anyhow::Result<Vec<Arc<str>>> {
         let mut rooms = Vec::with_capacity(count);
         for number in 0..count {
@@ -133,12 +129,12 @@ impl Bench<'_> {
         Ok(rooms)
     }
 
-    /// The `number`th socket: its server and its account.
+    /// Returns the `number`th socket: its server and its account.
     pub fn member(&self, number: usize) -> Member {
         Member {
             target: self.targets[number % self.targets.len()].clone(),
             source: None,
-            // The divisor keeps this independent of the target, so that every account is at every server.
+            // The divisor makes this independent of the target, so that every account is used at every server.
             token: self.accounts[number / self.targets.len() % self.accounts.len()].token.as_str().into(),
             room: None,
             joins: false,
@@ -146,10 +142,10 @@ impl Bench<'_> {
         }
     }
 
-    /// Connects sockets and waits until all are ready; returns how long that took.
+    /// Connects sockets and waits until all are ready. Returns the duration.
     ///
     /// # Errors
-    /// When one is refused.
+    /// When a socket is rejected.
     pub fn open(&self, members: Vec<Member>) -> anyhow::Result<(Crew, Duration)> {
         let (options, count) = (self.options, members.len());
         let crew = Crew::open(members, options.threads.into(), options.connecting.into())?;
@@ -163,7 +159,7 @@ impl Bench<'_> {
         std::thread::sleep(Duration::from_secs(self.options.warm_up));
     }
 
-    /// Measures for one run.
+    /// Measures one run.
     ///
     /// # Errors
     /// When a watched process or a socket has ended.
@@ -179,7 +175,7 @@ impl Bench<'_> {
         Ok(Window { seconds, counts, cpu })
     }
 
-    /// Adds the processor time of processes: in microseconds for each of `count` units.
+    /// Adds the processor time of processes, in microseconds per unit of `count`.
     pub fn add_cpu(&self, figures: &mut Figures, window: &Window, unit: &'static str, count: u64) {
         let each = |used: Duration| used.as_secs_f64() * 1e6 / count.max(1) as f64;
         let role = |process: &Watched| process.name.split('-').next().unwrap_or_default().to_string();

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// A process whose use is measured together with all its descendants (the workers of Postgres and of the balancer).
+/// A process whose resource use is measured together with all its descendants (the workers of Postgres and of the load
+/// balancer).
 #[derive(Debug, Clone)]
 pub struct Watched {
     /// Its name in the results.
     pub name: String,
-    /// Its process id.
     pub pid: i32,
 }
 
 impl Watched {
-    /// Reads `name=pid`.
+    /// Parses `name=pid`.
     ///
     /// # Errors
     /// When the text has another form.
@@ -27,7 +27,7 @@ impl Watched {
         Ok(Self { name: name.trim().into(), pid })
     }
 
-    /// The processes of a directory of `name.pid` files, by name.
+    /// Returns the processes of a directory of `name.pid` files, by name.
     ///
     /// # Errors
     /// When the directory or a file cannot be read.
@@ -37,7 +37,7 @@ impl Watched {
             let file = entry?.path();
             if file.extension().is_some_and(|extension| extension == "pid") {
                 let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                let pid = fs::read_to_string(&file)?.trim().parse().with_context(|| format!("{} holds no pid", file.display()))?;
+                let pid = fs::read_to_string(&file)?.trim().parse().with_context(|| format!("{} contains no pid", file.display()))?;
                 found.push(Self { name, pid });
             }
         }
@@ -46,7 +46,7 @@ impl Watched {
     }
 }
 
-/// Processor time used so far, by each watched process, by this one, and by the whole machine.
+/// Processor time used so far, by each watched process, by this process, and by the whole machine.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     /// In the order of the watched processes.
@@ -60,7 +60,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Reads the present values.
+    /// Reads the current values.
     ///
     /// # Errors
     /// When a watched process has ended.
@@ -72,7 +72,7 @@ impl Cpu {
         Ok(Self { watched, own, machine, stolen })
     }
 
-    /// What was used since an earlier moment.
+    /// Returns the time used since an earlier reading.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             watched: self.watched.iter().zip(&before.watched).map(|(now, before)| now.saturating_sub(*before)).collect(),
@@ -86,14 +86,14 @@ impl Cpu {
 /// Memory of a process and its descendants, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Resident.
+    /// Resident memory.
     pub rss: u64,
-    /// Resident, shared pages counted in proportion.
+    /// Resident memory, with shared pages counted in proportion.
     pub pss: u64,
 }
 
 impl Memory {
-    /// Reads the present value.
+    /// Reads the current value.
     ///
     /// # Errors
     /// When the process has ended or belongs to another user.
@@ -134,7 +134,7 @@ impl Stat {
     }
 
     fn parse(text: &str, ticks_per_second: u64) -> Option<Self> {
-        // The name may contain anything, so fields are counted from the last parenthesis.
+        // The name may contain any character, so fields are counted from the last parenthesis.
         let fields = text.rsplit_once(") ")?.1.split(' ').collect::<Vec<_>>();
         let times = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
         Some(Self { parent: fields[1].parse().ok()?, cpu: ticks(times, ticks_per_second) })
@@ -145,7 +145,7 @@ fn ticks(count: u64, per_second: u64) -> Duration {
     Duration::from_nanos(count * 1_000_000_000 / per_second)
 }
 
-/// All processes of the machine; fails when a watched process is missing.
+/// Returns all processes of the machine; fails when a watched process is missing.
 fn tree(watched: &[Watched]) -> anyhow::Result<HashMap<i32, Stat>> {
     let mut tree = HashMap::new();
     for entry in fs::read_dir("/proc")? {
@@ -156,7 +156,7 @@ fn tree(watched: &[Watched]) -> anyhow::Result<HashMap<i32, Stat>> {
         }
     }
     match watched.iter().find(|process| !tree.contains_key(&process.pid)) {
-        Some(gone) => bail!("{} ({}) does not run", gone.name, gone.pid),
+        Some(gone) => bail!("{} ({}) is not running", gone.name, gone.pid),
         None => Ok(tree),
     }
 }
@@ -168,7 +168,7 @@ fn members(tree: &HashMap<i32, Stat>, root: i32) -> impl Iterator<Item = i32> {
     })
 }
 
-/// Busy and stolen time in `/proc/stat`.
+/// Parses the busy and the stolen time in `/proc/stat`.
 fn machine(text: &str) -> anyhow::Result<(Duration, Duration)> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu ")).context("no cpu line in /proc/stat")?;
     let fields = line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_with_a_name_that_looks_like_fields() {
+    fn stat_with_a_name_like_fields_is_parsed() {
         let text = "42 (a) b (c) S 7 42 42 0 -1 4194304 100 0 0 0 150 50 3 2 20 0 9 0 12345 1000000 500";
         assert_eq!(Stat::parse(text, 100), Some(Stat { parent: 7, cpu: Duration::from_millis(2050) }));
         assert_eq!(Stat::parse("42 (short) S 7", 100), None);

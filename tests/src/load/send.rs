@@ -1,21 +1,21 @@
-//! `load send`: messages as fast as they become durable.
+//! `load send`: messages at the rate at which they become durable.
 
 use super::figures::Figures;
 use super::options::Options;
 
-/// The numbers of senders and rooms.
+/// The numbers of senders and rooms
 #[derive(Debug, clap::Args)]
 pub struct Send {
-    /// Senders, spread over the rooms
+    /// Number of senders, spread over the rooms
     #[arg(long, default_value_t = 100)]
     senders: usize,
-    /// Rooms
+    /// Number of rooms
     #[arg(long, default_value_t = 100)]
     rooms: usize,
     /// Messages in flight of each sender
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
-    /// Senders join their room, and so also receive what is sent in it
+    /// Senders join their room, and so also receive its messages
     #[arg(long)]
     join: bool,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct Send {
 /// Runs the scenario.
 ///
 /// # Errors
-/// When the server does not answer, or refuses a message.
+/// When the server does not answer, or rejects a message.
 pub async fn run(send: Send) -> anyhow::Result<()> {
     let Send { senders, rooms, in_flight, join, options } = send;
     let bench = options.begin().await?;
@@ -50,6 +50,6 @@ pub async fn run(send: Send) -> anyhow::Result<()> {
         faults.extend(counts.faults());
     }
     faults.extend(crew.finish()?.faults());
-    let joined = if join { ", that receive their room" } else { "" };
+    let joined = if join { ", which join their room" } else { "" };
     options.finish(&format!("send: {senders} senders in {rooms} rooms, {in_flight} in flight each{joined}"), &figures, &faults)
 }

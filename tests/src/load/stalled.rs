@@ -1,4 +1,4 @@
-//! `load stalled`: some clients read nothing of a busy room; clients that speak in it must not be affected.
+//! `load stalled`: some clients of a busy room stop reading; its senders must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,34 +19,34 @@ use crate::cluster::Cluster;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
-/// Receive window of a stalled reader: small, so that the system buffers little for it.
+/// Receive window of a stalled reader, in bytes: small, so that the system buffers little for it.
 const WINDOW: u32 = 4096;
 /// How often memory is sampled.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often closed readers are counted, for which the system lists all its connections.
+/// How often closed readers are counted; each count lists all connections of the system.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// Time before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Numbers and rates.
+/// Numbers and rates
 #[derive(Debug, clap::Args)]
 pub struct Stalled {
-    /// Readers that read nothing; a closed one reconnects and reads nothing again
+    /// Readers that read nothing; a closed reader reconnects and reads nothing again
     #[arg(long, default_value_t = 20)]
     stalled: usize,
-    /// Readers that read
+    /// Readers that read normally
     #[arg(long, default_value_t = 50)]
     readers: usize,
-    /// Messages a second
+    /// Messages per second
     #[arg(long, default_value_t = 500)]
     rate: u32,
-    /// Length of a message
+    /// Length of a message in bytes
     #[arg(long, default_value_t = 1000)]
     bytes: usize,
-    /// How long it is measured, without and with stalled readers
+    /// Duration of each measurement, without and with stalled readers, in seconds
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub struct Stalled {
 /// Runs the scenario.
 ///
 /// # Errors
-/// When a reader misses a message, a message is refused, or speakers wait for too long.
+/// When a reader misses a message, a message is rejected, or senders wait too long.
 pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let cluster = Cluster::scratch(1, 2, &[]).await?;
@@ -78,7 +78,7 @@ pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     let stall = Stall { url: api.url.clone(), token: account.token.clone(), room, over: over.clone(), closes: closes.clone() };
     let count = stalled.stalled;
     let stalling = thread::Builder::new().name("stall".into()).spawn(move || stall.run(count))?;
-    say(&format!("Now with {count} stalled readers."));
+    say(&format!("Starting {count} stalled readers."));
     let with = measure(&talk, &gateway, "stalled", time, &mut figures)?;
     over.store(true, Ordering::Relaxed);
     stalling.join().ok().context("a stalled reader panicked")??;
@@ -96,7 +96,7 @@ pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     let faults = crew.finish()?.faults();
     show(stalled.json, &format!("stalled: {count} stalled readers at {} messages a second", stalled.rate), &figures);
     ensure!(faults.is_empty() && said.refusals == 0, "{} {:?}", faults.join("; "), said.fault);
-    ensure!(with <= limit(base), "the p99 is over twice the base and 10 ms: {with:.1} ms");
+    ensure!(with <= limit(base), "the p99 exceeds twice the base plus 10 ms: {with:.1} ms");
     Ok(())
 }
 
@@ -116,7 +116,6 @@ fn measure(talk: &Talk, gateway: &Watched, name: &str, time: Duration, figures: 
     Ok(said)
 }
 
-/// The stalled readers.
 struct Stall {
     url: String,
     token: String,

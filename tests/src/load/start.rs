@@ -1,4 +1,4 @@
-//! `load start`: how long the program takes to serve, and how small it is then.
+//! `load start`: how long the program takes until it is ready, and its memory and size.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,23 +17,23 @@ use super::process::{Memory, Watched};
 use crate::guard::Guard;
 use crate::plan::free_ports;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a program takes to become idle after its start.
 const REST: Duration = Duration::from_secs(2);
 
-/// The program to measure.
+/// The program to measure
 #[derive(Debug, clap::Args)]
 pub struct Start {
-    /// The program [default: the confab beside this one]
+    /// Path of the program [default: the confab beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
-    /// Its data directory; by default a scratch one, that a first start prepares
+    /// Its data directory [default: a scratch directory that a first start prepares]
     #[arg(long)]
     data_dir: Option<PathBuf>,
-    /// Starts, of which the median is shown
+    /// Number of starts; the median is shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +54,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
         child.ready()?;
         let took = begin.elapsed();
         if run == 0 {
-            say(&format!("First start, which prepares the data: {} ms.", took.as_millis()));
+            say(&format!("The first start, which prepares the data, took {} ms.", took.as_millis()));
             continue;
         }
         thread::sleep(REST);
@@ -86,10 +86,10 @@ impl Running {
     }
 
     fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READY_LIMIT;
         while !self.is_ready().unwrap_or(false) {
             if self.process.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("it does not become ready: {}", fs::read_to_string(&self.log).unwrap_or_default());
+                bail!("the program does not become ready: {}", fs::read_to_string(&self.log).unwrap_or_default());
             }
             thread::sleep(Duration::from_micros(500));
         }

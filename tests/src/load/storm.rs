@@ -1,5 +1,4 @@
-//! `load storm`: all sockets are dropped at once, reconnect at once, and must miss nothing, while others go on
-//! speaking.
+//! `load storm`: all sockets disconnect at once, reconnect at once, and must miss no message, while senders continue.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,35 +16,35 @@ use crate::api::{Account, Api};
 use crate::cluster::Cluster;
 use crate::plan::Role;
 
-/// How long all clients may take to be back and complete, in seconds.
+/// Time limit until all clients are connected and complete again, in seconds.
 const BACK: f64 = 30.0;
 /// How long the scenario waits for them.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long before the storm, so that there is something to miss.
+const RETURN_LIMIT: Duration = Duration::from_secs(120);
+/// How long before the storm clients chat, so that there are messages to miss.
 const CALM: Duration = Duration::from_secs(3);
 const TURN: Duration = Duration::from_millis(20);
 
-/// Numbers and rates.
+/// Numbers and rates
 #[derive(Debug, clap::Args)]
 pub struct Storm {
-    /// Sockets, each in one room
+    /// Number of sockets, each in one room
     #[arg(long, default_value_t = 5000)]
     sockets: usize,
-    /// Rooms
+    /// Number of rooms
     #[arg(long, default_value_t = 50)]
     rooms: usize,
-    /// Messages a second in all rooms together
+    /// Messages per second in all rooms together
     #[arg(long, default_value_t = 100)]
     rate: u32,
-    /// Sockets that are being connected at the same time
+    /// Maximum sockets that connect at the same time
     #[arg(long, default_value_t = 1000)]
     connecting: usize,
-    /// Results as one line of JSON
+    /// Print results as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the scenario: first the network fails, then a gateway is killed and all clients go to the other one.
+/// Runs the scenario: first the network fails, then a gateway is killed and all clients move to the other gateway.
 ///
 /// # Errors
 /// When a client does not return in time, or misses a message.
@@ -81,7 +80,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
 
     let said = talk.end()?;
     let complete = |people: &People| people.everyone.iter().all(|person| said.heads.get(&*rooms[person.room]) == Some(&person.seq));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RETURN_LIMIT;
     while !complete(&people) && Instant::now() < deadline {
         crowd.turn(&mut people, TURN)?;
     }
@@ -93,8 +92,8 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
         figures.add("memory of the gateway in the end", "MB", Memory::of(gateway)?.rss as f64 / 1e6);
     }
     show(storm.json, &format!("storm: {} sockets in {} rooms, {} messages a second", storm.sockets, storm.rooms, storm.rate), &figures);
-    ensure!(complete(&people), "not every client has everything");
-    ensure!(people.slowest <= BACK, "they took longer than {BACK} s to be back");
+    ensure!(complete(&people), "not every client has every message");
+    ensure!(people.slowest <= BACK, "the clients took longer than {BACK} s to return");
     ensure!(people.violations == 0 && said.refusals == 0, "{:?} {:?}", people.fault, said.fault);
     Ok(())
 }
@@ -108,7 +107,7 @@ struct Person {
     back: bool,
 }
 
-/// All clients, whichever sockets they have now.
+/// All clients, independent of their current sockets.
 struct People {
     rooms: Vec<Arc<str>>,
     everyone: Vec<Person>,
@@ -117,7 +116,7 @@ struct People {
     /// The clients without a socket.
     lost: Vec<usize>,
     connecting: usize,
-    /// The longest that all clients took to be back, in seconds.
+    /// The longest time until all clients had returned, in seconds.
     slowest: f64,
     replayed: u64,
     repeated: u64,
@@ -147,7 +146,7 @@ impl People {
 
     /// Connects all clients without a socket, and waits until they are up to date.
     fn come(&mut self, crowd: &mut Crowd, target: &Target, connecting: usize) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + RETURN_LIMIT;
         while !self.everyone.iter().all(|person| person.back) {
             while self.connecting < connecting
                 && let Some(person) = self.lost.pop()
@@ -158,7 +157,7 @@ impl People {
             }
             crowd.turn(self, TURN)?;
             let missing = self.everyone.iter().filter(|person| !person.back).count();
-            ensure!(Instant::now() < deadline, "{missing} have not come back: {:?}", self.fault);
+            ensure!(Instant::now() < deadline, "{missing} clients have not returned: {:?}", self.fault);
         }
         Ok(())
     }
@@ -185,7 +184,7 @@ impl People {
         url: &str,
         connecting: usize,
     ) -> anyhow::Result<()> {
-        // Sockets of a killed gateway notice one by one.
+        // Sockets of a killed gateway close one by one.
         while !crowd.is_over() {
             crowd.turn(self, TURN)?;
         }
@@ -215,7 +214,7 @@ impl People {
         out.text(format!("420{}", json!(["joinRoom", {"roomId": *self.rooms[*room], "after": seq}])).as_bytes());
     }
 
-    /// Handles the answer to a join: it continues where the client was, perhaps not to the end.
+    /// Handles the answer to a join: it continues where the client was, possibly not up to the head.
     fn joined(&mut self, number: usize, answer: &[u8], out: &mut Outgoing) {
         let (person, answer) = (self.sockets[number], serde_json::from_slice::<Value>(answer).unwrap_or_default());
         let answer = &answer[0];
@@ -249,7 +248,7 @@ impl Handler for People {
     fn packet(&mut self, socket: usize, packet: Packet<'_>, out: &mut Outgoing, _: Instant) {
         let person = self.sockets[socket];
         match packet {
-            // Messages before the client is up to date come again with the next answer.
+            // Messages received before the client is up to date are repeated in the next answer.
             Packet::Event(event) if event.starts_with(b"[\"message\",") && self.everyone[person].back => {
                 let seq = self.seq.number(event, b"\"seq\":");
                 self.next(person, seq);
@@ -269,7 +268,7 @@ impl Handler for People {
     }
 }
 
-/// How often a gateway has read the history of rooms.
+/// Returns how often a gateway has read the history of rooms.
 async fn reads(metrics: &str) -> anyhow::Result<f64> {
     let text = reqwest::get(metrics).await?.text().await?;
     let count = text.lines().find_map(|line| line.strip_prefix("confab_history_reads_total "));

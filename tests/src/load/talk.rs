@@ -1,4 +1,4 @@
-//! Clients that speak at an even pace, whatever happens to others.
+//! Senders at an even pace, independent of other clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::raw::{Client, WebSocket};
 /// The pace and size of messages.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// The number of speakers.
+    /// The number of senders.
     pub speakers: u32,
-    /// Messages a second, of all speakers together.
+    /// Messages per second of all senders together.
     pub rate: u32,
-    /// Length of a message.
+    /// Length of a message in bytes.
     pub bytes: usize,
 }
 
@@ -45,11 +45,9 @@ pub struct Said {
     pub heads: HashMap<String, u64>,
     /// The time from when a message was due to its acknowledgement.
     pub ack_time: Histogram,
-    /// Messages acknowledged.
     pub acks: u64,
-    /// Messages refused.
     pub refusals: u64,
-    /// The first refusal as text.
+    /// The first rejection as text.
     pub fault: Option<String>,
 }
 
@@ -60,10 +58,10 @@ impl Shared {
 }
 
 impl Talk {
-    /// Begins to speak in these rooms in turn, without listening.
+    /// Starts to send in these rooms in turn, without listening.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the system cannot create a thread.
     pub fn begin(url: &str, token: &str, rooms: &[Arc<str>], pace: &Pace) -> anyhow::Result<Self> {
         let shared = Arc::<Shared>::default();
         let (url, token, rooms, pace, theirs) = (url.to_owned(), token.to_owned(), rooms.to_vec(), pace.clone(), shared.clone());
@@ -84,17 +82,17 @@ impl Talk {
         Ok(Self { shared, thread: thread::Builder::new().name("talk".into()).spawn(talk)? })
     }
 
-    /// The measurements since the last call; the heads are cumulative.
+    /// Returns the measurements since the last call; the heads are cumulative.
     pub fn take(&self) -> Said {
         let mut said = self.shared.said();
         let heads = said.heads.clone();
         std::mem::replace(&mut *said, Said { heads, ..Said::default() })
     }
 
-    /// Ends the conversation; returns the measurements since the last call.
+    /// Ends the conversation. Returns the measurements since the last call.
     ///
     /// # Errors
-    /// When a speaker failed.
+    /// When a sender failed.
     pub fn end(self) -> anyhow::Result<Said> {
         self.shared.over.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("a speaker panicked")??;

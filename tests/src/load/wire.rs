@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::bail;
 
-/// A constant is as good as any key here: no intermediary interprets the bytes.
+/// A constant is as good as any key here, because no intermediary interprets the bytes.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x1f, 0x96];
 
 /// A packet from a server.
@@ -16,18 +16,18 @@ pub enum Packet<'a> {
     Connected,
     /// A Socket.IO event: the JSON array.
     Event(&'a [u8]),
-    /// The acknowledgement with that number: the JSON array.
+    /// The acknowledgement with this number: the JSON array.
     Ack(u64, &'a [u8]),
     /// The server requests a pong.
     Ping,
-    /// The server ends the session, or refuses CONNECT.
+    /// The server ends the session, or rejects CONNECT.
     End(&'a [u8]),
     /// Any other packet.
     Other,
 }
 
 impl<'a> Packet<'a> {
-    /// Reads an Engine.IO packet.
+    /// Parses an Engine.IO packet.
     pub fn parse(text: &'a [u8]) -> Self {
         match text {
             [b'0', ..] => Self::Open,
@@ -44,24 +44,23 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// A frame from a server: its opcode, where its payload is, and where the next frame begins.
+/// A frame from a server: its opcode, the range of its payload, and the start of the next frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     /// 1 text, 2 binary, 8 close, 9 ping, 10 pong.
     pub opcode: u8,
-    /// The payload.
     pub payload: Range<usize>,
 }
 
 impl Frame {
-    /// The frame that begins at `at`; `None` while it is incomplete.
+    /// Parses the frame that begins at `at`; `None` while it is incomplete.
     ///
     /// # Errors
-    /// When it is fragmented, compressed or masked: not agreed on, or not allowed for a server.
+    /// When it is fragmented, compressed or masked: not negotiated, or forbidden for a server.
     pub fn parse(bytes: &[u8], at: usize) -> anyhow::Result<Option<Self>> {
         let [first, second, rest @ ..] = &bytes[at..] else { return Ok(None) };
         if first & 0xf0 != 0x80 || second & 0x80 != 0 {
-            bail!("a frame that is fragmented, compressed or masked");
+            bail!("the frame is fragmented, compressed or masked");
         }
         let (header, length) = match (second, rest) {
             (126, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -92,7 +91,7 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// The request to upgrade a connection to a WebSocket.
+/// Returns the request to upgrade a connection to a WebSocket.
 pub fn upgrade(host: &str) -> String {
     format!(
         "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -100,21 +99,21 @@ pub fn upgrade(host: &str) -> String {
     )
 }
 
-/// The number at the beginning of a text, and its length in digits.
+/// Parses the number at the beginning of a text. Returns the number and its length in digits.
 fn leading_number(text: &[u8]) -> (u64, usize) {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let number = text[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (number, digits)
 }
 
-/// Finds a text in similarly structured texts: it looks first where it found it the last time.
+/// Finds a text in similarly structured texts: it first looks at the position of the last match.
 #[derive(Debug, Default)]
 pub struct Finder {
     last: usize,
 }
 
 impl Finder {
-    /// The text after `needle`.
+    /// Returns the text after `needle`.
     pub fn after<'a>(&mut self, text: &'a [u8], needle: &[u8]) -> Option<&'a [u8]> {
         if !text.get(self.last..).is_some_and(|rest| rest.starts_with(needle)) {
             self.last = text.windows(needle.len()).position(|window| window == needle)?;
@@ -122,7 +121,7 @@ impl Finder {
         Some(&text[self.last + needle.len()..])
     }
 
-    /// The number after `needle`.
+    /// Returns the number after `needle`.
     pub fn number(&mut self, text: &[u8], needle: &[u8]) -> Option<u64> {
         let rest = self.after(text, needle)?;
         let (number, digits) = leading_number(rest);
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_length_whole_or_not() {
+    fn frames_of_every_length_complete_or_partial() {
         for length in [0usize, 125, 126, 65535, 65536] {
             let mut bytes = vec![0xff; 3];
             push_frame(&mut bytes, 1, &vec![b'x'; length]);

@@ -14,25 +14,21 @@ use super::crowd::{Crowd, Target};
 use super::histogram::Histogram;
 use super::options::say;
 
-/// How long the next socket may take to become ready before the scenario fails.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time limit until the next socket becomes ready; then the scenario fails.
+const READY_LIMIT: Duration = Duration::from_secs(15);
 /// How long a turn waits for input before it checks the phase.
 const TURN: Duration = Duration::from_millis(20);
 /// How often measurements are published.
-const TELL: Duration = Duration::from_millis(10);
+const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 
-/// A socket and its role.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// Its server.
     pub target: Target,
-    /// Its loopback address, if not the default one.
+    /// Its loopback address, if not the default.
     pub source: Option<Ipv4Addr>,
-    /// Its token.
     pub token: Arc<str>,
     /// The room that it joins or sends to.
     pub room: Option<Arc<str>>,
-    /// Whether it joins the room.
     pub joins: bool,
     /// How many of its messages are unacknowledged at any time; 0: it only listens.
     pub in_flight: usize,
@@ -41,11 +37,8 @@ pub struct Member {
 /// Measurements of a thread's sockets since they were last taken.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Messages received.
     pub deliveries: u64,
-    /// Messages acknowledged.
     pub acks: u64,
-    /// Messages refused.
     pub refusals: u64,
     /// Messages that did not have the next `seq` of their room.
     pub violations: u64,
@@ -79,7 +72,7 @@ impl Counts {
         self.fault = self.fault.take().or(other.fault);
     }
 
-    /// The faults, as text.
+    /// Returns the faults as text.
     pub fn faults(&self) -> Vec<String> {
         let kinds = [
             (self.violations, "messages out of order, lost or doubled"),
@@ -94,7 +87,7 @@ impl Counts {
     }
 }
 
-/// What the sockets do; at first they connect.
+/// The current phase of the sockets; at first they connect.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Phase {
@@ -121,7 +114,7 @@ impl Shared {
     }
 }
 
-/// The last message of its room that a socket saw.
+/// The last message of its room that a socket received.
 pub type Seen = (Arc<str>, u64);
 
 type Thread = JoinHandle<anyhow::Result<Vec<Seen>>>;
@@ -136,7 +129,7 @@ impl Crew {
     /// Begins to connect the members; neighbours share a thread.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the system cannot create a thread.
     pub fn open(members: Vec<Member>, threads: usize, connecting: usize) -> anyhow::Result<Self> {
         let begin = Instant::now();
         let share = members.len().div_ceil(threads).max(1);
@@ -149,13 +142,13 @@ impl Crew {
         Ok(Self { workers: members.chunks(share).map(spawn).collect::<anyhow::Result<_>>()?, begin })
     }
 
-    /// Waits until `count` sockets are ready; returns how long that took since the beginning.
+    /// Waits until `count` sockets are ready. Returns the time since the beginning.
     ///
     /// # Errors
-    /// When one is closed, or none becomes ready for long.
+    /// When a socket is closed, or no further socket becomes ready within 15 s.
     pub fn ready(&self, count: usize) -> anyhow::Result<Duration> {
         let mut last = (0, Instant::now());
-        let mut told = Instant::now();
+        let mut published = Instant::now();
         loop {
             let ready = self.workers.iter().map(|(shared, _)| shared.ready.load(Ordering::Acquire)).sum();
             let faults = self.workers.iter().flat_map(|(shared, _)| shared.counts().faults()).collect::<Vec<_>>();
@@ -168,11 +161,11 @@ impl Crew {
             }
             if ready > last.0 {
                 last = (ready, Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
+            } else if last.1.elapsed() > READY_LIMIT {
                 bail!("only {ready} of {count} sockets became ready");
             }
-            if told.elapsed() > Duration::from_secs(1) {
-                told = Instant::now();
+            if published.elapsed() > Duration::from_secs(1) {
+                published = Instant::now();
                 say(&format!("{ready} of {count} sockets ready…"));
             }
             thread::sleep(Duration::from_millis(2));
@@ -184,7 +177,7 @@ impl Crew {
         self.go(Phase::Speaking);
     }
 
-    /// The measurements since the last call.
+    /// Returns the measurements since the last call.
     pub fn take(&self) -> Counts {
         self.workers.iter().fold(Counts::default(), |mut all, (shared, _)| {
             all.merge(std::mem::take(&mut *shared.counts()));
@@ -193,14 +186,14 @@ impl Crew {
     }
 
     /// Stops sending, waits until everything has arrived, and closes all sockets. Returns the measurements since the
-    /// last call; a socket that lacks a message that others have seen is a fault.
+    /// last call; a socket that lacks a message that other sockets received is a fault.
     ///
     /// # Errors
     /// When a thread failed.
     pub fn finish(self) -> anyhow::Result<Counts> {
         self.go(Phase::Draining);
         let mut counts = Counts::default();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READY_LIMIT;
         loop {
             thread::sleep(10 * TURN);
             let more = self.take();
@@ -236,7 +229,7 @@ impl Crew {
 
     fn check_threads(&self) -> anyhow::Result<()> {
         if self.workers.iter().any(|(shared, worker)| worker.is_finished() && !shared.is(Phase::Over)) {
-            bail!("the load generator cannot go on; its last words are above");
+            bail!("the load generator cannot continue; its last lines are above");
         }
         Ok(())
     }
@@ -249,7 +242,7 @@ fn run(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared)
 fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared) -> anyhow::Result<Vec<Seen>> {
     let mut crowd = Crowd::new()?;
     let mut conversation = Conversation::new(&members, epoch);
-    let (mut speaking, mut told) = (false, Instant::now());
+    let (mut speaking, mut published) = (false, Instant::now());
     while !shared.is(Phase::Over) {
         while crowd.len() < members.len() && crowd.len() < conversation.ready + connecting {
             let member = &members[crowd.len()];
@@ -264,8 +257,8 @@ fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared
         }
         crowd.turn(&mut conversation, TURN)?;
         // Not at every turn: adding up percentiles takes a while.
-        if told.elapsed() >= TELL {
-            told = Instant::now();
+        if published.elapsed() >= PUBLISH_EVERY {
+            published = Instant::now();
             shared.counts().merge(std::mem::take(&mut conversation.counts));
         }
         shared.ready.store(conversation.ready, Ordering::Release);

@@ -1,4 +1,4 @@
-//! One kind of pod in the manifests, as the kubelet understands it.
+//! One kind of pod in the manifests, as the kubelet interprets it.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,17 @@ use super::{COMPONENT, Manifests};
 /// A Deployment, StatefulSet or Job, and its pods.
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
-    /// The object.
     pub object: &'a Value,
-    /// The pod's `spec`.
     pub spec: &'a Value,
-    /// Its one container.
     pub container: &'a Value,
 }
 
-/// A value of a Secret as a file.
+/// A value of a Secret that is mounted as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// Its path in the container.
     pub path: String,
-    /// The Secret.
     pub secret: String,
-    /// The key in it.
     pub key: String,
 }
 
@@ -35,45 +30,41 @@ impl<'a> Pod<'a> {
         Self { object, spec, container: &spec["containers"][0] }
     }
 
-    /// Its kind and name.
+    /// Returns its kind and name.
     pub fn name(&self) -> String {
         format!("{} {}", text(&self.object["kind"]), text(&self.object["metadata"]["name"]))
     }
 
-    /// The labels of its pods.
     pub fn labels(&self) -> &'a Value {
         &self.object["spec"]["template"]["metadata"]["labels"]
     }
 
-    /// Its component label.
     pub fn component(&self) -> &'a str {
         text(&self.labels()[COMPONENT])
     }
 
-    /// Our program that it runs, according to its image. `None` for a foreign image.
+    /// Returns the Confab program that it runs, according to its image; `None` for a foreign image.
     pub fn program(&self) -> Option<&'a str> {
         let image = text(&self.container["image"]);
         let name = image.rsplit('/').next()?.split(':').next()?;
         name.starts_with("confab").then_some(name)
     }
 
-    /// Whether it serves, rather than running once.
+    /// Returns whether it serves, instead of running once.
     pub fn serves(&self) -> bool {
         self.object["kind"] != "Job"
     }
 
-    /// The arguments of its program.
     pub fn arguments(&self) -> Vec<String> {
         self.container["args"].as_array().into_iter().flatten().map(|argument| text(argument).to_owned()).collect()
     }
 
-    /// Its ports by name.
     pub fn ports(&self) -> BTreeMap<&'a str, u64> {
         let ports = self.container["ports"].as_array().into_iter().flatten();
         ports.map(|port| (text(&port["name"]), port["containerPort"].as_u64().unwrap_or_default())).collect()
     }
 
-    /// A port given by its name or its number.
+    /// Returns the number of a port given by its name or its number.
     pub fn port(&self, given: &Value) -> Option<u64> {
         match given {
             Value::String(name) => self.ports().get(name.as_str()).copied(),
@@ -81,7 +72,7 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Its environment in a pod with that address.
+    /// Returns the environment in a pod with this address.
     ///
     /// # Errors
     /// When a referenced object is missing.
@@ -103,7 +94,7 @@ impl<'a> Pod<'a> {
         Ok(environment)
     }
 
-    /// The mounted values of Secrets.
+    /// Returns the mounted values of Secrets.
     ///
     /// # Errors
     /// When a volume is missing or of an unknown kind.
@@ -128,7 +119,8 @@ impl<'a> Pod<'a> {
         Ok(mounts)
     }
 
-    /// The URLs that it connects to, by setting: from its environment and from files that its environment names.
+    /// Returns the URLs that it connects to, by setting: from its environment and from files that its environment
+    /// names.
     ///
     /// # Errors
     /// When a referenced object is missing.
@@ -144,7 +136,7 @@ impl<'a> Pod<'a> {
                 value
             } else {
                 let mount = mounts.iter().find(|mount| mount.path == value);
-                let mount = mount.with_context(|| format!("{}: {name} names {value}, which nothing is mounted at", self.name()))?;
+                let mount = mount.with_context(|| format!("{}: {name} names {value}, where no volume is mounted", self.name()))?;
                 manifests.secret(&mount.secret, &mount.key)?
             };
             urls.extend(value.split(',').map(|url| (setting.to_owned(), url.trim().to_owned())));
@@ -153,7 +145,7 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Whether a setting's values are URLs that its program connects to.
+/// Returns whether a setting's values are URLs that its program connects to.
 fn leads_out(setting: &str) -> bool {
     ["_URL", "_STORE", "_BUS", "_ENDPOINT"].iter().any(|end| setting.ends_with(end))
 }
@@ -172,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_known_from_where_they_are_defined_on() {
+    fn variables_expand_after_their_definition() {
         let known = BTreeMap::from([("POD_IP".to_owned(), "10.0.0.1".to_owned())]);
         assert_eq!(expanded("$(POD_IP):7250", &known), "10.0.0.1:7250");
         assert_eq!(expanded("$(LATER):7250", &known), "$(LATER):7250");

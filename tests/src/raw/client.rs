@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Inbox, PATIENCE, event};
+use super::{Inbox, PACKET_LIMIT, event};
 
 /// A client of either transport.
 #[allow(async_fn_in_trait, reason = "callers know the type, and with it whether its futures may move between threads")]
@@ -15,7 +15,7 @@ pub trait Client {
     /// Sends Engine.IO messages, together if the transport can.
     ///
     /// # Errors
-    /// When they are refused, or the connection is gone.
+    /// When they are rejected, or the connection has ended.
     async fn send_all(&mut self, packets: &[String]) -> anyhow::Result<()>;
 
     /// Waits for a packet and stores it in the inbox.
@@ -27,7 +27,7 @@ pub trait Client {
     /// Waits until the received packets satisfy a condition.
     ///
     /// # Errors
-    /// When the session ends first, or it takes too long; the message names `what` was awaited.
+    /// When the session ends first, or after the time limit; the message contains `what`.
     async fn until<T>(&mut self, what: &str, condition: impl Fn(&mut Inbox) -> Option<T>) -> anyhow::Result<T> {
         let met = async {
             loop {
@@ -37,7 +37,7 @@ pub trait Client {
                 self.fill().await?;
             }
         };
-        timeout(PATIENCE, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
+        timeout(PACKET_LIMIT, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
     }
 
     /// Emits several events together; returns their acknowledgement numbers.
@@ -62,34 +62,34 @@ pub trait Client {
     /// Emits an event and waits for the acknowledgement's argument.
     ///
     /// # Errors
-    /// When none comes.
+    /// When no acknowledgement arrives.
     async fn emit(&mut self, name: &str, argument: Value) -> anyhow::Result<Value> {
         let number = self.emit_later(name, &argument).await?;
         self.ack(number).await
     }
 
-    /// Waits for the acknowledgement with that number.
+    /// Waits for the acknowledgement with this number.
     ///
     /// # Errors
-    /// When it does not come.
+    /// When it does not arrive.
     async fn ack(&mut self, number: u64) -> anyhow::Result<Value> {
         self.until(&format!("acknowledgement {number}"), |inbox| inbox.acks.remove(&number)).await
     }
 
-    /// The acknowledgement with that number, if it has been received.
+    /// Takes the acknowledgement with this number, if it has been received.
     fn taken_ack(&mut self, number: u64) -> Option<Value> {
         self.inbox().acks.remove(&number)
     }
 
-    /// Waits for the next event with that name.
+    /// Waits for the next event with this name.
     ///
     /// # Errors
-    /// When it does not come.
+    /// When it does not arrive.
     async fn event(&mut self, name: &str) -> anyhow::Result<Value> {
         self.until(name, |inbox| inbox.event(name)).await
     }
 
-    /// Every offset that a stock client would have kept for its recovery, in order.
+    /// Returns every offset that a stock client would have kept for its recovery, in order.
     fn offsets(&mut self) -> &[String] {
         &self.inbox().offsets
     }

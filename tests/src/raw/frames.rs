@@ -1,6 +1,6 @@
 //! WebSocket frames as clients send them.
 
-/// A frame as clients send it (RFC 6455 section 5.2): the first byte as given, masked.
+/// Returns a frame as clients send it (RFC 6455 section 5.2): the given first byte, and a masked payload.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5a, 0x13, 0xc7, 0x88];
     let mut frame = vec![first];
@@ -20,12 +20,10 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A text frame.
 pub fn text(packet: &str) -> Vec<u8> {
     frame(0x81, packet.as_bytes())
 }
 
-/// A binary frame.
 pub fn binary(data: &[u8]) -> Vec<u8> {
     frame(0x82, data)
 }

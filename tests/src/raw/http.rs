@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::PACKET_LIMIT;
 use crate::api::Answer;
 use crate::contract;
 
@@ -25,25 +25,25 @@ impl Http {
     /// When there is no connection.
     pub async fn begin(url: &str, line: &str, headers: &str) -> anyhow::Result<Self> {
         let host = url.strip_prefix("http://").context("an http URL")?;
-        let mut stream = timeout(PATIENCE, TcpStream::connect(host)).await??;
+        let mut stream = timeout(PACKET_LIMIT, TcpStream::connect(host)).await??;
         stream.set_nodelay(true)?;
         let head = format!("{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await?;
         Ok(Self { stream, url: url.to_owned(), line: line.to_owned() })
     }
 
-    /// Sends unmodified bytes of the body.
+    /// Sends bytes of the body unmodified.
     ///
     /// # Errors
-    /// When the connection is gone, or accepts nothing for too long.
+    /// When the connection has ended, or accepts no bytes within the time limit.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(timeout(PATIENCE, self.stream.write_all(bytes)).await.context("the server does not read")??)
+        Ok(timeout(PACKET_LIMIT, self.stream.write_all(bytes)).await.context("the server does not read")??)
     }
 
     /// Ends the request's direction of the connection.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
         Ok(self.stream.shutdown().await?)
     }
@@ -57,16 +57,16 @@ impl Http {
         Ok(())
     }
 
-    /// The response, up to the end of the connection.
+    /// Reads the response, up to the end of the connection.
     ///
     /// # Errors
-    /// When none comes, or the connection is reset before its end.
+    /// When there is no response, or the connection is reset before its end.
     ///
     /// # Panics
     /// When the response contradicts the server's OpenAPI document.
     pub async fn answer(mut self) -> anyhow::Result<Answer> {
         let mut answer = Vec::new();
-        timeout(PATIENCE, self.stream.read_to_end(&mut answer)).await.context("no answer")??;
+        timeout(PACKET_LIMIT, self.stream.read_to_end(&mut answer)).await.context("no answer")??;
         let split = answer.windows(4).position(|window| window == b"\r\n\r\n").context("an answer has a head")?;
         let head = std::str::from_utf8(&answer[..split])?;
         let status = head.split(' ').nth(1).context("a status")?.parse()?;

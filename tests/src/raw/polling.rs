@@ -8,20 +8,19 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Client, Http, Inbox, PATIENCE, connect};
+use super::{Client, Http, Inbox, PACKET_LIMIT, connect};
 use crate::api::Answer;
 
 /// Separates the packets of a payload.
 const SEPARATOR: char = '\u{1e}';
 
-/// A client.
 pub struct Polling {
     http: reqwest::Client,
     base: String,
     inbox: Inbox,
     /// The first packet's data.
     pub open: Value,
-    /// Most packets in any payload so far.
+    /// Maximum packets in one payload so far.
     pub largest_payload: usize,
     /// How many pings have arrived.
     pub pings: usize,
@@ -31,9 +30,9 @@ impl Polling {
     /// Opens a session and reads its first packet.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let http = reqwest::Client::builder().timeout(PACKET_LIMIT).build()?;
         let base = format!("{url}/socket.io/?EIO=4&transport=polling");
         let body = http.get(&base).send().await?.error_for_status()?.text().await?;
         let open = body.strip_prefix('0').and_then(|packet| packet.split(SEPARATOR).next()).context("an open packet")?;
@@ -45,7 +44,7 @@ impl Polling {
     /// Opens a session and connects with a token.
     ///
     /// # Errors
-    /// When either is refused.
+    /// When either is rejected.
     pub async fn connect(url: &str, token: &str) -> anyhow::Result<Self> {
         let mut client = Self::open(url).await?;
         client.send_all(&[connect(token)]).await?;
@@ -58,7 +57,7 @@ impl Polling {
         self.open["sid"].as_str().unwrap_or_default()
     }
 
-    /// A request of this session, to be built further.
+    /// Returns a request builder for this session.
     pub fn request(&self, method: reqwest::Method) -> reqwest::RequestBuilder {
         self.http.request(method, &self.base)
     }
@@ -82,7 +81,7 @@ impl Polling {
         Ok((status, serde_json::from_str(&body).unwrap_or(json!(body))))
     }
 
-    /// Sends a POST through the server at `url`, in this many pieces with this pause after each.
+    /// Sends a POST through the server at `url`, in this many chunks with this pause after each.
     ///
     /// # Errors
     /// When there is no answer.
@@ -96,7 +95,7 @@ impl Polling {
         post.answer().await
     }
 
-    /// Polls until a payload contains a text, and answers no ping; returns that payload.
+    /// Polls until a payload contains a text, without answering pings; returns that payload.
     ///
     /// # Errors
     /// When the session ends.
@@ -110,7 +109,7 @@ impl Polling {
         }
     }
 
-    /// Polls once; returns the packets. Answers pings.
+    /// Polls once and answers pings; returns the packets.
     ///
     /// # Errors
     /// When the session is over.
@@ -135,7 +134,7 @@ impl Polling {
     /// Emits an event with one binary attachment, in one payload, and waits for its acknowledgement.
     ///
     /// # Errors
-    /// When none comes.
+    /// When no acknowledgement arrives.
     pub async fn emit_binary(&mut self, event: &str, data: &[u8]) -> anyhow::Result<Value> {
         let name = serde_json::from_str::<Value>(event).ok().and_then(|event| event[0].as_str().map(str::to_owned));
         let number = self.inbox.next_ack(&name.unwrap_or_default());

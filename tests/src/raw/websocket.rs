@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::frames::text;
-use super::{Client, Inbox, PATIENCE, connect};
+use super::{Client, Inbox, PACKET_LIMIT, connect};
 
 /// The headers of a correct upgrade.
 const UPGRADE: &[(&str, &str)] = &[
@@ -27,18 +27,17 @@ const UPGRADE: &[(&str, &str)] = &[
 /// have the same port.
 pub type Ends = (SocketAddr, SocketAddr);
 
-/// An upgrade that was refused: status and body.
+/// The status and the body of a rejected upgrade.
 #[derive(Debug)]
 pub struct Refused(pub u16, pub Value);
 
-/// A client.
 pub struct WebSocket {
     input: BufReader<OwnedReadHalf>,
     output: OwnedWriteHalf,
     inbox: Inbox,
     /// The first packet's data.
     pub open: Value,
-    /// Whether pings are answered.
+    /// Whether the client answers pings.
     pub pongs: bool,
     /// How many pings have arrived.
     pub pings: usize,
@@ -50,15 +49,15 @@ impl WebSocket {
     /// Opens a session and reads its first packet.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         Self::open_with(url, &[]).await
     }
 
-    /// [`open`](Self::open) with additional headers.
+    /// Like [`open`](Self::open), with additional headers.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn open_with(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
         let upgraded = Self::upgrade(url, "EIO=4&transport=websocket", &[UPGRADE, headers].concat(), None).await?;
         let mut socket = upgraded.map_err(|Refused(status, body)| anyhow::anyhow!("refused: {status} {body}"))?;
@@ -69,7 +68,7 @@ impl WebSocket {
     /// Opens a session with a receive window of `window` bytes.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn open_narrow(url: &str, window: u32) -> anyhow::Result<Self> {
         let upgraded = Self::upgrade(url, "EIO=4&transport=websocket", UPGRADE, Some(window)).await?;
         let mut socket = upgraded.map_err(|Refused(status, body)| anyhow::anyhow!("refused: {status} {body}"))?;
@@ -80,7 +79,7 @@ impl WebSocket {
     /// Opens a session and connects with a token.
     ///
     /// # Errors
-    /// When either is refused.
+    /// When either is rejected.
     pub async fn connect(url: &str, token: &str) -> anyhow::Result<Self> {
         let mut socket = Self::open(url).await?;
         socket.enter(token).await?;
@@ -90,7 +89,7 @@ impl WebSocket {
     /// Upgrades a polling session, up to `2probe`; the caller sends `5`.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When there is no answer.
     pub async fn probe(url: &str, sid: &str) -> anyhow::Result<Result<Self, Refused>> {
         Self::upgrade(url, &format!("EIO=4&transport=websocket&sid={sid}"), UPGRADE, None).await
     }
@@ -117,11 +116,11 @@ impl WebSocket {
         if let Some(window) = window {
             socket.set_recv_buffer_size(window)?;
         }
-        let stream = timeout(PATIENCE, socket.connect(host.parse()?)).await??;
+        let stream = timeout(PACKET_LIMIT, socket.connect(host.parse()?)).await??;
         stream.set_nodelay(true)?;
         let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
         let request = format!("GET /socket.io/?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
-        timeout(PATIENCE, Self::shake_hands(stream, request)).await?
+        timeout(PACKET_LIMIT, Self::shake_hands(stream, request)).await?
     }
 
     async fn shake_hands(stream: TcpStream, request: String) -> anyhow::Result<Result<Self, Refused>> {
@@ -141,7 +140,7 @@ impl WebSocket {
             return Ok(Err(Refused(status, serde_json::from_slice(&body).unwrap_or(Value::Null))));
         }
         // The answer to the one key that this client sends, by RFC 6455 section 1.3.
-        ensure!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "no proper upgrade: {head}");
+        ensure!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "not a valid upgrade: {head}");
         let inbox = Inbox::default();
         Ok(Ok(Self { input, output, inbox, open: Value::Null, pongs: true, pings: 0, protocol_pongs: 0 }))
     }
@@ -156,25 +155,25 @@ impl WebSocket {
     /// Sends CONNECT; returns the answer.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn enter(&mut self, token: &str) -> anyhow::Result<Value> {
         self.send(&connect(token)).await?;
         self.entered().await
     }
 
-    /// CONNECT with any authentication data.
+    /// Sends CONNECT with any authentication data.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn enter_with(&mut self, auth: &Value) -> anyhow::Result<Value> {
         self.send(&format!("40{auth}")).await?;
         self.entered().await
     }
 
-    /// The answer to CONNECT.
+    /// Waits for the answer to CONNECT.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn entered(&mut self) -> anyhow::Result<Value> {
         self.until("CONNECT is answered", |inbox| match &mut inbox.refused {
             Some(refused) => Some(Err(anyhow::anyhow!("refused: {refused}"))),
@@ -183,10 +182,10 @@ impl WebSocket {
         .await?
     }
 
-    /// The data of CONNECT_ERROR.
+    /// Waits for the data of CONNECT_ERROR.
     ///
     /// # Errors
-    /// When it does not come.
+    /// When it does not arrive.
     pub async fn refused(&mut self) -> anyhow::Result<Value> {
         self.until("CONNECT is refused", |inbox| inbox.refused.take()).await
     }
@@ -194,28 +193,28 @@ impl WebSocket {
     /// Sends an Engine.IO packet.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn send(&mut self, packet: &str) -> anyhow::Result<()> {
         self.write(&text(packet)).await
     }
 
-    /// Sends unmodified bytes in one write.
+    /// Sends bytes unmodified in one write.
     ///
     /// # Errors
-    /// When the connection is gone, or accepts nothing for too long.
+    /// When the connection has ended, or accepts no bytes within the time limit.
     pub async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(timeout(PATIENCE, self.output.write_all(bytes)).await.context("the server does not read")??)
+        Ok(timeout(PACKET_LIMIT, self.output.write_all(bytes)).await.context("the server does not read")??)
     }
 
     /// Waits for DISCONNECT.
     ///
     /// # Errors
-    /// When it does not come.
+    /// When it does not arrive.
     pub async fn disconnected(&mut self) -> anyhow::Result<()> {
         self.until("DISCONNECT", |inbox| inbox.disconnected.then_some(())).await
     }
 
-    /// How many bytes the server's system holds for this client.
+    /// Returns how many bytes the server's system buffers for this client.
     ///
     /// # Errors
     /// When the server has closed the connection, even if this client has not read that far.
@@ -233,7 +232,7 @@ impl WebSocket {
         Ok((self.output.peer_addr()?, self.output.local_addr()?))
     }
 
-    /// The connections that their servers have not closed. Reading the system's table is slow.
+    /// Returns the connections that their servers have not closed. Reading the system's table is slow.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -241,16 +240,16 @@ impl WebSocket {
         Ok(established()?.map(|connection| (connection.local_address, connection.remote_address)).collect())
     }
 
-    /// The next packet of any kind but a ping.
+    /// Waits for the next packet, except pings.
     ///
     /// # Errors
     /// When the connection ends.
     pub async fn receive(&mut self) -> anyhow::Result<String> {
-        timeout(PATIENCE, self.packet()).await.context("nothing comes")?
+        timeout(PACKET_LIMIT, self.packet()).await.context("nothing comes")?
     }
 
-    /// Waits for a sign of life, be it a ping; a message goes into the inbox.
-    /// Waits for any sign of life, even a ping; a message goes into the inbox.
+    /// Waits for any frame, also a ping; a message is stored in the inbox.
+    ///
     /// # Errors
     /// When the connection ends.
     pub async fn listen(&mut self) -> anyhow::Result<()> {
@@ -268,7 +267,7 @@ impl WebSocket {
         }
     }
 
-    /// The packet of the next frame; none for a ping or pong.
+    /// Reads the next frame and returns its packet; `None` for a ping or pong.
     async fn frame(&mut self) -> anyhow::Result<Option<String>> {
         let (first, payload) = self.read_frame().await.context("the connection broke")?;
         match first {
@@ -281,7 +280,7 @@ impl WebSocket {
             0x81 => return Ok(Some(String::from_utf8(payload)?)),
             0x8a => self.protocol_pongs += 1,
             0x88 => bail!("closed with {:?}", code(&payload)),
-            _ => bail!("an unexpected frame: {first:#x}"),
+            _ => bail!("unexpected frame: {first:#x}"),
         }
         Ok(None)
     }
@@ -301,7 +300,7 @@ impl WebSocket {
     /// Reads to the end; returns the close code, if there was one. Earlier packets are kept.
     ///
     /// # Errors
-    /// When it does not come within `limit`.
+    /// When the end does not arrive within `limit`.
     pub async fn closed(&mut self, limit: Duration) -> anyhow::Result<Option<u16>> {
         let end = async {
             loop {
@@ -340,7 +339,7 @@ fn code(payload: &[u8]) -> Option<u16> {
     payload.first_chunk().map(|code| u16::from_be_bytes(*code))
 }
 
-/// This machine's connections that neither end has closed.
+/// Yields this machine's connections that neither end has closed.
 fn established() -> anyhow::Result<impl Iterator<Item = TcpNetEntry>> {
     Ok(procfs::net::tcp()?.into_iter().filter(|connection| connection.state == TcpState::Established))
 }
@@ -362,12 +361,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_of_two_servers_with_the_same_port_are_distinguished() {
+    async fn clients_with_the_same_port_are_distinguished() {
         let [one, two] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let (first, server) = from(0, &one).await;
         let (second, other) = from(first.ends().unwrap().1.port(), &two).await;
-        let held = WebSocket::open_connections().unwrap();
-        assert!(held.contains(&first.ends().unwrap()) && held.contains(&second.ends().unwrap()));
+        let open = WebSocket::open_connections().unwrap();
+        assert!(open.contains(&first.ends().unwrap()) && open.contains(&second.ends().unwrap()));
         drop(server);
         assert!(first.unread().is_err());
         assert_eq!(second.unread().unwrap(), 0);

@@ -11,10 +11,10 @@ use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::guard::Guard;
 use crate::manifests::root;
 
-/// Services that chat does not need, and for which this machine has no programs.
+/// Monitoring services, which chat does not need and for which this machine has no programs.
 const WATCHERS: [&str; 3] = ["otel-collector", "prometheus", "grafana"];
 
-/// The file itself, parsed.
+/// Parses docker-compose.yml.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -22,7 +22,7 @@ pub fn document() -> anyhow::Result<Value> {
     Ok(serde_saphyr::from_str(&fs::read_to_string(root().join("docker-compose.yml"))?)?)
 }
 
-/// Values of the file's variables, from the script that it names.
+/// Returns values of the file's variables, from the script that it names.
 ///
 /// # Errors
 /// When the script fails.
@@ -35,7 +35,7 @@ pub fn variables() -> anyhow::Result<BTreeMap<String, String>> {
     Ok(lines.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// All services of a compose file except the monitoring ones; its balancer is that of the replay.
+/// Plans all services of a compose file except the monitoring ones; its load balancer is that of the replay.
 ///
 /// # Errors
 /// When a construct is unknown or a variable has no value.
@@ -51,7 +51,7 @@ pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::R
     if strings(&services["postgres"]["volumes"])?.iter().any(|volume| volume.ends_with(":/docker-entrypoint-initdb.d/roles.sql:ro")) {
         let environment = postgres.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>();
         let roles = servers::roles("postgres", &environment, &root().join("deploy/postgres/roles.sql"))?;
-        // It must be complete before other containers find the server.
+        // It must be complete before other containers connect to the server.
         let others = plan.containers.iter_mut().filter(|container| container.after.contains("postgres"));
         others.for_each(|container| _ = container.after.insert(roles.name.clone()));
         plan.containers.push(roles);
@@ -80,7 +80,7 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
         if !container.ends {
             container.probes = ports.into_iter().map(Probe::Tcp).collect();
             let test = strings(&service["healthcheck"]["test"])?;
-            let [kind, command @ ..] = test.as_slice() else { bail!("{name} is not asked") };
+            let [kind, command @ ..] = test.as_slice() else { bail!("{name} has no health check") };
             ensure!(kind == "CMD", "{name}: its image has no shell");
             container.probes.push(Probe::Command(command.to_vec()));
         }
@@ -92,12 +92,12 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
     Ok(container)
 }
 
-/// The gateways, which the balancer's settings name; its published port must be the documented one.
+/// Returns the gateways, which the load balancer's settings name; its published port must be the documented one.
 fn door(balancer: &Value) -> anyhow::Result<(String, u16)> {
-    ensure!(strings(&balancer["ports"])? == ["127.0.0.1:8080:8080"], "README leads to 8080 on this machine");
+    ensure!(strings(&balancer["ports"])? == ["127.0.0.1:8080:8080"], "the README documents port 8080 on this machine");
     let settings = fs::read_to_string(root().join("deploy/nginx/nginx.conf"))?;
     let server = settings.lines().find_map(|line| line.trim().strip_prefix("server ")?.split_whitespace().next()?.split_once(':'));
-    let (name, port) = server.context("the balancer leads to a server")?;
+    let (name, port) = server.context("the load balancer has a server")?;
     Ok((name.to_owned(), port.parse()?))
 }
 
@@ -105,7 +105,7 @@ fn strings(value: &Value) -> anyhow::Result<Vec<String>> {
     Ok(if value.is_null() { vec![] } else { serde_json::from_value(value.clone())? })
 }
 
-/// The document with its variables replaced by their values.
+/// Replaces the variables of the document by their values.
 fn filled(value: &Value, variables: &BTreeMap<String, String>) -> anyhow::Result<Value> {
     Ok(match value {
         Value::String(text) => Value::String(text_filled(text, variables)?),
@@ -118,8 +118,8 @@ fn filled(value: &Value, variables: &BTreeMap<String, String>) -> anyhow::Result
     })
 }
 
-/// `${NAME}`, `${NAME:-default}` and `${NAME:?why it is needed}`; `$$` is a dollar.
-/// Source: <https://github.com/compose-spec/compose-spec/blob/main/12-interpolation.md>.
+/// Replaces `${NAME}`, `${NAME:-default}` and `${NAME:?why it is needed}`; `$$` is a dollar. Source:
+/// <https://github.com/compose-spec/compose-spec/blob/main/12-interpolation.md>.
 fn text_filled(text: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<String> {
     let mut pieces = text.split("${");
     let mut whole = pieces.next().unwrap_or_default().to_owned();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Container, Name, Plan, Probe, image, program, servers};
 use crate::manifests::{Manifests, Pod, root};
 
-/// All containers of the manifests, reached through their Ingress or HTTPRoute.
+/// Plans all containers of the manifests, reached through their Ingress or HTTPRoute.
 ///
 /// # Errors
 /// When a referenced object is missing, or a construct is unknown.
@@ -24,15 +24,15 @@ pub fn plan(manifests: &Manifests) -> anyhow::Result<Plan> {
             let own = behind.iter().find_map(|pod| pod.port(&port["targetPort"]))?;
             Some((u16::try_from(port["port"].as_u64()?).ok()?, u16::try_from(own).ok()?))
         });
-        // The name of a headless Service leads to the pods themselves, at any port.
+        // The name of a headless Service resolves to the pods themselves, at any port.
         let ports = (service["spec"]["clusterIP"] != "None").then(|| ports.collect());
         names.insert(name.to_owned(), Name { containers: behind.iter().map(Pod::name).collect(), ports });
     }
     Ok(Plan { containers, names, door: door(manifests)? })
 }
 
-/// The plan of manifests that expect a platform's stores: another plan's stores stand in for them, with roles created
-/// as documented.
+/// Completes manifests that expect a platform's stores: another plan's stores replace them, with roles created as
+/// documented.
 ///
 /// # Errors
 /// When the other plan has no such stores.
@@ -51,7 +51,7 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
         ["CREATE ROLE administrator CREATEROLE", "ALTER DATABASE confab OWNER TO administrator", "SET SESSION AUTHORIZATION administrator"];
     roles.arguments.splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
     roles.after = other.names["postgres"].containers.iter().cloned().collect();
-    // An operator creates the roles before anything is applied.
+    // An operator creates the roles before applying the manifests.
     plan.containers.iter_mut().for_each(|container| _ = container.after.insert(roles.name.clone()));
     plan.containers.push(roles);
     plan.containers.extend(stores);
@@ -63,14 +63,14 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
         name: pod.name(),
         program: program(&pod.container["image"])?,
         arguments: pod.arguments(),
-        // A placeholder that stands for each replica's address.
+        // A placeholder for each replica's address.
         environment: pod.environment(manifests, "0.0.0.0")?,
         replicas: replicas(manifests, pod),
         ends: !pod.serves(),
         ..Container::default()
     };
     if let Some(program) = pod.program() {
-        ensure!(pod.container["command"].is_null(), "{}: the image knows its program", pod.name());
+        ensure!(pod.container["command"].is_null(), "{}: the image defines its program", pod.name());
         let (own, _) = image(program.trim_start_matches("confab-"))?;
         container.environment = own.into_iter().chain(container.environment).collect();
     }
@@ -90,7 +90,7 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
     Ok(container)
 }
 
-/// The number of replicas without load.
+/// Returns the number of replicas without load.
 fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
     let scaled = |scaler: &&Value| scaler["spec"]["scaleTargetRef"]["name"] == pod.object["metadata"]["name"];
     let least = manifests.all("HorizontalPodAutoscaler").find(scaled).map_or(&Value::Null, |scaler| &scaler["spec"]["minReplicas"]);
@@ -98,7 +98,7 @@ fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
     said.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1)
 }
 
-/// Secrets mounted as a whole, and writable volumes.
+/// Adds Secrets mounted as a whole, and writable volumes.
 fn plain_volumes(manifests: &Manifests, pod: &Pod<'_>, container: &mut Container) -> anyhow::Result<()> {
     for mount in pod.container["volumeMounts"].as_array().into_iter().flatten() {
         let path = mount["mountPath"].as_str().context("a mount has a path")?;
@@ -136,7 +136,7 @@ fn probe(pod: &Pod<'_>, written: &Value) -> anyhow::Result<Probe> {
     }
 }
 
-/// The Service and its port that clients reach.
+/// Returns the Service and its port that clients connect to.
 fn door(manifests: &Manifests) -> anyhow::Result<(String, u16)> {
     let ingress = manifests.all("Ingress").map(|ingress| {
         let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
@@ -144,7 +144,7 @@ fn door(manifests: &Manifests) -> anyhow::Result<(String, u16)> {
         (&service["name"], port)
     });
     let route = manifests.all("HTTPRoute").map(|route| &route["spec"]["rules"][0]["backendRefs"][0]);
-    let (name, port) = ingress.chain(route.map(|to| (&to["name"], &to["port"]))).next().context("nothing leads in")?;
+    let (name, port) = ingress.chain(route.map(|to| (&to["name"], &to["port"]))).next().context("there is no Ingress or HTTPRoute")?;
     let name = name.as_str().context("a backend has a name")?;
     let ports = manifests.get("Service", name)?["spec"]["ports"].as_array().context("a Service has ports")?;
     let found = ports.iter().find(|there| there["name"] == *port || there["port"] == *port);

@@ -16,8 +16,7 @@ pub type Names = BTreeMap<String, Name>;
 pub struct Name {
     /// The containers behind it.
     pub containers: Vec<String>,
-    /// The ports of the name, with the container's port behind each. `None`: it resolves to addresses, whatever the
-    /// port.
+    /// The ports of the name, with the container's port behind each. `None`: it resolves to addresses, for any port.
     pub ports: Option<BTreeMap<u16, u16>>,
 }
 
@@ -49,7 +48,7 @@ impl Network {
         addresses.collect::<Option<Vec<_>>>().filter(|addresses| !addresses.is_empty())
     }
 
-    /// A text whose URLs have addresses instead of names. A name with several addresses becomes a list.
+    /// Replaces names in the URLs of a text by addresses. A name with several addresses becomes a list.
     pub(super) fn located(&self, plan: &Plan, text: &str) -> String {
         if !text.contains("://") {
             return text.to_owned();
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_the_addresses_behind_them() {
+    fn names_are_replaced_by_addresses() {
         let container = |name: &str, replicas| Container { name: name.into(), replicas, ..Container::default() };
         let name = |container: &str, ports| Name { containers: vec![container.into()], ports };
         let plan = Plan {
@@ -103,7 +102,7 @@ mod tests {
         assert_eq!(located("http://gateway"), "http://127.99.1.1:8080,http://127.99.1.2:8080");
         assert_eq!(located("http://peers:7250/x"), "http://127.99.1.1:7250/x,http://127.99.1.2:7250/x");
         assert_eq!(located("postgres://a:b@db/confab?x=y"), "postgres://a:b@127.99.2.1:5432/confab?x=y");
-        // URLs with unknown names stay as they are.
+        // URLs with unknown names are unchanged.
         for text in ["http://gateway:81", "http://nobody:80", "s3://db", "db:80"] {
             assert_eq!(located(text), text);
         }

@@ -14,18 +14,18 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::daemon::Daemon;
 use crate::programs;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// A probe that succeeds or fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// A program listens at the port.
+    /// A program listens on the port.
     Tcp(u16),
     /// A path at the port answers with 2xx or 3xx.
     Http(u16, String),
-    /// gRPC's health service reports that it serves.
-    /// Source: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
+    /// gRPC's health service reports that it serves. Source:
+    /// <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
     Grpc(u16),
     /// A command in the container succeeds.
     Command(Vec<String>),
@@ -47,7 +47,7 @@ impl Probe {
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, asked).await.is_ok_and(|asked| asked.is_ok())
+        timeout(ANSWER_LIMIT, asked).await.is_ok_and(|asked| asked.is_ok())
     }
 }
 

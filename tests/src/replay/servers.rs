@@ -12,27 +12,27 @@ use crate::plan::free_ports;
 use crate::servers::postgres::Postgres;
 use crate::servers::{program, seaweed};
 
-/// How to run a container's server at an address; `daemon` has the container's settings.
+/// Describes how to run a container's server at an address; `daemon` has the container's settings.
 pub(super) fn daemon(container: &Container, address: &str, daemon: Daemon) -> anyhow::Result<Daemon> {
     match container.program.as_str() {
         "postgres" => postgres(container, address, daemon),
         "redis" => redis(container, address, daemon),
         "weed" => weed(daemon),
         "psql" => Ok(Daemon { program: program("psql")?, ..daemon }),
-        other => bail!("no way to start {other} is known"),
+        other => bail!("cannot start {other}"),
     }
 }
 
-fn postgres(container: &Container, address: &str, told: Daemon) -> anyhow::Result<Daemon> {
-    let given = |name: &str| told.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+fn postgres(container: &Container, address: &str, configured: Daemon) -> anyhow::Result<Daemon> {
+    let given = |name: &str| configured.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
     let password = match given("POSTGRES_PASSWORD_FILE") {
         Some(file) => std::fs::read_to_string(file)?,
         None => given("POSTGRES_PASSWORD").context("Postgres has a password")?,
     };
     ensure!(given("POSTGRES_DB").as_deref() == Some("confab"), "the database is called confab");
-    let server = Postgres::new(&told.work, 5432, false)?;
+    let server = Postgres::new(&configured.work, 5432, false)?;
     server.prepare(Some(&password))?;
-    let mut daemon = server.daemon(told.pid_file, told.log);
+    let mut daemon = server.daemon(configured.pid_file, configured.log);
     // The last of two equal options counts.
     daemon.arguments.extend(container.arguments.iter().filter(|argument| *argument != "postgres").cloned());
     daemon.arguments.extend(["-c".into(), format!("listen_addresses={address}")]);
@@ -40,40 +40,40 @@ fn postgres(container: &Container, address: &str, told: Daemon) -> anyhow::Resul
 }
 
 /// The image runs any command, including a shell that becomes the server.
-fn redis(container: &Container, address: &str, told: Daemon) -> anyhow::Result<Daemon> {
-    let mut arguments = match told.arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+fn redis(container: &Container, address: &str, configured: Daemon) -> anyhow::Result<Daemon> {
+    let mut arguments = match configured.arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["redis-server", arguments @ ..] => arguments.iter().map(|argument| argument.to_string()).collect(),
         ["sh", "-c", script] => {
             let written =
                 script.strip_prefix("exec redis-server ").with_context(|| format!("{}: not understood: {script}", container.name))?;
-            words(written, &told)?
+            words(written, &configured)?
         }
         other => bail!("{}: not understood: {other:?}", container.name),
     };
     arguments.extend(["--bind".into(), address.to_owned()]);
-    Ok(Daemon { program: program("redis-server")?, arguments, ..told })
+    Ok(Daemon { program: program("redis-server")?, arguments, ..configured })
 }
 
-/// Splits words as a shell does.
-fn words(written: &str, told: &Daemon) -> anyhow::Result<Vec<String>> {
+/// Splits words like a shell.
+fn words(written: &str, configured: &Daemon) -> anyhow::Result<Vec<String>> {
     let mut shell = Command::new("sh");
-    let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(told.environment.iter().cloned()).output()?;
+    let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(configured.environment.iter().cloned()).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let words = String::from_utf8(output.stdout)?;
     Ok(words.split_terminator('\0').map(str::to_owned).collect())
 }
 
-fn weed(mut told: Daemon) -> anyhow::Result<Daemon> {
-    // Its parts have sockets in /tmp named after their ports, whatever their addresses; and it waits long for other
-    // masters.
+fn weed(mut configured: Daemon) -> anyhow::Result<Daemon> {
+    // Its parts have sockets in /tmp named after their ports, regardless of their addresses; and it waits long for
+    // other masters.
     let own = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
     let ports = ["s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
     let ports = ports.iter().zip(free_ports(seaweed::PORTS)?..).map(|(name, port)| format!("-{name}={port}"));
-    told.arguments.extend(own.into_iter().chain(ports));
-    Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..told })
+    configured.arguments.extend(own.into_iter().chain(ports));
+    Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..configured })
 }
 
-/// Creates the roles of a database, as an operator does, and as the image does with scripts in its directory.
+/// Creates the roles of a database, like an operator, and like the image with scripts in its directory.
 pub(super) fn roles(postgres: &str, environment: &[(&str, &str)], script: &Path) -> anyhow::Result<Container> {
     let (_, password) = environment.iter().find(|(name, _)| *name == "POSTGRES_PASSWORD").context("Postgres has a password")?;
     let arguments = [format!("postgres://postgres:{password}@{postgres}/confab"), "--file".into(), script.display().to_string()];

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::postgres;
 
-/// Their programs.
+/// The programs of the newer servers.
 pub struct Newer {
     /// The directory of Postgres' programs.
     pub postgres: PathBuf,
@@ -16,7 +16,7 @@ pub struct Newer {
 }
 
 impl Newer {
-    /// Finds them. Where the user that Postgres runs as cannot reach them, as in a checkout in root's home, they are
+    /// Finds the programs. If the user that runs Postgres cannot reach them, as in a checkout in root's home, they are
     /// copied below `directory`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::daemon::Daemon;
 
-/// How to run it; the process is the master itself.
+/// Describes how to run it; the process is the master itself.
 ///
 /// # Errors
 /// When it is not installed.
@@ -33,7 +33,7 @@ pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -
     Ok(true)
 }
 
-/// The settings in deploy/nginx, with our addresses, limits and paths.
+/// Returns the settings in deploy/nginx, with our addresses, limits and paths.
 fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
     let servers = |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();
     // nginx complains about limits that it cannot raise.
@@ -68,7 +68,7 @@ mod tests {
     use crate::plan::free_ports;
     use crate::wait::eventually;
 
-    /// The status, the code and `Retry-After` of a problem.
+    /// Returns the status, the code and whether `Retry-After` is set, of a problem document.
     async fn problem(url: &str) -> Option<(u16, String, bool)> {
         let answer = reqwest::Client::new().post(url).body("x").send().await.ok()?;
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusals_of_the_balancer_are_problem_documents() {
+    async fn load_balancer_errors_are_problem_documents() {
         let guard = Guard::new("nginx").unwrap();
         let (port, gateway) = (free_ports(1).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let directory = guard.directory();
@@ -88,7 +88,7 @@ mod tests {
         nginx.spawn().await.unwrap();
         let url = format!("http://127.0.0.1:{port}/");
 
-        // A gateway that accepts the request and dies: the request may have been carried out.
+        // The gateway accepts the request and dies: it may have executed the request.
         let dying = std::thread::spawn(move || {
             let (mut gateway, _) = gateway.accept().unwrap();
             gateway.read_exact(&mut [0; 4]).unwrap();
@@ -96,13 +96,13 @@ mod tests {
         let broken = eventually("nginx answers", Duration::from_secs(10), async || problem(&url).await).await.unwrap();
         assert_eq!(broken, (504, "timeout".into(), false));
         dying.join().unwrap();
-        // No gateway at all: the request was not carried out.
+        // No gateway is reachable: the request was not executed.
         assert_eq!(problem(&url).await.unwrap(), (503, "unavailable".into(), true));
         let long = format!("{url}{}", "x".repeat(40_000));
         assert_eq!(problem(&long).await.unwrap(), (400, "invalid_request".into(), false));
     }
     #[tokio::test]
-    async fn a_gateway_that_has_just_failed_is_tried_before_a_client_is_refused() {
+    async fn failed_gateway_is_retried_before_rejecting_a_client() {
         let guard = Guard::new("nginx").unwrap();
         let (port, back, gone) = (free_ports(1).unwrap(), free_ports(1).unwrap(), free_ports(1).unwrap());
         let directory = guard.directory();
@@ -118,7 +118,7 @@ mod tests {
             loop {
                 let (mut stream, _) = gateway.accept().await.unwrap();
                 stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
-                // Until the other side has read the request and closed.
+                // Until the other side has read the request and closed the connection.
                 let _ = stream.shutdown().await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }

@@ -15,7 +15,6 @@ use crate::daemon::Daemon;
 /// The name of the superuser; the database for Confab is `confab`.
 pub const SUPERUSER: &str = "postgres";
 
-/// One server.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     programs: PathBuf,
@@ -26,8 +25,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A server that keeps its files under `work`. Without `durable` it does not wait for the disk: it survives being
-    /// killed, but not a crash of the machine.
+    /// Describes a server that stores its files under `work`. Without `durable` it does not wait for the disk: it
+    /// survives being killed, but not a crash of the machine.
     ///
     /// # Errors
     /// When Postgres 15 or newer is not installed, or there is no user to run it as.
@@ -35,7 +34,7 @@ impl Postgres {
         Self::of(programs()?, work, port, durable)
     }
 
-    /// As [`new`](Self::new), with the programs in this directory.
+    /// Like [`new`](Self::new), with the programs in this directory.
     ///
     /// # Errors
     /// When there is no user to run it as.
@@ -48,12 +47,11 @@ impl Postgres {
         Ok(Self { programs, work, port, user, durable })
     }
 
-    /// Its working directory.
     pub fn work(&self) -> &Path {
         &self.work
     }
 
-    /// How to run it; the process is the postmaster itself.
+    /// Describes how to run it; the process is the postmaster itself.
     pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
         let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
         let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "full_page_writes=off"] };
@@ -73,7 +71,7 @@ impl Postgres {
     }
 
     /// Creates the data directory and the database, unless they exist. With a password the server requires it; without
-    /// one every local user may connect.
+    /// a password every local user may connect.
     ///
     /// # Errors
     /// When initdb fails; the message contains its output.
@@ -82,7 +80,7 @@ impl Postgres {
         if done.exists() {
             return Ok(());
         }
-        // Anything there is left from an interrupted preparation.
+        // Removes the files of an interrupted preparation.
         let _ = fs::remove_dir_all(&self.work);
         fs::create_dir_all(&self.work)?;
         let mut arguments = vec!["-D", "data", "-U", SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
@@ -117,10 +115,10 @@ impl Postgres {
         self.run("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D", "data", "-R", "-c", "fast", "--no-sync"], "")
     }
 
-    /// Runs a statement on one of its databases; returns the undecorated result. Limited to ten seconds.
+    /// Runs a statement on one of its databases; returns the unformatted result. Limited to ten seconds.
     ///
     /// # Errors
-    /// When the server is away or refuses.
+    /// When the server is unreachable or rejects the statement.
     pub fn ask(&self, database: &str, statement: &str) -> anyhow::Result<String> {
         let mut command = Command::new(self.programs.join("psql"));
         command.args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(None, database), "-c", statement]);
@@ -129,13 +127,13 @@ impl Postgres {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// The URL of one of its databases.
+    /// Returns the URL of one of its databases.
     pub fn url(&self, password: Option<&str>, database: &str) -> String {
         let password = password.map(|password| format!(":{password}")).unwrap_or_default();
         format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Whether it accepts connections.
+    /// Returns whether it accepts connections.
     pub fn is_ready(&self) -> bool {
         let mut command = Command::new(self.programs.join("pg_isready"));
         command.args(["-q", "-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()]).status().is_ok_and(|status| status.success())
@@ -165,7 +163,7 @@ impl Postgres {
     }
 }
 
-/// The newest installed server of version 15 or later, in Debian's directory or beside the `initdb` on the PATH.
+/// Finds the newest installed server of version 15 or later, in Debian's directory or beside the `initdb` on the PATH.
 ///
 /// # Errors
 /// When there is none.
@@ -181,7 +179,7 @@ pub fn programs() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Whether the user that Postgres runs as can reach this file or directory.
+/// Returns whether the user that runs Postgres can reach this file or directory.
 ///
 /// # Errors
 /// When there is no such user.
@@ -193,7 +191,7 @@ fn unprivileged_if_root() -> anyhow::Result<Option<(u32, u32)>> {
     rustix::process::geteuid().is_root().then(unprivileged).transpose()
 }
 
-/// The user that Postgres runs as when the caller is root.
+/// Returns the user that runs Postgres when the caller is root.
 fn unprivileged() -> anyhow::Result<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd")?;
     let find = |name: &str| {
@@ -203,7 +201,7 @@ fn unprivileged() -> anyhow::Result<(u32, u32)> {
     find("postgres").or_else(|| find("nobody")).context("there is no user `postgres` to run the database server as")
 }
 
-/// Whether that user can traverse every parent directory.
+/// Returns whether that user can traverse every parent directory.
 fn reachable(path: &Path, user: u32) -> bool {
     path.ancestors().skip(1).filter_map(|directory| fs::metadata(directory).ok()).all(|directory| {
         let mode = directory.permissions().mode();
@@ -211,7 +209,7 @@ fn reachable(path: &Path, user: u32) -> bool {
     })
 }
 
-/// A directory that every user can reach, for a checkout in a closed home; always the same for one checkout.
+/// Returns a directory that every user can reach, for a checkout in a private home; always the same for one checkout.
 fn elsewhere(work: &Path) -> PathBuf {
     Path::new("/var/tmp").join(format!("confab{}", work.display().to_string().replace('/', "-")))
 }
@@ -221,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closed_directory_above_is_noticed() {
+    fn private_parent_directory_is_detected() {
         let open = std::env::temp_dir().join(format!("reach-{}", std::process::id()));
         let below = open.join("closed/data");
         fs::create_dir_all(&below).unwrap();

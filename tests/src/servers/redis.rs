@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::Daemon;
 
-/// How to run it.
+/// Describes how to run Redis.
 ///
 /// # Errors
 /// When it is not installed.
@@ -15,14 +15,14 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
     Ok(of(super::program("redis-server")?, work, port, pid_file, log))
 }
 
-/// How to run this program of it.
+/// Describes how to run this Redis program.
 pub fn of(program: PathBuf, work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> Daemon {
     let port = port.to_string();
     let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
     Daemon { arguments: arguments.map(String::from).to_vec(), ..Daemon::new(program, work, pid_file, log) }
 }
 
-/// Whether it answers.
+/// Returns whether it answers.
 pub fn is_ready(address: SocketAddr) -> bool {
     let asked = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;

@@ -13,18 +13,18 @@ use rustix::process::Signal;
 use crate::daemon::Daemon;
 use crate::secrets;
 
-/// The id of the only access key, which has all rights.
+/// The id of the only access key, which has all permissions.
 pub const KEY: &str = "confab";
 
-/// How many ports it uses: S3's and those of its parts, which no client needs.
+/// How many ports it uses: S3's port and those of its parts, which no client needs.
 pub const PORTS: u16 = 8;
 
-/// The ports of its parts.
+/// Returns the ports of its parts.
 pub fn inner_ports(port: u16) -> Range<u16> {
     port + 1..port + PORTS
 }
 
-/// How to run it.
+/// Describes how to run it.
 ///
 /// # Errors
 /// When it is not installed.
@@ -42,7 +42,7 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
         "s3.localSocket=s3.sock",
         "s3.port.iceberg=0",
         "s3.port.lance=0",
-        // Creating the bucket is Confab's task.
+        // Confab creates the bucket.
         "s3.autoCreateBucket=false",
         "master.telemetry=false",
         // A restarted server waits this long for other masters.
@@ -65,14 +65,14 @@ pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyh
 /// When they cannot be written.
 pub fn configure(daemon: &Daemon, secret: &str) -> anyhow::Result<()> {
     fs::create_dir_all(&daemon.work)?;
-    // One volume for a bucket, not seven at once.
+    // One volume per bucket, not seven at once.
     fs::write(daemon.work.join("master.toml"), "[master.volume_growth]\ncopy_1 = 1\n")?;
     let credentials = serde_json::json!([{"accessKey": KEY, "secretKey": secret}]);
     let identities = serde_json::json!({"identities": [{"name": KEY, "credentials": credentials, "actions": ["Admin"]}]});
     secrets::keep(&daemon.work.join("identities.json"), &identities.to_string())
 }
 
-/// Whether it accepts an object with the key's signature.
+/// Returns whether it accepts an object with the key's signature.
 pub async fn is_ready(http: &reqwest::Client, port: u16, secret: &str) -> bool {
     // An empty object would not need a volume.
     for (path, bytes) in [("/ready", ""), ("/ready/probe", "x")] {
@@ -85,7 +85,7 @@ pub async fn is_ready(http: &reqwest::Client, port: u16, secret: &str) -> bool {
     true
 }
 
-/// A path with a signature that is valid for a minute, in the older and shorter of the two schemes.
+/// Returns a path with a signature that is valid for one minute, in the older and shorter of the two schemes.
 fn signed(method: &str, path: &str, secret: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = (now + Duration::from_secs(60)).as_secs();
@@ -95,7 +95,7 @@ fn signed(method: &str, path: &str, secret: &str) -> String {
     format!("{path}?AWSAccessKeyId={KEY}&Expires={expires}&Signature={signature}")
 }
 
-/// The program that `scripts/ensure-seaweed.sh` installs, or the one on the PATH.
+/// Returns the program that `scripts/ensure-seaweed.sh` installs, or the one on the PATH.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/seaweedfs/bin/weed");
     if ours.is_file() { Ok(ours.canonicalize()?) } else { super::program("weed") }

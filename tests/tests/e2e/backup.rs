@@ -1,4 +1,4 @@
-//! The drill of docs/backup.md, by its own commands: an older state is restored, and gateways and clients notice.
+//! The drill of docs/backup.md, with its own commands: an older state is restored, and gateways and clients detect it.
 
 use std::fs;
 use std::path::Path;
@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 const OURS: [Role; 5] = [Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File];
 
-/// The first commands under a heading of the document.
+/// Returns the first commands under a heading of the document.
 fn documented(heading: &str) -> String {
     let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup.md")).unwrap();
-    let (_, section) = document.split_once(&format!("\n## {heading}\n")).expect("the heading is there");
+    let (_, section) = document.split_once(&format!("\n## {heading}\n")).expect("the heading exists");
     let section = section.split("\n## ").next().unwrap_or_default();
-    let (_, commands) = section.split_once("\n```sh\n").expect("there are commands under it");
+    let (_, commands) = section.split_once("\n```sh\n").expect("the section has commands");
     commands.split("\n```").next().unwrap_or_default().to_string()
 }
 
@@ -56,7 +56,7 @@ async fn share(api: &Api, who: &Account, room: &str, bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_state_is_restored_as_documented_and_clients_notice() {
+async fn documented_restore_is_detected_by_clients() {
     let cluster = Cluster::scratch(1, 1, &[]).await.unwrap();
     let api = Api::new(cluster.plan.url((Role::Lb, 1)));
     let ada = api.signup().await.unwrap();
@@ -88,12 +88,12 @@ async fn an_older_state_is_restored_as_documented_and_clients_notice() {
     let credentials = |who: &Account| json!({"username": who.username, "password": "correct horse battery"});
     let login = async |who: &Account| api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials(who))).await.unwrap();
     let ada = Account::of(&login(&ada).await.expect(200).unwrap()).unwrap();
-    assert_eq!(login(&late).await.status, 401, "an account made since is gone");
+    assert_eq!(login(&late).await.status, 401, "a newer account must be gone");
     assert_eq!(api.history(&room, &ada, 50).await.unwrap(), dumped);
     assert_eq!(api.get(&kept, &ada).await.unwrap().bytes, b"kept");
     assert_eq!(api.get(&lost, &ada).await.unwrap().status, 404);
 
-    // By its number alone this client has missed nothing: only the epoch shows that the numbers above now belong to
+    // Judged by its number alone, this client has missed nothing. Only the epoch shows that the numbers now belong to
     // other events.
     socket.states("connect", 2).await.unwrap();
     let back = json!({"roomId": room, "after": last, "epoch": joined["epoch"]});
@@ -102,12 +102,12 @@ async fn an_older_state_is_restored_as_documented_and_clients_notice() {
     let again = say(&api, &ada, &room, "after").await;
     assert_eq!(again["seq"], json!(last + 1), "{again}");
     assert!(share(&api, &ada, &room, b"as ever").await.starts_with("/api/files/"));
-    let heard = |_: &[Report]| socket.events("message").contains(&again).then_some(());
-    socket.until("the new message", Duration::from_secs(20), heard).await.unwrap();
+    let received = |_: &[Report]| socket.events("message").contains(&again).then_some(());
+    socket.until("the new message", Duration::from_secs(20), received).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_embedded_server_is_restored_from_its_directory_and_clients_notice() {
+async fn embedded_restore_is_detected_by_clients() {
     let server = Embedded::start(&[]).await.unwrap();
     let (api, work) = (Api::new(server.url()), server.daemon().work.clone());
     let (ada, stock) = (api.signup().await.unwrap(), Stock::javascript().unwrap());
@@ -129,7 +129,7 @@ async fn an_embedded_server_is_restored_from_its_directory_and_clients_notice() 
     server.up().await.unwrap();
     socket.states("connect", 2).await.unwrap();
     let again = json!({"roomId": room, "after": before["lastSeq"], "epoch": before["epoch"]});
-    let told = socket.emit("joinRoom", again).await.unwrap();
+    let joined = socket.emit("joinRoom", again).await.unwrap();
     let epoch = String::from_utf8(renewed.stdout).unwrap();
-    assert_eq!((&told["reset"], &told["lastSeq"], &told["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
+    assert_eq!((&joined["reset"], &joined["lastSeq"], &joined["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use confab_tests::api::{Account, Api, repeated, unique};
 use confab_tests::plan::Role;
-use confab_tests::raw::PATIENCE;
+use confab_tests::raw::PACKET_LIMIT;
 use confab_tests::stock::{Report, Socket, Stock, Transports};
 use confab_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::world;
 
-/// An account and its room in a cluster of two gateways.
+/// Creates an account and its room in a cluster of two gateways.
 async fn stage(gateways: &[Api]) -> anyhow::Result<(Account, String)> {
     let account = gateways[0].signup().await?;
     let room = gateways[0].room(&account).await?;
@@ -32,12 +32,12 @@ fn ended(reports: &[Report]) -> Option<()> {
     reports.iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect")).then_some(())
 }
 
-fn heard(socket: &Socket, content: &str) -> bool {
+fn received(socket: &Socket, content: &str) -> bool {
     socket.events("message").iter().any(|message| message["content"] == content)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_message_sent_three_times_at_once_is_one() {
+async fn message_sent_three_times_at_once_is_stored_once() {
     let gateways = world::gateways(world::cluster().await);
     let (account, room) = stage(&gateways).await.unwrap();
     let stock = Stock::javascript().unwrap();
@@ -53,7 +53,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
             let expected = if answer.status == 200 { repeated(&third["message"]) } else { third["message"].clone() };
             assert_eq!(answer.body, expected, "{n}");
         }
-        // Each of the three has its own event id, and the message has one of these ids, so exactly one is new.
+        // Each of the three sends has its own event id, and the message has one of these ids, so exactly one is new.
         let mut outcomes = [first.status == 200, second.status == 200, third["duplicate"].as_bool().unwrap()];
         outcomes.sort_unstable();
         assert_eq!(outcomes, [false, true, true], "{n}: {} {} {third}", first.status, second.status);
@@ -66,7 +66,7 @@ async fn each_message_sent_three_times_at_once_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
+async fn killed_message_replica_loses_no_acknowledged_message() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let (account, room) = stage(&gateways).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
     for (least, n) in [(200, 1), (450, 2)] {
         eventually("load", Duration::from_secs(60), async || count(least).await).await.unwrap();
         cluster.kill((Role::Message, n)).await.unwrap();
-        eventually("load goes on", Duration::from_secs(60), async || count(least + 100).await).await.unwrap();
+        eventually("clients continue to send", Duration::from_secs(60), async || count(least + 100).await).await.unwrap();
         cluster.start((Role::Message, n)).await.unwrap();
     }
     let mut sent = Vec::new();
@@ -103,7 +103,7 @@ async fn a_message_replica_killed_under_load_loses_no_acknowledged_message() {
     sent.sort_by_key(|message| message["seq"].as_u64());
     assert_eq!(sent, history);
     let all = |_: &[Report]| (socket.events("message").len() >= 800).then_some(());
-    socket.until("all of it is heard", Duration::from_secs(20), all).await.unwrap();
+    socket.until("all messages arrive", Duration::from_secs(20), all).await.unwrap();
     assert_eq!(socket.events("message"), history);
 }
 
@@ -126,18 +126,18 @@ async fn persist(api: &Api, account: &Account, room: &str, content: &str) -> any
 async fn logout_closes_sockets_at_the_other_gateway() {
     let gateways = world::gateways(world::cluster().await);
     let stock = Stock::javascript().unwrap();
-    // The promise is a second; on a busy machine the best of three shows it.
+    // The promise is one second; on a busy machine the best of three attempts shows it.
     let mut fastest = Duration::MAX;
     for _ in 0..3 {
         let account = gateways[0].signup().await.unwrap();
         let socket = stock.connect(&gateways[1].url, &account.token, Transports::WebSocket).await.unwrap();
         gateways[0].get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap();
         let begin = Instant::now();
-        socket.until("the socket is closed", PATIENCE, ended).await.unwrap();
+        socket.until("the socket is closed", PACKET_LIMIT, ended).await.unwrap();
         fastest = fastest.min(begin.elapsed());
         assert_eq!(socket.events("sessionEnded"), [json!({"code": "logged_out"})]);
         let refused = async || (gateways[1].get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is refused", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PACKET_LIMIT, refused).await.unwrap();
     }
     assert!(fastest <= Duration::from_secs(1), "{fastest:?}");
 }
@@ -154,22 +154,22 @@ async fn without_redis_messages_and_logouts_reach_the_other_gateway() {
     for n in 0..5 {
         let content = format!("without redis {n}");
         persist(&gateways[0], &account, &room, &content).await.unwrap();
-        let arrived = |_: &[Report]| heard(&socket, &content).then_some(());
-        socket.until("a message without redis", PATIENCE, arrived).await.unwrap();
+        let arrived = |_: &[Report]| received(&socket, &content).then_some(());
+        socket.until("a message without redis", PACKET_LIMIT, arrived).await.unwrap();
     }
     gateways[0].get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap();
-    socket.until("the socket is closed without redis", PATIENCE, ended).await.unwrap();
+    socket.until("the socket is closed without redis", PACKET_LIMIT, ended).await.unwrap();
     assert_eq!(gateways[1].get("/api/auth/me", &account).await.unwrap().status, 401);
 
     cluster.start((Role::Redis, 1)).await.unwrap();
     let (account, room) = stage(&gateways).await.unwrap();
     let socket = listener(&stock, &gateways[1], &account, &room).await.unwrap();
     persist(&gateways[0], &account, &room, "redis is back").await.unwrap();
-    socket.until("a message", PATIENCE, |_| heard(&socket, "redis is back").then_some(())).await.unwrap();
+    socket.until("a message", PACKET_LIMIT, |_| received(&socket, "redis is back").then_some(())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_outlives_every_auth_replica() {
+async fn logout_survives_every_auth_replica() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let account = gateways[0].signup().await.unwrap();
@@ -181,8 +181,8 @@ async fn a_logout_outlives_every_auth_replica() {
         cluster.start(member).await.unwrap();
     }
     for gateway in &gateways {
-        // The surviving gateway may have missed the hint; it asks auth for what it missed.
+        // The surviving gateway may have missed the hint; then it reads the revocation from auth.
         let refused = async || (gateway.get("/api/auth/me", &account).await.ok()?.status == 401).then_some(());
-        eventually("the token is refused", PATIENCE, refused).await.unwrap();
+        eventually("the token is rejected", PACKET_LIMIT, refused).await.unwrap();
     }
 }

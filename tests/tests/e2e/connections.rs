@@ -21,7 +21,7 @@ async fn connect(from: u8, to: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(socket.connect(to).await?)
 }
 
-/// Connections with an unfinished request head.
+/// Opens connections with an unfinished request head.
 async fn half_heads(count: usize, from: u8, to: SocketAddr) -> Vec<TcpStream> {
     let mut halves = Vec::new();
     for _ in 0..count {
@@ -33,7 +33,7 @@ async fn half_heads(count: usize, from: u8, to: SocketAddr) -> Vec<TcpStream> {
     halves
 }
 
-/// The response to a request from that address.
+/// Returns the response to a request from that address.
 async fn ask(from: u8, to: SocketAddr) -> anyhow::Result<String> {
     let mut stream = connect(from, to).await?;
     stream.write_all(b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
@@ -51,7 +51,7 @@ async fn sockets(count: usize, url: &str, account: &Account) -> Vec<WebSocket> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_all_connections_are_taken_the_rest_of_the_program_works() {
+async fn program_works_while_all_connections_are_taken() {
     let confab = Embedded::start_with(Some(DESCRIPTORS), &[]).await.unwrap();
     let log = || fs::read_to_string(&confab.daemon().log).unwrap();
     assert!(log().contains("the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections"), "{}", log());
@@ -67,16 +67,16 @@ async fn when_all_connections_are_taken_the_rest_of_the_program_works() {
         assert_eq!(answer.status(), 200, "{path}");
     }
     for n in 0..20 {
-        // A new connection may be refused, as this address holds many.
+        // A new connection may be refused, because this address has many.
         let share = async || api.share(&account, Some(&room), &format!("{n}.txt"), b"some bytes").await.ok();
         let file = eventually("a file is shared", Duration::from_secs(30), share).await.unwrap();
         let read = async || api.get(file["url"].as_str().unwrap(), &account).await.ok();
-        let bytes = eventually("it is read", Duration::from_secs(30), read).await.unwrap();
+        let bytes = eventually("the file is downloaded", Duration::from_secs(30), read).await.unwrap();
         assert_eq!((bytes.status, &bytes.bytes[..]), (200, &b"some bytes"[..]));
     }
     // A client from another address is admitted, at the latest when a half head has timed out.
     let let_in = async || ask(3, to).await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200")).map(drop);
-    eventually("another address is let in", Duration::from_secs(30), let_in).await.unwrap();
+    eventually("a client from another address is admitted", Duration::from_secs(30), let_in).await.unwrap();
     let log = log();
     let faults = log.lines().filter(|line| line.contains("internal") || line.contains("os error 24")).collect::<Vec<_>>();
     assert!(faults.is_empty(), "{faults:?}");

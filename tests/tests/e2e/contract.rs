@@ -1,5 +1,5 @@
-//! The document at `/openapi.json` is complete, equals the one in `docs`, and each of its operations does what it says.
-//! Every other test checks that no response contradicts it, see `confab_tests::contract`.
+//! The document at `/openapi.json` is complete, equals the one in `docs`, and each of its operations behaves as
+//! documented. Every other test checks that no response contradicts it, see `confab_tests::contract`.
 
 use std::collections::BTreeSet;
 
@@ -18,25 +18,25 @@ fn document() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_server_has_the_document_of_the_repository() {
+async fn every_server_serves_the_committed_document() {
     let mut servers = world::gateways(world::cluster().await);
     servers.push(Api::new(world::embedded().await.url()));
     for server in servers {
         let served = reqwest::get(format!("{}/openapi.json", server.url)).await.unwrap().text().await.unwrap();
-        assert!(served == COMMITTED, "docs/openapi.json is not what {} serves; `make api-docs` renews it", server.url);
+        assert!(served == COMMITTED, "docs/openapi.json differs from the document that {} serves; `make api-docs` renews it", server.url);
     }
 }
 
 #[test]
-fn the_document_is_whole() {
+fn document_is_complete() {
     let document = document();
     let mut names = BTreeSet::new();
     for (method, path, operation) in contract::operations(&document) {
         let at = format!("{method} {path}");
         assert!(operation["summary"].is_string() && operation["security"].is_array() && operation["tags"][0].is_string(), "{at}");
-        assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{at}: a name that another has");
+        assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{at}: a name that another operation has");
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
-            // Swagger UI sends every example, so what is optional has none.
+            // Swagger UI sends every example, so optional values have none.
             let has_example = !parameter["example"].is_null();
             assert!(parameter["description"].is_string() && has_example == (parameter["required"] == true), "{at}: {parameter}");
         }
@@ -71,9 +71,9 @@ fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
     }
 }
 
-/// Uses a server of its own, so that other tests' responses do not count.
+/// Uses a separate server, so that other tests' responses do not count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_operation_succeeds_in_every_way_it_says() {
+async fn every_operation_succeeds_with_every_documented_status() {
     let server = Embedded::start(&[]).await.unwrap();
     let api = Api::new(server.url());
     everything(&api).await.unwrap();

@@ -1,5 +1,5 @@
-//! The document `docs/asyncapi.json`: every message that it names occurs. Every other test checks that no other message
-//! does, see `confab_tests::contract::events`.
+//! The document `docs/asyncapi.json`: every message that it lists occurs. Every other test checks that no other message
+//! occurs, see `confab_tests::contract::events`.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// How long a message may take to arrive.
+/// Time limit for a message to arrive.
 const SOON: Duration = Duration::from_secs(20);
 
-async fn hears(socket: &Socket, name: &str) -> Value {
+async fn receives(socket: &Socket, name: &str) -> Value {
     socket.until(name, SOON, |_| socket.events(name).first().cloned()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_in_the_document_happens() {
+async fn every_documented_message_occurs() {
     let server = Embedded::start(&[]).await.unwrap();
     let api = Api::new(server.url());
     let (ada, bob) = (api.signup().await.unwrap(), api.signup().await.unwrap());
@@ -46,13 +46,13 @@ async fn everything_in_the_document_happens() {
     socket.emit("leaveRoom", json!(7)).await.unwrap();
     api.call(Method::DELETE, &path, Some(&ada), None).await.unwrap().expect(204).unwrap();
     for name in ["session", "message", "fileUpload", "error", "roomUpdated", "roomDeleted"] {
-        hears(&socket, name).await;
+        receives(&socket, name).await;
     }
     let leaver = stock.connect(&api.url, &bob.token, Transports::WebSocket).await.unwrap();
     api.post("/api/auth/logout", &bob, Value::Null).await.unwrap().expect(200).unwrap();
-    hears(&leaver, "sessionEnded").await;
+    receives(&leaver, "sessionEnded").await;
     assert!(server.daemon().signal(Signal::TERM));
-    hears(&socket, "serverGoingAway").await;
+    receives(&socket, "serverGoingAway").await;
 
     // Only the server checks messages from clients.
     let said = ["joinRoom", "leaveRoom", "sendMessage", "shareFile"];

@@ -66,12 +66,12 @@ impl Scene {
         Ok(Self { one, other, account, room })
     }
 
-    /// Uploads a file, to the room or to none.
+    /// Uploads a file, to the room or without a room.
     async fn file(&self, room: Option<&str>) -> Value {
         self.one.share(&self.account, room, "plain.txt", unique("text").as_bytes()).await.unwrap()
     }
 
-    /// The room's messages, oldest first, from the other end.
+    /// Returns the room's messages, oldest first, from the other end.
     async fn history(&self) -> Vec<Value> {
         self.other.history(&self.room, &self.account, 200).await.unwrap()
     }
@@ -84,7 +84,7 @@ impl Scene {
         self.one.call(reqwest::Method::DELETE, path, Some(who), None).await.unwrap()
     }
 
-    /// Checks that a File describes these bytes exactly as documented.
+    /// Checks that a file object describes these bytes exactly as documented.
     #[track_caller]
     fn is_file(&self, file: &Value, room: Option<&str>, name: &str, content_type: &str, bytes: &[u8]) {
         let id = file["id"].as_str().unwrap();

@@ -43,14 +43,14 @@ fn message(room: &str, content: &str) -> Value {
     json!({"roomId": room, "content": content})
 }
 
-/// How many pauses a gateway has noticed.
+/// Returns how many pauses a gateway has detected.
 async fn pauses(metrics: &str) -> anyhow::Result<u64> {
     let text = reqwest::get(metrics).await?.text().await?;
     Ok(text.lines().find_map(|line| line.strip_prefix("confab_pauses_total ")).map_or(Ok(0), str::parse)?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_stood_still_sends_nothing_to_a_client_that_logged_out() {
+async fn paused_gateway_sends_nothing_to_a_logged_out_client() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let (owner, leaver) = (gateways[0].signup().await.unwrap(), gateways[0].signup().await.unwrap());
@@ -80,7 +80,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_a_client_that_logged_out() 
     assert!(tokio::time::timeout(Duration::from_millis(500), &mut late).await.is_err());
     drop(stopped);
     let noticed = async || (pauses(&metrics).await.ok()? > before).then_some(());
-    eventually("it has noticed", SOON, noticed).await.unwrap();
+    eventually("the gateway has detected the pause", SOON, noticed).await.unwrap();
     let status = late.await.unwrap().status;
     assert!([401, 503].contains(&status), "{status}");
     for n in [1, 2] {
@@ -96,7 +96,7 @@ async fn a_gateway_that_stood_still_sends_nothing_to_a_client_that_logged_out() 
     }
 }
 
-/// Checks that, while these are away, possible sends arrive and no gateway leaves the balancer.
+/// Checks that, while these are away, possible sends arrive and no gateway leaves the load balancer.
 async fn stay_ready_without(gone: &[Member], sends: bool) {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
@@ -105,7 +105,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     let mut listener = member(&gateways[1], &owner, &room).await.unwrap();
     let mut say = async || {
         let sent = gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
-        // A send answered with an error may have been carried out all the same.
+        // A send answered with an error may still have been executed.
         while listener.event("message").await.unwrap() != sent {}
         Some(())
     };
@@ -121,10 +121,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
             let answer = reqwest::get(readyz).await.unwrap();
             assert_eq!((n, answer.status().as_u16(), answer.text().await.unwrap()), (n, 200, "ready\n".to_owned()));
         }
-        match sends {
-            true => say().await.unwrap(),
-            false => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
+        if sends { say().await.unwrap() } else { tokio::time::sleep(Duration::from_millis(200)).await }
     }
     for member in gone {
         cluster.start(*member).await.unwrap();
@@ -148,7 +145,7 @@ async fn gateways_stay_ready_without_the_message_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_receives_a_large_hole_whole() {
+async fn reading_client_receives_a_large_gap_completely() {
     const COUNT: u64 = 9000;
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
@@ -178,7 +175,7 @@ async fn a_client_that_reads_receives_a_large_hole_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outboxes_are_bounded_all_together() {
+async fn total_size_of_outboxes_is_bounded() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "600000")]).await.unwrap();
     let api = Api::new(server.url());
     let owner = api.signup().await.unwrap();

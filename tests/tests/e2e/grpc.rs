@@ -20,7 +20,7 @@ struct Step {
     answer: Option<Value>,
 }
 
-/// The commands under these headings, in order.
+/// Returns the commands under these headings, in order.
 fn steps(headings: &[&str]) -> Vec<Step> {
     let sections = DOCUMENT.split("\n## ").filter(|section| headings.contains(&section.lines().next().unwrap_or_default()));
     let mut steps = Vec::<Step>::new();
@@ -37,7 +37,7 @@ fn steps(headings: &[&str]) -> Vec<Step> {
     steps
 }
 
-/// Whether an answer matches the shown one, in which `…` stands for anything.
+/// Returns whether an answer matches the shown one, in which `…` matches any text.
 fn agrees(shown: &Value, said: &Value) -> bool {
     match (shown, said) {
         (Value::String(shown), Value::String(said)) => match shown.split_once('…') {
@@ -85,19 +85,20 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The services in a server's reflection, or its error.
+/// Returns the services in a server's reflection, or its error.
 async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
     let mut buf = Command::new(checkout().join(".tools/bin/buf"));
     let asked = buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
     let answer = asked.context("scripts/ensure-buf.sh installs buf")?;
-    Ok(match answer.status.success() {
-        true => Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect()),
-        false => Err(String::from_utf8(answer.stderr)?),
+    Ok(if answer.status.success() {
+        Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect())
+    } else {
+        Err(String::from_utf8(answer.stderr)?)
     })
 }
 
 #[tokio::test]
-async fn the_documented_commands_work_unmodified_and_repeatedly() {
+async fn documented_commands_work_unmodified_and_repeatedly() {
     let steps = steps(&["Try it"]);
     assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 6, "the examples are not found");
     let cluster = world::cluster().await;
@@ -107,7 +108,7 @@ async fn the_documented_commands_work_unmodified_and_repeatedly() {
 }
 
 #[test]
-fn a_different_answer_is_found() {
+fn different_answer_is_detected() {
     let shown = json!({"id": "…", "token": "eyJ…", "sender": {"name": "ada"}, "events": [1]});
     let said = |token, name, events| json!({"id": "x", "token": token, "sender": {"name": name}, "events": events});
     assert!(agrees(&shown, &said("eyJx", "ada", json!([1]))));

@@ -1,4 +1,4 @@
-//! The subcommand for containers: is the program beside me ready?
+//! The subcommand for containers: reports whether the program in the same container is ready.
 
 use std::path::Path;
 use std::process::Output;
@@ -21,7 +21,7 @@ async fn ask(program: &str, directory: &Path, arguments: &[&str]) -> (bool, Stri
 }
 
 #[tokio::test]
-async fn every_program_says_whether_it_is_ready_and_why_not() {
+async fn every_program_reports_readiness_and_the_reason() {
     let (guard, empty) = (Guard::new("healthcheck").unwrap(), Guard::new("empty").unwrap());
     // With unreachable services it never becomes ready.
     let (admin, listen) = (free_ports(2).unwrap(), "0.0.0.0:0");
@@ -36,15 +36,15 @@ async fn every_program_says_whether_it_is_ready_and_why_not() {
         // All programs of a version use the same protocol, so any of them can check any other.
         let flags = ["healthcheck", "--admin-listen", &everywhere];
         let waits = async || Some(ask(program, empty.directory(), &flags).await).filter(|(_, why)| why.contains("not ready: waiting for"));
-        let (ready, why) = eventually("it says what it waits for", Duration::from_secs(30), waits).await.unwrap();
+        let (ready, why) = eventually("it reports its missing condition", Duration::from_secs(30), waits).await.unwrap();
         assert!(!ready && why.starts_with("error: not ready: waiting for "), "{program}: {why}");
         let nobody = ["--admin-listen", &format!("127.0.0.1:{}", admin + 1), "healthcheck"];
         let (ready, why) = ask(program, empty.directory(), &nobody).await;
-        assert!(!ready && why.contains("cannot ask"), "{program}: {why}");
+        assert!(!ready && why.contains("cannot connect to"), "{program}: {why}");
     }
     let embedded = Embedded::start(&[]).await.unwrap();
     let port = embedded.url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap() + 1;
     let flags = ["healthcheck", "--admin-listen", &format!("127.0.0.1:{port}")];
     let healthy = async || (ask("confab", empty.directory(), &flags).await == (true, String::new())).then_some(());
-    eventually("it is healthy", Duration::from_secs(30), healthy).await.unwrap();
+    eventually("the program is ready", Duration::from_secs(30), healthy).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Ten thousand messages can be paged without a gap or a repeat while a writer runs.
+//! Ten thousand messages can be paged without a gap or a repeat while a client writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,11 @@ use crate::world;
 
 const MESSAGES: usize = 10_000;
 const WINDOW: usize = 200;
-/// Enough to stay below the limit of events a second.
+/// Enough to stay below the limit of events per second.
 const SOCKETS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_hold_while_a_writer_runs() {
+async fn pages_are_exact_while_a_client_writes() {
     let url = world::cluster().await.plan.url((confab_tests::plan::Role::Lb, 1));
     let api = Api::new(&url);
     let account = api.signup().await.unwrap();

@@ -1,4 +1,4 @@
-//! Allowed hosts: a page whose own name resolves to the server's address gets nothing.
+//! Allowed hosts: a page whose own name resolves to the server's address receives nothing.
 
 use confab_tests::api::Answer;
 use confab_tests::embedded::Embedded;
@@ -13,13 +13,13 @@ async fn send(request: RequestBuilder) -> Answer {
     Answer::new(answer.status().as_u16(), answer.headers().clone(), answer.bytes().await.unwrap().to_vec())
 }
 
-/// A request as a page at `http://HOST` makes it.
+/// Sends a request as a page at `http://HOST` does.
 async fn call(server: &Embedded, path: &str, host: &str) -> Answer {
     let request = Client::new().get(format!("{}{path}", server.url()));
     send(request.header("host", host).header("origin", format!("http://{host}"))).await
 }
 
-/// The status of an unmodified request.
+/// Returns the status of an unmodified request.
 async fn raw(server: &Embedded, request: &str) -> u16 {
     let mut stream = TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -34,7 +34,7 @@ fn is_refused(answer: &Answer, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_loopback_a_foreign_host_gets_nothing() {
+async fn foreign_host_is_rejected_on_loopback() {
     let server = Embedded::start(&[]).await.unwrap();
     for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "192.168.1.5", "0.0.0.0:1"] {
         for path in [HANDSHAKE, "/.well-known/jwks.json", "/api/rooms", "/docs/", "/nowhere"] {
@@ -62,7 +62,7 @@ async fn on_loopback_a_foreign_host_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listed_hosts_are_taken_and_their_pages_may_connect() {
+async fn listed_hosts_are_accepted_and_their_pages_may_connect() {
     let server = Embedded::start(&[("CONFAB_PUBLIC_HOSTS", "chat.example, admin.example:8443")]).await.unwrap();
     for host in ["chat.example", "Chat.Example:1", "admin.example:8443"] {
         for path in [HANDSHAKE, "/.well-known/jwks.json"] {

@@ -1,4 +1,4 @@
-//! A cluster whose addresses are all of IPv6.
+//! A cluster that uses only IPv6 addresses.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const PROGRAMS: [&str; 6] = ["auth", "room", "message", "file", "gateway", "gate
 const PORTS: u16 = 3;
 
 #[tokio::test]
-async fn gateways_forward_sessions_to_one_another_by_ipv6() {
+async fn gateways_forward_sessions_over_ipv6() {
     let (guard, first) = (Guard::new("ipv6").unwrap(), free_ports(PROGRAMS.len() as u16 * PORTS).unwrap());
     let port = |program: usize, of: u16| first + program as u16 * PORTS + of;
     let at = |program: usize, of: u16| format!("http://[::1]:{}", port(program, of));

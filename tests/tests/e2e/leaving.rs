@@ -26,7 +26,7 @@ async fn stage(cluster: &Cluster) -> anyhow::Result<([Api; 2], Account, String)>
     Ok((gateways, account, room))
 }
 
-/// A GET of a session through a gateway.
+/// Sends a GET of a session through a gateway.
 async fn poll(at: &Api, sid: &str) -> anyhow::Result<(u16, String)> {
     let request = at.request(Method::GET, &format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
     let answer = at.send(request).await?;
@@ -63,7 +63,7 @@ async fn forwarded_requests_end_gracefully_when_a_gateway_shuts_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_polling_client_of_a_draining_gateway_fetches_the_rest_through_another() {
+async fn polling_client_of_a_draining_gateway_reads_the_rest_elsewhere() {
     let cluster = world::breakable().await;
     let ([stays, leaves], account, room) = stage(&cluster).await.unwrap();
     let mut poller = Polling::connect(&leaves.url, &account.token).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_polling_client_of_a_draining_gateway_fetches_the_rest_through_another
     let fetched = async {
         let address = leaves.url.trim_start_matches("http://");
         let closed = async || TcpStream::connect(address).await.is_err().then_some(());
-        eventually("it takes no more connections", Duration::from_secs(10), closed).await.unwrap();
+        eventually("it accepts no more connections", Duration::from_secs(10), closed).await.unwrap();
         let mut all = String::new();
         loop {
             match poll(&stays, poller.sid()).await.unwrap() {
@@ -89,15 +89,15 @@ async fn a_polling_client_of_a_draining_gateway_fetches_the_rest_through_another
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_ends_it_at_once() {
     let server = Embedded::start(&[("CONFAB_ACCEPT_DRAIN", "60s")]).await.unwrap();
     let ready = format!("http://127.0.0.1:{}/readyz", server.admin_port());
     let http = reqwest::Client::new();
     let asked = Instant::now();
     assert!(server.daemon().signal(Signal::TERM));
     let leaving = async || (http.get(&ready).send().await.ok()?.status() == 503).then_some(());
-    eventually("it is leaving", Duration::from_secs(10), leaving).await.unwrap();
+    eventually("it is draining", Duration::from_secs(10), leaving).await.unwrap();
     let error = server.daemon().leave(Duration::from_secs(30)).await.unwrap_err();
     assert!(format!("{error:#}").contains("exit status: 1: "), "{error:#}");
-    assert!(asked.elapsed() < Duration::from_secs(50), "it went on accepting for {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(50), "it continued to accept for {:?}", asked.elapsed());
 }

@@ -16,7 +16,7 @@ use crate::world;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A little of everything, at one gateway.
+/// Uses every feature once, at one gateway.
 async fn conversation(api: &Api) -> anyhow::Result<()> {
     let account = api.signup().await?;
     let room = api.room(&account).await?;
@@ -42,8 +42,8 @@ async fn exposed_metrics_are_documented() {
 
     for n in 1..=cluster.plan.gateways {
         let port = cluster.plan.admin_port((Role::Gateway, n));
-        let hears = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
-        eventually("a gateway hears the bus", SOON, hears).await.unwrap();
+        let receives = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
+        eventually("a gateway is connected to the bus", SOON, receives).await.unwrap();
     }
     let mut ports = cluster
         .plan
@@ -65,7 +65,7 @@ async fn exposed_metrics_are_documented() {
             exposed.entry(format!("{program} {name}")).or_default().extend(metric.labels.iter().cloned());
         }
         let invented = exposition.mentions("nowhere") || exposition.mentions("BREW");
-        assert!(!invented, "a made-up name became a label");
+        assert!(!invented, "an invented method name became a label");
     }
     for (name, row) in &rows {
         for program in &row.programs {
@@ -132,7 +132,7 @@ async fn events_are_counted() {
         let seen = Exposition::scrape(server.admin_port()).await.ok()?;
         seen.value("confab_revocations_age_seconds").filter(|age| *age < 5.0)
     };
-    eventually("revocations are asked for", SOON, young).await.unwrap();
+    eventually("revocations are polled", SOON, young).await.unwrap();
 
     api.call(Method::POST, "/api/auth/logout", Some(&account), None).await.unwrap().expect(200).unwrap();
     drop((first, second));
@@ -141,11 +141,11 @@ async fn events_are_counted() {
         let left = seen.value("confab_sessions{transport=\"websocket\"}")?;
         (left == 0.0 && seen.value("confab_revocations") == Some(1.0)).then_some(())
     };
-    eventually("the sockets are gone and the logout is known", SOON, over).await.unwrap();
+    eventually("the sockets are closed and the logout has arrived", SOON, over).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_absent_bus_shows_in_the_metrics() {
+async fn missing_bus_shows_in_the_metrics() {
     // No program listens there.
     let server = Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1"), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
     let api = Api::new(server.url());
@@ -158,5 +158,5 @@ async fn an_absent_bus_shows_in_the_metrics() {
         assert_eq!(seen.value("confab_bus_listeners{state=\"up\"}"), Some(0.0));
         (seen.value("confab_bus_dropped_total{reason=\"bus_down\"}")? > 0.0).then_some(())
     };
-    eventually("what could not be published is counted", SOON, dropped).await.unwrap();
+    eventually("dropped publications are counted", SOON, dropped).await.unwrap();
 }

@@ -21,7 +21,7 @@ use tokio::process::Command;
 use crate::world;
 use past::Past;
 
-/// How long an embedded server may take to shut down.
+/// Time limit for an embedded server to shut down.
 const LEAVE: Duration = Duration::from_secs(20);
 
 /// Runs the program with a subcommand, in a directory, with these settings only.
@@ -34,7 +34,7 @@ async fn confab(arguments: &[&str], work: &Path, settings: &[(String, String)]) 
     command.args(arguments).current_dir(work).envs(settings).output().await.unwrap()
 }
 
-/// Its standard output; it must succeed.
+/// Returns its standard output; it must succeed.
 fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -48,7 +48,7 @@ fn refused(output: &Output, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_embedded_server_becomes_a_cluster() {
+async fn embedded_server_becomes_a_cluster() {
     let embedded = Embedded::start(&[]).await.unwrap();
     let past = Past::live(&Api::new(embedded.url())).await.unwrap();
     let work = &embedded.daemon().work;
@@ -64,9 +64,9 @@ async fn an_embedded_server_becomes_a_cluster() {
     cluster.start((Role::S3, 1)).await.unwrap();
     cluster.start((Role::Postgres, 1)).await.unwrap();
     let settings = cluster.daemon((Role::File, 1)).unwrap().environment;
-    what_is_wrong_with_an_archive_is_found(work, &settings, &past).await;
+    archive_faults_are_detected(work, &settings, &past).await;
     let imported = done(&confab(&["import", "backup"], work, &settings).await);
-    let table = |output: &str| output.lines().filter(|line| !line.starts_with("All of it")).map(String::from).collect::<Vec<_>>();
+    let table = |output: &str| output.lines().filter(|line| !line.starts_with("All imported data")).map(String::from).collect::<Vec<_>>();
     assert_eq!(table(&imported), table(&exported));
     refused(&confab(&["import", "backup"], work, &settings).await, "the Postgres schema auth has rows in its table users");
     // Exports from Postgres and S3 equal those from SQLite and a directory.
@@ -81,24 +81,24 @@ async fn an_embedded_server_becomes_a_cluster() {
     is_as_it_was(&gateways, &past).await.unwrap();
     goes_on(&gateways, &past).await.unwrap();
 
-    refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to its store; stop all");
+    refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to the store; stop all");
 }
 
-/// A modified archive, or one for another program, is refused before anything is written.
-async fn what_is_wrong_with_an_archive_is_found(work: &Path, settings: &[(String, String)], past: &Past) {
+/// A modified archive, or one for another program, is rejected before anything is written.
+async fn archive_faults_are_detected(work: &Path, settings: &[(String, String)], past: &Past) {
     let with = |name: &str, value: &str| [settings, &[(name.to_owned(), value.to_owned())]].concat();
     let outcome = confab(&["import", "backup"], work, &with("CONFAB_PARTITIONS", "16")).await;
-    refused(&outcome, "has 64 partitions and CONFAB_PARTITIONS says 16");
+    refused(&outcome, "has 64 partitions, but CONFAB_PARTITIONS is 16");
     refused(&confab(&["import", "nowhere"], work, settings).await, "is not a complete archive");
 
     let id = past.files[1].0["id"].as_str().unwrap();
     let object = format!("objects/{}/{}/{id}", &id[..4], &id[4..6]);
     for (file, from, to, why) in [
-        ("manifest.json", "\"format\": 1", "\"format\": 2", "of format 2; this program knows format 1"),
-        ("manifest.json", "\"username\"", "\"nickname\"", "which has other tables than this one"),
+        ("manifest.json", "\"format\": 1", "\"format\": 2", "has format 2; this program supports only format 1"),
+        ("manifest.json", "\"username\"", "\"nickname\"", "whose tables differ from those of this version"),
         ("message/events.jsonl", "number 7", "number 8", "the archive is damaged: message.events"),
         ("room/room_ids.jsonl", "]\n", "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n", "the archive is damaged: room.room_ids"),
-        (object.as_str(), "bytes", "bites", "they are damaged"),
+        (object.as_str(), "bytes", "bites", "it is damaged"),
     ] {
         let path = work.join("backup").join(file);
         let whole = fs::read_to_string(&path).unwrap();
@@ -116,9 +116,9 @@ async fn is_as_it_was(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
         let login = api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials.clone())).await?.expect(200)?;
         ensure!(Account::of(&login)?.id == past.ada.id, "{login}");
         // Tokens are as valid as before.
-        ensure!(api.get("/api/auth/me", &past.bob).await?.status == 200, "the token of who stayed");
-        ensure!(api.get("/api/auth/me", &past.left).await?.status == 401, "the token of who logged out");
-        ensure!(api.history(&past.room, &past.bob, 7).await? == past.history, "history is another");
+        ensure!(api.get("/api/auth/me", &past.bob).await?.status == 200, "the token of the user who stayed");
+        ensure!(api.get("/api/auth/me", &past.left).await?.status == 401, "the token of the user who logged out");
+        ensure!(api.history(&past.room, &past.bob, 7).await? == past.history, "the history differs");
         ensure!(api.get(&format!("/api/rooms/{}", past.deleted_room), &past.ada).await?.status == 404, "a deleted room is back");
         for (file, bytes) in &past.files {
             let answer = api.get(past::url(file), &past.ada).await?;
@@ -133,7 +133,7 @@ async fn is_as_it_was(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
 
 async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     let [one, other] = gateways else { anyhow::bail!("two gateways") };
-    // A client with the last seq and the earlier epoch must read again, and finds what it had.
+    // A client with the last seq and the earlier epoch must read again, and finds its previous messages.
     let socket = Stock::javascript()?.connect(&other.url, &past.bob.token, Transports::WebSocket).await?;
     let (epoch, last) = (&past.epoch, past.last);
     let joined = socket.emit("joinRoom", json!({"roomId": past.room, "after": last - 3, "epoch": epoch})).await?;
@@ -156,8 +156,8 @@ async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     // New messages continue the numbering, and arrive at the other gateway.
     let new = one.post("/api/messages", &past.ada, json!({"roomId": past.room, "content": "new"})).await?.expect(201)?;
     ensure!(new["seq"] == last + 1, "{new}");
-    let heard = |_: &[Report]| socket.events("message").contains(&new).then_some(());
-    socket.until("the new message", Duration::from_secs(20), heard).await?;
+    let received = |_: &[Report]| socket.events("message").contains(&new).then_some(());
+    socket.until("the new message", Duration::from_secs(20), received).await?;
     let file: Value = one.share(&past.bob, Some(&past.room), "new.txt", b"new").await?;
     ensure!(other.get(past::url(&file), &past.ada).await?.bytes == b"new", "a new file");
     Ok(())

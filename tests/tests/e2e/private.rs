@@ -1,4 +1,4 @@
-//! Stored files are for the user of the process only, whatever the directory and the umask permit.
+//! Stored files are accessible only to the user of the process, whatever the directory and the umask permit.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +17,13 @@ use tokio::process::{Child, Command};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Every file below a directory.
+/// Returns every file below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Asserts that other users may not access any file; returns the files' names.
+/// Asserts that other users cannot access any file; returns the files' names.
 fn private_files(directory: &Path) -> Vec<String> {
     let name = |file: PathBuf| {
         let mode = file.metadata().unwrap().permissions().mode();
@@ -56,7 +56,7 @@ async fn start(umask: &str, data: &Path) -> (Child, Api) {
     (child, Api::new(format!("http://127.0.0.1:{port}")))
 }
 
-/// Signs up, writes and uploads.
+/// Signs up, sends and uploads.
 async fn use_it(api: &Api) {
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();
@@ -65,10 +65,10 @@ async fn use_it(api: &Api) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_may_use_no_file_in_an_open_directory() {
+async fn files_in_an_open_directory_are_private() {
     for (mode, umask) in [(0o777, "000"), (0o755, "022")] {
         let guard = Guard::new("private").unwrap();
-        // The directory exists before the program starts, as an image or a unit file creates it.
+        // The directory exists before the program starts, as created by an image or a unit file.
         let data = guard.directory().join("data");
         fs::create_dir(&data).unwrap();
         fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
@@ -92,6 +92,6 @@ async fn others_may_use_no_file_in_an_open_directory() {
         }
         use_it(&api).await;
         let log = fs::read_to_string(data.with_extension("log")).unwrap();
-        assert!(log.contains("others could use this file") && log.contains("auth.db"), "{log}");
+        assert!(log.contains("this file was accessible to other users") && log.contains("auth.db"), "{log}");
     }
 }

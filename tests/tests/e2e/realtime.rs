@@ -29,10 +29,10 @@ use tokio::sync::OnceCell;
 
 use crate::world;
 
-/// How soon a socket that violates the protocol must be closed: sooner than an idle one.
+/// Time limit until a socket that violates the protocol is closed: shorter than for an idle one.
 const SOON: Duration = Duration::from_secs(9);
 
-/// A server with short timeouts, but long enough for clients held up by other tests.
+/// A server with short timeouts, but long enough for clients delayed by other tests.
 async fn hasty() -> &'static Embedded {
     static SHARED: OnceCell<Embedded> = OnceCell::const_new();
     let settings = [("CONFAB_PING_INTERVAL", "500ms"), ("CONFAB_PING_TIMEOUT", "4s"), ("CONFAB_CONNECT_TIMEOUT", "4s")];
@@ -80,7 +80,7 @@ impl Scene {
         Ok(Self { url: server.url(), api, account, room })
     }
 
-    /// A scene at the shared server with the default settings.
+    /// Creates a scene at the shared server with the default settings.
     async fn new() -> anyhow::Result<Self> {
         Self::at(world::embedded().await).await
     }
@@ -89,7 +89,7 @@ impl Scene {
         WebSocket::connect(&self.url, &self.account.token).await
     }
 
-    /// A socket in the room.
+    /// Opens a socket in the room.
     async fn member(&self) -> anyhow::Result<WebSocket> {
         let mut socket = self.socket().await?;
         let ack = socket.emit("joinRoom", json!(self.room)).await?;
@@ -106,7 +106,7 @@ impl Scene {
     }
 }
 
-/// Checks a refusing acknowledgement.
+/// Checks a rejecting acknowledgement.
 #[track_caller]
 fn fails(ack: &Value, status: u16, code: &str) {
     let error = &ack["error"];
@@ -114,7 +114,7 @@ fn fails(ack: &Value, status: u16, code: &str) {
     assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{ack}");
 }
 
-/// Resident memory of a server, in bytes.
+/// Returns the resident memory of a server, in bytes.
 fn memory(server: &Embedded) -> u64 {
     let pid = server.daemon().running().expect("it runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its figures");
@@ -123,7 +123,7 @@ fn memory(server: &Embedded) -> u64 {
     kilobytes * 1024
 }
 
-/// The present value of a server's metric.
+/// Returns the current value of a server's metric.
 async fn value(server: &Embedded, series: &str) -> f64 {
     let exposition = Exposition::scrape(server.admin_port()).await.expect("its metrics");
     exposition.value(series).unwrap_or_else(|| panic!("no {series}"))

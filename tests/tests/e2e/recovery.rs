@@ -1,5 +1,5 @@
-//! Connection state recovery with the stock client: a returning client receives what it has missed, once and before
-//! anything new, or learns that it was not recovered.
+//! Connection state recovery with the stock client: a returning client receives the missed events, once and before any
+//! new event, or learns that it was not recovered.
 
 mod exactness;
 
@@ -14,7 +14,7 @@ use crate::world;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A client that asks for recovery; it reconnects on its own unless `reconnection` is off.
+/// Connects a client that requests recovery; it reconnects on its own unless `reconnection` is off.
 async fn connect(stock: &Stock, url: &str, account: &Account, transports: Transports, reconnection: bool) -> anyhow::Result<Socket> {
     let transports = match transports {
         Transports::Upgrade => json!(["polling", "websocket"]),
@@ -48,8 +48,8 @@ async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::
     Ok(())
 }
 
-/// The events of a room in order of arrival. Every event must end in an offset.
-fn heard(reports: &[Report], room: &str) -> Vec<Value> {
+/// Returns the events of a room in order of arrival. Every event must end in an offset.
+fn received(reports: &[Report], room: &str) -> Vec<Value> {
     let events = reports.iter().filter_map(|report| match report {
         Report::Event(name, arguments) => {
             assert!(arguments.last().is_some_and(Value::is_string), "{name} without an offset: {arguments:?}");
@@ -61,16 +61,16 @@ fn heard(reports: &[Report], room: &str) -> Vec<Value> {
 }
 
 /// Waits until the received events of a room are its whole history.
-async fn hears_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
+async fn receives_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
     let history = api.history(room, account, 200).await?;
-    let all = |reports: &[Report]| (heard(reports, room).len() >= history.len()).then_some(());
+    let all = |reports: &[Report]| (received(reports, room).len() >= history.len()).then_some(());
     socket.until("all of the room's history", SOON, all).await?;
-    assert_eq!(heard(&socket.reports(), room), history);
+    assert_eq!(received(&socket.reports(), room), history);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_returning_client_receives_what_it_missed_before_anything_new() {
+async fn returning_client_receives_missed_events_before_new_ones() {
     let api = Api::new(world::embedded().await.url());
     let stock = Stock::javascript().unwrap();
     for transports in [Transports::WebSocket, Transports::Upgrade, Transports::Polling] {
@@ -90,25 +90,25 @@ async fn a_returning_client_receives_what_it_missed_before_anything_new() {
             assert_eq!(socket.states("connect", round).await.unwrap()["recovered"], true);
             say(&api, &account, &rooms[1], 3).await.unwrap();
             for room in &rooms {
-                hears_history(&socket, &api, &account, room).await.unwrap();
+                receives_history(&socket, &api, &account, room).await.unwrap();
             }
         }
         // A room that the client has left is not recovered.
         assert_eq!(socket.emit("leaveRoom", json!(rooms[0])).await.unwrap(), json!({"ok": true}));
-        let before = heard(&socket.reports(), &rooms[0]).len();
+        let before = received(&socket.reports(), &rooms[0]).len();
         socket.cut();
         socket.states("disconnect", 4).await.unwrap();
         say(&api, &account, &rooms[0], 1).await.unwrap();
         say(&api, &account, &rooms[1], 1).await.unwrap();
         socket.reconnect();
         assert_eq!(socket.states("connect", 5).await.unwrap()["recovered"], true);
-        hears_history(&socket, &api, &account, &rooms[1]).await.unwrap();
-        assert_eq!(heard(&socket.reports(), &rooms[0]).len(), before);
+        receives_history(&socket, &api, &account, &rooms[1]).await.unwrap();
+        assert_eq!(received(&socket.reports(), &rooms[0]).len(), before);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_gateway_and_an_empty_redis_do_not_prevent_recovery() {
+async fn recovery_survives_a_killed_gateway_and_an_empty_redis() {
     let cluster = world::breakable().await;
     let gateways = world::gateways(&cluster);
     let account = gateways[0].signup().await.unwrap();
@@ -133,7 +133,7 @@ async fn a_killed_gateway_and_an_empty_redis_do_not_prevent_recovery() {
     }
     let mut returned = 0;
     for socket in &sockets {
-        hears_history(socket, &gateways[0], &account, &room).await.unwrap();
+        receives_history(socket, &gateways[0], &account, &room).await.unwrap();
         let connects = socket.reports();
         let connects = connects.iter().filter_map(|report| match report {
             Report::State(kind, details) if kind == "connect" => Some(details["recovered"].clone()),

@@ -23,7 +23,7 @@ fn fails(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn an_account_from_signup_to_logout() {
+async fn signup_to_logout() {
     let api = api().await;
     let username = unique("Ann");
     let credentials = json!({"username": username, "password": PASSWORD});
@@ -60,7 +60,7 @@ async fn an_account_from_signup_to_logout() {
 }
 
 #[tokio::test]
-async fn a_room_from_creation_to_deletion() {
+async fn room_creation_to_deletion() {
     let api = api().await;
     let (owner, other) = (api.signup().await.unwrap(), api.signup().await.unwrap());
     let name = unique("Gespräch");
@@ -99,7 +99,7 @@ async fn a_room_from_creation_to_deletion() {
 }
 
 #[tokio::test]
-async fn lists_of_rooms_page_without_gap_or_repeat() {
+async fn room_lists_page_without_gap_or_repeat() {
     let api = api().await;
     let owner = api.signup().await.unwrap();
     let mark = unique("list");
@@ -119,7 +119,7 @@ async fn lists_of_rooms_page_without_gap_or_repeat() {
 }
 
 #[tokio::test]
-async fn a_message_is_sent_once_and_read_in_both_directions() {
+async fn message_is_sent_once_and_read_in_both_directions() {
     let api = api().await;
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_message_is_sent_once_and_read_in_both_directions() {
 }
 
 #[tokio::test]
-async fn bad_input_gets_the_documented_error() {
+async fn invalid_input_gets_the_documented_error() {
     let api = api().await;
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();
@@ -230,7 +230,7 @@ async fn bad_input_gets_the_documented_error() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_json_or_too_large_are_refused() {
+async fn bodies_that_are_not_json_or_too_large_are_rejected() {
     let api = api().await;
     let account = api.signup().await.unwrap();
     let send = async |kind: &str, body: Vec<u8>| {
@@ -246,7 +246,7 @@ async fn bodies_that_are_not_json_or_too_large_are_refused() {
 }
 
 #[tokio::test]
-async fn bad_and_missing_tokens_are_refused() {
+async fn bad_and_missing_tokens_are_rejected() {
     let api = api().await;
     let account = api.signup().await.unwrap();
     let with = async |header: &str| api.send(api.request(Method::GET, "/api/auth/me").header("authorization", header)).await.unwrap();
@@ -282,14 +282,14 @@ async fn anonymous_reading_is_a_setting() {
         let message = json!({"roomId": room, "content": "from nobody"});
         fails(&api.call(Method::POST, "/api/messages", None, Some(message)).await.unwrap(), 401, "unauthorized");
         fails(&api.call(Method::GET, "/api/auth/me", None, None).await.unwrap(), 401, "unauthorized");
-        // A bad token differs from none.
+        // A bad token differs from a missing token.
         let bad = api.request(Method::GET, "/api/rooms").bearer_auth("nonsense");
         fails(&api.send(bad).await.unwrap(), 401, "unauthorized");
     }
 }
 
 #[tokio::test]
-async fn everything_survives_kill_nine() {
+async fn all_data_survives_kill_9() {
     let confab = Embedded::start(&[]).await.unwrap();
     let api = Api::new(confab.url());
     let (account, gone) = (api.signup().await.unwrap(), api.signup().await.unwrap());

@@ -18,7 +18,7 @@ use crate::world;
 
 /// Requests that must be answered between two shutdowns.
 const BETWEEN: usize = 50;
-/// The pause between two requests or messages of one client: long enough that the balancer opens many new connections
+/// The pause between two requests or messages of one client, so long that the load balancer opens many new connections
 /// to gateways.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -32,7 +32,7 @@ async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, trans
     Ok(socket)
 }
 
-/// Every REST request must succeed at the first attempt.
+/// Sends REST requests; each must succeed at the first attempt.
 async fn ask(api: Api, account: Account, room: String, answered: Arc<AtomicUsize>, over: Arc<AtomicBool>) -> anyhow::Result<usize> {
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
@@ -68,7 +68,7 @@ async fn speak(socket: Socket, room: String, over: Arc<AtomicBool>) -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_process_leaves_in_turn_under_load_and_nothing_fails() {
+async fn rolling_restart_under_load_fails_no_request() {
     let cluster = world::breakable().await;
     let api = Api::new(cluster.plan.url((Role::Lb, 1)));
     let account = api.signup().await.unwrap();
@@ -111,9 +111,9 @@ async fn each_process_leaves_in_turn_under_load_and_nothing_fails() {
     assert_eq!(history.len(), sent);
     for socket in &sockets {
         let all = |_: &[Report]| (socket.events("message").len() >= history.len()).then_some(());
-        socket.until("all of it is heard", Duration::from_secs(20), all).await.unwrap();
-        let heard = socket.events("message");
-        let differs = heard.iter().zip(&history).position(|(heard, stands)| heard != stands);
-        assert_eq!((heard.len(), differs), (history.len(), None));
+        socket.until("every message arrives", Duration::from_secs(20), all).await.unwrap();
+        let received = socket.events("message");
+        let differs = received.iter().zip(&history).position(|(received, stands)| received != stands);
+        assert_eq!((received.len(), differs), (history.len(), None));
     }
 }

@@ -1,4 +1,4 @@
-//! A search beyond its bounds is refused as documented, and costs others nothing.
+//! A search beyond its limits is rejected as documented, and does not affect other calls.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -41,7 +41,7 @@ async fn search(api: &Api, account: &Account, text: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_searches_too_long_or_too_much_is_refused_and_told_when_to_come_back() {
+async fn excessive_searches_are_rejected_with_retry_after() {
     let (server, name) = (std::env::var("TEST_POSTGRES_URL").unwrap(), unique("search").replace('-', "_").to_lowercase());
     let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
     Psql::open(&server).run(&format!("CREATE DATABASE {name}"));
@@ -59,7 +59,7 @@ async fn what_searches_too_long_or_too_much_is_refused_and_told_when_to_come_bac
     assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, "unavailable", "5"), "{}", refused.body);
     assert!(refused.body["detail"].as_str().unwrap().contains("search for more letters"), "{}", refused.body);
 
-    // One runs and eight wait, for a second at most.
+    // One search runs and eight wait, for one second at most.
     let mut searches = JoinSet::new();
     for _ in 0..20 {
         let (api, account) = (api.clone(), account.clone());

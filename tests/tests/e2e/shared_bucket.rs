@@ -23,7 +23,7 @@ impl Database {
         Self(name)
     }
 
-    /// A copy with the present contents of this database.
+    /// Returns a copy with the current contents of this database.
     fn restored(&self) -> Self {
         let copy = Self::new();
         let command = format!("pg_dump '{}' | psql --quiet --set=ON_ERROR_STOP=1 '{}'", self.url(), copy.url());
@@ -55,7 +55,7 @@ fn bucket() -> String {
     unique("shared").replace(|letter: char| !letter.is_ascii_alphanumeric(), "-").to_lowercase()
 }
 
-/// All data is in this database and at that place, and orphans are removed at once.
+/// Settings with all data in this database and object store; orphans are removed at once.
 fn settings(database: &Database, objects: &str) -> Vec<(&'static str, String)> {
     let s3 = std::env::var("TEST_S3_URL").unwrap();
     let (account, host) = s3.strip_prefix("http://").unwrap().split_once('@').unwrap();
@@ -99,14 +99,14 @@ impl Installation {
         eventually(&format!("{series} is {value}"), SOON, reached).await.unwrap();
     }
 
-    /// Waits for `count` sweeps that found the place to be another installation's.
+    /// Waits for `count` sweeps that found another installation's store.
     async fn refused_sweeps(&self, count: usize) {
         let refused = async || {
             let log = std::fs::read_to_string(&self.server.daemon().log).unwrap_or_default();
             let mentions = log.lines().filter(|line| line.contains("belong to another installation") && line.contains("claim-objects"));
             (mentions.count() >= count).then_some(())
         };
-        eventually("sweeps are refused", SOON, refused).await.unwrap();
+        eventually("sweeps are rejected", SOON, refused).await.unwrap();
     }
 
     async fn share(&self, who: &Account, text: &str) -> Value {
@@ -125,7 +125,7 @@ impl Installation {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_installation_at_the_bucket_reads_and_removes_nothing_until_it_claims_it() {
+async fn other_installation_must_claim_the_bucket() {
     let (database, place) = (Database::new(), format!("s3://{}", bucket()));
     let production = Installation::start(&database, &place).await;
     let ada = production.api.signup().await.unwrap();
@@ -153,7 +153,7 @@ async fn another_installation_at_the_bucket_reads_and_removes_nothing_until_it_c
     assert_eq!(production.measures(FOREIGN).await, 0.0);
     production.share(&ada, "still at work").await;
 
-    // Production ends, and the former staging installation takes its place on purpose.
+    // Production ends, and the former staging installation replaces it on purpose.
     production.server.daemon().stop(SOON).await.unwrap();
     let settings = staging.settings.iter().map(|(name, value)| (*name, value.as_str()));
     let mut claim = Command::new(programs().join("confab"));
@@ -171,7 +171,7 @@ async fn another_installation_at_the_bucket_reads_and_removes_nothing_until_it_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prefixes_of_one_bucket_are_places_of_their_own() {
+async fn prefixes_of_one_bucket_are_separate_stores() {
     let name = bucket();
     let places = [format!("s3://{name}"), format!("s3://{name}/one"), format!("s3://{name}/one/files")];
     let mut installations = Vec::new();

@@ -46,7 +46,7 @@ impl Pair {
         format!("postgres://postgres@127.0.0.1:{}/confab", self.name.port())
     }
 
-    /// Makes the name lead to the standby, and ends every session at the primary.
+    /// Makes the name resolve to the standby, and ends every session at the primary.
     fn fail_over(&self) {
         self.name.lead_to(self.primary_port + 1);
         self.primary.ask("postgres", &format!("SELECT count(pg_terminate_backend(pid)) {OURS}")).unwrap();
@@ -62,7 +62,7 @@ impl Pair {
 
     async fn no_connection_is_at_the_standby(&self) {
         let none = async || self.has_no_connection_at_the_standby().then_some(());
-        eventually("no connection is at the standby", LONG, none).await.unwrap();
+        eventually("no connection leads to the standby", LONG, none).await.unwrap();
     }
 }
 
@@ -73,7 +73,7 @@ async fn run(server: &Postgres, guard: &Guard, name: &str) {
     eventually("Postgres is ready", LONG, ready).await.unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
 }
 
-/// The status and text of `/readyz`.
+/// Returns the status and the text of `/readyz`.
 async fn readyz(admin_port: u16) -> Option<(u16, String)> {
     let answer = reqwest::get(format!("http://127.0.0.1:{admin_port}/readyz")).await.ok()?;
     Some((answer.status().as_u16(), answer.text().await.ok()?))
@@ -91,7 +91,7 @@ async fn writes(api: &Api, account: &Account, room: &str) -> [u16; 4] {
     [signup, created, message, file].map(|answer| answer.unwrap().status)
 }
 
-/// The name leads to the standby for some seconds, then to the primary again.
+/// The name resolves to the standby for some seconds, then to the primary again.
 async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
     let store = format!("{}{parameters}", pair.url());
     let key = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
@@ -112,35 +112,36 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
             *refused |= status == 503;
         }
         let (status, text) = readyz(server.admin_port()).await?;
-        // Otherwise all gateways would leave their balancer at once.
+        // Otherwise all gateways would leave their load balancer at once.
         assert_eq!(status, 200, "{text}");
         let said = ["auth", "room", "message", "file"].iter().all(|store| text.contains(&format!("; {store} store: {READ_ONLY}")));
         (refused == [true; 4] && (said || !says_so)).then_some(())
     };
-    eventually("every write is refused, and /readyz says why", LONG, every_write_was_refused).await.unwrap();
+    eventually("every write is rejected, and /readyz reports the reason", LONG, every_write_was_refused).await.unwrap();
     if says_so {
         pair.no_connection_is_at_the_standby().await;
     }
 
     pair.fail_back();
     let every_write_is_well = async || (writes(&api, &account, &room).await == [201; 4]).then_some(());
-    eventually("every write is well again", LONG, every_write_is_well).await.unwrap();
-    // By default no connection is made to a standby; one that the setting admits is given up when it is used for a write.
+    eventually("every write succeeds again", LONG, every_write_is_well).await.unwrap();
+    // By default no connection is made to a standby; a connection that the setting admits is dropped when it is used
+    // for a write.
     let none_is_left = async || {
         if !says_so {
             writes(&api, &account, &room).await;
         }
         pair.has_no_connection_at_the_standby().then_some(())
     };
-    eventually("no connection is at the standby", LONG, none_is_left).await.unwrap();
+    eventually("no connection leads to the standby", LONG, none_is_left).await.unwrap();
     let says_ready = async || (readyz(server.admin_port()).await? == (200, "ready\n".into())).then_some(());
-    eventually("/readyz says ready", LONG, says_ready).await.unwrap();
+    eventually("/readyz reports ready", LONG, says_ready).await.unwrap();
     let history = api.history(&room, &account, 200).await.unwrap();
     let numbers = history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
 }
 
-/// A service that starts while the name leads to the standby reports why it is not ready, and continues on its own.
+/// A service that starts while the name resolves to the standby reports why it is not ready, and continues on its own.
 async fn a_service_waits(pair: &Pair, migrate: &str) {
     let guard = Guard::new("waits").unwrap();
     let (directory, port) = (guard.directory(), free_ports(2).unwrap());
@@ -158,7 +159,7 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
     daemon.spawn().await.unwrap();
     let why = (503, format!("not ready: waiting for Postgres; room store: {READ_ONLY}\n"));
     let says_why = async || (readyz(port + 1).await? == why).then_some(());
-    eventually("/readyz says why it is not ready", LONG, says_why)
+    eventually("/readyz reports why it is not ready", LONG, says_why)
         .await
         .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
     pair.fail_back();
@@ -168,10 +169,10 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_connection_stays_at_a_standby_to_which_the_name_has_led() {
+async fn connections_leave_a_former_standby_target() {
     let pair = Pair::start().await;
     fails_over_and_back(&pair, "", true).await;
-    // The standby admits these sessions, and they are dropped when it refuses a write.
+    // The standby accepts these sessions, and they are dropped when it rejects a write.
     fails_over_and_back(&pair, "?target_session_attrs=any", false).await;
     a_service_waits(&pair, "auto").await;
     a_service_waits(&pair, "off").await;

@@ -11,7 +11,7 @@ use confab_tests::programs;
 use confab_tests::wait::eventually;
 use tokio::time::timeout;
 
-/// The URL in a variable of the test run, with another server or database.
+/// Returns the URL in a variable of the test run, with another server or database.
 fn url(variable: &str, change: impl FnOnce(&str) -> String) -> String {
     change(&std::env::var(variable).unwrap_or_else(|_| panic!("{variable}; `make test` sets it")))
 }
@@ -29,7 +29,7 @@ async fn fails(line: &str, why: &str) {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_named_before_anything_is_done() {
+async fn wrong_settings_are_reported_before_any_side_effect() {
     for (line, why) in [
         ("confab-gateway --message-url=nowhere", "--message-url"),
         ("confab-gateway --bus=amqp://u:hunter2@h", "CONFAB_BUS"),
@@ -38,9 +38,9 @@ async fn wrong_settings_are_named_before_anything_is_done() {
         ("confab --cluster-key=hunter2", "CONFAB_CLUSTER_KEY must be at least 32 random bytes"),
         ("confab --bus=redis://u:hunter2@h", "CONFAB_CLUSTER_KEY is not set"),
         ("confab-message --bus=redis://u:hunter2@h", "CONFAB_CLUSTER_KEY is not set"),
-        ("confab-gateway --max-connections=0", "from 1 on"),
+        ("confab-gateway --max-connections=0", "at least 1"),
         ("confab-gateway --ping-interval=0s", "must not be zero"),
-        ("confab-room --postgres-connections=0", "from 1 on"),
+        ("confab-room --postgres-connections=0", "at least 1"),
         ("confab-auth --auth-store=postgres://u:hunter2@h:none/d", "CONFAB_AUTH_STORE is not a valid postgres:// URL"),
         ("confab-room --room-store=postgres://u:hunter2@h/d?pool_max_conns=1", "its option `pool_max_conns`: is not supported"),
         ("confab-file --ca-file=/nowhere/ca.pem", "CONFAB_CA_FILE: cannot read /nowhere/ca.pem"),
@@ -52,17 +52,17 @@ async fn wrong_settings_are_named_before_anything_is_done() {
     }
 }
 
-/// What a program prints that ends at once.
+/// Returns the error output of a program that exits at once.
 async fn refusal(work: &Path, variables: &[(&str, &str)]) -> String {
     let mut command = tokio::process::Command::new(programs().join("confab"));
     command.env_clear().envs(variables.iter().copied()).current_dir(work).kill_on_drop(true);
-    let output = timeout(Duration::from_secs(30), command.output()).await.expect("an end").unwrap();
+    let output = timeout(Duration::from_secs(30), command.output()).await.expect("must end in time").unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
 }
 
 #[tokio::test]
-async fn a_second_start_names_the_cause_first() {
+async fn second_start_reports_the_cause_first() {
     let embedded = Embedded::start(&[]).await.unwrap();
     let port = embedded.url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
     let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
@@ -70,13 +70,13 @@ async fn a_second_start_names_the_cause_first() {
     let (daemon, pid) = (embedded.daemon(), embedded.daemon().running().unwrap());
     let error = refusal(&daemon.work, &same).await;
     assert!(error.starts_with(&format!("error: ./data is in use by another Confab process, pid {pid};")), "{error}");
-    // Elsewhere the port is the cause.
+    // With another data directory the port is the cause.
     let error = refusal(&daemon.work, &[&same[..], &[("CONFAB_DATA_DIR", "elsewhere")]].concat()).await;
     assert!(error.starts_with(&format!("error: cannot listen on {admin}")), "{error}");
 }
 
 #[tokio::test]
-async fn a_wrong_value_is_blamed_on_its_variable() {
+async fn error_names_the_variable_with_the_wrong_value() {
     let guard = Guard::new("variables").unwrap();
     let error = refusal(guard.directory(), &[("CONFAB_LISTEN", "8080")]).await;
     assert!(error.contains("127.0.0.1:8080 for this machine alone") && error.contains("CONFAB_LISTEN"), "{error}");
@@ -86,7 +86,7 @@ async fn a_wrong_value_is_blamed_on_its_variable() {
 }
 
 #[tokio::test]
-async fn a_server_without_its_store_refuses_connections_and_says_what_it_waits_for() {
+async fn server_without_its_store_refuses_connections_and_reports_why() {
     let (guard, port) = (Guard::new("waiting").unwrap(), free_ports(2).unwrap());
     let directory = guard.directory();
     let nowhere = url("TEST_POSTGRES_URL", |url| format!("{}/nowhere", url.rsplit_once('/').unwrap().0));
@@ -110,7 +110,7 @@ async fn a_server_without_its_store_refuses_connections_and_says_what_it_waits_f
 }
 
 #[tokio::test]
-async fn commands_that_run_once_end_when_postgres_refuses() {
+async fn commands_fail_at_once_when_postgres_rejects_them() {
     let nowhere = url("TEST_POSTGRES_URL", |url| format!("{}/nowhere", url.rsplit_once('/').unwrap().0));
     for service in ["auth", "room", "message", "file"] {
         fails(&format!("confab-{service} migrate --{service}-store={nowhere}"), "database \"nowhere\" does not exist").await;
@@ -121,12 +121,12 @@ async fn commands_that_run_once_end_when_postgres_refuses() {
 }
 
 #[tokio::test]
-async fn the_log_says_why_the_bus_cannot_be_received() {
+async fn log_reports_why_the_bus_is_unreachable() {
     let stranger = url("TEST_REDIS_URL", |url| url.replacen("://", "://stranger:hunter2@", 1));
     for (bus, why) in [(stranger.as_str(), "Password authentication failed"), ("redis://u:hunter2@127.0.0.1:1", "refused")] {
         let embedded = Embedded::start(&[("CONFAB_BUS", bus), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
         let log = &embedded.daemon().log;
-        let is_said = |log: &String| log.lines().any(|line| line.contains("the bus cannot be heard") && line.contains(why));
+        let is_said = |log: &String| log.lines().any(|line| line.contains("the bus is unreachable") && line.contains(why));
         let said = async || std::fs::read_to_string(log).ok().filter(is_said);
         let log = eventually(why, Duration::from_secs(30), said).await.unwrap();
         assert!(!log.contains("hunter2"), "{why}: {log}");

@@ -1,4 +1,4 @@
-//! No stickiness: it does not matter which gateway receives a request of a session.
+//! No stickiness: any gateway may receive a request of a session.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// The large test: the number of stock clients, how many share a process, a room, and connect at once.
+/// The large test: the number of stock clients, and how many share a process, a room, and connect at once.
 const CLIENTS: usize = 1000;
 const PROCESS: usize = 250;
 const ROOM: usize = 20;
 const AT_ONCE: usize = 50;
 
-/// Three gateways behind a round-robin balancer.
+/// Returns three gateways behind a round-robin load balancer.
 async fn three() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
     let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(3, 1, &[]).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
-    cluster.up().await.expect("the cluster is whole");
+    cluster.up().await.expect("the cluster is complete");
     cluster
 }
 
@@ -38,8 +38,8 @@ fn states(socket: &Socket, kind: &str) -> usize {
     socket.reports().iter().filter(|report| matches!(report, Report::State(name, _) if name == kind)).count()
 }
 
-/// The received contents, in order.
-fn heard(socket: &Socket) -> Vec<Value> {
+/// Returns the received contents, in order.
+fn received(socket: &Socket) -> Vec<Value> {
     socket.events("message")
 }
 
@@ -50,15 +50,15 @@ async fn joined(stock: &Stock, url: &str, account: &Account, transports: Transpo
     Ok(socket)
 }
 
-async fn hears(socket: &Socket, history: &[Value]) -> anyhow::Result<()> {
-    let all = |_: &[Report]| (heard(socket).len() >= history.len()).then_some(());
+async fn receives(socket: &Socket, history: &[Value]) -> anyhow::Result<()> {
+    let all = |_: &[Report]| (received(socket).len() >= history.len()).then_some(());
     socket.until("all of the room", Duration::from_secs(60), all).await?;
-    anyhow::ensure!(heard(socket) == history, "heard {:?} instead of {history:?}", heard(socket));
+    anyhow::ensure!(received(socket) == history, "received {:?} instead of {history:?}", received(socket));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_stock_clients_upgrade_through_round_robin_and_none_fails() {
+async fn thousand_stock_clients_upgrade_through_round_robin() {
     let cluster = three().await;
     let api = balancer(&cluster);
     let account = api.signup().await.unwrap();
@@ -93,7 +93,7 @@ async fn a_thousand_stock_clients_upgrade_through_round_robin_and_none_fails() {
         let history = api.history(room, &account, 200).await.unwrap();
         assert_eq!(history.len(), ROOM);
         for (_, socket) in sockets.iter().filter(|(of, _)| of == room) {
-            hears(socket, &history).await.unwrap();
+            receives(socket, &history).await.unwrap();
         }
     }
     for (_, socket) in &sockets {
@@ -103,7 +103,7 @@ async fn a_thousand_stock_clients_upgrade_through_round_robin_and_none_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_only_polls_may_reach_any_gateway() {
+async fn polling_client_may_use_any_gateway() {
     let cluster = three().await;
     let api = balancer(&cluster);
     let account = api.signup().await.unwrap();
@@ -123,13 +123,13 @@ async fn a_client_that_only_polls_may_reach_any_gateway() {
     let history = api.history(&room, &account, 200).await.unwrap();
     assert_eq!(history.len(), sockets.len() * 10);
     for socket in &sockets {
-        hears(socket, &history).await.unwrap();
+        receives(socket, &history).await.unwrap();
         assert_eq!(states(socket, "disconnect"), 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_payload_may_take_long_through_another_gateway() {
+async fn slow_payload_through_another_gateway_is_accepted() {
     let settings = [("CONFAB_PING_INTERVAL", "500ms"), ("CONFAB_PING_TIMEOUT", "4s")];
     let cluster = Cluster::scratch(2, 1, &settings).await.unwrap();
     let [own, other] = [1, 2].map(|n| cluster.plan.url((Role::Gateway, n)));
@@ -145,7 +145,7 @@ async fn a_payload_may_take_long_through_another_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
+async fn sessions_of_a_dead_gateway_are_unknown_and_clients_restart() {
     let cluster = three().await;
     let api = balancer(&cluster);
     let account = api.signup().await.unwrap();
@@ -174,7 +174,7 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_their_clients_begin_anew() {
     assert!((1..sockets.len()).contains(&returned), "{returned}");
     let said = api.post("/api/messages", &account, json!({"roomId": room, "content": "still here"})).await.unwrap().expect(201).unwrap();
     for socket in &sockets {
-        let all = |_: &[Report]| heard(socket).contains(&said).then_some(());
+        let all = |_: &[Report]| received(socket).contains(&said).then_some(());
         socket.until("a message", Duration::from_secs(10), all).await.unwrap();
     }
 }
@@ -186,7 +186,7 @@ async fn poll(cluster: &Cluster, n: u16, method: Method, sid: &str, more: &str) 
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// A member of a new room that polls by hand, its room and its account; the session is at gateway 1.
+/// Returns a member of a new room that polls by hand, its room and its account; the session is at gateway 1.
 async fn polling(cluster: &Cluster) -> (Api, Account, String, Polling) {
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();
@@ -200,34 +200,34 @@ async fn say(api: &Api, account: &Account, room: &str, content: &str) {
     api.post("/api/messages", account, json!({"roomId": room, "content": content})).await.unwrap().expect(201).unwrap();
 }
 
-/// The stamps of various clients: seconds, milliseconds, a checksum of the time, the JavaScript client's own.
+/// Returns the stamps of various clients: seconds, milliseconds, a checksum of the time, the JavaScript client's own.
 fn stamps() -> [String; 4] {
     let now = jiff::Timestamp::now();
     [now.as_second().to_string(), now.as_millisecond().to_string(), "3421780262".into(), "7hw2kq3x".into()]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn polls_with_equal_stamps_get_each_event_once_by_any_way() {
+async fn polls_with_equal_stamps_get_each_event_once_by_any_route() {
     let cluster = three().await;
     let (api, account, room, client) = polling(&cluster).await;
     let kept = reqwest::Client::new();
-    let mut heard = String::new();
+    let mut received = String::new();
     for t in stamps() {
         for round in 0..12 {
             let content = format!("{t} round {round}.");
             say(&api, &account, &room, &content).await;
-            // Through the balancer, or through one gateway after the other; on new or existing connections.
+            // Through the load balancer, or through one gateway after another; on new or existing connections.
             let via = if round % 2 == 0 { (Role::Lb, 1) } else { (Role::Gateway, round / 2 % 3 + 1) };
             let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
             let http = if round % 3 == 0 { kept.clone() } else { reqwest::Client::new() };
-            while !heard.contains(&content) {
+            while !received.contains(&content) {
                 let answer = http.get(&url).send().await.unwrap();
                 assert_eq!(answer.status(), 200, "{content}");
-                heard.push_str(&answer.text().await.unwrap());
+                received.push_str(&answer.text().await.unwrap());
             }
         }
         for round in 0..12 {
-            assert_eq!(heard.matches(&format!("{t} round {round}.")).count(), 1, "{t} {round}: {heard}");
+            assert_eq!(received.matches(&format!("{t} round {round}.")).count(), 1, "{t} {round}: {received}");
         }
     }
 }
@@ -243,7 +243,7 @@ async fn lose(cluster: &Cluster, n: u16, sid: &str, t: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
+async fn lost_poll_answer_is_repeated_by_any_route() {
     let cluster = three().await;
     let (api, account, room, client) = polling(&cluster).await;
     let sid = client.sid().to_owned();
@@ -256,12 +256,12 @@ async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
         }
         // All waiting packets are in one answer, or in two.
         lose(&cluster, lost, &sid, &t).await;
-        let mut heard = get(again, &t).await.1;
-        while !heard.contains(&format!("round {round} part 15 ")) {
-            heard.push_str(&get(again, "next").await.1);
+        let mut received = get(again, &t).await.1;
+        while !received.contains(&format!("round {round} part 15 ")) {
+            received.push_str(&get(again, "next").await.1);
         }
         for part in 0..16 {
-            assert_eq!(heard.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
+            assert_eq!(received.matches(&format!("round {round} part {part} ")).count(), 1, "{round} {part}");
         }
     }
     // Also while the first attempt waits.
@@ -272,7 +272,7 @@ async fn a_poll_whose_answer_was_lost_gets_the_same_bytes_by_any_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_cannot_use_the_port_between_gateways() {
+async fn port_between_gateways_rejects_other_clients() {
     let cluster = three().await;
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();

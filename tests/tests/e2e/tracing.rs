@@ -1,4 +1,4 @@
-//! Traces: the work that a message causes is visible as a whole, no secret is, and a missing collector does no harm.
+//! Traces: the whole work that a message causes is visible, no secret is, and a missing collector does no harm.
 
 mod away;
 mod journey;
@@ -26,11 +26,11 @@ async fn cluster() -> &'static (Collector, Cluster) {
     SHARED.get_or_init(async || start().await.expect("the cluster starts")).await
 }
 
-/// The embedded program with the same settings.
+/// Starts the embedded program with the same settings.
 async fn embedded(settings: &[(&str, &str)]) -> anyhow::Result<(Collector, Embedded)> {
     let collector = Collector::start()?;
-    let told = collector.settings();
-    let told = told.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let server = Embedded::start(&told.chain(settings.iter().copied()).collect::<Vec<_>>()).await?;
+    let exporting = collector.settings();
+    let exporting = exporting.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let server = Embedded::start(&exporting.chain(settings.iter().copied()).collect::<Vec<_>>()).await?;
     Ok((collector, server))
 }

@@ -18,7 +18,7 @@ pub async fn cluster() -> &'static Cluster {
     SHARED.get_or_init(async || Cluster::scratch(2, 2, &[]).await.expect("the cluster starts")).await
 }
 
-/// Another one, for tests that inject faults: one at a time, and each leaves it intact.
+/// Another cluster, for tests that inject faults: one at a time, and each leaves it intact.
 pub async fn breakable() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
     // Leftovers of interrupted uploads must be swept while a test waits for it.
@@ -26,11 +26,11 @@ pub async fn breakable() -> MutexGuard<'static, Cluster> {
     let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &settings).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
     // The previous test may have failed midway.
-    cluster.up().await.expect("the cluster is whole");
+    cluster.up().await.expect("the cluster is complete");
     cluster
 }
 
-/// A client of each gateway.
+/// Returns a client of each gateway.
 pub fn gateways(cluster: &Cluster) -> Vec<Api> {
     (1..=cluster.plan.gateways).map(|n| Api::new(cluster.plan.url((Role::Gateway, n)))).collect()
 }

@@ -1,5 +1,5 @@
 //! The Kubernetes manifests are consistent: every name resolves, every setting is known to its program, shutdowns have
-//! enough time, and the network permits exactly what is needed. `scripts/check-k8s.sh` checks their form.
+//! enough time, and the network permits exactly the necessary connections. `scripts/check-k8s.sh` checks their form.
 
 mod broken;
 mod network;
@@ -13,7 +13,7 @@ use std::process::Command;
 
 use confab_tests::manifests::{Manifests, Pod, documents, root};
 
-/// The Secrets that an operator creates, from the documented script.
+/// Returns the Secrets that an operator creates, from the documented script.
 fn made_secrets() -> String {
     let values = [
         ("POSTGRES", "db.example.org:5432/confab?sslmode=require"),
@@ -48,7 +48,7 @@ fn chart() -> Manifests {
 /// Finds faults of one kind.
 type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
 
-/// All faults of the manifests.
+/// Returns all faults of the manifests.
 fn complaints(manifests: &Manifests) -> Vec<String> {
     let checks: [Check; 5] = [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
     checks.iter().flat_map(|check| check(manifests).unwrap_or_else(|error| vec![format!("{error:#}")])).collect()
@@ -69,7 +69,7 @@ fn production_is_consistent() {
 }
 
 #[test]
-fn the_chart_is_consistent() {
+fn chart_is_consistent() {
     assert_eq!(complaints(&chart()), [""; 0]);
 }
 
@@ -83,7 +83,7 @@ fn production_with_the_other_components_is_consistent() {
 }
 
 #[test]
-fn alerts_are_those_of_prometheus() {
+fn alerts_equal_those_of_prometheus() {
     let rules = documents(&std::fs::read_to_string(root().join("deploy/prometheus/rules.yml")).unwrap()).unwrap();
     let manifests = production();
     let copy = &manifests.get("PrometheusRule", "confab").unwrap()["spec"]["groups"];
@@ -98,9 +98,9 @@ fn missing_values_are_requested() {
     assert!(said.contains("MIGRATE_DB_PASSWORD"), "{said}");
 }
 
-/// The number of objects for each program, so that none can go missing unnoticed.
+/// The number of objects for each program, so that no object can go missing undetected.
 #[test]
-fn every_program_is_there() {
+fn every_program_is_present() {
     for manifests in [development(), production(), chart()] {
         let mut count = BTreeMap::<_, (u32, u32)>::new();
         for pod in manifests.pods() {

@@ -1,4 +1,4 @@
-//! The network lets each program reach the targets in its settings, and nothing else.
+//! The network lets each program reach the targets in its settings, and no other target.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let (out, inward) = allowed(manifests)?;
     let needed = needed(manifests)?;
     let inside = manifests.pods().iter().map(|pod| pod.component().to_owned()).collect::<BTreeSet<_>>();
-    // A way between two pods must be open at both ends.
+    // A connection between two pods must be permitted at both ends.
     for (what, open, end) in [("egress", &out, 1), ("ingress", &inward, 0)] {
         let known = |way: &&Way| inside.contains(if end == 1 { &way.0 } else { &way.1 });
         let needed = needed.iter().filter(known).cloned().collect::<BTreeSet<_>>();
@@ -29,7 +29,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// The call graph according to the settings.
+/// Returns the call graph according to the settings.
 fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
     let mut needed = BTreeSet::new();
     for pod in manifests.pods() {
@@ -55,7 +55,7 @@ fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
     Ok(needed)
 }
 
-/// The host and port of a URL.
+/// Returns the host and port of a URL.
 fn target(url: &str) -> anyhow::Result<(&str, u64)> {
     let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} is not a URL"))?;
     let place = rest.split(['/', '?']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
@@ -72,7 +72,7 @@ fn target(url: &str) -> anyhow::Result<(&str, u64)> {
     })
 }
 
-/// The egress and ingress that the policies permit.
+/// Returns the egress and ingress that the policies permit.
 fn allowed(manifests: &Manifests) -> anyhow::Result<(BTreeSet<Way>, BTreeSet<Way>)> {
     let (mut out, mut inward) = (BTreeSet::new(), BTreeSet::new());
     for policy in manifests.all("NetworkPolicy") {
@@ -97,13 +97,13 @@ fn allowed(manifests: &Manifests) -> anyhow::Result<(BTreeSet<Way>, BTreeSet<Way
     Ok((out, inward))
 }
 
-/// A named port belongs to the called pod.
+/// Returns the number of a port; a named port belongs to the called pod.
 fn number(manifests: &Manifests, called: &str, pod: &Pod<'_>, port: &Value) -> anyhow::Result<u64> {
     let called = manifests.pods().into_iter().find(|pod| pod.component() == called).unwrap_or(*pod);
     port.as_u64().or_else(|| called.port(port)).with_context(|| format!("{} has no port {port}", called.name()))
 }
 
-/// The components that a peer selects, or the namespace, or `outside`.
+/// Returns the components that a peer selects, or the namespace, or `outside`.
 fn named(manifests: &Manifests, peer: &Value) -> anyhow::Result<BTreeSet<String>> {
     if !peer["ipBlock"].is_null() {
         return Ok(["outside".to_owned()].into());

@@ -9,8 +9,8 @@ use confab_tests::manifests::{Manifests, Pod};
 use confab_tests::programs;
 use parking_lot::Mutex;
 
-/// Settings whose default is only right on one machine, or that must be equal everywhere, besides those recognised by
-/// their ending.
+/// Settings whose default is only right on one machine, or that must be equal everywhere, in addition to those
+/// recognised by their ending.
 const NEEDED: &[&str] = &[
     "CONFAB_LISTEN",
     "CONFAB_ADMIN_LISTEN",
@@ -29,10 +29,8 @@ const NEEDED: &[&str] = &[
     "CONFAB_ACCEPT_DRAIN",
 ];
 
-/// The `--help` of a program.
 #[derive(Clone, Default)]
 pub struct Help {
-    /// Its settings.
     pub settings: BTreeSet<String>,
     /// The whole text.
     pub text: String,
@@ -74,13 +72,16 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
             match setting {
                 _ if known.settings.contains(name) => _ = given.insert(name.as_str()),
                 Some(setting) if pod.mounts()?.iter().any(|mount| mount.path == *value) => _ = given.insert(setting),
-                Some(_) => wrong.push(format!("{}: {name} names {value}, where nothing is", pod.name())),
-                None => wrong.push(format!("{}: {program} does not know {name}", pod.name())),
+                Some(_) => wrong.push(format!("{}: {name} names {value}, where no file is mounted", pod.name())),
+                None => wrong.push(format!("{}: {program} has no setting {name}", pod.name())),
             }
         }
-        let needed = |setting: &&String| match pod.serves() {
-            true => ["_URL", "_STORE"].iter().any(|end| setting.ends_with(end)) || NEEDED.contains(&setting.as_str()),
-            false => setting.ends_with("_STORE"),
+        let needed = |setting: &&String| {
+            if pod.serves() {
+                ["_URL", "_STORE"].iter().any(|end| setting.ends_with(end)) || NEEDED.contains(&setting.as_str())
+            } else {
+                setting.ends_with("_STORE")
+            }
         };
         for setting in known.settings.iter().filter(needed).filter(|setting| !given.contains(setting.as_str())) {
             wrong.push(format!("{}: {setting} is missing", pod.name()));
@@ -98,10 +99,10 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
     // It listens on the ports in its manifest, on all addresses.
     let named = if pod.component() == "gateway" { "http" } else { "grpc" };
     for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
-        let told = environment.get(setting).cloned();
-        let said = pod.ports().get(port).map(|port| format!("[::]:{port}"));
-        if told != said {
-            wrong.push(format!("{}: {setting} is {told:?}, and its port {port} {said:?}", pod.name()));
+        let given = environment.get(setting).cloned();
+        let expected = pod.ports().get(port).map(|port| format!("[::]:{port}"));
+        if given != expected {
+            wrong.push(format!("{}: {setting} is {given:?}, and its port {port} {expected:?}", pod.name()));
         }
     }
     if let Some(address) = environment.get("CONFAB_FORWARD_ADDRESS")
@@ -110,7 +111,7 @@ fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeM
         wrong.push(format!("{}: its address for other gateways is {address}", pod.name()));
     }
     if environment.get("CONFAB_MIGRATE").is_some_and(|migrate| migrate != "off") {
-        wrong.push(format!("{}: a program with rights to read and write alone cannot migrate", pod.name()));
+        wrong.push(format!("{}: a program with only read and write permissions cannot migrate", pod.name()));
     }
     // `CONFAB_X_URL` leads to a Service with that port, and with pods of that kind.
     for (name, url) in environment {

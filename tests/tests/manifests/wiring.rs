@@ -8,7 +8,7 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     for pod in manifests.pods() {
         let selector = &pod.object["spec"]["selector"];
         if !selector.is_null() && manifests.selected(selector).iter().map(|pod| pod.name()).collect::<Vec<_>>() != [pod.name()] {
-            wrong.push(format!("{} does not select its own pods alone", pod.name()));
+            wrong.push(format!("{} does not select exactly its own pods", pod.name()));
         }
     }
     for service in manifests.all("Service") {
@@ -17,10 +17,10 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     for budget in manifests.all("PodDisruptionBudget") {
         let name = &budget["metadata"]["name"];
         if manifests.selected(&budget["spec"]["selector"]).iter().map(|pod| &pod.object["metadata"]["name"]).collect::<Vec<_>>() != [name] {
-            wrong.push(format!("PodDisruptionBudget {name} is about other pods"));
+            wrong.push(format!("PodDisruptionBudget {name} selects other pods"));
         }
     }
-    // The way in leads to a port of a Service.
+    // The Ingress or HTTPRoute leads to a port of a Service.
     let backend = |service: &Value, port: &Value| {
         let found = manifests.get("Service", service.as_str().unwrap_or_default());
         let mut ports = found.ok()?["spec"]["ports"].as_array()?.iter();
@@ -29,13 +29,13 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     for ingress in manifests.all("Ingress") {
         let to = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
         if backend(&to["name"], &to["port"]["name"]).is_none() {
-            wrong.push(format!("the Ingress leads nowhere: {to}"));
+            wrong.push(format!("the Ingress has no target: {to}"));
         }
     }
     for route in manifests.all("HTTPRoute") {
         let to = &route["spec"]["rules"][0]["backendRefs"][0];
         if backend(&to["name"], &to["port"]).is_none() {
-            wrong.push(format!("the HTTPRoute leads nowhere: {to}"));
+            wrong.push(format!("the HTTPRoute has no target: {to}"));
         }
     }
     for monitor in manifests.all("ServiceMonitor") {
@@ -66,11 +66,11 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
             wrong.push(format!("Service {name}: gRPC is HTTP/2, and balanced by its callers"));
         }
     }
-    // A gateway that shuts down still has sessions, which the others must be able to reach.
+    // A gateway that drains still has sessions, which the other gateways must be able to reach.
     if service["spec"]["ports"].as_array().is_some_and(|ports| ports.iter().any(|port| port["name"] == "forward"))
         && service["spec"]["publishNotReadyAddresses"] != true
     {
-        wrong.push(format!("Service {name}: a gateway that leaves cannot be found"));
+        wrong.push(format!("Service {name}: a draining gateway cannot be reached"));
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! False manifests are detected: one more replica according to changed manifests does not become ready beside the
-//! others.
+//! False manifests are detected: one more replica according to changed manifests does not become ready.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -10,18 +9,19 @@ use confab_tests::replay::{Plan, Replay, compose, kubernetes};
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet};
 
-/// A replica of true manifests is ready long before this…
+/// A replica of unchanged manifests is ready long before this limit…
 const LIMIT: Duration = Duration::from_secs(20);
 /// …but a busy machine gets more time.
 const READY: Duration = Duration::from_secs(60);
 
-/// Starts a replica of the container according to each plan, all at once; every plan except the honest one must fail.
+/// Starts a replica of the container according to each plan, all at once; every plan except the unchanged one must
+/// fail.
 async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan)>) {
     let replay = Rc::new(Replay::start(honest.clone()).await.unwrap());
-    let told = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
-    let told = told.into_iter().map(|container| ("", container, honest.clone())).collect();
-    for (_, container, found) in trials(&replay, told, READY).await {
-        found.unwrap_or_else(|error| panic!("the truth about {container}: {error:#}"));
+    let unchanged = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
+    let unchanged = unchanged.into_iter().map(|container| ("", container, honest.clone())).collect();
+    for (_, container, found) in trials(&replay, unchanged, READY).await {
+        found.unwrap_or_else(|error| panic!("the unchanged plan of {container}: {error:#}"));
     }
     for (lie, container, found) in trials(&replay, lies, LIMIT).await {
         assert!(found.is_err(), "not detected: {lie} of {container}");
@@ -39,7 +39,7 @@ async fn trials(replay: &Rc<Replay>, plans: Vec<(&'static str, &'static str, Pla
     here.run_until(trials.join_all()).await
 }
 
-/// The path of a variable in a container's environment.
+/// Returns the path of a variable in a container's environment.
 fn variable(manifests: &Manifests, kind: &str, object: &str, name: &str) -> String {
     let object = manifests.get(kind, object).unwrap();
     let variables = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
@@ -70,7 +70,7 @@ async fn of_manifests() {
             gateway,
         ),
         lie(
-            "a file that is not there",
+            "a file that does not exist",
             "Deployment",
             "confab-auth",
             &at("confab-auth", "CONFAB_SIGNING_KEY_FILE"),
@@ -87,14 +87,14 @@ async fn of_manifests() {
         ),
         lie("an address of a service", "ConfigMap", "confab-gateway", "/data/CONFAB_AUTH_URL", json!("http://confab-auth:50052"), gateway),
         lie(
-            "whom a Service leads to",
+            "the target of a Service",
             "Service",
             "confab-message",
             "/spec/selector",
             json!({"app.kubernetes.io/component": "auth"}),
             gateway,
         ),
-        lie("what a Job does", "Job", "confab-migrate-file", &container("args"), json!(["migration"]), "Job confab-migrate-file"),
+        lie("the work of a Job", "Job", "confab-migrate-file", &container("args"), json!(["migration"]), "Job confab-migrate-file"),
     ];
     are_found_out(honest, lies).await;
 }

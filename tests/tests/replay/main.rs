@@ -1,5 +1,5 @@
-//! The real programs run as the Kubernetes manifests and docker-compose.yml specify – their arguments, environment,
-//! secrets, ports, probes and jobs – and stock clients run the conversation through them. False manifests are detected.
+//! The real programs run as the Kubernetes manifests and docker-compose.yml specify (arguments, environment, secrets,
+//! ports, probes and jobs), and stock clients run the conversation through them. False manifests are detected.
 #![allow(clippy::unwrap_used, reason = "all of it is tests, what they share included")]
 
 mod lies;
@@ -31,7 +31,7 @@ fn development() -> Manifests {
     Manifests::overlay("dev", &[], "").unwrap()
 }
 
-/// The Services with metrics.
+/// Returns the Services with metrics.
 fn scraped(manifests: &Manifests) -> Scraped {
     let ports = manifests.all("Service").flat_map(|service| {
         let ports = service["spec"]["ports"].as_array().unwrap().iter().filter(|port| port["name"] == "metrics");
@@ -40,7 +40,7 @@ fn scraped(manifests: &Manifests) -> Scraped {
     ports.collect()
 }
 
-/// Production as rendered with these Secrets, which the documented script makes, and the other overlay's stores as the
+/// Plans production, rendered with Secrets from the documented script; the other overlay's stores replace the
 /// platform's.
 fn production(render: impl FnOnce(&str) -> anyhow::Result<Manifests>) -> (Plan, Scraped) {
     let secrets = [
@@ -63,7 +63,7 @@ fn production(render: impl FnOnce(&str) -> anyhow::Result<Manifests>) -> (Plan, 
     (plan, scraped(&manifests))
 }
 
-/// Runs the conversation, changes rows of every other kind, and checks what operators look at.
+/// Runs the conversation, changes rows of every other kind, and checks metrics and health.
 async fn is_of_use(plan: Plan, scraped: &Scraped) -> Replay {
     let replay = Replay::start(plan).await.unwrap();
     converse(&replay.url()).await.unwrap();
@@ -93,25 +93,25 @@ async fn is_of_use(plan: Plan, scraped: &Scraped) -> Replay {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn development_runs_as_its_manifests_say() {
+async fn development_manifests_run() {
     let manifests = development();
     is_of_use(kubernetes::plan(&manifests).unwrap(), &scraped(&manifests)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn production_runs_as_its_manifests_say() {
+async fn production_manifests_run() {
     let (plan, scraped) = production(|secrets| Manifests::overlay("prod", &[], secrets));
     is_of_use(plan, &scraped).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn production_runs_as_its_chart_says() {
+async fn production_chart_runs() {
     let (plan, scraped) = production(|secrets| Manifests::chart("production", secrets));
     is_of_use(plan, &scraped).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compose_runs_as_it_says() {
+async fn compose_file_runs() {
     let variables = compose::variables().unwrap();
     let plan = compose::plan(&compose::document().unwrap(), &variables).unwrap();
     let prometheus = std::fs::read_to_string(root().join("deploy/prometheus/prometheus.yml")).unwrap();

@@ -1,4 +1,4 @@
-//! In the stores of docker-compose.yml programs have exactly the rights they need, and strangers have none.
+//! In the stores of docker-compose.yml programs have exactly the permissions they need, and other clients have none.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,7 +17,7 @@ pub async fn are_few(replay: &Replay, variables: &BTreeMap<String, String>) {
         let said = String::from_utf8(tried(forbidden).stderr).unwrap();
         assert!(said.contains("permission denied") || said.contains("must be owner"), "{forbidden}: {said}");
     }
-    // Without its password Redis does not even answer PING, and without a key S3 shows nothing.
+    // Without its password Redis does not even answer PING, and without a key S3 returns nothing.
     assert!(!redis::is_ready(at("redis", 6379)));
     let stranger = reqwest::get(format!("http://{}/confab", at("s3", 8333))).await.unwrap();
     assert_eq!(stranger.status(), 403);

@@ -6,34 +6,37 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use confab_common::store::StorageConfig;
 use confab_common::transfer::{Schema, Tally, Tallying, rows};
-use confab_file::{Carrier, FILES};
+use confab_file::{FILES, ObjectCopier};
 
 use super::archive::{Archive, Manifest};
 use super::{show, stores};
 use crate::config::Parts;
 
-/// Reads a directory into the configured stores, which must be empty. Either all of them are filled or none: each is
-/// filled in a transaction, and all are committed once everything was read and compared.
+/// Reads a directory into the configured stores, which must be empty. The import fills all stores or none: each store
+/// is filled in one transaction, and all are committed after everything has been read and compared.
 ///
 /// # Errors
-/// When the archive is damaged or has another format, or a store is not empty, in use or refuses.
+/// When the archive is damaged or has another format, or a store is not empty, is in use, or rejects the data.
 pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) -> anyhow::Result<()> {
     let (archive, manifest) = Archive::open(directory)?;
     let stores = stores(parts, storage)?;
     let (has, wanted) = (manifest.partitions, parts.message.partitions);
-    ensure!(has == wanted, "the log in the archive has {has} partitions and CONFAB_PARTITIONS says {wanted}; the number cannot be changed");
+    ensure!(
+        has == wanted,
+        "the log in the archive has {has} partitions, but CONFAB_PARTITIONS is {wanted}; the number of partitions cannot be changed"
+    );
     manifest.check(stores.iter().map(|(schema, _)| *schema))?;
-    let carrier = Carrier::new(&parts.file, storage, archive.objects())?;
-    verify(&archive, &manifest, &carrier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
+    let copier = ObjectCopier::new(&parts.file, storage, archive.objects())?;
+    verify(&archive, &manifest, &copier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
 
-    let mut held = Vec::new();
+    let mut locked = Vec::new();
     for (schema, url) in &stores {
-        held.push(schema.hold_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
+        locked.push(schema.lock_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
     }
-    carrier.ensure_empty().await?;
-    let objects = carrier.import(files(&archive)?).await.context("nothing but files was imported; the next try goes on from there")?;
+    copier.ensure_empty().await?;
+    let objects = copier.import(files(&archive)?).await.context("only files were imported; the next import continues from there")?;
     let mut arrived = Vec::new();
-    for store in &mut held {
+    for store in &mut locked {
         for table in store.schema.tables {
             let name = format!("{}.{}", store.schema.name, table.name);
             store.load(table, archive.read(store.schema.name, table.name)?).await.with_context(|| format!("writing {name}"))?;
@@ -42,17 +45,18 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     }
     arrived.push(("objects".to_owned(), objects));
     for ((name, is), (_, was)) in arrived.iter().zip(manifest.tallies()) {
-        ensure!(is == was, "{name} is not what was exported: {is} instead of {was}; nothing but files was imported");
+        ensure!(is == was, "{name} differs from the export: {is} instead of {was}; only files were imported");
     }
     let mut filled = Vec::new();
-    for store in held {
+    for store in locked {
         let name = store.schema.name;
-        let advice = || format!("the {name} store is not filled, but these are: {}; empty them and import again", filled.join(", "));
+        let advice =
+            || format!("the {name} store was not filled, but these stores were: {}; empty them and import again", filled.join(", "));
         store.commit().await.with_context(advice)?;
         filled.push(name);
     }
     show(arrived.iter().map(|(name, tally)| (name.clone(), tally)));
-    println!("All of it is equal to what was exported.");
+    println!("All imported data equals the exported data.");
     Ok(())
 }
 
@@ -60,7 +64,7 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
 async fn verify(
     archive: &Archive,
     manifest: &Manifest,
-    carrier: &Carrier,
+    copier: &ObjectCopier,
     schemas: impl Iterator<Item = &'static Schema>,
 ) -> anyhow::Result<()> {
     let tables = schemas.flat_map(|schema| schema.tables.iter().map(move |table| (schema, table)));
@@ -69,8 +73,8 @@ async fn verify(
         ensure!(found == entry.tally, "{}.{} is {found} instead of {}", schema.name, table.name, entry.tally);
         rows(table, archive.read(schema.name, table.name)?).try_for_each(|row| row.map(drop))?;
     }
-    let objects = carrier.verify(files(archive)?).await?;
-    ensure!(objects == manifest.objects, "its objects are {objects} instead of {}", manifest.objects);
+    let objects = copier.verify(files(archive)?).await?;
+    ensure!(objects == manifest.objects, "the objects are {objects} instead of {}", manifest.objects);
     Ok(())
 }
 

@@ -31,7 +31,7 @@ contract!(
 
 mod skeletons;
 
-/// As many calls as there are connections: calls that wait too long for one are refused.
+/// As many calls as there are connections: a call that waits too long for a connection is rejected.
 const AT_ONCE: usize = 4;
 
 fn sqlite() -> StoreUrl {
@@ -118,7 +118,7 @@ async fn a_session_is_revoked_once(url: StoreUrl) {
     for answer in answers {
         assert_eq!(answer.unwrap(), Revocation { number: 1, session_id: session, expires_at_ms: 5000 });
     }
-    assert_eq!(revoke(store.as_ref(), 5000).await.number, 2, "a repeat takes no number");
+    assert_eq!(revoke(store.as_ref(), 5000).await.number, 2, "a repeat gets no new number");
 }
 
 async fn a_page_ends_at_its_limit(url: StoreUrl) {

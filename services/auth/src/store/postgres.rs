@@ -12,11 +12,9 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// The `auth` schema of a database.
 pub struct Postgres(Pool);
 
 impl Postgres {
-    /// Opens and migrates the schema.
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
         Ok(Self(Pool::open(url, "auth", embedded::migrations::runner(), config).await?))
     }
@@ -46,7 +44,7 @@ impl Store for Postgres {
 
     fn fill_skeletons(&self, skeletons: Vec<(Uuid, String)>) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
-            // Replicas may fill at the same time: each skips rows that another has locked.
+            // Replicas may fill at the same time: each skips rows that another replica has locked.
             const SQL: &str = "/* fill_skeletons */ WITH locked AS (
                     SELECT users.id, given.skeleton FROM users JOIN unnest($1::uuid[], $2::text[]) given (id, skeleton) USING (id)
                     WHERE username_skeleton IS NULL ORDER BY users.id FOR UPDATE OF users SKIP LOCKED),
@@ -94,7 +92,7 @@ impl Store for Postgres {
 
     fn purge(&self, expired_before_ms: i64, limit: u32) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
-            // Replicas may purge at the same time: each skips rows that another has locked.
+            // Replicas may purge at the same time: each skips rows that another replica has locked.
             const SQL: &str = "/* purge */ DELETE FROM revocations WHERE number IN (
                     SELECT number FROM revocations WHERE expires_at_ms < $1 ORDER BY expires_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
             self.0.execute(SQL, &[&expired_before_ms, &i64::from(limit)]).await
@@ -113,7 +111,7 @@ async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at
     let transaction = client.transaction().await?;
     let lock = transaction.prepare_cached("/* revoke */ SELECT number FROM revocation_head FOR UPDATE").await?;
     let number = transaction.query_one(&lock, &[]).await?.get::<_, i64>(0) + 1;
-    // Statements after the lock have their own snapshots and see what the lock's last holder committed.
+    // Each statement after the lock has a new snapshot, and so sees the commits of the lock's previous holder.
     let find =
         transaction.prepare_cached("/* revoke */ SELECT number, session_id, expires_at_ms FROM revocations WHERE session_id = $1").await?;
     if let Some(row) = transaction.query_opt(&find, &[&session_id]).await? {

@@ -14,11 +14,9 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// A database file.
 pub struct Sqlite(Database);
 
 impl Sqlite {
-    /// Opens and migrates the file.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self(Database::open(path, embedded::migrations::runner())?))
     }

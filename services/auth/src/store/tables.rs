@@ -1,11 +1,10 @@
-//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must also add them here.
 
 use confab_common::transfer::Kind::{Flag, Id, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
 
-/// Accounts and revocations.
 pub static SCHEMA: Schema = Schema {
     name: "auth",
     tables: &[

@@ -8,10 +8,10 @@ fn ticket(address: u8, name: u64, is_known: bool) -> Ticket {
     Ticket { address: [127, 0, 0, address].into(), name, is_known }
 }
 
-/// A queue with room for that many, in which none has its turn yet.
+/// A queue with this number of waiting logins and no free turn.
 struct Waiting {
     shared: Arc<Shared>,
-    /// Their callers, who have not given up.
+    /// The callers of the waiting logins.
     callers: Vec<oneshot::Receiver<Turn>>,
 }
 
@@ -25,26 +25,26 @@ fn push(waiting: &mut Waiting, address: u8, name: u64, is_known: bool) {
     waiting.shared.push(Waiter { ticket: ticket(address, name, is_known), sender });
 }
 
-/// In which order the waiters get their turns.
+/// Returns the order in which the waiters get their turns.
 fn order(waiting: &Waiting) -> Vec<(u8, u64)> {
     let mut queue = waiting.shared.queue.lock();
     std::iter::from_fn(|| queue.take_next()).map(|waiter| of(&waiter)).collect()
 }
 
 fn of(waiter: &Waiter) -> (u8, u64) {
-    let IpAddr::V4(address) = waiter.ticket.address else { panic!("IPv4 only here") };
+    let IpAddr::V4(address) = waiter.ticket.address else { panic!("an IPv4 address") };
     (address.octets()[3], waiter.ticket.name)
 }
 
 #[test]
-fn the_newest_goes_first_among_equals() {
+fn newest_of_equals_goes_first() {
     let mut waiting = queue(9);
     (1..=3).for_each(|address| push(&mut waiting, address, 0, false));
     assert_eq!(order(&waiting), [(3, 0), (2, 0), (1, 0)]);
 }
 
 #[test]
-fn a_crowd_of_one_address_goes_last() {
+fn address_with_most_waiters_goes_last() {
     let mut waiting = queue(9);
     push(&mut waiting, 1, 0, false);
     (0..4).for_each(|name| push(&mut waiting, ATTACKER, name, false));
@@ -52,7 +52,7 @@ fn a_crowd_of_one_address_goes_last() {
 }
 
 #[test]
-fn behind_one_address_the_name_that_all_ask_for_goes_last() {
+fn name_with_most_waiters_of_an_address_goes_last() {
     let mut waiting = queue(9);
     push(&mut waiting, 1, 7, false);
     (0..4).for_each(|_| push(&mut waiting, 1, 8, false));
@@ -60,16 +60,16 @@ fn behind_one_address_the_name_that_all_ask_for_goes_last() {
 }
 
 #[test]
-fn every_other_turn_is_for_known_clients() {
+fn every_second_turn_is_for_known_clients() {
     let mut waiting = queue(9);
     (0..2).for_each(|_| push(&mut waiting, ATTACKER, 1, false));
     (4..8).for_each(|address| push(&mut waiting, address, 0, true));
     let known = order(&waiting).iter().map(|(address, _)| *address != ATTACKER).collect::<Vec<_>>();
-    assert_eq!(known, [false, true, false, true, true, true], "neither half of the turns is lost when the other side is absent");
+    assert_eq!(known, [false, true, false, true, true, true], "when one side is absent, the other side gets all turns");
 }
 
 #[test]
-fn a_full_queue_refuses_the_oldest_of_the_largest_crowd() {
+fn full_queue_rejects_the_oldest_of_the_busiest_address() {
     let mut waiting = queue(4);
     push(&mut waiting, 1, 0, false);
     push(&mut waiting, 2, 0, true);
@@ -80,7 +80,7 @@ fn a_full_queue_refuses_the_oldest_of_the_largest_crowd() {
 }
 
 #[test]
-fn known_clients_are_refused_after_all_strangers() {
+fn known_clients_are_rejected_last() {
     let mut waiting = queue(3);
     (0..3).for_each(|_| push(&mut waiting, 1, 0, true));
     (2..50).for_each(|address| push(&mut waiting, address, 0, false));
@@ -92,7 +92,7 @@ fn free(turns: &Turns) -> usize {
 }
 
 #[tokio::test]
-async fn a_turn_goes_on_to_the_next_and_what_is_refused_says_so() {
+async fn dropped_turn_goes_to_the_next_waiter() {
     let turns = Turns(Arc::new(Shared::new(1, 1)));
     let turn = turns.take(ticket(1, 0, false)).await.unwrap();
     let (mut first, mut second) = (Box::pin(turns.take(ticket(1, 0, false))), Box::pin(turns.take(ticket(1, 0, false))));
@@ -105,7 +105,7 @@ async fn a_turn_goes_on_to_the_next_and_what_is_refused_says_so() {
 }
 
 #[tokio::test]
-async fn callers_that_have_given_up_get_no_turn_and_keep_none_from_others() {
+async fn dropped_callers_get_no_turn() {
     let turns = Turns(Arc::new(Shared::new(1, 2)));
     let turn = turns.take(ticket(1, 0, false)).await.unwrap();
     for _ in 0..10 {
@@ -116,7 +116,7 @@ async fn callers_that_have_given_up_get_no_turn_and_keep_none_from_others() {
     assert!(futures::poll!(&mut next).is_pending());
     drop(turn);
     let turn = next.await.unwrap();
-    // It has come, and its caller has not looked.
+    // The turn has been granted, and its caller has not polled for it.
     let mut unseen = Box::pin(turns.take(ticket(1, 0, false)));
     assert!(futures::poll!(&mut unseen).is_pending());
     drop(turn);

@@ -6,7 +6,7 @@ fn kept(typed: &str) -> String {
 
 fn refusal(typed: &str) -> String {
     match Username::parse(typed) {
-        Ok(name) => panic!("{typed:?} is taken as {name:?}"),
+        Ok(name) => panic!("{typed:?} is accepted as {name:?}"),
         Err(error) => {
             assert_eq!(error.fields[0].field, "username");
             error.fields[0].detail.clone()
@@ -19,7 +19,7 @@ fn key(typed: &str) -> String {
 }
 
 #[test]
-fn names_of_all_languages() {
+fn names_of_all_languages_are_accepted() {
     for name in [
         "Ada_L.1-2",
         "ada.",
@@ -82,7 +82,7 @@ fn names_of_all_languages() {
 }
 
 #[test]
-fn what_is_typed_otherwise_is_kept_in_one_form() {
+fn names_are_normalised() {
     for (typed, name) in [
         ("  Ada_L.1-2 ", "Ada_L.1-2"),
         ("Jose\u{301}", "José"),
@@ -98,7 +98,7 @@ fn what_is_typed_otherwise_is_kept_in_one_form() {
 }
 
 #[test]
-fn lengths_are_counted_after_composition() {
+fn length_is_counted_after_composition() {
     assert_eq!(kept(&"e\u{301}".repeat(32)).chars().count(), 32);
     assert_eq!(kept(&"я".repeat(32)).chars().count(), 32);
     for bad in ["", "ab", " ab ", "e\u{301}e", "ﾊﾟｶ", &"a".repeat(33), &"e\u{301}".repeat(33)] {
@@ -107,7 +107,7 @@ fn lengths_are_counted_after_composition() {
 }
 
 #[test]
-fn invisible_and_variant_characters_are_refused() {
+fn invisible_and_variant_characters_are_rejected() {
     for bad in [
         "a b",
         "a@b",
@@ -212,7 +212,7 @@ fn a_name_has_one_set_of_digits_and_one_direction() {
 }
 
 #[test]
-fn names_that_speak_for_the_service_are_reserved() {
+fn service_names_are_reserved() {
     for bad in [
         "system",
         "System",
@@ -239,7 +239,7 @@ fn names_that_speak_for_the_service_are_reserved() {
 }
 
 #[test]
-fn spellings_of_one_name_are_one_account() {
+fn all_spellings_of_a_name_are_one_account() {
     for (one, other) in [
         ("Zoë", "ZOE\u{308}"),
         ("μαριοσ", "ΜΑΡΙΟΣ"),
@@ -255,7 +255,7 @@ fn spellings_of_one_name_are_one_account() {
 }
 
 #[test]
-fn names_that_look_alike_have_one_skeleton() {
+fn lookalike_names_have_one_skeleton() {
     for (one, other) in [
         ("ace", "асе"),
         ("scope", "ѕсоре"),
@@ -275,7 +275,7 @@ fn names_that_look_alike_have_one_skeleton() {
 }
 
 #[test]
-fn the_forms_of_releases_before_are_known() {
+fn folded_form_of_earlier_releases_is_unchanged() {
     assert_eq!(former(" STRASSE "), "strasse");
     assert_eq!(former("Straße"), "straße");
     assert_eq!(former("ΜΑΡΙΟΣ"), "μαριος");
@@ -284,7 +284,7 @@ fn the_forms_of_releases_before_are_known() {
 }
 
 #[test]
-fn names_are_compared_as_they_are_shown() {
+fn names_are_compared_in_the_shown_form() {
     for (one, other) in [
         ("lan", "Ian"),
         ("BOBBY", "B0BBY"),
@@ -303,7 +303,7 @@ fn names_are_compared_as_they_are_shown() {
 }
 
 #[test]
-fn letters_that_show_nothing_are_refused() {
+fn blank_letters_are_rejected() {
     for blank in ["\u{13441}\u{13442}\u{13441}", "𓀀𓀀\u{13441}", "\u{18B00}\u{16FE4}\u{18B00}\u{18B00}"] {
         assert!(refusal(blank).contains("letters"), "{blank:?}");
     }

@@ -8,11 +8,11 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Command, Hearing, Implementation, Notice, offer};
+use super::{Command, Implementation, ListenerState, Notice, offer};
 
 #[derive(Default)]
 pub(super) struct Local {
-    // Held while a message is handed out or a set of channels changes, never across an await.
+    // Locked while a message is distributed or a set of channels changes, never across an await.
     listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
@@ -35,7 +35,7 @@ impl Implementation for Local {
         let listeners = self.listeners.clone();
         listeners.lock().push(Listener { channels: HashSet::new(), notices: notices.clone() });
         tokio::spawn(async move {
-            let _hearing = Hearing::begin(true);
+            let _hearing = ListenerState::begin(true);
             loop {
                 let command = tokio::select! {
                     command = commands.recv() => command,
@@ -59,7 +59,7 @@ impl Implementation for Local {
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        // Publishing has handed the messages over already.
+        // `publish` delivers synchronously, so there is nothing to flush.
         ready(()).boxed()
     }
 }

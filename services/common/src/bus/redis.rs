@@ -1,5 +1,5 @@
-//! The bus on Redis: plain PUBLISH (sharded pub/sub stops delivering when slots migrate), one connection to publish and
-//! one for each listener; all reconnect on their own however long Redis was away.
+//! The bus on Redis. It uses plain PUBLISH, because sharded pub/sub stops delivering when slots migrate. One connection
+//! publishes, and each listener has its own. All connections reconnect on their own after an outage of any length.
 
 mod address;
 mod listen;
@@ -22,13 +22,13 @@ use listen::Listener;
 use publish::Queued;
 use sign::Signer;
 
-/// Publications that may wait for Redis; further ones are dropped and counted.
+/// Publications queued for Redis; further publications are dropped and counted.
 const PUBLISH_QUEUE: usize = 4096;
-/// Most publications, or channels of a subscription, in one request.
+/// Publications, or channels of a subscription, in one request.
 const PIPELINE: usize = 256;
-const ANSWER: Duration = Duration::from_secs(1);
-/// How often a silent connection is pinged: TCP alone does not notice that a peer is gone, and servers and middleboxes
-/// end connections that idle.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How often an idle connection is pinged. TCP alone does not detect a dead peer, and servers and middleboxes close
+/// idle connections.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(200);
 

@@ -1,4 +1,4 @@
-//! A connection to a gRPC server, and its place among a bounded number.
+//! Connections to a gRPC server, limited in number.
 
 use std::io;
 use std::pin::Pin;
@@ -16,29 +16,29 @@ use crate::descriptors;
 use crate::listen::Listener;
 use crate::metrics::LIMITS;
 
-/// Most connections at once; every replica of a gateway or service that calls has one. Further ones wait.
-const MOST: u64 = 4096;
+/// Concurrent connections; each replica of a gateway or calling service has one. Further connections wait.
+const MAX_CONNECTIONS: u64 = 4096;
 const LIMIT: &str = "grpc_connections";
 
-/// An accepted connection.
+/// An accepted connection and its permit.
 pub struct Connection {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
 }
 
-/// As many places as the process's descriptors allow.
+/// Creates the permits, as many as the process's descriptors allow.
 pub fn places() -> Arc<Semaphore> {
     LIMITS.exist(&[LIMIT]);
-    Arc::new(Semaphore::new(descriptors::for_connections(descriptors::limit()).min(MOST) as usize))
+    Arc::new(Semaphore::new(descriptors::for_connections(descriptors::limit()).min(MAX_CONNECTIONS) as usize))
 }
 
-/// The connections to a listener, each once there is a place for it.
+/// Yields the connections to a listener, each one after it has obtained a permit.
 pub fn accept(listener: Listener, places: Arc<Semaphore>) -> impl Stream<Item = io::Result<Connection>> {
     unfold((listener, places), async |(listener, places)| {
         if places.available_permits() == 0 {
             LIMITS.hit(LIMIT);
         }
-        // A listener that shuts down while it waits for a place must stop admitting clients.
+        // A listener that shuts down while it waits for a permit must stop accepting clients.
         let permit = tokio::select! {
             biased;
             permit = places.clone().acquire_owned() => permit.ok()?,
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_over_the_limit_waits_until_another_has_ended() {
+    async fn connections_above_the_limit_wait() {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
         let mut connections = pin!(accept(Listener::new(socket, shutdown.clone()), Arc::new(Semaphore::new(2))));
@@ -111,7 +111,7 @@ mod tests {
         drop(first);
         let third = connections.next().await.unwrap().unwrap();
         shutdown.cancel();
-        assert!(connections.next().await.is_none(), "a full server ends as well");
+        assert!(connections.next().await.is_none(), "a server at its limit ends as well");
         drop((second, third, clients));
     }
 }

@@ -1,4 +1,4 @@
-//! The processes behind configured names: found by DNS or from a list, and resolved again every few seconds.
+//! Finds the processes behind configured names, by DNS or from a list. Names are resolved again every few seconds.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -8,21 +8,20 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// How often names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
-/// Least time between two resolutions, however many callers ask for one.
+/// Minimum time between two resolutions, regardless of how many callers request one.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(100);
-/// A process is forgotten after this many resolutions in a row without its address.
+/// A process is removed after this many consecutive resolutions without its address.
 const MAX_ABSENCES: u32 = 2;
 
-/// Resolves names for as long as it is kept, and keeps a `P` for each address.
+/// Resolves names until it is dropped, and keeps a `P` for each address.
 pub struct Discovery<P> {
     /// As `host:port`.
     targets: Vec<String>,
     make: Box<dyn Fn(SocketAddr) -> anyhow::Result<P> + Send + Sync>,
-    /// By address. Held for a copy of the list or a change, never across an await.
+    /// Sorted by address. Locked to copy or change the list, never across an await.
     known: Mutex<Vec<Known<P>>>,
-    /// Apart, so that the task that waits for it keeps nothing else.
+    /// Separate, so that the task that waits for it keeps no other field alive.
     wanted: Arc<Notify>,
     resolved: Notify,
 }
@@ -30,12 +29,12 @@ pub struct Discovery<P> {
 struct Known<P> {
     address: SocketAddr,
     process: P,
-    /// Resolutions in a row that did not contain its address.
+    /// Consecutive resolutions that did not contain the address.
     absences: u32,
 }
 
 impl<P: Clone + Send + 'static> Discovery<P> {
-    /// Starts resolving these `host:port`s. `make` is called once for each new address.
+    /// Starts resolving these `host:port`s. Calls `make` once for each new address.
     pub fn start(targets: Vec<String>, make: impl Fn(SocketAddr) -> anyhow::Result<P> + Send + Sync + 'static) -> Arc<Self> {
         let discovery =
             Arc::new(Self { targets, make: Box::new(make), known: Mutex::default(), wanted: Arc::default(), resolved: Notify::new() });
@@ -43,17 +42,17 @@ impl<P: Clone + Send + 'static> Discovery<P> {
         discovery
     }
 
-    /// The known processes, by address.
+    /// Returns the known processes, sorted by address.
     pub fn list(&self) -> Vec<P> {
         self.known.lock().iter().map(|known| known.process.clone()).collect()
     }
 
-    /// The first known process that satisfies the condition.
+    /// Returns the first known process that satisfies the condition.
     pub fn find(&self, is_wanted: impl Fn(&P) -> bool) -> Option<P> {
         self.known.lock().iter().map(|known| &known.process).find(|process| is_wanted(process)).cloned()
     }
 
-    /// Resolves the names again soon.
+    /// Requests another resolution soon, without waiting.
     pub fn refresh(&self) {
         self.wanted.notify_one();
     }
@@ -63,7 +62,8 @@ impl<P: Clone + Send + 'static> Discovery<P> {
         self.resolved.notified().await;
     }
 
-    /// What `look` finds: now or, once the names have been resolved again, within `patience`.
+    /// Returns what `look` finds. If it finds nothing, waits up to `patience` for the next resolution, and calls `look`
+    /// once more.
     pub async fn look<T>(&self, patience: Duration, look: impl Fn(&Self) -> Option<T>) -> Option<T> {
         let resolved = self.resolved.notified();
         if let Some(found) = look(self) {
@@ -74,7 +74,7 @@ impl<P: Clone + Send + 'static> Discovery<P> {
         look(self)
     }
 
-    /// Adds new addresses and forgets those that are missing repeatedly; an empty resolution changes nothing.
+    /// Adds new addresses, and removes addresses that were absent repeatedly. An empty resolution changes nothing.
     pub fn update(&self, addresses: &[SocketAddr]) {
         if addresses.is_empty() {
             return;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_leaves_after_two_absences_and_never_the_last_one() {
+    async fn processes_are_removed_after_two_absences_except_the_last() {
         let discovery = discovery(&[]);
         let (a, b) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.2:1".parse().unwrap());
         discovery.update(&[b, a, b]);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_process_is_looked_for_once_more() {
+    async fn lookup_of_an_unknown_process_resolves_again() {
         let discovery = discovery(&["127.0.0.1:7"]);
         let is = |port| move |discovery: &Discovery<SocketAddr>| discovery.find(|address| address.port() == port);
         assert!(discovery.look(Duration::from_secs(5), is(7)).await.is_some());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_with_its_last_user() {
+    async fn discovery_ends_when_its_last_handle_is_dropped() {
         let discovery = discovery(&["127.0.0.1:7"]);
         let left = Arc::downgrade(&discovery);
         drop(discovery);

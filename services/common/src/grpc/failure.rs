@@ -1,14 +1,13 @@
-//! Why an attempt at a call got no answer, and whether the replica may have carried it out.
+//! Classifies an attempt without an answer: its cause, and whether the replica may have executed the call.
 
 use std::error::Error;
 
-/// An attempt without an answer.
 pub(super) struct Failure {
     /// The innermost cause.
     pub cause: String,
     /// Whether connecting to the replica failed.
     pub connecting: bool,
-    /// Whether the replica has certainly not carried the call out.
+    /// Whether the replica certainly did not execute the call.
     pub undone: bool,
 }
 
@@ -26,12 +25,13 @@ impl Failure {
     }
 }
 
-/// Whether the connection ended before the call was sent.
+/// Returns whether the connection ended before the call was sent.
 fn never_sent(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(hyper::Error::is_canceled)
 }
 
-/// Whether the replica rejected the call unprocessed, usually because it is shutting down (RFC 9113, 6.8 and 8.7).
+/// Returns whether the replica rejected the call unprocessed, usually because it is shutting down (RFC 9113, 6.8 and
+/// 8.7).
 fn not_taken(error: &(dyn Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<h2::Error>() else { return false };
     error.is_remote() && (error.is_go_away() || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_call_not_sent_on_an_ended_connection_is_undone() {
+    async fn unsent_call_is_known_not_done() {
         let (near, _far) = tokio::io::duplex(1024);
         let (mut sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
         drop(connection);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_sent_on_a_connection_that_breaks_may_be_done() {
+    async fn sent_call_on_a_broken_connection_may_be_done() {
         let (near, mut far) = tokio::io::duplex(1024);
         let (mut sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! Measures calls for the metrics.
+//! Metrics of calls.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::metrics::{CLIENT, Calls, SERVER};
 
-/// A call in progress. One that is dropped without an answer is recorded as cancelled.
+/// A call in progress. A call dropped without an answer is recorded as cancelled.
 pub(super) struct Measured {
     calls: &'static Calls,
     path: String,
@@ -22,7 +22,7 @@ impl Measured {
         Self { calls, path: path.to_owned(), code: Code::Cancelled, begun: Instant::now() }
     }
 
-    /// A call that this process makes.
+    /// Starts measuring a call that this process makes.
     pub fn client<B>(request: &http::Request<B>) -> Self {
         Self::begin(&CLIENT, request.uri().path())
     }
@@ -39,12 +39,12 @@ impl Drop for Measured {
     }
 }
 
-/// Measures a call that this process answers.
+/// Measures a call that this process serves.
 pub(super) async fn serve(request: Request, next: Next) -> Response {
     let mut measured = Measured::begin(&SERVER, request.uri().path());
     let answer = next.run(request).await;
     if Status::from_header_map(answer.headers()).is_some_and(|status| status.code() == Code::Unimplemented) {
-        // A caller must not be able to add a metric by making up a name.
+        // A client that invents method names must not create new metrics.
         measured.path = "/unknown/unknown".into();
     }
     measured.answered(&answer);

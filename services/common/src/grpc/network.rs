@@ -1,7 +1,7 @@
-//! The network transport: calls are spread over all replicas of a service, and dead replicas are avoided.
+//! The network transport. It spreads calls over all replicas of a service and avoids dead replicas.
 //!
-//! Every call of ours is safe to repeat, so a call that one replica does not answer goes to the next until its
-//! deadline. A streaming request is not buffered: it goes to the next replica only while none has read of it.
+//! Every call of Confab is safe to repeat, so a call without an answer goes to the next replica until the deadline. A
+//! streaming request is not buffered: it goes to the next replica only if no replica has read from it.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -27,14 +27,14 @@ use super::replicas::Replicas;
 use super::traced;
 use super::transport::{Call, Streams, Transport};
 
-/// How long a stream waits for the first replica to be found.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stream waits until the first replica is found.
+const FIRST_REPLICA_WAIT: Duration = Duration::from_secs(1);
 
-/// The transport to all replicas behind `urls`: one `http://host:port`, or several separated by commas. Each host may
-/// resolve to many addresses (a headless Service); it is resolved again every few seconds.
+/// Returns the transport to all replicas behind `urls`: one `http://host:port`, or several separated by commas. A host
+/// may resolve to several addresses (a headless Service), and is resolved again every few seconds.
 ///
 /// # Errors
-/// When `urls` are not of that form. A name that does not resolve yet is no error.
+/// When `urls` is not of that form. A name that does not resolve is not an error.
 pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     let replicas = Replicas::find(targets(urls)?);
     Ok(BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
@@ -43,8 +43,8 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
             let answer = match call.streams {
-                Streams::Both => span.hold(pass(&replicas, call, request)).await,
-                Streams::Nothing | Streams::Answer => span.hold(ask(&replicas, call, request)).await,
+                Streams::Both => span.instrument(proxy(&replicas, call, request)).await,
+                Streams::Nothing | Streams::Answer => span.instrument(call_replicas(&replicas, call, request)).await,
             };
             measured.answered(&answer);
             traced::answered(&span, &answer);
@@ -53,23 +53,23 @@ pub fn connect(urls: &str) -> anyhow::Result<Transport> {
     })))
 }
 
-/// Checks a setting for [`connect`]; a parser for clap.
+/// Checks a setting for [`connect`]; a value parser for clap.
 ///
 /// # Errors
-/// When it does not have the required form.
+/// When the text is not of that form.
 pub fn urls(text: &str) -> Result<String, String> {
     targets(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// The `host:port`s in a setting for [`connect`].
+/// Returns the `host:port`s in a setting for [`connect`].
 ///
 /// # Errors
-/// When it does not have the required form.
+/// When the text is not of that form.
 pub fn targets(urls: &str) -> anyhow::Result<Vec<String>> {
     urls.split(',').map(|url| target(url.trim())).collect()
 }
 
-/// The `host:port` of a URL.
+/// Returns the `host:port` of a URL.
 fn target(url: &str) -> anyhow::Result<String> {
     let uri: http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
     match (uri.scheme_str(), uri.host(), uri.port_u16()) {
@@ -78,8 +78,8 @@ fn target(url: &str) -> anyhow::Result<String> {
     }
 }
 
-/// A call with a buffered request, which is sent to one replica after the other.
-async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+/// Sends a call with a buffered request to one replica after another.
+async fn call_replicas(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let deadline = Instant::now() + call.deadline;
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
@@ -88,14 +88,14 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
     replicas.found(call.deadline).await;
 
     let mut refusal = Status::unavailable("no replica is known");
-    // Once an attempt may have been carried out, `unavailable` ("nothing was done") is no longer a true answer.
+    // After an attempt that a replica may have executed, `unavailable` ("nothing was done") is not a true answer.
     let mut unknown = false;
     loop {
-        // Whether a further attempt might reveal the outcome.
+        // Whether a further attempt could reveal the outcome.
         let mut alive = false;
-        // Whether a connection was just ending and may have been replaced.
+        // Whether a connection had just ended and may have been replaced.
         let mut reconnects = false;
-        // After a reading call "nothing was done" stays true: only this round's attempts may still be answered.
+        // A call that only reads changes nothing: only the attempts of this round may still bring an answer.
         unknown &= !call.reading;
         for replica in replicas.candidates(call.key) {
             let time = call.attempt.min(deadline.saturating_duration_since(Instant::now()));
@@ -105,32 +105,32 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
             let body = Body::new(Full::new(body.clone()));
             let attempt = async {
                 match call.streams {
-                    Streams::Nothing => whole(send(&replica.channel, &parts, body).await?).await,
+                    Streams::Nothing => with_whole_body(send(&replica.channel, &parts, body).await?).await,
                     Streams::Answer | Streams::Both => send(&replica.streams, &parts, body).await,
                 }
             };
             match tokio::time::timeout(time, attempt).await {
                 Ok(Ok(answer)) => match unavailable(&answer) {
                     Some(status) => {
-                        replicas.refuses(&replica);
+                        replicas.mark_unavailable(&replica);
                         alive = true;
                         refusal = status;
                     }
                     None => {
-                        replicas.works(&replica);
+                        replicas.mark_working(&replica);
                         return answer;
                     }
                 },
                 Ok(Err(failure)) => {
                     tracing::debug!(replica = %replica.address, cause = %failure.cause, "call failed");
-                    replicas.is_gone(&replica);
+                    replicas.mark_unreachable(&replica);
                     alive |= !failure.connecting;
                     reconnects |= !failure.connecting;
                     unknown |= !failure.undone;
                     refusal = Status::unavailable("cannot be reached");
                 }
                 Err(_) => {
-                    replicas.is_slow(&replica);
+                    replicas.mark_slow(&replica);
                     alive = true;
                     unknown = true;
                 }
@@ -142,33 +142,34 @@ async fn ask(replicas: &Replicas, call: Call, request: Request<Body>) -> Respons
         if !alive {
             return Status::deadline_exceeded("no replica knows the outcome").into_http();
         }
-        // Try again until a replica knows or time is up; the pause avoids a tight loop when all fail at once.
+        // Retries until a replica reports the outcome or the deadline passes. The pause avoids a busy loop when all
+        // replicas fail at once.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A call with a streaming request: it goes to the first replica that reads of it, and both bodies pass through.
-async fn pass(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
+/// Proxies a call with a streaming request to the first replica that reads from it. Neither body is buffered.
+async fn proxy(replicas: &Replicas, call: Call, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let body = Loan::new(body);
-    replicas.found(PATIENCE).await;
+    let body = ReplayableBody::new(body);
+    replicas.found(FIRST_REPLICA_WAIT).await;
 
     let mut refusal = Status::unavailable("no replica is known");
     for replica in replicas.candidates(call.key) {
-        match send(&replica.streams, &parts, body.lend()).await {
+        match send(&replica.streams, &parts, body.offer()).await {
             Ok(answer) => match unavailable(&answer) {
                 Some(status) if body.is_untouched() => {
-                    replicas.refuses(&replica);
+                    replicas.mark_unavailable(&replica);
                     refusal = status;
                 }
                 _ => {
-                    replicas.works(&replica);
+                    replicas.mark_working(&replica);
                     return answer;
                 }
             },
             Err(failure) => {
                 tracing::debug!(replica = %replica.address, cause = %failure.cause, "stream failed");
-                replicas.is_gone(&replica);
+                replicas.mark_unreachable(&replica);
                 if !body.is_untouched() {
                     return Status::unknown("the connection broke").into_http();
                 }
@@ -179,30 +180,30 @@ async fn pass(replicas: &Replicas, call: Call, request: Request<Body>) -> Respon
     refusal.into_http()
 }
 
-/// One attempt, until the head of its answer.
+/// Makes one attempt, up to the head of the answer.
 async fn send(channel: &Channel, parts: &Parts, body: Body) -> Result<Response<Body>, Failure> {
     let mut request = Request::from_parts(parts.clone(), body);
     *request.version_mut() = http::Version::HTTP_2;
     channel.clone().oneshot(request).await.map_err(Failure::of)
 }
 
-/// An answer with its whole body: a connection that breaks midway is a failed attempt too.
-async fn whole(answer: Response<Body>) -> Result<Response<Body>, Failure> {
+/// Reads the whole body of an answer: a connection that breaks midway is a failed attempt too.
+async fn with_whole_body(answer: Response<Body>) -> Result<Response<Body>, Failure> {
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.map_err(Failure::of)?;
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 
-/// The status of an answer that says that nothing was done, so another replica may be tried.
+/// Returns the status of an answer that means "nothing was done", so that the call may go to another replica.
 fn unavailable(answer: &Response<Body>) -> Option<Status> {
     Status::from_header_map(answer.headers()).filter(|status| status.code() == tonic::Code::Unavailable)
 }
 
-/// A body that can be offered again as long as no attempt has read of it.
-// Held to take the body, never across an await.
-struct Loan(Arc<Mutex<Option<Body>>>);
+/// A request body that can be offered to another replica until a replica reads from it.
+// Locked to take the body, never across an await.
+struct ReplayableBody(Arc<Mutex<Option<Body>>>);
 
-impl Loan {
+impl ReplayableBody {
     fn new(body: Body) -> Self {
         Self(Arc::new(Mutex::new(Some(body))))
     }
@@ -211,15 +212,15 @@ impl Loan {
         self.0.lock().is_some()
     }
 
-    /// The body, which only the first reader gets.
-    fn lend(&self) -> Body {
-        let lender = self.0.clone();
+    /// Returns a body for one attempt; the first reader gets the content.
+    fn offer(&self) -> Body {
+        let source = self.0.clone();
         let mut taken = None;
         Body::new(StreamBody::new(poll_fn(move |context| {
-            let take = || lender.lock().take().map(BodyStream::new);
+            let take = || source.lock().take().map(BodyStream::new);
             match taken.get_or_insert_with(take) {
                 Some(frames) => frames.poll_next_unpin(context),
-                None => Poll::Ready(Some(Err(Status::cancelled("another reads it")))),
+                None => Poll::Ready(Some(Err(Status::cancelled("another attempt reads the body")))),
             }
         })))
     }
@@ -232,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_of_the_form_asked_for() {
+    fn only_http_host_port_urls_are_accepted() {
         assert_eq!(target("http://message:50051").unwrap(), "message:50051");
         for bad in ["message:50051", "https://message:1", "http://message", ""] {
             assert!(target(bad).is_err(), "{bad}");
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_server_a_call_is_unavailable_at_once() {
+    async fn call_without_a_server_is_unavailable_at_once() {
         let transport = connect("http://127.0.0.1:1").unwrap();
         for call in [Call::within(Duration::from_secs(60)), Call::streaming()] {
             let begun = Instant::now();
@@ -255,12 +256,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loan_is_read_by_one_borrower() {
-        let loan = Loan::new(Body::new(Full::new(Bytes::from_static(b"all of it"))));
-        let (late, first) = (loan.lend(), loan.lend());
-        assert!(loan.is_untouched());
-        assert_eq!(first.collect().await.unwrap().to_bytes(), "all of it");
-        assert!(!loan.is_untouched());
+    async fn a_body_is_read_by_one_attempt() {
+        let body = ReplayableBody::new(Body::new(Full::new(Bytes::from_static(b"the body"))));
+        let (late, first) = (body.offer(), body.offer());
+        assert!(body.is_untouched());
+        assert_eq!(first.collect().await.unwrap().to_bytes(), "the body");
+        assert!(!body.is_untouched());
         assert!(late.collect().await.is_err());
     }
 }

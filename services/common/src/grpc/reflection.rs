@@ -1,4 +1,4 @@
-//! Server reflection: whether tools may list a service's methods.
+//! gRPC server reflection: whether tools may list a service's methods.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 
-/// The setting of every program that serves gRPC.
+/// The reflection setting of every program that serves gRPC
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Reflection {
     /// Whether tools may list the methods (gRPC server reflection)
@@ -17,8 +17,8 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// The routes of a service and, if enabled, of reflection for it and the health protocol. `descriptors` is the
-    /// contract, a serialised `FileDescriptorSet`; other services in it are not listed.
+    /// Returns the routes of a service and, if enabled, of reflection for the service and the health protocol.
+    /// `descriptors` is the contract, a serialised `FileDescriptorSet`; reflection does not list other services in it.
     ///
     /// # Errors
     /// When `descriptors` is malformed.

@@ -15,7 +15,7 @@ use super::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW};
 
 /// How long a replica is avoided after a failed connection.
 const AVOID_DEAD: Duration = Duration::from_secs(1);
-/// How long a replica is avoided after it did not answer in time.
+/// How long a replica is avoided after it missed a time limit.
 const AVOID_SLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Replicas {
@@ -26,27 +26,27 @@ pub(super) struct Replicas {
 
 pub(super) struct Replica {
     pub address: SocketAddr,
-    /// For calls.
+    /// The connection for calls.
     pub channel: Channel,
-    /// For streams, on a separate connection: however many there are, no call waits behind them.
+    /// A separate connection for streams, so that no call waits behind a stream.
     pub streams: Channel,
-    /// Milliseconds since the start of [`Replicas`] until which other replicas are preferred.
+    /// Until when calls prefer other replicas, in milliseconds since the start of [`Replicas`].
     avoid_until: AtomicU64,
 }
 
 impl Replicas {
-    /// Starts looking for the replicas at these `host:port`s.
+    /// Starts resolving the replicas at these `host:port`s.
     pub fn find(targets: Vec<String>) -> Arc<Self> {
         Arc::new(Self { known: Discovery::start(targets, Replica::new), turn: AtomicUsize::new(0), start: Instant::now() })
     }
 
-    /// Waits up to `patience` for the first replica.
+    /// Waits up to `patience` until the first replica is found.
     pub async fn found(&self, patience: Duration) {
         self.known.look(patience.min(AVOID_DEAD), |known| known.find(|_| true)).await;
     }
 
-    /// All replicas, the preferred one first: working replicas before those that recently failed, then by the key's
-    /// preference (rendezvous hashing), or in turn if there is no key.
+    /// Returns all replicas in the order of preference: working replicas before those that failed recently. Within each
+    /// group the key decides (rendezvous hashing); without a key, replicas take turns.
     pub fn candidates(&self, key: Option<u64>) -> Vec<Arc<Replica>> {
         let mut list = self.known.list();
         if list.len() > 1 {
@@ -62,23 +62,23 @@ impl Replicas {
     }
 
     /// Records that a replica answered.
-    pub fn works(&self, replica: &Replica) {
+    pub fn mark_working(&self, replica: &Replica) {
         replica.avoid_until.store(0, Ordering::Relaxed);
     }
 
-    /// Records that a replica refuses calls for now.
-    pub fn refuses(&self, replica: &Replica) {
+    /// Records that a replica rejects calls for now.
+    pub fn mark_unavailable(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
     }
 
-    /// Records that a replica cannot be reached, and resolves the names again.
-    pub fn is_gone(&self, replica: &Replica) {
+    /// Records that a replica is unreachable, and resolves the names again.
+    pub fn mark_unreachable(&self, replica: &Replica) {
         self.avoid(replica, AVOID_DEAD);
         self.known.refresh();
     }
 
     /// Records that a replica did not answer in time.
-    pub fn is_slow(&self, replica: &Replica) {
+    pub fn mark_slow(&self, replica: &Replica) {
         self.avoid(replica, AVOID_SLOW);
     }
 
@@ -102,7 +102,7 @@ impl Replica {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
-        // Both connect on first use.
+        // Both connections are made on first use.
         let (channel, streams) = (endpoint.connect_lazy(), endpoint.connect_lazy());
         Ok(Arc::new(Self { address, channel, streams, avoid_until: AtomicU64::new(0) }))
     }

@@ -1,4 +1,4 @@
-//! The server side: a gRPC server whose health follows readiness, with a graceful shutdown.
+//! A gRPC server whose health status follows readiness, with a graceful shutdown.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -19,8 +19,8 @@ use crate::listen::Listener;
 use crate::process::Process;
 
 /// Serves `routes` and the gRPC health protocol on `listen` until shutdown, then finishes the calls in progress. Calls
-/// that take more than three quarters of the `drain` time are cut, so that the rest remains for what follows them.
-/// Health answers for the server as a whole (the empty service name) and follows `/readyz`.
+/// that take longer than three quarters of the `drain` time are cut, so that the rest of the time remains for the steps
+/// after the server. The health service answers for the whole server (the empty service name) and follows `/readyz`.
 ///
 /// # Errors
 /// When the address cannot be bound or serving fails.
@@ -58,7 +58,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
     tokio::select! {
         ended = served => ended.context("serving gRPC"),
         () = too_late => {
-            tracing::warn!("calls that take too long are cut");
+            tracing::warn!("the drain time is nearly over; cutting the remaining calls");
             Ok(())
         }
     }

@@ -1,4 +1,4 @@
-//! Calls in traces: one span where a call is made, another where it is answered, and the headers that connect the two.
+//! Spans of calls: one at the caller, one at the service, and the headers that connect them.
 
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use tower::Service;
 
 use crate::telemetry::trace::{Kind, Span};
 
-/// The span of a call about to be made; the request carries it.
+/// Starts the span of a call, and adds its context to the request.
 pub(super) fn call(request: &mut Request<Body>) -> Span {
     let span = Span::current().child(Kind::Client, "call");
     name(&span, request);
@@ -32,7 +32,7 @@ pub(super) fn answered(span: &Span, answer: &Response<Body>) {
         Code::Internal => span.fail("internal"),
         Code::Unavailable => span.fail("unavailable"),
         Code::DataLoss => span.fail("data_loss"),
-        // Refusals are answers, not failures.
+        // A rejection is an answer, not a failure.
         _ => {}
     }
 }
@@ -47,7 +47,7 @@ fn name(span: &Span, request: &Request<Body>) {
     }
 }
 
-/// A server whose calls continue the traces of their callers; it starts no traces.
+/// A server whose spans continue the traces of its callers; it starts no traces.
 #[derive(Debug, Clone)]
 pub(super) struct Traced<S>(pub S);
 
@@ -66,14 +66,14 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let span = Span::of_headers(request.headers()).child(Kind::Server, "call");
+        let span = Span::extract(request.headers()).child(Kind::Server, "call");
         if span.is_none() {
             return Either::Left(self.0.call(request));
         }
         name(&span, &request);
-        let answer = span.within(|| self.0.call(request));
+        let answer = span.in_scope(|| self.0.call(request));
         let answer = async move {
-            let answer = span.hold(answer).await;
+            let answer = span.instrument(answer).await;
             if let Ok(answer) = &answer {
                 answered(&span, answer);
             }

@@ -1,4 +1,4 @@
-//! The client side: a deadline on every call, and streams without one, both in process and over the network.
+//! The client side: a deadline for every call, and streams without a deadline, both in process and over the network.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -13,58 +13,55 @@ use tower::{Service, service_fn};
 use super::measure::Measured;
 use super::traced::{self, Traced};
 
-/// The transport under a generated client.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Longer than any process lives.
+/// Longer than the life of any process (136 years).
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The options of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// How long the caller waits in all; for a streaming answer, until it begins.
+    /// How long the caller waits in total; for a streaming answer, until the answer begins.
     pub deadline: Duration,
-    /// How long one replica may take before the next is tried as well; every call is safe to repeat.
+    /// How long one replica may take before the call also goes to the next replica. Every call is safe to repeat.
     pub attempt: Duration,
     /// Calls with the same key prefer the same replica.
     pub key: Option<u64>,
     /// Whether the call changes nothing, so that an unknown outcome does not matter.
     pub reading: bool,
-    /// Which bodies pass through instead of being buffered.
+    /// Which bodies are proxied instead of buffered.
     pub streams: Streams,
 }
 
 /// Which bodies of a call are streams of any length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streams {
-    /// None.
+    /// Neither body.
     Nothing,
-    /// The answer.
+    /// The body of the answer.
     Answer,
-    /// The request, and the answer if it is one.
+    /// The body of the request, and of the answer if it is a stream.
     Both,
 }
 
 impl Call {
-    /// A call with this deadline.
     pub const fn within(deadline: Duration) -> Self {
         Self { deadline, attempt: deadline, key: None, reading: false, streams: Streams::Nothing }
     }
 
-    /// A call with a streaming request, such as an upload: both bodies pass through as fast as they are read, without a
-    /// time limit, so callers must watch the progress. If connecting to a replica fails the next one is tried; once the
-    /// request has been read of, there is no other attempt.
+    /// A call with a streaming request, such as an upload. Both bodies are proxied as fast as they are read, without a
+    /// time limit, so callers must watch the progress. The call goes to the next replica if connecting fails; after a
+    /// replica has read from the request, there is no other attempt.
     pub const fn streaming() -> Self {
         Self { streams: Streams::Both, ..Self::within(FOR_EVER) }
     }
 
-    /// Makes the answer a stream, as for a download: it must begin within the deadline and passes through as fast as it
-    /// is read; callers must watch the progress.
+    /// Makes the answer a stream, as for a download. The answer must begin before the deadline, and is proxied as fast
+    /// as it is read, so callers must watch the progress.
     pub const fn streaming_answer(self) -> Self {
         Self { streams: Streams::Answer, ..self }
     }
 
-    /// Limits the time of each replica.
+    /// Limits the time of each attempt.
     pub const fn attempt(self, attempt: Duration) -> Self {
         Self { attempt, ..self }
     }
@@ -74,18 +71,18 @@ impl Call {
         Self { key: Some(key), ..self }
     }
 
-    /// Marks the call as changing nothing: without an answer it is `unavailable` rather than unknown.
+    /// Marks the call as reading: without an answer it fails with `unavailable`, not with an unknown outcome.
     pub const fn reading(self) -> Self {
         Self { reading: true, ..self }
     }
 
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        // A client without a deadline of its own gets the default, never an endless wait.
+        // A call without options gets the default deadline, never an endless wait.
         request.extensions().get().copied().unwrap_or(Self::within(Duration::from_millis(2500)))
     }
 }
 
-/// A request with its options; its deadline, if it has one, travels to the service as `grpc-timeout`.
+/// Builds a request with these options. Its deadline travels to the service as `grpc-timeout`.
 pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if call.streams == Streams::Nothing {
@@ -95,7 +92,7 @@ pub fn request<T>(message: T, call: Call) -> tonic::Request<T> {
     request
 }
 
-/// The transport to a service in this process: the server itself is the transport.
+/// Returns the transport to a service in this process: the server itself is the transport.
 pub fn in_process<S>(server: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -107,7 +104,7 @@ where
         async move {
             let (call, measured) = (Call::of(&request), Measured::client(&request));
             let span = traced::call(&mut request);
-            let answer = span.hold(server.oneshot(request));
+            let answer = span.instrument(server.oneshot(request));
             let Ok(answer) = match call.streams {
                 Streams::Both => answer.await,
                 Streams::Nothing | Streams::Answer => match tokio::time::timeout(call.deadline, answer).await {
@@ -122,19 +119,19 @@ where
     }))
 }
 
-/// Gives a [`late`] transport its service.
+/// Binds a [`late`] transport to its service.
 #[derive(Clone)]
 pub struct Binder(Arc<OnceLock<Transport>>);
 
 impl Binder {
-    /// Sends calls to this transport from now on. Only the first binding counts.
+    /// Sends calls to this transport from now on. Only the first call of `bind` has an effect.
     pub fn bind(&self, transport: Transport) {
         let _ = self.0.set(transport);
     }
 }
 
-/// A transport whose service is bound later, for two services that call each other in one process. Until then calls
-/// fail with `unavailable`.
+/// Returns a transport whose service is bound later, for two services in one process that call each other. Until then
+/// calls fail with `unavailable`.
 pub fn late() -> (Transport, Binder) {
     let slot = Arc::new(OnceLock::<Transport>::new());
     let binder = Binder(slot.clone());
@@ -143,7 +140,7 @@ pub fn late() -> (Transport, Binder) {
         async move {
             match bound {
                 Some(transport) => transport.oneshot(request).await,
-                None => Ok(Status::unavailable("still starting").into_http()),
+                None => Ok(Status::unavailable("the service is starting").into_http()),
             }
         }
     }));

@@ -1,9 +1,8 @@
-//! How much memory this process may use.
-
 use std::fs;
 use std::path::Path;
 
-/// The least of the machine's memory and the limits of the process' cgroups, in bytes; the largest number when none can be read.
+/// Returns the smallest of the machine's memory and the limits of the process's cgroups, in bytes; `u64::MAX` when none
+/// can be read.
 pub fn limit() -> u64 {
     limit_at(Path::new("/"))
 }
@@ -18,7 +17,8 @@ fn limit_at(root: &Path) -> u64 {
             _ if hierarchy.split(',').any(|controller| controller == "memory") => ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             _ => return None,
         };
-        // A group is bounded by those around it. In a container the path may not exist: then the mount is its own group.
+        // The limits of all parent groups apply. In a container the path may not exist: then the mount is the process's
+        // own group.
         let mount = root.join(mount);
         let group = mount.join(path.trim_start_matches('/'));
         let around = group.ancestors().filter(|group| group.starts_with(&mount));
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_holds() {
+    fn smallest_limit_applies() {
         let machine = ("proc/meminfo", "MemTotal:        8192 kB\nMemFree:         1 kB\n");
         assert_eq!(limit_with(&[]), u64::MAX);
         assert_eq!(limit_with(&[machine]), 8 << 20);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_sees_its_own_group_at_the_mount() {
+    fn container_reads_its_group_at_the_mount() {
         let first = ("proc/self/cgroup", "12:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/\n");
         assert_eq!(limit_with(&[first, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1048576\n")]), 1 << 20);
         let second = ("proc/self/cgroup", "0::/../other\n");

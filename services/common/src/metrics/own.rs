@@ -8,29 +8,24 @@ use tonic::Code;
 
 use super::{Counters, at_scrape, counter, gauge, histogram};
 
-/// Requests over configurable limits, by limit. Each program registers its limits.
+/// Requests above configurable limits, by limit. Each program registers its limits.
 pub static LIMITS: LazyLock<Counters> =
     LazyLock::new(|| Counters::new("confab_limits_total", "Connections, requests and packets that hit a limit, by limit", "limit"));
 
-/// Tasks of the runtime that have not ended.
 pub fn tasks() -> Gauge {
     gauge("confab_tasks", "Tasks of the runtime that have not ended", &[])
 }
 
-/// The metrics of the bus.
 pub static BUS: LazyLock<Bus> = LazyLock::new(Bus::new);
 
-/// The metrics of a process that uses the bus.
 pub struct Bus {
-    /// Listeners that receive the bus.
+    /// Listeners that are subscribed.
     pub up: Gauge,
-    /// Listeners that cannot.
+    /// Listeners that are disconnected.
     pub down: Gauge,
     /// Messages accepted for publication.
     pub published: Counter,
-    /// Messages received.
-    pub heard: Counter,
-    /// Messages dropped.
+    pub received: Counter,
     pub dropped: Counters,
 }
 
@@ -42,7 +37,7 @@ impl Bus {
             up,
             down,
             published: counter("confab_bus_published_total", "Messages published on the bus", &[]),
-            heard: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
+            received: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
             dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by reason", "reason").with(&[
                 "bus_down",
                 "forged",
@@ -56,18 +51,18 @@ impl Bus {
     }
 }
 
-/// The metrics of a pool of connections to one schema.
+/// The metrics of a connection pool of one schema.
 #[derive(Clone)]
 pub struct Postgres {
     /// How long callers waited for a connection.
     pub wait: Histogram,
-    /// How often a caller got none.
+    /// Callers that received no connection.
     pub refused: Counter,
 }
 
 impl Postgres {
-    /// Metrics of a pool. `status` returns at each scrape: most connections, open ones, idle ones, waiting callers;
-    /// `None` once the pool is closed.
+    /// Registers the metrics of a pool. `status` returns at each scrape: maximum, open and idle connections, waiting
+    /// callers; `None` once the pool is closed.
     pub fn new(schema: &'static str, status: impl Fn() -> Option<[usize; 4]> + Send + 'static) -> Self {
         let labels = &[("schema", schema)];
         let connections = ["idle", "used"].map(|state| {
@@ -91,16 +86,16 @@ impl Postgres {
     }
 }
 
-/// Calls as measured by their callers.
+/// Calls as measured by the caller.
 pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
     let help = "Duration of calls to services, all attempts together; of a stream: until it begins";
     Calls::new("confab_rpc_client_seconds", help)
 });
-/// Calls as measured by the answering service.
+/// Calls as measured by the service.
 pub static SERVER: LazyLock<Calls> =
     LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Duration of calls that a service answers; of a stream: until it begins"));
 
-/// How long calls take, by service, method and code.
+/// Durations of calls, by service, method and code.
 pub struct Calls(&'static str);
 
 impl Calls {
@@ -109,7 +104,6 @@ impl Calls {
         Self(name)
     }
 
-    /// Records a call.
     pub fn record(&self, path: &str, code: Code, took: Duration) {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         let code = CODES.get(code as usize).copied().unwrap_or("UNKNOWN");
@@ -117,7 +111,7 @@ impl Calls {
     }
 }
 
-/// The names of gRPC's codes, in their order.
+/// The names of the gRPC codes, in numeric order.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -138,13 +132,11 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// Which program this is.
 pub fn build_info(program: &str) -> Gauge {
     metrics::describe_gauge!("confab_build_info", "1; the labels identify the program");
     metrics::gauge!("confab_build_info", "program" => program.to_owned(), "version" => env!("CARGO_PKG_VERSION"))
 }
 
-/// Whether the process is ready.
 pub fn ready() -> Gauge {
     gauge("confab_ready", "1 while /readyz says that the process is ready, 0 otherwise", &[])
 }

@@ -5,7 +5,7 @@ use procfs::{ProcResult, WithCurrentSystemInfo};
 
 use super::{at_scrape, counter, gauge};
 
-/// Reads them at each scrape.
+/// Registers the metrics; each scrape reads them.
 pub fn start() {
     let cpu = counter("process_cpu_seconds_total", "User and system CPU time spent, in whole seconds", &[]);
     let [resident, open, limit, threads, started] = [

@@ -1,4 +1,4 @@
-//! The meaning of a Postgres error: for the caller, and for its connection.
+//! The meaning of a Postgres error, for the caller and for the connection.
 
 use std::cell::Cell;
 
@@ -7,15 +7,15 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
 
-/// Why a reachable server is unusable.
+/// The reason why a reachable server is unusable.
 pub(super) const READ_ONLY: &str = "Postgres is read-only (a standby?)";
 
-/// What an error implies about its connection.
+/// What an error implies for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// The connection has ended, or its session has changed.
     Connection,
-    /// The connection leads to a server that rejects writes, and so may the others.
+    /// The server rejects writes, and so may its other connections.
     Server,
 }
 
@@ -23,7 +23,7 @@ tokio::task_local! {
     static FAULT: Cell<Option<Fault>>;
 }
 
-/// Runs work with a connection; also returns what the work's errors imply about the connection.
+/// Runs work on a connection, and also returns what the work's errors imply for the connection.
 pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fault>) {
     let observed = async {
         let done = work.await;
@@ -32,30 +32,30 @@ pub(super) async fn observed<T>(work: impl Future<Output = T>) -> (T, Option<Fau
     FAULT.scope(Cell::new(None), observed).await
 }
 
-/// Records what an error implies about this task's connection. Converting an error to [`Error`] does this; call it for
-/// an error that is not converted.
+/// Records what an error implies for this task's connection. The conversion of an error to [`Error`] does this; call
+/// the function for an error that is not converted.
 pub fn note_fault(error: &tokio_postgres::Error) {
-    let _ = FAULT.try_with(|noted| noted.set(noted.get().max(fault(error))));
+    let _ = FAULT.try_with(|worst| worst.set(worst.get().max(fault(error))));
 }
 
 pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
     let Some(db) = error.as_db_error() else { return Some(Fault::Connection) };
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     match (&db.code().code()[..2], db.code()) {
-        // Writes; functions that need a primary; a query that conflicted with the replay (at our isolation level only a
+        // Writes; functions that need a primary; a query that conflicts with the replay (at our isolation level only a
         // standby returns this code).
         (_, &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE | &SqlState::T_R_SERIALIZATION_FAILURE) => {
             Some(Fault::Server)
         }
         _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Some(Fault::Connection),
         (_, &SqlState::QUERY_CANCELED) => None,
-        // The session's prepared statements are gone, or were made for tables that have changed.
+        // The session's prepared statements no longer exist, or were prepared for tables that have changed since.
         ("08" | "57", _) | (_, &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED) => Some(Fault::Connection),
         _ => None,
     }
 }
 
-/// Why a server cannot be used, from the error of a connection to it.
+/// Returns the reason why a server is unusable, from the error of a connection attempt.
 pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -72,14 +72,14 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// Whether the server is reachable but refuses the login.
+/// Returns whether the server is reachable but rejects the login.
 pub(super) fn refuses(error: &PoolError) -> bool {
     let PoolError::Backend(error) = error else { return false };
-    // Invalid authorization: no such role, or wrong password.
+    // Invalid authorization: no such role, or a wrong password.
     error.code().is_some_and(|code| code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME)
 }
 
-/// Whether an error is a violation of that constraint.
+/// Returns whether an error is a violation of this constraint.
 pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
     error.as_db_error().is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
 }
@@ -89,7 +89,7 @@ impl From<tokio_postgres::Error> for Error {
         note_fault(&error);
         let fault = fault(&error);
         let Some(code) = error.code() else {
-            // The connection broke: requests sent on it may have been carried out.
+            // The connection broke: the server may have executed the requests sent on it.
             tracing::warn!(%error, "a database connection broke");
             return Error::timeout();
         };
@@ -102,7 +102,7 @@ impl From<tokio_postgres::Error> for Error {
             }
             (_, &SqlState::LOCK_NOT_AVAILABLE | &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED)
             | ("53" | "40", _) => {
-                tracing::warn!(%error, code = code.code(), "the database refuses");
+                tracing::warn!(%error, code = code.code(), "the database rejects the request");
                 Error::unavailable("the database")
             }
             ("57" | "08" | "58", _) => {

@@ -1,4 +1,4 @@
-//! Prepares the schema of a pool: migrates it, or waits for it.
+//! Prepares the schema of a pool: migrates it, or waits until it is migrated.
 
 use anyhow::{Context, bail};
 use deadpool_postgres::Object;
@@ -7,22 +7,22 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::errors::{fault, reason, refuses};
-use super::{ANSWER, Pool};
+use super::{Pool, WORK_LIMIT};
 use crate::config::Migrate;
 
-/// How often two sessions are compared: one look may miss a pooler that is busy.
+/// How often two sessions are compared: a single comparison may miss a busy pooler.
 const LOOKS: usize = 3;
 
-/// Why the schema cannot be used now.
+/// The reason why the schema cannot be used now.
 pub(super) struct Obstacle {
     pub reason: String,
-    /// Whether it may pass without an operator's help.
+    /// Whether the obstacle may disappear without an operator.
     pub passes: bool,
 }
 
 impl Pool {
-    /// Prepares the schema, without a time limit. An inner error may pass before the next attempt: the server or the
-    /// schema does not exist yet, or the server rejects writes.
+    /// Prepares the schema, without a time limit. An inner error may disappear before the next attempt: the server or
+    /// the schema does not exist yet, or the server rejects writes.
     pub(super) async fn prepare(
         &self,
         schema: &str,
@@ -33,7 +33,7 @@ impl Pool {
             Ok(client) => client,
             Err(error) => return Ok(Err(Obstacle { reason: reason(&error), passes: !refuses(&error) })),
         };
-        match timeout(ANSWER, self.sessions_are_shared(&client)).await {
+        match timeout(WORK_LIMIT, self.sessions_are_shared(&client)).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => bail!(
                 "the {schema} store's URL leads to a pooler that lends connections of Postgres for one transaction at a time, such as PgBouncer \
@@ -59,8 +59,8 @@ impl Pool {
 }
 
 impl Pool {
-    /// Whether another session is served by the same process of Postgres as this one, or this one by several: then what
-    /// a session sets, locks and prepares does not last.
+    /// Returns whether a pooler shares sessions: one Postgres process serves this session and another one, or several
+    /// processes serve this session. Session settings, locks and prepared statements then do not last.
     async fn sessions_are_shared(&self, client: &Object) -> Result<bool, tokio_postgres::Error> {
         for _ in 0..LOOKS {
             let own = process(client).await?;
@@ -74,7 +74,7 @@ impl Pool {
                 None => None,
             };
             if own == others || own != process(client).await? {
-                // The next user of these connections does not want our settings.
+                // Our settings must not affect the next user of these connections.
                 client.batch_execute("RESET ALL").await?;
                 return Ok(true);
             }
@@ -83,7 +83,7 @@ impl Pool {
     }
 }
 
-/// The process of Postgres that answers.
+/// Returns the id of the Postgres process that answers.
 async fn process(client: &Object) -> Result<Option<String>, tokio_postgres::Error> {
     let answers = client.simple_query("SELECT pg_backend_pid()").await?;
     Ok(answers.iter().find_map(|answer| match answer {
@@ -93,8 +93,8 @@ async fn process(client: &Object) -> Result<Option<String>, tokio_postgres::Erro
 }
 
 async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refinery::Runner) -> anyhow::Result<()> {
-    // A session lock: replicas that start together take turns, and a crash releases it. An existing schema needs no
-    // right to create one, which `IF NOT EXISTS` would check all the same.
+    // A session lock: replicas that start together take turns, and a crash releases it. Creating the schema only if it
+    // is missing needs no right to create schemas; `IF NOT EXISTS` would check that right in any case.
     let lock = format!(
         "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock(hashtext('confab-{schema}'));
          DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF;
@@ -105,14 +105,14 @@ async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refiner
         Ok(()) => migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}")),
         Err(error) => Err(error),
     };
-    // Not returned to the pool: closing it releases the lock and resets its settings in every case.
+    // Closed instead of returned to the pool: closing always releases the lock and resets the session's settings.
     drop(Object::take(client));
     outcome
 }
 
 async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<(), Obstacle> {
     let newest = migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();
-    match timeout(ANSWER, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
+    match timeout(WORK_LIMIT, client.query_one("SELECT max(version) FROM refinery_schema_history", &[])).await {
         Ok(Ok(row)) if row.get::<_, Option<i32>>(0) >= Some(newest) => Ok(()),
         Ok(Ok(_)) => {
             let reason = format!("the schema is older than version {newest}; run the migrate subcommand");
@@ -120,7 +120,7 @@ async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<
         }
         Ok(Err(error)) => {
             let missing = error.code() == Some(&SqlState::UNDEFINED_TABLE);
-            let advice = if missing { ": not there yet, or not for this user; run the migrate subcommand" } else { "" };
+            let advice = if missing { ": missing, or not accessible for this user; run the migrate subcommand" } else { "" };
             let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
             Err(Obstacle { reason: format!("{}{advice}", reason(&error)), passes })
         }
@@ -128,7 +128,7 @@ async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<
     }
 }
 
-/// A connection without an answer is not used again.
+/// Discards a connection without an answer.
 fn silent(client: Object) -> Obstacle {
     drop(Object::take(client));
     Obstacle { reason: "the database is silent".into(), passes: true }

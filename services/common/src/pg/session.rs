@@ -1,4 +1,4 @@
-//! Opens sessions. Their settings are SET, since PgBouncer accepts no `options` at the start of a connection.
+//! Opens sessions. Their settings are SET, because PgBouncer accepts no `options` at the start of a connection.
 
 use deadpool_postgres::{ConfigConnectImpl, Connect};
 use futures::future::{BoxFuture, FutureExt};
@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What every session is set to, unless the URL's `options` say otherwise. Whatever the statistics say about plans: one
-/// made for a small table is kept until the table is analysed, however large it is by then.
+/// The settings of every session, unless the URL's `options` override them. Sequential and bitmap scans are off:
+/// Postgres keeps a plan made for a small table until the table is analysed, even after the table has grown large.
 const SETTINGS: [(&str, &str); 7] = [
     ("statement_timeout", "3s"),
     ("lock_timeout", "2s"),
@@ -18,7 +18,7 @@ const SETTINGS: [(&str, &str); 7] = [
     ("enable_bitmapscan", "off"),
 ];
 
-/// Opens sessions that see one schema.
+/// Opens sessions for one schema.
 pub(super) struct Sessions {
     connect: ConfigConnectImpl<MakeRustlsConnect>,
     set: String,

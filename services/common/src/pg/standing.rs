@@ -1,4 +1,4 @@
-//! The state of a pool's server: which connections to it may be used, and what `/readyz` says about it.
+//! The state of a pool's server: which connections may be used, and what `/readyz` reports about it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,23 +10,23 @@ use tokio::time::sleep;
 use super::errors::{READ_ONLY, reason};
 use crate::readiness::Readiness;
 
-/// How often an unusable server is tried, so that `/readyz` is soon correct again.
-const TRY: Duration = Duration::from_secs(1);
+/// How often an unusable server is retried, so that `/readyz` is correct soon after its recovery.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Standing {
     store: String,
     readiness: Readiness,
-    // Held for an instant, never across an await.
+    // Locked for an instant, never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Connections older than this lead to a server that rejected writes.
+    /// Connections opened before this time lead to a server that rejected writes.
     unwelcome_before: Option<Instant>,
-    /// The last attempt to connect failed, or the server rejected writes.
+    /// Whether the last attempt to connect failed, or the server rejected writes.
     is_of_no_use: bool,
-    /// Whether a task is trying such a server.
+    /// Whether a task is retrying the server.
     is_tried: bool,
 }
 
@@ -35,13 +35,13 @@ impl Standing {
         Self { store: format!("{schema} store"), readiness, state: Mutex::default() }
     }
 
-    /// Sets or clears the fault that `/readyz` shows for the server.
+    /// Sets or clears the fault that `/readyz` reports for the server.
     pub(super) fn note(&self, wrong: Option<String>) {
         self.readiness.note(&self.store, wrong);
     }
 
-    /// A connection, but none to a server that last rejected writes.
-    pub(super) async fn lend(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
+    /// Checks out a connection, but not one to a server that last rejected writes.
+    pub(super) async fn check_out(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
         loop {
             match connections.get().await {
                 Ok(object) if self.state.lock().unwelcome_before.is_some_and(|since| Object::metrics(&object).created < since) => {
@@ -52,7 +52,7 @@ impl Standing {
                     return Ok(object);
                 }
                 Err(error) => {
-                    // An exhausted pool says nothing about the server.
+                    // An exhausted pool does not mean that the server is unusable.
                     if let PoolError::Backend(error) = &error {
                         self.is_of_no_use(connections, reason(error));
                     }
@@ -62,7 +62,7 @@ impl Standing {
         }
     }
 
-    /// The server rejects writes: no existing connection to it is used again.
+    /// Abandons a server that rejects writes: its open connections are not used again.
     pub(super) fn leave_server(self: &Arc<Self>, connections: &Pool) {
         self.state.lock().unwelcome_before = Some(Instant::now());
         connections.retain(|_, _| false);
@@ -86,12 +86,12 @@ impl Standing {
     }
 }
 
-/// Connects, here or elsewhere, until that succeeds.
+/// Connects, to this server or its replacement, until an attempt succeeds.
 async fn try_again(connections: WeakPool, standing: Arc<Standing>) {
     loop {
-        sleep(TRY).await;
+        sleep(RETRY_EVERY).await;
         let Some(connections) = connections.upgrade() else { return };
-        let _ = standing.lend(&connections).await;
+        let _ = standing.check_out(&connections).await;
         let mut state = standing.state.lock();
         if !state.is_of_no_use {
             state.is_tried = false;

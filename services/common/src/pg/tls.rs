@@ -16,23 +16,23 @@ use crate::trust::Authorities;
 pub(super) static TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 pub(super) static TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// What is verified about a server's certificate.
+/// What is verified of a server's certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Verify {
-    /// Nothing, as libpq does by default: this protects from eavesdroppers, not from a false server.
+    /// Nothing, as libpq does by default: this protects against eavesdropping, not against an impostor.
     #[default]
     Nothing,
-    /// Its authority, for a server that is reached under another name.
+    /// The issuing authority, for a server that is reached under another name.
     Authority,
-    /// Its authority and its name.
+    /// The issuing authority and the name.
     Name,
 }
 
-/// How to make TLS connections.
+/// The TLS settings of connections.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     pub verify: Verify,
-    /// `None`: those of the process.
+    /// `None`: the authorities of the process.
     pub authorities: Option<Authorities>,
     /// The files of the client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -46,6 +46,8 @@ impl Default for Tls {
 }
 
 impl Tls {
+    /// Builds the client configuration.
+    ///
     /// # Errors
     /// When a file cannot be used.
     pub fn config(&self) -> anyhow::Result<ClientConfig> {
@@ -71,7 +73,7 @@ impl Tls {
     }
 }
 
-/// Verifies that the server has the key of its certificate, and with `inner` also who issued that, but not its name.
+/// Verifies that the server has the key of its certificate, and with `inner` also the issuer, but not the name.
 #[derive(Debug)]
 struct Lenient {
     inner: Option<Arc<WebPkiServerVerifier>>,

@@ -1,5 +1,6 @@
-//! The options of a `postgres://` URL. libpq knows many more than the driver does, and providers' URLs have them: here
-//! they are passed on, translated, ignored where Confab does what they say anyway, or refused by name.
+//! The options of a `postgres://` URL. libpq accepts more options than the driver does, and providers' URLs contain
+//! them. Options are forwarded to the driver, translated, ignored where Confab behaves that way anyway, or rejected by
+//! name.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use tokio_postgres::config::{SslMode, SslNegotiation};
 use super::tls::{TLS12, TLS13, Tls, Verify};
 use crate::trust::Authorities;
 
-/// Options that the driver knows.
+/// Options that the driver supports.
 const DRIVERS: &[&str] = &[
     "application_name",
     "channel_binding",
@@ -31,7 +32,7 @@ const DRIVERS: &[&str] = &[
     "user",
 ];
 
-/// Options that make no difference here, with the values of which that is true; without values, of all.
+/// Options without an effect here, with the values for which that is true; an empty list means every value.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("client_encoding", &["utf8", "utf-8", "unicode", "auto"]),
     ("fallback_application_name", &[]),
@@ -51,7 +52,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
 
 const MALFORMED: &str = "its account, host or port is malformed; in a password, write @ as %40, / as %2F, ? as %3F, : as %3A and % as %25";
 
-/// What a URL says about connections.
 #[derive(Debug)]
 pub(super) struct Target {
     pub config: Config,
@@ -62,8 +62,8 @@ impl Target {
     /// Parses a URL and reads the files that it names.
     ///
     /// # Errors
-    /// When it is malformed or has an unknown option. The message names the option, but quotes no value and nothing
-    /// that may be part of a password.
+    /// When the URL is malformed or has an unknown option. The message names the option, but quotes no value and no
+    /// text that may be part of a password.
     pub fn parse(url: &str) -> Result<Self> {
         // Like the driver: the first `@` ends the account.
         let account = url.find('@').unwrap_or_default();
@@ -82,7 +82,6 @@ impl Target {
     }
 }
 
-/// The options of a URL.
 #[derive(Default)]
 struct Given {
     drivers: Vec<String>,
@@ -94,7 +93,7 @@ struct Given {
 }
 
 impl Given {
-    /// Takes an option with its raw and its decoded value.
+    /// Stores an option, given its raw and its decoded value.
     fn take(&mut self, name: &str, raw: &str, text: &str) -> Result<()> {
         let lower = text.to_ascii_lowercase();
         match (name, text) {
@@ -113,14 +112,14 @@ impl Given {
             ("target_session_attrs", "any") => self.drivers.push("target_session_attrs=any".into()),
             ("target_session_attrs", "read-write" | "primary") => self.drivers.push("target_session_attrs=read-write".into()),
             ("target_session_attrs", _) => bail!("must be read-write, primary or any: Confab writes"),
-            ("keepalives_count", _) => return self.pass("keepalives_retries", raw),
+            ("keepalives_count", _) => return self.forward("keepalives_retries", raw),
             ("passfile" | "service" | "servicefile", _) => {
                 bail!("is not supported: put the password into the URL, and the URL into a file that CONFAB_…_STORE_FILE names")
             }
-            _ if DRIVERS.contains(&name) => return self.pass(name, raw),
+            _ if DRIVERS.contains(&name) => return self.forward(name, raw),
             _ => match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
                 Some((_, values)) if values.is_empty() || values.contains(&&*lower) => {}
-                Some((_, values)) => bail!("has a value that is not supported; these are: {}", values.join(", ")),
+                Some((_, values)) => bail!("has an unsupported value; supported are: {}", values.join(", ")),
                 None => bail!("is not supported"),
             },
         }
@@ -131,18 +130,18 @@ impl Given {
         (self.mode, self.verify) = (Some(SslMode::Require), Some(verify));
     }
 
-    fn pass(&mut self, name: &str, raw: &str) -> Result<()> {
+    fn forward(&mut self, name: &str, raw: &str) -> Result<()> {
         let option = format!("{name}={raw}");
-        ensure!(format!("postgres://@?{option}").parse::<Config>().is_ok(), "has a value that is not supported");
+        ensure!(format!("postgres://@?{option}").parse::<Config>().is_ok(), "has an unsupported value");
         self.drivers.push(option);
         Ok(())
     }
 
     fn target(mut self, place: &str) -> Result<Target> {
-        // Unless the URL says otherwise; the last one counts.
+        // Defaults come first, because the last occurrence of an option counts.
         self.drivers.insert(0, "target_session_attrs=read-write".into());
         let mut config = format!("{place}?{}", self.drivers.join("&")).parse::<Config>().ok().context(MALFORMED)?;
-        // libpq takes an address for the name of a host without one, which TLS needs.
+        // libpq takes an address as the name of a host without a name; TLS needs a name.
         if config.get_hosts().is_empty() {
             for address in config.get_hostaddrs().to_vec() {
                 config.host(address.to_string());
@@ -153,15 +152,15 @@ impl Given {
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
         ensure!(!direct || mode == SslMode::Require, "its option `sslnegotiation`: direct needs sslmode=verify-full, verify-ca or require");
         config.ssl_mode(mode);
-        // As in libpq, a root certificate makes any mode verify.
+        // As in libpq, a root certificate makes every mode verify.
         let weakest = if self.tls.authorities.is_some() { Verify::Authority } else { Verify::Nothing };
         self.tls.verify = self.verify.unwrap_or(weakest);
         self.tls.identity = match (self.certificate, self.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => bail!("its options `sslcert` and `sslkey` need each other"),
+            _ => bail!("its options `sslcert` and `sslkey` require each other"),
         };
-        // Reads the files that it names.
+        // Reads the files that the URL names.
         self.tls.config()?;
         Ok(Target { config, tls: self.tls })
     }
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_modes_of_tls() {
+    fn tls_modes() {
         for (options, mode, verify) in [
             ("", SslMode::Prefer, Verify::Nothing),
             ("sslmode=prefer", SslMode::Prefer, Verify::Nothing),
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_providers_write_is_understood() {
+    fn options_in_providers_urls_are_accepted() {
         let everything = WITHOUT_EFFECT.iter().flat_map(|(name, values)| {
             values.iter().chain(if values.is_empty() { &["x"][..] } else { &[] }).map(move |value| format!("{name}={value}"))
         });
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_in_every_form() {
+    fn every_address_form_is_accepted() {
         for (url, host) in [
             ("postgres://u@h:1/d", Host::Tcp("h".into())),
             ("postgresql://u:p%40%3F@[fd00::12]:5432/d", Host::Tcp("fd00::12".into())),
@@ -232,21 +231,21 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_option_and_no_value() {
+    fn errors_name_the_option_but_not_its_value() {
         for (option, why) in [
             ("pool_max_conns=10", "its option `pool_max_conns`: is not supported"),
             ("pgbouncer=true", "its option `pgbouncer`: "),
             ("sslmode=hunter2", "its option `sslmode`: must be disable, prefer"),
             ("sslmode=allow", "its option `sslmode`: must not be allow"),
             ("sslmode=", "its option `sslmode`: "),
-            ("gssencmode=require", "its option `gssencmode`: has a value"),
-            ("channel_binding=hunter2", "its option `channel_binding`: has a value"),
-            ("connect_timeout=hunter2", "its option `connect_timeout`: has a value"),
-            ("client_encoding=latin1", "its option `client_encoding`: has a value"),
+            ("gssencmode=require", "its option `gssencmode`: has an unsupported value"),
+            ("channel_binding=hunter2", "its option `channel_binding`: has an unsupported value"),
+            ("connect_timeout=hunter2", "its option `connect_timeout`: has an unsupported value"),
+            ("client_encoding=latin1", "its option `client_encoding`: has an unsupported value"),
             ("target_session_attrs=standby", "its option `target_session_attrs`: must be read-write"),
             ("passfile=hunter2", "its option `passfile`: is not supported: put"),
             ("sslrootcert=/nowhere/ca.pem", "its option `sslrootcert`: cannot read /nowhere/ca.pem"),
-            ("sslcert=/nowhere/a.pem", "its options `sslcert` and `sslkey` need each other"),
+            ("sslcert=/nowhere/a.pem", "its options `sslcert` and `sslkey` require each other"),
             ("sslcert=/nowhere/a.pem&sslkey=/nowhere/a.key", "its option `sslcert`: /nowhere/a.pem"),
             ("sslnegotiation=direct", "its option `sslnegotiation`: direct needs"),
             ("application_name=%FF", "its option `application_name` is not UTF-8"),
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_password_is_taken_for_an_option() {
+    fn password_parts_are_not_parsed_as_options() {
         for url in [
             "postgres://u:p@ss?hunter2=x@h/d",
             "postgres://u:p@ss/hunter2?hunter2=1&a=b@h/d",

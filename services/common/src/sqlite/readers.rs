@@ -11,16 +11,16 @@ use tokio::sync::Semaphore;
 use super::connection::{connect, span};
 use crate::{Error, Result};
 
-/// Steps of SQLite's virtual machine, well under a millisecond, between two looks at the clock.
+/// Steps of SQLite's virtual machine between two looks at the clock, well under a millisecond.
 const STEPS: i32 = 1000;
 
-/// A bounded number of connections that read at once; clones share them.
+/// A bounded number of read-only connections; clones share them.
 #[derive(Clone)]
 pub struct Readers(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
-    // Held to take or return a connection, never across an await.
+    // Locked to take or return a connection, never across an await.
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
@@ -30,20 +30,20 @@ impl Readers {
         Self(Arc::new(Shared { path, idle: Mutex::default(), permits: Arc::new(Semaphore::new(count)) }))
     }
 
-    /// Other connections to the same file, for work that may not keep that of these waiting.
+    /// Opens separate connections to the same file, for work that must not occupy the connections of these readers.
     #[must_use]
     pub fn apart(&self, count: usize) -> Self {
         Self::new(self.0.path.clone(), count)
     }
 
-    /// Runs `work` on a connection; several reads within see one snapshot.
+    /// Runs `work` on a connection. All reads in `work` see one snapshot.
     ///
     /// # Errors
-    /// What `work` returns.
+    /// The error of `work`.
     pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
         let _span = span("sqlite read");
         let shared = self.0.clone();
-        // It goes with the work, which goes on when its caller leaves.
+        // The permit belongs to the work, which continues when its caller is dropped.
         let permit = shared.permits.clone().acquire_owned().await.map_err(Error::internal)?;
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -63,10 +63,10 @@ impl Readers {
         task.await.map_err(Error::internal)?
     }
 
-    /// The same, but a statement that runs when `work` has taken so long fails.
+    /// Like [`read`](Self::read), but a statement that runs when `work` has exceeded the time limit fails.
     ///
     /// # Errors
-    /// What `work` returns, which is `timeout` for such a statement.
+    /// The error of `work`, which is `timeout` for such a statement.
     pub async fn read_within<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended_and_the_connection_goes_on() {
+    async fn slow_statement_is_interrupted_and_its_connection_reused() {
         let readers = readers();
         let count = |until: i64| {
             move |connection: &Connection| {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn others_do_not_wait_and_a_caller_that_leaves_frees_no_connection_before_its_work_ends() {
+    async fn dropped_caller_frees_its_connection_when_the_work_ends() {
         let busy = readers();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (begin, begun) = tokio::sync::oneshot::channel();
@@ -117,7 +117,7 @@ mod tests {
             let _ = begin.send(());
             released.recv().map_err(Error::internal)
         }));
-        tokio::select! { _ = &mut left => panic!("it waits"), _ = begun => drop(left) }
+        tokio::select! { _ = &mut left => panic!("the read must wait"), _ = begun => drop(left) }
 
         busy.apart(1).read(|_| Ok(())).await.unwrap();
         let mut next = Box::pin(busy.read(|_| Ok(())));

@@ -1,4 +1,4 @@
-//! Log lines in JSON that name their trace.
+//! Log lines in JSON with the ids of their trace.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::trace::Span;
 
-/// A format of JSON lines that adds `trace_id` and `span_id` while a span is current.
+/// A formatter of JSON lines that adds `trace_id` and `span_id` while a span is current.
 pub struct Json<F>(pub F);
 
 impl<F, S, N> FormatEvent<S, N> for Json<F>

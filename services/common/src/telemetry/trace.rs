@@ -1,12 +1,12 @@
-//! Traces: the work that one request causes, here and in other processes, as spans for a collector.
+//! Traces: the work that one request causes, in this and in other processes, as spans for a collector.
 //!
-//! An unsampled span costs nothing: while no endpoint is set, or the trace is not sampled, there is no span, no context
-//! to propagate, no allocation and no look at the clock. The spans are not those of `tracing`, so they never appear in
-//! the log.
+//! An unsampled span costs nothing. While no endpoint is set, or the trace is not sampled, there is no span, no context
+//! to propagate, no allocation and no reading of the clock. These spans are not spans of `tracing`, so they never
+//! appear in the log.
 
 mod batch;
-mod carry;
 pub(crate) mod export;
+mod propagation;
 mod settings;
 
 use std::future::poll_fn;
@@ -24,26 +24,26 @@ pub use opentelemetry::trace::SpanKind as Kind;
 /// Set once, when a collector is configured.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// A span in progress, or none. Clones are the same span; it ends with the last of them.
+/// A span in progress, or no span. Clones are the same span, which ends when the last clone is dropped.
 #[derive(Debug, Clone, Default)]
 pub struct Span(Option<Context>);
 
 impl Span {
-    /// A span that continues the trace in the headers, or begins one. Only for the edge, and only for headers from our
-    /// own proxy: services behind the edge continue its traces.
+    /// Starts a span that continues the trace in the headers, or begins a trace. Only for the edge, and only for
+    /// headers from our own proxy. Services behind the edge continue its traces.
     pub fn entry(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         match TRACER.get() {
-            Some(_) => start(kind, name, &carry::from_headers(headers)),
+            Some(_) => start(kind, name, &propagation::from_headers(headers)),
             None => Self(None),
         }
     }
 
-    /// A span that begins a trace and links to the one in the headers, which a stranger may have written: sampling is
-    /// decided here.
+    /// Starts a trace whose first span links to the span in the headers. A client that is not trusted may have written
+    /// the headers, so sampling is decided here.
     pub fn linked_root(kind: Kind, name: &'static str, headers: &HeaderMap) -> Self {
         let span = Self::root(kind, name);
         if let Some(context) = &span.0 {
-            let other = carry::from_headers(headers).span().span_context().clone();
+            let other = propagation::from_headers(headers).span().span_context().clone();
             if other.is_valid() {
                 context.span().add_link(other, Vec::new());
             }
@@ -51,24 +51,24 @@ impl Span {
         span
     }
 
-    /// A span that begins a trace.
+    /// Starts a span that begins a trace.
     pub fn root(kind: Kind, name: &'static str) -> Self {
         start(kind, name, &Context::new())
     }
 
-    /// The span of another process in the headers, if its trace is sampled.
-    pub fn of_headers(headers: &HeaderMap) -> Self {
-        Self(TRACER.get().map(|_| carry::from_headers(headers)).filter(is_sampled))
+    /// Extracts another process's span from the headers, if its trace is sampled.
+    pub fn extract(headers: &HeaderMap) -> Self {
+        Self(TRACER.get().map(|_| propagation::from_headers(headers)).filter(is_sampled))
     }
 
-    /// The span of the process that wrote this [`traceparent`](Self::traceparent).
+    /// Returns the span of the process that wrote this [`traceparent`](Self::traceparent).
     pub fn of_traceparent(text: &str) -> Self {
         let known = TRACER.get().filter(|_| !text.is_empty());
-        Self(known.map(|_| carry::from_text(text)).filter(is_sampled))
+        Self(known.map(|_| propagation::from_text(text)).filter(is_sampled))
     }
 
-    /// The parent for an item that arrived with others in the current call and has this `traceparent`: the call's span
-    /// if that belongs to the same trace, otherwise the named span.
+    /// Returns the parent of an item that has this `traceparent` and arrived in a batch in the current call. The parent
+    /// is the call's span if both belong to one trace, otherwise the span in `traceparent`.
     pub fn arrived(traceparent: &str) -> Self {
         let own = Self::of_traceparent(traceparent);
         if own.is_none() {
@@ -79,17 +79,15 @@ impl Span {
         if trace(&own) == trace(&call) { call } else { own }
     }
 
-    /// The current span of the task.
     pub fn current() -> Self {
         Self(TRACER.get().map(|_| Context::current()).filter(Context::has_active_span))
     }
 
-    /// Whether there is no span.
+    /// Returns whether there is no span.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 
-    /// A child of this span.
     pub fn child(&self, kind: Kind, name: &'static str) -> Self {
         match &self.0 {
             Some(context) => start(kind, name, context),
@@ -97,14 +95,12 @@ impl Span {
         }
     }
 
-    /// Renames the span.
     pub fn rename(&self, name: impl FnOnce() -> String) {
         if let Some(context) = &self.0 {
             context.span().update_name(name());
         }
     }
 
-    /// Sets an attribute.
     pub fn set<V: Into<Value>>(&self, key: &'static str, value: impl FnOnce() -> V) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(key, value()));
@@ -126,31 +122,31 @@ impl Span {
         }
     }
 
-    /// Runs `work` with this span as the current one.
-    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` with this span as the current span.
+    pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
         let _current = self.0.clone().map(Context::attach);
         work()
     }
 
-    /// Runs the future with this span as the current one.
-    pub async fn hold<F: Future>(&self, future: F) -> F::Output {
+    /// Runs the future with this span as the current span.
+    pub async fn instrument<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
-        poll_fn(|task| self.within(|| future.as_mut().poll(task))).await
+        poll_fn(|task| self.in_scope(|| future.as_mut().poll(task))).await
     }
 
-    /// The W3C Trace Context that names the span to another process; empty if there is none.
+    /// Returns the W3C Trace Context with which another process can continue the trace; empty without a span.
     pub fn traceparent(&self) -> String {
-        self.context().as_ref().map(carry::to_text).unwrap_or_default()
+        self.context().as_ref().map(propagation::to_text).unwrap_or_default()
     }
 
     /// Adds the W3C Trace Context to the headers of a request.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         if let Some(context) = &self.0 {
-            carry::to_headers(context, headers);
+            propagation::to_headers(context, headers);
         }
     }
 
-    /// The ids of the trace and the span, as text.
+    /// Returns the ids of the trace and of the span, as text.
     pub(super) fn ids(&self) -> Option<(String, String)> {
         self.context().map(|context| (context.trace_id().to_string(), context.span_id().to_string()))
     }

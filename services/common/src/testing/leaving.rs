@@ -1,20 +1,20 @@
-//! A program that shuts down while the bus accepts nothing.
+//! A program that shuts down while the bus accepts no bytes.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Wire;
+use super::SilentProxy;
 use crate::process::Process;
 
-/// Starts a program on a silent bus, performs `act` on it until that succeeds, shuts the program down, and only then
-/// lets the bus answer. Returns when the program has ended well and its publication is received. One attempt may fail
-/// when the machine stands still for longer than a publisher waits, but not every attempt.
+/// Starts a program on a silent bus, calls `act` until it succeeds, shuts the program down, and only then lets the bus
+/// answer. Returns when the program has ended without an error and its publication has arrived. One attempt may fail if
+/// the machine stands still for longer than a publisher waits, but not every attempt.
 ///
 /// # Panics
-/// When the program has not started or ended well, or its publication is never received.
-pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut heard: impl AsyncFnMut())
+/// When the program did not start, did not end without an error, or its publication never arrives.
+pub async fn leave_in_silence<P, F, R>(run: R, act: impl AsyncFn(&str) -> bool, mut received: impl AsyncFnMut())
 where
     P: clap::Parser + Send + 'static,
     F: Future<Output = anyhow::Result<()>>,
@@ -22,11 +22,11 @@ where
 {
     for _ in 0..3 {
         leave(run, &act).await;
-        if timeout(Duration::from_secs(5), heard()).await.is_ok() {
+        if timeout(Duration::from_secs(5), received()).await.is_ok() {
             return;
         }
     }
-    panic!("what it did last is lost every time");
+    panic!("the program's last publication is lost in every attempt");
 }
 
 async fn leave<P, F>(run: impl FnOnce(P, Process) -> F + Send + 'static, act: impl AsyncFn(&str) -> bool)
@@ -34,15 +34,15 @@ where
     P: clap::Parser + Send + 'static,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let wire = Wire::to(&super::redis()).await;
-    wire.silence();
+    let proxy = SilentProxy::to(&super::redis()).await;
+    proxy.silence();
     let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let (data, bus) = (super::directory(), wire.url());
+    let (data, bus) = (super::directory(), proxy.url());
     let settings = [
         format!("--listen={listen}"),
         format!("--data-dir={}", data.display()),
         format!("--bus={}", bus.expose()),
-        // The listener of the test has no key either.
+        // The test's own listener has no key either.
         "--insecure-bus=true".to_owned(),
     ];
     let program = P::parse_from(std::iter::once("program".to_owned()).chain(settings));
@@ -59,14 +59,15 @@ where
     let url = format!("http://{listen}");
     while !act(&url).await {
         if running.is_finished() {
-            panic!("it has not started: {:?}", running.join());
+            panic!("the program has not started: {:?}", running.join());
         }
         sleep(Duration::from_millis(20)).await;
     }
     process.shutdown.cancel();
     // The program must wait at least this long for the bus.
     sleep(Duration::from_millis(300)).await;
-    wire.carry();
-    let ended = tokio::task::spawn_blocking(|| running.join().expect("it ends")).await.expect("it ends");
-    ended.expect("it ends well");
+    proxy.resume();
+    let ended =
+        tokio::task::spawn_blocking(|| running.join().expect("the program must not panic")).await.expect("the program must not panic");
+    ended.expect("the program must end without an error");
 }

@@ -10,29 +10,30 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// The first message of a client of Postgres that would like TLS: its length and 80877103.
+/// The first message of a Postgres client that requests TLS: its length and 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// A certificate authority of the test's own.
+/// A certificate authority for one test.
 pub struct Authority(PathBuf);
 
 impl Authority {
-    /// Creates one with `openssl`.
+    /// Creates an authority with `openssl`.
     ///
     /// # Panics
-    /// When that fails.
+    /// When `openssl` fails.
     pub fn new() -> Self {
         let directory = super::directory();
         openssl(&directory, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout ca.key -out ca.pem -days 2 -subj /CN=CA");
         Self(directory)
     }
 
-    /// The file with its certificate.
+    /// Returns the path of the authority's certificate.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("ca.pem")
     }
 
-    /// The files of a certificate for a name such as `DNS:localhost` or `IP:127.0.0.1`, and of its key.
+    /// Issues a certificate for a name such as `DNS:localhost` or `IP:127.0.0.1`. Returns the paths of the certificate
+    /// and of its key.
     ///
     /// # Panics
     /// When `openssl` fails.
@@ -61,13 +62,14 @@ fn openssl(directory: &Path, arguments: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// TLS in front of a server on this machine that has none.
+/// A TLS proxy in front of a server on this machine that has no TLS.
 pub struct Front {
     port: u16,
 }
 
 impl Front {
-    /// A front with this certificate for the server at `host:port`; before TLS, clients of Postgres ask for it.
+    /// Starts a proxy with this certificate for the server at `host:port`. Before TLS, it answers the TLS request of
+    /// Postgres clients.
     ///
     /// # Panics
     /// When a file cannot be read or no port is free.
@@ -81,19 +83,19 @@ impl Front {
         let (port, server) = (listener.local_addr().expect("its number").port(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, acceptor.clone(), server.clone()));
+                tokio::spawn(proxy(client, acceptor.clone(), server.clone()));
             }
         });
         Self { port }
     }
 
-    /// Its port, on 127.0.0.1.
+    /// The proxy's port, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 }
 
-async fn pass(mut client: TcpStream, acceptor: TlsAcceptor, server: String) -> std::io::Result<()> {
+async fn proxy(mut client: TcpStream, acceptor: TlsAcceptor, server: String) -> std::io::Result<()> {
     let mut first = [0; 8];
     if client.peek(&mut first).await? == first.len() && first == SSL_REQUEST {
         client.read_exact(&mut first).await?;

@@ -1,4 +1,4 @@
-//! Which characters are allowed in text that other users read.
+//! The characters that are allowed in text that other users read.
 
 use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
 use icu_properties::{CodePointMapData, CodePointSetData};
@@ -10,7 +10,7 @@ const TAGGED: char = '\u{1F3F4}';
 /// Ends a run of tags.
 const END_TAG: char = '\u{E007F}';
 
-/// How many lines a text may have.
+/// Whether a text may have several lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lines {
     One,
@@ -18,12 +18,12 @@ pub(super) enum Lines {
     Many,
 }
 
-/// What precedes the current character.
+/// The context before the current character.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
-    /// The beginning, white space, or a character without a shape.
+    /// The beginning of the text, white space, or a character without a shape.
     Nothing,
-    /// A visible character, perhaps with marks.
+    /// A visible character, possibly with marks.
     Visible,
     /// The flag that tags may follow.
     Flag,
@@ -31,11 +31,11 @@ enum Before {
     Selected,
     /// A joiner after a visible character.
     Joiner,
-    /// This many tags of a flag that goes on.
+    /// This number of tags after a flag, in an unfinished run.
     Tag(u8),
 }
 
-/// How many letters and digits name a part of a country, whose flag a run of tags stands for (UTS 51).
+/// Letters and digits in a run of tags, which names a subdivision of a country and stands for its flag (UTS 51).
 const TAGS: std::ops::RangeInclusive<u8> = 3..=6;
 
 /// Rejects a text without visible characters, and superfluous invisible characters.
@@ -65,17 +65,17 @@ enum Kind {
     Joiner,
     Tag,
     EndTag,
-    /// Shows nothing, and a name does not need it.
+    /// An invisible character that a name does not need.
     Invisible,
 }
 
-/// Whether the character shows nothing although its category has a shape: the blank Braille pattern, the null notehead, the blanks
-/// of Egyptian hieroglyphs and the Khitan filler.
+/// Returns whether the character is blank although its category has a shape: the blank Braille pattern, the null
+/// notehead, the blanks of Egyptian hieroglyphs and the Khitan filler.
 pub fn is_blank(c: char) -> bool {
     matches!(c, '\u{2800}' | '\u{1D159}' | '\u{13441}' | '\u{13442}' | '\u{16FE4}')
 }
 
-/// `None` for a control character.
+/// Returns `None` for a control character.
 fn kind(c: char, lines: Lines) -> Option<Kind> {
     use GeneralCategory::{Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Unassigned};
     match c {
@@ -102,7 +102,7 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
     })
 }
 
-/// `None` where that kind of character is not allowed.
+/// Returns `None` where this kind of character is not allowed.
 fn next(before: Before, kind: Kind) -> Option<Before> {
     match (before, kind) {
         (Before::Flag, Kind::Tag) => Some(Before::Tag(1)),
@@ -111,7 +111,7 @@ fn next(before: Before, kind: Kind) -> Option<Before> {
         (Before::Tag(_), _) | (_, Kind::Tag | Kind::EndTag | Kind::Invisible) => None,
         (_, Kind::Visible) => Some(Before::Visible),
         (_, Kind::Flag) => Some(Before::Flag),
-        // Bengali ya-phalaa has its virama after the joiner.
+        // In Bengali ya-phalaa the virama follows the joiner.
         (Before::Nothing, Kind::Mark) => Some(Before::Nothing),
         (_, Kind::Mark) => Some(Before::Visible),
         (Before::Joiner, Kind::Space) => None,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_that_show_what_they_are() {
+    fn visible_texts_are_accepted() {
         for good in [
             "Tea 🍵",
             "❤️",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_hide_something() {
+    fn deceptive_texts_are_rejected() {
         for bad in [
             "",
             "\u{200B}",

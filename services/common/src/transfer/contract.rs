@@ -1,5 +1,5 @@
-//! The contract of a transferable schema, for the tests of each service: the schema names everything that its
-//! migrations create, and every value survives the transfer.
+//! Checks of a transferable schema, for the tests of each service: the schema lists everything that its migrations
+//! create, and every value survives the transfer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use uuid::Uuid;
 
 use super::row::line;
-use super::{Held, Kind, Row, Schema, Table, Value};
+use super::{Kind, LockedStore, Row, Schema, Table, Value};
 use crate::config::Migrate;
 use crate::pg::PostgresConfig;
 use crate::sqlite::open_alone;
@@ -21,25 +21,25 @@ const ROWS: u64 = 1203;
 /// Checks that a schema is complete and survives a transfer.
 ///
 /// # Errors
-/// When it does not.
+/// When a check fails.
 pub async fn check(schema: &'static Schema) -> anyhow::Result<()> {
     let nullable = named(schema).await.context("the migrations differ from the schema to transfer")?;
     let [first, second, third] = [sqlite(), postgres().await, sqlite()];
     fill(schema, &first, &nullable).await?;
-    let carried = contents(schema, &first).await?;
+    let transferred = contents(schema, &first).await?;
     for (from, to) in [(&first, &second), (&second, &third), (&second, &postgres().await)] {
-        carry(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
-        ensure!(contents(schema, to).await? == carried, "other rows arrive at {to:?}");
+        transfer(schema, from, to).await.with_context(|| format!("from {from:?} to {to:?}"))?;
+        ensure!(contents(schema, to).await? == transferred, "{to:?} received different rows");
     }
     for full in [&first, &second] {
-        let refused = schema.hold_empty(full, &storage()).await.err().context("filling a full store must fail")?;
+        let refused = schema.lock_empty(full, &storage()).await.err().context("filling a full store must fail")?;
         ensure!(refused.to_string().contains("has rows in its table"), "{refused:#}");
     }
     for url in [sqlite(), postgres().await] {
-        let mut held = schema.hold_empty(&url, &storage()).await?;
-        load(&mut held, &carried).await?;
-        drop(held);
-        schema.hold_empty(&url, &storage()).await.context("uncommitted rows are there")?;
+        let mut locked = schema.lock_empty(&url, &storage()).await?;
+        load(&mut locked, &transferred).await?;
+        drop(locked);
+        schema.lock_empty(&url, &storage()).await.context("uncommitted rows are there")?;
     }
     Ok(())
 }
@@ -59,44 +59,44 @@ fn storage() -> StorageConfig {
     }
 }
 
-/// All tables of a store as lines.
+/// Returns all tables of a store as lines.
 async fn contents(schema: &'static Schema, url: &StoreUrl) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut held = schema.hold(url, &storage()).await?;
+    let mut locked = schema.lock(url, &storage()).await?;
     let mut contents = Vec::new();
     for table in schema.tables {
         let mut lines = Vec::new();
-        let tally = held.dump(table, &mut lines).await?;
+        let tally = locked.dump(table, &mut lines).await?;
         ensure!(tally.rows == lines.iter().filter(|byte| **byte == b'\n').count() as u64, "{tally:?}");
-        ensure!(held.tally(table).await? == tally, "{} changes while it is held", table.name);
+        ensure!(locked.tally(table).await? == tally, "{} changed while it was locked", table.name);
         contents.push(lines);
     }
     Ok(contents)
 }
 
-async fn load(held: &mut Held, contents: &[Vec<u8>]) -> anyhow::Result<()> {
-    for (table, lines) in held.schema.tables.iter().zip(contents) {
-        held.load(table, &lines[..]).await?;
+async fn load(locked: &mut LockedStore, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+    for (table, lines) in locked.schema.tables.iter().zip(contents) {
+        locked.load(table, &lines[..]).await?;
     }
     Ok(())
 }
 
-async fn carry(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyhow::Result<()> {
+async fn transfer(schema: &'static Schema, from: &StoreUrl, to: &StoreUrl) -> anyhow::Result<()> {
     let contents = contents(schema, from).await?;
-    let mut held = schema.hold_empty(to, &storage()).await?;
-    load(&mut held, &contents).await?;
-    held.commit().await
+    let mut locked = schema.lock_empty(to, &storage()).await?;
+    load(&mut locked, &contents).await?;
+    locked.commit().await
 }
 
-/// Fills a SQLite store with rows of every value that is hard to transfer.
+/// Fills a SQLite store with rows that contain every value that is hard to transfer.
 async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(String, String)>) -> anyhow::Result<()> {
     let StoreUrl::Sqlite(path) = url else { anyhow::bail!("not SQLite") };
-    let mut held = schema.hold_empty(url, &storage()).await?;
+    let mut locked = schema.lock_empty(url, &storage()).await?;
     for table in schema.tables {
         let rows = if table.columns[0].1 == Kind::Flag { 1 } else { ROWS };
         let lines = (1..=rows).map(|n| line(&row(table, n, nullable))).collect::<anyhow::Result<Vec<_>>>()?;
-        held.load(table, &lines.concat()[..]).await?;
+        locked.load(table, &lines.concat()[..]).await?;
     }
-    held.commit().await?;
+    locked.commit().await?;
     let (connection, _lock) = open_alone(path, (schema.sqlite)())?;
     for table in schema.tables {
         for (column, _) in table.columns.iter().filter(|(_, kind)| *kind == Kind::Local) {
@@ -106,16 +106,16 @@ async fn fill(schema: &'static Schema, url: &StoreUrl, nullable: &BTreeSet<(Stri
     Ok(())
 }
 
-/// The row with that number; no two values of a kind are alike.
+/// Returns the row with this number; no two values of a kind are equal.
 fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     let column = |(at, (name, kind)): (usize, &super::Column)| {
         if n.is_multiple_of(3) && nullable.contains(&(table.name.into(), (*name).into())) {
             return Value::Null;
         }
         match kind {
-            // Not in the order of the numbers.
+            // Ids are not in the order of the numbers.
             Kind::Id => Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128)),
-            // As large as the smallest type of a number allows.
+            // Fits the smallest type of a number.
             Kind::Number => Value::Number(n as i64),
             Kind::Flag => Value::Flag(at == 0 || n.is_multiple_of(2)),
             Kind::Text => Value::Text(format!("{n} \"\\\n\u{7f}\u{2028}\u{1F375} é")),
@@ -126,28 +126,28 @@ fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
     table.columns.iter().enumerate().map(column).collect()
 }
 
-/// Each column of each table, and its place in the primary key (from 1), if it has one.
+/// Each column of each table, and its position in the primary key (from 1), if any.
 type Columns = BTreeMap<(String, String), u32>;
 
-/// Compares the schema with the result of its migrations; returns the columns that may be null.
+/// Compares the schema with the result of its migrations. Returns the columns that may be null.
 async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let columns = |table: &Table| {
         let key = table.key;
         let place = move |(at, name): (usize, &str)| ((table.name.to_owned(), name.to_owned()), if at < key { at as u32 + 1 } else { 0 });
         table.columns().enumerate().map(place).collect::<Vec<_>>()
     };
-    let carried = schema.tables.iter().flat_map(columns).collect::<Columns>();
+    let transferred = schema.tables.iter().flat_map(columns).collect::<Columns>();
     let (on_sqlite, nullable) = sqlite_columns(schema)?;
-    ensure!(on_sqlite == carried, "SQLite: {on_sqlite:?}\ncarried: {carried:?}");
+    ensure!(on_sqlite == transferred, "SQLite: {on_sqlite:?}\nschema: {transferred:?}");
     let on_postgres = postgres_columns(schema).await?;
-    ensure!(on_postgres == carried.into_keys().collect(), "Postgres: {on_postgres:?}");
+    ensure!(on_postgres == transferred.into_keys().collect(), "Postgres: {on_postgres:?}");
     Ok(nullable)
 }
 
 fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String, String)>)> {
     let (connection, _lock) = open_alone(&testing::directory().join("empty.db"), (schema.sqlite)())?;
     let mut catalog = connection.prepare(
-        // Indexes for full-text search are virtual tables over shadow tables.
+        // Full-text search indexes are virtual tables over shadow tables.
         "SELECT t.name, c.name, c.pk, c.\"notnull\" FROM pragma_table_list t JOIN pragma_table_info(t.name) c
         WHERE t.schema = 'main' AND t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history'",
     )?;
@@ -168,7 +168,7 @@ fn sqlite_columns(schema: &Schema) -> anyhow::Result<(Columns, BTreeSet<(String,
 
 async fn postgres_columns(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let url = testing::database().await;
-    schema.hold_empty(&StoreUrl::Postgres(url.clone()), &storage()).await?;
+    schema.lock_empty(&StoreUrl::Postgres(url.clone()), &storage()).await?;
     let (client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     let catalog = "SELECT table_name::text, column_name::text FROM information_schema.columns

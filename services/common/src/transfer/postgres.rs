@@ -11,25 +11,25 @@ use crate::Secret;
 use crate::pg::{Client, Pool, PostgresConfig};
 
 /// How long programs that are shutting down may take to close their connections.
-const LEAVING: Duration = Duration::from_secs(5);
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Session(Client);
 
 impl Session {
     pub async fn begin(url: &Secret, schema: &Schema, config: &PostgresConfig, isolation: &str) -> anyhow::Result<Self> {
-        // One connection, so that every other one belongs to another process.
+        // A pool of one connection, so that every other connection belongs to another process.
         let config = PostgresConfig { postgres_connections: 1, ..config.clone() };
         let pool = Pool::open(url, schema.name, (schema.postgres)(), &config).await?;
-        // Dropping the client closes it, which undoes uncommitted writes.
+        // Dropping the client closes the connection, which rolls back uncommitted writes.
         let client = pool.take().await?;
         alone(&client, schema.name).await?;
-        // Unlike a request, it has no time limit. The first query fixes the snapshot.
+        // Unlike a request, a transfer has no time limit. The first query fixes the snapshot.
         let patience = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
         client.batch_execute(&format!("BEGIN {isolation}; {patience}; SELECT 1")).await?;
         Ok(Self(client))
     }
 
-    /// Keeps other sessions from writing.
+    /// Prevents other sessions from writing.
     pub async fn lock(&mut self, tables: &[Table]) -> anyhow::Result<()> {
         let names = tables.iter().map(|table| table.name).collect::<Vec<_>>().join(", ");
         Ok(self.0.batch_execute(&format!("/* lock */ LOCK TABLE {names} IN EXCLUSIVE MODE")).await?)
@@ -73,16 +73,17 @@ impl Session {
     }
 }
 
-/// Waits a moment for other Confab programs to disconnect from this schema; SQLite has a lock file for this.
+/// Waits until other Confab programs have disconnected from this schema, within a time limit. SQLite has a lock file
+/// for this purpose.
 async fn alone(client: &Client, schema: &str) -> anyhow::Result<()> {
-    let until = Instant::now() + LEAVING;
+    let until = Instant::now() + DISCONNECT_LIMIT;
     loop {
         let others = "/* alone */ SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()";
         if client.query_one(others, &[]).await?.get::<_, i64>(0) == 0 {
             return Ok(());
         }
-        ensure!(Instant::now() < until, "a program that serves confab-{schema} is connected to its store; stop all of Confab first");
+        ensure!(Instant::now() < until, "a running program of confab-{schema} is connected to the store; stop all Confab programs first");
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -108,17 +109,17 @@ fn value(kind: Kind, row: &tokio_postgres::Row, n: usize) -> Result<Value, tokio
     Ok(value.unwrap_or(Value::Null))
 }
 
-/// A part of a key.
+/// Converts a value of a key to a query parameter.
 fn parameter(value: &Value) -> anyhow::Result<&(dyn ToSql + Sync)> {
     Ok(match value {
         Value::Id(id) => id,
         Value::Number(number) => number,
         Value::Flag(flag) => flag,
-        _ => bail!("a key is of ids, numbers and flags"),
+        _ => bail!("a key consists of ids, numbers and flags"),
     })
 }
 
-/// The values of a column; a value of another kind becomes a null.
+/// Returns the values of a column; a value of another kind becomes null.
 fn column<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> Box<dyn ToSql + Sync + Send + 'a> {
     macro_rules! array {
         ($pattern:pat => $value:expr) => {

@@ -13,18 +13,15 @@ use super::{Kind, Table};
 /// The values of a row, in the order of the table's columns.
 pub type Row = Vec<Value>;
 
-/// The value of a column.
+/// The value of a column. The comments name the JSON type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// No value.
+    /// `null`.
     Null,
-    /// A string in JSON.
-    Id(Uuid),
-    /// A number.
-    Number(i64),
-    /// `true` or `false`.
-    Flag(bool),
     /// A string.
+    Id(Uuid),
+    Number(i64),
+    Flag(bool),
     Text(String),
     /// Base64 in a string.
     Bytes(Vec<u8>),
@@ -58,7 +55,7 @@ impl Value {
     }
 }
 
-/// The line of a row.
+/// Encodes a row as a line.
 pub(super) fn line(row: &Row) -> anyhow::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(row)?;
     line.push(b'\n');
@@ -72,7 +69,7 @@ fn read(table: &Table, line: &str) -> anyhow::Result<Row> {
     table.columns.iter().zip(values).map(read).collect()
 }
 
-/// The rows in a table's lines.
+/// Parses the rows in the lines of a table.
 pub fn rows(table: &Table, lines: impl BufRead) -> impl Iterator<Item = anyhow::Result<Row>> {
     lines.lines().enumerate().map(move |(n, line)| {
         let row = line.map_err(Into::into).and_then(|line| read(table, &line));
@@ -91,7 +88,7 @@ mod tests {
     );
 
     #[test]
-    fn a_row_is_read_as_it_was_written() {
+    fn rows_round_trip() {
         let text = "\"\\\n\u{7f}\u{1F375}\u{2028}é".to_owned();
         let row = vec![
             Value::Id(Uuid::from_u128(7)),
@@ -109,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_row_is_named() {
+    fn malformed_row_is_named() {
         for bad in ["", "{}", "[]", r#"["x",1,true,"","",null]"#, r#"["00000000-0000-0000-0000-000000000007",1.5,true,"","",null]"#] {
             let error = rows(&TABLE, format!("{bad}\n").as_bytes()).next().unwrap().unwrap_err();
             assert_eq!(error.to_string(), "row 1 of table t", "{bad}");

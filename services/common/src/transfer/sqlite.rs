@@ -1,4 +1,4 @@
-//! A SQLite file locked by one transaction. Nothing else runs meanwhile, so each call may block its thread.
+//! A SQLite file locked by one transaction. No other task runs meanwhile, so each call may block its thread.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Redis as it is deployed: a master that Sentinels name, and a cluster.
+//! Redis as operators deploy it: a master that Sentinels name, and a cluster.
 
 use confab_common::bus::{Bus, Notice};
 use confab_common::testing;
@@ -10,7 +10,7 @@ use super::{channel, eventually, listen, next, payload};
 
 const PLAIN: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
-/// A Sentinel of this master, alone in its decisions.
+/// Starts a Sentinel for this master; it needs no agreement with other Sentinels.
 async fn sentinel(master: &RedisServer) -> RedisServer {
     let file = testing::directory().join("sentinel.conf");
     let settings = format!(
@@ -22,18 +22,18 @@ async fn sentinel(master: &RedisServer) -> RedisServer {
 }
 
 #[tokio::test]
-async fn sentinels_name_the_master_before_and_after_a_failover() {
+async fn sentinels_name_the_master_before_and_after_failover() {
     let mut master = RedisServer::with(&PLAIN).await;
     let port = master.port().to_string();
     let replica = RedisServer::with(&[&PLAIN[..], &["--replicaof", "127.0.0.1", &port]].concat()).await;
     let sentinel = sentinel(&master).await;
-    eventually("the Sentinel knows the replica", async || {
+    eventually("the Sentinel has found the replica", async || {
         let known = sentinel.ask::<Vec<Value>>("SENTINEL replicas chat").await;
         let linked = replica.info("replication").await.is_ok_and(|info| info.contains("master_link_status:up"));
         linked && known.is_ok_and(|known| known.len() == 1)
     })
     .await;
-    // The first one is away.
+    // The first Sentinel does not exist.
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/chat/0", sentinel.port()).into();
     let pair = Pair::at(&url).await;
     master.kill();
@@ -42,7 +42,7 @@ async fn sentinels_name_the_master_before_and_after_a_failover() {
 }
 
 #[tokio::test]
-async fn any_node_of_a_cluster_reaches_all() {
+async fn any_cluster_node_reaches_all_listeners() {
     let mut nodes = Vec::new();
     for _ in 0..3 {
         let file = testing::directory().join("nodes.conf");
@@ -53,7 +53,7 @@ async fn any_node_of_a_cluster_reaches_all() {
         node.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {slots}")).await.expect("slots");
         node.ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[0].port())).await.expect("a neighbour");
     }
-    eventually("the cluster is whole", async || {
+    eventually("the cluster is complete", async || {
         let mut whole = 0;
         for node in &nodes {
             let info = node.ask::<String>("CLUSTER INFO").await.unwrap_or_default();
@@ -78,7 +78,7 @@ async fn any_node_of_a_cluster_reaches_all() {
 }
 
 #[tokio::test]
-async fn valkeys_scheme_is_a_synonym() {
+async fn valkey_scheme_is_a_synonym() {
     let url = testing::redis().expose().replacen("redis://", "valkey://", 1).into();
     let (_subscriptions, mut notices) = Bus::open(&url, None).expect("a valid URL").listen();
     assert_eq!(next(&mut notices).await, Notice::Up);

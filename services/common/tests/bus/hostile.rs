@@ -1,4 +1,4 @@
-//! Foreign publications on the same Redis are dropped and counted, and the next good message is received.
+//! Foreign publications on the same Redis are dropped and counted, and the next valid message is received.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use redis::AsyncCommands;
 use super::redis_server::connection;
 use super::{channel, eventually, listen, payload, redis};
 
-/// How many payloads this process has dropped for that reason.
+/// How many payloads this process has dropped for this reason.
 fn dropped(reason: &str) -> u64 {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || PrometheusBuilder::new().install_recorder().expect("the only recorder");
@@ -27,29 +27,30 @@ async fn publish_raw(channel: &str, payloads: &[Vec<u8>]) {
 }
 
 #[tokio::test]
-async fn with_a_key_only_signed_messages_are_received() {
+async fn only_signed_messages_are_received_with_a_key() {
     let (before, a) = (dropped("forged"), channel("a"));
     let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
     let hostile = [vec![], b"short".to_vec(), vec![0xff; 16], vec![0xff; 1000], vec![0; 5_000_000]];
     publish_raw(&a, &hostile).await;
     redis().publish(&*a, "good");
     assert_eq!(payload(&mut notices).await, "good");
-    eventually("they are counted", async || dropped("forged") + dropped("too_large") >= before + hostile.len() as u64).await;
+    eventually("the dropped messages are counted", async || dropped("forged") + dropped("too_large") >= before + hostile.len() as u64)
+        .await;
 }
 
 #[tokio::test]
-async fn without_a_key_oversized_messages_are_dropped() {
+async fn oversized_messages_are_dropped_without_a_key() {
     let (before, a) = (dropped("too_large"), channel("a"));
     let open = Bus::open(&testing::redis(), None).expect("a valid URL");
     let (_subscriptions, mut notices) = listen(&open, &[&a]).await;
     publish_raw(&a, &[vec![0; 5_000_000], b"\xff\0garbage".to_vec()]).await;
     open.publish(&*a, "good");
-    assert_eq!(payload(&mut notices).await, &b"\xff\0garbage"[..], "what it means is not the bus's business");
+    assert_eq!(payload(&mut notices).await, &b"\xff\0garbage"[..], "the bus does not interpret payloads");
     assert_eq!(payload(&mut notices).await, "good");
-    eventually("it is counted", async || dropped("too_large") > before).await;
+    eventually("the dropped message is counted", async || dropped("too_large") > before).await;
 }
 
-pub async fn the_largest_payload_passes_and_a_larger_one_does_not(bus: Bus) {
+pub async fn payload_size_limit_is_enforced(bus: Bus) {
     let (before, a) = (dropped("too_large"), channel("a"));
     let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
     bus.publish(&*a, vec![1; MAX_PAYLOAD + 1]);
@@ -58,14 +59,14 @@ pub async fn the_largest_payload_passes_and_a_larger_one_does_not(bus: Bus) {
     assert!(dropped("too_large") > before);
 }
 
-/// Forgers without a key, and with another one.
+/// Forgers without a key, and with another key.
 #[tokio::test]
 async fn messages_signed_with_another_key_are_dropped() {
     let a = channel("a");
     let (_subscriptions, mut notices) = listen(&redis(), &[&a]).await;
     let forger = Bus::open(&testing::redis(), Some(&testing::cluster_key("another key").bus)).expect("a valid URL");
     let plain = Bus::open(&testing::redis(), None).expect("a valid URL");
-    // Once the forgers receive their own messages, those were certainly published before the good one.
+    // When the forgers receive their own messages, Redis has published those before the valid message.
     let (_f, mut forged) = listen(&forger, &[&a]).await;
     forger.publish(&*a, "forged");
     assert_eq!(payload(&mut forged).await, "forged");

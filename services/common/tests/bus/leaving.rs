@@ -1,16 +1,16 @@
-//! A process that ends waits for its publications, but not for ever.
+//! A process that ends waits for its last publications, within a time limit.
 
 use std::time::{Duration, Instant};
 
 use confab_common::bus::Bus;
-use confab_common::testing::Wire;
+use confab_common::testing::SilentProxy;
 
 use super::redis_server::RedisServer;
 use super::{channel, eventually, local, redis};
 
-/// More than fits into one pipeline.
+/// More messages than fit into one pipeline.
 const MANY: usize = 1000;
-/// Well above the promised second.
+/// Well above the documented limit of one second.
 const LONG: Duration = Duration::from_secs(5);
 
 async fn publish_many(bus: &Bus) -> Duration {
@@ -27,8 +27,8 @@ async fn published(redis: &RedisServer) -> usize {
     calls.map_or(0, |calls| calls.parse().expect("a number"))
 }
 
-/// How many messages have reached Redis at the end of each of three flushes, or nothing when this machine stood still
-/// meanwhile: late messages are dropped, which proves nothing.
+/// Returns how many messages have reached Redis at the end of each of three flushes. Returns `None` when this machine
+/// stood still meanwhile: late messages are dropped, which proves nothing.
 async fn flushed() -> Option<Vec<usize>> {
     let redis = RedisServer::start().await;
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");
@@ -42,9 +42,9 @@ async fn flushed() -> Option<Vec<usize>> {
 }
 
 #[tokio::test]
-async fn all_is_published_when_a_flush_is_over() {
+async fn flush_completes_after_all_publications() {
     let mut counts = None;
-    eventually("flushes on a machine that goes on", async || {
+    eventually("three flushes without a standstill of the machine", async || {
         counts = flushed().await;
         counts.is_some()
     })
@@ -53,9 +53,9 @@ async fn all_is_published_when_a_flush_is_over() {
 }
 
 #[tokio::test]
-async fn a_flush_with_nothing_to_publish_does_not_wait() {
+async fn empty_flush_does_not_wait() {
     let buses = [local(), redis()];
-    eventually("a flush at once", async || {
+    eventually("a flush that returns at once", async || {
         let begun = Instant::now();
         for bus in &buses {
             bus.flush().await;
@@ -66,14 +66,14 @@ async fn a_flush_with_nothing_to_publish_does_not_wait() {
 }
 
 #[tokio::test]
-async fn a_flush_does_not_wait_long_for_a_bus_that_is_away() {
+async fn flush_is_bounded_while_the_bus_is_unreachable() {
     let mut redis = RedisServer::start().await;
-    let wire = Wire::to(&redis.url()).await;
-    for bus in [&redis.url(), &wire.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {
+    let proxy = SilentProxy::to(&redis.url()).await;
+    for bus in [&redis.url(), &proxy.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {
         publish_many(&bus).await;
-        wire.silence();
+        proxy.silence();
         assert!(publish_many(&bus).await < LONG);
-        wire.carry();
+        proxy.resume();
     }
     redis.kill();
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");

@@ -14,7 +14,7 @@ use confab_common::{Secret, testing};
 use tokio::time::timeout;
 
 /// Longer than any expected message takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const NOTICE_LIMIT: Duration = Duration::from_secs(20);
 
 fn local() -> Bus {
     Bus::open(&Secret::from("local:"), None).expect("the local bus")
@@ -24,13 +24,13 @@ fn redis() -> Bus {
     Bus::open(&testing::redis(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL")
 }
 
-/// A channel for this test only: all tests share one Redis.
+/// Returns a channel for this test only, because all tests share one Redis.
 fn channel(name: &str) -> String {
     format!("{name}.{}", uuid::Uuid::now_v7())
 }
 
 async fn next(notices: &mut Notices) -> Notice {
-    timeout(PATIENCE, notices.next()).await.expect("a notice in time").expect("a living bus")
+    timeout(NOTICE_LIMIT, notices.next()).await.expect("a notice in time").expect("a living bus")
 }
 
 async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
@@ -39,7 +39,7 @@ async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, becoming).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    timeout(NOTICE_LIMIT, becoming).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 async fn payload(notices: &mut Notices) -> Bytes {
@@ -53,12 +53,12 @@ async fn listen(bus: &Bus, channels: &[&String]) -> (Subscriptions, Notices) {
     let (subscriptions, mut notices) = bus.listen();
     assert_eq!(next(&mut notices).await, Notice::Up);
     for channel in channels {
-        timeout(PATIENCE, subscriptions.subscribe(*channel)).await.expect("a confirmation");
+        timeout(NOTICE_LIMIT, subscriptions.subscribe(*channel)).await.expect("a confirmation");
     }
     (subscriptions, notices)
 }
 
-async fn every_listener_hears_its_channels_in_order(bus: Bus, publisher: Bus) {
+async fn each_listener_receives_its_channels_in_order(bus: Bus, publisher: Bus) {
     let (a, b) = (channel("a"), channel("b"));
     let (_one, mut one) = listen(&bus, &[&a]).await;
     let (_both, mut both) = listen(&bus, &[&a, &b]).await;
@@ -73,18 +73,18 @@ async fn every_listener_hears_its_channels_in_order(bus: Bus, publisher: Bus) {
     }
 }
 
-async fn an_ended_subscription_is_silent(bus: Bus) {
+async fn ended_subscription_receives_nothing(bus: Bus) {
     let (a, b) = (channel("a"), channel("b"));
     let (subscriptions, mut notices) = listen(&bus, &[&a, &b]).await;
     subscriptions.unsubscribe(&*a);
-    // Commands are processed in order: once this one is confirmed, the other is done.
-    timeout(PATIENCE, subscriptions.subscribe(&*b)).await.expect("a confirmation");
+    // Redis executes commands in order: this confirmation implies that the earlier command is done.
+    timeout(NOTICE_LIMIT, subscriptions.subscribe(&*b)).await.expect("a confirmation");
     bus.publish(&*a, "unheard");
     bus.publish(&*b, "heard");
     assert_eq!(payload(&mut notices).await, "heard");
 }
 
-async fn a_dropped_listener_harms_nobody(bus: Bus) {
+async fn dropped_listener_does_not_affect_others(bus: Bus) {
     let a = channel("a");
     drop(listen(&bus, &[&a]).await);
     let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
@@ -92,7 +92,7 @@ async fn a_dropped_listener_harms_nobody(bus: Bus) {
     assert_eq!(payload(&mut notices).await, "still here");
 }
 
-async fn binary_payloads_arrive_as_they_are(bus: Bus) {
+async fn binary_payloads_arrive_unchanged(bus: Bus) {
     let a = channel("a");
     let (_subscriptions, mut notices) = listen(&bus, &[&a]).await;
     let large = (0..1_000_000u32).map(|n| n as u8).collect::<Bytes>();
@@ -109,22 +109,22 @@ macro_rules! on_every_bus {
     };
 }
 
-use hostile::the_largest_payload_passes_and_a_larger_one_does_not;
+use hostile::payload_size_limit_is_enforced;
 
 on_every_bus!(
-    an_ended_subscription_is_silent,
-    a_dropped_listener_harms_nobody,
-    binary_payloads_arrive_as_they_are,
-    the_largest_payload_passes_and_a_larger_one_does_not
+    ended_subscription_receives_nothing,
+    dropped_listener_does_not_affect_others,
+    binary_payloads_arrive_unchanged,
+    payload_size_limit_is_enforced
 );
 
 #[tokio::test]
 async fn in_process_order() {
     let bus = local();
-    every_listener_hears_its_channels_in_order(bus.clone(), bus).await;
+    each_listener_receives_its_channels_in_order(bus.clone(), bus).await;
 }
 
 #[tokio::test]
 async fn order_between_processes() {
-    every_listener_hears_its_channels_in_order(redis(), redis()).await;
+    each_listener_receives_its_channels_in_order(redis(), redis()).await;
 }

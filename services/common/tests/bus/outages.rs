@@ -1,12 +1,12 @@
-//! A Redis that comes and goes: listeners are notified, and afterwards receive all their channels again, including
-//! those requested meanwhile.
+//! Outages of Redis: listeners are notified, and afterwards receive all their channels again, including channels
+//! requested during the outage.
 
 use confab_common::Secret;
 use confab_common::bus::{Bus, Notice, Notices, Subscriptions};
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 
 use super::redis_server::RedisServer;
-use super::{PATIENCE, channel, listen, next};
+use super::{NOTICE_LIMIT, channel, listen, next};
 
 /// A listener with a channel, and a publisher.
 pub struct Pair {
@@ -26,30 +26,30 @@ impl Pair {
         pair
     }
 
-    /// Publishes until the message is received. The publisher reconnects on its own, and nothing signals when it has.
-    async fn hear(&mut self, channel: &str, said: &str) {
+    /// Publishes until the message is received: the publisher reconnects on its own and does not signal when it has.
+    async fn receive(&mut self, channel: &str, said: &str) {
         let hearing = async {
             loop {
                 self.publisher.publish(channel, said.to_owned());
                 let soon = tokio::time::timeout(std::time::Duration::from_millis(50), self.notices.next());
                 match soon.await {
                     Ok(Some(Notice::Message { channel: at, payload })) if *at == *channel && payload == said => return,
-                    // An earlier message received more than once, or the end of an outage.
+                    // A duplicate of an earlier message, or the end of an outage.
                     Ok(Some(_)) | Err(_) => {}
                     Ok(None) => panic!("the bus has ended"),
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, hearing).await.expect("to be heard");
+        tokio::time::timeout(NOTICE_LIMIT, hearing).await.expect("the message must arrive");
     }
 
     async fn talk(&mut self, said: &str) {
         let channel = self.channel.clone();
-        self.hear(&channel, said).await;
+        self.receive(&channel, said).await;
     }
 
-    /// Waits for a change of the bus; messages may still arrive before it.
-    async fn told(&mut self, change: Notice) {
+    /// Waits for a change of the bus's state; messages may arrive first.
+    async fn notified(&mut self, change: Notice) {
         loop {
             if next(&mut self.notices).await == change {
                 return;
@@ -59,22 +59,22 @@ impl Pair {
 
     /// Subscribes to another channel while the bus is down, and receives it when the bus is back.
     pub async fn survives(mut self, back: impl AsyncFnOnce()) {
-        self.told(Notice::Down).await;
+        self.notified(Notice::Down).await;
         let asked_meanwhile = channel("meanwhile");
         let (subscriptions, wanted) = (self.subscriptions.clone(), asked_meanwhile.clone());
         let confirmed = tokio::spawn(async move { subscriptions.subscribe(wanted).await });
         self.publisher.publish(&*self.channel, "no listener receives this");
         assert!(!confirmed.is_finished());
         back().await;
-        self.told(Notice::Up).await;
-        tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+        self.notified(Notice::Up).await;
+        tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
         self.talk("back").await;
-        self.hear(&asked_meanwhile, "also").await;
+        self.receive(&asked_meanwhile, "also").await;
     }
 }
 
 #[tokio::test]
-async fn killed_and_back_empty() {
+async fn redis_restarts_empty() {
     let mut redis = RedisServer::start().await;
     let pair = Pair::at(&redis.url()).await;
     redis.kill();
@@ -82,14 +82,14 @@ async fn killed_and_back_empty() {
 }
 
 #[tokio::test]
-async fn killed_again_and_again() {
+async fn redis_is_killed_repeatedly() {
     let mut redis = RedisServer::start().await;
     let mut pair = Pair::at(&redis.url()).await;
     for _ in 0..5 {
         redis.kill();
-        pair.told(Notice::Down).await;
+        pair.notified(Notice::Down).await;
         redis.restart().await;
-        pair.told(Notice::Up).await;
+        pair.notified(Notice::Up).await;
     }
     pair.talk("still here").await;
 }
@@ -103,16 +103,16 @@ async fn stopped_and_continued() {
 }
 
 #[tokio::test]
-async fn behind_a_wire_that_carries_nothing() {
+async fn redis_stops_answering() {
     let redis = RedisServer::start().await;
-    let wire = Wire::to(&redis.url()).await;
-    let pair = Pair::at(&wire.url()).await;
-    wire.silence();
-    pair.survives(async || wire.carry()).await;
+    let proxy = SilentProxy::to(&redis.url()).await;
+    let pair = Pair::at(&proxy.url()).await;
+    proxy.silence();
+    pair.survives(async || proxy.resume()).await;
 }
 
 #[tokio::test]
-async fn not_there_at_the_start() {
+async fn redis_is_unreachable_at_start() {
     let mut redis = RedisServer::start().await;
     redis.kill();
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");
@@ -121,14 +121,14 @@ async fn not_there_at_the_start() {
     let confirmed = tokio::spawn(async move { early.subscribe(wanted).await });
     redis.restart().await;
     assert_eq!(next(&mut notices).await, Notice::Up);
-    tokio::time::timeout(PATIENCE, confirmed).await.expect("a confirmation").expect("no panic");
+    tokio::time::timeout(NOTICE_LIMIT, confirmed).await.expect("a confirmation").expect("no panic");
     let mut pair = Pair { publisher: bus, subscriptions, notices, channel };
     pair.talk("at last").await;
 }
 
-/// What one publication of a lone message becomes, after the server has ended the connections that idle.
+/// A lone message is delivered after the server has closed idle connections.
 #[tokio::test]
-async fn a_server_that_ends_idle_connections_costs_no_message() {
+async fn closed_idle_connections_lose_no_message() {
     let redis = RedisServer::start().await;
     let mut pair = Pair::at(&redis.url()).await;
     for said in ["one", "two", "three"] {
@@ -139,7 +139,7 @@ async fn a_server_that_ends_idle_connections_costs_no_message() {
         loop {
             match next(&mut pair.notices).await {
                 Notice::Message { payload, .. } if payload == said => break,
-                // Repeated at the beginning.
+                // A duplicate of the first message.
                 Notice::Message { payload, .. } => assert_eq!(payload, "before"),
                 other => panic!("{other:?}"),
             }

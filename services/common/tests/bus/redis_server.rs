@@ -1,4 +1,4 @@
-//! A Redis of the test's own, which can be killed, stopped and restarted at the same address.
+//! A Redis for one test, which can be killed, stopped and restarted at the same address.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -12,8 +12,8 @@ use super::eventually;
 
 pub struct RedisServer {
     address: SocketAddr,
-    /// Never listens: it reserves the port while Redis is away.
-    _held: TcpSocket,
+    /// Never listens: it reserves the port while Redis is down.
+    _reserved: TcpSocket,
     process: Option<Child>,
     arguments: Vec<String>,
 }
@@ -23,30 +23,31 @@ impl RedisServer {
         Self::with(&["--save", "", "--appendonly", "no"]).await
     }
 
-    /// Starts one with more arguments.
+    /// Starts a server with additional arguments.
     pub async fn with(arguments: &[&str]) -> Self {
-        let held = TcpSocket::new_v4().expect("a socket");
-        held.set_reuseaddr(true).expect("an option");
-        held.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let mut server = Self { address: held.local_addr().expect("its address"), _held: held, process: None, arguments: vec![] };
+        let reserved = TcpSocket::new_v4().expect("a socket");
+        reserved.set_reuseaddr(true).expect("an option");
+        reserved.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let mut server =
+            Self { address: reserved.local_addr().expect("its address"), _reserved: reserved, process: None, arguments: vec![] };
         server.arguments = arguments.iter().map(ToString::to_string).collect();
         server.restart().await;
         server
     }
 
-    /// Starts it, empty, and waits until it answers.
+    /// Starts the server, empty, and waits until it answers.
     pub async fn restart(&mut self) {
         let port = self.address.port().to_string();
         // A master saves its data there for a replica.
         let work = testing::directory().display().to_string();
         let usual = ["--bind", "127.0.0.1", "--port", &port, "--dir", &work];
-        // A file of settings, or of Sentinel's, must be the first argument.
+        // A configuration file, also of a Sentinel, must be the first argument.
         let process = Command::new("redis-server").args(&self.arguments).args(usual).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.process = Some(process.expect("redis-server"));
         eventually("redis answers", async || self.info("server").await.is_ok()).await;
     }
 
-    /// What it answers to a command.
+    /// Returns the answer to a command.
     pub async fn ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap_or_default());
@@ -54,7 +55,7 @@ impl RedisServer {
         command.query_async(&mut connection(&self.url()).await?).await
     }
 
-    /// A section of its INFO.
+    /// Returns a section of INFO.
     pub async fn info(&self, section: &str) -> redis::RedisResult<String> {
         self.ask(&format!("INFO {section}")).await
     }
@@ -66,7 +67,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends it SIGSTOP or SIGCONT.
+    /// Sends SIGSTOP or SIGCONT.
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
@@ -87,7 +88,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A plain connection without a time limit.
+/// Opens a plain connection without a time limit.
 pub async fn connection(url: &Secret) -> redis::RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     redis::Client::open(url.expose())?.get_multiplexed_async_connection_with_config(&config).await

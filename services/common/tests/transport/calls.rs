@@ -1,4 +1,4 @@
-//! Calls: a request and its answer.
+//! Unary calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::{ATTEMPT, Served, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
 
-/// A scripted service; which one does not matter.
+/// A scripted gRPC service.
 #[derive(Clone)]
 pub(crate) struct Service {
     behaviour: Arc<Mutex<Behaviour>>,
@@ -50,7 +50,7 @@ impl Service {
         serve(HealthServer::new(self.clone())).await
     }
 
-    /// Serves on an existing socket for as long as the handle is kept.
+    /// Serves on an existing socket until the handle is dropped.
     pub(crate) fn serve_on(&self, listener: TcpListener) -> AbortOnDropHandle<()> {
         let server = Server::builder().add_service(HealthServer::new(self.clone()));
         AbortOnDropHandle::new(tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }))
@@ -67,12 +67,12 @@ impl Health for Service {
         match behaviour {
             Behaviour::Answers => Ok(Response::new(HealthCheckResponse { status: 1 })),
             Behaviour::Hangs => std::future::pending().await,
-            Behaviour::Refuses(code) => Err(Status::new(code, "as told")),
+            Behaviour::Refuses(code) => Err(Status::new(code, "as scripted")),
         }
     }
 
     async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not used here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 }
 
@@ -82,10 +82,10 @@ pub(crate) async fn check(transport: &Transport, call: Call) -> Result<(), Code>
 }
 
 const CALL: Call = Call::within(Duration::from_secs(30));
-/// Bound on waits that would otherwise last as long as a call may, or for ever.
+/// Bound on waits that would otherwise last as long as a call's deadline, or without end.
 pub(crate) const IN_TIME: Duration = Duration::from_secs(20);
 
-/// Two replicas and the transport to them. Both have answered; their counters start now.
+/// Starts two replicas and the transport to them. Both have answered, and their counters start at zero.
 async fn two() -> ([Service; 2], [Served; 2], Transport) {
     let services = [Service::new(Behaviour::Answers), Service::new(Behaviour::Answers)];
     let served = [services[0].serve().await, services[1].serve().await];
@@ -100,14 +100,14 @@ async fn reach(service: &Service, in_process: bool) -> (Transport, Option<Served
     crate::reach(HealthServer::new(service.clone()), in_process).await
 }
 
-async fn a_call_is_answered(in_process: bool) {
+async fn call_is_answered(in_process: bool) {
     let service = Service::new(Behaviour::Answers);
     let (transport, _served) = reach(&service, in_process).await;
     assert_eq!(check(&transport, CALL).await, Ok(()));
     assert_eq!(service.calls(), 1);
 }
 
-async fn a_refusal_arrives_as_it_is(in_process: bool) {
+async fn rejection_arrives_unchanged(in_process: bool) {
     let service = Service::new(Behaviour::Refuses(Code::NotFound));
     let (transport, _served) = reach(&service, in_process).await;
     assert_eq!(check(&transport, CALL).await, Err(Code::NotFound));
@@ -117,10 +117,10 @@ async fn a_refusal_arrives_as_it_is(in_process: bool) {
 async fn a_deadline_holds(in_process: bool) {
     let (transport, _served) = reach(&Service::new(Behaviour::Hangs), in_process).await;
     let answer = timeout(IN_TIME, check(&transport, Call::within(Duration::from_millis(200)))).await;
-    assert_eq!(answer.expect("an end"), Err(Code::DeadlineExceeded));
+    assert_eq!(answer.expect("must end in time"), Err(Code::DeadlineExceeded));
 }
 
-both_ways!(a_call_is_answered, a_refusal_arrives_as_it_is, a_deadline_holds);
+both_ways!(call_is_answered, rejection_arrives_unchanged, a_deadline_holds);
 
 #[tokio::test]
 async fn calls_are_spread_over_all_replicas() {
@@ -132,7 +132,7 @@ async fn calls_are_spread_over_all_replicas() {
 }
 
 #[tokio::test]
-async fn calls_of_one_key_prefer_one_replica() {
+async fn calls_with_one_key_prefer_one_replica() {
     let ([a, b], _served, transport) = two().await;
     for _ in 0..10 {
         assert_eq!(check(&transport, CALL.keyed(7)).await, Ok(()));
@@ -141,20 +141,20 @@ async fn calls_of_one_key_prefer_one_replica() {
 }
 
 #[tokio::test]
-async fn a_replica_that_is_gone_is_left() {
+async fn unreachable_replica_is_avoided() {
     let (_, [serve_a, serve_b], transport) = two().await;
     drop(serve_a);
     for _ in 0..20 {
         assert_eq!(check(&transport, CALL).await, Ok(()));
     }
     drop(serve_b);
-    let gone = timeout(IN_TIME, check(&transport, CALL)).await.expect("an end");
+    let gone = timeout(IN_TIME, check(&transport, CALL)).await.expect("must end in time");
     assert!(matches!(gone, Err(Code::Unavailable | Code::DeadlineExceeded)), "{gone:?}");
     assert_eq!(check(&transport, CALL).await, Err(Code::Unavailable));
 }
 
 #[tokio::test]
-async fn a_replica_that_hangs_costs_one_attempt() {
+async fn hanging_replica_costs_one_attempt() {
     let ([stuck, well], _served, transport) = two().await;
     stuck.is(Behaviour::Hangs);
     let call = async || assert_eq!(check(&transport, CALL.attempt(ATTEMPT)).await, Ok(()));
@@ -163,7 +163,7 @@ async fn a_replica_that_hangs_costs_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_replica_that_refuses_for_now_is_passed_over() {
+async fn unavailable_replica_is_skipped() {
     let ([away, _], _served, transport) = two().await;
     away.is(Behaviour::Refuses(Code::Unavailable));
     for _ in 0..10 {
@@ -172,18 +172,18 @@ async fn a_replica_that_refuses_for_now_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_call_that_may_have_been_done_is_never_unavailable() {
+async fn call_that_may_be_done_is_never_unavailable() {
     let (stuck, away) = (Service::new(Behaviour::Hangs), Service::new(Behaviour::Refuses(Code::Unavailable)));
     let (serve_stuck, serve_away) = (stuck.serve().await, away.serve().await);
     let transport = connect(&[&serve_stuck, &serve_away]);
     let call = Call::within(Duration::from_secs(1)).attempt(Duration::from_millis(200));
-    // Whichever is tried first, one of the calls meets the stuck replica.
+    // Regardless of the order, one of the calls goes to the stuck replica.
     let answers = [check(&transport, call).await, check(&transport, call).await];
     assert!(answers.contains(&Err(Code::DeadlineExceeded)), "{answers:?}");
 }
 
 #[tokio::test]
-async fn the_outcome_of_a_call_matters_unless_it_only_reads() {
+async fn unknown_outcome_matters_unless_the_call_only_reads() {
     for (call, answer) in [(CALL, Code::DeadlineExceeded), (CALL.reading(), Code::Unavailable)] {
         let service = Service::new(Behaviour::Hangs);
         let served = service.serve().await;
@@ -191,12 +191,12 @@ async fn the_outcome_of_a_call_matters_unless_it_only_reads() {
         let call = tokio::spawn(async move { check(&transport, call).await });
         eventually(|| service.calls() == 1).await;
         drop(served);
-        assert_eq!(timeout(IN_TIME, call).await.expect("an end").unwrap(), Err(answer));
+        assert_eq!(timeout(IN_TIME, call).await.expect("must end in time").unwrap(), Err(answer));
     }
 }
 
 #[tokio::test]
-async fn a_late_transport_answers_once_it_is_bound() {
+async fn late_transport_answers_once_bound() {
     let (transport, binder) = grpc::late();
     assert_eq!(check(&transport, CALL).await, Err(Code::Unavailable));
     binder.bind(grpc::in_process(HealthServer::new(Service::new(Behaviour::Answers))));

@@ -1,4 +1,4 @@
-//! Calls that meet a replica that is shutting down: a call that it did not accept was not done.
+//! Calls to a replica that is shutting down: a call that the replica did not accept was not done.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,9 +19,9 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::calls::{Behaviour, IN_TIME, Service, check};
 
 const CALL: Call = Call::within(Duration::from_secs(30));
-/// Frames of HTTP/2 (RFC 9113, 6).
+/// HTTP/2 frames (RFC 9113, 6).
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// No stream has been accepted.
+/// No stream was accepted.
 const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The first stream is refused.
 const REFUSED_STREAM: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
@@ -48,7 +48,7 @@ async fn refuse(mut stream: TcpStream, frame: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_call_that_the_only_replica_did_not_take_is_unavailable() {
+async fn call_rejected_by_the_only_replica_is_unavailable() {
     for frame in [GO_AWAY, REFUSED_STREAM] {
         let (listener, address) = bind().await;
         let transport = grpc::connect(&format!("http://{address}")).unwrap();
@@ -58,25 +58,25 @@ async fn a_call_that_the_only_replica_did_not_take_is_unavailable() {
             refuse(stream, frame).await;
         };
         let (answer, ()) = tokio::join!(timeout(IN_TIME, check(&transport, CALL)), leaving);
-        assert_eq!(answer.expect("an end"), Err(Code::Unavailable));
+        assert_eq!(answer.expect("must end in time"), Err(Code::Unavailable));
     }
 }
 
 #[tokio::test]
-async fn a_call_that_a_replica_did_not_take_goes_to_the_one_in_its_place() {
+async fn rejected_call_goes_to_the_replacement_replica() {
     let (listener, address) = bind().await;
     let (service, transport) = (Service::new(Behaviour::Answers), grpc::connect(&format!("http://{address}")).unwrap());
     let calling = tokio::spawn(async move { timeout(IN_TIME, check(&transport, CALL)).await });
     let (stream, _) = listener.accept().await.unwrap();
     let _next = service.serve_on(listener);
     refuse(stream, GO_AWAY).await;
-    assert_eq!(calling.await.unwrap().expect("an end"), Ok(()));
+    assert_eq!(calling.await.unwrap().expect("must end in time"), Ok(()));
     assert_eq!(service.calls(), 1);
 }
 
 type Serving = JoinHandle<anyhow::Result<()>>;
 
-/// A server that has answered a call.
+/// Starts a server that has answered one call.
 async fn serving(drain: Duration) -> (Process, SocketAddr, Serving) {
     let (listener, address) = bind().await;
     drop(listener);
@@ -93,26 +93,26 @@ async fn serving(drain: Duration) -> (Process, SocketAddr, Serving) {
 }
 
 #[tokio::test]
-async fn a_call_that_outlasts_the_drain_time_is_cut() {
+async fn call_that_exceeds_the_drain_time_is_cut() {
     let (process, address, serving) = serving(Duration::from_secs(1)).await;
     let mut client = HealthClient::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
     let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watched.message().await.unwrap().unwrap();
     process.shutdown.cancel();
-    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
+    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_connection_that_is_made_just_before_the_shutdown_is_served() {
+async fn connection_made_just_before_shutdown_is_served() {
     let (process, address, serving) = serving(IN_TIME).await;
-    // No await until the shutdown, so the runtime does not know of the connection by then.
+    // No await until the shutdown, so the runtime has not seen the connection by then.
     let mut client = std::net::TcpStream::connect(address).unwrap();
     io::Write::write_all(&mut client, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).unwrap();
     client.set_nonblocking(true).unwrap();
     process.shutdown.cancel();
     let (mut client, mut frame) = (TcpStream::from_std(client).unwrap(), [0; 9]);
-    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("an end").unwrap();
+    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("must end in time").unwrap();
     assert_eq!(frame[3], SETTINGS[3]);
     drop(client);
-    timeout(IN_TIME, serving).await.expect("an end").unwrap().unwrap();
+    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! One suite for every way to reach a service, and faults that only a network has.
+//! One suite for every transport to a service, and for faults that only occur on a network.
 #![allow(clippy::unwrap_used)]
 
 mod calls;
@@ -19,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-/// Runs each test over both transports, with whether the service is in this process.
+/// Runs each test over both transports. The argument is whether the service is in this process.
 macro_rules! both_ways {
     ($($name:ident),+ $(,)?) => {
         mod in_process { $(#[tokio::test] async fn $name() { super::$name(true).await; })+ }
@@ -28,7 +28,7 @@ macro_rules! both_ways {
 }
 use both_ways;
 
-/// A service on a port of its own. Dropping it ends it like a crash: its connections are gone too.
+/// A service on its own port. Dropping it ends the service like a crash, with all its connections.
 struct Served {
     address: SocketAddr,
     runtime: Option<Runtime>,
@@ -63,7 +63,7 @@ fn connect(served: &[&Served]) -> Transport {
     grpc::connect(&urls.join(",")).expect("valid URLs")
 }
 
-/// The transport to a service in this process or on a port, with the handle that keeps it alive.
+/// Returns the transport to a service in this process or on a port, with the handle that keeps the service running.
 async fn reach<S>(service: S, in_process: bool) -> (Transport, Option<Served>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
@@ -76,34 +76,34 @@ where
     (connect(&[&served]), Some(served))
 }
 
-/// Longer than a busy machine stands still, so that only a replica that hangs is slow.
+/// Longer than a busy machine stands still, so that only a hanging replica is slow.
 const ATTEMPT: Duration = Duration::from_secs(6);
-/// Almost as long as a slow replica is avoided.
+/// Slightly less than the time for which a slow replica is avoided.
 const LEFT_ALONE: Duration = Duration::from_secs(4);
 
-/// Calls until every replica has been asked: the first call to each takes longer.
+/// Calls until every replica has been called, because the first call to each replica takes longer.
 async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
     let calling = async {
         while !all_asked() {
             call().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), calling).await.expect("every replica to be asked");
+    tokio::time::timeout(Duration::from_secs(10), calling).await.expect("every replica must be called");
 }
 
-/// Makes ten calls, of which one meets the replica that hangs, and none after it while that replica is avoided. `asked`
-/// returns how many calls have arrived there.
+/// Makes ten calls. One call goes to the hanging replica, and no later call while that replica is avoided. `asked`
+/// returns the number of calls that arrived at the hanging replica.
 async fn one_attempt_is_lost(call: impl AsyncFn(), asked: impl Fn() -> u64) {
     let mut met = None;
     for _ in 0..10 {
         let (begun, before) = (Instant::now(), asked());
         call().await;
         if asked() > before {
-            assert!(met.is_none_or(|met| begun - met > LEFT_ALONE), "it is asked again");
+            assert!(met.is_none_or(|met| begun - met > LEFT_ALONE), "the hanging replica is called again");
             met = Some(Instant::now());
         }
     }
-    assert!(met.is_some(), "it was not asked");
+    assert!(met.is_some(), "the hanging replica was not called");
 }
 
 async fn eventually(condition: impl Fn() -> bool) {

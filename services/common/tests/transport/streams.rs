@@ -1,4 +1,4 @@
-//! Streams: bodies of any length that pass through as they arrive.
+//! Streams: bodies of any length that are proxied as they arrive.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use tower::{Service, service_fn};
 use crate::{ATTEMPT, both_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
 
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
-/// Chunks of a big stream.
+/// Chunks of a large stream.
 const MANY: usize = 512;
-/// Most unread bytes in transit.
+/// Maximum unread bytes in transit.
 const AHEAD: u64 = 2 * 1024 * 1024;
 const DOWNLOAD: Call = Call::within(Duration::from_secs(30)).streaming_answer();
-/// A call without an answer by then will never get one.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for an answer; a call without an answer by then hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// A scripted service with streams of bytes.
+/// A scripted service with byte streams.
 #[derive(Clone)]
 struct Streams {
     behaviour: Arc<Mutex<Behaviour>>,
-    /// Calls that began, and that ended in any way.
+    /// Calls that began, and calls that ended in any way.
     begun: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
-    /// Bytes that left this side, and that the other side has accepted.
+    /// Bytes that one side sent, and bytes that the other side accepted.
     sent: Arc<AtomicU64>,
     taken: Arc<AtomicU64>,
 }
@@ -44,15 +44,15 @@ struct Streams {
 enum Behaviour {
     /// Reads to the end, then returns the number of bytes.
     Counts,
-    /// Sends this many chunks.
+    /// Sends this number of chunks.
     Sends(usize),
-    /// Sends many chunks, checking how fast they are accepted.
+    /// Sends many chunks and checks how fast they are accepted.
     SendsWatching,
-    /// Reads one chunk and refuses.
+    /// Reads one chunk and rejects the call.
     Refuses,
-    /// Reads one chunk and then no more.
+    /// Reads one chunk, then stops reading.
     Stops,
-    /// Reads nothing and says nothing.
+    /// Reads nothing and sends nothing.
     Hangs,
 }
 
@@ -77,22 +77,23 @@ impl Streams {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Many chunks; the transport must not request them much faster than the reader accepts them.
+    /// Yields many chunks; the transport must not request them much faster than the reader accepts them.
     fn chunks(&self) -> impl Stream<Item = Bytes> + Send + 'static {
         let (sent, taken) = (self.sent.clone(), self.taken.clone());
         stream::repeat(CHUNK).take(MANY).inspect(move |_| {
             let sent = sent.fetch_add(CHUNK.len() as u64, Ordering::SeqCst);
             let ahead = sent.saturating_sub(taken.load(Ordering::SeqCst));
-            assert!(ahead <= AHEAD, "{ahead} bytes are on their way");
+            assert!(ahead <= AHEAD, "{ahead} bytes are in transit");
         })
     }
 
     /// Accepts a chunk, with a pause now and then, so that a sender without back pressure gets ahead.
     async fn take(&self, chunk: &Bytes) {
         let taken = self.taken.fetch_add(chunk.len() as u64, Ordering::SeqCst);
-        match (taken / CHUNK.len() as u64).is_multiple_of(16) {
-            true => tokio::time::sleep(Duration::from_millis(10)).await,
-            false => tokio::task::yield_now().await,
+        if (taken / CHUNK.len() as u64).is_multiple_of(16) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -112,7 +113,7 @@ impl Streams {
             Behaviour::SendsWatching => Ok(Response::new(call.lasting(self.chunks()))),
             Behaviour::Refuses => {
                 request.message().await?;
-                Err(Status::out_of_range("as told"))
+                Err(Status::out_of_range("as scripted"))
             }
             Behaviour::Stops => {
                 request.message().await?;
@@ -132,7 +133,7 @@ impl Ongoing {
         Self(streams.ended.clone())
     }
 
-    /// The call's answer; the call lasts as long as this stream.
+    /// Returns the answer to a call; the call lasts as long as this stream.
     fn lasting(self, chunks: impl Stream<Item = Bytes> + Send + 'static) -> Chunks {
         chunks
             .map(move |chunk| {
@@ -169,7 +170,7 @@ impl Service<http::Request<Body>> for Streams {
     }
 }
 
-/// Messages are plain bytes.
+/// The codec: messages are plain bytes.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 
@@ -207,13 +208,13 @@ impl Decoder for Raw {
     }
 }
 
-/// Makes a streaming call and returns the stream of its answer.
+/// Makes a streaming call and returns the stream of the answer.
 async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(transport.clone());
     client.ready().await.expect("it is always ready");
     let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
     let answer = client.streaming(grpc::request(request, call), path, Raw);
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("no hang");
+    let answer = tokio::time::timeout(ANSWER_LIMIT, answer).await.expect("must not hang");
     answer.map(Response::into_inner)
 }
 
@@ -232,7 +233,7 @@ async fn download_by(transport: &Transport, way: Call) -> Result<Streaming<Bytes
 }
 
 async fn next(answer: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Code> {
-    let message = tokio::time::timeout(PATIENCE, answer.message()).await.expect("no hang");
+    let message = tokio::time::timeout(ANSWER_LIMIT, answer.message()).await.expect("must not hang");
     message.map_err(|status| status.code())
 }
 
@@ -244,13 +245,13 @@ async fn all(answer: &mut Streaming<Bytes>) -> Result<usize, Code> {
     Ok(count)
 }
 
-async fn a_big_stream_goes_up_no_faster_than_it_is_read(in_process: bool) {
+async fn upload_respects_back_pressure(in_process: bool) {
     let streams = Streams::new(Behaviour::Counts);
     let (transport, _served) = reach(streams.clone(), in_process).await;
     assert_eq!(upload(&transport, streams.chunks()).await, Ok(MANY * CHUNK.len()));
 }
 
-async fn a_big_stream_comes_down_no_faster_than_it_is_read(in_process: bool) {
+async fn download_respects_back_pressure(in_process: bool) {
     let streams = Streams::new(Behaviour::SendsWatching);
     let (transport, _served) = reach(streams.clone(), in_process).await;
     let mut answer = download(&transport).await.unwrap();
@@ -262,14 +263,14 @@ async fn a_big_stream_comes_down_no_faster_than_it_is_read(in_process: bool) {
     assert_eq!(count, MANY * CHUNK.len());
 }
 
-async fn a_refusal_in_the_middle_arrives_at_once(in_process: bool) {
+async fn rejection_midway_arrives_at_once(in_process: bool) {
     let (transport, _served) = reach(Streams::new(Behaviour::Refuses), in_process).await;
-    // One sender waits for something else, the other never ends.
+    // One sender waits, the other sender never ends.
     assert_eq!(upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await, Err(Code::OutOfRange));
     assert_eq!(upload(&transport, stream::repeat(CHUNK)).await, Err(Code::OutOfRange));
 }
 
-async fn whoever_leaves_ends_the_work(in_process: bool) {
+async fn dropped_caller_ends_the_work(in_process: bool) {
     let streams = Streams::new(Behaviour::Stops);
     let (transport, _served) = reach(streams.clone(), in_process).await;
     let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
@@ -286,22 +287,22 @@ async fn whoever_leaves_ends_the_work(in_process: bool) {
     eventually(|| streams.ended() == 1).await;
 }
 
-async fn an_answer_begins_in_time_or_not_at_all(in_process: bool) {
+async fn answer_must_begin_before_the_deadline(in_process: bool) {
     let (transport, _served) = reach(Streams::new(Behaviour::Hangs), in_process).await;
     let hasty = Call::within(Duration::from_millis(200)).streaming_answer();
     assert_eq!(call(&transport, hasty, stream::iter([CHUNK])).await.unwrap_err().code(), Code::DeadlineExceeded);
 }
 
 both_ways!(
-    a_big_stream_goes_up_no_faster_than_it_is_read,
-    a_big_stream_comes_down_no_faster_than_it_is_read,
-    a_refusal_in_the_middle_arrives_at_once,
-    whoever_leaves_ends_the_work,
-    an_answer_begins_in_time_or_not_at_all,
+    upload_respects_back_pressure,
+    download_respects_back_pressure,
+    rejection_midway_arrives_at_once,
+    dropped_caller_ends_the_work,
+    answer_must_begin_before_the_deadline,
 );
 
 #[tokio::test]
-async fn a_late_transport_passes_streams() {
+async fn late_transport_proxies_streams() {
     let (transport, binder) = grpc::late();
     assert_eq!(upload(&transport, stream::iter([CHUNK])).await, Err(Code::Unavailable));
     binder.bind(grpc::in_process(Streams::new(Behaviour::Counts)));
@@ -309,7 +310,7 @@ async fn a_late_transport_passes_streams() {
 }
 
 #[tokio::test]
-async fn a_dead_replica_is_left_before_anything_is_read() {
+async fn dead_replica_is_skipped_before_the_body_is_read() {
     let (gone, well) = (serve(Streams::new(Behaviour::Counts)).await, serve(Streams::new(Behaviour::Counts)).await);
     let (transport, address) = (connect(&[&gone, &well]), gone.address);
     drop(gone);
@@ -320,7 +321,7 @@ async fn a_dead_replica_is_left_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn a_replica_that_hangs_costs_a_download_one_attempt() {
+async fn hanging_replica_costs_a_download_one_attempt() {
     let (stuck, well) = (Streams::new(Behaviour::Sends(3)), Streams::new(Behaviour::Sends(3)));
     let (serve_stuck, serve_well) = (serve(stuck.clone()).await, serve(well.clone()).await);
     let transport = connect(&[&serve_stuck, &serve_well]);
@@ -336,14 +337,14 @@ async fn a_replica_that_hangs_costs_a_download_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_replica_that_dies_in_the_middle_is_an_error() {
+async fn replica_death_midway_is_an_error() {
     let streams = Streams::new(Behaviour::Stops);
     let served = serve(streams.clone()).await;
     let transport = connect(&[&served]);
     let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
     eventually(|| streams.begun() == 1).await;
     drop(served);
-    // The outcome is unknown: it may have been done.
+    // The outcome is unknown: the replica may have executed the call.
     assert_eq!(uploading.await.unwrap(), Err(Code::Unknown));
 
     let served = serve(Streams::new(Behaviour::Sends(MANY))).await;
@@ -354,7 +355,7 @@ async fn a_replica_that_dies_in_the_middle_is_an_error() {
 }
 
 #[tokio::test]
-async fn slow_readers_hold_up_no_other_stream() {
+async fn slow_readers_do_not_block_other_streams() {
     let served = serve(Streams::new(Behaviour::Sends(16))).await;
     let transport = connect(&[&served]);
     let mut waiting = Vec::new();

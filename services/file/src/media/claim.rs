@@ -1,21 +1,21 @@
-//! Reads the media type that a sender claims.
+//! Parses the media type that a sender claims.
 
 use std::fmt;
 
 use super::family;
 
-/// Longest claim that is read, in bytes.
+/// Longest claim that is parsed, in bytes.
 const MAX_LEN: usize = 255;
 
-/// A media type in canonical form, without parameters but the charset.
+/// A media type in canonical form, without parameters except the charset.
 pub struct Claim {
     /// `type/subtype`, in lower case, under its registered name.
     pub essence: String,
     charset: Option<String>,
 }
 
-/// The claim, if it is a media type: `type/subtype` with parameters whose values may be quoted (RFC 9110, 5.6.6 and
-/// 8.3.1).
+/// Parses a claim, if it is a media type: `type/subtype` with parameters whose values may be quoted (RFC 9110, 5.6.6
+/// and 8.3.1).
 pub fn parse(claim: &str) -> Option<Claim> {
     let claim = claim.trim_matches(is_space);
     let (essence, mut rest) = claim.split_at(claim.find(';').unwrap_or(claim.len()));
@@ -40,7 +40,7 @@ pub fn parse(claim: &str) -> Option<Claim> {
     rest.is_empty().then(|| Claim { essence: family::registered(&essence).into(), charset })
 }
 
-/// A parameter's value, and what follows it.
+/// Parses a parameter's value. Returns the value and the rest of the text.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find([';', ' ', '\t']).unwrap_or(text.len()));

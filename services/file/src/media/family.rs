@@ -1,4 +1,4 @@
-//! Types that the same first bytes may have, and the names under which types are written.
+//! Families of types with the same first bytes, and the canonical names of types.
 
 use infer::Type;
 
@@ -22,7 +22,7 @@ const ZIPPED: [&str; 15] = [
     "application/x-xpinstall",
     "model/3mf",
 ];
-/// Types outside `text/` that are written in characters.
+/// Text formats whose type does not begin with `text/`.
 const TEXTUAL: [&str; 14] = [
     "application/ecmascript",
     "application/graphql",
@@ -40,12 +40,12 @@ const TEXTUAL: [&str; 14] = [
     "application/yaml",
 ];
 
-/// What a signature leaves open.
+/// The types that a signature leaves open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Audio or video of one container.
     Sound(Container),
-    /// Characters between angle brackets.
+    /// Text with markup in angle brackets.
     Markup,
     Text,
     Zip,
@@ -54,7 +54,7 @@ pub enum Family {
     Heif,
     Png,
     Font,
-    /// The signature says it all.
+    /// The signature determines the type.
     Closed,
 }
 
@@ -68,7 +68,7 @@ pub enum Container {
     Ogg,
 }
 
-/// The family of a file with these first bytes.
+/// Returns the family of a file with these first bytes.
 pub fn of(found: &Type, head: &[u8]) -> Family {
     match found.mime_type() {
         "text/html" | "text/xml" => Family::Markup,
@@ -83,7 +83,7 @@ pub fn of(found: &Type, head: &[u8]) -> Family {
 }
 
 impl Family {
-    /// Whether a file of this family may have this type.
+    /// Returns whether a file of this family may have this type.
     pub fn admits(self, essence: &str) -> bool {
         let is_text = essence.starts_with("text/") || TEXTUAL.contains(&essence) || essence.ends_with("+json");
         match self {
@@ -106,7 +106,7 @@ impl Family {
     }
 }
 
-/// The container of a registered type of audio or video.
+/// Returns the container of a registered type of audio or video.
 fn container(essence: &str) -> Option<Container> {
     Some(match essence {
         "audio/x-ms-wma" | "video/x-ms-asf" | "video/x-ms-wmv" => Container::Asf,
@@ -118,7 +118,7 @@ fn container(essence: &str) -> Option<Container> {
     })
 }
 
-/// The name of what a signature says.
+/// Returns the name of the type that a signature determines.
 pub fn name(found: &Type) -> &'static str {
     match found.extension() {
         "otf" => "font/otf",
@@ -128,8 +128,8 @@ pub fn name(found: &Type) -> &'static str {
     }
 }
 
-/// The registered name of a type that also goes by other names. WAVE is an exception: browsers play `audio/wav`, and
-/// save the registered `audio/vnd.wave`.
+/// Returns the registered name of a type with several names. WAVE is an exception: browsers play `audio/wav`, but
+/// download the registered `audio/vnd.wave`.
 pub fn registered(essence: &str) -> &str {
     match essence {
         "application/font-woff" | "application/x-font-woff" => "font/woff",

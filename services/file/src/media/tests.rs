@@ -18,7 +18,7 @@ const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0\x08\0\0\0!\0";
 const OLE: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 #[test]
-fn pictures_audio_and_video_are_shown_in_place() {
+fn pictures_audio_and_video_are_shown_inline() {
     for (head, media) in [
         (PNG, "image/png"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "image/jpeg"),
@@ -41,7 +41,7 @@ fn pictures_audio_and_video_are_shown_in_place() {
 }
 
 #[test]
-fn types_that_could_contain_a_script_are_not_shown_in_place() {
+fn types_that_could_contain_a_script_are_not_inline() {
     for head in [
         &b"<html><script>alert(1)</script>"[..],
         b"<svg xmlns=\"http://www.w3.org/2000/svg\"><script/></svg>",
@@ -58,7 +58,7 @@ fn types_that_could_contain_a_script_are_not_shown_in_place() {
 }
 
 #[test]
-fn a_claim_of_the_same_family_stands() {
+fn claim_of_the_same_family_is_used() {
     let xml = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>";
     for (head, claims) in [
         (WEBM, &["audio/webm", "video/webm", "video/matroska"][..]),
@@ -94,7 +94,7 @@ fn a_claim_of_the_same_family_stands() {
 }
 
 #[test]
-fn a_claim_of_another_family_does_not_stand() {
+fn claim_of_another_family_is_ignored() {
     for (head, claims, media) in [
         (WEBM, &["audio/mp4", "video/ogg", "image/webp", "text/html", "application/octet-stream"][..], "video/webm"),
         (MP4, &["audio/webm", "audio/mpeg", "application/mp4"], "video/mp4"),
@@ -111,7 +111,7 @@ fn a_claim_of_another_family_does_not_stand() {
 }
 
 #[test]
-fn texts_that_begin_like_a_signature_are_texts() {
+fn texts_that_look_like_a_signature_are_texts() {
     for text in [
         "GIF is pronounced with a soft g",
         "GIF89a is a format, GIF87a another",
@@ -141,7 +141,7 @@ fn texts_that_begin_like_a_signature_are_texts() {
 }
 
 #[test]
-fn printable_signatures_with_their_binary_bytes_count() {
+fn printable_signatures_need_their_binary_bytes() {
     let deb = format!("!<arch>\ndebian-binary   1342943816  0     0     100644  4         `\n2.0\n{:60}\x1f\u{8b}", "control.tar.gz");
     for (head, media) in [
         (&b"MZ\x90\0\x03\0\0\0"[..], "application/vnd.microsoft.portable-executable"),
@@ -155,7 +155,7 @@ fn printable_signatures_with_their_binary_bytes_count() {
 }
 
 #[test]
-fn audio_and_video_go_by_their_registered_names() {
+fn audio_and_video_have_their_registered_names() {
     for (claim, written) in [
         ("audio/m4a", "audio/mp4"),
         ("audio/x-m4a", "audio/mp4"),
@@ -173,7 +173,7 @@ fn audio_and_video_go_by_their_registered_names() {
 }
 
 #[test]
-fn a_claim_counts_where_the_bytes_say_nothing_and_it_is_a_media_type() {
+fn valid_claim_is_used_for_unknown_content() {
     for (claim, written) in [
         ("text/plain", "text/plain"),
         (" Text/Plain ;Charset=utf-8", "text/plain; charset=utf-8"),

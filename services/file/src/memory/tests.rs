@@ -1,4 +1,4 @@
-//! The budget holds, and no upload waits for ever.
+//! The budget is respected, and no upload waits without end.
 
 use confab_common::Code;
 use futures::future::join_all;
@@ -13,7 +13,7 @@ fn user() -> Uuid {
     Uuid::now_v7()
 }
 
-/// A part that has taken what it gets without waiting, at most `bytes` bytes.
+/// Returns a part that has taken as much as it gets without waiting, at most `bytes` bytes.
 async fn filled(parts: &Parts, bytes: usize) -> Filling {
     let mut filling = parts.part(FULL);
     let mut chunk = Bytes::from(vec![0; bytes]);
@@ -21,7 +21,7 @@ async fn filled(parts: &Parts, bytes: usize) -> Filling {
     filling
 }
 
-/// As many parts of `bytes` bytes as there are without waiting.
+/// Returns as many parts of `bytes` bytes as are available without waiting.
 async fn many(parts: &Parts, bytes: usize) -> Vec<Filling> {
     let mut many = Vec::new();
     for _ in 0..20 {
@@ -36,7 +36,7 @@ fn is_untouched(memory: &Memory, bytes: usize) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_alone_has_most_and_a_newcomer_finds_some() {
+async fn one_user_leaves_memory_for_others() {
     let memory = Memory::new(90 * MIB);
     let (ada, bob) = (memory.parts(user()), memory.parts(user()));
     let hers = many(&ada, FULL).await;
@@ -45,12 +45,12 @@ async fn a_user_alone_has_most_and_a_newcomer_finds_some() {
     let his = many(&bob, FULL).await;
     assert!(has(bob.user) >= 15 * MIB, "{}", has(bob.user));
     let late = memory.parts(user());
-    assert!(filled(&late, FULL).await.is_full(), "there is always one more part");
+    assert!(filled(&late, FULL).await.is_full(), "a further part must be available");
     drop((hers, his));
     assert!(is_untouched(&memory, 90 * MIB));
 }
 
-/// Uploads of several users, larger than the whole budget, each of which fills part after part.
+/// Uploads of several users, together larger than the budget; each fills part after part.
 #[tokio::test(start_paused = true)]
 async fn all_uploads_progress_within_the_budget() {
     for (total, uploads, users) in [(5 * MIB, 7, 1), (6 * MIB, 12, 3), (16 * MIB, 40, 1), (32 * MIB, 100, 7)] {
@@ -89,14 +89,14 @@ async fn waiting_for_memory_times_out() {
             break error;
         }
     };
-    assert_eq!((error.code, begun.elapsed()), (Code::Unavailable, WAIT));
+    assert_eq!((error.code, begun.elapsed()), (Code::Unavailable, STEP_WAIT_LIMIT));
     drop((hers, his));
     assert!(is_untouched(&memory, 16 * MIB));
     assert!(filled(&bob, FULL).await.is_full());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_memory_of_a_part_is_free_once_it_is_sent() {
+async fn memory_is_free_after_a_part_is_sent() {
     let memory = Memory::new(10 * MIB);
     let ada = memory.parts(user());
     let (bytes, under_way) = filled(&ada, FULL).await.send();

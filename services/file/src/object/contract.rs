@@ -19,19 +19,19 @@ macro_rules! contract {
 }
 
 contract![
-    an_object_is_read_as_it_was_written,
-    a_range_is_read_alone,
-    what_is_not_there_is_absent,
-    an_object_is_seen_once_it_is_finished,
-    a_dropped_writer_leaves_nothing,
-    an_object_is_never_replaced,
-    objects_are_written_side_by_side,
-    a_reader_may_leave_early,
-    a_deleted_object_is_gone,
-    objects_are_listed_in_the_order_of_their_keys,
-    what_is_being_written_is_abandoned_once_it_is_old,
+    object_round_trips,
+    only_the_requested_range_is_read,
+    missing_object_is_absent,
+    object_is_visible_after_it_is_finished,
+    dropped_writer_leaves_nothing,
+    object_is_never_replaced,
+    objects_are_written_concurrently,
+    reader_may_be_dropped_early,
+    deleted_object_is_absent,
+    objects_are_listed_in_key_order,
+    old_unfinished_writes_are_aborted,
     the_first_claim_stands,
-    an_owner_is_replaced_and_is_no_object,
+    owner_is_replaced_and_not_listed,
 ];
 
 /// Bytes of a part in the bucket; a directory has no parts.
@@ -41,7 +41,7 @@ fn directory() -> Arc<dyn Objects> {
     Arc::new(Directory::new(testing::directory().join("objects")))
 }
 
-/// A bucket that does not exist yet, or a prefix in the shared bucket.
+/// Returns a bucket that does not exist yet, or a prefix in the shared bucket.
 fn bucket(prefix: &str) -> Arc<dyn Objects> {
     in_bucket(&format!("test-{}", Uuid::now_v7()), prefix)
 }
@@ -50,23 +50,23 @@ fn in_bucket(name: &str, prefix: &str) -> Arc<dyn Objects> {
     let server = testing::s3();
     let key = Key { id: server.key, secret: server.secret, token: None };
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: Some(key) };
-    // Slowness is not tested here, and this many concurrent tests make any store slow.
+    // Slowness is not tested here, and the concurrency of these tests makes any store slow.
     Arc::new(S3::answering(name, prefix, account, 100 << 20, Duration::from_secs(30)))
 }
 
-/// Enough memory for any test.
+/// Returns enough memory for any test.
 fn parts() -> Parts {
     Memory::new(1 << 30).parts(Uuid::nil())
 }
 
-/// Bytes without repetitions.
+/// Returns bytes without repetitions.
 fn bytes(length: usize) -> Bytes {
     (0..length.div_ceil(8) as u64).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).take(length).collect()
 }
 
 async fn begin(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) -> Box<dyn Writer> {
     let mut writer = objects.create(key, parts()).await.unwrap();
-    // In pieces of a size that divides neither a part nor a disk write.
+    // In chunks of a size that divides neither a part nor a disk write.
     let mut rest = content.clone();
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(100_003));
@@ -88,32 +88,32 @@ async fn keys(objects: &Arc<dyn Objects>) -> Vec<Uuid> {
     objects.list(Uuid::nil(), 100).await.unwrap().iter().map(|stored| stored.key).collect()
 }
 
-async fn an_object_is_read_as_it_was_written(objects: Arc<dyn Objects>) {
+async fn object_round_trips(objects: Arc<dyn Objects>) {
     for length in [0, 1, PART - 1, PART, PART + 1, 3 * PART + 5] {
         let (key, content) = (Uuid::now_v7(), bytes(length));
         put(&objects, key, &content).await;
         let read = get(&objects, key, 0, length).await;
-        assert!(read == Some(content), "{length} bytes come back as {:?}", read.map(|read| read.len()));
+        assert!(read == Some(content), "read {length} bytes as {:?}", read.map(|read| read.len()));
     }
 }
 
-async fn a_range_is_read_alone(objects: Arc<dyn Objects>) {
+async fn only_the_requested_range_is_read(objects: Arc<dyn Objects>) {
     let (key, content) = (Uuid::now_v7(), bytes(PART + 1000));
     put(&objects, key, &content).await;
     for (offset, length) in [(0, 1), (0, 0), (5, 0), (999, 4096), (PART - 3, 6), (PART, 1000), (PART + 999, 1), (1, PART + 999)] {
         let read = get(&objects, key, offset as u64, length).await;
-        assert!(read == Some(content.slice(offset..offset + length)), "{length} bytes from {offset} on");
+        assert!(read == Some(content.slice(offset..offset + length)), "{length} bytes from offset {offset}");
     }
 }
 
-async fn what_is_not_there_is_absent(objects: Arc<dyn Objects>) {
+async fn missing_object_is_absent(objects: Arc<dyn Objects>) {
     let put_first = Uuid::now_v7();
     put(&objects, put_first, &bytes(1)).await;
     assert_eq!(get(&objects, Uuid::now_v7(), 0, 1).await, None);
     assert_eq!(get(&objects, Uuid::now_v7(), 0, 0).await, None);
 }
 
-async fn an_object_is_seen_once_it_is_finished(objects: Arc<dyn Objects>) {
+async fn object_is_visible_after_it_is_finished(objects: Arc<dyn Objects>) {
     for length in [10, PART + 10] {
         let (key, content) = (Uuid::now_v7(), bytes(length));
         let writer = begin(&objects, key, &content).await;
@@ -124,7 +124,7 @@ async fn an_object_is_seen_once_it_is_finished(objects: Arc<dyn Objects>) {
     }
 }
 
-async fn a_dropped_writer_leaves_nothing(objects: Arc<dyn Objects>) {
+async fn dropped_writer_leaves_nothing(objects: Arc<dyn Objects>) {
     for length in [0, 10, 2 * PART + 10] {
         let key = Uuid::now_v7();
         drop(begin(&objects, key, &bytes(length)).await);
@@ -133,7 +133,7 @@ async fn a_dropped_writer_leaves_nothing(objects: Arc<dyn Objects>) {
     assert!(keys(&objects).await.is_empty());
 }
 
-async fn an_object_is_never_replaced(objects: Arc<dyn Objects>) {
+async fn object_is_never_replaced(objects: Arc<dyn Objects>) {
     for length in [10, PART + 10] {
         let (key, content) = (Uuid::now_v7(), bytes(length));
         let second = begin(&objects, key, &bytes(length + 1)).await;
@@ -143,8 +143,8 @@ async fn an_object_is_never_replaced(objects: Arc<dyn Objects>) {
     }
 }
 
-async fn objects_are_written_side_by_side(objects: Arc<dyn Objects>) {
-    // Made beforehand: making them takes long, and the store's answers would wait meanwhile.
+async fn objects_are_written_concurrently(objects: Arc<dyn Objects>) {
+    // Created in advance: creating the bytes takes long, and the store's answers would wait meanwhile.
     let longest = bytes(12 * 700_001);
     let written = (1..=12).map(|n| {
         let (objects, content) = (objects.clone(), longest.slice(..n * 700_001));
@@ -160,7 +160,7 @@ async fn objects_are_written_side_by_side(objects: Arc<dyn Objects>) {
     }
 }
 
-async fn a_reader_may_leave_early(objects: Arc<dyn Objects>) {
+async fn reader_may_be_dropped_early(objects: Arc<dyn Objects>) {
     let (key, content) = (Uuid::now_v7(), bytes(2 * PART));
     put(&objects, key, &content).await;
     for _ in 0..20 {
@@ -171,7 +171,7 @@ async fn a_reader_may_leave_early(objects: Arc<dyn Objects>) {
     assert!(get(&objects, key, 0, content.len()).await == Some(content));
 }
 
-async fn a_deleted_object_is_gone(objects: Arc<dyn Objects>) {
+async fn deleted_object_is_absent(objects: Arc<dyn Objects>) {
     let (key, other) = (Uuid::now_v7(), Uuid::now_v7());
     put(&objects, key, &bytes(10)).await;
     put(&objects, other, &bytes(10)).await;
@@ -181,10 +181,10 @@ async fn a_deleted_object_is_gone(objects: Arc<dyn Objects>) {
     objects.delete(Uuid::now_v7()).await.unwrap();
 }
 
-async fn objects_are_listed_in_the_order_of_their_keys(objects: Arc<dyn Objects>) {
+async fn objects_are_listed_in_key_order(objects: Arc<dyn Objects>) {
     assert_eq!(objects.list(Uuid::nil(), 10).await.unwrap(), []);
     let before = SystemTime::now() - Duration::from_secs(5);
-    // Keys of the same moment, of one hour, and of years apart.
+    // Keys of the same moment, of one hour, and of different years.
     let mut made = Vec::new();
     for n in 0..24_u128 {
         let key = Uuid::from_u128(0x0190_a3b4_c5d6_7000_8000_0000_0000_0000 + (n << (n * 5 % 120)) + (n << 2));
@@ -210,14 +210,14 @@ async fn objects_are_listed_in_the_order_of_their_keys(objects: Arc<dyn Objects>
     assert_eq!(objects.list(Uuid::max(), 2).await.unwrap(), []);
 }
 
-async fn what_is_being_written_is_abandoned_once_it_is_old(objects: Arc<dyn Objects>) {
+async fn old_unfinished_writes_are_aborted(objects: Arc<dyn Objects>) {
     let done = Uuid::now_v7();
     put(&objects, done, &bytes(PART + 1)).await;
     let mut writer = begin(&objects, Uuid::now_v7(), &bytes(PART + 10)).await;
     assert_eq!(objects.abandon(SystemTime::now() - Duration::from_secs(3600)).await.unwrap(), 0);
     assert_eq!(objects.abandon(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 1);
     let written = writer.write(bytes(2 * PART)).await;
-    assert!(written.is_err() || writer.finish().await.is_err(), "what was abandoned cannot be finished");
+    assert!(written.is_err() || writer.finish().await.is_err(), "an abandoned object cannot be finished");
     assert_eq!(keys(&objects).await, [done]);
 }
 
@@ -225,7 +225,7 @@ fn owner() -> Owner {
     Owner { installation: Uuid::now_v7(), database: "7:\"5\"".into(), turn: Uuid::now_v7(), file: String::new() }
 }
 
-/// The owner of the objects, without the store's own fields.
+/// Returns the owner of the objects, without the store's own fields.
 async fn owner_of(objects: &Arc<dyn Objects>) -> Option<Owner> {
     let found = objects.owner().await.unwrap()?;
     assert!(!found.copied);
@@ -243,7 +243,7 @@ async fn the_first_claim_stands(objects: Arc<dyn Objects>) {
     assert_eq!(owner_of(&objects).await.as_ref(), Some(won[0]));
 }
 
-async fn an_owner_is_replaced_and_is_no_object(objects: Arc<dyn Objects>) {
+async fn owner_is_replaced_and_not_listed(objects: Arc<dyn Objects>) {
     let [first, second, third] = [owner(), owner(), owner()];
     objects.set_owner(first.clone(), None).await.unwrap();
     let found = objects.owner().await.unwrap().unwrap();
@@ -255,32 +255,32 @@ async fn an_owner_is_replaced_and_is_no_object(objects: Arc<dyn Objects>) {
     assert_eq!(objects.abandon(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 0);
 }
 
-/// Each prefix sees its own objects only, even where one prefix lies within another or has the name of the objects'
+/// Each prefix contains only its own objects, even if one prefix lies within another or has the name of the objects'
 /// folder.
 #[tokio::test]
-async fn prefixes_of_one_bucket_do_not_meet() {
+async fn prefixes_of_one_bucket_are_separate() {
     let name = format!("test-{}", Uuid::now_v7());
-    let places = ["", "files/", "prod/", "prod/files/", "prod2/"].map(|prefix| in_bucket(&name, prefix));
+    let stores = ["", "files/", "prod/", "prod/files/", "prod2/"].map(|prefix| in_bucket(&name, prefix));
     let (mut made, mut writing) = (Vec::new(), Vec::new());
-    for objects in &places {
+    for objects in &stores {
         let key = Uuid::now_v7();
         put(objects, key, &bytes(10)).await;
         assert!(objects.claim(owner()).await.unwrap());
         writing.push(begin(objects, Uuid::now_v7(), &bytes(PART + 10)).await);
         made.push(key);
     }
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(keys(objects).await, [*key]);
         assert_eq!(objects.list(Uuid::nil(), 1).await.unwrap().len(), 1);
     }
     let later = SystemTime::now() + Duration::from_secs(3600);
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(objects.abandon(later).await.unwrap(), 1);
         for other in made.iter().filter(|other| *other != key) {
             objects.delete(*other).await.unwrap();
         }
     }
-    for (objects, key) in places.iter().zip(&made) {
+    for (objects, key) in stores.iter().zip(&made) {
         assert_eq!(keys(objects).await, [*key]);
     }
 }

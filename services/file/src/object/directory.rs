@@ -20,21 +20,21 @@ use super::owner::NAME;
 use super::{Content, Found, Objects, Owner, Stored, Writer};
 use crate::memory::{Filling, Parts};
 
-/// How many bytes are read or written at once.
+/// Bytes read or written at once (256 KiB).
 const PIECE: usize = 256 * 1024;
 
 /// Objects below one directory, as `0190/a3/0190a3b4-….`: two folders by the key's first digits, so that folders sort
-/// like keys. A folder holds the uploads of about five hours.
+/// like keys. A folder contains the uploads of about five hours.
 pub struct Directory(Arc<Root>);
 
 struct Root {
     path: PathBuf,
-    // Held for the rename only, on a thread that may block.
+    // Locked only for the rename, on a thread that may block.
     naming: Mutex<()>,
 }
 
 impl Directory {
-    /// A store below `path`, which need not exist yet.
+    /// Creates a store below `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self(Arc::new(Root { path, naming: Mutex::new(()) }))
     }
@@ -50,9 +50,9 @@ impl Objects for Directory {
     fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
         let begin = async move {
             let root = self.0.clone();
-            let (file, draft) = self.run(Root::draft).await?;
+            let (file, temp) = self.run(Root::temp).await?;
             let filling = parts.part(PIECE);
-            let writer = FileWriter { root, key, draft, parts, filling, file: Pen::Idle(file) };
+            let writer = FileWriter { root, key, temp, parts, filling, file: FileState::Idle(file) };
             Ok(Box::new(writer) as Box<dyn Writer>)
         };
         begin.boxed()
@@ -87,7 +87,7 @@ impl Objects for Directory {
         self.run(move |root| root.claim(owner))
     }
 
-    /// Its errors name the path.
+    /// The errors name the path.
     fn check(&self, _: Owner) -> BoxFuture<'_, std::result::Result<(), String>> {
         async { Ok(()) }.boxed()
     }
@@ -98,7 +98,7 @@ impl Objects for Directory {
 }
 
 impl Root {
-    fn drafts(&self) -> PathBuf {
+    fn temp_directory(&self) -> PathBuf {
         self.path.join("drafts")
     }
 
@@ -108,11 +108,11 @@ impl Root {
     }
 
     /// Creates a temporary file that is removed when the second value is dropped.
-    fn draft(&self) -> io::Result<(File, Draft)> {
-        self.make(&self.drafts())?;
-        let draft = Draft(self.drafts().join(Uuid::new_v4().to_string()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
-        Ok((file, draft))
+    fn temp_file(&self) -> io::Result<(File, TempFile)> {
+        self.make(&self.temp_directory())?;
+        let temp = TempFile(self.temp_directory().join(Uuid::new_v4().to_string()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp.0)?;
+        Ok((file, temp))
     }
 
     /// Creates a folder and its parents durably.
@@ -128,7 +128,7 @@ impl Root {
         sync(folder.parent().unwrap_or(folder))
     }
 
-    fn publish(&self, draft: &Path, key: Uuid) -> io::Result<()> {
+    fn publish(&self, temp: &Path, key: Uuid) -> io::Result<()> {
         let file = self.file(key);
         let folder = file.parent().unwrap_or(&self.path);
         self.make(folder)?;
@@ -136,7 +136,7 @@ impl Root {
         if file.try_exists()? {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        std::fs::rename(draft, &file)?;
+        std::fs::rename(temp, &file)?;
         drop(naming);
         sync(folder)
     }
@@ -184,19 +184,19 @@ impl Root {
     }
 
     fn set_owner(&self, owner: Owner) -> io::Result<()> {
-        let (file, draft) = self.draft()?;
+        let (file, temp) = self.temp_file()?;
         write_owner(file, owner)?;
-        std::fs::rename(&draft.0, self.path.join(NAME))?;
+        std::fs::rename(&temp.0, self.path.join(NAME))?;
         sync(&self.path)
     }
 
     fn abandon(&self, before: SystemTime) -> io::Result<u64> {
         let mut abandoned = 0;
-        for name in names(&self.drafts(), 36, "")? {
-            let draft = self.drafts().join(name);
-            let Ok(facts) = draft.metadata() else { continue };
+        for name in names(&self.temp_directory(), 36, "")? {
+            let temp = self.temp_directory().join(name);
+            let Ok(facts) = temp.metadata() else { continue };
             if facts.modified()? < before {
-                absent_is_fine(std::fs::remove_file(draft))?;
+                absent_is_fine(std::fs::remove_file(temp))?;
                 abandoned += 1;
             }
         }
@@ -211,7 +211,7 @@ fn write_owner(mut file: File, owner: Owner) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The names in a folder of this length and not below `from`, in order; none when the folder does not exist.
+/// Returns the names in a folder with this length and not below `from`, in order; empty when the folder does not exist.
 fn names(folder: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
     let entries = match folder.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
@@ -237,9 +237,9 @@ fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
 }
 
 /// A temporary file that is removed unless it has been renamed.
-struct Draft(PathBuf);
+struct TempFile(PathBuf);
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -248,14 +248,14 @@ impl Drop for Draft {
 struct FileWriter {
     root: Arc<Root>,
     key: Uuid,
-    draft: Draft,
+    temp: TempFile,
     parts: Parts,
     filling: Filling,
-    file: Pen,
+    file: FileState,
 }
 
-/// The file, or the task that writes a piece to it while the next piece is filled.
-enum Pen {
+/// The file, or the task that writes a chunk to it while the next chunk is filled.
+enum FileState {
     Idle(File),
     Busy(JoinHandle<Result<File>>),
     Broken,
@@ -265,7 +265,7 @@ impl FileWriter {
     async fn flush(&mut self) -> Result<()> {
         let mut file = self.written().await?;
         let (piece, memory) = std::mem::replace(&mut self.filling, self.parts.part(PIECE)).send();
-        self.file = Pen::Busy(spawn_blocking(move || {
+        self.file = FileState::Busy(spawn_blocking(move || {
             let _memory = memory;
             file.write_all(&piece).map(|()| file).map_err(failed)
         }));
@@ -273,13 +273,13 @@ impl FileWriter {
     }
 
     async fn written(&mut self) -> Result<File> {
-        if let Pen::Busy(piece) = &mut self.file {
+        if let FileState::Busy(piece) = &mut self.file {
             let written = piece.await;
-            self.file = Pen::Broken;
-            self.file = Pen::Idle(written.map_err(Error::internal)??);
+            self.file = FileState::Broken;
+            self.file = FileState::Idle(written.map_err(Error::internal)??);
         }
-        match std::mem::replace(&mut self.file, Pen::Broken) {
-            Pen::Idle(file) => Ok(file),
+        match std::mem::replace(&mut self.file, FileState::Broken) {
+            FileState::Idle(file) => Ok(file),
             _ => Err(Error::unavailable("file storage")),
         }
     }
@@ -299,7 +299,7 @@ impl Writer for FileWriter {
         write.boxed()
     }
 
-    /// The next write reports a failure: a disk fails at once.
+    /// Never completes: a disk fails at once, so the next write returns the error.
     fn failed(&mut self) -> BoxFuture<'_, Error> {
         pending().boxed()
     }
@@ -308,14 +308,14 @@ impl Writer for FileWriter {
         let finish = async move {
             self.flush().await?;
             let file = self.written().await?;
-            let Self { root, key, draft, .. } = *self;
-            blocking(move || file.sync_all().and_then(|()| root.publish(&draft.0, key))).await
+            let Self { root, key, temp, .. } = *self;
+            blocking(move || file.sync_all().and_then(|()| root.publish(&temp.0, key))).await
         };
         finish.boxed()
     }
 }
 
-/// The next piece of a file, and the state after it.
+/// Reads the next chunk of a file. Returns the chunk and the state after it.
 async fn piece((mut file, left): (File, u64)) -> Result<Option<(Bytes, (File, u64))>> {
     if left == 0 {
         return Ok(None);
@@ -333,13 +333,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     spawn_blocking(work).await.map_err(Error::internal)?.map_err(failed)
 }
 
-/// The error for a failure of the disk.
+/// Converts an error of the disk.
 fn failed(error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "the object exists already"),
-        ErrorKind::UnexpectedEof => Error::internal("an object is shorter than it should be"),
+        ErrorKind::AlreadyExists => Error::new(Code::Conflict, "the object already exists"),
+        ErrorKind::UnexpectedEof => Error::internal("the object is shorter than recorded"),
         _ => {
-            tracing::error!(%error, "the directory of objects cannot be used");
+            tracing::error!(%error, "cannot use the directory of objects");
             Error::unavailable("file storage")
         }
     }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn objects_are_readable_by_their_owner_only() {
+    async fn objects_are_readable_only_by_their_owner() {
         let path = testing::directory().join("data/objects");
         let objects = Directory::new(path.clone());
         let key = Uuid::now_v7();
@@ -376,18 +376,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_draft_that_a_crash_left_is_abandoned_and_a_fresh_one_is_not() {
+    async fn old_temporary_files_are_removed_but_not_new_ones() {
         let objects = Directory::new(testing::directory());
-        let (_, old) = objects.0.draft().unwrap();
+        let (_, old) = objects.0.temp_file().unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(7200);
         File::options().write(true).open(&old.0).unwrap().set_modified(long_ago).unwrap();
-        let (_, fresh) = objects.0.draft().unwrap();
+        let (_, fresh) = objects.0.temp_file().unwrap();
         assert_eq!(objects.abandon(SystemTime::now() - Duration::from_secs(3600)).await.unwrap(), 1);
         assert!(!old.0.exists() && fresh.0.exists());
     }
 
     #[tokio::test]
-    async fn a_disk_that_refuses_is_unavailable() {
+    async fn disk_errors_are_unavailable() {
         let path = testing::directory().join("objects");
         std::fs::write(&path, "a file where a directory should be").unwrap();
         let objects = Directory::new(path);

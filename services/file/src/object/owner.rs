@@ -1,4 +1,4 @@
-//! The owner object, which says to which installation the objects beside it belong.
+//! The owner object, which names the installation that owns the other objects.
 
 use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,14 @@ pub const NAME: &str = ".confab";
 /// The content of an owner object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The installation's id.
+    /// The id of the installation.
     pub installation: Uuid,
     /// The database of the installation.
     pub database: String,
-    /// Changes from time to time together with that database, so that an older copy of the database is recognised.
+    /// Changes from time to time, together with the value in the database, so that an older copy of the database is
+    /// detected.
     pub turn: Uuid,
-    /// In a directory: identifies the file itself. A copy is another file.
+    /// In a directory: the identity of the owner object's file. A copy is another file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
 }
@@ -32,12 +33,12 @@ pub struct Found {
 }
 
 impl Owner {
-    /// The owner as text.
+    /// Serialises the owner.
     pub fn to_text(&self) -> Result<String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(Error::internal)
     }
 
-    /// Parses a written owner; an unreadable one belongs to an installation that does not exist.
+    /// Parses an owner. An unreadable owner belongs to an installation that does not exist.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_else(|_| Self {
             installation: Uuid::nil(),

@@ -1,5 +1,5 @@
-//! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and others. All calls are bounded in time, so that a
-//! dead store causes prompt errors rather than waiting clients.
+//! Objects in a bucket of an S3 store: Amazon's, SeaweedFS, Ceph and others. Every call has a time limit, so that an
+//! unreachable store causes prompt errors instead of waiting clients.
 
 mod check;
 mod download;
@@ -37,24 +37,24 @@ use upload::Upload;
 
 /// The part of every key after the prefix.
 const FOLDER: &str = "files/";
-/// Least bytes of every part but the last, as stores require, and most parts of an object.
+/// Minimum bytes of every part except the last, as required by stores, and maximum parts of an object.
 const LEAST_PART: u64 = 5 * 1024 * 1024;
 const MOST_PARTS: u64 = 10_000;
 /// Parts being sent at once in this process.
 const PARTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long the store may take to answer a small request.
-const ANSWER: Duration = Duration::from_secs(1);
-/// How long it may take to create the bucket.
-const MAKE: Duration = Duration::from_secs(10);
-/// How long it may take to answer a request of the sweep.
-const SWEEP: Duration = Duration::from_secs(30);
-/// After an answer, the store counts as reachable for this long.
+/// Time limit for a small request.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// Time limit for creating the bucket.
+const CREATE_BUCKET_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit for a request of the sweep.
+const SWEEP_REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// How long the store counts as reachable after an answer.
 const TRUSTED: Duration = Duration::from_secs(5);
-/// Most keys in one answer.
+/// Maximum keys in one answer.
 const PAGE: u32 = 1000;
 
-/// The address of the store and the credentials for it.
+/// The address of the store and its credentials.
 pub struct Account {
     /// `None`: Amazon's endpoint for the region.
     pub endpoint: Option<String>,
@@ -63,7 +63,6 @@ pub struct Account {
     pub key: Option<Key>,
 }
 
-/// An access key.
 pub struct Key {
     pub id: String,
     pub secret: Secret,
@@ -76,25 +75,26 @@ pub struct S3(Arc<Bucket>);
 struct Bucket {
     client: Client,
     name: String,
-    /// The prefix of everything that we store in the bucket: empty, or a path that ends with a slash.
+    /// The prefix of all our keys in the bucket: empty, or a path that ends with a slash.
     prefix: String,
     region: String,
     /// How long the store may take to answer a small request before it is repeated once.
     answer: Duration,
     parts: Arc<Semaphore>,
-    /// Bytes of every part but the last.
+    /// Bytes of every part except the last.
     part: usize,
-    /// When the bucket was last checked, and the result. Locked during a check, so that concurrent callers share one.
+    /// When the bucket was last checked, and the result. Locked during a check, so that concurrent callers share one
+    /// check.
     seen: Mutex<Option<(Instant, Result<()>)>>,
 }
 
 impl S3 {
-    /// The objects below `prefix` in the bucket `name`, of at most `largest` bytes each.
+    /// Opens the objects below `prefix` in the bucket `name`, of at most `largest` bytes each.
     pub fn new(name: &str, prefix: &str, account: Account, largest: u64) -> Self {
-        Self::answering(name, prefix, account, largest, ANSWER)
+        Self::answering(name, prefix, account, largest, ANSWER_LIMIT)
     }
 
-    /// As [`new`](Self::new), with a time limit for an answer.
+    /// Like [`new`](Self::new), with a time limit for an answer.
     pub fn answering(name: &str, prefix: &str, account: Account, largest: u64, answer: Duration) -> Self {
         let http = http();
         let credentials = match account.key {
@@ -111,10 +111,10 @@ impl S3 {
             .region(Region::new(account.region.clone()))
             .force_path_style(true)
             .retry_config(RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(50)))
-            // Stores other than Amazon's reject checksums that trail the body.
+            // Stores other than Amazon's reject checksums in trailers.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // A reader may be slow for good reason; `Download` handles stalled reads.
+            // A reader may be slow for a good reason; `Download` handles stalled reads.
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().download_enabled(false).grace_period(Duration::from_secs(5)).build(),
             );
@@ -127,22 +127,22 @@ impl S3 {
     }
 }
 
-/// A client that trusts private authorities, too.
+/// Returns a client that also trusts private authorities.
 fn http() -> SharedHttpClient {
     let trusted = TrustStore::empty().with_pem_certificate(Authorities::own().pem());
-    let context = TlsContext::builder().with_trust_store(trusted).build().expect("nothing can be missing");
+    let context = TlsContext::builder().with_trust_store(trusted).build().expect("the trust store is set");
     aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
 }
 
-/// The credentials that Amazon's own programs would find.
+/// Returns the credentials that Amazon's own programs would find.
 fn credentials(http: SharedHttpClient, region: &str) -> SharedCredentialsProvider {
     let config = ProviderConfig::default().with_http_client(http);
     let chain = DefaultCredentialsChain::builder().configure(config).region(Region::new(region.to_owned())).build();
-    // Nothing is awaited where the region is known.
+    // The chain does not wait, because the region is given.
     SharedCredentialsProvider::new(chain.now_or_never().expect("a known region"))
 }
 
-/// Settings with time limits for one attempt and for all attempts together.
+/// Returns time limits for one attempt and for all attempts together.
 fn patience(attempt: Duration, all: Duration) -> Builder {
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
     Config::builder().timeout_config(timeouts.build())
@@ -198,14 +198,14 @@ impl Objects for S3 {
 }
 
 impl Bucket {
-    /// Checks that the store answers and the bucket exists, before a caller does anything costly.
+    /// Checks that the store answers and the bucket exists, before a caller does costly work.
     async fn ready(&self) -> Result<()> {
         let asked = Instant::now();
         let mut seen = self.seen.lock().await;
         match &*seen {
             Some((when, Ok(()))) if when.elapsed() < TRUSTED => return Ok(()),
-            // The check failed while we waited; another one would make every waiting caller wait as long, one after the
-            // other.
+            // The check failed while this caller waited. If every waiting caller checked again, each would wait as
+            // long, one after another.
             Some((when, Err(error))) if *when >= asked => return Err(error.clone()),
             _ => {}
         }
@@ -219,7 +219,7 @@ impl Bucket {
             return Ok(());
         }
         self.make().await?;
-        // For a moment stores remember that the bucket was missing, and would refuse a write.
+        // Stores remember for a moment that the bucket was missing, and would reject a write.
         for pause in [5, 10, 20, 50, 100, 200, 400] {
             if self.is_there().await? {
                 return Ok(());
@@ -231,7 +231,7 @@ impl Bucket {
 
     async fn is_there(&self) -> Result<bool> {
         match self.client.head_bucket().bucket(&self.name).send().await.map_err(Failure::from) {
-            // Keys that may read and write objects need not have the right to query the bucket.
+            // Keys that may read and write objects need not have the permission to query the bucket.
             Err(failure) if failure.is_forbidden() => Ok(true),
             Err(failure) if failure.is_absent() => Ok(false),
             answer => answer.map(|_| true).map_err(Failure::error),
@@ -243,13 +243,13 @@ impl Bucket {
             CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(self.region.as_str())).build()
         });
         let make = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere);
-        let made = make.customize().config_override(patience(MAKE, MAKE)).send().await;
+        let made = make.customize().config_override(patience(CREATE_BUCKET_LIMIT, CREATE_BUCKET_LIMIT)).send().await;
         match made.map_err(Failure::from) {
-            Ok(_) => tracing::info!(bucket = self.name, "made the bucket"),
+            Ok(_) => tracing::info!(bucket = self.name, "created the bucket"),
             // Another replica created it first.
             Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
-                tracing::error!(bucket = self.name, "the bucket does not exist and cannot be made");
+                tracing::error!(bucket = self.name, "the bucket does not exist and cannot be created");
                 return Err(failure.error());
             }
         }
@@ -264,8 +264,12 @@ impl Bucket {
         while found.len() < limit {
             let most = (limit - found.len()).min(PAGE as usize) as i32;
             let question = self.client.list_objects_v2().bucket(&self.name).prefix(&folder).start_after(&last).max_keys(most);
-            let page =
-                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            let page = question
+                .customize()
+                .config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT))
+                .send()
+                .await
+                .map_err(|error| Failure::from(error).error())?;
             let Some(key) = page.contents().last().and_then(|object| object.key()) else { break };
             last = key.into();
             found.extend(page.contents().iter().filter_map(|object| self.stored(object)));
@@ -282,8 +286,12 @@ impl Bucket {
         loop {
             let question = self.client.list_multipart_uploads().bucket(&self.name).prefix(self.folder());
             let question = question.set_key_marker(key).set_upload_id_marker(upload);
-            let page =
-                question.customize().config_override(patience(SWEEP, SWEEP)).send().await.map_err(|error| Failure::from(error).error())?;
+            let page = question
+                .customize()
+                .config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT))
+                .send()
+                .await
+                .map_err(|error| Failure::from(error).error())?;
             for begun in page.uploads() {
                 let old = begun.initiated().and_then(|time| SystemTime::try_from(*time).ok()).is_some_and(|time| time < before);
                 let ours = begun.key().filter(|key| self.id(key).is_some());
@@ -299,7 +307,7 @@ impl Bucket {
         }
     }
 
-    /// Aborts a multipart upload; a missing one is no error.
+    /// Aborts a multipart upload; a missing upload is not an error.
     async fn abort(&self, key: &str, upload: &str) -> Result<()> {
         match self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await.map_err(Failure::from) {
             Err(failure) if !failure.is_absent() => Err(failure.error()),
@@ -307,7 +315,7 @@ impl Bucket {
         }
     }
 
-    /// The common prefix of all objects.
+    /// Returns the common prefix of all objects.
     fn folder(&self) -> String {
         format!("{}{FOLDER}", self.prefix)
     }
@@ -316,7 +324,7 @@ impl Bucket {
         format!("{}{FOLDER}{id}", self.prefix)
     }
 
-    /// The object of a key, if the key is one of ours: the prefix may hold others.
+    /// Returns the id of the object with this key, or `None` for a foreign key: the prefix may contain others.
     fn id(&self, key: &str) -> Option<Uuid> {
         let id = Uuid::try_parse(key.strip_prefix(&self.prefix)?.strip_prefix(FOLDER)?).ok()?;
         (self.key(id) == key).then_some(id)

@@ -25,12 +25,12 @@ impl Memory {
         self.0.lock().clone()
     }
 
-    /// A copy with the same name, such as one restored from the database's files.
+    /// Returns a copy with the same name, such as one restored from the database's files.
     fn twin(&self) -> Arc<Self> {
         Arc::new(Self(Mutex::new(self.row())))
     }
 
-    /// A copy that was restored elsewhere from a dump.
+    /// Returns a copy that was restored elsewhere from a dump.
     fn restored(&self) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Installation { database: "two".into(), ..self.row() })))
     }
@@ -57,10 +57,10 @@ impl Identity for Memory {
 }
 
 fn owned(database: &Arc<Memory>, objects: &Path) -> Owned {
-    Owned { settled: Duration::ZERO, ..Owned::new(object::in_directory(objects.into()), database.clone()) }
+    Owned { min_turn_age: Duration::ZERO, ..Owned::new(object::in_directory(objects.into()), database.clone()) }
 }
 
-/// A running installation that has swept, and the directory of its objects.
+/// Starts an installation that has swept. Returns it and the directory of its objects.
 async fn installation() -> (Arc<Memory>, Owned, PathBuf) {
     let (database, objects) = (Memory::new(), testing::directory());
     let owned = owned(&database, &objects);
@@ -72,7 +72,7 @@ async fn write(owned: &Owned, id: Uuid) -> Result<()> {
     owned.create(id, memory::Memory::new(1 << 20).parts(id)).await?.finish().await
 }
 
-/// Checks that nothing can be written or removed there, but existing objects can be read.
+/// Checks that objects can be read but not written or removed.
 async fn may_only_read(owned: &Owned, there: Uuid) {
     assert!(!owned.begin_sweep().await.unwrap());
     assert!(!owned.are_own().await.unwrap());
@@ -87,7 +87,7 @@ async fn may_only_read(owned: &Owned, there: Uuid) {
 }
 
 #[tokio::test]
-async fn the_first_of_two_installations_owns_the_place() {
+async fn first_of_two_installations_owns_the_store() {
     let (_, first, objects) = installation().await;
     let id = Uuid::now_v7();
     write(&first, id).await.unwrap();
@@ -97,7 +97,7 @@ async fn the_first_of_two_installations_owns_the_place() {
 }
 
 #[tokio::test]
-async fn a_restored_copy_is_another_installation_until_it_claims_the_place() {
+async fn restored_copy_must_claim_the_store() {
     let (database, first, objects) = installation().await;
     let id = Uuid::now_v7();
     write(&first, id).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_restored_copy_is_another_installation_until_it_claims_the_place() {
 }
 
 #[tokio::test]
-async fn a_copy_with_the_same_name_is_recognised_once_the_original_has_advanced() {
+async fn copy_is_detected_after_the_original_advances() {
     let (database, first, objects) = installation().await;
     // At either step of a turn.
     for _ in 0..2 {
@@ -128,18 +128,18 @@ async fn a_copy_with_the_same_name_is_recognised_once_the_original_has_advanced(
 }
 
 #[tokio::test]
-async fn of_two_copies_that_run_side_by_side_one_is_recognised() {
+async fn one_of_two_concurrent_copies_is_detected() {
     let (database, first, objects) = installation().await;
     let second = owned(&database.twin(), &objects);
     let mut both = 0;
     while first.begin_sweep().await.unwrap() && second.begin_sweep().await.unwrap() {
         both += 1;
-        assert!(both < 4, "each takes the other for itself");
+        assert!(both < 4, "each copy takes itself for the owner");
     }
 }
 
 #[tokio::test]
-async fn replicas_and_a_database_that_lost_its_last_writes_stay_the_owner() {
+async fn replicas_and_a_failed_over_database_remain_owner() {
     let (database, first, objects) = installation().await;
     let second = owned(&database, &objects);
     for _ in 0..4 {
@@ -155,9 +155,9 @@ async fn replicas_and_a_database_that_lost_its_last_writes_stay_the_owner() {
 }
 
 #[tokio::test]
-async fn a_young_turn_is_not_written_into_the_owner_object() {
+async fn young_turn_is_not_written_to_the_owner_object() {
     let (database, _, objects) = installation().await;
-    let patient = Owned { settled: SETTLED, ..owned(&database, &objects) };
+    let patient = Owned { min_turn_age: MIN_TURN_AGE, ..owned(&database, &objects) };
     for _ in 0..4 {
         assert!(patient.begin_sweep().await.unwrap());
         let found = object::in_directory(objects.clone()).owner().await.unwrap().unwrap();
@@ -166,7 +166,7 @@ async fn a_young_turn_is_not_written_into_the_owner_object() {
 }
 
 #[tokio::test]
-async fn a_directory_copied_with_its_database_belongs_to_the_copy() {
+async fn copied_directory_belongs_to_the_copy() {
     let (database, first, objects) = installation().await;
     write(&first, Uuid::now_v7()).await.unwrap();
     let copied = testing::directory();
@@ -177,7 +177,7 @@ async fn a_directory_copied_with_its_database_belongs_to_the_copy() {
 }
 
 #[tokio::test]
-async fn a_copied_database_file_is_another_database() {
+async fn copied_database_file_is_another_database() {
     let (here, there) = (testing::directory(), testing::directory());
     let id = SqliteStore::open(&here.join("file.db")).unwrap().installation().await.unwrap().id;
     assert!(Command::new("cp").arg("-a").arg(here.join(".")).arg(&there).status().unwrap().success());
@@ -188,7 +188,7 @@ async fn a_copied_database_file_is_another_database() {
 }
 
 #[tokio::test]
-async fn an_unreadable_owner_object_matches_no_installation_until_it_is_claimed() {
+async fn unreadable_owner_object_must_be_claimed() {
     let (database, first, objects) = installation().await;
     for damage in [&b""[..], b"{\"installation\":", &[0xff; 40_000]] {
         std::fs::write(objects.join(".confab"), damage).unwrap();
@@ -199,18 +199,18 @@ async fn an_unreadable_owner_object_matches_no_installation_until_it_is_claimed(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_owner_is_looked_at_again_after_a_while() {
+async fn owner_is_checked_again_periodically() {
     let (database, first, objects) = installation().await;
     let second = owned(&database.restored(), &objects);
     assert!(!second.are_own().await.unwrap());
     owned(&database.restored(), &objects).take_over().await.unwrap();
-    assert!(first.are_own().await.unwrap(), "it was looked at just now");
+    assert!(first.are_own().await.unwrap(), "the last check is recent");
     assert_eq!(first.ensure_still_own().await.unwrap_err().code, Code::Unavailable);
     assert!(!first.are_own().await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recent_look_is_good_for_a_while() {
+async fn recent_check_is_reused() {
     let (database, first, objects) = installation().await;
     owned(&database.restored(), &objects).take_over().await.unwrap();
     assert!(first.are_own().await.unwrap());

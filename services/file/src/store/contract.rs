@@ -19,18 +19,18 @@ macro_rules! contract {
 }
 
 contract![
-    a_file_comes_out_as_it_went_in,
-    an_upload_is_there_once,
-    racing_uploads_of_one_name_make_one_file,
-    a_pending_file_is_in_no_list_until_it_is_settled,
-    pages_neither_skip_nor_repeat_while_files_come,
+    file_round_trips,
+    upload_is_stored_once,
+    concurrent_uploads_with_one_client_id_create_one_file,
+    pending_file_is_hidden_until_ready,
+    pages_are_exact_while_files_are_added,
     files_are_attached_all_or_none,
-    racing_rooms_attach_a_file_to_one,
-    what_is_deleted_owes_what_it_owes,
-    only_what_is_pending_is_given_up,
+    concurrent_attaches_put_a_file_in_one_room,
+    deletion_fills_the_queues,
+    only_pending_files_are_abandoned,
     rooms_are_found_and_emptied,
-    known_are_files_and_unwanted_objects,
-    an_installation_is_one_and_its_turns_go_on,
+    known_ids_are_files_and_unwanted_objects,
+    installation_is_created_once_and_its_turns_advance,
 ];
 
 const NONE: [Uuid; 0] = [];
@@ -48,7 +48,7 @@ fn user() -> User {
     User { id: Uuid::now_v7(), username: "ada".into() }
 }
 
-/// A file without a room.
+/// Creates a file without a room.
 fn file(uploader: &User) -> File {
     File {
         id: Uuid::now_v7(),
@@ -67,7 +67,7 @@ fn file(uploader: &User) -> File {
     }
 }
 
-/// A file uploaded to a room whose event is not in the log yet.
+/// Creates a file uploaded to a room whose event is not in the log yet.
 fn pending(uploader: &User, room: Uuid) -> File {
     File { room: Some(room), event: Some(Uuid::now_v7()), ready: false, ..file(uploader) }
 }
@@ -89,7 +89,7 @@ async fn forgets(store: &Arc<dyn Store>) -> Vec<Forget> {
     store.forgets(Uuid::nil(), 200).await.unwrap()
 }
 
-async fn a_file_comes_out_as_it_went_in(store: Arc<dyn Store>) {
+async fn file_round_trips(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
     let roomless = added(&store, file(&ada)).await;
     let named = File { client_message_id: Some("é\n".into()), safe_inline: false, ..pending(&ada, room) };
@@ -99,7 +99,7 @@ async fn a_file_comes_out_as_it_went_in(store: Arc<dyn Store>) {
     assert_eq!(store.get(Uuid::now_v7()).await.unwrap(), None);
 }
 
-async fn an_upload_is_there_once(store: Arc<dyn Store>) {
+async fn upload_is_stored_once(store: Arc<dyn Store>) {
     let (ada, bob, room) = (user(), user(), Uuid::now_v7());
     let named = |file: File| File { client_message_id: Some("1".into()), ..file };
     let roomless = added(&store, named(file(&ada))).await;
@@ -122,7 +122,7 @@ async fn an_upload_is_there_once(store: Arc<dyn Store>) {
     added(&store, named(file(&ada))).await;
 }
 
-async fn racing_uploads_of_one_name_make_one_file(store: Arc<dyn Store>) {
+async fn concurrent_uploads_with_one_client_id_create_one_file(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
     let uploads = (0..6).map(|_| store.add(File { client_message_id: Some("1".into()), ..pending(&ada, room) }));
     let stand = futures::future::join_all(uploads).await;
@@ -131,7 +131,7 @@ async fn racing_uploads_of_one_name_make_one_file(store: Arc<dyn Store>) {
     assert_eq!(store.pending(Uuid::nil(), 10).await.unwrap().len(), 1);
 }
 
-async fn a_pending_file_is_in_no_list_until_it_is_settled(store: Arc<dyn Store>) {
+async fn pending_file_is_hidden_until_ready(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
     let mut files = Vec::new();
     for _ in 0..3 {
@@ -142,18 +142,18 @@ async fn a_pending_file_is_in_no_list_until_it_is_settled(store: Arc<dyn Store>)
     assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (vec![], vec![]));
     assert!(!store.attach(vec![files[0].id], room, ada.id).await.unwrap());
 
-    store.settle(vec![files[0].id, files[2].id, Uuid::now_v7()]).await.unwrap();
+    store.mark_ready(vec![files[0].id, files[2].id, Uuid::now_v7()]).await.unwrap();
     assert_eq!(store.pending(Uuid::nil(), 10).await.unwrap(), files[1..2]);
-    let settled = vec![files[2].id, files[0].id];
-    assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (settled.clone(), settled));
+    let ready = vec![files[2].id, files[0].id];
+    assert_eq!((ids(&store, Of::Room(room)).await, ids(&store, Of::Uploader(ada.id)).await), (ready.clone(), ready));
     assert!(store.get(files[0].id).await.unwrap().unwrap().ready);
 }
 
-async fn pages_neither_skip_nor_repeat_while_files_come(store: Arc<dyn Store>) {
+async fn pages_are_exact_while_files_are_added(store: Arc<dyn Store>) {
     let ada = user();
     let mut expected = BTreeSet::new();
     for number in 0..60 {
-        // Three files at a time share their millisecond.
+        // Groups of three files share their millisecond.
         let file = added(&store, File { created_at_ms: 1000 + number / 3, ..file(&ada) }).await;
         expected.insert(file.position());
     }
@@ -172,7 +172,7 @@ async fn pages_neither_skip_nor_repeat_while_files_come(store: Arc<dyn Store>) {
         }
     };
     let ((), seen) = tokio::join!(writer, reader);
-    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, nothing twice");
+    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, without duplicates");
     assert!(expected.is_subset(&seen.into_iter().collect()));
 }
 
@@ -190,14 +190,14 @@ async fn files_are_attached_all_or_none(store: Arc<dyn Store>) {
     all.sort();
     all.reverse();
     assert_eq!(ids(&store, Of::Room(room)).await, all);
-    // Again, and by another user, now that the files belong to the room.
+    // Again, and by another user, after the files belong to the room.
     assert!(store.attach(all.clone(), room, bob.id).await.unwrap());
     assert!(!store.attach(vec![one], other, ada.id).await.unwrap());
     assert_eq!(ids(&store, Of::Uploader(ada.id)).await, [elsewhere, two, one]);
     assert!(store.attach(vec![], room, ada.id).await.unwrap());
 }
 
-async fn racing_rooms_attach_a_file_to_one(store: Arc<dyn Store>) {
+async fn concurrent_attaches_put_a_file_in_one_room(store: Arc<dyn Store>) {
     let ada = user();
     for _ in 0..10 {
         let (one, two) = (added(&store, file(&ada)).await.id, added(&store, file(&ada)).await.id);
@@ -212,7 +212,7 @@ async fn racing_rooms_attach_a_file_to_one(store: Arc<dyn Store>) {
     }
 }
 
-async fn what_is_deleted_owes_what_it_owes(store: Arc<dyn Store>) {
+async fn deletion_fills_the_queues(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
     let (roomless, shared) = (added(&store, file(&ada)).await, added(&store, pending(&ada, room)).await);
     let attached = added(&store, file(&ada)).await;
@@ -233,13 +233,13 @@ async fn what_is_deleted_owes_what_it_owes(store: Arc<dyn Store>) {
     assert_eq!(forgets(&store).await, [Forget { file: attached.id, room }]);
 }
 
-async fn only_what_is_pending_is_given_up(store: Arc<dyn Store>) {
+async fn only_pending_files_are_abandoned(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
-    let (refused, settled) = (added(&store, pending(&ada, room)).await, added(&store, pending(&ada, room)).await);
-    store.settle(vec![settled.id]).await.unwrap();
-    store.give_up(vec![refused.id, settled.id]).await.unwrap();
+    let (refused, ready) = (added(&store, pending(&ada, room)).await, added(&store, pending(&ada, room)).await);
+    store.mark_ready(vec![ready.id]).await.unwrap();
+    store.abandon(vec![refused.id, ready.id]).await.unwrap();
     assert_eq!(store.get(refused.id).await.unwrap(), None);
-    assert!(store.get(settled.id).await.unwrap().is_some());
+    assert!(store.get(ready.id).await.unwrap().is_some());
     assert_eq!(unwanted(&store).await, [refused.id]);
     assert_eq!(forgets(&store).await, [Forget { file: refused.id, room }]);
 }
@@ -265,10 +265,10 @@ async fn rooms_are_found_and_emptied(store: Arc<dyn Store>) {
     assert_eq!(store.empty(rooms[2], 2).await.unwrap(), 0);
     assert_eq!(store.rooms(rooms[1], 2).await.unwrap(), rooms[3..5]);
     assert_eq!(unwanted(&store).await.len(), 3);
-    assert_eq!(forgets(&store).await, [], "a closed room is not read any more");
+    assert_eq!(forgets(&store).await, [], "a closed room cannot be read any more");
 }
 
-async fn known_are_files_and_unwanted_objects(store: Arc<dyn Store>) {
+async fn known_ids_are_files_and_unwanted_objects(store: Arc<dyn Store>) {
     let (ada, room) = (user(), Uuid::now_v7());
     let mut all = Vec::new();
     for number in 0..6 {
@@ -283,7 +283,7 @@ async fn known_are_files_and_unwanted_objects(store: Arc<dyn Store>) {
     assert_eq!(store.known(all[2], 1).await.unwrap(), all[4..5]);
 }
 
-async fn an_installation_is_one_and_its_turns_go_on(store: Arc<dyn Store>) {
+async fn installation_is_created_once_and_its_turns_advance(store: Arc<dyn Store>) {
     let asked = futures::future::join_all((0..6).map(|_| store.installation())).await;
     let first = store.installation().await.unwrap();
     assert!(asked.into_iter().all(|one| one.unwrap() == first));

@@ -14,11 +14,9 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// The store in one Postgres schema.
 pub struct PostgresStore(Pool);
 
 impl PostgresStore {
-    /// Opens the schema and brings it up to date.
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
         Ok(Self(Pool::open(url, "file", embedded::migrations::runner(), config).await?))
     }
@@ -32,7 +30,7 @@ impl PostgresStore {
         async move { self.0.execute(sql, &[&ids]).await.map(drop) }.boxed()
     }
 
-    /// A page of rows ordered by id.
+    /// Reads a page of rows ordered by id.
     fn page<T: Send + 'static>(&self, sql: &'static str, after: Uuid, limit: u32, row: fn(&Row) -> T) -> BoxFuture<'_, Result<Vec<T>>> {
         async move { self.query(sql, &[&after, &i64::from(limit)], row).await }.boxed()
     }
@@ -93,7 +91,7 @@ const LIST_OF_UPLOADER: &str =
 const LIST_OF_ROOM: &str =
     files!("list", "WHERE room_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4");
 
-// Locked in the order of ids, so that two of these cannot deadlock.
+// Locked in the order of ids, so that two of these statements cannot deadlock.
 const ATTACH: &str = "/* attach */
     WITH fit AS (
         SELECT id FROM files
@@ -103,7 +101,7 @@ const ATTACH: &str = "/* attach */
 
 const PENDING: &str = files!("pending", "WHERE NOT ready AND id > $1 ORDER BY id LIMIT $2");
 
-const SETTLE: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ANY($1)";
+const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ANY($1)";
 
 const DELETE: &str = "/* delete */
     WITH gone AS (
@@ -112,7 +110,7 @@ const DELETE: &str = "/* delete */
         INSERT INTO forgets (file_id, room_id) SELECT id, room_id FROM gone WHERE room_id IS NOT NULL ON CONFLICT (file_id) DO NOTHING)
     INSERT INTO unwanted_objects (id) SELECT id FROM gone ON CONFLICT (id) DO NOTHING";
 
-// One step in the index for each room, however many files it has.
+// One step in the index per room, however many files the room has.
 const ROOMS: &str = "/* rooms */
     WITH RECURSIVE found (id) AS (
         SELECT (SELECT room_id FROM files WHERE room_id > $1 ORDER BY room_id LIMIT 1)
@@ -151,7 +149,7 @@ const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = $2 WH
 
 const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = $1, next = $2";
 
-/// The installation, if it has been decided.
+/// Returns the installation, if it has been created.
 fn installation(row: &Row) -> Option<Installation> {
     let id = |column| row.get::<_, Option<&str>>(column).and_then(|text| text.parse().ok());
     match (id(1), id(2), id(3)) {
@@ -160,7 +158,7 @@ fn installation(row: &Row) -> Option<Installation> {
     }
 }
 
-/// How often adding an upload is retried because a conflicting one was deleted before it could be read.
+/// How often adding an upload is retried because a conflicting upload was deleted before it could be read.
 const TRIES: usize = 3;
 
 impl Store for PostgresStore {
@@ -219,11 +217,11 @@ impl Store for PostgresStore {
         self.page(PENDING, after, limit, file)
     }
 
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.each(ids, SETTLE)
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.each(ids, MARK_READY)
     }
 
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         async move { self.0.execute(DELETE, &[&ids, &true]).await.map(drop) }.boxed()
     }
 

@@ -15,26 +15,24 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// The store in one SQLite file.
 pub struct SqliteStore {
     database: Database,
     path: PathBuf,
 }
 
 impl SqliteStore {
-    /// Opens the file and brings its schema up to date.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self { database: Database::open(path, embedded::migrations::runner())?, path: path.to_owned() })
     }
 
-    /// Runs a statement once for each id.
+    /// Runs a statement once per id.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| ids.iter().try_for_each(|id| execute(connection, sql, [id.as_bytes()]).map(drop));
         self.database.write(write).boxed()
     }
 }
 
-/// Returns the number of changed rows.
+/// Returns the number of rows changed.
 fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     Ok(connection.prepare_cached(sql)?.execute(values)?)
 }
@@ -113,7 +111,7 @@ const ATTACH: &str = "/* attach */ UPDATE files SET room_id = ?2 WHERE id = ?1";
 
 const PENDING: &str = files!("pending", "WHERE NOT ready AND id > ?1 ORDER BY id LIMIT ?2");
 
-const SETTLE: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ?1";
+const MARK_READY: &str = "/* settle */ UPDATE files SET ready = TRUE WHERE id = ?1";
 
 // Every deletion of a file first queues the removal of its object and, for a file in a room, a report to the log.
 const UNWANT: &str = "/* unwant */ INSERT INTO unwanted_objects (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
@@ -123,7 +121,7 @@ const FORGET: &str = "/* forget */
 
 const DELETE: &str = "/* delete */ DELETE FROM files WHERE id = ?1 AND NOT (ready AND ?2) RETURNING room_id";
 
-// One step in the index for each room, however many files it has.
+// One step in the index per room, however many files the room has.
 const ROOMS: &str = "/* rooms */
     WITH RECURSIVE found (id) AS (
         SELECT (SELECT room_id FROM files WHERE room_id > ?1 ORDER BY room_id LIMIT 1)
@@ -153,7 +151,7 @@ const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = ?2 WH
 
 const RENEW_TURNS: &str = "/* turn */ UPDATE installation SET turn = ?1, next = ?2";
 
-/// The installation, if it has been decided.
+/// Returns the installation, if it has been created.
 fn installed(connection: &Connection) -> Result<Option<[Uuid; 3]>> {
     let ids = |row: &Row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?].map(|text| Uuid::try_parse(&text)));
     let row = query(connection, INSTALLATION, [], ids)?.pop();
@@ -185,7 +183,7 @@ fn add(connection: &Connection, file: &File) -> Result<bool> {
     Ok(execute(connection, ADD, values)? == 1)
 }
 
-/// Deletes a file and fills the queues; returns whether the file existed.
+/// Deletes a file and fills the queues. Returns whether the file existed.
 fn delete(connection: &Connection, id: Uuid, only_pending: bool) -> Result<bool> {
     let gone = query(connection, DELETE, params![id.as_bytes(), only_pending], |row| optional_id(row, 0))?;
     let Some(room) = gone.first() else { return Ok(false) };
@@ -203,7 +201,7 @@ impl Store for SqliteStore {
                 return Ok(new);
             }
             let identity = params![new.uploader.id.as_bytes(), new.upload_room().into_bytes(), new.client_message_id];
-            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("the conflicting file cannot be found"))
+            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("the conflicting file is missing"))
         };
         self.database.write(write).boxed()
     }
@@ -242,11 +240,11 @@ impl Store for SqliteStore {
         self.database.read(move |connection| query(connection, PENDING, params![after.as_bytes(), limit], file)).boxed()
     }
 
-    fn settle(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        self.each(ids, SETTLE)
+    fn mark_ready(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        self.each(ids, MARK_READY)
     }
 
-    fn give_up(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
         self.database.write(write).boxed()
     }

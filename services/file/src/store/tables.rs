@@ -1,11 +1,12 @@
-//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must also add them here.
 
 use confab_common::transfer::Kind::{Bytes, Flag, Id, Local, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
 
-/// Files and the queues for deleted files. The installation is not transferred: the importing one is another.
+/// Files and the queues for deleted files. The installation is not transferred: the importing installation is another
+/// one.
 pub static SCHEMA: Schema = Schema {
     name: "file",
     tables: &[

@@ -10,7 +10,7 @@ use crate::object::{self, ObjectsConfig};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{File, User};
 
-/// A store of files, and a store of objects in a directory.
+/// Creates a store of files, and an object store in a directory.
 fn stores() -> (Arc<dyn Store>, Arc<Owned>) {
     let directory = testing::directory();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.join("file.db")).unwrap());
@@ -48,7 +48,7 @@ async fn keys(objects: &Arc<Owned>) -> Vec<Uuid> {
 }
 
 #[tokio::test]
-async fn orphans_of_both_kinds_are_found_whatever_the_size_of_a_page() {
+async fn orphans_are_found_with_every_page_size() {
     for page in [1, 2, 3, 7, 1000] {
         let (store, objects) = stores();
         let (mut whole, mut bare, mut orphans) = (Vec::new(), 0, 0);
@@ -75,7 +75,7 @@ async fn orphans_of_both_kinds_are_found_whatever_the_size_of_a_page() {
 }
 
 #[tokio::test]
-async fn young_objects_are_left_alone() {
+async fn young_objects_are_kept() {
     let (store, objects) = stores();
     let id = Uuid::now_v7();
     write(&objects, id).await;
@@ -86,7 +86,7 @@ async fn young_objects_are_left_alone() {
 }
 
 #[tokio::test]
-async fn an_upload_left_by_a_crash_is_aborted() {
+async fn upload_left_by_a_crash_is_aborted() {
     let (store, objects) = stores();
     std::mem::forget(objects.create(Uuid::now_v7(), Memory::new(1 << 20).parts(Uuid::nil())).await.unwrap());
     let sweep = Sweep::new(store, objects, Duration::ZERO);
@@ -95,7 +95,7 @@ async fn an_upload_left_by_a_crash_is_aborted() {
 }
 
 #[tokio::test]
-async fn an_object_queued_for_removal_is_no_orphan() {
+async fn object_queued_for_removal_is_not_an_orphan() {
     let (store, objects) = stores();
     let (object, gone) = (Uuid::now_v7(), Uuid::now_v7());
     for id in [object, gone] {

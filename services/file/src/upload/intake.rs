@@ -1,4 +1,4 @@
-//! Counts, hashes and recognises a file's bytes while they arrive, and limits how long they may take.
+//! Counts and hashes a file's bytes and detects their media type while they arrive, and limits how long they may take.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -16,11 +16,11 @@ pub struct Intake {
     size: u64,
     head: Vec<u8>,
     digest: Context,
-    /// Time that the object store takes is not charged to the sender.
+    /// Time that the object store takes does not count against the sender.
     pace: Pace,
 }
 
-/// The properties of the complete bytes.
+/// The properties of the complete content.
 pub struct Content {
     pub size: u64,
     pub sha256: String,
@@ -34,14 +34,15 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// The next part.
+    /// Waits for the next part.
     ///
     /// # Errors
-    /// `invalid_request` when the stream ends before the upload does, [`Code::TooSlow`] when it takes too long to arrive.
+    /// `invalid_request` when the stream ends before the upload does, [`Code::TooSlow`] when it takes too long to
+    /// arrive.
     pub async fn next(&mut self, parts: &mut BoxStream<'static, Result<Part>>) -> Result<Part> {
         let begun = Instant::now();
         let part = tokio::time::timeout(WINDOW, parts.next()).await.map_err(|_| stalled())?;
-        let part = part.unwrap_or_else(|| Err(Error::new(Code::InvalidRequest, "the upload ends too early")))?;
+        let part = part.unwrap_or_else(|| Err(Error::new(Code::InvalidRequest, "the upload ended early")))?;
         if let Part::Chunk(chunk) = &part
             && !self.pace.keeps(chunk.len(), begun.elapsed())
         {
@@ -59,12 +60,12 @@ impl Intake {
         self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
     }
 
-    /// How many bytes have arrived.
+    /// Returns how many bytes have arrived.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The properties of the bytes, at their end; `claim` is the type that their sender claims.
+    /// Returns the properties of the complete content; `claim` is the type that the sender claims.
     pub fn finish(self, claim: &str) -> Content {
         let sha256 = self.digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Content { size: self.size, sha256, media: Media::of(&self.head, claim) }
@@ -72,7 +73,7 @@ impl Intake {
 }
 
 fn stalled() -> Error {
-    Error::new(Code::TooSlow, "the upload comes too slowly")
+    Error::new(Code::TooSlow, "the upload is too slow")
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Chunks of `size` bytes, one after each pause.
+    /// Yields chunks of `size` bytes, one after each pause.
     fn sent(size: usize, pause: Duration) -> BoxStream<'static, Result<Part>> {
         let chunk = Bytes::from(vec![b'x'; size]);
         stream::repeat(chunk)
@@ -94,7 +95,7 @@ mod tests {
             .boxed()
     }
 
-    /// How long parts arrive, and the error that ends them.
+    /// Returns how long parts arrive, and the error that ends them.
     async fn given_up(mut parts: BoxStream<'static, Result<Part>>) -> (Duration, Error) {
         let (begun, mut intake) = (Instant::now(), Intake::default());
         loop {
@@ -105,20 +106,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_that_stops_or_trickles_times_out() {
+    async fn stalled_or_trickling_sender_times_out() {
         let (time, error) = given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
         assert_eq!((time, error.code), (Duration::from_secs(35), Code::TooSlow));
         let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(30), Code::TooSlow));
         let (time, error) = given_up(sent(2048, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(150), Code::TooSlow));
-        // A sender that was fast before is no exception.
+        // A sender that was fast before is not exempt.
         let slow = sent(1 << 20, Duration::from_secs(1)).take(30).chain(sent(1, Duration::from_secs(10)));
         assert_eq!(given_up(slow.boxed()).await.0, Duration::from_secs(60));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_sender_and_a_slow_store_do_not_time_out() {
+    async fn slow_sender_and_slow_store_do_not_time_out() {
         let mut parts = sent(20_000, Duration::from_secs(1));
         let mut intake = Intake::default();
         for _ in 0..3000 {
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_without_its_end_fails() {
+    async fn upload_without_its_end_fails() {
         let (_, error) = given_up(stream::empty().boxed()).await;
         assert_eq!(error.code, Code::InvalidRequest);
         let (_, error) = given_up(stream::iter([Err(Error::unavailable("the sender"))]).boxed()).await;
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_counted_hashed_and_recognised() {
+    fn content_is_counted_hashed_and_typed() {
         let mut intake = Intake::default();
         for piece in [&b"\x89PN"[..], b"G\r\n\x1a\n", &[0; HEAD]] {
             intake.take(&Bytes::from_static(piece));

@@ -10,21 +10,21 @@ use super::*;
 /// Runs each test on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
-        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
-        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Location::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Location::postgres().await).await })* }
     };
 }
 
 on_both_stores![
-    a_deleted_file_is_gone_from_everywhere,
-    what_is_owed_for_a_deleted_file_survives_a_restart,
-    a_closed_room_loses_its_files,
+    deleted_file_is_removed_everywhere,
+    queued_deletions_survive_a_restart,
+    files_of_a_closed_room_are_deleted,
     orphans_are_swept,
 ];
 
-async fn a_deleted_file_is_gone_from_everywhere(place: Place) {
+async fn deleted_file_is_removed_everywhere(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let roomless = service.uploaded(Sending::new(&ada, "a", "a")).await.id;
     let shared = service.uploaded(Sending::new(&ada, "b", "b").to(&room)).await.id;
@@ -35,19 +35,19 @@ async fn a_deleted_file_is_gone_from_everywhere(place: Place) {
         assert_eq!(service.get(by(&ada), id).await.unwrap_err().code, Code::NotFound);
         assert_eq!(service.delete(&ada, id).await.unwrap_err().code, Code::NotFound);
     }
-    let mut told = vec![(room.clone(), shared), (room, attached)];
-    told.sort();
-    assert_eq!(world.log.forgotten(), told, "by the time the deletion is answered");
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    let mut reported = vec![(room.clone(), shared), (room, attached)];
+    reported.sort();
+    assert_eq!(world.log.forgotten(), reported, "before the deletion is answered");
+    eventually(async || location.objects().is_empty().then_some(())).await;
 }
 
-async fn what_is_owed_for_a_deleted_file_survives_a_restart(place: Place) {
+async fn queued_deletions_survive_a_restart(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let id = service.uploaded(Sending::new(&ada, "a", "a").to(&room)).await.id;
-    // Neither the object store nor the log can be reached.
-    let (objects, away) = (place.directory.join("objects"), place.directory.join("away"));
+    // Neither the object store nor the log is reachable.
+    let (objects, away) = (location.directory.join("objects"), location.directory.join("away"));
     std::fs::rename(&objects, &away).unwrap();
     std::fs::write(&objects, "a file where a directory should be").unwrap();
     world.log.is(Mood::Away);
@@ -55,20 +55,20 @@ async fn what_is_owed_for_a_deleted_file_survives_a_restart(place: Place) {
     assert_eq!(service.get(by(&ada), &id).await.unwrap_err().code, Code::NotFound);
     service.stop();
 
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     assert_eq!(world.log.forgotten(), []);
     std::fs::remove_file(&objects).unwrap();
     std::fs::rename(&away, &objects).unwrap();
-    assert_eq!(place.objects().len(), 1);
+    assert_eq!(location.objects().len(), 1);
     world.log.is(Mood::Well);
     eventually(async || (world.log.forgotten() == [(room.clone(), id.clone())]).then_some(())).await;
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     service.stop();
 }
 
-async fn a_closed_room_loses_its_files(place: Place) {
+async fn files_of_a_closed_room_are_deleted(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
     for number in 0..3 {
         service.uploaded(Sending::new(&ada, "a", format!("{number}")).to(&room)).await;
@@ -79,23 +79,23 @@ async fn a_closed_room_loses_its_files(place: Place) {
     world.rooms.delete(&room);
     world.log.close(&room);
     eventually(async || (service.uploads(&ada).await == [stays.as_str()]).then_some(())).await;
-    eventually(async || (place.objects().len() == 1).then_some(())).await;
+    eventually(async || (location.objects().len() == 1).then_some(())).await;
     assert_eq!(service.download(anonymous(), &stays, 0, 0).await.unwrap(), b"stays");
     assert_eq!(world.log.forgotten(), []);
 }
 
-async fn orphans_are_swept(place: Place) {
-    let place = place.with(["--orphan-age=1ms", "--sweep-every=20ms"]);
+async fn orphans_are_swept(location: Location) {
+    let location = location.with(["--orphan-age=1ms", "--sweep-every=20ms"]);
     let (world, ada) = (World::default(), user("ada"));
     let stray = Uuid::now_v7().to_string();
-    let folder = place.directory.join("objects").join(&stray[..4]).join(&stray[4..6]);
+    let folder = location.directory.join("objects").join(&stray[..4]).join(&stray[4..6]);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(&stray), "of no file").unwrap();
-    let service = Service::start(&place, &world).await;
-    eventually(async || place.objects().is_empty().then_some(())).await;
-    // A file whose bytes are lost is kept: a backup may restore them.
+    std::fs::write(folder.join(&stray), "object without a file").unwrap();
+    let service = Service::start(&location, &world).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
+    // A file whose content is lost is kept: a backup may restore it.
     let id = eventually(async || service.upload(Sending::new(&ada, "a", "a")).await.ok()).await.file.unwrap().id;
-    for object in place.objects() {
+    for object in location.objects() {
         // The sweep may already have removed objects without a file.
         let removed = std::fs::remove_file(object);
         assert!(removed.is_ok() || removed.is_err_and(|error| error.kind() == ErrorKind::NotFound));
@@ -104,9 +104,9 @@ async fn orphans_are_swept(place: Place) {
 }
 
 #[tokio::test]
-async fn a_file_is_deleted_by_its_uploader_or_a_manager_of_its_room() {
+async fn uploader_and_room_manager_may_delete_a_file() {
     let (world, ada, bob, eve) = (World::default(), user("ada"), user("bob"), user("eve"));
-    let service = Service::start(&Place::sqlite(), &world).await;
+    let service = Service::start(&Location::sqlite(), &world).await;
     let room = world.rooms.make([(bob.id.as_str(), rooms::MANAGE)], rooms::POST);
     let private = world.rooms.private([(ada.id.as_str(), rooms::POST), (bob.id.as_str(), rooms::MANAGE)]);
     let roomless = service.uploaded(Sending::new(&ada, "a", "a")).await.id;

@@ -1,4 +1,4 @@
-//! A message service that records what it receives, and can be away.
+//! A fake message service that records its calls and can be made unreachable.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use confab_proto::message::v1::*;
 use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 
-/// How the log behaves.
+/// The behaviour of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Mood {
     #[default]
     Well,
     /// Answers `unavailable`.
     Away,
-    /// Does what the call asks, but the answer is lost.
+    /// Executes the call, but the answer is lost.
     Mute,
-    /// Refuses events with this code.
+    /// Rejects events with this code.
     Refusing(&'static str),
 }
 
@@ -44,12 +44,12 @@ impl Log {
         self.state().mood = mood;
     }
 
-    /// Calls of `Append` so far.
+    /// Returns the number of calls of `Append`.
     pub fn attempts(&self) -> usize {
         self.state().attempts
     }
 
-    /// How many events it was asked to append, whatever the outcome.
+    /// Returns how many events calls of `Append` contained, whatever the outcome.
     pub fn asked(&self) -> usize {
         self.state().asked.len()
     }
@@ -63,7 +63,7 @@ impl Log {
         self.state().events.push(event);
     }
 
-    /// Forgotten rooms and files, each once.
+    /// Returns the rooms and files of deletions, without duplicates.
     pub fn forgotten(&self) -> Vec<(String, String)> {
         let mut forgotten = self.state().forgotten.clone();
         forgotten.sort();
@@ -79,7 +79,7 @@ impl Log {
         self.0.lock()
     }
 
-    /// The state, unless the log is away, and whether the answer will be lost.
+    /// Returns the state, unless the log is away, and whether the answer will be lost.
     fn called(&self) -> Result<(MutexGuard<'_, State>, bool), Status> {
         let state = self.state();
         match state.mood {
@@ -89,7 +89,7 @@ impl Log {
     }
 }
 
-/// Whether both have the same identity, so that one is a repeat.
+/// Returns whether both have the same identity, so that one is a repeat.
 fn same(one: &NewEvent, other: &NewEvent) -> bool {
     let client = |event: &NewEvent| event.client_message_id.clone().ok_or(event.id.clone());
     let sender = |event: &NewEvent| event.sender.as_ref().map(|sender| sender.id.clone());
@@ -114,7 +114,7 @@ fn outcome(state: &mut State, new: NewEvent) -> Outcome {
     let closed = state.closed.contains(&new.room_id).then_some("not_found");
     let refusing = if let Mood::Refusing(code) = state.mood { Some(code) } else { closed };
     if let Some(code) = refusing {
-        let refusal = Refusal { code: code.into(), detail: "the test says so".into() };
+        let refusal = Refusal { code: code.into(), detail: "rejected by the test".into() };
         return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
     }
     let first = state.events.iter().position(|event| same(event, &new));
@@ -152,14 +152,14 @@ impl MessageService for Log {
     }
 
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn read_log(&self, _: Request<ReadLogRequest>) -> Result<Response<ReadLogResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn get_heads(&self, _: Request<GetHeadsRequest>) -> Result<Response<GetHeadsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 }

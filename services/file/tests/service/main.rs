@@ -1,4 +1,4 @@
-//! The service as its callers see it: over its gRPC interface, with real stores, beside scripted room and message
+//! The service from its callers' view: over its gRPC interface, with real stores, and scripted room and message
 //! services.
 #![allow(clippy::unwrap_used)]
 
@@ -30,15 +30,15 @@ use uuid::Uuid;
 use log::Log;
 use rooms::Rooms;
 
-/// The stores that survive restarts, and the service's settings.
+/// The stores, which survive restarts, and the service's settings.
 #[derive(Clone)]
-struct Place {
+struct Location {
     directory: PathBuf,
     url: Option<Secret>,
     flags: Vec<String>,
 }
 
-impl Place {
+impl Location {
     fn sqlite() -> Self {
         Self { directory: testing::directory(), url: None, flags: Vec::new() }
     }
@@ -51,7 +51,8 @@ impl Place {
         Self { flags: flags.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// The same place with the bytes in a new bucket of the test run's S3 store, or of one at another endpoint.
+    /// Returns the same location with the objects in a new bucket of the test run's S3 store, or of the store at
+    /// another endpoint.
     fn on_s3(self, endpoint: Option<&str>) -> Self {
         let testing::S3 { endpoint: running, key, secret } = testing::s3();
         self.with([
@@ -62,16 +63,16 @@ impl Place {
         ])
     }
 
-    /// Every file below the directory of objects, including temporary ones but not the owner object.
+    /// Returns every file below the directory of objects, including temporary files but not the owner object.
     fn objects(&self) -> Vec<PathBuf> {
         let (mut found, mut folders) = (Vec::new(), vec![self.directory.join("objects")]);
         while let Some(folder) = folders.pop() {
             for entry in folder.read_dir().into_iter().flatten() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false if path.ends_with(".confab") => {}
-                    false => found.push(path),
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with(".confab") {
+                    found.push(path);
                 }
             }
         }
@@ -79,20 +80,19 @@ impl Place {
     }
 }
 
-/// Settings from the command line.
+/// Settings from the command line
 #[derive(clap::Parser)]
 struct Settings {
     #[command(flatten)]
     file: FileConfig,
 }
 
-/// A running file service.
 struct Service {
     process: Process,
     client: FileServiceClient<Transport>,
 }
 
-/// The service's neighbours.
+/// The scripted services and the clients.
 #[derive(Default)]
 struct World {
     rooms: Rooms,
@@ -143,13 +143,13 @@ fn part(part: Part) -> UploadRequest {
 }
 
 impl Service {
-    async fn start(place: &Place, world: &World) -> Self {
+    async fn start(location: &Location, world: &World) -> Self {
         let process = Process::new();
-        let mut config = Settings::parse_from([String::new()].iter().chain(&place.flags)).file;
-        config.file_store = place.url.clone();
+        let mut config = Settings::parse_from([String::new()].iter().chain(&location.flags)).file;
+        config.file_store = location.url.clone();
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
-        let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
-        // A SQLite file is free once the last task of the previous service has released it.
+        let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
+        // A SQLite file is unlocked after the last task of the previous service has ended.
         let started = async || {
             let start = confab_file::start(&config, &storage, world.rooms.transport(), world.log.transport(), &process);
             start.await.ok()
@@ -158,7 +158,6 @@ impl Service {
         Self { process, client: FileServiceClient::new(testing::patient(in_process(server))) }
     }
 
-    /// Shuts the service down.
     fn stop(self) {
         self.process.shutdown.cancel();
     }
@@ -171,7 +170,7 @@ impl Service {
         Ok(self.client.clone().upload(request(parts, Call::streaming())).await?.into_inner())
     }
 
-    /// The file of an upload that succeeds.
+    /// Uploads and returns the file; the upload must succeed.
     async fn uploaded(&self, sending: Sending) -> File {
         self.upload(sending).await.unwrap().file.unwrap()
     }
@@ -196,7 +195,7 @@ impl Service {
         Ok(self.client.clone().list_files(request).await?.into_inner())
     }
 
-    /// The ids of a caller's uploads.
+    /// Returns the ids of a caller's uploads.
     async fn uploads(&self, caller: &UserRef) -> Vec<String> {
         let page = self.list(by(caller), None, 200, "").await.unwrap();
         page.files.into_iter().map(|file| file.id).collect()
@@ -246,5 +245,5 @@ async fn eventually<T>(ask: impl AsyncFn() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("what must come in the end")
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the answer must arrive")
 }

@@ -1,4 +1,4 @@
-//! A file and its room's message are one fact.
+//! A file and its room's message are atomic.
 
 use confab_common::Code;
 use confab_proto::message::v1::NewEvent;
@@ -10,25 +10,25 @@ use super::*;
 /// Runs each test on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
-        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
-        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Location::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Location::postgres().await).await })* }
     };
 }
 
 on_both_stores![
-    a_repeat_answers_the_first_upload,
-    uploads_of_one_name_at_once_make_one_file,
-    a_file_waits_unseen_for_the_log,
-    what_the_log_is_owed_survives_a_restart,
-    an_answer_lost_is_no_message_doubled,
-    whoever_has_seen_the_message_can_read_the_file,
-    what_the_log_refuses_for_good_leaves_nothing,
-    a_name_that_was_used_for_something_else_is_a_conflict,
+    repeat_returns_the_first_upload,
+    concurrent_uploads_with_one_client_id_return_one_file,
+    file_is_hidden_until_the_log_has_its_event,
+    outbox_survives_a_restart,
+    lost_answer_does_not_duplicate_the_message,
+    readers_of_the_message_can_read_the_file,
+    permanently_rejected_upload_leaves_nothing,
+    client_id_used_for_another_event_is_a_conflict,
 ];
 
-async fn a_repeat_answers_the_first_upload(place: Place) {
+async fn repeat_returns_the_first_upload(location: Location) {
     let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
     let sending = Sending::new(&ada, "a.txt", "first").called("1");
     for sending in [sending.clone(), sending.clone().to(&room), sending.clone().to(&other)] {
@@ -41,15 +41,15 @@ async fn a_repeat_answers_the_first_upload(place: Place) {
     }
     service.uploaded(Sending::new(&bob, "b.txt", "Bob's").called("1").to(&room)).await;
     assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (3, 3));
-    eventually(async || (place.objects().len() == 4).then_some(())).await;
+    eventually(async || (location.objects().len() == 4).then_some(())).await;
 }
 
-async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
+async fn concurrent_uploads_with_one_client_id_return_one_file(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     // A second replica, if the store can be shared.
-    let other = match place.url {
-        Some(_) => Some(Service::start(&place, &world).await),
+    let other = match location.url {
+        Some(_) => Some(Service::start(&location, &world).await),
         None => None,
     };
     let room = world.rooms.public();
@@ -61,14 +61,14 @@ async fn uploads_of_one_name_at_once_make_one_file(place: Place) {
     assert_eq!(answers.iter().filter(|answer| !answer.duplicate).count(), 1);
     assert!(answers.iter().all(|answer| answer.file == answers[0].file && answer.message == answers[0].message));
     assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (1, 1));
-    eventually(async || (place.objects().len() == 1).then_some(())).await;
+    eventually(async || (location.objects().len() == 1).then_some(())).await;
     let file = answers[0].file.clone().unwrap();
     assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap().len() as u64, file.size);
 }
 
-async fn a_file_waits_unseen_for_the_log(place: Place) {
+async fn file_is_hidden_until_the_log_has_its_event(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     world.log.is(Mood::Away);
     let sending = Sending::new(&ada, "a.txt", "tea").to(&room);
@@ -78,42 +78,42 @@ async fn a_file_waits_unseen_for_the_log(place: Place) {
         assert_eq!(service.upload(hasty.within(300)).await.unwrap_err().code, Code::Timeout);
         took.push(begun.elapsed());
     }
-    // A caller without a timeout waits longer; if the machine stands still during one call, the other one is quick.
-    assert!(took.iter().min() < Some(&Duration::from_secs(2)), "the caller's time counts: {took:?}");
+    // A caller without a timeout waits longer. If the machine stands still during one call, the other call is quick.
+    assert!(took.iter().min() < Some(&Duration::from_secs(2)), "the caller's timeout must be used: {took:?}");
     eventually(async || (world.log.asked() == 2).then_some(())).await;
     assert_eq!(service.uploads(&ada).await, [""; 0]);
     assert_eq!(service.list(anonymous(), Some(&room), 50, "").await.unwrap(), ListFilesResponse::default());
-    assert_eq!(place.objects().len(), 2);
+    assert_eq!(location.objects().len(), 2);
 
     world.log.is(Mood::Well);
     let answer = service.upload(sending.called("1")).await.unwrap();
     assert!(answer.duplicate);
     assert_eq!(answer.message.unwrap().files, [answer.file.unwrap()]);
-    // The upload without a name is announced as well.
+    // The upload without a `clientMessageId` is announced as well.
     eventually(async || (service.uploads(&ada).await.len() == 2).then_some(())).await;
     assert_eq!(world.log.events().len(), 2);
-    eventually(async || (place.objects().len() == 2).then_some(())).await;
+    eventually(async || (location.objects().len() == 2).then_some(())).await;
 }
 
-async fn what_the_log_is_owed_survives_a_restart(place: Place) {
+async fn outbox_survives_a_restart(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     world.log.is(Mood::Away);
     let sending = Sending::new(&ada, "a.txt", "tea").to(&room).within(100);
     assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Timeout);
     service.stop();
 
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     world.log.is(Mood::Well);
     let id = eventually(async || service.uploads(&ada).await.pop()).await;
     assert_eq!(world.log.events()[0].files[0].id, id);
     assert_eq!(service.download(anonymous(), &id, 0, 0).await.unwrap(), b"tea");
 }
 
-async fn an_answer_lost_is_no_message_doubled(place: Place) {
+async fn lost_answer_does_not_duplicate_the_message(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     world.log.is(Mood::Mute);
     let (answer, ()) = tokio::join!(service.upload(Sending::new(&ada, "a.txt", "tea").to(&room)), async {
@@ -124,11 +124,11 @@ async fn an_answer_lost_is_no_message_doubled(place: Place) {
     assert_eq!((service.uploads(&ada).await.len(), world.log.events().len()), (1, 1));
 }
 
-async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
+async fn readers_of_the_message_can_read_the_file(location: Location) {
     let (world, ada, bob) = (World::default(), user("ada"), user("bob"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let (room, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
-    // The log has the events, but the service does not know it.
+    // The log has the events, but the service has no answer.
     world.log.is(Mood::Mute);
     for room in [&room, &private] {
         let sending = Sending::new(&ada, "a.txt", "tea").to(room).within(100);
@@ -138,15 +138,15 @@ async fn whoever_has_seen_the_message_can_read_the_file(place: Place) {
     let seen = [&room, &private].map(|room| events.iter().find(|event| event.room_id == *room).unwrap().files[0].id.clone());
     assert_eq!(service.get(by(&bob), &seen[0]).await.unwrap_err().code, Code::Unavailable);
     world.log.is(Mood::Well);
-    assert_eq!(noted(async || service.download(by(&bob), &seen[0], 0, 0).await).await, b"tea");
+    assert_eq!(marked_ready(async || service.download(by(&bob), &seen[0], 0, 0).await).await, b"tea");
     assert_eq!(service.get(by(&bob), &seen[1]).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(noted(async || service.attach(&ada, &private, &[&seen[1]]).await).await[0].id, seen[1]);
+    assert_eq!(marked_ready(async || service.attach(&ada, &private, &[&seen[1]]).await).await[0].id, seen[1]);
     assert_eq!(world.log.events().len(), 2);
 }
 
-/// Reads a file whose event is in the log; retries only when the second is over for which the service waits: then the
-/// whole machine stood still.
-async fn noted<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
+/// Reads a file whose event is in the log. Retries only after the second for which the service waits: then the whole
+/// machine stood still.
+async fn marked_ready<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     let asking = async || {
         let begun = Instant::now();
         let answer = ask().await;
@@ -156,9 +156,9 @@ async fn noted<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     eventually(asking).await.unwrap()
 }
 
-async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
+async fn permanently_rejected_upload_leaves_nothing(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let sending = Sending::new(&ada, "a.txt", "tea").to(&room).called("1");
     for (name, code) in [("forbidden", Code::Forbidden), ("not_found", Code::NotFound), ("conflict", Code::Conflict)] {
@@ -169,17 +169,17 @@ async fn what_the_log_refuses_for_good_leaves_nothing(place: Place) {
     world.log.is(Mood::Refusing("unavailable"));
     assert_eq!(service.upload(sending.clone().within(100)).await.unwrap_err().code, Code::Timeout);
     world.log.is(Mood::Refusing("forbidden"));
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
-    // The deletion is reported to the log: its refusal may have followed an answer that was lost.
+    // The deletion is reported to the log: its rejection may have followed a lost answer.
     eventually(async || (world.log.forgotten().len() == 4).then_some(())).await;
     world.log.is(Mood::Well);
     assert!(!service.upload(sending).await.unwrap().duplicate);
 }
 
-async fn a_name_that_was_used_for_something_else_is_a_conflict(place: Place) {
+async fn client_id_used_for_another_event_is_a_conflict(location: Location) {
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let text = NewEvent {
         id: Uuid::now_v7().to_string(),
@@ -194,5 +194,5 @@ async fn a_name_that_was_used_for_something_else_is_a_conflict(place: Place) {
     let error = service.upload(Sending::new(&ada, "a.txt", "tea").to(&room).called("1")).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![text]));
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
 }

@@ -6,11 +6,11 @@ use super::*;
 
 async fn started() -> (World, Service, UserRef, UserRef) {
     let world = World::default();
-    let service = Service::start(&Place::sqlite(), &world).await;
+    let service = Service::start(&Location::sqlite(), &world).await;
     (world, service, user("ada"), user("bob"))
 }
 
-/// The refusal of each way to read a file.
+/// Returns the error of each way to read a file.
 async fn refusals(service: &Service, reader: Reader, id: &str) -> [Code; 3] {
     [
         service.get(reader.clone(), id).await.unwrap_err().code,
@@ -20,7 +20,7 @@ async fn refusals(service: &Service, reader: Reader, id: &str) -> [Code; 3] {
 }
 
 #[tokio::test]
-async fn a_file_is_read_by_the_readers_of_its_room() {
+async fn readers_of_the_room_can_read_its_files() {
     let (world, service, ada, bob) = started().await;
     let (public, private) = (world.rooms.public(), world.rooms.private([(ada.id.as_str(), rooms::POST)]));
     let roomless = service.uploaded(Sending::new(&ada, "a", "own")).await.id;
@@ -40,7 +40,7 @@ async fn a_file_is_read_by_the_readers_of_its_room() {
     assert_eq!(service.list(anonymous(), None, 50, "").await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(service.uploads(&bob).await, [""; 0]);
 
-    // In a deleted room, and while the room service is away.
+    // In a deleted room, and while the room service is unreachable.
     world.rooms.delete(&public);
     eventually(async || service.get(by(&ada), &shown).await.err().filter(|error| error.code == Code::NotFound)).await;
     world.rooms.is_away(true);
@@ -70,12 +70,12 @@ async fn ranges_are_cut_from_the_file() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_lost_are_an_error_not_a_shorter_file() {
-    let place = Place::sqlite();
+async fn lost_content_is_an_error_not_a_shorter_file() {
+    let location = Location::sqlite();
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let id = service.uploaded(Sending::new(&ada, "a", vec![7; 700_000])).await.id;
-    let object = place.objects().pop().unwrap();
+    let object = location.objects().pop().unwrap();
     std::fs::OpenOptions::new().write(true).open(&object).unwrap().set_len(400_000).unwrap();
     assert_eq!(service.download(by(&ada), &id, 0, 0).await.unwrap_err().code, Code::Internal);
     assert_eq!(service.download(by(&ada), &id, 0, 400_000).await.unwrap().len(), 400_000);
@@ -84,7 +84,7 @@ async fn bytes_that_are_lost_are_an_error_not_a_shorter_file() {
 }
 
 #[tokio::test]
-async fn a_link_is_good_for_its_file_alone() {
+async fn link_is_valid_only_for_its_file() {
     let (world, service, ada, _) = started().await;
     let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
     let file = service.uploaded(Sending::new(&ada, "a", "private").to(&private)).await.id;
@@ -111,7 +111,7 @@ async fn a_link_is_good_for_its_file_alone() {
 }
 
 #[tokio::test]
-async fn lists_are_paged_newest_first_and_a_cursor_belongs_to_its_list() {
+async fn lists_are_paged_and_cursors_belong_to_their_list() {
     let (world, service, ada, bob) = started().await;
     let room = world.rooms.public();
     let mut shared = Vec::new();
@@ -133,7 +133,7 @@ async fn lists_are_paged_newest_first_and_a_cursor_belongs_to_its_list() {
     shared.sort();
     seen.sort();
     assert_eq!(seen, shared);
-    assert_eq!(service.list(by(&bob), None, 5, "").await.unwrap().next_cursor, "", "a full last page is the last");
+    assert_eq!(service.list(by(&bob), None, 5, "").await.unwrap().next_cursor, "", "a full last page has no next page");
     for limit in [0, 201] {
         assert_eq!(service.list(by(&ada), None, limit, "").await.unwrap_err().fields[0].field, "limit");
     }
@@ -142,7 +142,7 @@ async fn lists_are_paged_newest_first_and_a_cursor_belongs_to_its_list() {
 }
 
 #[tokio::test]
-async fn files_are_attached_by_their_owner_to_one_room() {
+async fn owner_attaches_files_to_one_room() {
     let (world, service, ada, bob) = started().await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
     let private = world.rooms.private([(ada.id.as_str(), rooms::POST)]);
@@ -158,16 +158,16 @@ async fn files_are_attached_by_their_owner_to_one_room() {
         ([&hidden, &one], Code::Conflict),
     ] {
         assert_eq!(service.attach(&ada, &room, &ids.map(String::as_str)).await.unwrap_err().code, code);
-        assert_eq!(service.get(by(&ada), &one).await.unwrap().room_id, None, "all or none");
+        assert_eq!(service.get(by(&ada), &one).await.unwrap().room_id, None, "all files or none");
     }
-    assert_eq!(service.attach(&bob, &room, &[&hidden]).await.unwrap_err().code, Code::NotFound, "as if it did not exist");
+    assert_eq!(service.attach(&bob, &room, &[&hidden]).await.unwrap_err().code, Code::NotFound, "as if the file did not exist");
 
     for _ in 0..2 {
         let files = service.attach(&ada, &room, &[&two, &one, &two]).await.unwrap();
         assert_eq!(files.iter().map(|file| &file.id).collect::<Vec<_>>(), [&two, &one, &two]);
         assert!(files.iter().all(|file| file.room_id.as_ref() == Some(&room)));
     }
-    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "any member may show the room's files");
+    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "any member may attach the room's files");
     assert_eq!(service.download(anonymous(), &bobs, 0, 0).await.unwrap(), b"Bob's");
     assert_eq!(service.attach(&ada, &other, &[&one]).await.unwrap_err().code, Code::Conflict);
 
@@ -177,9 +177,9 @@ async fn files_are_attached_by_their_owner_to_one_room() {
 }
 
 #[tokio::test]
-async fn one_user_does_not_get_all_places_for_downloads() {
+async fn one_user_cannot_take_all_download_permits() {
     let world = World::default();
-    let service = Service::start(&Place::sqlite().with(["--max-downloads=4"]), &world).await;
+    let service = Service::start(&Location::sqlite().with(["--max-downloads=4"]), &world).await;
     let [ada, bob, carol, dave] = ["ada", "bob", "carol", "dave"].map(user);
     let room = world.rooms.public();
     let file = service.uploaded(Sending::new(&ada, "a", vec![7; 1_000_000]).to(&room)).await.id;
@@ -192,7 +192,7 @@ async fn one_user_does_not_get_all_places_for_downloads() {
     assert_eq!((refused.code, refused.retry_after.is_some()), (Code::RateLimited, true));
     open.extend([begin(by(&bob)).await.unwrap(), begin(by(&carol)).await.unwrap()]);
     assert_eq!(begin(by(&dave)).await.err().unwrap().code, Code::Unavailable);
-    // A dropped download gives its place back, and so does one that was read to its end.
+    // A dropped download returns its permit, and so does a download that was read to its end.
     drop(open.pop());
     let taken = eventually(async || begin(by(&dave)).await.ok()).await;
     assert_eq!(taken.try_fold(0, async |sum, answer| Ok(sum + answer.chunk.len())).await.unwrap(), 1_000_000);

@@ -1,4 +1,4 @@
-//! A room service that knows rooms and their members, and can be away.
+//! A fake room service with rooms and members, which can be made unreachable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// The members of a room and their rights.
+/// The members of a room and their permissions.
 #[derive(Clone, Default)]
 struct Members {
-    /// The rights of all other users.
+    /// The permissions of all other users.
     others: Access,
     members: HashMap<String, Access>,
 }
@@ -36,7 +36,7 @@ impl Rooms {
         in_process(RoomServiceServer::new(self.clone()))
     }
 
-    /// Creates a room with these members' rights, and `others` for all other users.
+    /// Creates a room with these members' permissions, and `others` for all other users.
     pub fn make<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>, others: Access) -> String {
         let id = Uuid::now_v7().to_string();
         let members = members.into_iter().map(|(user, access)| (user.to_owned(), access)).collect();
@@ -49,7 +49,7 @@ impl Rooms {
         self.make([("", READ)], POST)
     }
 
-    /// Creates a room that only its members know of.
+    /// Creates a room that is visible only to its members.
     pub fn private<'a>(&self, members: impl IntoIterator<Item = (&'a str, Access)>) -> String {
         self.make(members, Access::default())
     }
@@ -81,22 +81,22 @@ impl RoomService for Rooms {
     }
 
     async fn create_room(&self, _: Request<CreateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn list_rooms(&self, _: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn get_room(&self, _: Request<GetRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn update_room(&self, _: Request<UpdateRoomRequest>) -> Result<Response<Room>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn delete_room(&self, _: Request<DeleteRoomRequest>) -> Result<Response<DeleteRoomResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 }

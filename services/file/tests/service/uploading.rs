@@ -6,14 +6,14 @@ use super::*;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
 
-async fn started<const N: usize>(flags: [&str; N]) -> (Place, World, Service, UserRef) {
-    let (place, world) = (Place::sqlite().with(flags), World::default());
-    let service = Service::start(&place, &world).await;
-    (place, world, service, user("ada"))
+async fn started<const N: usize>(flags: [&str; N]) -> (Location, World, Service, UserRef) {
+    let (location, world) = (Location::sqlite().with(flags), World::default());
+    let service = Service::start(&location, &world).await;
+    (location, world, service, user("ada"))
 }
 
 #[tokio::test]
-async fn a_file_is_kept_as_it_was_sent() {
+async fn file_is_stored_unchanged() {
     let (_, world, service, ada) = started([]).await;
     let bytes = (0..1_000_000u32).map(|n| (n % 253) as u8).collect::<Vec<_>>();
     let mut sending = Sending::new(&ada, "C:\\tmp\\Чай\0\u{202e}.bin", bytes.clone());
@@ -26,7 +26,7 @@ async fn a_file_is_kept_as_it_was_sent() {
     assert_eq!(service.get(by(&ada), &file.id).await.unwrap(), file);
     assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap(), bytes);
     assert_eq!(service.uploads(&ada).await, [file.id]);
-    assert_eq!(world.log.attempts(), 0, "no room, nothing to tell");
+    assert_eq!(world.log.attempts(), 0, "an upload without a room appends no event");
 
     let empty = service.uploaded(Sending::new(&ada, "", "")).await;
     assert_eq!((empty.name.as_str(), empty.size, empty.content_type.as_str()), ("file", 0, "application/octet-stream"));
@@ -35,7 +35,7 @@ async fn a_file_is_kept_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_room_gets_the_event_once_the_file_is_stored() {
+async fn room_gets_the_event_after_the_file_is_stored() {
     let (_, world, service, ada) = started([]).await;
     let room = world.rooms.public();
     let UploadResponse { file, message, duplicate } =
@@ -56,8 +56,8 @@ async fn a_room_gets_the_event_once_the_file_is_stored() {
 }
 
 #[tokio::test]
-async fn refusals_come_before_the_bytes() {
-    let (place, world, service, ada) = started(["--max-file-size=100"]).await;
+async fn rejections_precede_the_content() {
+    let (location, world, service, ada) = started(["--max-file-size=100"]).await;
     let read_only = world.rooms.make([], rooms::READ);
     let private = world.rooms.private([]);
     let good = Sending::new(&ada, "x", "").begin;
@@ -89,14 +89,14 @@ async fn refusals_come_before_the_bytes() {
         late.finish.room_id = Some(room);
         assert!(matches!(service.upload(late).await.unwrap_err().code, Code::Forbidden | Code::NotFound));
     }
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!(service.uploaded(Sending::new(&ada, "x", vec![0; 100])).await.size, 100);
     assert_eq!(service.uploads(&ada).await.len(), 1);
 }
 
 #[tokio::test]
-async fn only_a_whole_upload_leaves_anything() {
-    let (place, world, service, ada) = started([]).await;
+async fn incomplete_upload_leaves_nothing() {
+    let (location, world, service, ada) = started([]).await;
     let (room, other) = (world.rooms.public(), world.rooms.public());
     let begin = Part::Begin(Sending::new(&ada, "x", "").begin);
     let (chunk, finish) = (Part::Chunk(Bytes::from(vec![0; 1 << 20])), Part::Finish(Finish::default()));
@@ -117,17 +117,17 @@ async fn only_a_whole_upload_leaves_anything() {
     let parts = stream::iter([begin, chunk].map(part)).chain(stream::pending()).boxed();
     let upload = service.send(parts);
     tokio::select! {
-        _ = upload => unreachable!("it has no end"),
-        () = eventually(async || (!place.objects().is_empty()).then_some(())) => {}
+        _ = upload => unreachable!("the upload has no end"),
+        () = eventually(async || (!location.objects().is_empty()).then_some(())) => {}
     }
-    eventually(async || place.objects().is_empty().then_some(())).await;
+    eventually(async || location.objects().is_empty().then_some(())).await;
     assert_eq!(service.uploads(&ada).await, [""; 0]);
     assert_eq!(world.log.events(), []);
 }
 
 #[tokio::test]
-async fn uploads_beyond_the_places_are_refused_and_one_user_does_not_get_all() {
-    let (place, _, service, ada) = started(["--max-uploads=4"]).await;
+async fn uploads_above_the_limit_are_rejected_and_shared_fairly() {
+    let (location, _, service, ada) = started(["--max-uploads=4"]).await;
     let [bob, carol, dave] = ["bob", "carol", "dave"].map(user);
     let under_way = |who: &UserRef| {
         let begin = part(Part::Begin(Sending::new(who, "x", "").begin));
@@ -137,18 +137,18 @@ async fn uploads_beyond_the_places_are_refused_and_one_user_does_not_get_all() {
         let error = service.upload(Sending::new(who, "x", "x")).await.unwrap_err();
         assert_eq!((error.code, error.retry_after.is_some()), (code, true));
     };
-    let begun = async |count: usize| eventually(async || (place.objects().len() == count).then_some(())).await;
+    let begun = async |count: usize| eventually(async || (location.objects().len() == count).then_some(())).await;
     tokio::select! {
-        _ = under_way(&ada) => unreachable!("it has no end"),
-        _ = under_way(&ada) => unreachable!("it has no end"),
+        _ = under_way(&ada) => unreachable!("the upload has no end"),
+        _ = under_way(&ada) => unreachable!("the upload has no end"),
         () = async {
             begun(2).await;
             refused(&ada, Code::RateLimited).await;
             service.uploaded(Sending::new(&bob, "x", "x")).await;
-            let kept = place.objects().len() - 2;
+            let kept = location.objects().len() - 2;
             tokio::select! {
-                _ = under_way(&bob) => unreachable!("it has no end"),
-                _ = under_way(&carol) => unreachable!("it has no end"),
+                _ = under_way(&bob) => unreachable!("the upload has no end"),
+                _ = under_way(&carol) => unreachable!("the upload has no end"),
                 () = async {
                     begun(4 + kept).await;
                     refused(&dave, Code::Unavailable).await;
@@ -162,11 +162,11 @@ async fn uploads_beyond_the_places_are_refused_and_one_user_does_not_get_all() {
 }
 
 #[tokio::test]
-async fn objects_that_cannot_be_kept_are_unavailable() {
-    let place = Place::sqlite();
-    std::fs::write(place.directory.join("objects"), "a file where a directory should be").unwrap();
+async fn unwritable_object_store_is_unavailable() {
+    let location = Location::sqlite();
+    std::fs::write(location.directory.join("objects"), "a file where a directory should be").unwrap();
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     for sending in [Sending::new(&ada, "x", "x"), Sending::new(&ada, "x", "x").to(&room)] {
         assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Unavailable);
@@ -174,8 +174,8 @@ async fn objects_that_cannot_be_kept_are_unavailable() {
     assert_eq!((service.uploads(&ada).await, world.log.events()), (vec![], vec![]));
 }
 
-/// Retries while the store is too slow, that is, takes over a second: the machine may stand still for longer, but not
-/// every time.
+/// Retries while the store is too slow, that is, takes longer than one second: the machine may stand still, but not in
+/// every attempt.
 async fn in_the_end<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     for _ in 0..4 {
         match ask().await {
@@ -187,10 +187,10 @@ async fn in_the_end<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
 }
 
 #[tokio::test]
-async fn bytes_are_kept_in_s3_too() {
-    let place = Place::sqlite().on_s3(None);
+async fn files_are_stored_in_s3() {
+    let location = Location::sqlite().on_s3(None);
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let room = world.rooms.public();
     let bytes = (0..20_000_000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>();
     let sending = Sending::new(&ada, "big", bytes.clone()).to(&room).called("1");
@@ -206,14 +206,14 @@ async fn bytes_are_kept_in_s3_too() {
     assert_eq!(in_the_end(async || service.download(by(&ada), &small, 0, 0).await).await, b"tea");
     service.delete(&ada, &id).await.unwrap();
     assert_eq!(service.get(by(&ada), &id).await.unwrap_err().code, Code::NotFound);
-    assert!(place.objects().is_empty());
+    assert!(location.objects().is_empty());
 }
 
 #[tokio::test]
-async fn an_s3_that_is_away_is_unavailable_in_time() {
-    let place = Place::sqlite().on_s3(Some("http://127.0.0.1:9"));
+async fn unreachable_s3_is_unavailable_in_time() {
+    let location = Location::sqlite().on_s3(Some("http://127.0.0.1:9"));
     let (world, ada) = (World::default(), user("ada"));
-    let service = Service::start(&place, &world).await;
+    let service = Service::start(&location, &world).await;
     let begun = tokio::time::Instant::now();
     assert_eq!(service.upload(Sending::new(&ada, "a", "a")).await.unwrap_err().code, Code::Unavailable);
     assert!(begun.elapsed() < Duration::from_secs(15));
@@ -221,8 +221,8 @@ async fn an_s3_that_is_away_is_unavailable_in_time() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_place_was_claimed_meanwhile_is_not_acknowledged() {
-    let (place, world, service, ada) = started([]).await;
+async fn upload_to_a_claimed_store_is_not_acknowledged() {
+    let (location, world, service, ada) = started([]).await;
     service.uploaded(Sending::new(&ada, "before", "x")).await;
     let (sender, parts) = tokio::sync::mpsc::channel(1);
     let parts = stream::unfold(parts, async |mut parts| parts.recv().await.map(|next| (next, parts))).boxed();
@@ -231,8 +231,8 @@ async fn an_upload_whose_place_was_claimed_meanwhile_is_not_acknowledged() {
         for next in [Part::Begin(begin), Part::Chunk(Bytes::from_static(b"x"))] {
             sender.send(part(next)).await.unwrap();
         }
-        eventually(async || (place.objects().len() == 2).then_some(())).await;
-        let other = Place::sqlite().with([format!("--objects=file:{}", place.directory.join("objects").display())]);
+        eventually(async || (location.objects().len() == 2).then_some(())).await;
+        let other = Location::sqlite().with([format!("--objects=file:{}", location.directory.join("objects").display())]);
         Service::start(&other, &world).await.stop();
         let config = Settings::parse_from([String::new()].iter().chain(&other.flags)).file;
         let storage = StorageConfig { data_dir: other.directory.clone(), postgres: PostgresConfig::default() };

@@ -1,4 +1,4 @@
-//! One lane: appends what is queued to the log, batch after batch.
+//! One lane: appends queued rows to the log, batch after batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::metrics::METRICS;
 use crate::publish::Hints;
 use crate::store::Store;
 
-/// How long a partition whose head was locked stays aside while no new rows arrive for it: the next batch would meet
-/// the same lock.
-const ASIDE: Duration = Duration::from_secs(2);
+/// How long a partition whose head was locked stays aside while no new rows arrive for it, because the next batch would
+/// find the same lock.
+const ASIDE_TIME: Duration = Duration::from_secs(2);
 
-/// Where a lane appends and publishes.
+/// The store and the bus of a lane.
 #[derive(Clone)]
 pub(super) struct Log {
     pub store: Arc<dyn Store>,
@@ -30,47 +30,47 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Appends groups, publishes, answers. Returns the groups that were not appended because a head is locked.
+    /// Appends groups, publishes hints, and answers. Returns the groups that were not appended because a head is
+    /// locked.
     async fn append(&self, mut groups: Vec<Group>) -> Vec<Group> {
         let now = Instant::now();
         if let Some(oldest) = groups.first() {
             METRICS.queue.record(oldest.waited(now));
         }
-        // A caller that has left was promised nothing, so its rows can be dropped.
+        // A caller that was dropped expects no answer, so its rows can be dropped.
         groups.retain(|group| !group.is_orphan());
         let alive = |row: &&Pending| row.deadline > now;
         let rows = || groups.iter().flat_map(Group::rows).filter(alive);
-        let drafts: Vec<_> = rows().map(|row| row.draft.clone()).collect();
+        let batch: Vec<_> = rows().map(|row| row.data.clone()).collect();
         let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
-        let answers = if drafts.is_empty() { Vec::new() } else { spans.lead().hold(batch::append(&*self.store, &drafts, until)).await };
-        METRICS.append_rows.record(drafts.len() as f64);
+        let answers = if batch.is_empty() { Vec::new() } else { spans.lead().instrument(batch::append(&*self.store, &batch, until)).await };
+        METRICS.append_rows.record(batch.len() as f64);
         METRICS.append.record(now.elapsed());
         self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
         let mut answers = answers.into_iter();
-        let mut next = |row: &Pending| match alive(&row) {
-            true => answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))),
-            false => Some(Err(Error::timeout())),
+        let mut next = |row: &Pending| {
+            if alive(&row) { answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))) } else { Some(Err(Error::timeout())) }
         };
-        groups.into_iter().filter_map(|group| group.settle(&mut next)).collect()
+        groups.into_iter().filter_map(|group| group.answer(&mut next)).collect()
     }
 }
 
 #[derive(Default)]
 pub(super) struct Lane {
-    // Held to add or take groups, never across an await.
+    // Locked to add or take groups, never across an await.
     queue: Mutex<Queue>,
     wake: Notify,
     wake_aside: Notify,
 }
 
 impl Lane {
-    /// Queues a caller's rows, or refuses them.
+    /// Queues a caller's rows, or rejects them.
     pub fn admit(&self, group: Group) {
         self.change(|queue| queue.admit(group));
     }
 
-    /// Rejects new rows; the lane ends when none is left.
+    /// Rejects new rows; the lane ends when no row is left.
     pub fn close(&self) {
         self.change(|queue| queue.closed = true);
     }
@@ -90,8 +90,8 @@ impl Lane {
         while let Some(groups) = self.take().await {
             let locked = log.append(groups).await;
             if !locked.is_empty() {
-                // The database does not say which head is locked, so each partition continues separately; those with a
-                // free head soon return.
+                // The database does not report which head is locked, so each partition continues separately. Partitions
+                // with a free head soon return to the lane.
                 let partitions = self.queue.lock().set_aside(locked);
                 partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
             }
@@ -108,7 +108,7 @@ impl Lane {
         }
     }
 
-    /// All queued rows, up to one batch; `None` at the end.
+    /// Takes all queued rows, up to one batch; `None` at the end.
     async fn take(&self) -> Option<Vec<Group>> {
         loop {
             {
@@ -125,9 +125,9 @@ impl Lane {
         }
     }
 
-    /// The rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
+    /// Takes the rows of a partition that is aside, up to one batch; `None` when it is no longer aside.
     async fn take_aside(&self, partition: u32, locked: bool) -> Option<Vec<Group>> {
-        let until = Instant::now() + if locked { ASIDE } else { Duration::ZERO };
+        let until = Instant::now() + if locked { ASIDE_TIME } else { Duration::ZERO };
         loop {
             let woken = self.wake_aside.notified();
             {

@@ -1,10 +1,10 @@
-//! Lanes over a real Postgres in which another transaction locks a head, and over one that stops answering.
+//! Lanes over a real Postgres, while another transaction locks a head and while the server stops answering.
 
 use std::time::Duration;
 
 use confab_common::bus::Bus;
 use confab_common::pg::PostgresConfig;
-use confab_common::testing::{self, Wire};
+use confab_common::testing::{self, SilentProxy};
 use confab_common::{Code, Result, Secret};
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ const SPEAKERS: usize = 3;
 /// How long an append waits for a head; the migrations set the same value.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// Bound on every step, long enough for a machine that stands still for a while.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };
 
 struct Fixture {
@@ -29,7 +29,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// One lane for all partitions.
+    /// Opens a store with one lane for all partitions.
     async fn open(url: &Secret) -> Self {
         let config = PostgresConfig { postgres_connections: 12, ..PostgresConfig::default() };
         let store: Arc<dyn Store> = Arc::new(Postgres::open(url, &config).await.unwrap());
@@ -39,7 +39,7 @@ impl Fixture {
         Self { store, lanes }
     }
 
-    /// Sends to the room of each partition at once; returns each outcome and how long all took.
+    /// Sends to the room of each partition at once. Returns each outcome and the total time.
     async fn send(&self, rows: &[(u32, String)]) -> (Vec<Result<Outcome>>, Duration) {
         let begun = Instant::now();
         let rows = rows.iter().map(|(partition, content)| pending(*partition, content)).collect();
@@ -47,8 +47,7 @@ impl Fixture {
         (answers.into_iter().map(|answer| answer.map(|(_, outcome)| outcome)).collect(), begun.elapsed())
     }
 
-    /// Sends numbered messages one after another until `enough` holds. A refusal means that the message was not
-    /// appended.
+    /// Sends numbered messages one after another until `enough` holds. A rejected message was not appended.
     async fn talk(&self, partition: u32, speaker: usize, enough: impl Fn(&Talk) -> bool) -> Talk {
         let mut talk = Talk::default();
         for n in 0.. {
@@ -75,18 +74,17 @@ impl Fixture {
     /// Runs all speakers of a partition at once.
     async fn talks(&self, partition: u32, enough: impl Fn(&Talk) -> bool + Copy) -> Vec<Talk> {
         let talks = join_all((0..SPEAKERS).map(|speaker| self.talk(partition, speaker, enough)));
-        timeout(PATIENCE, talks).await.expect("they are answered often enough")
+        timeout(STEP_LIMIT, talks).await.expect("the speakers are answered often enough")
     }
 
     async fn history(&self, partition: u32) -> Vec<String> {
         let page = self.store.list((partition, room(partition)), Window::After(0), ALL).await.unwrap();
         let seqs = page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         assert_eq!(seqs, (1..=page.events.len() as u64).collect::<Vec<_>>());
-        page.events.into_iter().map(|event| event.draft.body.content.clone()).collect()
+        page.events.into_iter().map(|event| event.data.body.content.clone()).collect()
     }
 
-    /// Checks that the log holds exactly what the speakers had acknowledged, and each speaker's messages in their
-    /// order.
+    /// Checks that the log has exactly the acknowledged messages, and each speaker's messages in order.
     async fn holds(&self, partition: u32, speakers: &[Vec<String>]) {
         let history = self.history(partition).await;
         for (speaker, acknowledged) in speakers.iter().enumerate() {
@@ -102,7 +100,7 @@ struct Talk {
     acknowledged: Vec<String>,
     /// How long each acknowledged message took.
     took: Vec<Duration>,
-    /// How long each refusal took.
+    /// How long each rejection took.
     refused: Vec<Duration>,
 }
 
@@ -112,7 +110,7 @@ fn median(durations: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-/// A room for a partition; here the test assigns partitions, not the room id.
+/// Returns a room for a partition; in this test the partition does not depend on the room id.
 fn room(partition: u32) -> Uuid {
     Uuid::from_u128(partition.into())
 }
@@ -120,7 +118,7 @@ fn room(partition: u32) -> Uuid {
 fn pending(partition: u32, content: &str) -> Pending {
     let id = Uuid::now_v7();
     let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
-    let draft = Draft {
+    let data = EventData {
         partition,
         room: room(partition),
         id,
@@ -130,11 +128,11 @@ fn pending(partition: u32, content: &str) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }
+    Pending { data: Arc::new(data), deadline: Instant::now() + Duration::from_secs(15), span: Span::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_head_holds_up_no_other_partition() {
+async fn locked_head_does_not_delay_other_partitions() {
     let url = testing::database().await;
     let fixture = Fixture::open(&url).await;
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
@@ -144,13 +142,13 @@ async fn a_locked_head_holds_up_no_other_partition() {
 
     let begun = Instant::now();
     let for_a_while = || begun.elapsed() > Duration::from_secs(3);
-    let heard = |talk: &Talk| for_a_while() && talk.acknowledged.len() >= 30;
+    let received = |talk: &Talk| for_a_while() && talk.acknowledged.len() >= 30;
     let refused = |talk: &Talk| for_a_while() && talk.refused.len() >= 5;
-    let (neighbours, others, locked) = tokio::join!(fixture.talks(0, heard), fixture.talks(3, heard), fixture.talks(LOCKED, refused));
+    let (neighbours, others, locked) = tokio::join!(fixture.talks(0, received), fixture.talks(3, received), fixture.talks(LOCKED, refused));
     for talk in neighbours.iter().chain(&others) {
         assert!(median(&talk.took) < LOCK_TIMEOUT / 2, "{:?}", talk.took);
-        // When the whole machine stands still the queue refuses, but it refuses at once: a late refusal has waited for
-        // the lock.
+        // When the whole machine stands still the queue rejects rows, but at once: a late rejection has waited for the
+        // lock.
         let late = talk.refused.iter().filter(|took| **took > LOCK_TIMEOUT / 2).count();
         assert!(late * 10 < talk.took.len(), "{:?}", talk.refused);
     }
@@ -172,7 +170,7 @@ async fn a_locked_head_holds_up_no_other_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_wait_for_a_lock_are_appended_in_order_afterwards() {
+async fn rows_behind_a_lock_are_appended_in_order() {
     let url = testing::database().await;
     let fixture = Fixture::open(&url).await;
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
@@ -200,7 +198,7 @@ async fn rows_that_wait_for_a_lock_are_appended_in_order_afterwards() {
                 }
             }
         }
-        // A refusal in a round only shows that the machine stood still and something waited for too long.
+        // A rejection in a round only shows that the machine stood still and a row waited too long.
         whole += usize::from(outcomes.iter().flatten().all(Result::is_ok));
         if whole == 5 {
             break;
@@ -212,11 +210,11 @@ async fn rows_that_wait_for_a_lock_are_appended_in_order_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_server_holds_no_lane() {
-    let wire = Wire::to(&testing::database().await).await;
-    let fixture = Fixture::open(&wire.url()).await;
+async fn silent_server_does_not_block_a_lane() {
+    let proxy = SilentProxy::to(&testing::database().await).await;
+    let fixture = Fixture::open(&proxy.url()).await;
     assert!(fixture.send(&[(0, "before".into())]).await.0[0].is_ok());
-    wire.silence_old();
+    proxy.silence_old();
     for content in ["meanwhile", "after"] {
         // The outcome of the first append is unknown until another connection reveals it.
         let sent = timeout(Duration::from_secs(20), fixture.send(&[(0, content.into())])).await;

@@ -1,4 +1,4 @@
-//! The rows that wait for a lane, and those set aside.
+//! The rows that wait for a lane, and the rows of partitions that are aside.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -12,22 +12,21 @@ use super::Pending;
 use crate::batch::Answer;
 use crate::metrics::METRICS;
 
-/// Most drafts in one append, unless a single caller sends more.
+/// Maximum events in one append, unless a single caller sends more.
 const BATCH_ROWS: usize = 256;
-/// Most bytes in one append, unless a single caller sends more.
+/// Maximum bytes in one append, unless a single caller sends more (256 KiB).
 const BATCH_BYTES: usize = 256 * 1024;
-/// Most bytes that wait for one lane.
+/// Maximum bytes that wait for one lane (8 MiB).
 pub(super) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// While a row has waited for longer, new rows are refused. Shorter than that, a stall of a disk causes no refusal.
+/// New rows are rejected while a row has waited longer than this. A shorter stall of a disk causes no rejection.
 pub(super) const QUEUE_AGE: Duration = Duration::from_secs(1);
-/// The limit for a partition whose head is locked: its senders are refused before gateways give up on the replica as
-/// slow.
+/// The limit for a partition whose head is locked: its senders are rejected before gateways treat the replica as slow.
 const ASIDE_AGE: Duration = Duration::from_millis(250);
 
-/// The rows that one caller sends to one lane at once. The rows of one partition are never spread over two appends, so
-/// that a failure cannot reorder them.
+/// The rows that one caller sends to one lane at once. The rows of one partition are never split between two appends,
+/// so that a failure cannot reorder them.
 pub(super) struct Group {
-    /// Each row with its number in the caller's request.
+    /// Each row with its index in the caller's request.
     rows: Vec<(usize, Pending)>,
     bytes: usize,
     arrived: Instant,
@@ -36,7 +35,7 @@ pub(super) struct Group {
 
 impl Group {
     pub fn new(rows: Vec<(usize, Pending)>, answers: mpsc::UnboundedSender<Vec<(usize, Answer)>>) -> Self {
-        let bytes = rows.iter().map(|(_, row)| row.draft.size()).sum();
+        let bytes = rows.iter().map(|(_, row)| row.data.size()).sum();
         Self { rows, bytes, arrived: Instant::now(), answers }
     }
 
@@ -44,43 +43,42 @@ impl Group {
         self.rows.iter().map(|(_, row)| row)
     }
 
-    /// How long the group has waited.
     pub fn waited(&self, now: Instant) -> Duration {
         now - self.arrived
     }
 
-    /// Whether its caller has left.
+    /// Returns whether the caller was dropped.
     pub fn is_orphan(&self) -> bool {
         self.answers.is_closed()
     }
 
     /// Answers the rows in their order. Returns the rows without an answer.
-    pub fn settle(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
-        let mut settled = Vec::with_capacity(self.rows.len());
+    pub fn answer(mut self, mut answer: impl FnMut(&Pending) -> Option<Answer>) -> Option<Self> {
+        let mut answered = Vec::with_capacity(self.rows.len());
         self.rows.retain(|(index, row)| match answer(row) {
             Some(answer) => {
-                settled.push((*index, answer));
-                self.bytes -= row.draft.size();
+                answered.push((*index, answer));
+                self.bytes -= row.data.size();
                 false
             }
             None => true,
         });
-        if !settled.is_empty() {
-            let _ = self.answers.send(settled);
+        if !answered.is_empty() {
+            let _ = self.answers.send(answered);
         }
         (!self.rows.is_empty()).then_some(self)
     }
 
     fn refuse(self, reason: &'static str) {
         METRICS.refused.hit(reason);
-        self.settle(|_| Some(Err(Error::unavailable("the log"))));
+        self.answer(|_| Some(Err(Error::unavailable("the log"))));
     }
 
-    /// Splits the group: the rows of each partition that is aside separately, all others together.
+    /// Splits the group: the rows of each partition that is aside separately, all other rows together.
     fn divide(self, aside: &BTreeMap<u32, VecDeque<Self>>) -> Vec<(Option<u32>, Self)> {
         let mut parts = BTreeMap::<_, Vec<_>>::new();
         for (index, row) in self.rows {
-            let partition = row.draft.partition;
+            let partition = row.data.partition;
             parts.entry(aside.contains_key(&partition).then_some(partition)).or_default().push((index, row));
         }
         let (arrived, answers) = (self.arrived, self.answers);
@@ -99,7 +97,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Queues a group, or refuses the part that cannot wait.
+    /// Queues a group, or rejects the part that cannot wait.
     pub fn admit(&mut self, group: Group) {
         if self.closed {
             return group.refuse("leaving");
@@ -129,24 +127,23 @@ impl Queue {
         }
     }
 
-    /// Whether any partition is aside.
     pub fn has_aside(&self) -> bool {
         !self.aside.is_empty()
     }
 
-    /// All rows that wait for the lane, up to one batch.
+    /// Takes all rows that wait for the lane, up to one batch.
     pub fn take(&mut self) -> Vec<Group> {
         take(&mut self.groups, &mut self.bytes)
     }
 
-    /// All rows of a partition that is aside, up to one batch.
+    /// Takes all rows of a partition that is aside, up to one batch.
     pub fn take_aside(&mut self, partition: u32) -> Vec<Group> {
         self.aside.get_mut(&partition).map(|groups| take(groups, &mut self.bytes)).unwrap_or_default()
     }
 
-    /// Sets the partitions of these groups aside, with their queued rows behind these groups; returns the partitions.
+    /// Sets the partitions of these groups aside, with their queued rows behind these groups. Returns the partitions.
     pub fn set_aside(&mut self, locked: Vec<Group>) -> BTreeSet<u32> {
-        let partitions = locked.iter().flat_map(Group::rows).map(|row| row.draft.partition).collect::<BTreeSet<_>>();
+        let partitions = locked.iter().flat_map(Group::rows).map(|row| row.data.partition).collect::<BTreeSet<_>>();
         self.aside.extend(partitions.iter().map(|partition| (*partition, VecDeque::new())));
         self.bytes += locked.iter().map(|group| group.bytes).sum::<usize>();
         for group in locked.into_iter().chain(mem::take(&mut self.groups)) {
@@ -157,8 +154,8 @@ impl Queue {
         partitions
     }
 
-    /// Puts rows back at the front of their partition's queue, or refuses those that have waited too long: they were
-    /// not appended.
+    /// Returns rows to the front of their partition's queue, or rejects rows that have waited too long: they were not
+    /// appended.
     pub fn put_back(&mut self, partition: u32, locked: Vec<Group>) {
         let now = Instant::now();
         for group in locked.into_iter().rev() {

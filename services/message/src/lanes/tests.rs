@@ -17,7 +17,7 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, passed_on,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -50,23 +50,23 @@ impl HeldStore {
 }
 
 impl Store for HeldStore {
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
-            self.batches.lock().push(drafts.iter().map(|draft| draft.body.content.clone()).collect());
+            self.batches.lock().push(batch.iter().map(|data| data.body.content.clone()).collect());
             self.begun.notify_one();
             self.gate.acquire().await.unwrap().forget();
             if let Some(failure) = self.failures.lock().pop_front() {
                 return Err(failure);
             }
-            if drafts.iter().any(|draft| draft.body.content == "poison") {
+            if batch.iter().any(|data| data.body.content == "poison") {
                 return Err(Error::internal("poison").into());
             }
-            self.store.append(drafts, created_at_ms).await
+            self.store.append(batch, created_at_ms).await
         }
         .boxed()
     }
 
-    passed_on!();
+    delegated!();
 
     fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         self.store.list(room, window, limit)
@@ -98,7 +98,7 @@ impl Fixture {
         Self { store, epoch, lanes, bus }
     }
 
-    async fn held() -> Self {
+    async fn blocked() -> Self {
         Self::with_permits(0).await
     }
 
@@ -121,7 +121,7 @@ const LONG: Duration = Duration::from_secs(60);
 fn pending(content: &str, timeout: Duration) -> Pending {
     let id = Uuid::now_v7();
     let body = Body { sender_username: "ada".into(), content: content.into(), ..Body::default() };
-    let draft = Draft {
+    let data = EventData {
         partition: 7,
         room: Uuid::nil(),
         id,
@@ -131,10 +131,10 @@ fn pending(content: &str, timeout: Duration) -> Pending {
         body,
         closes_room: false,
     };
-    Pending { draft: Arc::new(draft), deadline: Instant::now() + timeout, span: Span::default() }
+    Pending { data: Arc::new(data), deadline: Instant::now() + timeout, span: Span::default() }
 }
 
-/// The position of each answer, or the code of its refusal.
+/// Returns the position of each answer, or the code of its rejection.
 fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
     let position = |answer: Answer| match answer {
         Ok((_, Outcome::Appended(event) | Outcome::Repeated(event))) => Ok(event.position),
@@ -145,8 +145,8 @@ fn outcomes(answers: Vec<Answer>) -> Vec<Result<u64, Code>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_queued_goes_into_the_next_append() {
-    let fixture = Fixture::held().await;
+async fn queued_rows_go_into_the_next_append() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b", "c"], LONG).await;
@@ -159,8 +159,8 @@ async fn everything_queued_goes_into_the_next_append() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_is_bounded_but_a_group_stays_whole() {
-    let fixture = Fixture::held().await;
+async fn append_is_bounded_but_groups_are_not_split() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let mut groups = vec![first];
@@ -176,8 +176,8 @@ async fn an_append_is_bounded_but_a_group_stays_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
-    let fixture = Fixture::held().await;
+async fn row_past_its_deadline_is_dropped() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let late = fixture.send(&["late"], Duration::from_millis(100)).await;
@@ -191,8 +191,8 @@ async fn a_row_past_its_deadline_is_dropped_before_it_is_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_of_a_caller_that_left_are_not_appended() {
-    let fixture = Fixture::held().await;
+async fn rows_of_a_dropped_caller_are_not_appended() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let gone = fixture.send(&["gone"], LONG).await;
@@ -206,8 +206,8 @@ async fn rows_of_a_caller_that_left_are_not_appended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_that_stands_still_for_over_a_second_takes_nothing_more() {
-    let fixture = Fixture::held().await;
+async fn stalled_lane_rejects_new_rows() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let queued = fixture.send(&["b"], LONG).await;
@@ -223,8 +223,8 @@ async fn a_lane_that_stands_still_for_over_a_second_takes_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_is_bounded_in_bytes() {
-    let fixture = Fixture::held().await;
+async fn queue_is_bounded_in_bytes() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let large = "x".repeat(QUEUE_BYTES / 8);
@@ -242,14 +242,14 @@ async fn a_queue_is_bounded_in_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poisoned_row_stands_alone() {
+async fn poisoned_row_fails_alone() {
     let fixture = Fixture::open().await;
     let answers = fixture.send(&["a", "b", "poison", "c", "d"], LONG).await.await.unwrap();
     assert_eq!(outcomes(answers), [Ok(1), Ok(2), Err(Code::Internal), Ok(3), Ok(4)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_overtakes_a_locked_row() {
+async fn no_row_overtakes_a_locked_row() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Internal]);
     fixture.store.failures.lock().push_back(AppendError::Locked);
@@ -259,8 +259,8 @@ async fn nothing_overtakes_a_locked_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn locked_rows_go_before_later_ones() {
-    let fixture = Fixture::held().await;
+async fn locked_rows_precede_later_rows() {
+    let fixture = Fixture::blocked().await;
     fixture.store.failures.lock().extend([AppendError::Locked, AppendError::Locked]);
     let mut sent = Vec::new();
     // Once among all partitions, once aside.
@@ -276,16 +276,16 @@ async fn locked_rows_go_before_later_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_outcome_is_resent_whole() {
+async fn batch_with_unknown_outcome_is_resent_whole() {
     let fixture = Fixture::open().await;
-    // The second attempt's refusal says nothing about the first.
+    // The second attempt's rejection says nothing about the first.
     fixture.store.fail(&[Code::Timeout, Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Ok(1), Ok(2)]);
     assert_eq!(fixture.store.batches(), [["a", "b"]; 3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_stays_unknown_is_a_timeout() {
+async fn outcome_that_stays_unknown_is_a_timeout() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Timeout, Code::Timeout, Code::Unavailable, Code::Timeout]);
     assert_eq!(outcomes(fixture.send(&["a"], LONG).await.await.unwrap()), [Err(Code::Timeout)]);
@@ -297,7 +297,7 @@ async fn an_outcome_that_stays_unknown_is_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_batch_is_answered_at_once() {
+async fn rejected_batch_is_answered_at_once() {
     let fixture = Fixture::open().await;
     fixture.store.fail(&[Code::Unavailable]);
     assert_eq!(outcomes(fixture.send(&["a", "b"], LONG).await.await.unwrap()), [Err(Code::Unavailable); 2]);
@@ -305,8 +305,8 @@ async fn a_refused_batch_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_finishes_queued_rows_and_refuses_new_ones() {
-    let fixture = Fixture::held().await;
+async fn shutdown_appends_queued_rows_and_rejects_new_ones() {
+    let fixture = Fixture::blocked().await;
     let first = fixture.send(&["a"], LONG).await;
     fixture.store.begun(1).await;
     let second = fixture.send(&["b"], LONG).await;
@@ -321,7 +321,7 @@ async fn shutdown_finishes_queued_rows_and_refuses_new_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_are_dense_in_order_and_bounded() {
+async fn hints_are_dense_ordered_and_bounded() {
     let fixture = Fixture::open().await;
     let (subscriptions, mut notices) = fixture.bus.listen();
     subscriptions.subscribe(channel::log(7)).await;

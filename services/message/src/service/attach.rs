@@ -1,4 +1,4 @@
-//! Messages with files: files are attached before the log has the message, so that it never names a missing file.
+//! Messages with files. Files are attached before the message is appended, so that the log never names a missing file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::lanes::Pending;
 use crate::store::Outcome;
 
 impl Service {
-    /// Appends permitted events and answers each. Only events in the room of a message with files wait for these files,
-    /// so that each room keeps its order and other rooms continue at once.
+    /// Appends permitted events and answers each. Only later events in the room of a message with files wait for its
+    /// files, so that each room keeps its order and other rooms continue at once.
     pub(super) async fn append_with_files(&self, permitted: Vec<Checked>) -> Vec<Answer> {
         let names_files = permitted.iter().filter(|checked| !checked.file_ids.is_empty());
-        let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.draft.room).collect();
+        let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.data.room).collect();
         let (waiting, free): (Vec<_>, Vec<_>) =
-            permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.draft.room));
+            permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.data.room));
         let (free_places, free): (Vec<_>, Vec<_>) = free.into_iter().map(|(place, checked)| (place, checked.pending)).unzip();
         let attached_and_appended = async {
             let (mut places, mut attached, mut answers) = (Vec::new(), Vec::new(), Vec::new());
@@ -41,20 +41,20 @@ impl Service {
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
-    /// A draft with its files; or its answer, if the files cannot be attached.
+    /// Returns the event with its files, or its answer if the files cannot be attached.
     async fn attach(&self, Checked { mut pending, file_ids }: Checked) -> Result<Pending, Answer> {
         if file_ids.is_empty() {
             return Ok(pending);
         }
-        let refusal = match self.files.attach(&pending.draft, &file_ids).await {
+        let refusal = match self.files.attach(&pending.data, &file_ids).await {
             Ok(files) => {
-                Arc::make_mut(&mut pending.draft).body.files = files;
+                Arc::make_mut(&mut pending.data).body.files = files;
                 return Ok(pending);
             }
             Err(refusal) => refusal,
         };
-        // A repeat gets the original's answer, even when its files were deleted since.
-        Err(match self.store.find(&pending.draft).await {
+        // A repeat gets the original's answer, even if its files have been deleted since.
+        Err(match self.store.find(&pending.data).await {
             Ok((epoch, Some(first))) => Ok((epoch, Outcome::Repeated(first))),
             Ok((_, None)) => Err(refusal),
             Err(error) => Err(error),

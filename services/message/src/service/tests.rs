@@ -1,4 +1,4 @@
-//! The service as its callers see it: over gRPC, with a scripted room service.
+//! The service from its callers' view: over gRPC, with a scripted room service.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
 #[tokio::test]
-async fn an_event_is_answered_stored_and_published() {
+async fn event_is_answered_stored_and_published() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let partition = partition::of_room(room, PARTITIONS);
@@ -53,7 +53,7 @@ async fn an_event_is_answered_stored_and_published() {
 }
 
 #[tokio::test]
-async fn a_second_send_is_distinguished_from_a_repeated_call() {
+async fn second_send_differs_from_a_repeated_call() {
     let fixture = Fixture::new().await;
     let first = pb::NewEvent { client_message_id: Some("x".into()), ..message(Uuid::now_v7(), "once") };
     let (event, duplicate) = fixture.send(first.clone()).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_second_send_is_distinguished_from_a_repeated_call() {
 }
 
 #[tokio::test]
-async fn each_bad_event_is_refused_alone() {
+async fn each_invalid_event_is_rejected_alone() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let good = message(room, &"x".repeat(16_384));
@@ -105,7 +105,7 @@ async fn each_bad_event_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_room_event_has_a_known_name_and_only_a_deletion_closes_the_room() {
+async fn room_event_names_are_checked_and_only_deletion_closes() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let event = |name: &str, closes_room| pb::NewEvent {
@@ -128,12 +128,12 @@ async fn a_room_event_has_a_known_name_and_only_a_deletion_closes_the_room() {
     for (seq, name) in (1..).zip(["memberJoined", "memberLeft", "roomUpdated"]) {
         assert_eq!(fixture.send(event(name, false)).await.unwrap().0.seq, seq);
     }
-    // None of the refused events has closed the room.
+    // No rejected event has closed the room.
     assert_eq!(fixture.send(message(room, "still open")).await.unwrap().0.seq, 4);
 }
 
 #[tokio::test]
-async fn a_closed_room_is_not_found() {
+async fn closed_room_is_not_found() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let closing = pb::NewEvent { kind: pb::Kind::System.into(), event: "roomDeleted".into(), closes_room: true, ..message(room, "") };
@@ -145,7 +145,7 @@ async fn a_closed_room_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_right_is_fetched_once_and_used_while_the_room_service_is_away() {
+async fn permission_is_cached_while_the_room_service_is_unreachable() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let first = message(room, "x");
@@ -157,7 +157,7 @@ async fn a_right_is_fetched_once_and_used_while_the_room_service_is_away() {
     assert_eq!(fixture.rooms.asked.load(Ordering::SeqCst), 1);
 
     fixture.rooms.down.store(true, Ordering::SeqCst);
-    // Until the cached answer has expired and the room service was called again in vain.
+    // Until the cached answer has expired and the room service was called again without an answer.
     while fixture.rooms.asked.load(Ordering::SeqCst) < 2 {
         fixture.send(again()).await.unwrap();
         tokio::task::yield_now().await;
@@ -169,7 +169,7 @@ async fn a_right_is_fetched_once_and_used_while_the_room_service_is_away() {
 }
 
 #[tokio::test]
-async fn history_says_whether_there_is_more() {
+async fn history_reports_whether_there_are_more_events() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     fixture.append((0..10).map(|n| message(room, &n.to_string())).collect()).await;
@@ -193,7 +193,7 @@ async fn history_says_whether_there_is_more() {
 }
 
 #[tokio::test]
-async fn invalid_reads_are_refused() {
+async fn invalid_reads_are_rejected() {
     let fixture = Fixture::new().await;
     let room_id = Uuid::now_v7().to_string();
     for request in [

@@ -37,7 +37,7 @@ impl Fixture {
         Self::Sqlite(testing::directory().join("message.db"))
     }
 
-    /// A store that is not open yet.
+    /// Returns a store that is not open yet.
     async fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Postgres(url) => {
@@ -54,7 +54,7 @@ impl Fixture {
         store
     }
 
-    /// Two replicas of the service. SQLite has only one, which stands for both.
+    /// Returns two replicas of the service. SQLite allows only one, which stands for both.
     async fn replicas(&self) -> [Arc<dyn Store>; 2] {
         let first = self.open().await;
         match self {
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// Runs SQL over a connection of its own.
+    /// Runs SQL over a separate connection.
     async fn execute(&self, sql: &str) {
         match self {
             Self::Postgres(url) => {
@@ -91,10 +91,10 @@ macro_rules! on_both {
 }
 use on_both;
 
-/// A message of a new sender.
-fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
+/// Creates a message of a new sender.
+fn new_message(room: Uuid, client_message_id: Option<&str>, content: &str) -> EventData {
     let id = Uuid::now_v7();
-    Draft {
+    EventData {
         partition: partition::of_room(room, PARTITIONS),
         room,
         id,
@@ -106,36 +106,36 @@ fn draft(room: Uuid, client_message_id: Option<&str>, content: &str) -> Draft {
     }
 }
 
-/// Rooms of this partition.
+/// Yields rooms of this partition.
 fn rooms_in(partition: u32) -> impl Iterator<Item = Uuid> {
     (0..)
         .map(|n: u128| Uuid::from_u128(0x0193_a4c0_7d50_7cc3_98a5 << 48 | n))
         .filter(move |room| partition::of_room(*room, PARTITIONS) == partition)
 }
 
-async fn append_once(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
-    let drafts: Vec<_> = drafts.iter().cloned().map(Arc::new).collect();
-    let answers = batch::append(store, &drafts, Instant::now() + Duration::from_secs(20)).await;
+async fn append_once(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
+    let batch: Vec<_> = batch.iter().cloned().map(Arc::new).collect();
+    let answers = batch::append(store, &batch, Instant::now() + Duration::from_secs(20)).await;
     let locked = || Err(Error::unavailable("the log"));
     answers.into_iter().map(|answer| answer.unwrap_or_else(locked).map(|(_, outcome)| outcome)).collect()
 }
 
-/// Repeats a refusal because of a locked head, as a gateway does.
-async fn append(store: &dyn Store, drafts: &[Draft]) -> Vec<Result<Outcome>> {
-    let mut outcomes = append_once(store, drafts).await;
+/// Repeats an append that was rejected because of a locked head, as a gateway does.
+async fn append(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> {
+    let mut outcomes = append_once(store, batch).await;
     loop {
         let refused = |outcome: &Result<Outcome>| matches!(outcome, Err(error) if error.code == Code::Unavailable);
-        let again: Vec<_> = (0..drafts.len()).filter(|i| refused(&outcomes[*i])).collect();
+        let again: Vec<_> = (0..batch.len()).filter(|i| refused(&outcomes[*i])).collect();
         if again.is_empty() {
             return outcomes;
         }
-        let drafts: Vec<_> = again.iter().map(|i| drafts[*i].clone()).collect();
-        again.into_iter().zip(append_once(store, &drafts).await).for_each(|(i, outcome)| outcomes[i] = outcome);
+        let batch: Vec<_> = again.iter().map(|i| batch[*i].clone()).collect();
+        again.into_iter().zip(append_once(store, &batch).await).for_each(|(i, outcome)| outcomes[i] = outcome);
     }
 }
 
-async fn append_new(store: &dyn Store, drafts: &[Draft]) -> Vec<Event> {
-    let outcomes = append(store, drafts).await;
+async fn append_new(store: &dyn Store, batch: &[EventData]) -> Vec<Event> {
+    let outcomes = append(store, batch).await;
     outcomes.into_iter().map(|outcome| if let Ok(Outcome::Appended(event)) = outcome { event } else { panic!("{outcome:?}") }).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Events: before they are appended, and in the log.
+//! Events, before they are appended and in the log.
 
 use std::sync::Arc;
 
@@ -6,7 +6,6 @@ use confab_common::{Error, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A user's message.
@@ -35,7 +34,7 @@ impl TryFrom<i64> for Kind {
 pub struct Body {
     /// The sender's name at that time.
     pub sender_username: String,
-    /// The text.
+    /// The text of the message.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,
     /// [`Kind::System`]: the name of the room event.
@@ -44,34 +43,31 @@ pub struct Body {
     /// [`Kind::System`]: a JSON object with its details.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data: String,
-    /// The shared or attached files, as they were then.
+    /// The shared or attached files, as they were at that time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
 }
 
-/// A file of the event's room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
-    /// Which.
     pub id: Uuid,
-    /// What it is called.
     pub name: String,
     /// Bytes.
     pub size: u64,
     /// A media type.
     pub content_type: String,
-    /// The SHA-256 of its bytes, in lower-case hexadecimal.
+    /// The SHA-256 of the content, in lower-case hexadecimal.
     pub sha256: String,
-    /// Who uploaded it.
+    /// The user who uploaded the file.
     pub uploader: Uuid,
-    /// That user's name at that time.
+    /// The uploader's name at that time.
     pub uploader_username: String,
-    /// Milliseconds since 1970.
+    /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
-    /// A browser may show it in place.
+    /// Whether a browser may show the file inline.
     pub safe_inline: bool,
-    /// Whether it was deleted since. Not stored with the event: [`Store::forget_files`](super::Store::forget_files)
-    /// covers all events.
+    /// Whether the file was deleted since. Not stored with the event:
+    /// [`Store::forget_files`](super::Store::forget_files) covers all events.
     #[serde(skip)]
     pub deleted: bool,
 }
@@ -86,29 +82,25 @@ impl Body {
     }
 }
 
-/// An event before the log has numbered it. (partition, room, sender, client id) is its identity: the log has it at
-/// most once.
+/// The data of an event, which has no numbers yet. Its identity is (partition, room, sender, client id): the log
+/// contains each identity at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct EventData {
     /// The partition of the room.
     pub partition: u32,
-    /// Where.
     pub room: Uuid,
-    /// Minted by the caller before its first attempt.
+    /// Created by the caller before its first attempt.
     pub id: Uuid,
-    /// What.
     pub kind: Kind,
-    /// Who.
     pub sender: Uuid,
     /// See [`client_id`].
     pub client_id: String,
-    /// What it says.
     pub body: Body,
-    /// Whether the room is closed after it. Not stored with the event.
+    /// Whether the event closes the room. Not stored with the event.
     pub closes_room: bool,
 }
 
-/// An event's client id: the one that the client chose, or the event's own id in a separate namespace.
+/// Returns an event's client id: the id that the client chose, or the event's own id in a separate namespace.
 pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
     match client_message_id {
         Some(chosen) => format!("c:{chosen}"),
@@ -116,41 +108,40 @@ pub fn client_id(client_message_id: Option<&str>, id: Uuid) -> String {
     }
 }
 
-impl Draft {
-    /// The `clientMessageId`, if the client chose one.
+impl EventData {
+    /// Returns the `clientMessageId`, if the client chose one.
     pub fn client_message_id(&self) -> Option<&str> {
         self.client_id.strip_prefix("c:")
     }
 
-    /// An upper bound on its encoded size in bytes, but a close one.
+    /// Returns a close upper bound on the encoded size, in bytes.
     pub fn size(&self) -> usize {
         let body = &self.body;
         let texts = self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
-        EVENT_OVERHEAD + texts + body.files.iter().map(File::size_on_the_wire).sum::<usize>()
+        EVENT_OVERHEAD + texts + body.files.iter().map(File::encoded_size).sum::<usize>()
     }
 }
 
 impl File {
-    fn size_on_the_wire(&self) -> usize {
+    fn encoded_size(&self) -> usize {
         FILE_OVERHEAD + self.name.len() + self.content_type.len() + self.sha256.len() + self.uploader_username.len()
     }
 }
 
-/// Most bytes of an encoded event besides its body and client id.
+/// Maximum bytes of an encoded event in addition to its body and client id.
 pub const EVENT_OVERHEAD: usize = 200;
-/// Most bytes of an encoded file besides its texts: less than the field names take in a body's JSON.
+/// Maximum bytes of an encoded file in addition to its texts; less than the field names take in the body's JSON.
 const FILE_OVERHEAD: usize = 160;
 
-/// An event in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The appended draft; shared, because it goes to the caller and to the bus.
-    pub draft: Arc<Draft>,
+    /// The appended data; shared, because both the caller and the bus receive it.
+    pub data: Arc<EventData>,
     /// 1, 2, 3 … within the partition.
     pub position: u64,
     /// 1, 2, 3 … within the room.
     pub seq: u64,
-    /// Milliseconds since 1970.
+    /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
 }
 
@@ -159,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_never_less_than_what_is_encoded() {
+    fn size_is_an_upper_bound_of_the_encoded_size() {
         let text = |length| "x".repeat(length);
         let file = File {
             id: Uuid::max(),
@@ -176,24 +167,24 @@ mod tests {
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
             let body = Body { sender_username: text(200), content: text(16_384), event: text(200), data: text(200), files };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
-            let draft = Draft { partition: u32::MAX, room: id, id, kind: Kind::System, sender: id, client_id, body, closes_room: false };
-            let in_a_page = EVENT_OVERHEAD + draft.client_id.len() + draft.body.to_text().unwrap().len();
-            let size = draft.size();
-            let event = Event { draft: Arc::new(draft), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };
-            let encoded = prost::Message::encoded_len(&crate::wire::event(&event));
-            assert!(encoded <= size && encoded <= in_a_page, "{encoded} bytes, taken for {size} and {in_a_page}");
+            let data = EventData { partition: u32::MAX, room: id, id, kind: Kind::System, sender: id, client_id, body, closes_room: false };
+            let in_a_page = EVENT_OVERHEAD + data.client_id.len() + data.body.to_text().unwrap().len();
+            let size = data.size();
+            let event = Event { data: Arc::new(data), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };
+            let encoded = prost::Message::encoded_len(&crate::convert::event(&event));
+            assert!(encoded <= size && encoded <= in_a_page, "{encoded} bytes, estimated as {size} and {in_a_page}");
         }
     }
 
     #[test]
-    fn a_body_without_files_is_written_as_before() {
+    fn body_without_files_keeps_its_format() {
         let body = Body { sender_username: "ada".into(), content: "hi".into(), ..Body::default() };
         let text = r#"{"sender_username":"ada","content":"hi"}"#;
         assert_eq!((body.to_text().unwrap().as_str(), Body::from_text(text).unwrap()), (text, body));
     }
 
     #[test]
-    fn a_chosen_client_id_never_equals_an_event_id() {
+    fn chosen_client_id_never_equals_an_event_id() {
         let id = Uuid::now_v7();
         assert_ne!(client_id(Some(&id.to_string()), id), client_id(None, id));
     }

@@ -15,20 +15,20 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store,
+    Window,
 };
 
 refinery::embed_migrations!("migrations/postgres");
 
-/// The tables in schema `message`.
 pub struct Postgres(pg::Pool);
 
 const APPEND: &str = "/* append */ SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l, partitions p ORDER BY p.partition";
 
-/// Identifies the database. The timeline comes from the write position, because the control file is updated late in a
-/// promotion.
+/// Identifies the database. The timeline is taken from the write position, because the control file is updated late in
+/// a promotion.
 const FINGERPRINT: &str =
     "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
@@ -38,7 +38,7 @@ const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h
     LEFT JOIN room_heads h ON h.partition = r.partition AND h.room_id = r.room_id
     ORDER BY r.n";
 
-/// In the order of the only index with all these columns, which an append also uses.
+/// The columns are in the order of the only index that has all of them, which an append also uses.
 const FIND: &str = "/* find */
     SELECT l.epoch, 0::bigint, e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
     FROM log l LEFT JOIN (
@@ -63,7 +63,8 @@ fn list(order: &str) -> String {
     page_statement("list", "h.seq", head, room, "seq", order)
 }
 
-/// A statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their bytes.
+/// Builds a statement that reads a head and a page of events in one snapshot. $3 and $4 limit the events and their
+/// bytes.
 fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, order: &str) -> String {
     format!(
         "/* {name} */ SELECT l.epoch, coalesce({head}, 0), e.position, e.room_id, e.seq, e.kind, e.id, e.sender_id, e.client_id, e.body, e.created_at
@@ -79,7 +80,7 @@ fn page_statement(name: &str, head: &str, heads: &str, filter: &str, by: &str, o
 }
 
 impl Postgres {
-    /// Opens the schema and migrates it if the settings say so.
+    /// Opens the schema, and migrates it if the settings allow it.
     ///
     /// # Errors
     /// When the URL is wrong or a migration fails.
@@ -93,7 +94,7 @@ impl Postgres {
 }
 
 /// Creates, checks or renews the row of the log. `wanted` is the number of partitions; `None` renews the epoch.
-async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
+async fn open_or_renew(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
     let transaction = client.transaction().await?;
     // Replicas that start together take turns; appends continue.
     transaction.batch_execute("/* open_log */ LOCK TABLE log IN EXCLUSIVE MODE").await?;
@@ -117,11 +118,11 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
                 None => Some(super::next_epoch(Some(epoch))),
             };
             if let Some(epoch) = renewed {
-                // Under the lock of every head: an append belongs entirely to one epoch.
+                // Locks every head, so that an append belongs entirely to one epoch.
                 let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
                 transaction.query(lock, &[]).await?;
                 transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
-                tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+                tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
             }
             renewed.unwrap_or(epoch)
         }
@@ -130,23 +131,23 @@ async fn settle(client: &mut pg::Client, wanted: Option<u32>) -> Result<Uuid> {
     Ok(epoch)
 }
 
-async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended, AppendError> {
+async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended, AppendError> {
     // Preparing changes nothing, so a failure here is not an unknown outcome.
     let statement = pg::prepare(client, APPEND).await.map_err(nothing_done)?;
-    let bodies = drafts.iter().map(|draft| draft.body.to_text()).collect::<Result<Vec<_>>>()?;
-    let column = Column(drafts);
+    let bodies = batch.iter().map(|data| data.body.to_text()).collect::<Result<Vec<_>>>()?;
+    let column = Column(batch);
     let rows = client
         .query(
             &statement,
             &[
-                &column.of(|draft| draft.partition as i32),
-                &column.of(|draft| draft.room),
-                &column.of(|draft| draft.kind as i16),
-                &column.of(|draft| draft.id),
-                &column.of(|draft| draft.sender),
-                &column.of(|draft| draft.client_id.as_str()),
+                &column.of(|data| data.partition as i32),
+                &column.of(|data| data.room),
+                &column.of(|data| data.kind as i16),
+                &column.of(|data| data.id),
+                &column.of(|data| data.sender),
+                &column.of(|data| data.client_id.as_str()),
                 &bodies,
-                &column.of(|draft| draft.closes_room),
+                &column.of(|data| data.closes_room),
                 &created_at_ms,
             ],
         )
@@ -155,12 +156,13 @@ async fn append(client: &pg::Client, drafts: &[Arc<Draft>], created_at_ms: i64) 
             Some(&SqlState::LOCK_NOT_AVAILABLE) => AppendError::Locked,
             _ => error.into(),
         })?;
-    if rows.len() != drafts.len() {
-        return Err(Error::internal(format_args!("{} outcomes of {} drafts", rows.len(), drafts.len())).into());
+    if rows.len() != batch.len() {
+        return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), batch.len())).into());
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-    let mut outcomes = rows.iter().zip(drafts).map(|(row, draft)| outcome(row, draft, created_at_ms)).collect::<Result<Vec<_>>>()?;
-    // The batch is committed, so after a failure here the caller must not assume anything, and repeats it.
+    let mut outcomes = rows.iter().zip(batch).map(|(row, data)| outcome(row, data, created_at_ms)).collect::<Result<Vec<_>>>()?;
+    // The batch is committed: after a failure here the outcome is unknown to the caller, and the caller repeats the
+    // batch.
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
     Ok(Appended { epoch, outcomes })
 }
@@ -171,7 +173,7 @@ async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + 
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
-        // A head without events comes as one row of nulls.
+        // A head without events is one row of nulls.
         if let Some(position) = row.get::<_, Option<i64>>(2) {
             events.push(event(row, partition, position)?);
         }
@@ -195,12 +197,12 @@ async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut 
     Ok(())
 }
 
-/// Columns of a batch.
-struct Column<'a>(&'a [Arc<Draft>]);
+/// Builds the column arrays of a batch.
+struct Column<'a>(&'a [Arc<EventData>]);
 
 impl<'a> Column<'a> {
-    fn of<T>(&self, field: impl Fn(&'a Draft) -> T) -> Vec<T> {
-        self.0.iter().map(|draft| field(draft)).collect()
+    fn of<T>(&self, field: impl Fn(&'a EventData) -> T) -> Vec<T> {
+        self.0.iter().map(|data| field(data)).collect()
     }
 }
 
@@ -210,29 +212,29 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
     Error::unavailable("the database")
 }
 
-fn outcome(row: &Row, draft: &Arc<Draft>, created_at_ms: i64) -> Result<Outcome> {
+fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outcome> {
     let numbered =
-        |draft, created_at_ms| Event { draft, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
+        |data, created_at_ms| Event { data, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
     if row.get(1) {
-        return Ok(Outcome::Appended(numbered(draft.clone(), created_at_ms)));
+        return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
     if row.get(2) {
         return Ok(Outcome::Closed);
     }
-    let first = Draft {
+    let first = EventData {
         id: row.get(5),
         kind: Kind::try_from(i64::from(row.get::<_, i16>(6)))?,
         body: Body::from_text(row.get(7))?,
-        client_id: draft.client_id.clone(),
+        client_id: data.client_id.clone(),
         closes_room: false,
-        ..**draft
+        ..**data
     };
     Ok(Outcome::Repeated(numbered(Arc::new(first), row.get(8))))
 }
 
-/// The event in a row that begins with epoch, head and position.
+/// Reads the event in a row that begins with epoch, head and position.
 fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
-    let draft = Draft {
+    let data = EventData {
         partition,
         room: row.get(3),
         kind: Kind::try_from(i64::from(row.get::<_, i16>(5)))?,
@@ -242,12 +244,12 @@ fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
         body: Body::from_text(row.get(9))?,
         closes_room: false,
     };
-    Ok(Event { draft: Arc::new(draft), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
+    Ok(Event { data: Arc::new(data), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
 }
 
 impl Store for Postgres {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        async move { self.0.run(async |client| settle(client, Some(partitions)).await).await }.boxed()
+        async move { self.0.run(async |client| open_or_renew(client, Some(partitions)).await).await }.boxed()
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
@@ -263,11 +265,11 @@ impl Store for Postgres {
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.0.run(async |client| settle(client, None).await).boxed()
+        self.0.run(async |client| open_or_renew(client, None).await).boxed()
     }
 
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
-        async move { self.0.run(async |client| append(client, drafts, created_at_ms).await).await }.boxed()
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        async move { self.0.run(async |client| append(client, batch, created_at_ms).await).await }.boxed()
     }
 
     fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
@@ -288,9 +290,9 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+    fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
         async move {
-            let page = self.page(FIND, &[&(draft.partition as i32), &draft.room, &draft.sender, &draft.client_id], draft.partition).await?;
+            let page = self.page(FIND, &[&(data.partition as i32), &data.room, &data.sender, &data.client_id], data.partition).await?;
             Ok((page.epoch, page.events.into_iter().next()))
         }
         .boxed()

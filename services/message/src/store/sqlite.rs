@@ -13,18 +13,18 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, Draft, EVENT_OVERHEAD, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store,
+    Window,
 };
 
 refinery::embed_migrations!("migrations/sqlite");
 
-/// The tables in a file.
 pub struct Sqlite {
     database: Database,
     path: PathBuf,
 }
 
-/// The columns of an event, for [`event`].
+/// The columns of an event, in the order that [`event`] reads.
 macro_rules! columns {
     () => {
         "partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at"
@@ -51,7 +51,7 @@ impl Sqlite {
     /// Opens or creates the file.
     ///
     /// # Errors
-    /// When another process holds it, or it cannot be opened or migrated.
+    /// When another process has locked the file, or it cannot be opened or migrated.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         Ok(Self { database: Database::open(path, migrations::runner())?, path: path.to_owned() })
     }
@@ -60,13 +60,13 @@ impl Sqlite {
         std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)
     }
 
-    async fn settle(&self, wanted: Option<u32>) -> Result<Uuid> {
+    async fn open_or_renew(&self, wanted: Option<u32>) -> Result<Uuid> {
         let fingerprint = self.fingerprint()?;
-        self.database.write(move |connection| settle(connection, &fingerprint, wanted)).await
+        self.database.write(move |connection| open_or_renew(connection, &fingerprint, wanted)).await
     }
 }
 
-fn settle(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Result<Uuid> {
+fn open_or_renew(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Result<Uuid> {
     let row = connection
         .query_row("/* open_log */ SELECT epoch, fingerprint, partitions FROM log", [], |row| {
             Ok((uuid(row, 0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
@@ -88,7 +88,7 @@ fn settle(connection: &Connection, fingerprint: &str, wanted: Option<u32>) -> Re
     };
     if let Some(epoch) = renewed {
         connection.execute("/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2", params![epoch.as_bytes(), fingerprint])?;
-        tracing::warn!(%epoch, fingerprint, "the log's epoch is renewed");
+        tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
     }
     Ok(renewed.unwrap_or(epoch))
 }
@@ -100,9 +100,9 @@ struct Moving {
     rooms: BTreeMap<RoomKey, (i64, bool)>,
 }
 
-fn append(connection: &Connection, drafts: &[Arc<Draft>], created_at_ms: i64) -> Result<Appended> {
+fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
     let mut moving = Moving::default();
-    let mut outcomes = drafts.iter().map(|draft| append_one(connection, draft, created_at_ms, &mut moving)).collect::<Result<Vec<_>>>()?;
+    let mut outcomes = batch.iter().map(|data| append_one(connection, data, created_at_ms, &mut moving)).collect::<Result<Vec<_>>>()?;
     let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
     for (partition, head) in moving.partitions {
         update.execute(params![partition, head])?;
@@ -118,17 +118,17 @@ fn append(connection: &Connection, drafts: &[Arc<Draft>], created_at_ms: i64) ->
     Ok(Appended { epoch: epoch(connection)?, outcomes })
 }
 
-fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, moving: &mut Moving) -> Result<Outcome> {
-    if let Some(first) = find(connection, draft)? {
+fn append_one(connection: &Connection, data: &Arc<EventData>, created_at_ms: i64, moving: &mut Moving) -> Result<Outcome> {
+    if let Some(first) = find(connection, data)? {
         return Ok(Outcome::Repeated(first));
     }
-    let (seq, closed) = match moving.rooms.entry((draft.partition, draft.room)) {
+    let (seq, closed) = match moving.rooms.entry((data.partition, data.room)) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let read = "/* append */ SELECT seq, closed FROM room_heads WHERE partition = ?1 AND room_id = ?2";
             let head = connection
                 .prepare_cached(read)?
-                .query_row(params![draft.partition, draft.room.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+                .query_row(params![data.partition, data.room.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             entry.insert(head.unwrap_or_default())
         }
@@ -136,34 +136,34 @@ fn append_one(connection: &Connection, draft: &Arc<Draft>, created_at_ms: i64, m
     if *closed {
         return Ok(Outcome::Closed);
     }
-    let head = match moving.partitions.entry(draft.partition) {
+    let head = match moving.partitions.entry(data.partition) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let read = "/* append */ SELECT head FROM partitions WHERE partition = ?1";
-            entry.insert(connection.prepare_cached(read)?.query_row([draft.partition], |row| row.get(0))?)
+            entry.insert(connection.prepare_cached(read)?.query_row([data.partition], |row| row.get(0))?)
         }
     };
     *head += 1;
     *seq += 1;
-    *closed = draft.closes_room;
+    *closed = data.closes_room;
     connection.prepare_cached(INSERT)?.execute(params![
-        draft.partition,
+        data.partition,
         *head,
-        draft.room.as_bytes(),
+        data.room.as_bytes(),
         *seq,
-        draft.kind as i64,
-        draft.id.as_bytes(),
-        draft.sender.as_bytes(),
-        draft.client_id,
-        draft.body.to_text()?,
+        data.kind as i64,
+        data.id.as_bytes(),
+        data.sender.as_bytes(),
+        data.client_id,
+        data.body.to_text()?,
         created_at_ms
     ])?;
-    Ok(Outcome::Appended(Event { draft: draft.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
+    Ok(Outcome::Appended(Event { data: data.clone(), position: *head as u64, seq: *seq as u64, created_at_ms }))
 }
 
-/// The event with a draft's identity.
-fn find(connection: &Connection, draft: &Draft) -> Result<Option<Event>> {
-    let key = params![draft.partition, draft.room.as_bytes(), draft.sender.as_bytes(), draft.client_id];
+/// Finds the event with the same identity.
+fn find(connection: &Connection, data: &EventData) -> Result<Option<Event>> {
+    let key = params![data.partition, data.room.as_bytes(), data.sender.as_bytes(), data.client_id];
     connection.prepare_cached(FIND)?.query_row(key, |row| Ok(event(row))).optional()?.transpose()
 }
 
@@ -194,9 +194,9 @@ fn uuid(row: &Row, column: usize) -> rusqlite::Result<Uuid> {
     row.get(column).map(Uuid::from_bytes)
 }
 
-/// The event in a row of `columns!`.
+/// Reads the event in a row of `columns!`.
 fn event(row: &Row) -> Result<Event> {
-    let draft = Draft {
+    let data = EventData {
         partition: row.get(0)?,
         room: uuid(row, 2)?,
         kind: Kind::try_from(row.get::<_, i64>(4)?)?,
@@ -207,7 +207,7 @@ fn event(row: &Row) -> Result<Event> {
         closes_room: false,
     };
     let numbers = (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(3)? as u64);
-    Ok(Event { draft: Arc::new(draft), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
+    Ok(Event { data: Arc::new(data), position: numbers.0, seq: numbers.1, created_at_ms: row.get(9)? })
 }
 
 /// Reads events from a statement up to the limit in bytes, but at least one.
@@ -229,7 +229,7 @@ fn take(connection: &Connection, statement: &str, parameters: impl rusqlite::Par
 
 impl Store for Sqlite {
     fn open_log(&self, partitions: u32) -> BoxFuture<'_, Result<Uuid>> {
-        self.settle(Some(partitions)).boxed()
+        self.open_or_renew(Some(partitions)).boxed()
     }
 
     fn is_as_opened(&self) -> BoxFuture<'_, Result<bool>> {
@@ -238,12 +238,12 @@ impl Store for Sqlite {
     }
 
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>> {
-        self.settle(None).boxed()
+        self.open_or_renew(None).boxed()
     }
 
-    fn append<'a>(&'a self, drafts: &'a [Arc<Draft>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
-        let drafts = drafts.to_vec();
-        async move { Ok(self.database.write(move |connection| append(connection, &drafts, created_at_ms)).await?) }.boxed()
+    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+        let batch = batch.to_vec();
+        async move { Ok(self.database.write(move |connection| append(connection, &batch, created_at_ms)).await?) }.boxed()
     }
 
     fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
@@ -269,10 +269,10 @@ impl Store for Sqlite {
         self.database.read(read).boxed()
     }
 
-    fn find<'a>(&'a self, draft: &'a Draft) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
-        let draft = draft.clone();
+    fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
+        let data = data.clone();
         let read = move |connection: &Connection| {
-            let mut event = find(connection, &draft)?;
+            let mut event = find(connection, &data)?;
             mark_deleted(connection, event.iter_mut())?;
             Ok((epoch(connection)?, event))
         };

@@ -1,13 +1,13 @@
-//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must add them here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must also add them here.
 
 use anyhow::{Context, ensure};
 use confab_common::transfer::Kind::{Flag, Id, Local, Number, Text};
-use confab_common::transfer::{Held, Schema, Table, Value};
+use confab_common::transfer::{LockedStore, Schema, Table, Value};
 
 use super::{postgres, sqlite};
 
-/// The log. Its fingerprint is not transferred: the imported log counts as never opened on any database, so it gets a
-/// new epoch when it first is, whatever became of the original.
+/// The log. Its fingerprint is not transferred: the imported log counts as never opened on any database, so the first
+/// start gives it a new epoch, whether or not the original log is still in use.
 pub static SCHEMA: Schema = Schema {
     name: "message",
     tables: &[
@@ -39,13 +39,13 @@ pub static SCHEMA: Schema = Schema {
 
 const LOG: Table = Table::new("log", 1, &[("one", Flag), ("partitions", Number), ("epoch", Id), ("fingerprint", Local)]);
 
-/// How many partitions the log of a store has.
+/// Returns the number of partitions of the log in a store.
 ///
 /// # Errors
 /// When there is no log.
-pub async fn partitions(held: &mut Held) -> anyhow::Result<u32> {
-    let rows = held.first(&LOG).await?;
-    ensure!(!rows.is_empty(), "the message store has no log: Confab never ran on it");
+pub async fn partitions(locked: &mut LockedStore) -> anyhow::Result<u32> {
+    let rows = locked.first(&LOG).await?;
+    ensure!(!rows.is_empty(), "the message store has no log: Confab has never run on it");
     match rows[0][..] {
         [_, Value::Number(partitions), ..] => Ok(partitions.try_into()?),
         _ => None.context("the log has no number of partitions"),

@@ -16,7 +16,7 @@ async fn stores() -> [Arc<dyn Store>; 2] {
 }
 
 #[tokio::test]
-async fn while_searches_wait_everything_else_is_answered() {
+async fn waiting_searches_do_not_delay_other_calls() {
     for store in stores().await {
         let relay = Arc::new(Relay::new(store.clone(), late().0));
         let rooms = Rooms::new(store, relay);
@@ -36,7 +36,7 @@ async fn while_searches_wait_everything_else_is_answered() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_keeps_its_turn_until_the_search_has_ended() {
+async fn turn_lasts_until_the_search_ends_even_without_caller() {
     for store in stores().await {
         let relay = Arc::new(Relay::new(store.clone(), late().0));
         let rooms = Rooms::new(store, relay);

@@ -1,4 +1,4 @@
-//! What both stores must do alike.
+//! The contract of both stores.
 
 mod earlier;
 mod search;
@@ -14,7 +14,7 @@ use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
 use super::*;
 
-/// Runs each of these on both stores.
+/// Runs each of these tests on both stores.
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::sqlite()).await })* }
@@ -23,16 +23,16 @@ macro_rules! contract {
 }
 
 contract![
-    a_room_is_created_once,
-    a_deleted_room_is_gone_for_good,
+    room_is_created_once,
+    deleted_room_is_never_restored,
     names_are_unique_in_every_spelling,
-    racing_for_a_name_has_one_winner,
-    racing_repeats_of_a_creation_make_one_room,
-    pages_neither_skip_nor_repeat_while_rooms_are_made,
-    searching_takes_the_query_as_it_is,
-    a_change_is_decided_on_what_it_changes,
-    racing_changes_are_numbered_without_a_hole,
-    the_outbox_is_in_order_within_each_room,
+    one_of_concurrent_uses_of_a_name_wins,
+    concurrent_repeats_create_one_room,
+    pages_are_exact_while_rooms_are_created,
+    search_takes_the_query_literally,
+    change_requires_the_current_revision,
+    concurrent_changes_are_numbered_without_gaps,
+    outbox_is_ordered_within_each_room,
 ];
 
 fn sqlite() -> Arc<dyn Store> {
@@ -61,14 +61,14 @@ async fn made(store: &Arc<dyn Store>, name: &str) -> Room {
     room
 }
 
-/// The next change of a room.
+/// Returns the next change of a room.
 fn change(room: &Room, name: &str) -> (Room, RoomEvent) {
     let room = Room { name: name.into(), revision: room.revision + 1, ..room.clone() };
     let event = RoomEvent { event: "roomUpdated".into(), data: format!("{{\"name\":{name:?}}}"), closes_room: false, ..deletion(&room) };
     (room.clone(), RoomEvent { number: room.revision, ..event })
 }
 
-/// The deletion of a room.
+/// Returns the deletion of a room.
 fn deletion(room: &Room) -> RoomEvent {
     RoomEvent {
         id: Uuid::now_v7(),
@@ -90,17 +90,17 @@ async fn found(store: &Arc<dyn Store>, query: &str) -> Vec<String> {
     rooms.into_iter().map(|room| room.name).collect()
 }
 
-async fn a_room_is_created_once(store: Arc<dyn Store>) {
+async fn room_is_created_once(store: Arc<dyn Store>) {
     let first = Room { description: "leaves\nand water".into(), ..room("Tea") };
     assert!(store.create(first.clone()).await.unwrap());
     let again = Room { created_at_ms: 2000, ..first.clone() };
-    assert!(!store.create(again).await.unwrap(), "neither its id nor its name is a collision");
+    assert!(!store.create(again).await.unwrap(), "neither the id nor the name is a collision");
     assert!(!store.create(Room { name: "Coffee".into(), ..first.clone() }).await.unwrap());
     assert_eq!(store.get(first.id).await.unwrap(), Some(first));
     assert_eq!(store.get(Uuid::now_v7()).await.unwrap(), None);
 }
 
-async fn a_deleted_room_is_gone_for_good(store: Arc<dyn Store>) {
+async fn deleted_room_is_never_restored(store: Arc<dyn Store>) {
     let tea = made(&store, "Tea").await;
     let event = deletion(&tea);
     assert!(store.delete(event.clone()).await.unwrap());
@@ -108,7 +108,7 @@ async fn a_deleted_room_is_gone_for_good(store: Arc<dyn Store>) {
     assert_eq!(store.get(tea.id).await.unwrap(), None);
     assert_eq!(found(&store, "").await, [""; 0]);
     assert_eq!(store.closing(tea.id).await.unwrap(), Some(Owed { event, room_gone: true }));
-    assert!(!store.create(tea).await.unwrap(), "a late repeat must not bring it back");
+    assert!(!store.create(tea).await.unwrap(), "a late repeat must not restore the room");
     made(&store, "tea").await;
 }
 
@@ -121,13 +121,13 @@ async fn names_are_unique_in_every_spelling(store: Arc<dyn Store>) {
     let other = made(&store, "Apfel").await;
     let (renamed, event) = change(&other, "Привет");
     assert_eq!(store.update(renamed, event).await.unwrap_err().code, Code::RoomNameTaken);
-    assert_eq!(store.oldest(other.id).await.unwrap(), None, "what was refused owes nothing");
-    // Its own name in another spelling is no collision.
+    assert_eq!(store.oldest(other.id).await.unwrap(), None, "a rejected change adds no event");
+    // The room's own name in another spelling is not a collision.
     let (renamed, event) = change(&other, "APFEL");
     assert!(store.update(renamed, event).await.unwrap());
 }
 
-async fn racing_for_a_name_has_one_winner(store: Arc<dyn Store>) {
+async fn one_of_concurrent_uses_of_a_name_wins(store: Arc<dyn Store>) {
     let (a, b) = (made(&store, "a").await, made(&store, "b").await);
     let rename = |room: &Room| {
         let (room, event) = change(room, "Same");
@@ -139,17 +139,17 @@ async fn racing_for_a_name_has_one_winner(store: Arc<dyn Store>) {
     assert!(outcomes.iter().flat_map(|outcome| outcome.as_ref().err()).all(|error| error.code == Code::RoomNameTaken));
 }
 
-async fn racing_repeats_of_a_creation_make_one_room(store: Arc<dyn Store>) {
+async fn concurrent_repeats_create_one_room(store: Arc<dyn Store>) {
     let tea = room("Tea");
     let repeats = (0..6).map(|_| store.create(tea.clone()));
     let outcomes = futures::future::join_all(repeats).await;
     assert_eq!(outcomes.into_iter().filter(|outcome| *outcome.as_ref().unwrap()).count(), 1);
 }
 
-async fn pages_neither_skip_nor_repeat_while_rooms_are_made(store: Arc<dyn Store>) {
+async fn pages_are_exact_while_rooms_are_created(store: Arc<dyn Store>) {
     let mut expected = BTreeSet::new();
     for number in 0..60 {
-        // Three at a time share their millisecond.
+        // Groups of three share their millisecond.
         let room = Room { created_at_ms: 1000 + number / 3, ..room(&format!("old {number}")) };
         store.create(room.clone()).await.unwrap();
         expected.insert(room.position());
@@ -169,11 +169,11 @@ async fn pages_neither_skip_nor_repeat_while_rooms_are_made(store: Arc<dyn Store
         }
     };
     let ((), seen) = tokio::join!(writer, reader);
-    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, nothing twice");
+    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, without duplicates");
     assert!(expected.is_subset(&seen.into_iter().collect()));
 }
 
-async fn searching_takes_the_query_as_it_is(store: Arc<dyn Store>) {
+async fn search_takes_the_query_literally(store: Arc<dyn Store>) {
     for (name, description) in [("100% tea", ""), ("snake_case", "a\\b"), ("Чайная", "Só para CAFÉ"), ("ΟΔΟΣΑ", "x"), ("O'Hara", "")]
     {
         store.create(Room { description: description.into(), ..room(name) }).await.unwrap();
@@ -195,12 +195,12 @@ async fn searching_takes_the_query_as_it_is(store: Arc<dyn Store>) {
     assert_eq!(found(&store, "").await.len(), 5);
 }
 
-async fn a_change_is_decided_on_what_it_changes(store: Arc<dyn Store>) {
+async fn change_requires_the_current_revision(store: Arc<dyn Store>) {
     let tea = made(&store, "Tea").await;
     let (coffee, event) = change(&tea, "Coffee");
     assert!(store.update(coffee.clone(), event.clone()).await.unwrap());
     let (water, late) = change(&tea, "Water");
-    assert!(!store.update(water, late).await.unwrap(), "decided on an older state");
+    assert!(!store.update(water, late).await.unwrap(), "the change was decided on an older state");
     assert!(!store.delete(deletion(&tea)).await.unwrap());
     assert_eq!(store.get(tea.id).await.unwrap(), Some(coffee));
     assert_eq!(store.oldest(tea.id).await.unwrap(), Some(Owed { event, room_gone: false }));
@@ -208,7 +208,7 @@ async fn a_change_is_decided_on_what_it_changes(store: Arc<dyn Store>) {
     assert_eq!(found(&store, "tea").await, [""; 0]);
 }
 
-async fn racing_changes_are_numbered_without_a_hole(store: Arc<dyn Store>) {
+async fn concurrent_changes_are_numbered_without_gaps(store: Arc<dyn Store>) {
     let tea = made(&store, "Tea").await;
     let changing = (0..8).map(|writer| {
         let (store, id) = (store.clone(), tea.id);
@@ -232,13 +232,13 @@ async fn racing_changes_are_numbered_without_a_hole(store: Arc<dyn Store>) {
         let owed = store.oldest(tea.id).await.unwrap().unwrap();
         assert_eq!(owed.event.number, number);
         data = owed.event.data;
-        store.settle(vec![owed.event.id]).await.unwrap();
+        store.remove_events(vec![owed.event.id]).await.unwrap();
     }
-    assert_eq!(data, format!("{{\"name\":{:?}}}", last.name), "the last event tells of the last change");
+    assert_eq!(data, format!("{{\"name\":{:?}}}", last.name), "the last event describes the last change");
     assert_eq!(store.oldest(tea.id).await.unwrap(), None);
 }
 
-async fn the_outbox_is_in_order_within_each_room(store: Arc<dyn Store>) {
+async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {
     let mut rooms = Vec::new();
     for name in ["a", "b", "c"] {
         let room = made(&store, name).await;
@@ -258,8 +258,8 @@ async fn the_outbox_is_in_order_within_each_room(store: Arc<dyn Store>) {
         let all = store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap();
         assert!(all.iter().all(|owed| owed.room_gone && owed.event.number == number));
         assert_eq!(all.iter().map(|owed| owed.event.room_id).collect::<Vec<_>>(), rooms);
-        store.settle(all.iter().map(|owed| owed.event.id).collect()).await.unwrap();
+        store.remove_events(all.iter().map(|owed| owed.event.id).collect()).await.unwrap();
     }
     assert_eq!(store.oldest_of_rooms(Uuid::nil(), 10).await.unwrap(), []);
-    store.settle(vec![Uuid::now_v7()]).await.unwrap();
+    store.remove_events(vec![Uuid::now_v7()]).await.unwrap();
 }

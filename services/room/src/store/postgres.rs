@@ -1,4 +1,4 @@
-//! Rooms in Postgres. Every call but a search is one statement, so each is a transaction of its own in one round trip.
+//! Rooms in Postgres. Every call except a search is one statement, so each is one transaction in one round trip.
 
 use confab_common::pg::{Client, Pool, PostgresConfig, prepare, violates};
 use confab_common::{Code, Error, Result, Secret};
@@ -15,10 +15,9 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// Most searches that run at once, each with a connection; a quarter of the pool if that is less.
+/// Maximum concurrent searches, each with a connection; at most a quarter of the pool.
 const SEARCHES: usize = 2;
 
-/// The store in one Postgres schema.
 pub struct PostgresStore {
     pool: Pool,
     searches: usize,
@@ -26,13 +25,12 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens the schema and brings it up to date.
     pub async fn open(url: &Secret, config: &PostgresConfig) -> anyhow::Result<Self> {
         let pool = Pool::open(url, "room", embedded::migrations::runner(), config).await?;
         Ok(Self { pool, searches: (config.postgres_connections / 4).clamp(1, SEARCHES), bounds: SEARCH_BOUNDS })
     }
 
-    /// Rows changed.
+    /// Returns the number of rows changed.
     async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         self.pool.run(async |client| client.execute(&prepare(client, sql).await?, values).await.map_err(named)).await
     }
@@ -46,7 +44,7 @@ fn named(error: tokio_postgres::Error) -> Error {
     if violates(&error, "rooms_name") { Error::new(Code::RoomNameTaken, "a room of that name exists") } else { error.into() }
 }
 
-/// The error of a search: one that the server has ended took too long.
+/// Converts the error of a search: a statement that the server cancelled took too long.
 fn bounded(error: tokio_postgres::Error) -> Error {
     if error.code() == Some(&SqlState::QUERY_CANCELED) { search_took_too_long() } else { error.into() }
 }
@@ -92,7 +90,7 @@ const LIST: &str = "/* list */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
     WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $3";
 
-// strpos, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
+// strpos, unlike LIKE, takes the query literally: no character has a special meaning.
 const SEARCH_NEWEST: &str = "/* search */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM (
         SELECT * FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC LIMIT $5::bigint) newest
@@ -101,7 +99,7 @@ const SEARCH_NEWEST: &str = "/* search */
 const MORE: &str = "/* search */
     SELECT EXISTS (SELECT 1 FROM rooms WHERE (created_at_ms, id) < ($1, $2) ORDER BY created_at_ms DESC, id DESC OFFSET $3::bigint)";
 
-// By way of rooms_search whatever the statistics say: with `+ 0` no other index fits.
+// Always uses rooms_search, whatever the statistics are: with `+ 0` no other index fits.
 const SEARCH_INDEXED: &str = "/* search */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
     WHERE search_pieces(search) COLLATE \"C\" @> $5::text[] AND strpos(search, $4) > 0 AND (created_at_ms + 0, id) < ($1, $2)
@@ -115,7 +113,7 @@ const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = $3 WHERE id 
 
 const REFOLD_NAME: &str = "/* refold */ UPDATE rooms SET folded_name = $3 WHERE id = $1 AND revision = $2";
 
-// A name that stays may be compared in a form of an earlier release.
+// An unchanged name may keep the compared form of an earlier release.
 const UPDATE: &str = "/* update */
     WITH changed AS (
         UPDATE rooms SET name = $9, folded_name = CASE WHEN name = $9 THEN folded_name ELSE $10 END, description = $11, search = $12, revision = $3::bigint
@@ -146,7 +144,7 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
     WHERE room_id > $1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
     ORDER BY room_id LIMIT $2";
 
-const SETTLE: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
+const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ANY($1)";
 
 impl Store for PostgresStore {
     fn create(&self, room: Room) -> BoxFuture<'_, Result<bool>> {
@@ -174,14 +172,14 @@ impl Store for PostgresStore {
             let (time, rooms) = (self.bounds.time.as_millis(), i64::from(self.bounds.rooms));
             let search = async |client: &mut Client| {
                 let transaction = client.transaction().await?;
-                // Pools have bitmap scans off, and a GIN index has no others.
+                // Pools disable bitmap scans, and a GIN index supports no other kind.
                 let settings = format!("SET LOCAL statement_timeout = {time}; SET LOCAL enable_bitmapscan = on");
                 transaction.batch_execute(&settings).await?;
-                // What is common is among the newest; the index would find it far too often.
+                // Common text occurs among the newest rooms; the index would return too many matches.
                 let begun = Instant::now();
                 let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
                 let mut found = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
-                // All parts together have the time of one search; 0 would be no limit.
+                // All statements together have the time limit of one search; 0 would mean no limit.
                 let left = || format!("SET LOCAL statement_timeout = {}", time.saturating_sub(begun.elapsed().as_millis()).max(1));
                 let is_more = async || {
                     transaction.batch_execute(&left()).await?;
@@ -247,12 +245,12 @@ impl Store for PostgresStore {
         async move { self.query(OLDEST_OF_ROOMS, &[&after, &i64::from(limit)], owed).await }.boxed()
     }
 
-    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        async move { self.execute(SETTLE, &[&events]).await.map(drop) }.boxed()
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+        async move { self.execute(REMOVE_EVENTS, &[&events]).await.map(drop) }.boxed()
     }
 }
 
-/// An outbox row as the statements above number its columns.
+/// Returns an outbox row, in the order of the statements' parameters.
 fn values(event: &RoomEvent) -> [&(dyn ToSql + Sync); 8] {
     let RoomEvent { id, room_id, number, sender, event, data, closes_room } = event;
     [id, room_id, number, &sender.id, &sender.username, event, data, closes_room]

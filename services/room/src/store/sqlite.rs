@@ -15,19 +15,17 @@ pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// Searches that run at once.
+/// Concurrent searches.
 const SEARCHES: usize = 2;
 
-/// The store in one SQLite file.
 pub struct SqliteStore {
     database: Database,
-    /// For searches alone: all others would have to wait for them.
+    /// Readers for searches only, so that other reads do not wait for searches.
     pub(super) searchers: Readers,
     pub(super) bounds: SearchBounds,
 }
 
 impl SqliteStore {
-    /// Opens the file and brings its schema up to date.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let database = Database::open(path, embedded::migrations::runner())?;
         let searchers = database.readers().apart(SEARCHES);
@@ -35,12 +33,15 @@ impl SqliteStore {
     }
 }
 
-/// Rows changed.
+/// Returns the number of rows changed.
 fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
-    connection.prepare_cached(sql)?.execute(values).map_err(|error| match is_unique_violation(&error) {
-        // Ids are never given out twice: what can collide is a name.
-        true => Error::new(Code::RoomNameTaken, "a room of that name exists"),
-        false => error.into(),
+    connection.prepare_cached(sql)?.execute(values).map_err(|error| {
+        if is_unique_violation(&error) {
+            // Ids are never reused, so only a name can collide.
+            Error::new(Code::RoomNameTaken, "a room of that name exists")
+        } else {
+            error.into()
+        }
     })
 }
 
@@ -95,7 +96,7 @@ const LIST: &str = "/* list */
 
 const COUNT_INDEXED: &str = "/* search */ SELECT count(*) FROM (SELECT 1 FROM room_search WHERE room_search MATCH ?1 LIMIT ?2)";
 
-// instr, unlike LIKE, takes the query as it is: no character in it has a meaning of its own.
+// instr, unlike LIKE, takes the query literally: no character has a special meaning.
 const SEARCH_INDEXED: &str = "/* search */
     SELECT rooms.id, name, description, owner_id, owner_name, created_at_ms, revision
     FROM room_search CROSS JOIN room_numbers ON number = room_search.rowid CROSS JOIN rooms ON rooms.id = room_numbers.id
@@ -115,7 +116,7 @@ const REFOLD_SEARCH: &str = "/* refold */ UPDATE rooms SET search = ?3 WHERE id 
 const REFOLD_NAME: &str = "/* refold */
     UPDATE OR IGNORE rooms SET folded_name = ?3 WHERE id = ?1 AND revision = ?2";
 
-// A name that stays may be compared in a form of an earlier release.
+// An unchanged name may keep the compared form of an earlier release.
 const UPDATE: &str = "/* update */
     UPDATE rooms SET name = ?3, folded_name = CASE WHEN name = ?3 THEN folded_name ELSE ?4 END, description = ?5, search = ?6, revision = ?2
     WHERE id = ?1 AND revision = ?2 - 1";
@@ -143,7 +144,7 @@ const OLDEST_OF_ROOMS: &str = "/* oldest_of_rooms */
     WHERE room_id > ?1 AND number = (SELECT min(other.number) FROM outbox other WHERE other.room_id = outbox.room_id)
     ORDER BY room_id LIMIT ?2";
 
-const SETTLE: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
+const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
 
 fn owe(connection: &Connection, row: &RoomEvent) -> Result<()> {
     let RoomEvent { id, room_id, number, sender, event, data, closes_room } = row;
@@ -187,10 +188,10 @@ impl Store for SqliteStore {
     fn search(&self, text: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         let (Position { created_at_ms, id }, SearchBounds { time, rooms }) = (below, self.bounds);
         let search = move |connection: &Connection| {
-            // In hexadecimal, as the migration has them.
+            // In hexadecimal, like the pieces in the migration.
             let indexed = pieces::of(&text).into_iter().map(|piece| hex(piece.as_bytes())).collect::<Vec<_>>().join(" ");
             let mut count = connection.prepare_cached(COUNT_INDEXED)?;
-            // The newest rooms hold a page of matches for a query this common.
+            // For a query this common, the newest rooms contain a full page of matches.
             if count.query_row(params![indexed, rooms + 1], |row| row.get::<_, u32>(0))? > rooms {
                 return query(connection, SEARCH_LIST, params![created_at_ms, id.as_bytes(), limit, text], room);
             }
@@ -252,10 +253,10 @@ impl Store for SqliteStore {
         self.database.read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed)).boxed()
     }
 
-    fn settle(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
+    fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| {
             for id in &events {
-                execute(connection, SETTLE, [id.as_bytes()])?;
+                execute(connection, REMOVE_EVENTS, [id.as_bytes()])?;
             }
             Ok(())
         };

@@ -1,11 +1,10 @@
-//! What is kept, as it is carried from one store to another. Whoever adds a migration adds its columns here.
+//! The tables that `confab export` and `confab import` transfer. A migration that adds columns must also add them here.
 
 use confab_common::transfer::Kind::{Flag, Id, Number, Text};
 use confab_common::transfer::{Schema, Table};
 
 use super::{postgres, sqlite};
 
-/// Rooms, and what the log is owed.
 pub static SCHEMA: Schema = Schema {
     name: "room",
     tables: &[
@@ -50,7 +49,7 @@ mod tests {
     use confab_common::transfer::contract;
 
     #[tokio::test]
-    async fn all_of_it_is_carried() {
+    async fn every_column_is_transferred() {
         contract::check(&super::SCHEMA).await.unwrap();
     }
 }

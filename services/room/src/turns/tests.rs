@@ -11,7 +11,7 @@ fn caller() -> Caller {
     Some(Uuid::now_v7())
 }
 
-/// A search that has asked for its turn, and has it or waits.
+/// A search that has requested its turn, and its state: running or waiting.
 async fn search(turns: &Turns, caller: Caller) -> (Option<Result<Turn>>, Search<'_>) {
     let mut search: Search = Box::pin(turns.take(caller));
     let answer = match poll!(Pin::new(&mut search)) {
@@ -22,7 +22,7 @@ async fn search(turns: &Turns, caller: Caller) -> (Option<Result<Turn>>, Search<
 }
 
 async fn runs(turns: &Turns, caller: Caller) -> Turn {
-    search(turns, caller).await.0.expect("there is a place").unwrap()
+    search(turns, caller).await.0.expect("a permit is free").unwrap()
 }
 
 async fn waits(turns: &Turns, caller: Caller) -> Search<'_> {
@@ -31,7 +31,8 @@ async fn waits(turns: &Turns, caller: Caller) -> Search<'_> {
     search
 }
 
-/// Ends what runs and takes what waits, until nothing does; whose turn was when.
+/// Ends the running searches and starts the waiting ones until none is left. Returns the callers in the order of their
+/// turns.
 async fn order(running: Vec<Turn>, waiting: Vec<(&'static str, Search<'_>)>) -> Vec<&'static str> {
     let (mut order, mut waiting) = (Vec::new(), waiting);
     drop(running);
@@ -43,27 +44,27 @@ async fn order(running: Vec<Turn>, waiting: Vec<(&'static str, Search<'_>)>) -> 
                 had.push((at, turn.unwrap()));
             }
         }
-        assert!(!had.is_empty(), "nothing runs and something waits");
+        assert!(!had.is_empty(), "no search runs, but a search waits");
         had.iter().rev().for_each(|(at, _)| drop(waiting.remove(*at)));
     }
     order
 }
 
 #[tokio::test]
-async fn a_user_leaves_a_place_to_others() {
+async fn one_user_cannot_take_all_permits() {
     let turns = Turns::new(2);
     let (ada, bob) = (caller(), caller());
     let first = runs(&turns, ada).await;
     let mut second = waits(&turns, ada).await;
     let other = runs(&turns, bob).await;
     drop(other);
-    assert!(poll!(&mut second).is_pending(), "the place stays free for others");
+    assert!(poll!(&mut second).is_pending(), "the permit stays free for other callers");
     drop(first);
     assert!(poll!(&mut second).is_ready());
 }
 
 #[tokio::test]
-async fn users_take_turns_and_a_crowd_waits_behind_itself() {
+async fn users_take_turns() {
     let turns = Turns::new(1);
     let (ada, bob, cleo) = (caller(), caller(), caller());
     let running = vec![runs(&turns, ada).await];
@@ -76,7 +77,7 @@ async fn users_take_turns_and_a_crowd_waits_behind_itself() {
 }
 
 #[tokio::test]
-async fn anonymous_callers_are_one() {
+async fn anonymous_callers_share_one_turn() {
     let turns = Turns::new(2);
     let _running = runs(&turns, None).await;
     let _waiting = waits(&turns, None).await;
@@ -84,7 +85,7 @@ async fn anonymous_callers_are_one() {
 }
 
 #[tokio::test]
-async fn a_few_of_one_user_wait() {
+async fn waiting_searches_of_one_user_are_limited() {
     let turns = Turns::new(2);
     let ada = caller();
     let _running = runs(&turns, ada).await;
@@ -93,14 +94,14 @@ async fn a_few_of_one_user_wait() {
         waiting.push(waits(&turns, ada).await);
     }
     let refused = search(&turns, ada).await.0.unwrap().err().unwrap();
-    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(AGAIN)));
-    // Its room in the queue is free again once a caller has left.
+    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
+    // A dropped caller frees its place in the queue.
     waiting.pop();
     waiting.push(waits(&turns, ada).await);
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_the_newest_of_those_with_most() {
+async fn full_queue_rejects_the_newest_of_the_busiest_user() {
     let turns = Turns::new(1);
     let _running = runs(&turns, caller()).await;
     let crowd = (0..MOST_WAITING / MOST_WAITING_OF_ONE).map(|_| caller()).collect::<Vec<_>>();
@@ -117,7 +118,7 @@ async fn a_full_queue_refuses_the_newest_of_those_with_most() {
         }
     }
     assert!(refused.len() == 1 && refused[0] >= MOST_WAITING - crowd.len(), "{refused:?}");
-    // So it goes on until all have one. Then newcomers are refused.
+    // Until each caller has one search. Then new callers are rejected.
     let mut newcomers = Vec::new();
     let refused = loop {
         match search(&turns, caller()).await {
@@ -132,14 +133,14 @@ async fn a_full_queue_refuses_the_newest_of_those_with_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn none_waits_for_long_and_what_is_given_up_frees_its_place() {
+async fn wait_is_bounded_and_dropped_callers_free_their_place() {
     let turns = Turns::new(1);
     let running = runs(&turns, caller()).await;
     let begun = tokio::time::Instant::now();
     let refused = turns.take(caller()).await.err().unwrap();
-    assert_eq!((refused.code, begun.elapsed()), (Code::Unavailable, PATIENCE));
+    assert_eq!((refused.code, begun.elapsed()), (Code::Unavailable, TURN_WAIT_LIMIT));
 
-    // It has its turn and leaves without having seen it.
+    // The caller gets its turn and is dropped before it sees it.
     let left = waits(&turns, caller()).await;
     let mut next = waits(&turns, caller()).await;
     drop(running);

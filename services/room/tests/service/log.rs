@@ -1,4 +1,4 @@
-//! A message service that remembers what it was given, and can be away.
+//! A fake message service that records the events and can be made unreachable.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use confab_proto::message::v1::*;
 use parking_lot::{Mutex, MutexGuard};
 use tonic::{Request, Response, Status};
 
-/// How the log behaves.
+/// The behaviour of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Mood {
     #[default]
@@ -17,7 +17,7 @@ pub enum Mood {
     Away,
     /// Appends, but the answer is lost.
     Mute,
-    /// Refuses events of this kind of code.
+    /// Rejects events with this error code.
     Refusing(&'static str),
 }
 
@@ -40,7 +40,7 @@ impl Log {
         self.state().mood = mood;
     }
 
-    /// Calls of `Append` so far.
+    /// Returns the number of calls of `Append`.
     pub fn attempts(&self) -> usize {
         self.state().attempts
     }
@@ -49,7 +49,7 @@ impl Log {
         self.state().events.clone()
     }
 
-    /// Name and data of a room's events.
+    /// Returns the names and data of a room's events.
     pub fn of_room(&self, room: &str) -> Vec<(String, String)> {
         self.events().into_iter().filter(|event| event.room_id == room).map(|event| (event.event, event.data)).collect()
     }
@@ -61,14 +61,14 @@ impl Log {
 
 fn outcome(state: &mut State, new: NewEvent) -> Outcome {
     if let Mood::Refusing(code) = state.mood {
-        let refusal = Refusal { code: code.into(), detail: "the test says so".into() };
+        let refusal = Refusal { code: code.into(), detail: "rejected by the test".into() };
         return Outcome { result: Some(outcome::Result::Refusal(refusal)), duplicate: false };
     }
     let duplicate = state.events.iter().any(|event| event.id == new.id);
     let event = Event { id: new.id.clone(), room_id: new.room_id.clone(), ..Event::default() };
     if !duplicate {
         let closed = state.events.iter().any(|event| event.room_id == new.room_id && event.closes_room);
-        assert!(!closed, "nothing follows the closing event");
+        assert!(!closed, "no event follows the closing event");
         state.events.push(new);
     }
     Outcome { result: Some(outcome::Result::Event(event)), duplicate }
@@ -91,21 +91,21 @@ impl MessageService for Log {
     }
 
     async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn read_log(&self, _: Request<ReadLogRequest>) -> Result<Response<ReadLogResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn get_heads(&self, _: Request<GetHeadsRequest>) -> Result<Response<GetHeadsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 
     async fn get_room_heads(&self, _: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
     async fn forget_files(&self, _: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not used by this test"))
     }
 }

@@ -1,4 +1,4 @@
-//! The service as its callers see it: over its gRPC interface, beside a message service that can be away.
+//! The service from its callers' view: over its gRPC interface, with a fake message service.
 #![allow(clippy::unwrap_used)]
 
 mod log;
@@ -21,14 +21,14 @@ use uuid::Uuid;
 
 use log::Log;
 
-/// Where rooms are kept across restarts.
+/// The location of the store, kept across restarts.
 #[derive(Clone)]
-struct Place {
+struct Location {
     directory: PathBuf,
     url: Option<Secret>,
 }
 
-impl Place {
+impl Location {
     fn sqlite() -> Self {
         Self { directory: testing::directory(), url: None }
     }
@@ -38,24 +38,23 @@ impl Place {
     }
 }
 
-/// A running room service.
 struct Service {
     process: Process,
     client: RoomServiceClient<Transport>,
 }
 
 impl Service {
-    async fn start(place: &Place, log: &Log) -> Self {
+    async fn start(location: &Location, log: &Log) -> Self {
         let process = Process::new();
-        let config = RoomConfig { room_store: place.url.clone() };
+        let config = RoomConfig { room_store: location.url.clone() };
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
-        let storage = StorageConfig { data_dir: place.directory.clone(), postgres };
-        // A SQLite file is free again once the last task of the service before has let go of it.
+        let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
+        // A SQLite file is unlocked after the last task of the previous service has ended.
         let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
         Self { process, client: RoomServiceClient::new(testing::patient(in_process(server))) }
     }
 
-    /// Ends without another word to the log.
+    /// Stops the service without a further call to the log.
     fn stop(self) {
         self.process.shutdown.cancel();
     }
@@ -102,7 +101,7 @@ fn user(name: &str) -> UserRef {
     UserRef { id: Uuid::now_v7().to_string(), username: name.into() }
 }
 
-/// Asks again until there is an answer.
+/// Repeats until there is an answer.
 async fn eventually<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -112,5 +111,5 @@ async fn eventually<T>(ask: impl AsyncFn() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("what must come in the end")
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the answer must arrive")
 }

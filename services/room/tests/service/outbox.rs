@@ -1,26 +1,26 @@
-//! A change and its event are one fact.
+//! A change and its event are atomic.
 
 use confab_common::Code;
 
 use super::log::Mood;
 use super::*;
 
-/// Runs each of these on both stores.
+/// Runs each of these tests on both stores.
 macro_rules! on_both_stores {
     ($($name:ident),* $(,)?) => {
-        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await })* }
-        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres().await).await })* }
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Location::sqlite()).await })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Location::postgres().await).await })* }
     };
 }
 
 on_both_stores![
-    a_change_answers_once_the_log_has_it,
-    what_the_log_is_owed_is_paid_when_it_is_back,
-    what_the_log_is_owed_survives_a_restart,
-    an_answer_lost_is_no_event_doubled,
-    racing_changes_reach_the_log_in_order,
-    one_refused_room_does_not_hold_up_others,
-    a_deleted_room_whose_log_is_closed_is_let_go,
+    change_returns_after_its_event_is_in_the_log,
+    outbox_is_relayed_after_an_outage_of_the_log,
+    outbox_survives_a_restart,
+    lost_answer_does_not_duplicate_the_event,
+    concurrent_changes_reach_the_log_in_order,
+    rejected_event_does_not_delay_other_rooms,
+    event_of_a_deleted_room_is_dropped_if_its_log_is_closed,
 ];
 
 fn updated(name: &str, description: &str) -> (String, String) {
@@ -31,17 +31,17 @@ fn deleted() -> (String, String) {
     ("roomDeleted".into(), "{}".into())
 }
 
-async fn a_change_answers_once_the_log_has_it(place: Place) {
+async fn change_returns_after_its_event_is_in_the_log(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
-    assert_eq!(log.events(), [], "making a room is no event");
+    assert_eq!(log.events(), [], "creating a room appends no event");
 
     let described = UpdateRoomRequest { caller: Some(ada.clone()), id: id.clone(), name: None, description: Some("leaves".into()) };
     service.update(described.clone()).await.unwrap();
     assert_eq!(log.of_room(&id), [updated("Tea", "leaves")]);
     service.update(described).await.unwrap();
-    assert_eq!(log.events().len(), 1, "nothing changed, nothing to tell");
+    assert_eq!(log.events().len(), 1, "a request that changes nothing appends no event");
 
     service.delete(&ada, &id).await.unwrap();
     assert_eq!(log.of_room(&id), [updated("Tea", "leaves"), deleted()]);
@@ -50,9 +50,9 @@ async fn a_change_answers_once_the_log_has_it(place: Place) {
     assert_eq!(events.iter().map(|event| event.closes_room).collect::<Vec<_>>(), [false, true]);
 }
 
-async fn what_the_log_is_owed_is_paid_when_it_is_back(place: Place) {
+async fn outbox_is_relayed_after_an_outage_of_the_log(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
 
     log.is(Mood::Away);
@@ -72,13 +72,13 @@ async fn what_the_log_is_owed_is_paid_when_it_is_back(place: Place) {
     assert_eq!(log.of_room(&id), [updated("Green tea", ""), updated("Black tea", ""), deleted()]);
 }
 
-async fn what_the_log_is_owed_survives_a_restart(place: Place) {
+async fn outbox_survives_a_restart(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Away);
     service.rename(&ada, &id, "Green tea").await.unwrap_err();
-    // A repeat of the deletion, as a caller without an answer sends it, waits for the first one's event.
+    // A caller without an answer repeats the deletion; the repeat waits for the first one's event.
     let (first, repeat) = tokio::join!(service.delete(&ada, &id), async {
         eventually(async || service.get(&id).await.err()).await;
         service.delete(&ada, &id).await
@@ -86,16 +86,16 @@ async fn what_the_log_is_owed_survives_a_restart(place: Place) {
     assert_eq!((first.unwrap_err().code, repeat.unwrap_err().code), (Code::Timeout, Code::Timeout));
     service.stop();
 
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     assert_eq!(log.events(), []);
     log.is(Mood::Well);
     eventually(async || (log.of_room(&id) == [updated("Green tea", ""), deleted()]).then_some(())).await;
     eventually(async || service.delete(&ada, &id).await.err().filter(|error| error.code == Code::NotFound)).await;
 }
 
-async fn an_answer_lost_is_no_event_doubled(place: Place) {
+async fn lost_answer_does_not_duplicate_the_event(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Mute);
     let (changed, ()) = tokio::join!(service.rename(&ada, &id, "Green tea"), async {
@@ -106,12 +106,12 @@ async fn an_answer_lost_is_no_event_doubled(place: Place) {
     assert_eq!(log.of_room(&id), [updated("Green tea", "")]);
 }
 
-async fn racing_changes_reach_the_log_in_order(place: Place) {
+async fn concurrent_changes_reach_the_log_in_order(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
-    // A second replica, where two can share a store.
-    let other = match place.url {
-        Some(_) => Some(Service::start(&place, &log).await),
+    let service = Service::start(&location, &log).await;
+    // A second replica, if the store can be shared.
+    let other = match location.url {
+        Some(_) => Some(Service::start(&location, &log).await),
         None => None,
     };
     let id = service.create(&ada, "Tea").await.unwrap().id;
@@ -121,38 +121,38 @@ async fn racing_changes_reach_the_log_in_order(place: Place) {
         let (ada, id) = (&ada, &id);
         eventually(async move || match service.rename(ada, id, name).await {
             Ok(_) => Some(()),
-            // Overtaken until there was no time left.
+            // Other callers were faster until the time limit.
             Err(error) if error.code == Code::Unavailable => None,
-            // The change stands, and its event comes.
+            // The change stands, and its event follows.
             Err(error) if error.code == Code::Timeout => Some(()),
             Err(error) => panic!("{error:?}"),
         })
     });
     futures::future::join_all(changes).await;
-    let told = eventually(async || Some(log.of_room(&id)).filter(|told| told.len() >= 10)).await;
+    let relayed = eventually(async || Some(log.of_room(&id)).filter(|relayed| relayed.len() >= 10)).await;
     let last = service.get(&id).await.unwrap();
-    assert_eq!(told.len(), 10);
-    assert_eq!(told.last(), Some(&updated(&last.name, "")), "the log ends with what the room is");
-    let mut sorted = told.clone();
+    assert_eq!(relayed.len(), 10);
+    assert_eq!(relayed.last(), Some(&updated(&last.name, "")), "the last event describes the room's final state");
+    let mut sorted = relayed.clone();
     sorted.sort();
     assert_eq!(sorted, names.iter().map(|name| updated(name, "")).collect::<Vec<_>>());
 }
 
-async fn one_refused_room_does_not_hold_up_others(place: Place) {
+async fn rejected_event_does_not_delay_other_rooms(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let (stuck, well) = (service.create(&ada, "Stuck").await.unwrap().id, service.create(&ada, "Well").await.unwrap().id);
     log.is(Mood::Refusing("not_found"));
     assert_eq!(service.rename(&ada, &stuck, "Stuck 2").await.unwrap_err().code, Code::Timeout);
     log.is(Mood::Well);
     service.rename(&ada, &well, "Well 2").await.unwrap();
-    // An existing room's event is kept whatever the log says, and told in the end.
+    // An existing room's event is kept whatever the log answers, and is relayed in the end.
     eventually(async || (log.of_room(&stuck) == [updated("Stuck 2", "")]).then_some(())).await;
 }
 
-async fn a_deleted_room_whose_log_is_closed_is_let_go(place: Place) {
+async fn event_of_a_deleted_room_is_dropped_if_its_log_is_closed(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
-    let service = Service::start(&place, &log).await;
+    let service = Service::start(&location, &log).await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     log.is(Mood::Refusing("not_found"));
     service.delete(&ada, &id).await.unwrap();

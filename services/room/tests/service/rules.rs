@@ -1,15 +1,15 @@
-//! Who may do what, and what is refused.
+//! Permissions, and rejected requests.
 
 use confab_common::Code;
 
 use super::*;
 
 async fn started() -> (Service, UserRef, UserRef) {
-    (Service::start(&Place::sqlite(), &Log::default()).await, user("ada"), user("bob"))
+    (Service::start(&Location::sqlite(), &Log::default()).await, user("ada"), user("bob"))
 }
 
 #[tokio::test]
-async fn the_creator_owns_a_room_and_everyone_reads_and_posts() {
+async fn creator_owns_the_room_and_all_users_may_post() {
     let (service, ada, bob) = started().await;
     let room = service.create(&ada, "  Tea ").await.unwrap();
     assert_eq!((room.name.as_str(), room.role(), room.visibility()), ("Tea", Role::Owner, Visibility::Public));
@@ -26,7 +26,7 @@ async fn the_creator_owns_a_room_and_everyone_reads_and_posts() {
 }
 
 #[tokio::test]
-async fn a_repeated_creation_returns_the_first_room() {
+async fn repeated_creation_returns_the_first_room() {
     let (service, ada, bob) = started().await;
     let request =
         CreateRoomRequest { id: Uuid::now_v7().to_string(), caller: Some(ada.clone()), name: "Tea".into(), ..CreateRoomRequest::default() };
@@ -46,7 +46,7 @@ async fn a_repeated_creation_returns_the_first_room() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn unknown_rooms_are_not_found() {
     let (service, ada, _) = started().await;
     let deleted = service.create(&ada, "Tea").await.unwrap().id;
     service.delete(&ada, &deleted).await.unwrap();
@@ -63,7 +63,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn changes_need_a_caller() {
+async fn changes_require_a_caller() {
     let (service, ada, _) = started().await;
     let id = service.create(&ada, "Tea").await.unwrap().id;
     let created = service.create_as(CreateRoomRequest { name: "x".into(), ..CreateRoomRequest::default() }).await;
@@ -74,7 +74,7 @@ async fn changes_need_a_caller() {
 }
 
 #[tokio::test]
-async fn bad_fields_are_named() {
+async fn invalid_fields_are_named() {
     let (service, ada, _) = started().await;
     let good = CreateRoomRequest { caller: Some(ada.clone()), name: "Tea".into(), ..CreateRoomRequest::default() };
     let bad = [
@@ -101,7 +101,7 @@ async fn bad_fields_are_named() {
 }
 
 #[tokio::test]
-async fn the_list_is_paged_newest_first_and_a_cursor_belongs_to_its_query() {
+async fn list_is_paged_and_cursors_belong_to_their_query() {
     let (service, ada, _) = started().await;
     for number in 0..5 {
         service.create(&ada, &format!("Чай {number}")).await.unwrap();
@@ -118,8 +118,8 @@ async fn the_list_is_paged_newest_first_and_a_cursor_belongs_to_its_query() {
         let error = service.list(2, &cursor, "кофе").await.unwrap_err();
         assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "cursor"));
     }
-    // Rooms of one millisecond go by id, whose order within it is the minter's affair.
+    // Rooms of one millisecond are ordered by id, which the creator chooses.
     names.sort();
     assert_eq!(names, ["Чай 0", "Чай 1", "Чай 2", "Чай 3", "Чай 4"]);
-    assert_eq!(service.list(5, "", "чай").await.unwrap().next_cursor, "", "a full last page is the last");
+    assert_eq!(service.list(5, "", "чай").await.unwrap().next_cursor, "", "a full last page has no next page");
 }

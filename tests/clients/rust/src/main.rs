@@ -1,5 +1,5 @@
-//! Stock rust_socketio clients, driven by one JSON command a line on standard input; each client reports by one JSON line on
-//! standard output what happens to it. Ends with its input.
+//! Stock rust_socketio clients, driven by one JSON command per line on standard input. Each event of a client is
+//! reported as one JSON line on standard output. The program ends when its input ends.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
-/// How long this client waits for an acknowledgement before it ignores it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the client waits for an acknowledgement; a later one is ignored.
+const ACK_LIMIT: Duration = Duration::from_secs(30);
 
 fn report(report: Value) {
     println!("{report}");
@@ -29,7 +29,7 @@ fn arguments(payload: Payload) -> Value {
     }
 }
 
-/// This client sends values, or bytes alone.
+/// The client can send either JSON values or bytes.
 fn payload(arguments: &Value) -> Payload {
     let values = arguments.as_array().cloned().unwrap_or_default();
     let bytes = match values.as_slice() {
@@ -89,15 +89,15 @@ async fn emit(client: &Client, id: &str, command: &Value) -> Result<(), rust_soc
     }
     let (id, number) = (id.to_owned(), command["ref"].clone());
     let acknowledged = move |answer: Payload, _: Client| {
-        // This client wraps an acknowledgement's arguments into one.
+        // The client wraps the arguments of an acknowledgement in an array.
         let values = arguments(answer)[0].clone();
         report(json!({"id": id, "kind": "ack", "ref": number, "args": values}));
         async {}.boxed()
     };
-    client.emit_with_ack(event, data, PATIENCE, acknowledged).await
+    client.emit_with_ack(event, data, ACK_LIMIT, acknowledged).await
 }
 
-/// Does the commands of one client, one after another.
+/// Executes the commands of one client, one after another.
 async fn work(id: String, mut commands: mpsc::UnboundedReceiver<Value>) {
     let mut client: Option<Client> = None;
     while let Some(command) = commands.recv().await {
@@ -115,7 +115,7 @@ async fn work(id: String, mut commands: mpsc::UnboundedReceiver<Value>) {
             ("emit", Some(client)) => emit(client, &id, &command).await,
             ("disconnect", Some(client)) => client.disconnect().await,
             (other, _) => {
-                report(json!({"kind": "crash", "data": format!("this client cannot do {other} now")}));
+                report(json!({"kind": "crash", "data": format!("this client cannot execute {other} now")}));
                 Ok(())
             }
         };
@@ -139,6 +139,6 @@ async fn main() {
         });
         let _ = commands.send(command);
     }
-    // At once: the driving process is gone, and an orderly exit would report every open connection.
+    // Exits immediately: the driving process is gone, and an orderly exit would report every open connection.
     std::process::exit(0);
 }

@@ -1,4 +1,4 @@
-//! What must go on while a fault lasts: sends, deliveries, refusals in words.
+//! What must continue during a fault: sends, deliveries, documented rejections.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Judge<'_> {
         }
     }
 
-    /// All but one in a hundred deliveries come in time.
+    /// The 99th percentile of the delivery time is within the bound.
     fn live_delivery(&mut self, fault: &Fault) {
         let Some(bound) = fault.terms.live else { return };
         let excused = self.excuses(fault, |other| other.live.is_none_or(|live| live > bound));
@@ -23,13 +23,13 @@ impl Judge<'_> {
         let mut lags = lags.map(|(_, lag)| *lag).collect::<Vec<_>>();
         lags.sort_unstable();
         match lags.get(lags.len() * 99 / 100) {
-            None if excused.is_empty() => self.violated("case", format!("{}: nothing was delivered meanwhile", fault.name)),
-            Some(lag) if *lag > bound => self.violated("case", format!("{}: delivery took {lag:?} meanwhile", fault.name)),
+            None if excused.is_empty() => self.violated("case", format!("{}: no message was delivered during the fault", fault.name)),
+            Some(lag) if *lag > bound => self.violated("case", format!("{}: delivery took {lag:?} during the fault", fault.name)),
             _ => {}
         }
     }
 
-    /// No more tries to send fail than may, and where some must be refused, they are.
+    /// The share of failed sends is within the bound; where sends must be rejected, they are.
     fn tries(&mut self, fault: &Fault) {
         let excused = self.excuses(fault, |other| other.fails > fault.terms.fails);
         let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
@@ -37,30 +37,33 @@ impl Judge<'_> {
         let failed = tries.iter().filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_))).collect::<Vec<_>>();
         if failed.len() * 100 > tries.len() * fault.terms.fails {
             let (all, first) = (tries.len(), failed[0]);
-            self.violated("case", format!("{}: {} of {all} tries failed meanwhile, as this: {first:?}", fault.name, failed.len()));
+            self.violated(
+                "case",
+                format!("{}: {} of {all} attempts failed during the fault, such as: {first:?}", fault.name, failed.len()),
+            );
         }
         let refused = failed.iter().any(|attempt| matches!(attempt.outcome, Outcome::Refused(503 | 504, _)));
         if fault.terms.refuses && excused.is_empty() && !refused {
-            self.violated("case", format!("{}: nobody was refused meanwhile", fault.name));
+            self.violated("case", format!("{}: no request was rejected during the fault", fault.name));
         }
     }
 
-    /// Something is acknowledged, and something delivered, all the time.
+    /// There is no long gap between acknowledgements or deliveries.
     fn pauses(&mut self, fault: &Fault) {
         let Some(bound) = fault.terms.pause else { return };
         let excused = self.excuses(fault, |other| other.pause.is_none_or(|pause| pause > bound));
         let acks = self.records.sends.iter().flat_map(|send| send.acks()).map(|(at, _)| at).collect();
         let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
-        let heard = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
-        for (what, moments) in [("acknowledged", acks), ("delivered", heard)] {
+        let received = entries.filter(|(_, entry)| matches!(entry, Entry::Live(_))).map(|(at, _)| *at).collect();
+        for (what, moments) in [("acknowledged", acks), ("delivered", received)] {
             let pause = longest_pause(fault, moments, &excused);
             if pause > bound {
-                self.violated("case", format!("{}: nothing was {what} for {pause:?} meanwhile", fault.name));
+                self.violated("case", format!("{}: no message was {what} for {pause:?} during the fault", fault.name));
             }
         }
     }
 
-    /// When other faults, or their traces, allowed more than this one does.
+    /// Returns the times when other faults, or their after-effects, allow more than this fault.
     fn excuses(&self, fault: &Fault, lax: impl Fn(&Terms) -> bool) -> Vec<(At, At)> {
         let others = self.records.faults.iter().filter(|other| !std::ptr::eq(*other, fault) && lax(&other.terms));
         let spans = others.map(|other| (other.from, other.healed + other.terms.recovers));

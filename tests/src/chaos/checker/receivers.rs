@@ -1,4 +1,4 @@
-//! What each receiver holds is history from its first join on: once, in order, and nothing else.
+//! Each receiver has exactly the history since its first join: each message once, in order.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use uuid::Uuid;
 use super::super::history::{At, Entry, Receiver, Seen};
 use super::Judge;
 
-/// Within this the last event of a quiet room is there even if its hint was lost (I4).
+/// Within this time the last event of a quiet room arrives even if its hint was lost (I4).
 const LATEST: Duration = Duration::from_secs(3);
-/// After this nothing comes to who has logged out (I6).
+/// After this time no event is delivered to a user who has logged out (I6).
 const LOGGED_OUT: Duration = Duration::from_secs(5);
 
-/// A room as one receiver has it.
+/// The state of a room at one receiver.
 #[derive(Default)]
-struct Held {
-    /// The highest number it holds; from the first join on without a hole.
+struct RoomState {
+    /// The highest number that the receiver has; from the first join on without gaps.
     upto: u64,
     /// Whether the socket is in the room.
     joined: bool,
-    /// It was told to forget what it had, because the database was put back. What came before that is of a log that is no more.
+    /// Whether the receiver had to discard its messages because the database was restored. Earlier messages belong to a
+    /// log that no longer exists.
     forgotten: bool,
 }
 
@@ -38,39 +39,39 @@ impl Judge<'_> {
 
     fn receiver(&mut self, receiver: &Receiver) {
         let name = &receiver.name;
-        let mut rooms = HashMap::<Uuid, Held>::new();
-        // What is older than the last join or recovery may come after it.
+        let mut rooms = HashMap::<Uuid, RoomState>::new();
+        // Messages from before the last join or recovery may arrive after it.
         let mut back = At::ZERO;
         for (at, entry) in &receiver.entries {
-            let heard = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
-            if heard && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
-                self.violated("I6", format!("{name} heard {entry:?} at {at:?}, logged out at {:?}", receiver.logged_out));
+            let received = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
+            if received && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
+                self.violated("I6", format!("{name} received {entry:?} at {at:?}, but its user logged out at {:?}", receiver.logged_out));
             }
             match entry {
-                Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|held| held.joined = false),
+                Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|state| state.joined = false),
                 Entry::Recovered => {
                     self.verdict.counts.recovered += 1;
-                    rooms.values_mut().for_each(|held| held.joined = true);
+                    rooms.values_mut().for_each(|state| state.joined = true);
                     back = *at;
                 }
                 Entry::Joined { room, after, last_seq, reset, messages } => {
-                    let held = rooms.entry(*room).or_default();
-                    held.joined = true;
-                    held.upto = *last_seq;
+                    let state = rooms.entry(*room).or_default();
+                    state.joined = true;
+                    state.upto = *last_seq;
                     let restored = self.records.restored.is_some_and(|restored| restored.copied < *at);
                     if *reset && !restored {
-                        self.violated("I4", format!("{name} was told at {at:?} to forget room {room}, whose log was never restored"));
+                        self.violated("I4", format!("{name} had to discard room {room} at {at:?}, but the room's log was never restored"));
                     }
-                    held.forgotten |= *reset;
+                    state.forgotten |= *reset;
                     let first = after.filter(|_| !*reset);
-                    let excused = !held.forgotten;
+                    let excused = !state.forgotten;
                     self.joined(name, *at, *room, (first, *last_seq), messages, excused);
                     back = *at;
                 }
                 Entry::Live(seen) => {
-                    let held = rooms.entry(seen.room).or_default();
-                    let excused = !held.forgotten;
-                    self.live(name, *at, seen, held, back);
+                    let state = rooms.entry(seen.room).or_default();
+                    let excused = !state.forgotten;
+                    self.live(name, *at, seen, state, back);
                     self.holds(name, *at, seen, excused);
                 }
             }
@@ -81,21 +82,21 @@ impl Judge<'_> {
         if rooms.is_empty() {
             self.violated("I7", format!("{name} never joined a room"));
         }
-        for (room, held) in rooms {
+        for (room, state) in rooms {
             let head = self.records.history.get(&room).map_or(0, |history| history.len() as u64);
-            if !held.joined {
-                self.violated("I7", format!("{name} did not come back to room {room}"));
-            } else if held.upto < head {
-                self.verdict.counts.lost += (head - held.upto) as usize;
-                self.violated("I4", format!("{name} has room {room} up to {}, and history goes to {head}", held.upto));
+            if !state.joined {
+                self.violated("I7", format!("{name} did not return to room {room}"));
+            } else if state.upto < head {
+                self.verdict.counts.lost += (head - state.upto) as usize;
+                self.violated("I4", format!("{name} has room {room} up to {}, but history goes up to {head}", state.upto));
             }
-            if let Some(restored) = self.records.restored.filter(|_| !held.forgotten) {
-                self.violated("I4", format!("{name} was not told that room {room} was restored at {:?}", restored.renewed));
+            if let Some(restored) = self.records.restored.filter(|_| !state.forgotten) {
+                self.violated("I4", format!("{name} was not notified that room {room} was restored at {:?}", restored.renewed));
             }
         }
     }
 
-    /// What came with a join is exactly what follows what the receiver had, up to the head.
+    /// The messages in the answer to a join are exactly those between the receiver's last message and the head.
     fn joined(&mut self, name: &str, at: At, room: Uuid, (after, head): (Option<u64>, u64), messages: &[Seen], excused: bool) {
         messages.iter().for_each(|seen| self.holds(name, at, seen, excused));
         let Some(after) = after else { return };
@@ -115,26 +116,27 @@ impl Judge<'_> {
         let ends = (numbers.first(), numbers.last(), numbers.len());
         self.violated(
             "I4",
-            format!("{name} had room {room} up to {after}, joined at {at:?} with head {head}, and was given {ends:?} (first, last, count)"),
+            format!("{name} had room {room} up to {after}, joined at {at:?} with head {head}, and received {ends:?} (first, last, count)"),
         );
     }
 
-    /// A live event is the one after those before, of a room that the socket is in, and in time.
-    fn live(&mut self, name: &str, at: At, seen: &Seen, held: &mut Held, back: At) {
+    /// A live event follows the previous one, belongs to a room that the socket is in, and is on time.
+    fn live(&mut self, name: &str, at: At, seen: &Seen, state: &mut RoomState, back: At) {
         let Seen { room, seq, .. } = *seen;
-        let before = held.upto;
-        held.upto = before.max(seq);
-        if !held.joined {
-            self.violated("I4", format!("{name} heard {seq} of room {room} at {at:?} without being in it"));
+        let before = state.upto;
+        state.upto = before.max(seq);
+        if !state.joined {
+            self.violated("I4", format!("{name} received {seq} of room {room} at {at:?} without being in the room"));
         } else if seq <= before {
-            match seq == before {
-                true => self.verdict.counts.repeated += 1,
-                false => self.verdict.counts.reordered += 1,
+            if seq == before {
+                self.verdict.counts.repeated += 1;
+            } else {
+                self.verdict.counts.reordered += 1;
             }
-            self.violated("I3", format!("{name} heard {seq} of room {room} at {at:?}, after {before}"));
+            self.violated("I3", format!("{name} received {seq} of room {room} at {at:?}, after {before}"));
         } else if seq > before + 1 {
             self.verdict.counts.lost += (seq - before - 1) as usize;
-            self.violated("I4", format!("{name} heard {seq} of room {room} at {at:?} right after {before}"));
+            self.violated("I4", format!("{name} received {seq} of room {room} at {at:?} immediately after {before}"));
         }
         let Some(acked) = self.acked.get(&(room, seq)).copied() else { return };
         if acked >= back {
@@ -142,11 +144,11 @@ impl Judge<'_> {
         }
         let due = self.late_until(acked, at).unwrap_or_default().max(acked).max(back) + LATEST;
         if at > due {
-            self.violated("I4", format!("{name} heard {seq} of room {room} at {at:?}, acknowledged at {acked:?}"));
+            self.violated("I4", format!("{name} received {seq} of room {room} at {at:?}, acknowledged at {acked:?}"));
         }
     }
 
-    /// I5: what is shown stands in history, byte for byte.
+    /// I5: every message that a client receives is in history, byte for byte.
     fn holds(&mut self, name: &str, at: At, seen: &Seen, excused: bool) {
         self.verdict.counts.delivered += 1;
         let stored = self.records.history.get(&seen.room).and_then(|history| history.get((seen.seq as usize).checked_sub(1)?));
@@ -155,7 +157,7 @@ impl Judge<'_> {
         if !stands && !undone {
             let stored = stored.map(|stored| stored.seen);
             self.verdict.counts.invented += 1;
-            self.violated("I5", format!("{name} was shown {seen:?} at {at:?}, and history has {stored:?}"));
+            self.violated("I5", format!("{name} received {seen:?} at {at:?}, but history has {stored:?}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! I7: how long after a fault was healed all was as before.
+//! I7: the time from the end of a fault until the system is healthy.
 
 use super::super::history::{At, Entry, Outcome, SLOW};
 use super::Judge;
@@ -6,7 +6,7 @@ use super::Judge;
 impl Judge<'_> {
     pub(super) fn recovery(&mut self) {
         for fault in &self.records.faults {
-            // Whose traces they are cannot be said while something else is broken.
+            // After-effects cannot be attributed to one fault while another fault is active.
             let others = || self.records.faults.iter().filter(|other| !std::ptr::eq(*other, fault));
             if others().any(|other| other.from <= fault.healed && other.healed > fault.healed) {
                 continue;
@@ -16,13 +16,13 @@ impl Judge<'_> {
             let took = recovered.saturating_sub(fault.healed);
             self.verdict.recoveries.push((fault.name, took));
             if took > fault.terms.recovers {
-                self.violated("I7", format!("{}: healed at {:?}, and all was well {took:?} later", fault.name, fault.healed));
+                self.violated("I7", format!("{}: healed at {:?}, but healthy only {took:?} later", fault.name, fault.healed));
             }
         }
     }
 
-    /// The last moment in that time at which a request begun in it turned out to fail or be slow, an event was late, or a receiver
-    /// came back. What a request comes to afterwards is of the next fault's making.
+    /// The last time in the period at which a request begun in the period failed or was slow, an event was late, or a
+    /// receiver returned. Later outcomes are caused by the next fault.
     fn last_trouble(&self, from: At, to: At) -> At {
         let window = from..to;
         let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));

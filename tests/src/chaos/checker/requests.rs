@@ -1,14 +1,14 @@
-//! I9: who is refused is told so in the documented words and in time; and nothing fails while nothing is broken.
+//! I9: rejections are documented and in time; and no request fails while there is no fault.
 
 use std::time::Duration;
 
 use super::super::history::{Attempt, Fault, Outcome};
 use super::Judge;
 
-/// How long a request may take: its deadline, and as much again for a machine that is busy with a whole cluster.
+/// Time limit of a request: its deadline, doubled because the machine is busy with a whole cluster.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Every refusal that is documented.
+/// All documented rejections.
 const REFUSALS: &[(u64, &str)] = &[
     (400, "invalid_request"),
     (401, "unauthorized"),
@@ -33,7 +33,7 @@ impl Judge<'_> {
                 self.request(&send.key, attempt);
                 let failed = !matches!(attempt.outcome, Outcome::Acked(_));
                 if failed && !records.faults.iter().any(|fault| may_hurt(fault, attempt)) {
-                    self.violated("I7", format!("{} failed while nothing was broken: {attempt:?}", send.key));
+                    self.violated("I7", format!("{} failed while there was no fault: {attempt:?}", send.key));
                 }
             }
         }
@@ -44,10 +44,10 @@ impl Judge<'_> {
         let silenced = self.is_mute(attempt.begun, attempt.ended);
         match &attempt.outcome {
             Outcome::Refused(status, code) if !REFUSALS.contains(&(*status, code.as_str())) => {
-                self.violated("I9", format!("{what} was refused at {:?} with {status} {code}", attempt.ended));
+                self.violated("I9", format!("{what} was rejected at {:?} with {status} {code}", attempt.ended));
             }
             Outcome::Silent if !silenced => {
-                self.violated("I9", format!("{what}, begun at {:?}, was not answered", attempt.begun));
+                self.violated("I9", format!("{what}, begun at {:?}, got no answer", attempt.begun));
             }
             Outcome::Acked(_) | Outcome::Done | Outcome::Refused(..) if !silenced && attempt.ended - attempt.begun > DEADLINE => {
                 self.violated("I9", format!("{what} was answered after {:?}", attempt.ended - attempt.begun));

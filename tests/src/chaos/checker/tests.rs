@@ -37,7 +37,7 @@ fn fault(from: f64, healed: f64, terms: Terms) -> Fault {
     Fault { name: "a fault", from: s(from), healed: s(healed), terms, bit: "it bit".into() }
 }
 
-/// Ten messages, one a second, acknowledged at once and heard by somebody who lost the connection once.
+/// Ten messages, one per second, acknowledged at once and received by a client that lost its connection once.
 fn good() -> Records {
     let sends = (1..=10).map(|n| sent(n, vec![attempt(n as f64, n as f64 + 0.1, Outcome::Acked(seen(n)))])).collect();
     let mut entries = vec![(s(0.0), Entry::Opened), joined(0.1, None, 0, vec![])];
@@ -57,13 +57,13 @@ fn entries(records: &mut Records) -> &mut Vec<(At, Entry)> {
     &mut records.receivers[0].entries
 }
 
-/// Spoils a good run, and expects fault to be found with the promise alone that was broken.
+/// Changes the records of a good run, and expects the checker to report only this promise.
 #[track_caller]
 fn breaks(promise: &str, spoil: impl FnOnce(&mut Records)) -> Counts {
     let mut records = good();
     spoil(&mut records);
     let verdict = check(&records);
-    assert!(!verdict.violations.is_empty(), "nothing was noticed");
+    assert!(!verdict.violations.is_empty(), "no violation was detected");
     assert!(verdict.violations.iter().any(|violation| violation.promise == promise), "{:?}", verdict.violations);
     verdict.counts
 }
@@ -78,14 +78,14 @@ fn keeps(change: impl FnOnce(&mut Records)) -> Verdict {
 }
 
 #[test]
-fn a_good_run_keeps_everything() {
+fn good_run_has_no_violations() {
     let counts = keeps(|_| ()).counts;
     let expected = Counts { sent: 10, acknowledged: 10, delivered: 10, repaired: 3, resumed: 1, ..Counts::default() };
     assert_eq!(counts, expected);
 }
 
 #[test]
-fn what_was_acknowledged_and_is_not_there_is_lost() {
+fn missing_acknowledged_message_is_lost() {
     let gone = |records: &mut Records| {
         let history = records.history.get_mut(&ROOM).unwrap();
         history.remove(9);
@@ -95,7 +95,7 @@ fn what_was_acknowledged_and_is_not_there_is_lost() {
 }
 
 #[test]
-fn what_stands_twice_is_repeated() {
+fn duplicate_in_history_is_detected() {
     let twice = |records: &mut Records| {
         let history = records.history.get_mut(&ROOM).unwrap();
         history.push(Stored { key: "k3".into(), ..stored(11) });
@@ -109,10 +109,10 @@ fn what_stands_twice_is_repeated() {
 }
 
 #[test]
-fn numbers_have_no_hole_and_follow_commits() {
+fn numbers_are_dense_and_follow_commits() {
     breaks("I3", |records| drop(records.history.get_mut(&ROOM).unwrap().remove(3)));
     let overtaken = |records: &mut Records| {
-        // Began when the next one had been acknowledged, and stands before it.
+        // Began after the next message had been acknowledged, but has a lower number.
         records.sends[4].attempts[0] = attempt(6.5, 6.6, Outcome::Acked(seen(5)));
     };
     assert_eq!(breaks("I3", overtaken).reordered, 1);
@@ -126,11 +126,11 @@ fn numbers_have_no_hole_and_follow_commits() {
 }
 
 #[test]
-fn what_is_heard_twice_or_late_or_not_at_all() {
+fn duplicate_late_and_missing_deliveries_are_detected() {
     assert_eq!(breaks("I3", |records| entries(records).insert(3, live(1.3, 1))).repeated, 1);
     assert_eq!(breaks("I3", |records| entries(records).insert(4, live(2.3, 1))).reordered, 1);
     assert_eq!(breaks("I4", |records| drop(entries(records).remove(3))).lost, 1);
-    // The last one of a quiet room.
+    // The last message of a quiet room.
     assert_eq!(breaks("I4", |records| drop(entries(records).pop())).lost, 1);
     breaks("I4", |records| {
         entries(records).pop();
@@ -142,7 +142,7 @@ fn what_is_heard_twice_or_late_or_not_at_all() {
 }
 
 #[test]
-fn who_was_brought_back_hears_what_it_missed_live() {
+fn recovered_client_receives_missed_messages_live() {
     let back = |records: &mut Records| {
         entries(records).splice(7..9, [(s(7.5), Entry::Recovered), live(7.6, 5), live(7.6, 6), live(7.6, 7)]);
     };
@@ -155,20 +155,20 @@ fn who_was_brought_back_hears_what_it_missed_live() {
 }
 
 #[test]
-fn nothing_is_shown_that_is_not_there() {
+fn invented_messages_are_detected() {
     assert_eq!(breaks("I5", |records| entries(records)[2].1 = Entry::Live(Seen { digest: 9, ..seen(1) })).invented, 1);
     breaks("I5", |records| entries(records).push(live(11.0, 11)));
 }
 
 #[test]
-fn nothing_comes_after_a_logout() {
+fn delivery_after_logout_is_detected() {
     let logged_out = |at: f64| move |records: &mut Records| records.receivers[0].logged_out = Some(s(at));
     keeps(logged_out(5.5));
     breaks("I6", logged_out(5.0));
 }
 
 #[test]
-fn after_a_fault_everything_is_as_before_in_time() {
+fn slow_recovery_is_detected() {
     let trouble = |at: f64, until: f64| {
         move |records: &mut Records| {
             records.faults.push(fault(1.0, 2.0, Terms { recovers: Duration::from_secs(5), ..TERMS }));
@@ -181,7 +181,7 @@ fn after_a_fault_everything_is_as_before_in_time() {
     };
     assert_eq!(keeps(trouble(3.0, 3.1)).recoveries[0].1, s(1.1));
     breaks("I7", trouble(7.5, 7.6));
-    // What the next fault does is not this one's.
+    // Trouble caused by the next fault does not count for this one.
     let next = |from: f64| {
         move |records: &mut Records| {
             trouble(6.9, 9.5)(records);
@@ -195,12 +195,12 @@ fn after_a_fault_everything_is_as_before_in_time() {
 }
 
 #[test]
-fn while_a_fault_lasts_what_carries_on_does() {
+fn interruptions_during_a_fault_are_detected() {
     let lively = Terms { live: Some(Duration::from_millis(150)), ..TERMS };
     let during = |from, healed, terms| move |records: &mut Records| records.faults.push(fault(from, healed, terms));
     keeps(during(0.5, 3.5, lively));
     breaks("case", during(0.5, 3.5, Terms { live: Some(Duration::from_millis(50)), ..lively }));
-    // Nobody hears anything between 4.2 and 8.2.
+    // No client receives a message between 4.2 and 8.2.
     breaks("case", during(4.9, 6.0, lively));
     keeps(during(0.5, 4.0, CARRIES_ON));
     breaks("case", during(4.1, 8.0, CARRIES_ON));
@@ -223,7 +223,7 @@ fn while_a_fault_lasts_what_carries_on_does() {
 }
 
 #[test]
-fn resources_are_bounded_and_return() {
+fn resource_leaks_are_detected() {
     let used = |rss, descriptors, tasks| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors, tasks: Some(tasks) };
     let first = || used(1 << 20, 50, 90);
     keeps(|records| records.uses = vec![first(), used(900 << 20, 5000, 5000), used(1 << 20, 60, 100)]);
@@ -231,12 +231,12 @@ fn resources_are_bounded_and_return() {
     breaks("I8", |records| records.uses = vec![first(), used(1 << 20, 5000, 90)]);
     breaks("I8", |records| records.uses = vec![first(), used(300 << 20, 50, 90)]);
     breaks("I8", |records| records.uses = vec![first(), used(1 << 20, 50, 5000)]);
-    // Who stands still says nothing of its tasks.
+    // A frozen process does not report its tasks.
     keeps(|records| records.uses = vec![first(), Use { tasks: None, ..first() }]);
 }
 
 #[test]
-fn refusals_are_documented_and_in_time() {
+fn undocumented_and_late_rejections_are_detected() {
     let call = |begun: f64, ended: f64, outcome: Outcome| {
         move |records: &mut Records| {
             records.faults.push(fault(0.0, 10.0, TERMS));
@@ -259,10 +259,10 @@ fn refusals_are_documented_and_in_time() {
 }
 
 #[test]
-fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
+fn restored_database_excuses_only_its_losses() {
     let restored = |reset: bool, ended: f64| {
         move |records: &mut Records| {
-            // 9 and 10 are gone; everybody forgets and reads again.
+            // Messages 9 and 10 are lost; every receiver discards its messages and reads again.
             records.restored = Some(Restored { copied: s(8.5), ended: s(ended), renewed: s(11.0) });
             records.history.get_mut(&ROOM).unwrap().truncate(8);
             let all = (1..=8).map(seen).collect();
@@ -270,7 +270,7 @@ fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
             entries(records).extend([(s(11.1), Entry::Closed), (s(11.2), Entry::Opened), (s(11.3), again)]);
         }
     };
-    // The tenth was asked for at 10.0.
+    // The tenth message was sent at 10.0.
     keeps(restored(true, 10.05));
     breaks("I4", restored(false, 10.05));
     breaks("I1", restored(true, 9.95));
@@ -282,7 +282,7 @@ fn a_database_put_back_excuses_what_it_lost_and_nothing_else() {
 }
 
 #[test]
-fn a_run_that_shows_nothing_is_no_proof() {
+fn empty_run_proves_nothing() {
     breaks("proof", |records| records.receivers.clear());
     breaks("proof", |records| {
         records.receivers[0].recovers = true;

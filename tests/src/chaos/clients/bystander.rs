@@ -1,4 +1,4 @@
-//! Somebody who speaks at a gateway that is whole while another one is not, and is not to notice.
+//! A client at a healthy gateway that must not notice a fault of another gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,18 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::world::World;
-use super::PATIENCE;
+use super::ANSWER_LIMIT;
 use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 
-/// How many messages show what is usual.
+/// How many messages establish the normal latency.
 const BASE: usize = 100;
-/// Between them.
+/// The pause between messages.
 const PACE: Duration = Duration::from_millis(10);
-/// Slower than this is not to carry on, whatever is usual on a machine that does everything at once.
+/// The latency limit, regardless of the normal latency on a busy machine.
 const MOST: Duration = Duration::from_secs(1);
 
-/// A conversation with oneself.
+/// A client that sends messages to its own room.
 pub struct Bystander {
     base: Vec<Duration>,
     over: Arc<AtomicBool>,
@@ -29,10 +29,10 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// Speaks in a room of its own, straight at a gateway, until it is to leave.
+    /// Sends messages in its own room, directly at a gateway, until `leave`.
     ///
     /// # Errors
-    /// When something is refused.
+    /// When a request is rejected.
     pub async fn arrive(world: &World, gateway: u16) -> anyhow::Result<Self> {
         let room = world.api.room(&world.owner).await?;
         let mut socket = WebSocket::connect(&world.cluster.plan.url((Role::Gateway, gateway)), &world.owner.token).await?;
@@ -52,25 +52,25 @@ impl Bystander {
         Ok(Self { base, over, speaking })
     }
 
-    /// How it was, in words.
+    /// Stops and describes the latency.
     ///
     /// # Errors
-    /// When it was not as usual.
+    /// When the latency was not normal.
     pub async fn leave(self) -> anyhow::Result<String> {
         self.over.store(true, Ordering::Relaxed);
         let times = self.speaking.await??;
         let (base, since) = (Percentiles::of(self.base), Percentiles::of(times));
-        ensure!(since.half <= 2 * base.half + PACE, "who speaks elsewhere waits for {since:?}, before {base:?}");
-        ensure!(since.most <= MOST, "who speaks elsewhere waits for {since:?}");
+        ensure!(since.half <= 2 * base.half + PACE, "a client at another gateway waits for {since:?}, before the fault {base:?}");
+        ensure!(since.most <= MOST, "a client at another gateway waits for {since:?}");
         Ok(format!("elsewhere p99 {:.0?}, before {:.0?}", since.nearly_all, base.nearly_all))
     }
 }
 
-/// How long a message takes until it is acknowledged.
+/// Returns how long a message takes until it is acknowledged.
 async fn speak(socket: &mut WebSocket, room: &str) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let ack = socket.emit("message", json!({"roomId": room, "content": "as usual"}));
-    let ack = timeout(PATIENCE, ack).await.context("an acknowledgement")??;
+    let ack = timeout(ANSWER_LIMIT, ack).await.context("an acknowledgement")??;
     ensure!(ack["ok"] == true, "message: {ack}");
     let took = begun.elapsed();
     sleep(PACE).await;

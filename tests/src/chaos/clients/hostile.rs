@@ -1,5 +1,5 @@
-//! Clients that take as much as they get, at rates that leave a small machine to the others. Nothing is promised to them, but
-//! what is promised to the others holds beside them.
+//! Clients that take as much as they can get, at rates that leave a small machine usable. They are promised nothing,
+//! but the promises to other clients must hold beside them.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use tokio::time::{sleep, timeout};
 use super::super::history::Attacks;
 use super::super::schedule::Dice;
 use super::super::world::World;
-use super::PATIENCE;
+use super::ANSWER_LIMIT;
 use crate::api::{Account, unique};
 use crate::form::{BOUNDARY, content_type, file_headers};
 use crate::load::attack::net::{Http, Route, open_session};
 use crate::plan::Role;
 use crate::raw::{connect, event};
 
-/// The address that they come from.
+/// The source address of hostile clients.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
-/// Polling sessions that never ask, how many long messages each POST repeats, and how long until the next POST.
+/// Polling sessions that never poll; repeats of a long message per POST; pause between POSTs.
 const SILENT: usize = 4;
 const REPEATS: usize = 20;
 const POSTS: Duration = Duration::from_millis(500);
-/// Handshakes on one connection, and how long until the next ones.
+/// Handshakes on one connection; pause before the next ones.
 const HANDSHAKES: usize = 50;
 const FLOODS: Duration = Duration::from_millis(500);
-/// Clients that log in with a wrong password, and their pause.
+/// Clients that log in with a wrong password; their pause.
 const LOGINS: usize = 2;
 const GUESSES: Duration = Duration::from_millis(500);
-/// Uploads that go on at 1 kB/s, and for how long.
+/// Uploads at 1 kB/s; their duration.
 const UPLOADS: usize = 3;
 const PIECES: usize = 20;
-/// Between two searches.
+/// Pause between two searches.
 const SEARCHES: Duration = Duration::from_millis(250);
 
-/// What one of them knows.
+/// One hostile client.
 struct Hostile {
-    /// What it does, for the report.
+    /// The attack, for the report.
     what: &'static str,
     world: Arc<World>,
     account: Account,
@@ -50,16 +50,16 @@ struct Hostile {
     dice: Dice,
 }
 
-/// Attackers at work.
+/// The running attackers.
 pub struct Crowd {
     tasks: JoinSet<()>,
 }
 
 impl Crowd {
-    /// They begin.
+    /// Starts the attackers.
     ///
     /// # Errors
-    /// When the server does not take their account.
+    /// When the server rejects their account.
     pub async fn begin(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<Self> {
         let account = world.api.signup().await?;
         let (room, key) = (world.api.room(&account).await?, unique("original"));
@@ -88,7 +88,7 @@ impl Crowd {
         Ok(Self { tasks })
     }
 
-    /// All their connections are closed.
+    /// Ends the attackers and closes their connections.
     pub async fn end(mut self) {
         self.tasks.shutdown().await;
     }
@@ -114,26 +114,26 @@ impl Hostile {
         self.world.recorder.note(|records| change(records.attacks.entry(self.what).or_default()));
     }
 
-    /// A session that repeats a long message until the server has had enough of it.
+    /// A session that repeats a long message until the server closes it.
     async fn stay_silent(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
-        let path = timeout(PATIENCE, open_session(&mut http)).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
+        let path = timeout(ANSWER_LIMIT, open_session(&mut http)).await??;
         let enter = connect(&self.account.token);
-        timeout(PATIENCE, http.post(&path, "", enter.as_bytes())).await??.expect(200)?;
+        timeout(ANSWER_LIMIT, http.post(&path, "", enter.as_bytes())).await??.expect(200)?;
         let message = json!({"roomId": self.room, "content": "x", "clientMessageId": self.key});
         let packets = (0..REPEATS).map(|number| event("message", &message, number as u64)).collect::<Vec<_>>().join("\u{1e}");
         loop {
-            timeout(PATIENCE, http.post(&path, "", packets.as_bytes())).await??.expect(200)?;
+            timeout(ANSWER_LIMIT, http.post(&path, "", packets.as_bytes())).await??.expect(200)?;
             self.made(REPEATS);
             sleep(POSTS).await;
         }
     }
 
-    /// Sessions that are left alone.
+    /// Sessions that are opened and then abandoned.
     async fn shake_hands(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
         for _ in 0..HANDSHAKES {
-            timeout(PATIENCE, open_session(&mut http)).await??;
+            timeout(ANSWER_LIMIT, open_session(&mut http)).await??;
             self.made(1);
         }
         Ok(())
@@ -141,24 +141,24 @@ impl Hostile {
 
     async fn guess(&self, route: Route) -> anyhow::Result<()> {
         let body = json!({"username": self.account.username, "password": unique("guess")}).to_string();
-        let mut http = timeout(PATIENCE, route.http()).await??;
-        let answer = timeout(PATIENCE, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes())).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
+        let answer = timeout(ANSWER_LIMIT, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes())).await??;
         self.made(1);
         ensure!(answer.status == 401, "{}", answer.status);
         Ok(())
     }
 
     async fn search(&self, route: Route) -> anyhow::Result<()> {
-        let mut http = timeout(PATIENCE, route.http()).await??;
+        let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
         let bearer = self.bearer();
-        timeout(PATIENCE, http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer)).await??.expect(200)?;
+        timeout(ANSWER_LIMIT, http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer)).await??.expect(200)?;
         self.made(1);
         Ok(())
     }
 
-    /// An upload that goes on slowly and is given up.
+    /// A slow upload that is abandoned.
     async fn upload(&self, route: Route) -> anyhow::Result<()> {
-        let mut http: Http = timeout(PATIENCE, route.http()).await??;
+        let mut http: Http = timeout(ANSWER_LIMIT, route.http()).await??;
         let headers = format!("{}Content-Type: {}\r\nContent-Length: 1000000\r\n", self.bearer(), content_type());
         let head = http.head("POST /api/files/upload", &headers);
         let part = format!("--{BOUNDARY}\r\n{}\r\n", file_headers("slow.bin", "application/octet-stream"));

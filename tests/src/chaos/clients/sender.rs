@@ -10,23 +10,23 @@ use uuid::Uuid;
 use super::super::history::Outcome;
 use super::super::schedule::Dice;
 use super::super::world::World;
-use super::{PATIENCE, PAUSE, ack_outcome, id, rest_outcome};
+use super::{ANSWER_LIMIT, PAUSE, ack_outcome, id, rest_outcome};
 use crate::api::{Account, unique};
 use crate::raw::{Client, WebSocket};
 
-/// How many messages a socket has under way at once.
+/// How many messages of one socket are in flight at once.
 const WINDOW: usize = 4;
 
-/// A message that is to be sent: its number in the records, and what is sent.
+/// A message to send.
 pub struct Letter {
-    /// Its number.
+    /// Its number in the records.
     pub number: usize,
     /// The payload of `message`, and of `POST /api/messages`.
     pub payload: Value,
 }
 
 impl Letter {
-    /// A new one to some room.
+    /// Creates a message to a random room.
     pub fn new(world: &World, sender: Uuid, dice: &mut Dice) -> Self {
         let room = world.rooms[dice.below(world.rooms.len() as u64) as usize];
         let key = unique("chaos");
@@ -36,10 +36,10 @@ impl Letter {
     }
 }
 
-/// Sends one message after another through the balancer, until the run ends.
+/// Sends one message after another through the load balancer, until the run ends.
 ///
 /// # Errors
-/// When the account is none.
+/// When the account is invalid.
 pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
     let sender = id(&account)?;
     while !world.is_ending() {
@@ -52,10 +52,10 @@ pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: 
     Ok(())
 }
 
-/// One try through the balancer.
+/// Makes one attempt through the load balancer.
 pub async fn post(world: &World, account: &Account, letter: &Letter) -> Outcome {
     let begun = world.recorder.now();
-    let answer = timeout(PATIENCE, world.api.post("/api/messages", account, letter.payload.clone())).await;
+    let answer = timeout(ANSWER_LIMIT, world.api.post("/api/messages", account, letter.payload.clone())).await;
     let outcome = rest_outcome(answer.ok());
     world.recorder.tried(letter.number, begun, None, outcome.clone());
     outcome
@@ -64,13 +64,13 @@ pub async fn post(world: &World, account: &Account, letter: &Letter) -> Outcome 
 /// Sends several messages at a time through one gateway after another, until the run ends.
 ///
 /// # Errors
-/// When the account is none.
+/// When the account is invalid.
 pub async fn by_socket(world: Arc<World>, account: Account, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
     let sender = id(&account)?;
     let mut letters = Vec::new();
     let mut gateway = dice.below(2) as usize;
     loop {
-        // Whoever breaks it, the client turns to the next one.
+        // After any error the client switches to the next gateway.
         let _ = one_socket(&world, &account, gateway, sender, &mut letters, &mut dice, pace).await;
         if letters.is_empty() && world.is_ending() {
             return Ok(());
@@ -89,14 +89,14 @@ async fn one_socket(
     dice: &mut Dice,
     pace: Duration,
 ) -> anyhow::Result<()> {
-    let mut socket = timeout(PATIENCE, WebSocket::connect(&world.gateway(gateway), &account.token)).await??;
+    let mut socket = timeout(ANSWER_LIMIT, WebSocket::connect(&world.gateway(gateway), &account.token)).await??;
     let number = world.next_socket();
     while !letters.is_empty() || !world.is_ending() {
         while letters.len() < WINDOW && !world.is_ending() {
             letters.push(Letter::new(world, sender, dice));
         }
         let begun = world.recorder.now();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_LIMIT;
         let payloads = letters.iter().map(|letter| letter.payload.clone()).collect::<Vec<_>>();
         let emits = timeout_at(deadline, socket.emit_all("message", &payloads)).await??;
         let mut failed = None;

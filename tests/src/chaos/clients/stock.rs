@@ -1,4 +1,4 @@
-//! Unmodified Socket.IO clients, which come back by themselves.
+//! Unmodified Socket.IO clients, which reconnect on their own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use super::super::history::{Entry, Outcome, Seen};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{Holding, Join, PATIENCE, PAUSE, ack_outcome, id};
+use super::{ANSWER_LIMIT, Holding, Join, PAUSE, ack_outcome, id};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
-/// Which transports stock clients use.
+/// The transports of clients that begin by polling.
 pub const UPGRADE: &[&str] = &["polling", "websocket"];
-/// WebSocket alone.
+/// The transports of clients that use only WebSocket.
 pub const WEBSOCKET: &[&str] = &["websocket"];
 
-/// A client at the balancer that comes back soon.
+/// Opens a client at the load balancer that reconnects quickly.
 pub fn open(stock: &Stock, world: &World, account: &Account, transports: &[&str]) -> Socket {
     let options =
         json!({"auth": {"token": account.token}, "transports": transports, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
     stock.open(&world.api.url, options)
 }
 
-/// The same over WebSocket, with Socket.IO's own recovery: what it misses it gets by itself.
+/// Opens a client over WebSocket that uses Socket.IO's own recovery.
 pub fn open_with_recovery(stock: &Stock, world: &World, account: &Account) -> Socket {
     let auth = json!({"token": account.token, "recovery": true});
     let options = json!({"auth": auth, "transports": WEBSOCKET, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
@@ -40,7 +40,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
     let mut joining = HashMap::<u64, Join>::new();
     let mut joined = HashSet::new();
     let mut listening = false;
-    world.recorder.beat(|pulse| pulse.listeners += 1);
+    world.recorder.update_health(|health| health.listeners += 1);
     loop {
         for report in socket.next_reports().await {
             let mut join = Vec::new();
@@ -58,10 +58,10 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                 Report::State(kind, _) if kind == "disconnect" => {
                     joined.clear();
                     world.recorder.happened(receiver, Entry::Closed);
-                    world.recorder.beat(|pulse| pulse.listening -= usize::from(listening));
+                    world.recorder.update_health(|health| health.listening -= usize::from(listening));
                     listening = false;
                 }
-                // Refused for good: a stock client does not try again.
+                // A permanent rejection: a stock client does not retry.
                 Report::State(kind, details) if kind == "connect_error" && !details["data"].is_null() => {
                     let outcome = super::refused(&details["data"]);
                     world.recorder.called("CONNECT of a stock client", world.recorder.now(), outcome);
@@ -69,7 +69,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                 Report::Event(_, arguments) => {
                     if let Some(seen) = arguments.first().and_then(Seen::of) {
                         world.recorder.happened(receiver, Entry::Live(seen));
-                        rooms.entry(seen.room).or_default().hear(&seen);
+                        rooms.entry(seen.room).or_default().receive(&seen);
                     }
                 }
                 Report::Ack(number, arguments) => {
@@ -91,7 +91,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
             }
             if joined.len() == rooms.len() && !listening {
                 listening = true;
-                world.recorder.beat(|pulse| pulse.listening += 1);
+                world.recorder.update_health(|health| health.listening += 1);
             }
         }
     }
@@ -100,7 +100,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
 /// Sends one message after another until the run ends.
 ///
 /// # Errors
-/// When the account is none.
+/// When the account is invalid.
 pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
     let (sender, number, mut emits) = (id(&account)?, world.next_socket(), 0);
     socket.state("connect").await?;
@@ -109,10 +109,11 @@ pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice:
         loop {
             let begun = world.recorder.now();
             let (connected, breaks) = state(&socket);
-            let ack = timeout(PATIENCE, socket.emit_later("message", vec![letter.payload.clone()])).await;
+            let ack = timeout(ANSWER_LIMIT, socket.emit_later("message", vec![letter.payload.clone()])).await;
             let outcome = match &ack {
                 Ok(Ok(arguments)) => ack_outcome(arguments.first().unwrap_or(&Value::Null)),
-                // What is emitted without a connection waits for one, and what is lost with a connection is not told.
+                // A message emitted without a connection waits for one, and the client does not report messages lost
+                // with a connection.
                 _ if !connected || state(&socket) != (true, breaks) => Outcome::Broken,
                 _ => Outcome::Silent,
             };
@@ -128,7 +129,7 @@ pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice:
     Ok(())
 }
 
-/// Whether it is connected, and how often it was disconnected.
+/// Returns whether the client is connected, and how often it was disconnected.
 fn state(socket: &Socket) -> (bool, usize) {
     let reports = socket.reports();
     let count = |wanted: &str| reports.iter().filter(|report| matches!(report, Report::State(kind, _) if kind == wanted)).count();

@@ -1,4 +1,4 @@
-//! Clients that do what clients do: read nothing, read slowly, vanish, come all at once, send everything thrice.
+//! Faults of clients: they stop reading, read slowly, vanish, connect all at once, or send everything three times.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::super::clients::sender::Letter;
-use super::super::clients::{PATIENCE, id, rest_outcome};
+use super::super::clients::{ANSWER_LIMIT, id, rest_outcome};
 use super::super::history::Outcome;
 use super::super::proxy::{Mode, Proxy};
 use super::super::schedule::{Dice, Profile};
@@ -19,23 +19,23 @@ use crate::plan::Role;
 use crate::raw::{Client, WebSocket};
 use crate::wait::eventually;
 
-/// What a stalled client's system takes on its behalf.
+/// The receive window of a stalled client, in bytes.
 const WINDOW: u32 = 4096;
-/// Messages of 16 KiB that are more than an outbox and all buffers on the way hold, and how many are under way at once.
+/// Messages of 16 KiB, more than an outbox and all buffers on the way hold; how many are in flight at once.
 const FLOOD: usize = 2000;
 const WAVE: usize = 10;
-/// By when a client that does not keep up, or is not there, is closed.
+/// Time limit until the gateway closes a client that is too slow or has vanished.
 const CLOSED: Duration = Duration::from_secs(30);
-/// A slow reader's bytes a second.
+/// The rate of a slow reader, in bytes per second.
 const SLOW: u32 = 1024;
-/// How many sockets drop at once, and by when they must be back.
+/// How many sockets disconnect at once; time limit for their return.
 const CROWD: usize = 2000;
 const LARGE_CROWD: usize = 5000;
 const CROWD_ROOMS: usize = 50;
 const BACK: Duration = Duration::from_secs(30);
-/// How many of them come at once.
+/// How many of them connect at once.
 const AT_ONCE: usize = 200;
-/// Messages that are sent thrice.
+/// Messages that are sent three times.
 const THRICE: usize = 20;
 
 /// Clients that stop reading.
@@ -44,16 +44,16 @@ pub(super) async fn stalled(world: &Arc<World>, n: u16) -> anyhow::Result<String
     overwhelmed(world, n, &url, "that read nothing").await
 }
 
-/// Clients that read a kilobyte a second.
+/// Clients that read one kilobyte per second.
 pub(super) async fn slow(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
     let proxy = Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?;
     proxy.set(Mode::Slow(SLOW));
     let bit = overwhelmed(world, n, &format!("http://127.0.0.1:{}", proxy.port()), "that read a kilobyte a second").await?;
-    ensure!(proxy.harm() > 0, "nothing went through the proxy");
+    ensure!(proxy.harm() > 0, "no bytes passed the proxy");
     Ok(bit)
 }
 
-/// Three clients in a room of their own are sent more than they take, until the gateway has closed them.
+/// Sends three clients in a separate room more than they read, until the gateway has closed them.
 async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyhow::Result<String> {
     let room = world.api.room(&world.owner).await?;
     let closes = async || world.metric((Role::Gateway, n), "confab_outbox_closes_total").await;
@@ -71,7 +71,7 @@ async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyh
     let all_closed = async || Ok::<_, anyhow::Error>(closes().await? >= before + readers.len() as f64);
     for _ in 0..FLOOD / WAVE {
         for number in writer.emit_all("message", &waves).await? {
-            let ack = timeout(PATIENCE, writer.ack(number)).await.context("an acknowledgement")??;
+            let ack = timeout(ANSWER_LIMIT, writer.ack(number)).await.context("an acknowledgement")??;
             ensure!(ack["ok"] == true, "message: {ack}");
         }
         if all_closed().await? {
@@ -79,11 +79,11 @@ async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyh
         }
     }
     let closed = async || all_closed().await.ok()?.then_some(());
-    eventually("they are closed", CLOSED, closed).await?;
+    eventually("the gateway has closed them", CLOSED, closed).await?;
     Ok(format!("{} clients {which} were closed", readers.len()))
 }
 
-/// Clients that are gone without a farewell.
+/// Clients that vanish without closing their connections.
 pub(super) async fn vanished(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
     const COUNT: usize = 20;
     let proxy = Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?;
@@ -97,18 +97,18 @@ pub(super) async fn vanished(world: &Arc<World>, n: u16) -> anyhow::Result<Strin
         sockets.push(socket);
     }
     proxy.set(Mode::Blackhole);
-    // The proxy swallows bytes alone: that the gateway ends a connection is passed on.
+    // The proxy swallows only bytes; it forwards the end of a connection by the gateway.
     let noticed = async {
         for socket in &mut sockets {
             socket.closed(CLOSED).await?;
         }
         anyhow::Ok(())
     };
-    timeout(CLOSED, noticed).await.context("the gateway does not notice that they are gone")??;
-    Ok(format!("{COUNT} clients vanished without a farewell"))
+    timeout(CLOSED, noticed).await.context("the gateway does not detect vanished clients")??;
+    Ok(format!("{COUNT} clients vanished without closing their connections"))
 }
 
-/// Many sockets drop at once; all come back and are complete.
+/// Many sockets disconnect at once; all return and receive every message.
 pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyhow::Result<String> {
     let count = if profile == Profile::Long { LARGE_CROWD } else { CROWD };
     let mut proxies = Vec::new();
@@ -127,17 +127,17 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
     for visitor in &mut crowd {
         visitor.socket = None;
     }
-    // What they miss.
+    // The message that they miss.
     for room in &rooms {
         let said = world.api.post("/api/messages", &world.owner, json!({"roomId": room, "content": "while you were away"})).await?;
         ensure!(said.status == 201, "{}", said.body);
     }
-    let crowd = timeout(BACK, arrive(world, &urls, crowd)).await.context("not all are back in time")??;
-    ensure!(crowd.iter().all(|visitor| visitor.last_seq == Some(1)), "not all are complete");
-    Ok(format!("{count} sockets dropped at once and were back after {:.1} s", begin.elapsed().as_secs_f32()))
+    let crowd = timeout(BACK, arrive(world, &urls, crowd)).await.context("not all clients returned in time")??;
+    ensure!(crowd.iter().all(|visitor| visitor.last_seq == Some(1)), "not all clients are complete");
+    Ok(format!("{count} sockets disconnected at once and returned within {:.1} s", begin.elapsed().as_secs_f32()))
 }
 
-/// One of many.
+/// One of many clients.
 struct Visitor {
     room: String,
     last_seq: Option<u64>,
@@ -150,8 +150,8 @@ async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> any
         let (url, token) = (urls[n % urls.len()].clone(), world.owner.token.clone());
         arriving.spawn(async move {
             loop {
-                // Whoever is refused or forgotten tries again, as a client does.
-                if let Ok(Ok(())) = timeout(PATIENCE, visitor.arrive(&url, &token)).await {
+                // A client that is rejected or gets no answer retries.
+                if let Ok(Ok(())) = timeout(ANSWER_LIMIT, visitor.arrive(&url, &token)).await {
                     return visitor;
                 }
             }
@@ -180,7 +180,7 @@ impl Visitor {
         };
         let (mut last_seq, mut ack) = join(self.last_seq).await?;
         if let Some(mut upto) = self.last_seq {
-            // One answer does not hold everything; the next one goes on where it ends.
+            // One answer may not contain all messages; the next one continues.
             loop {
                 for message in ack["messages"].as_array().context("messages")? {
                     assert_eq!(message["seq"], upto + 1, "after {upto} of {last_seq}");
@@ -199,7 +199,7 @@ impl Visitor {
     }
 }
 
-/// Each send is made three times at once, through different gateways.
+/// Makes each send three times at once, through different gateways.
 pub(super) async fn sent_thrice(world: &Arc<World>, dice: &mut Dice) -> anyhow::Result<String> {
     let account = world.api.signup().await?;
     let sender = id(&account)?;
@@ -208,7 +208,7 @@ pub(super) async fn sent_thrice(world: &Arc<World>, dice: &mut Dice) -> anyhow::
         let letter = Letter::new(world, sender, dice);
         let send = async |url: &String| {
             let (api, begun) = (Api::new(url.clone()), world.recorder.now());
-            let answer = timeout(PATIENCE, api.post("/api/messages", &account, letter.payload.clone())).await;
+            let answer = timeout(ANSWER_LIMIT, api.post("/api/messages", &account, letter.payload.clone())).await;
             let outcome = rest_outcome(answer.ok());
             world.recorder.tried(letter.number, begun, None, outcome.clone());
             outcome

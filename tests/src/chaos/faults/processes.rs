@@ -1,4 +1,4 @@
-//! Programs that are killed, frozen, or told to leave.
+//! Programs that are killed, frozen, or shut down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::super::clients::bystander::Bystander;
-use super::super::clients::{PATIENCE, listener, rest_outcome};
+use super::super::clients::{ANSWER_LIMIT, listener, rest_outcome};
 use super::super::history::Outcome;
 use super::super::world::World;
 use crate::api::{Account, Api, PASSWORD, unique};
@@ -18,14 +18,14 @@ use crate::form::Form;
 use crate::plan::{Member, Role};
 use crate::wait::eventually;
 
-/// How long something that is killed is away.
+/// How long a killed process is away.
 const AWAY: Duration = Duration::from_secs(3);
-/// The connections of two gateways to two replicas, each of which may take one more call after its end.
+/// The connections of two gateways to two replicas; each may send one more call after the replica died.
 const LAST_WRITTEN: usize = 4;
-/// Fewer acknowledgements in that time mean that chat is not unaffected.
+/// Fewer acknowledgements during the fault mean that chat was affected.
 const CHAT: usize = 20;
 
-/// `kill -9`, and started again.
+/// Kills processes with `kill -9` and restarts them.
 pub(super) async fn killed(world: &World, members: &[Member]) -> anyhow::Result<String> {
     kill(world, members).await?;
     sleep(AWAY).await;
@@ -33,7 +33,8 @@ pub(super) async fn killed(world: &World, members: &[Member]) -> anyhow::Result<
     Ok(format!("killed {}", names(members)))
 }
 
-/// A replica dies just before it commits, or when it has committed and nobody was told. The other replica carries on.
+/// A replica dies immediately before a commit, or after a commit before any hint or answer. The other replica
+/// continues.
 pub(super) async fn killed_at(world: &World, point: &'static str) -> anyhow::Result<String> {
     let replicas = (1..=world.cluster.plan.replicas).map(|n| (Role::Message, n)).collect::<Vec<_>>();
     let appended = async |member: &Member| world.metric(*member, "confab_message_appended_total").await;
@@ -41,7 +42,7 @@ pub(super) async fn killed_at(world: &World, point: &'static str) -> anyhow::Res
     for member in &replicas {
         before.push(appended(member).await?);
     }
-    // One that has something to commit.
+    // A replica that has something to commit.
     let busy = async || {
         for (member, before) in replicas.iter().zip(&before) {
             if appended(member).await.ok()? > *before {
@@ -60,7 +61,8 @@ pub(super) async fn killed_at(world: &World, point: &'static str) -> anyhow::Res
     Ok(format!("{} died {}", names(&[member]), point.replace('-', " ")))
 }
 
-/// All replicas of a service: open sockets chat on, and what needs it is refused in time.
+/// Kills all replicas of a service. Open sockets continue to chat, and requests that need the service are rejected in
+/// time.
 pub(super) async fn service_killed(world: &World, role: Role) -> anyhow::Result<String> {
     let members = [(role, 1), (role, 2)];
     kill(world, &members).await?;
@@ -70,24 +72,24 @@ pub(super) async fn service_killed(world: &World, role: Role) -> anyhow::Result<
     let chatted = world.recorder.acknowledged() - before;
     start(world, &members).await?;
     refused?;
-    ensure!(chatted >= CHAT, "only {chatted} messages were acknowledged meanwhile");
-    Ok(format!("killed {}; meanwhile {chatted} were acknowledged", names(&members)))
+    ensure!(chatted >= CHAT, "only {chatted} messages were acknowledged during the fault");
+    Ok(format!("killed {}; {chatted} messages were acknowledged during the fault", names(&members)))
 }
 
-/// Something that needs the service answers 503. The first calls may be written to connections that have just broken: what became of
-/// those the gateway cannot know, and says 504.
+/// Checks that a request that needs the service fails with 503. The first calls may be written to connections that have
+/// just broken: their outcome is unknown to the gateway, which answers 504.
 async fn refused(world: &World, role: Role) -> anyhow::Result<()> {
     for _ in 0..LAST_WRITTEN {
         let answered = called(world, role).await;
         if answered != Outcome::Refused(504, "timeout".into()) {
-            ensure!(answered == Outcome::Refused(503, "unavailable".into()), "what needs it was answered {answered:?}");
+            ensure!(answered == Outcome::Refused(503, "unavailable".into()), "a request that needs the service got {answered:?}");
             return Ok(());
         }
     }
-    bail!("what needs it was answered 504 {LAST_WRITTEN} times")
+    bail!("requests that need the service got 504 {LAST_WRITTEN} times")
 }
 
-/// The outcome of a request that needs the service.
+/// Returns the outcome of a request that needs the service.
 async fn called(world: &World, role: Role) -> Outcome {
     let begun = world.recorder.now();
     let answer = async {
@@ -101,7 +103,7 @@ async fn called(world: &World, role: Role) -> Outcome {
             _ => world.api.upload(owner, Form::new().file("x", "text/plain", b"x")).await,
         }
     };
-    let outcome = rest_outcome(tokio::time::timeout(PATIENCE, answer).await.ok());
+    let outcome = rest_outcome(tokio::time::timeout(ANSWER_LIMIT, answer).await.ok());
     world.recorder.called(format!("a request that needs {}", role.name()), begun, outcome.clone());
     outcome
 }
@@ -114,14 +116,14 @@ pub(super) async fn stopped(world: &World, member: Member, hold: Duration) -> an
     Ok(format!("{} processes of {}-{} stood still for {hold:?}", frozen.len(), member.0.name(), member.1))
 }
 
-/// `kill -9` of a gateway, and started again. Who speaks at another one does not notice.
+/// Kills a gateway with `kill -9` and restarts it. A client at another gateway must not notice.
 pub(super) async fn gateway_killed(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
     let bystander = Bystander::arrive(world, other(n)).await?;
     let killed = killed(world, &[(Role::Gateway, n)]).await;
     Ok(format!("{}; {}", killed?, bystander.leave().await?))
 }
 
-/// The same with a gateway, and meanwhile somebody who is connected to it logs out elsewhere.
+/// Freezes a gateway; meanwhile a user with a socket at it logs out at another gateway.
 pub(super) async fn gateway_stopped(world: &Arc<World>, n: u16, hold: Duration) -> anyhow::Result<String> {
     let leaver = Leaver::arrive(world, n).await?;
     let bystander = Bystander::arrive(world, other(n)).await?;
@@ -131,15 +133,15 @@ pub(super) async fn gateway_stopped(world: &Arc<World>, n: u16, hold: Duration) 
     sleep(hold).await;
     thaw(&frozen);
     left?;
-    Ok(format!("gateway-{n} stood still for {hold:?}, and somebody logged out meanwhile; {}", bystander.leave().await?))
+    Ok(format!("gateway-{n} stood still for {hold:?}, and a user logged out during that time; {}", bystander.leave().await?))
 }
 
-/// The other one of two gateways.
+/// Returns the other of two gateways.
 fn other(gateway: u16) -> u16 {
     3 - gateway
 }
 
-/// Each program is told to leave and started again, one after another.
+/// Shuts down and restarts each program, one after another.
 pub(super) async fn rolling_restart(world: &World) -> anyhow::Result<String> {
     let members = world.cluster.plan.members().into_iter().filter(|member| member.0.is_ours()).collect::<Vec<_>>();
     for member in &members {
@@ -147,10 +149,10 @@ pub(super) async fn rolling_restart(world: &World) -> anyhow::Result<String> {
         daemon.leave(Duration::from_secs(20)).await.with_context(|| names(&[*member]))?;
         world.cluster.start(*member).await?;
     }
-    Ok(format!("{} programs left and came back", members.len()))
+    Ok(format!("{} programs were restarted", members.len()))
 }
 
-/// Somebody who listens at one gateway, to log out at another.
+/// A user with a socket at one gateway who logs out at another gateway.
 pub(super) struct Leaver {
     account: Account,
     receiver: usize,
@@ -160,28 +162,28 @@ pub(super) struct Leaver {
 impl Leaver {
     pub(super) async fn arrive(world: &Arc<World>, gateway: u16) -> anyhow::Result<Self> {
         let account = world.api.signup().await?;
-        let receiver = world.recorder.receiver(format!("somebody who logs out, at gateway {gateway}"));
+        let receiver = world.recorder.receiver(format!("user who logs out, at gateway {gateway}"));
         let listening = tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
-        let heard = async || world.recorder.has_joined(receiver).then_some(());
-        eventually("it listens", Duration::from_secs(20), heard).await?;
+        let received = async || world.recorder.has_joined(receiver).then_some(());
+        eventually("it listens", Duration::from_secs(20), received).await?;
         Ok(Self { account, receiver, listening })
     }
 
-    /// Logs out through the first of these gateways, past its proxy; all of them refuse the token soon.
+    /// Logs out through the first of these gateways, bypassing its proxy; soon all of them reject the token.
     pub(super) async fn leave(self, world: &World, gateways: &[u16]) -> anyhow::Result<()> {
         let apis = gateways.iter().map(|n| Api::new(world.cluster.plan.url((Role::Gateway, *n)))).collect::<Vec<_>>();
         let begun = world.recorder.now();
-        let answer = tokio::time::timeout(PATIENCE, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
+        let answer = tokio::time::timeout(ANSWER_LIMIT, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
         let outcome = rest_outcome(answer.ok());
         world.recorder.called("logout", begun, outcome.clone());
         let at = world.recorder.now();
         world.recorder.note(|records| records.receivers[self.receiver].logged_out = Some(at));
         ensure!(outcome == Outcome::Done, "logout: {outcome:?}");
-        // It goes on listening for as long as anything may come; the run ends it.
+        // The socket listens until the run ends, since late events are violations.
         drop(self.listening);
         for api in &apis {
             let refused = async || (api.get("/api/auth/me", &self.account).await.ok()?.status == 401).then_some(());
-            eventually("the token is refused", Duration::from_secs(5), refused).await?;
+            eventually("the token is rejected", Duration::from_secs(5), refused).await?;
         }
         Ok(())
     }
@@ -202,18 +204,18 @@ async fn start(world: &World, members: &[Member]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stops a process and its children; their ids.
+/// Stops a process and its children. Returns their ids.
 pub(super) async fn freeze(world: &World, member: Member) -> anyhow::Result<Vec<i32>> {
     let root = world.cluster.daemon(member)?.running().context("it does not run")?;
     let mut family = vec![root];
-    // The parent first: then no child is added.
+    // The parent is stopped first, so that it starts no further child.
     send(root, Signal::STOP);
     family.extend(children(root));
     family[1..].iter().for_each(|pid| send(*pid, Signal::STOP));
     Ok(family)
 }
 
-/// Lets them go on.
+/// Continues the stopped processes.
 pub(super) fn thaw(family: &[i32]) {
     family.iter().rev().for_each(|pid| send(*pid, Signal::CONT));
 }

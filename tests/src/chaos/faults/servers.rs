@@ -1,4 +1,4 @@
-//! What the services stand on: Postgres and Redis, that go, stand still, come back empty, or say what is not true.
+//! Faults of Postgres and Redis: they die, freeze, return empty, or publish wrong data.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::processes::{Leaver, freeze, thaw};
 use crate::plan::Role;
 use crate::wait::eventually;
 
-/// How long a network that loses everything does so.
+/// How long the network loses every packet.
 const BLACKHOLED: Duration = Duration::from_secs(6);
-/// How long it may take, when faults overlap, until people talk again.
+/// Time limit, when faults overlap, until clients chat again.
 const TALKING_AGAIN: Duration = Duration::from_secs(60);
-/// How long Redis stands still after somebody has logged out.
+/// How long Redis is frozen after a user has logged out.
 const STOPPED: Duration = Duration::from_secs(6);
-/// How long the log goes on whose last moments are then lost with its database.
+/// How long the log continues whose last events are then lost with its database.
 const LOST: Duration = Duration::from_secs(2);
-/// Something that must happen soon.
+/// Time limit for an event that must happen soon.
 const SOON: Duration = Duration::from_secs(20);
 
-/// `kill -9`, and started again after a while.
+/// Kills servers with `kill -9` and restarts them after a while.
 pub(super) async fn away(world: &World, role: Role, hold: Duration) -> anyhow::Result<String> {
     world.cluster.kill((role, 1)).await?;
     sleep(hold).await;
@@ -35,7 +35,7 @@ pub(super) async fn away(world: &World, role: Role, hold: Duration) -> anyhow::R
     Ok(format!("{} was away for {hold:?}", role.name()))
 }
 
-/// Redis stands still, and meanwhile somebody logs out.
+/// Freezes Redis; meanwhile a user logs out.
 pub(super) async fn redis_stopped(world: &Arc<World>) -> anyhow::Result<String> {
     let leaver = Leaver::arrive(world, 1).await?;
     let frozen = freeze(world, (Role::Redis, 1)).await?;
@@ -43,11 +43,11 @@ pub(super) async fn redis_stopped(world: &Arc<World>) -> anyhow::Result<String> 
     sleep(STOPPED).await;
     thaw(&frozen);
     left?;
-    Ok(format!("redis stood still for more than {STOPPED:?}, and somebody logged out meanwhile"))
+    Ok(format!("redis was frozen for more than {STOPPED:?}, and a user logged out during that time"))
 }
 
-/// Most of what is said comes to the gateways as hints, and not because they read the log.
-pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::Result<()> {
+/// Checks that most events reach the gateways as hints, not by reading the log.
+pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Result<()> {
     let plan = &world.cluster.plan;
     let sum = async |role: Role, name: &str| {
         let mut values = Vec::new();
@@ -66,7 +66,7 @@ pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::
         let in_time = Instant::now() <= deadline;
         let before = look().await;
         sleep(Duration::from_secs(1)).await;
-        // While others who overlap keep a program away, or everybody silent, nothing can be heard.
+        // While an overlapping fault keeps a program away or all clients from sending, no hint can arrive.
         let talk = match (before, look().await) {
             (Ok((appended, repaired)), Ok((since, repaired_since))) if since > appended => {
                 Some((since - appended, repaired, repaired_since))
@@ -74,36 +74,36 @@ pub(super) async fn hints_are_heard(world: &World, within: Duration) -> anyhow::
             _ => None,
         };
         let Some((said, repaired, repaired_since)) = talk else {
-            ensure!(Instant::now() < give_up, "the programs do not answer, or nobody says anything");
+            ensure!(Instant::now() < give_up, "the programs do not answer, or no client sends");
             deadline = Instant::now() + within;
             continue;
         };
         if repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
             return Ok(());
         }
-        ensure!(in_time, "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints are not heard");
+        ensure!(in_time, "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints do not arrive");
     }
 }
 
-/// Nothing comes through to Redis or from it, and nobody is told.
+/// Loses every packet to and from Redis, without closing connections.
 pub(super) async fn redis_blackholed(world: &World) -> anyhow::Result<String> {
     let before = world.bus.harm();
     world.bus.set(Mode::Blackhole);
     sleep(BLACKHOLED).await;
     world.bus.set(Mode::Pass);
     let swallowed = world.bus.harm() - before;
-    ensure!(swallowed > 0, "nothing was on its way");
-    Ok(format!("{swallowed} pieces were swallowed within {BLACKHOLED:?}"))
+    ensure!(swallowed > 0, "no bytes were in transit");
+    Ok(format!("{swallowed} chunks were swallowed within {BLACKHOLED:?}"))
 }
 
-/// Shut down in order, and started again.
+/// Shuts Postgres down gracefully and restarts it.
 pub(super) async fn postgres_restarted(world: &World) -> anyhow::Result<String> {
     world.cluster.stop((Role::Postgres, 1)).await?;
     world.cluster.start((Role::Postgres, 1)).await?;
     Ok("postgres was restarted".into())
 }
 
-/// The database is put back to an older copy of its files, and an operator says so.
+/// Restores the database to an older copy of its files, and renews the epoch as an operator would.
 pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
     let postgres = (Role::Postgres, 1);
     let data = world.cluster.daemon(postgres)?.work;
@@ -114,7 +114,7 @@ pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
     world.cluster.start(postgres).await?;
     let acknowledged = world.recorder.acknowledged();
     let goes_on = async || (world.recorder.acknowledged() > acknowledged).then_some(());
-    eventually("something is acknowledged that will be lost", SOON, goes_on).await?;
+    eventually("a message that will be lost is acknowledged", SOON, goes_on).await?;
     sleep(LOST).await;
     world.cluster.kill(postgres).await?;
     let ended = world.recorder.now();
@@ -129,17 +129,17 @@ pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
     ensure!(renewed.status.success(), "renew-epoch: {}", String::from_utf8_lossy(&renewed.stderr));
     let renewed = world.recorder.now();
     world.recorder.note(|records| records.restored = Some(Restored { copied, ended, renewed }));
-    Ok(format!("postgres was put back by {:?}; {lost} acknowledged messages are gone", ended - copied))
+    Ok(format!("postgres was restored to {:?} earlier; {lost} acknowledged messages are lost", ended - copied))
 }
 
-/// Copies with owners and modes, which Postgres insists on.
+/// Copies files with owners and modes, which Postgres requires.
 fn copy_files(from: &std::path::Path, to: &std::path::Path) -> anyhow::Result<()> {
     let status = Command::new("cp").arg("-a").args([from, to]).status()?;
     ensure!(status.success(), "cp: {status}");
     Ok(())
 }
 
-/// Garbage, truncated, forged, repeated and huge publications on the channels of the log.
+/// Publishes garbage, and truncated, forged, repeated and huge messages, on the channels of the log.
 pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     let dropped = async || {
         let mut sum = 0.0;
@@ -150,7 +150,7 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     };
     let before = dropped().await?;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
-    let (channel, genuine) = timeout(SOON, redis.overhear("confab.log.*")).await.context("nothing is on the bus")??;
+    let (channel, genuine) = timeout(SOON, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
     let mut forged = genuine.clone();
     let last = forged.len() - 1;
@@ -158,15 +158,15 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     let huge = vec![0x5a; 5_000_000];
     let payloads: [&[u8]; 6] = [b"", b"garbage", &genuine[..genuine.len() / 2], &forged, &genuine, &huge];
     for payload in payloads {
-        let heard = redis.publish(&channel, payload).await?;
-        ensure!(heard > 0, "nobody hears {channel}");
+        let received = redis.publish(&channel, payload).await?;
+        ensure!(received > 0, "{channel} has no subscriber");
     }
     let noticed = async || (dropped().await.ok()? > before + 3.0).then_some(());
-    eventually("the gateways drop it", SOON, noticed).await?;
-    Ok(format!("{} bad publications on {channel}; {} were dropped", payloads.len(), dropped().await? - before))
+    eventually("the gateways drop the messages", SOON, noticed).await?;
+    Ok(format!("{} invalid publications on {channel}; {} were dropped", payloads.len(), dropped().await? - before))
 }
 
-/// A connection that speaks RESP 2 (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+/// A connection with RESP 2 (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 struct Redis {
     stream: TcpStream,
     read: Vec<u8>,
@@ -187,15 +187,15 @@ impl Redis {
         Ok(self.stream.write_all(&command).await?)
     }
 
-    /// Publishes; how many heard it.
+    /// Publishes; returns the number of receivers.
     async fn publish(&mut self, channel: &str, payload: &[u8]) -> anyhow::Result<u64> {
         self.send(&[b"PUBLISH", channel.as_bytes(), payload]).await?;
         let line = self.line().await?;
         line.strip_prefix(':').context(line.clone())?.parse().map_err(Into::into)
     }
 
-    /// The next publication on a channel of that pattern.
-    async fn overhear(&mut self, pattern: &str) -> anyhow::Result<(String, Vec<u8>)> {
+    /// Returns the next publication on a channel that matches the pattern.
+    async fn intercept(&mut self, pattern: &str) -> anyhow::Result<(String, Vec<u8>)> {
         self.send(&[b"PSUBSCRIBE", pattern.as_bytes()]).await?;
         loop {
             let count = self.line().await?.strip_prefix('*').context("an array")?.parse::<usize>()?;

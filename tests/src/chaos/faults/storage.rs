@@ -1,4 +1,5 @@
-//! The object store: away, slow, or breaking off in the middle of a body. Chat must not notice, and nothing may be left over.
+//! Faults of the object store: away, slow, or resetting connections in mid-body. Chat must not be affected, and no
+//! partial upload may remain.
 
 use std::time::Duration;
 
@@ -15,33 +16,33 @@ use crate::objects::Objects;
 use crate::plan::Role;
 use crate::wait::eventually;
 
-/// Larger than what passes before the store breaks off, and than what a slow one takes in time.
+/// Larger than what passes before the store resets a connection, and than what a slow store takes in time.
 const SIZE: usize = 3 * 1024 * 1024;
-/// How many uploads are tried while it is broken.
+/// How many uploads are tried during the fault.
 const TRIES: usize = 3;
-/// How long one may take to be refused: uploads wait longer for their store than messages do.
+/// Time limit until an upload is rejected: uploads wait longer for their store than messages do.
 const REFUSED_WITHIN: Duration = Duration::from_secs(45);
-/// How long until everything is swept up.
+/// Time limit until all orphans are removed.
 const SWEPT: Duration = Duration::from_secs(45);
 
-/// Nobody answers.
+/// The store does not answer.
 pub(super) async fn down(world: &World) -> anyhow::Result<String> {
     world.cluster.kill((Role::S3, 1)).await?;
     let refused = refused(world).await;
     world.cluster.start((Role::S3, 1)).await?;
     refused?;
     well_again(world).await?;
-    Ok(format!("{TRIES} uploads were refused without a store"))
+    Ok(format!("{TRIES} uploads were rejected without a store"))
 }
 
-/// A few kilobytes a second.
+/// The store accepts a few kilobytes per second.
 pub(super) async fn slow(world: &World) -> anyhow::Result<String> {
-    broken(world, Mode::Slow(4 * 1024), "of a slow store").await
+    broken(world, Mode::Slow(4 * 1024), "the store is slow").await
 }
 
-/// Every connection ends in mid-body.
+/// Every connection is reset in mid-body.
 pub(super) async fn reset(world: &World) -> anyhow::Result<String> {
-    broken(world, Mode::CutAfter(600_000), "of a store that breaks off").await
+    broken(world, Mode::CutAfter(600_000), "the store resets connections").await
 }
 
 async fn broken(world: &World, mode: Mode, of: &str) -> anyhow::Result<String> {
@@ -52,12 +53,12 @@ async fn broken(world: &World, mode: Mode, of: &str) -> anyhow::Result<String> {
     world.objects.cut();
     let harm = world.objects.harm() - before;
     refused?;
-    ensure!(harm > 0, "nothing went through the proxy");
+    ensure!(harm > 0, "no bytes passed the proxy");
     well_again(world).await?;
-    Ok(format!("{TRIES} uploads were refused because {of}"))
+    Ok(format!("{TRIES} uploads were rejected because {of}"))
 }
 
-/// Uploads while it is broken are refused with a typed error, in time.
+/// Checks that uploads during the fault are rejected with a typed error, in time.
 async fn refused(world: &World) -> anyhow::Result<()> {
     for _ in 0..TRIES {
         let begun = world.recorder.now();
@@ -68,16 +69,16 @@ async fn refused(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An upload is taken again, and of the others nothing is left.
+/// Checks that an upload succeeds again, and that nothing remains of the rejected uploads.
 async fn well_again(world: &World) -> anyhow::Result<()> {
     let taken = async || (upload(world, "kept").await == Outcome::Done).then_some(());
-    eventually("an upload is taken", Duration::from_secs(20), taken).await?;
+    eventually("an upload succeeds", Duration::from_secs(20), taken).await?;
     let objects = Objects::of(&world.cluster.daemon((Role::File, 1))?)?;
     let swept = async || {
         let stored = objects.all().await.ok()?.len();
         (stored == files(world).await?).then_some(())
     };
-    eventually("what was left over is swept up", SWEPT, swept).await
+    eventually("orphans are removed", SWEPT, swept).await
 }
 
 async fn upload(world: &World, name: &str) -> Outcome {
@@ -86,7 +87,7 @@ async fn upload(world: &World, name: &str) -> Outcome {
     rest_outcome(Some(world.api.upload(&world.owner, form).await))
 }
 
-/// How many files there are.
+/// Counts the files.
 async fn files(world: &World) -> Option<usize> {
     let (mut count, mut path) = (0, "/api/files?limit=200".to_owned());
     loop {

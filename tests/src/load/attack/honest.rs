@@ -1,4 +1,4 @@
-//! People who use the server as it is meant, at an even pace, whatever others do to it.
+//! Honest clients, which use the server as intended, at an even pace, during an attack.
 
 mod acts;
 
@@ -13,37 +13,37 @@ use super::net::Route;
 use super::tally::{Counts, Tally};
 use crate::api::Account;
 
-/// People who speak in the hall and hear it, and how many messages a second each of them sends.
+/// Clients that send in the hall and listen to it, and messages per second of each.
 const SPEAKERS: u32 = 10;
 const EACH_SPEAKS: Duration = Duration::from_millis(500);
-/// People who hear the hall over HTTP long-polling.
+/// Clients that listen to the hall over HTTP long-polling.
 const POLLERS: u32 = 20;
-/// How often each of the other things is tried.
+/// How often each of the other acts is performed.
 const JOINS: Duration = Duration::from_millis(100);
 const CONNECTS: Duration = Duration::from_millis(250);
 const LOGINS: Duration = Duration::from_millis(1000);
 const TRANSFERS: Duration = Duration::from_millis(500);
 const LOOKS: Duration = Duration::from_millis(500);
 
-/// How long a person waits for what is not instant.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for acts that are not instant.
+pub const ACT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where they are, and who they are.
+/// The honest clients' accounts, rooms and routes.
 #[derive(Debug, Clone)]
 pub struct People {
-    /// Their way to the server.
+    /// The route to the server.
     pub route: Route,
-    /// The way to its admin port.
+    /// The route to its admin port.
     pub admin: Route,
-    /// Their accounts; at least one.
+    /// At least one.
     pub accounts: Vec<Account>,
-    /// The room in which they speak.
+    /// The room in which they chat.
     pub hall: String,
     /// Rooms that are joined and left.
     pub rooms: Vec<String>,
 }
 
-/// People at work, on a thread of their own.
+/// Running honest clients, on their own thread.
 pub struct Honest {
     tally: Arc<Tally>,
     over: oneshot::Sender<()>,
@@ -51,10 +51,10 @@ pub struct Honest {
 }
 
 impl Honest {
-    /// They begin.
+    /// Starts the clients.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the system cannot create a thread.
     pub fn begin(people: People) -> anyhow::Result<Self> {
         let (over, ended) = oneshot::channel();
         let tally = Arc::<Tally>::default();
@@ -70,12 +70,12 @@ impl Honest {
         Ok(Self { tally, over, thread: thread::Builder::new().name("honest".into()).spawn(work)? })
     }
 
-    /// What came of what they tried since the last time.
+    /// Returns the results since the last call.
     pub fn take(&self) -> Counts {
         self.tally.take()
     }
 
-    /// They leave.
+    /// Stops the clients.
     pub fn end(self) {
         let _ = self.over.send(());
         let _ = self.thread.join();

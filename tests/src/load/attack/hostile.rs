@@ -1,4 +1,5 @@
-//! Clients that take as much as they can get. Each attack is a future that goes on until it is dropped, and counts what it does.
+//! Hostile clients, which take as much as they can get. Each attack is a future that runs until it is dropped, and
+//! counts its actions.
 
 mod connections;
 mod handshakes;
@@ -22,57 +23,55 @@ use super::stage::Stage;
 use super::tally::{Counts, Tally};
 use crate::api::{Account, unique};
 
-/// How long before an attacker that was refused tries again.
+/// How long an attacker that was rejected waits before it retries.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Rooms of the attacker, and the length of the one message that each of them holds.
+/// The attacker's rooms, and the length of the one message in each.
 const ROOMS: usize = 200;
 const BYTES: usize = 16_000;
 
-/// What attackers know of the server.
+/// The shared state of the attackers.
 #[derive(Debug)]
 pub struct Field {
-    /// Their way to it.
+    /// The route to the server.
     pub route: Route,
-    /// Their account.
     pub account: Account,
-    /// Rooms of theirs with a long message in each, and that message's `clientMessageId`.
+    /// The attacker's rooms with a long message in each, and that message's `clientMessageId`.
     pub rooms: Vec<(String, String)>,
-    /// What they did.
+    /// The counts of their actions.
     pub tally: Tally,
 }
 
-/// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attack {
-    /// Polling sessions that repeat long messages and never ask for the answers; with `true`, each asks once.
+    /// Polling sessions that repeat long messages and never GET the answers; with `true`, each GETs once.
     Silent(bool),
-    /// Sessions before CONNECT, with headers of so many bytes.
+    /// Sessions before CONNECT, with headers of this number of bytes.
     Handshakes(usize),
-    /// CONNECT to namespaces that do not exist, over WebSockets that do not read.
+    /// CONNECT to unknown namespaces, over WebSockets that do not read.
     Namespaces,
-    /// The same by POST to polling sessions that are never asked, 18 new ones a second.
+    /// CONNECT to unknown namespaces by POST to polling sessions that never GET, 18 new sessions per second.
     Pending,
     /// Half of a large packet in each of many sessions before CONNECT.
     Halves,
     /// Logins with a wrong password.
     Logins,
-    /// Uploads of one account, each at so many bytes a second.
+    /// Uploads of one account, each at this number of bytes per second.
     Uploads(u64),
     /// Searches for a room that does not exist.
     Searches,
     /// HEAD of a large page of the documentation.
     Docs,
-    /// Connections that say nothing, or half of a request's head.
+    /// Connections that send nothing, or half of a request's head.
     Idle,
-    /// Pages of history that are not read.
+    /// Pages of history that are requested but not read.
     Pages,
-    /// Polls that are not read, and are followed by more.
+    /// Polls that are not read, followed by further polls.
     Polls,
-    /// Bodies without their end.
+    /// Request bodies without their end.
     Bodies,
-    /// Heads without their end.
+    /// Request heads without their end.
     Heads,
-    /// WebSockets of one account that do nothing.
+    /// Idle WebSockets of one account.
     Sockets,
     /// Joins with history of many rooms, whose answers are not read.
     Joins,
@@ -80,7 +79,7 @@ pub enum Attack {
     Slow,
 }
 
-/// An attack under way, on a thread of its own.
+/// A running attack, on its own thread.
 pub struct Hostile {
     field: Arc<Field>,
     over: oneshot::Sender<()>,
@@ -88,10 +87,10 @@ pub struct Hostile {
 }
 
 impl Attack {
-    /// Prepares it while all is quiet.
+    /// Prepares the attack before the measurement.
     ///
     /// # Errors
-    /// When something is refused.
+    /// When a request is rejected.
     pub async fn prepare(self, stage: &Stage) -> anyhow::Result<Arc<Field>> {
         let account = stage.attacker.clone();
         let mut rooms = Vec::new();
@@ -147,10 +146,10 @@ impl Attack {
 }
 
 impl Hostile {
-    /// It begins.
+    /// Starts the attack.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the system cannot create a thread.
     pub fn begin(attack: Attack, field: Arc<Field>) -> anyhow::Result<Self> {
         let (over, ended) = oneshot::channel();
         let theirs = field.clone();
@@ -171,12 +170,12 @@ impl Hostile {
         Ok(Self { field, over, thread: thread::Builder::new().name("hostile".into()).spawn(work)? })
     }
 
-    /// Whether it has done all that it does.
+    /// Returns whether the attack is complete.
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// All its connections are closed; what it did.
+    /// Closes all connections of the attack. Returns its counts.
     pub fn end(self) -> Counts {
         let _ = self.over.send(());
         let _ = self.thread.join();
@@ -184,7 +183,7 @@ impl Hostile {
     }
 }
 
-/// Does something again and again with a connection of its own, which is opened anew after each failure.
+/// Repeats an act on a separate connection, which is reopened after each failure.
 async fn again(field: Arc<Field>, what: &'static str, mut act: impl AsyncFnMut(&Field, &mut Http) -> anyhow::Result<()>) {
     loop {
         let begun = Instant::now();
@@ -200,12 +199,12 @@ async fn again(field: Arc<Field>, what: &'static str, mut act: impl AsyncFnMut(&
             }
         };
         field.tally.failed(what, &format!("{error:#}"));
-        // Whom the server holds for long it may let in again at once.
+        // After a long act the attacker may retry at once.
         sleep(PAUSE.saturating_sub(begun.elapsed())).await;
     }
 }
 
-/// An interval that does not make up for what was missed.
+/// Returns an interval that skips missed ticks.
 fn pace(gap: Duration) -> tokio::time::Interval {
     let mut ticks = interval(gap);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! A WebSocket from an address of one's choice.
+//! A WebSocket with a chosen source address.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,17 @@ use super::super::wire::{Frame, Packet, push_frame, upgrade};
 use super::net::{Route, position};
 use crate::raw::connect;
 
-/// A client.
 #[derive(Debug)]
 pub struct Line {
     stream: TcpStream,
-    /// Read and not used yet.
+    /// Bytes read but not used yet.
     bytes: Vec<u8>,
-    /// To be written.
+    /// Bytes to write.
     out: Vec<u8>,
     emits: u64,
     acks: HashMap<u64, Value>,
     connected: bool,
-    /// Events that have come.
+    /// Events received.
     pub events: u64,
 }
 
@@ -30,7 +29,7 @@ impl Line {
     /// Opens a session.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When it is rejected.
     pub async fn open(route: Route, window: Option<u32>) -> anyhow::Result<Self> {
         let stream = route.open(window).await?;
         let mut line = Self { stream, bytes: Vec::new(), out: Vec::new(), emits: 0, acks: HashMap::new(), connected: false, events: 0 };
@@ -49,12 +48,12 @@ impl Line {
     /// Opens a session and connects with a token.
     ///
     /// # Errors
-    /// When either is refused.
+    /// When either is rejected.
     pub async fn connect(route: Route, window: Option<u32>, token: &str) -> anyhow::Result<Self> {
         let mut line = Self::open(route, window).await?;
         line.send(connect(token).as_bytes()).await?;
         while !line.connected {
-            line.hear().await?;
+            line.receive().await?;
         }
         Ok(line)
     }
@@ -62,16 +61,16 @@ impl Line {
     /// Sends an Engine.IO packet.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn send(&mut self, packet: &[u8]) -> anyhow::Result<()> {
         push_frame(&mut self.out, 1, packet);
         self.flush().await
     }
 
-    /// Sends the same Engine.IO packet so many times in one write.
+    /// Sends the same Engine.IO packet `times` times in one write.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn send_often(&mut self, packet: &[u8], times: usize) -> anyhow::Result<()> {
         (0..times).for_each(|_| push_frame(&mut self.out, 1, packet));
         self.flush().await
@@ -80,7 +79,7 @@ impl Line {
     /// Sends an event, and returns the number of its acknowledgement.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection has ended.
     pub async fn emit_later(&mut self, name: &str, argument: &Value) -> anyhow::Result<u64> {
         self.emits += 1;
         let packet = format!("42{}{}", self.emits, json!([name, argument]));
@@ -91,32 +90,32 @@ impl Line {
     /// Sends an event and waits for its acknowledgement.
     ///
     /// # Errors
-    /// When the connection ends before.
+    /// When the connection ends first.
     pub async fn emit(&mut self, name: &str, argument: &Value) -> anyhow::Result<Value> {
         let number = self.emit_later(name, argument).await?;
         loop {
             if let Some(ack) = self.acks.remove(&number) {
                 return Ok(ack);
             }
-            self.hear().await?;
+            self.receive().await?;
         }
     }
 
-    /// Emits, and fails when that is refused.
+    /// Sends an event that must succeed.
     ///
     /// # Errors
-    /// When it is refused, or the connection ends before.
+    /// When it is rejected, or the connection ends first.
     pub async fn must(&mut self, name: &str, argument: &Value) -> anyhow::Result<Value> {
         let ack = self.emit(name, argument).await?;
         ensure!(ack["ok"] == true, "{name}: {ack}");
         Ok(ack)
     }
 
-    /// Waits until something arrives and takes it in; pings are answered. It can be given up at any time.
+    /// Waits until bytes arrive and processes them; answers pings. May be dropped at any time.
     ///
     /// # Errors
     /// When the connection ends.
-    pub async fn hear(&mut self) -> anyhow::Result<()> {
+    pub async fn receive(&mut self) -> anyhow::Result<()> {
         self.flush().await?;
         self.read().await?;
         let mut at = 0;

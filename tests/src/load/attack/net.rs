@@ -1,5 +1,5 @@
-//! Connections from an address of one's choice, and as much of HTTP/1.1 as the load needs. Contents are not checked: the
-//! end-to-end tests do that.
+//! Connections with a chosen source address, and the parts of HTTP/1.1 that the load needs. Contents are not checked:
+//! the end-to-end tests do that.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,10 +7,10 @@ use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Most bytes of an answer's head.
+/// Longest head of an answer, in bytes.
 const MOST_HEAD: usize = 64 * 1024;
 
-/// Where a client connects to, and from which address of this machine.
+/// The server that a client connects to, and the client's source address.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// The server.
@@ -20,7 +20,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A connection; `window` bounds how much the system receives on behalf of a client that does not read.
+    /// Opens a connection. `window` limits how much the system buffers for a client that does not read.
     ///
     /// # Errors
     /// When it is refused.
@@ -35,7 +35,7 @@ impl Route {
         Ok(stream)
     }
 
-    /// A connection for requests.
+    /// Opens a connection for requests.
     ///
     /// # Errors
     /// When it is refused.
@@ -44,47 +44,45 @@ impl Route {
     }
 }
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
-    /// The status.
     pub status: u16,
-    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The body as text, cut short.
+    /// Returns the body as text, shortened.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned()
     }
 
-    /// Itself, when it has this status.
+    /// Returns the response if it has this status.
     ///
     /// # Errors
-    /// When it has another.
+    /// When it has another status.
     pub fn expect(self, status: u16) -> anyhow::Result<Self> {
         ensure!(self.status == status, "{} {}", self.status, self.text());
         Ok(self)
     }
 }
 
-/// A connection on which one request follows the other.
+/// A connection for consecutive requests.
 #[derive(Debug)]
 pub struct Http {
     stream: TcpStream,
     host: String,
-    /// Read and not used yet.
+    /// Bytes read but not used yet.
     bytes: Vec<u8>,
 }
 
 impl Http {
-    /// The head of a request. Each of `headers` ends in CR LF.
+    /// Returns the head of a request. Each of `headers` ends in CR LF.
     pub fn head(&self, line: &str, headers: &str) -> String {
         format!("{line} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host)
     }
 
-    /// The connection itself, for what is not a whole request.
+    /// Returns the connection itself, for incomplete requests.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
@@ -92,7 +90,7 @@ impl Http {
     /// Sends a request without a body, and waits for the answer.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no answer.
     pub async fn get(&mut self, line: &str, headers: &str) -> anyhow::Result<Response> {
         let head = self.head(line, headers);
         self.stream.write_all(head.as_bytes()).await?;
@@ -102,7 +100,7 @@ impl Http {
     /// Sends a request with a body, and waits for the answer.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no answer.
     pub async fn post(&mut self, path: &str, headers: &str, body: &[u8]) -> anyhow::Result<Response> {
         let mut request = self.head(&format!("POST {path}"), &format!("{headers}Content-Length: {}\r\n", body.len())).into_bytes();
         request.extend_from_slice(body);
@@ -113,7 +111,7 @@ impl Http {
     /// Waits for the next answer.
     ///
     /// # Errors
-    /// When the connection ends before.
+    /// When the connection ends first.
     pub async fn answer(&mut self, is_headless: bool) -> anyhow::Result<Response> {
         let end = loop {
             if let Some(end) = position(&self.bytes, b"\r\n\r\n") {
@@ -155,7 +153,7 @@ struct Head {
     body: Body,
 }
 
-/// How the end of a body is known.
+/// How the end of a body is determined.
 #[derive(Debug, PartialEq, Eq)]
 enum Body {
     Length(usize),
@@ -176,10 +174,10 @@ impl Head {
     }
 }
 
-/// Opens a polling session; the path of its requests.
+/// Opens a polling session. Returns the path of its requests.
 ///
 /// # Errors
-/// When it is refused.
+/// When it is rejected.
 pub async fn open_session(http: &mut Http) -> anyhow::Result<String> {
     let path = "/socket.io/?EIO=4&transport=polling";
     let open = http.get(&format!("GET {path}"), "").await?.expect(200)?;
@@ -187,7 +185,7 @@ pub async fn open_session(http: &mut Http) -> anyhow::Result<String> {
     Ok(format!("{path}&sid={}", open["sid"].as_str().context("a session id")?))
 }
 
-/// Where something begins.
+/// Returns the position of `what`.
 pub fn position(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_follow_one_another_and_the_source_is_chosen() {
+    async fn consecutive_answers_and_source_address() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let route = Route { to: listener.local_addr().unwrap(), from: Ipv4Addr::new(127, 0, 0, 9) };
         let server = async {

@@ -1,4 +1,4 @@
-//! One attack: the honest alone, with the attackers, and alone again.
+//! One attack: the honest clients alone, with the attackers, and alone again.
 
 use std::time::Duration;
 
@@ -13,64 +13,61 @@ use super::stage::Stage;
 use super::tally::Counts;
 use super::usage::{Usage, Watch};
 
-/// Before anything is measured.
+/// Time before the first measurement.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The honest are counted anew at this distance from the end: what they do at leisure after an attack.
+/// Honest clients are counted anew this long before the end, when the effects of the attack are over.
 const CALM: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
-/// How many looks it takes to see what a process keeps.
+/// How many samples it takes to see the memory that a process keeps.
 const KEPT_LOOKS: usize = 25;
-/// Log lines that are shown.
+/// Maximum log lines that are shown.
 const SHOWN: usize = 3;
 
-/// How long each part takes, in seconds.
+/// The duration of each part, in seconds.
 pub struct Times {
-    /// The honest alone.
+    /// The honest clients alone.
     pub base: u64,
-    /// The attack.
     pub attack: u64,
-    /// Afterwards.
+    /// After the attack.
     pub after: u64,
 }
 
-/// What became of a process.
+/// The resource use of a measured process.
 #[derive(Debug)]
 pub struct Victim {
-    /// Its name.
     pub name: &'static str,
-    /// Before.
+    /// Before the attack.
     pub base: Usage,
-    /// The most meanwhile.
+    /// The maximum during the attack.
     pub most: Usage,
-    /// Some time after; `None` when it has ended.
+    /// Some time after the attack; `None` when the process has ended.
     pub after: Option<Usage>,
-    /// Whether it is in a cgroup.
+    /// Whether the process is in a cgroup.
     pub is_confined: bool,
-    /// Who killed it, if anyone did.
+    /// Why the process was killed, if it was.
     pub killed: Option<String>,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The honest alone, with the attackers, and alone again.
+    /// The honest clients alone.
     pub base: Counts,
-    /// With the attackers.
+    /// The honest clients during the attack.
     pub attacked: Counts,
-    /// Alone again.
+    /// The honest clients alone again.
     pub after: Counts,
-    /// What the attackers did.
+    /// The actions of the attackers.
     pub hostile: Counts,
-    /// The processes.
     pub victims: Vec<Victim>,
-    /// Lines of their logs that should not be there.
+    /// Log lines that indicate a fault of the server.
     pub faults: Vec<String>,
 }
 
-/// Runs it.
+/// Runs the attack.
 ///
 /// # Errors
-/// When the server does not start, or the honest are refused before the attack.
+/// When the server does not start, or honest clients are rejected before the attack.
 pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyhow::Result<Outcome> {
     let stage = Stage::set(scenario.kind, one_address).await?;
     let field = scenario.attack.prepare(&stage).await?;
@@ -83,7 +80,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     for victim in &stage.victims {
         victims.push((kept(victim).await?, Watch::begin(victim.pid, victim.limit())?));
     }
-    say("Now with the attackers.");
+    say("Starting the attackers.");
     let (hostile, begun) = (Hostile::begin(scenario.attack, field)?, Instant::now());
     let mut tasks = vec![0; victims.len()];
     while begun.elapsed() < Duration::from_secs(times.attack) && !hostile.is_done() {
@@ -96,7 +93,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     }
     let attacked = honest.take();
     let hostile = hostile.end();
-    say(&format!("The attackers are gone after {:.1} s.", begun.elapsed().as_secs_f64()));
+    say(&format!("The attackers stopped after {:.1} s.", begun.elapsed().as_secs_f64()));
     let rest = Duration::from_secs(times.after);
     sleep(rest.saturating_sub(CALM)).await;
     honest.take();
@@ -122,7 +119,8 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     Ok(Outcome { base, attacked, after, hostile, victims: became, faults })
 }
 
-/// What a process keeps: the least memory of some seconds, since each login of the honest needs 19 MiB for a moment.
+/// Returns the memory that a process keeps: the minimum over some seconds, since each login of the honest clients needs
+/// 19 MiB for a moment.
 async fn kept(victim: &super::stage::Victim) -> anyhow::Result<Usage> {
     let mut usage = Usage::with_tasks(victim.pid, victim.admin).await?;
     for _ in 0..KEPT_LOOKS {
@@ -132,12 +130,12 @@ async fn kept(victim: &super::stage::Victim) -> anyhow::Result<Usage> {
     Ok(usage)
 }
 
-/// As much of a text as one wants to read.
+/// Shortens a text for display.
 pub fn shown(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
-/// Lines of a log that speak of a failure of the server's own.
+/// Returns the lines of a log that indicate a fault of the server.
 fn faults(log: &str) -> Vec<String> {
     let is_fault = |line: &&str| {
         [" ERROR ", "internal error", "panicked", "Too many open files", "cannot open"].iter().any(|sign| line.contains(sign))
@@ -146,7 +144,7 @@ fn faults(log: &str) -> Vec<String> {
 }
 
 impl Outcome {
-    /// The first failure of each kind, in words.
+    /// Describes the first failure of each kind.
     pub fn failures(&self) -> Vec<String> {
         let phases = [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after), ("attackers", &self.hostile)];
         let all = phases.into_iter().flat_map(|(phase, counts)| counts.acts.iter().map(move |(what, acts)| (phase, what, acts)));
@@ -154,7 +152,7 @@ impl Outcome {
         words.chain(self.faults.iter().take(SHOWN).map(|line| format!("log: {}", shown(line)))).collect()
     }
 
-    /// Everything as a table.
+    /// Returns all results as a table.
     pub fn figures(&self) -> Figures {
         let mut figures = Figures::default();
         for (phase, counts) in [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after)] {
@@ -195,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_what_the_server_is_to_blame_for() {
+    fn faults_are_server_errors_only() {
         let log = "x INFO ready\nx ERROR store: cannot open file.db\nx WARN a client was slow\nx WARN internal error: 24\n";
         assert_eq!(faults(log).len(), 2);
     }

@@ -1,4 +1,4 @@
-//! Every attack, and what must hold meanwhile.
+//! Every attack, and its targets.
 
 use std::fmt::Write;
 
@@ -6,18 +6,16 @@ use super::hostile::Attack;
 use super::stage::Kind;
 use super::target::Target;
 
-/// An attack on one kind of server, and what it may not do.
+/// An attack on one kind of server, and its targets.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Its name.
     pub name: &'static str,
-    /// What attackers do.
+    /// The actions of the attackers.
     pub about: &'static str,
-    /// What is attacked.
+    /// The attacked server.
     pub kind: Kind,
-    /// How.
     pub attack: Attack,
-    /// For how many seconds.
+    /// Duration in seconds.
     pub seconds: u64,
     /// What must hold.
     pub targets: Targets,
@@ -29,7 +27,7 @@ type Targets = &'static [&'static [Target]];
 const SPARED: &[Target] =
     &[Target::Survives, Target::SendsAccepted, Target::SendsInTime, Target::NoneClosed, Target::NewcomersEnter, Target::AdminAnswers];
 const MODEST: Targets = &[SPARED, &[Target::MemoryPeak(400), Target::MemoryAfter(40)]];
-/// Connections without a request cost 14 KiB each, besides what is counted.
+/// Connections without a request cost 14 KiB each, in addition to the counted memory.
 const CROWD: Targets = &[SPARED, &[Target::MemoryPeak(600), Target::MemoryAfter(40)]];
 const HANDSHAKES: &[Target] = &[
     Target::Survives,
@@ -58,7 +56,7 @@ const fn scenario(name: &'static str, about: &'static str, kind: Kind, attack: A
     Scenario { name, about, kind, attack, seconds, targets }
 }
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "acks",
@@ -70,7 +68,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario(
         "acks-once",
-        "the same, and each session GETs once before: whoever leaves most unread must be closed, not the honest",
+        "the same, and each session GETs once before: the session with the most unread bytes must be closed, not honest ones",
         Kind::Embedded,
         Attack::Silent(true),
         20,
@@ -95,7 +93,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario(
         "pending",
-        "18 new polling sessions a second, each with 29 kB of CONNECTs to unknown namespaces and no GET",
+        "18 new polling sessions per second, each with 29 kB of CONNECTs to unknown namespaces and no GET",
         Kind::Embedded,
         Attack::Pending,
         30,
@@ -107,7 +105,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("slow-uploads", "100 uploads of one account at 1.1 kB/s each", Kind::Embedded, Attack::Uploads(1100), 20, &[UPLOADS]),
     scenario(
         "cluster-uploads",
-        "the first of these against a gateway and a file service",
+        "the uploads at 700 kB/s against a gateway and a file service",
         Kind::Cluster,
         Attack::Uploads(700_000),
         20,
@@ -117,29 +115,29 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("docs", "4 connections that ask for the HEAD of the documentation", Kind::Embedded, Attack::Docs, 20, &[SPARED]),
     scenario(
         "connections",
-        "half as many idle connections and half heads again as there are descriptors (1,024)",
+        "idle connections and half heads, 1.5 times the number of descriptors (1,024)",
         Kind::Narrow,
         Attack::Idle,
         20,
         &[FULL],
     ),
-    scenario("sockets", "as many idle WebSockets of one account", Kind::Narrow, Attack::Sockets, 20, &[FULL]),
+    scenario("sockets", "the same number of idle WebSockets of one account", Kind::Narrow, Attack::Sockets, 20, &[FULL]),
     scenario("joins", "60 WebSockets that join 200 rooms with their history and do not read", Kind::Embedded, Attack::Joins, 20, MODEST),
     scenario(
         "pages",
-        "300 connections of one account that each ask for three pages of 3 MB and do not read",
+        "300 connections of one account that each request three pages of 3 MB and do not read",
         Kind::Embedded,
         Attack::Pages,
         20,
         MODEST,
     ),
-    scenario("polls", "20 sessions of one account that poll on without reading", Kind::Embedded, Attack::Polls, 20, MODEST),
+    scenario("polls", "20 sessions of one account that poll repeatedly without reading", Kind::Embedded, Attack::Polls, 20, MODEST),
     scenario("bodies", "700 connections of one account that hold 250 kB of JSON", Kind::Embedded, Attack::Bodies, 20, MODEST),
     scenario("heads", "9,000 connections that hold 30 kB of a request's head", Kind::Embedded, Attack::Heads, 20, CROWD),
     scenario("slow-readers", "100 WebSockets in a busy room that read every 2 s", Kind::Embedded, Attack::Slow, 20, MODEST),
 ];
 
-/// All names, for `--help`.
+/// Returns all names, for `--help`.
 pub fn help() -> String {
     SCENARIOS.iter().fold("Attacks:\n".into(), |mut text, scenario| {
         let _ = writeln!(text, "  {:<16} {}", scenario.name, scenario.about);
@@ -152,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_differ_and_every_attack_ends_within_three_minutes() {
+    fn names_are_unique_and_attacks_are_short() {
         let names = SCENARIOS.iter().map(|scenario| scenario.name).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(names.len(), SCENARIOS.len());
         assert!(SCENARIOS.iter().all(|scenario| scenario.seconds <= 60 && !scenario.targets.is_empty()));

@@ -1,4 +1,4 @@
-//! The server that is attacked: a real one, with as much memory and as many descriptors as it is shipped with.
+//! The attacked server: a real one, with the memory and descriptors of its default container.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,41 +13,38 @@ use crate::embedded::Embedded;
 use crate::plan::Role;
 
 const MIB: u64 = 1 << 20;
-/// What a gateway and the one program that is everything are given, and what a file service is: as in docker-compose.yml.
+/// Memory of a gateway and of the embedded program, and of a file service, as in docker-compose.yml.
 const GATEWAY: u64 = 1024 * MIB;
 const FILE: u64 = 512 * MIB;
-/// Where there is no memory cgroup, a process is killed above this times what it is given.
+/// Without a memory cgroup, a process is killed above this multiple of its memory (3/2).
 const BEYOND: (u64, u64) = (3, 2);
-/// Descriptors where they are to be scarce.
+/// The descriptor limit where descriptors are scarce.
 pub const FEW_DESCRIPTORS: u64 = 1024;
 
-/// Honest clients and attackers have addresses of their own unless all are to have the same.
+/// Honest clients and attackers have separate addresses, unless all must have the same address.
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// Which programs.
+/// The attacked programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The one program that is everything.
+    /// The embedded program.
     Embedded,
-    /// The same with few descriptors.
+    /// The embedded program with few descriptors.
     Narrow,
-    /// One gateway and one of each service, with Postgres, Redis and an object store.
+    /// One gateway and one replica of each service, with Postgres, Redis and an object store.
     Cluster,
 }
 
-/// A process that is measured.
+/// A measured process.
 #[derive(Debug)]
 pub struct Victim {
-    /// Its name.
     pub name: &'static str,
-    /// Its process id.
     pub pid: i32,
-    /// Its admin port.
     pub admin: u16,
-    /// What it is given, in bytes.
+    /// Its memory, in bytes.
     pub given: u64,
-    /// The cgroup that sees to that, where there is one.
+    /// The cgroup that limits its memory, if available.
     pub cgroup: Option<Cgroup>,
 }
 
@@ -62,7 +59,7 @@ impl Victim {
         Ok(Self { name, pid, admin, given, cgroup })
     }
 
-    /// Above this it is killed by whoever watches it.
+    /// The memory in bytes above which the process is killed.
     pub fn limit(&self) -> u64 {
         self.given * BEYOND.0 / BEYOND.1
     }
@@ -75,22 +72,21 @@ enum Server {
 
 /// A server with accounts and rooms.
 pub struct Stage {
-    /// The processes that are measured, the one that clients talk to first.
-    // Before the server, whose end they do not outlive.
+    /// The measured processes; clients connect to the first one.
+    // Dropped before the server.
     pub victims: Vec<Victim>,
-    /// The honest.
+    /// The honest clients.
     pub people: People,
-    /// The way of attackers to the server.
+    /// The attackers' route to the server.
     pub hostile: Route,
-    /// The account of attackers.
     pub attacker: Account,
-    /// As the honest speak to it.
+    /// An API client of the honest clients.
     pub api: Api,
     server: Server,
 }
 
 impl Stage {
-    /// Starts it.
+    /// Starts the server.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -100,14 +96,14 @@ impl Stage {
                 let descriptors = (kind == Kind::Narrow).then_some(FEW_DESCRIPTORS);
                 let embedded = Embedded::start_with(descriptors, &[]).await?;
                 let (url, admin) = (embedded.url(), embedded.admin_port());
-                let pid = embedded.daemon().running().context("it does not run")?;
+                let pid = embedded.daemon().running().context("the process is not running")?;
                 (Server::Embedded(Box::new(embedded)), url, vec![Victim::confined("confab", pid, admin, GATEWAY)?])
             }
             Kind::Cluster => {
                 let cluster = Cluster::scratch(1, 1, &[]).await?;
                 let url = cluster.plan.url((Role::Gateway, 1));
                 let victim = |name, role, given| {
-                    let pid = cluster.daemon((role, 1))?.running().context("it does not run")?;
+                    let pid = cluster.daemon((role, 1))?.running().context("the process is not running")?;
                     Victim::confined(name, pid, cluster.plan.admin_port((role, 1)), given)
                 };
                 let victims = vec![victim("gateway", Role::Gateway, GATEWAY)?, victim("file", Role::File, FILE)?];
@@ -133,7 +129,7 @@ impl Stage {
         Ok(Self { victims, people, hostile: Route { to, from: hostile }, attacker, api, server })
     }
 
-    /// The logs of the measured processes.
+    /// Returns the logs of the measured processes.
     pub fn logs(&self) -> Vec<String> {
         let daemons = match &self.server {
             Server::Embedded(embedded) => vec![embedded.daemon().clone()],
@@ -142,7 +138,7 @@ impl Stage {
         daemons.iter().filter_map(|daemon| std::fs::read_to_string(&daemon.log).ok()).collect()
     }
 
-    /// Ends it.
+    /// Stops the server.
     pub async fn clear(self) {
         let Self { victims, server, .. } = self;
         match &server {
@@ -153,7 +149,7 @@ impl Stage {
                 }
             }
         }
-        // Their cgroups can go now that nothing is in them.
+        // Their cgroups can be removed after their processes have ended.
         drop(victims);
         drop(server);
     }

@@ -1,4 +1,4 @@
-//! What a side has tried, and what came of it.
+//! Counts of attempts and their results, of honest clients or of attackers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use parking_lot::{Mutex, MutexGuard};
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
-/// What was counted since it was last taken.
+/// Counts since they were last taken.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// By what was tried.
+    /// By act.
     pub acts: BTreeMap<&'static str, Acts>,
-    /// Failures that the server calls `internal`.
+    /// Failures with the code `internal`.
     pub internal: u64,
 }
 
-/// All tries of one kind.
+/// All attempts of one act.
 #[derive(Debug, Default, Clone)]
 pub struct Acts {
-    /// Those that went well.
+    /// Successful attempts.
     pub done: u64,
-    /// Those that did not.
+    /// Failed attempts.
     pub failed: u64,
-    /// How long those that went well took.
+    /// Durations of successful attempts.
     pub time: Histogram,
-    /// The first failure in words.
+    /// The text of the first failure.
     pub fault: Option<String>,
 }
 
 impl Tally {
-    /// Something went well.
+    /// Counts a success.
     pub fn done(&self, what: &'static str, took: Duration) {
         let mut counts = self.lock();
         let acts = counts.acts.entry(what).or_default();
@@ -41,12 +41,12 @@ impl Tally {
         acts.time.record(took);
     }
 
-    /// Something happened so many times.
+    /// Counts an action `times` times.
     pub fn count(&self, what: &'static str, times: u64) {
         self.lock().acts.entry(what).or_default().done += times;
     }
 
-    /// Something failed.
+    /// Counts a failure.
     pub fn failed(&self, what: &'static str, why: &str) {
         let mut counts = self.lock();
         counts.internal += u64::from(why.contains("\"internal\""));
@@ -55,7 +55,7 @@ impl Tally {
         acts.fault.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Takes note of a result.
+    /// Counts a result.
     pub fn note<T>(&self, what: &'static str, took: Duration, result: &anyhow::Result<T>) {
         match result {
             Ok(_) => self.done(what, took),
@@ -63,7 +63,7 @@ impl Tally {
         }
     }
 
-    /// What was counted since the last time.
+    /// Returns the counts since the last call.
     pub fn take(&self) -> Counts {
         std::mem::take(&mut *self.lock())
     }
@@ -74,14 +74,14 @@ impl Tally {
 }
 
 impl Counts {
-    /// All tries of a kind; empty when there were none.
+    /// Returns all attempts of an act; empty when there were none.
     pub fn of(&self, what: &str) -> Acts {
         self.acts.get(what).cloned().unwrap_or_default()
     }
 }
 
 impl Acts {
-    /// Of a hundred, how many went well; of none, all.
+    /// The percentage of successes; 100 without attempts.
     pub fn share(&self) -> f64 {
         match self.done + self.failed {
             0 => 100.0,
@@ -89,7 +89,7 @@ impl Acts {
         }
     }
 
-    /// The time that all but one in a hundred stayed below, in milliseconds.
+    /// The 99th percentile of the durations, in milliseconds.
     pub fn p99(&self) -> f64 {
         self.time.percentile(99.0)
     }

@@ -1,39 +1,40 @@
-//! What must hold under attack, in numbers.
+//! The targets of an attack, in numbers.
 
 use super::run::{Outcome, shown};
 
-/// One thing that must hold.
+/// A condition that must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// No measured process ends.
     Survives,
-    /// No message of the honest is refused.
+    /// No message of the honest clients is rejected.
     SendsAccepted,
-    /// The p99 of their sends is at most twice the base and 20 ms.
+    /// The p99 of honest sends is at most twice the base plus 20 ms.
     SendsInTime,
-    /// None of their sockets is closed.
+    /// No honest socket is closed.
     NoneClosed,
-    /// The p99 of `joinRoom` is at most 500 ms, and none is refused.
+    /// The p99 of `joinRoom` is at most 500 ms, and no join is rejected.
     JoinsInTime,
-    /// New connections come in.
+    /// New connections are accepted.
     NewcomersEnter,
-    /// Nine of ten logins are answered within 5 s.
+    /// 90 % of the logins are answered within 5 s.
     LoginsInTime,
-    /// Uploads of others are taken at once.
+    /// Uploads of honest clients start at once.
     UploadsStart,
-    /// Uploads and downloads go on for those who are inside.
+    /// Uploads and downloads on established connections continue.
     TransfersGoOn,
     /// The admin port answers.
     AdminAnswers,
-    /// No answer and no log line says that something of the server's own has failed.
+    /// No answer and no log line reports an internal failure of the server.
     NothingInternal,
-    /// Resident memory stays below the base and so many MiB.
+    /// Resident memory stays below the base plus this number of MiB.
     MemoryPeak(u64),
-    /// So long after the attack, memory is at most the base and so many MiB, and descriptors and tasks are back.
+    /// Some time after the attack, memory is at most the base plus this number of MiB, and descriptors and tasks are
+    /// back to normal.
     MemoryAfter(u64),
 }
 
-/// How long an upload of 64 KiB may take where uploads are to begin at once, in milliseconds.
+/// Time limit in milliseconds for an upload of 64 KiB that must start at once.
 const AT_ONCE: f64 = 1000.0;
 /// Descriptors and tasks that may be left over.
 const LEFT_OVER: u64 = 20;
@@ -41,14 +42,13 @@ const LEFT_OVER: u64 = 20;
 /// A target, and whether it was met.
 #[derive(Debug)]
 pub struct Judged {
-    /// Whether it was.
     pub is_met: bool,
-    /// What was measured, and what should have been.
+    /// The measured value, and the required value.
     pub text: String,
 }
 
 impl Target {
-    /// Compares.
+    /// Compares the results with the target.
     pub fn judge(self, outcome: &Outcome) -> Judged {
         let (base, attacked) = (&outcome.base, &outcome.attacked);
         match self {
@@ -117,7 +117,7 @@ fn none_failed(what: &str, outcome: &Outcome, acts: &[&'static str]) -> Judged {
     let all = acts.iter().map(|name| outcome.attacked.of(name)).collect::<Vec<_>>();
     let (done, failed) = all.iter().fold((0, 0), |(done, failed), acts| (done + acts.done, failed + acts.failed));
     let fault = all.iter().find_map(|acts| acts.fault.as_deref());
-    // Where successes are counted at all, there must be some.
+    // If successes are counted, there must be at least one.
     let silent = done == 0 && acts.iter().any(|name| outcome.base.of(name).done > 0);
     Judged { is_met: failed == 0 && !silent, text: format!("{what}: {failed} failed, {done} done, none may fail{}", because(fault)) }
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_are_held_against_their_base() {
+    fn sends_are_compared_with_their_base() {
         let slow = |ms| {
             let tally = Tally::default();
             tally.done("send", Duration::from_millis(ms));
@@ -178,13 +178,13 @@ mod tests {
         assert!(Target::SendsInTime.judge(&slow(38)).is_met);
         assert!(!Target::SendsInTime.judge(&slow(45)).is_met);
         assert!(Target::SendsAccepted.judge(&slow(45)).is_met);
-        // Nothing sent is no success.
+        // Without sends, the target is missed.
         let none = outcome(&Tally::default());
         assert!(!Target::SendsInTime.judge(&none).is_met && !Target::SendsAccepted.judge(&none).is_met);
     }
 
     #[test]
-    fn failures_and_what_they_say_are_shown() {
+    fn failures_are_shown_with_their_text() {
         let tally = Tally::default();
         tally.done("login", Duration::from_millis(1));
         tally.failed("login", "503 busy");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_descriptors_and_tasks_are_held_against_their_base() {
+    fn memory_descriptors_and_tasks_are_compared_with_base() {
         let mut found = outcome(&Tally::default());
         assert!(Target::MemoryPeak(170).judge(&found).is_met && !Target::MemoryPeak(169).judge(&found).is_met);
         assert!(Target::MemoryAfter(0).judge(&found).is_met && Target::Survives.judge(&found).is_met);

@@ -1,4 +1,4 @@
-//! What a process takes of the machine: memory, descriptors, threads, tasks.
+//! The resource use of a process: memory, descriptors, threads, tasks.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,26 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exposition::Exposition;
 
-/// How often a process is looked at.
+/// How often a process is sampled.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Of one process, at one moment.
+/// The resource use of one process, at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Resident memory in bytes.
     pub rss: u64,
-    /// The most that it has ever been.
+    /// The maximum resident memory so far.
     pub peak: u64,
-    /// Open descriptors.
     pub descriptors: u64,
-    /// Threads.
     pub threads: u64,
-    /// Tasks of its runtime; 0 when the process does not say.
+    /// Tasks of its runtime; 0 when the process does not answer.
     pub tasks: u64,
 }
 
 impl Usage {
-    /// Looks now.
+    /// Samples a process.
     ///
     /// # Errors
     /// When the process has ended.
@@ -41,7 +39,7 @@ impl Usage {
         Self::parse(&status).map(|usage| Self { descriptors, ..usage }).context("the process has ended")
     }
 
-    /// The same with its tasks, for which its admin port is asked.
+    /// Samples a process, and requests the number of tasks from its admin port.
     ///
     /// # Errors
     /// When the process has ended.
@@ -57,7 +55,7 @@ impl Usage {
             let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             rest.split_whitespace().next()?.parse::<u64>().ok()
         };
-        // A process that has ended and not been waited for has no memory.
+        // A zombie process has no memory.
         Some(Self { rss: field("VmRSS")? << 10, peak: field("VmHWM")? << 10, threads: field("Threads")?, ..Self::default() })
     }
 
@@ -72,7 +70,7 @@ impl Usage {
     }
 }
 
-/// Looks at a process again and again, and kills it when it takes more memory than the machine is to give it.
+/// Samples a process repeatedly, and kills it when it exceeds its memory limit.
 pub struct Watch {
     most: Arc<Mutex<Usage>>,
     over: Arc<AtomicBool>,
@@ -81,12 +79,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins; `limit` is in bytes.
+    /// Starts sampling; `limit` is in bytes.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the system cannot create a thread.
     pub fn begin(pid: i32, limit: u64) -> anyhow::Result<Self> {
-        // So that the peak is that of the time since now. Only the owner may; the peak is then a sampled one.
+        // Resets the peak. Only the owner may do this; otherwise the peak is sampled.
         let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
         let (most, over, killed) = (Arc::<Mutex<Usage>>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let theirs = (most.clone(), over.clone(), killed.clone());
@@ -108,7 +106,7 @@ impl Watch {
         Ok(Self { most, over, killed, thread: thread::Builder::new().name("watch".into()).spawn(look)? })
     }
 
-    /// The most that was seen, and how many bytes it had when it was killed for that.
+    /// Returns the maximum use, and the memory at which the process was killed, if it was.
     pub fn end(self) -> (Usage, Option<u64>) {
         self.over.store(true, Ordering::Relaxed);
         let _ = self.thread.join();
@@ -122,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_is_read_and_a_zombie_has_ended() {
+    fn status_is_parsed_and_a_zombie_counts_as_ended() {
         let status = "Name:\tconfab\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t7\n";
         let usage = Usage { rss: 1 << 20, peak: 2 << 20, threads: 7, ..Usage::default() };
         assert_eq!(Usage::parse(status), Some(usage));
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_watched_and_killed_above_its_limit() {
+    fn process_is_killed_above_its_limit() {
         let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
         let pid = child.id().cast_signed();
         assert!(Usage::of(pid).unwrap().descriptors > 0);

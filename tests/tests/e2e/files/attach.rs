@@ -2,11 +2,17 @@
 
 use super::{Scene, fails, url};
 use confab_tests::api::{Answer, repeated, unique};
-use confab_tests::raw::PATIENCE;
+use confab_tests::raw::PACKET_LIMIT;
 use confab_tests::stock::{Report, Stock, Transports};
 use serde_json::{Value, json};
 
-everywhere!(roomless_files_go_to_the_room, by_socket_as_well, what_cannot_be_attached, refused_together, a_repeat_names_the_first);
+everywhere!(
+    files_without_a_room_move_to_the_room,
+    files_are_attached_by_socket,
+    invalid_attachments_are_rejected,
+    refused_together,
+    repeat_returns_the_first_message
+);
 
 impl Scene {
     async fn say(&self, content: &str, files: &[&Value]) -> Answer {
@@ -19,7 +25,7 @@ impl Scene {
         self.one.post("/api/messages", &self.account, message).await.unwrap()
     }
 
-    /// The file after it was attached to the room.
+    /// Returns the file as it is after it was attached to the room.
     fn in_room(&self, file: &Value) -> Value {
         let mut file = file.clone();
         file["roomId"] = json!(self.room);
@@ -27,11 +33,11 @@ impl Scene {
     }
 }
 
-async fn roomless_files_go_to_the_room(scene: Scene) {
+async fn files_without_a_room_move_to_the_room(scene: Scene) {
     let guest = scene.one.signup().await.unwrap();
     let (first, second) = (scene.file(None).await, scene.file(None).await);
     fails(&scene.other.get(url(&first), &guest).await.unwrap(), 404, "not_found");
-    // In the order named, whatever the order of the uploads.
+    // In the order of `fileIds`, independent of the order of the uploads.
     let message = scene.say("see", &[&second, &first]).await.expect(201).unwrap();
     assert_eq!((&message["type"], &message["content"]), (&json!("message"), &json!("see")));
     assert_eq!(message["files"], json!([scene.in_room(&second), scene.in_room(&first)]));
@@ -41,7 +47,7 @@ async fn roomless_files_go_to_the_room(scene: Scene) {
     }
     let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &guest).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], json!([scene.in_room(&second), scene.in_room(&first)]));
-    // A file of the room may be named there again, and a message may consist of files only: at most ten.
+    // A file of the room may be attached there again, and a message may consist of files only: at most ten.
     scene.say("", &[&first]).await.expect(201).unwrap();
     let mut ten = Vec::new();
     for _ in 0..10 {
@@ -51,12 +57,12 @@ async fn roomless_files_go_to_the_room(scene: Scene) {
     assert_eq!(message["files"].as_array().unwrap().len(), 10);
 }
 
-async fn by_socket_as_well(scene: Scene) {
+async fn files_are_attached_by_socket(scene: Scene) {
     let stock = Stock::javascript().unwrap();
     let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(scene.room)).await.unwrap()["ok"], true);
     let files = [scene.file(None).await, scene.file(Some(&scene.room)).await];
-    // Sends before and after this one keep their order, although this one calls the file service first.
+    // Sends before and after this send keep their order, although it calls the file service first.
     let message = |content: &str, ids: Value| json!({"roomId": scene.room, "content": content, "fileIds": ids});
     let sends = [("before", json!([])), ("", json!([files[0]["id"], files[1]["id"]])), ("after", json!(null))];
     let sends = sends.map(|(content, ids)| socket.emit_later("message", vec![message(content, ids)]));
@@ -68,14 +74,14 @@ async fn by_socket_as_well(scene: Scene) {
     assert_eq!(acks[1]["message"]["files"], json!([scene.in_room(&files[0]), files[1]]));
     let history = scene.history().await;
     assert_eq!(acks.iter().map(|ack| ack["message"].clone()).collect::<Vec<_>>(), history[1..]);
-    let heard = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
-    socket.until("the messages", PATIENCE, heard).await.unwrap();
+    let received = |_: &[Report]| (socket.events("message") == history[1..]).then_some(());
+    socket.until("the messages", PACKET_LIMIT, received).await.unwrap();
 
     let unknown = socket.emit("message", message("x", json!([uuid::Uuid::now_v7()]))).await.unwrap();
     assert_eq!((&unknown["ok"], &unknown["error"]["code"]), (&json!(false), &json!("not_found")));
 }
 
-async fn what_cannot_be_attached(scene: Scene) {
+async fn invalid_attachments_are_rejected(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     let theirs = scene.one.share(&stranger, None, "theirs.txt", b"theirs").await.unwrap();
     let elsewhere = scene.one.room(&scene.account).await.unwrap();
@@ -103,7 +109,7 @@ async fn what_cannot_be_attached(scene: Scene) {
         fails(&scene.say_ids("", empty).await, 400, "invalid_request");
     }
     assert_eq!(scene.history().await.len(), before);
-    // Another user may name a file of the room, although it is not theirs.
+    // Another user may attach a file of the room, although that user did not upload it.
     let shared = scene.file(Some(&scene.room)).await;
     let message = json!({"roomId": scene.room, "content": "nice", "fileIds": [shared["id"]]});
     let said = scene.other.post("/api/messages", &stranger, message).await.unwrap().expect(201).unwrap();
@@ -120,13 +126,13 @@ async fn refused_together(scene: Scene) {
     assert_eq!(listed["items"], json!([own]));
     let stranger = scene.one.signup().await.unwrap();
     fails(&scene.other.get(url(&own), &stranger).await.unwrap(), 404, "not_found");
-    // A send to a missing room is refused for that reason.
+    // A send to a missing room is rejected for that reason.
     let message = json!({"roomId": uuid::Uuid::now_v7(), "content": "x", "fileIds": [own["id"]]});
     fails(&scene.one.post("/api/messages", &scene.account, message).await.unwrap(), 404, "not_found");
     assert_eq!(scene.get("/api/files").await.expect(200).unwrap()["items"], json!([own]));
 }
 
-async fn a_repeat_names_the_first(scene: Scene) {
+async fn repeat_returns_the_first_message(scene: Scene) {
     let (file, another, id) = (scene.file(None).await, scene.file(None).await, unique("attach"));
     let message = |file: &Value| json!({"roomId": scene.room, "content": "", "fileIds": [file["id"]], "clientMessageId": id});
     let post = async |file: &Value| scene.other.post("/api/messages", &scene.account, message(file)).await.unwrap();

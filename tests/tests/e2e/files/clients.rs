@@ -1,4 +1,4 @@
-//! Uploads by the libraries that people use, and byte for byte as other clients write them: names and types arrive as meant.
+//! Uploads by common libraries, and byte for byte as other clients write them: names and types arrive as intended.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -36,7 +36,7 @@ const NAMES: [&str; 13] = [
     ".hidden",
 ];
 
-/// Bytes, the type that a client claims, and the type that is meant.
+/// Bytes, the type that a client claims, and the intended type.
 const TYPES: [(&[u8], &str, &str); 8] = [
     (b"a,b", "text/csv", "text/csv"),
     (b"text", "text/plain; charset=utf-8", "text/plain; charset=utf-8"),
@@ -75,7 +75,7 @@ async fn libraries_of_python(scene: Scene) {
 }
 
 impl Scene {
-    /// Uploads a form of these parts, each with its head and its bytes; returns the File.
+    /// Uploads a form of these parts, each with its head and its bytes; returns the file object.
     async fn send_parts(&self, content_type: &str, parts: &[(String, &[u8])]) -> Value {
         let part = |(head, bytes): &(String, &[u8])| [format!("--{BOUNDARY}\r\n{head}\r\n").as_bytes(), *bytes, b"\r\n"].concat();
         let body = [parts.iter().flat_map(part).collect::<Vec<_>>(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat();
@@ -90,7 +90,7 @@ async fn react_native(scene: Scene) {
         // From 0.76 on.
         (r#"filename="IMG%200001.jpg""#, "IMG 0001.jpg"),
         (r#"filename="%E8%8C%B6%20(1).jpg""#, "茶 (1).jpg"),
-        // Before, with what cannot be written left out.
+        // Earlier versions, which omit characters that they cannot write.
         (r#"filename=" (1).jpg"; filename*=utf-8''%E8%8C%B6%20%281%29.jpg"#, "茶 (1).jpg"),
         (r#"filename="IMG_0001.jpg"; filename*=utf-8''IMG_0001.jpg"#, "IMG_0001.jpg"),
     ] {

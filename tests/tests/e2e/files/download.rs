@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Scene, fails, url};
 
-everywhere!(headers, ranges, conditions, a_range_under_a_condition);
+everywhere!(headers, ranges, conditions, range_with_a_condition);
 
 const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
@@ -98,7 +98,7 @@ async fn conditions(scene: Scene) {
             &[("if-modified-since", &modified)],
             // The tag takes precedence over the time (RFC 9110, section 13.2.2).
             &[("if-none-match", &tag), ("if-modified-since", before)],
-            // And a condition that saves the bytes takes precedence over a range.
+            // A condition that saves the bytes takes precedence over a range.
             &[("if-none-match", &tag), ("range", "bytes=0-1")],
         ] {
             let answer = scene.ask(method.clone(), &file, headers).await;
@@ -116,13 +116,13 @@ async fn conditions(scene: Scene) {
     }
 }
 
-async fn a_range_under_a_condition(scene: Scene) {
+async fn range_with_a_condition(scene: Scene) {
     let file = scene.text().await;
     let (tag, modified) = (etag(&file), scene.ask(Method::HEAD, &file, &[]).await.header("last-modified").to_owned());
     for (condition, status) in [
         (&*tag, 206),
         ("\"other\"", 200),
-        // Only a strong tag can say that two representations are the same byte for byte.
+        // Only a strong tag states that two representations are byte for byte the same.
         (&format!("W/{tag}"), 200),
         (&*modified, 206),
         ("Sat, 01 Jan 2000 00:00:00 GMT", 200),

@@ -1,4 +1,4 @@
-//! Many uploads of one user: others' uploads begin at once, and memory stays within its budget.
+//! Many uploads of one user: other users' uploads begin at once, and memory stays within its budget.
 
 use std::fs;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn is_answered(upload: &Http) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_uploads_of_one_user_leave_places_to_others() {
+async fn slow_uploads_of_one_user_leave_permits_for_others() {
     let server = Embedded::start(&[("CONFAB_MAX_UPLOADS", "10")]).await.unwrap();
     let api = Api::new(server.url());
     let [eve, ada] = [api.signup().await.unwrap(), api.signup().await.unwrap()];
@@ -44,7 +44,7 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
     for _ in 0..12 {
         slow.push(begin(&api, &eve, 1_000_000).await.0);
     }
-    // Uploads without a place are answered, the others are not.
+    // Uploads without a permit are answered, the others are not.
     let refused = async || {
         let mut answered = Vec::new();
         for upload in &slow {
@@ -52,16 +52,15 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
         }
         (answered.iter().filter(|answered| **answered).count() >= 7).then_some(answered)
     };
-    let answered = eventually("most are refused", Duration::from_secs(30), refused).await.unwrap();
+    let answered = eventually("most uploads are rejected", Duration::from_secs(30), refused).await.unwrap();
     let mut open = Vec::new();
     for (upload, answered) in slow.into_iter().zip(answered) {
-        match answered {
-            true => {
-                let answer = upload.answer().await.unwrap();
-                fails(&answer, 429, "rate_limited");
-                assert_eq!(answer.header("retry-after"), "5");
-            }
-            false => open.push(upload),
+        if answered {
+            let answer = upload.answer().await.unwrap();
+            fails(&answer, 429, "rate_limited");
+            assert_eq!(answer.header("retry-after"), "5");
+        } else {
+            open.push(upload);
         }
     }
     assert_eq!(open.len(), 5);
@@ -77,7 +76,7 @@ async fn slow_uploads_of_one_user_leave_places_to_others() {
     }
     drop(open);
     let again = async || api.share(&eve, None, "a.txt", b"again").await.ok();
-    eventually("her places are free again", Duration::from_secs(30), again).await.unwrap();
+    eventually("the user's permits are free again", Duration::from_secs(30), again).await.unwrap();
 }
 
 /// Sends as fast as the server reads, unless it answers first.
@@ -93,7 +92,7 @@ async fn upload(api: &Api, who: &Account, length: usize) -> anyhow::Result<Answe
     upload.answer().await
 }
 
-/// A process's peak memory, in bytes.
+/// Returns a process's peak memory, in bytes.
 fn peak(pid: i32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -101,7 +100,7 @@ fn peak(pid: i32) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_for_uploads_has_a_budget_and_uploads_wait_for_it() {
+async fn upload_memory_is_bounded_and_uploads_wait_for_it() {
     const LENGTH: usize = 7 * MIB + MIB / 2;
     const UPLOADS: usize = 40;
     let s3 = std::env::var("TEST_S3_URL").unwrap();
@@ -126,14 +125,14 @@ async fn memory_for_uploads_has_a_budget_and_uploads_wait_for_it() {
     for _ in 0..UPLOADS {
         let (api, ada) = (api.clone(), ada.clone());
         uploads.spawn(async move {
-            // A slow machine refuses some uploads, which try again.
+            // A slow machine rejects some uploads, which retry.
             for _ in 0..20 {
                 match upload(&api, &ada, LENGTH).await {
                     Ok(answer) if answer.status != 503 => return assert_eq!(answer.status, 201, "{}", answer.body),
                     _ => {}
                 }
             }
-            panic!("an upload never finds memory");
+            panic!("an upload never gets memory");
         });
     }
     while let Some(uploaded) = uploads.join_next().await {

@@ -1,5 +1,5 @@
-//! The object store or the file service dead, frozen, or gone midway: a documented error in time, no leftovers, and
-//! chat goes on.
+//! The object store or the file service is dead, frozen, or dies midway: a documented error in time, no leftovers, and
+//! chat continues.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ use super::{Scene, fails, url};
 use crate::world;
 
 const S3: (Role, u16) = (Role::S3, 1);
-/// How soon an impossible upload or download is refused.
+/// Time limit until an upload or download without a store is rejected.
 const IN_TIME: Duration = Duration::from_secs(10);
-/// How soon everything works again, and leftovers are swept.
+/// Time limit until everything works again, and leftovers are swept.
 const WELL: Duration = Duration::from_secs(40);
 
 /// A scene in a breakable cluster, with a client that chats.
@@ -51,7 +51,7 @@ impl Drop for Frozen {
     }
 }
 
-/// Checks the error while a store refuses or does not answer.
+/// Checks the error while a store rejects requests or does not answer.
 #[track_caller]
 fn is_away(answer: &Answer) {
     let (status, code) = if answer.status == 504 { (504, "timeout") } else { (503, "unavailable") };
@@ -77,7 +77,7 @@ impl Broken {
         (answer, begin.elapsed())
     }
 
-    /// An upload of 30 MB of which more than half is sent, and some of that is in the store.
+    /// Starts an upload of 30 MB, of which more than half is sent and some is in the store.
     async fn half_uploaded(&self) -> anyhow::Result<Http> {
         let scene = &self.scene;
         let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
@@ -97,11 +97,11 @@ impl Broken {
         let first = self.scene.one.post("/api/messages", &self.scene.account, said).await.unwrap().expect(201).unwrap();
         let second = self.socket.emit("message", json!({"roomId": self.scene.room, "content": unique("by socket")})).await.unwrap();
         assert_eq!(second["ok"], true, "{second}");
-        let heard = |_: &[Report]| self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(());
-        self.socket.until("both messages", IN_TIME, heard).await.unwrap();
+        let received = |_: &[Report]| self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(());
+        self.socket.until("both messages", IN_TIME, received).await.unwrap();
     }
 
-    /// Every request that needs the bytes is refused as documented, and every other one works.
+    /// Checks that every request that needs the content is rejected as documented, and every other request succeeds.
     async fn without_store(&self, known: &Value) {
         let (scene, text) = (&self.scene, b"some text".as_slice());
         let history = scene.history().await.len();
@@ -132,7 +132,8 @@ impl Broken {
         assert_eq!(scene.history().await.len(), history + 2);
     }
 
-    /// Uploads and downloads work, and refused ones left nothing: the store holds these files and one new one.
+    /// Checks that uploads and downloads work, and rejected ones left nothing: the store contains these files and one
+    /// new one.
     async fn is_well(&self, mut files: Vec<Value>) {
         let well = async || {
             let form = Form::new().field("roomId", &self.scene.room).file("well.txt", "text/plain", b"well again");
@@ -145,7 +146,7 @@ impl Broken {
         self.holds(&files).await;
     }
 
-    /// Checks that these are the user's files, and that the store holds no other new objects.
+    /// Checks that these are the user's files, and that the store contains no other new objects.
     async fn holds(&self, files: &[Value]) {
         let id = |file: &Value| file["id"].as_str().unwrap().to_owned();
         let mut expected = files.iter().map(id).collect::<Vec<_>>();
@@ -155,11 +156,11 @@ impl Broken {
         listed.sort();
         assert_eq!(listed, expected);
         let only_these = async || {
-            let held = self.objects.all().await.ok()?;
-            let new = held.iter().filter(|name| !self.before.contains(name)).collect::<Vec<_>>();
+            let stored = self.objects.all().await.ok()?;
+            let new = stored.iter().filter(|name| !self.before.contains(name)).collect::<Vec<_>>();
             (new.len() == expected.len() && new.iter().zip(&expected).all(|(name, id)| name.ends_with(id))).then_some(())
         };
-        if let Err(error) = eventually("the store holds the files and nothing else", WELL, only_these).await {
+        if let Err(error) = eventually("the store contains exactly the files", WELL, only_these).await {
             panic!("{error}: {:?} instead of {expected:?} and {:?}", self.objects.all().await, self.before);
         }
     }
@@ -169,14 +170,14 @@ impl Broken {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_system_recovers_from_each_fault() {
     let cluster = world::breakable().await;
-    a_client_that_goes_away_in_mid_body(&cluster).await;
-    a_store_that_is_killed_in_mid_body(&cluster).await;
-    a_store_that_is_frozen(&cluster).await;
-    a_file_replica_killed_under_load_loses_and_doubles_nothing(&cluster).await;
-    without_any_file_replica_chat_goes_on(&cluster).await;
+    client_disconnects_in_mid_body(&cluster).await;
+    store_killed_in_mid_body(&cluster).await;
+    frozen_store(&cluster).await;
+    killed_file_replica_loses_and_duplicates_nothing(&cluster).await;
+    chat_continues_without_file_replicas(&cluster).await;
 }
 
-async fn a_store_that_is_frozen(cluster: &Cluster) {
+async fn frozen_store(cluster: &Cluster) {
     let broken = Broken::new(cluster).await.unwrap();
     let known = broken.scene.file(Some(&broken.scene.room)).await;
     let frozen = Frozen::new(cluster.daemon(S3).unwrap());
@@ -185,7 +186,7 @@ async fn a_store_that_is_frozen(cluster: &Cluster) {
     broken.is_well(vec![known]).await;
 }
 
-async fn a_store_that_is_killed_in_mid_body(cluster: &Cluster) {
+async fn store_killed_in_mid_body(cluster: &Cluster) {
     let broken = Broken::new(cluster).await.unwrap();
     let scene = &broken.scene;
     let (known, large) = (scene.file(Some(&scene.room)).await, &vec![1; 20_000_000]);
@@ -196,7 +197,7 @@ async fn a_store_that_is_killed_in_mid_body(cluster: &Cluster) {
 
     cluster.kill(S3).await.unwrap();
     let begin = Instant::now();
-    // The server may refuse the upload before all of it is written.
+    // The server may reject the upload before all of it is written.
     let _ = upload.write(&vec![2; 11_000_000]).await;
     is_away(&upload.answer().await.unwrap());
     // A truncated body must not look complete.
@@ -212,14 +213,14 @@ async fn a_store_that_is_killed_in_mid_body(cluster: &Cluster) {
     assert!(begin.elapsed() < 2 * IN_TIME, "{:?}", begin.elapsed());
 
     broken.without_store(&known).await;
-    // A file deleted meanwhile is gone for every user, and its bytes as soon as the store is back.
+    // A file deleted meanwhile is gone for every user, and its content is removed soon after the store is back.
     assert_eq!(scene.delete(url(&known), &scene.account).await.status, 204);
     fails(&scene.get(url(&known)).await, 404, "not_found");
     cluster.start(S3).await.unwrap();
     broken.is_well(vec![large]).await;
 }
 
-async fn a_client_that_goes_away_in_mid_body(cluster: &Cluster) {
+async fn client_disconnects_in_mid_body(cluster: &Cluster) {
     let broken = Broken::new(cluster).await.unwrap();
     drop(broken.half_uploaded().await.unwrap());
     broken.is_well(vec![]).await;
@@ -238,13 +239,13 @@ async fn persist(api: &Api, account: &Account, room: &str, text: &str) -> anyhow
                 return Ok(answer.body);
             }
             Ok(answer) if answer.status != 503 && answer.status != 504 => anyhow::bail!("{} {}", answer.status, answer.body),
-            Ok(_) | Err(_) => anyhow::ensure!(begin.elapsed() < WELL, "{text} is not taken"),
+            Ok(_) | Err(_) => anyhow::ensure!(begin.elapsed() < WELL, "{text} is not accepted"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn a_file_replica_killed_under_load_loses_and_doubles_nothing(cluster: &Cluster) {
+async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     let broken = Broken::new(cluster).await.unwrap();
     let scene = &broken.scene;
     let mut writers = JoinSet::new();
@@ -272,16 +273,17 @@ async fn a_file_replica_killed_under_load_loses_and_doubles_nothing(cluster: &Cl
     }
     let history = scene.history().await;
     assert!(history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1));
-    let told = history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
-    assert_eq!((told.len(), files.len()), (60, 60));
-    assert!(files.iter().all(|file| told.contains(file)));
-    let heard = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
-    broken.socket.until("all files are announced", WELL, heard).await.unwrap();
-    assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), told);
+    let announced =
+        history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
+    assert_eq!((announced.len(), files.len()), (60, 60));
+    assert!(files.iter().all(|file| announced.contains(file)));
+    let received = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
+    broken.socket.until("all files are announced", WELL, received).await.unwrap();
+    assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), announced);
     broken.is_well(files).await;
 }
 
-async fn without_any_file_replica_chat_goes_on(cluster: &Cluster) {
+async fn chat_continues_without_file_replicas(cluster: &Cluster) {
     let broken = Broken::new(cluster).await.unwrap();
     let scene = &broken.scene;
     let (known, roomless) = (scene.file(Some(&scene.room)).await, scene.file(None).await);
@@ -305,6 +307,6 @@ async fn without_any_file_replica_chat_goes_on(cluster: &Cluster) {
     }
     let said =
         async || Some(scene.one.post("/api/messages", &scene.account, named.clone()).await.ok()?).filter(|answer| answer.status == 201);
-    eventually("files can be named again", WELL, said).await.unwrap();
+    eventually("files can be attached again", WELL, said).await.unwrap();
     broken.is_well(vec![known, roomless]).await;
 }

@@ -30,7 +30,7 @@ fn form(scene: &Scene, length: usize) -> Form {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
+async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     let (server, scene) = small().await;
     let largest = || form(&scene, LIMIT).field("clientMessageId", "largest");
     let file = scene.one.upload(&scene.account, largest()).await.unwrap().expect(201).unwrap();
@@ -41,7 +41,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
         fails(&answer, 413, "too_large");
     }
 
-    // A declared length over the limit is refused before the body is sent.
+    // A declared length above the limit is rejected before the body is sent.
     let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
     let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"").into_open_body();
     let begin = async |more: &str| Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}{more}")).await.unwrap();
@@ -49,7 +49,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
     promised.write(&head[..head.len() - 2]).await.unwrap();
     fails(&promised.answer().await.unwrap(), 413, "too_large");
 
-    // Without a declared length the upload is refused at the limit, even if it never ends.
+    // Without a declared length the upload is rejected at the limit, even if it never ends.
     let mut endless = begin("Transfer-Encoding: chunked\r\n").await;
     let piece = [b"2710\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat();
     endless.write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat()).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_file_over_the_limit_is_refused_and_leaves_nothing() {
     assert_eq!((&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]), (&json!(false), &json!("too_large"), &json!(413)));
     assert_eq!(socket.emit("fileUpload", upload(LIMIT)).await.unwrap()["ok"], true);
 
-    // Two files, and none of the refused or repeated uploads.
+    // Two files, and none of the rejected or repeated uploads.
     assert_eq!(scene.history().await.len(), 2);
     assert_eq!(Objects::of(server.daemon()).unwrap().all().await.unwrap().len(), 2);
 }
@@ -103,12 +103,12 @@ async fn trickle() -> GivenUp {
     let (second, never) = (Duration::from_secs(1), Duration::from_secs(60));
     let answers = tokio::try_join!(client(head.len(), second), client(head.len(), never), client(10, second), client(0, never))?;
     let left = Objects::of(server.daemon())?.all().await?;
-    anyhow::ensure!(left.is_empty() && scene.history().await.is_empty(), "something is left: {left:?}");
+    anyhow::ensure!(left.is_empty() && scene.history().await.is_empty(), "leftovers: {left:?}");
     Ok(vec![answers.0, answers.1, answers.2, answers.3])
 }
 
 #[test]
-fn a_client_that_sends_next_to_nothing_times_out() {
+fn trickling_client_times_out() {
     let clients = GIVEN_UP.lock().take().unwrap();
     for (answer, waited) in clients.join().expect("no panic").unwrap() {
         fails(&answer, 408, "timeout");

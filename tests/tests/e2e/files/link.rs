@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Scene, fails, url};
 
-everywhere!(a_link_needs_no_token, a_link_that_was_altered_opens_nothing, a_link_ends_with_its_file, who_may_not_read_gets_no_link);
+everywhere!(link_needs_no_token, altered_link_is_rejected, link_ends_with_its_file, user_who_may_not_read_gets_no_link);
 
 impl Scene {
     async fn link(&self, file: &Value, who: &Account) -> Answer {
@@ -21,7 +21,7 @@ impl Scene {
     }
 }
 
-async fn a_link_needs_no_token(scene: Scene) {
+async fn link_needs_no_token(scene: Scene) {
     for room in [None, Some(&*scene.room)] {
         let file = scene.file(room).await;
         let link = scene.link(&file, &scene.account).await.expect(200).unwrap();
@@ -36,7 +36,7 @@ async fn a_link_needs_no_token(scene: Scene) {
         assert_eq!(scene.open(Method::HEAD, path).await.status, 200);
         let part = scene.other.send(scene.other.request(Method::GET, path).header("range", "bytes=0-1")).await.unwrap();
         assert_eq!((part.status, part.bytes.len()), (206, 2));
-        // A link only permits reading, and only the bytes.
+        // A link only permits reading, and only the content.
         fails(&scene.open(Method::DELETE, path).await, 401, "unauthorized");
         let (_, query) = path.split_once('?').unwrap();
         fails(&scene.open(Method::GET, &format!("{}/link?{query}", url(&file))).await, 401, "unauthorized");
@@ -44,7 +44,7 @@ async fn a_link_needs_no_token(scene: Scene) {
     }
 }
 
-async fn a_link_that_was_altered_opens_nothing(scene: Scene) {
+async fn altered_link_is_rejected(scene: Scene) {
     let (file, another) = (scene.file(None).await, scene.file(None).await);
     let link = scene.link(&file, &scene.account).await.expect(200).unwrap();
     let (path, query) = link["url"].as_str().unwrap().split_once('?').unwrap();
@@ -77,7 +77,7 @@ async fn a_link_that_was_altered_opens_nothing(scene: Scene) {
     assert_eq!(scene.open(Method::GET, &format!("{path}?{query}")).await.status, 200);
 }
 
-async fn a_link_ends_with_its_file(scene: Scene) {
+async fn link_ends_with_its_file(scene: Scene) {
     let file = scene.file(Some(&scene.room)).await;
     let link = scene.link(&file, &scene.account).await.expect(200).unwrap();
     let path = link["url"].as_str().unwrap();
@@ -86,7 +86,7 @@ async fn a_link_ends_with_its_file(scene: Scene) {
     fails(&scene.open(Method::GET, path).await, 401, "unauthorized");
     fails(&scene.link(&file, &scene.account).await, 404, "not_found");
 
-    // The link also ends with its room, though not at once: its bearer has no rights that could be checked there.
+    // The link also ends with its room, though not at once: its bearer has no permissions that could be checked there.
     let file = scene.file(Some(&scene.room)).await;
     let link = scene.link(&file, &scene.account).await.expect(200).unwrap();
     assert_eq!(scene.delete(&format!("/api/rooms/{}", scene.room), &scene.account).await.status, 204);
@@ -94,7 +94,7 @@ async fn a_link_ends_with_its_file(scene: Scene) {
     eventually("the link is closed", Duration::from_secs(10), closed).await.unwrap();
 }
 
-async fn who_may_not_read_gets_no_link(scene: Scene) {
+async fn user_who_may_not_read_gets_no_link(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     fails(&scene.link(&scene.file(None).await, &stranger).await, 404, "not_found");
     let shared = scene.file(Some(&scene.room)).await;

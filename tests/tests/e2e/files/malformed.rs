@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Scene, fails};
 
-everywhere!(forms_with_faults, bodies_that_lie, who_may_not_is_told_before_the_bytes);
+everywhere!(forms_with_faults, bodies_that_lie, unauthorized_upload_is_rejected_before_the_content);
 
 const LINE: &str = "POST /api/files/upload";
 
@@ -16,7 +16,7 @@ impl Scene {
         format!("Authorization: Bearer {}\r\n", self.account.token)
     }
 
-    /// The beginning of a form with a file for the room, up to these bytes.
+    /// Returns the beginning of a form with a file for the room, up to these bytes.
     fn beginning(&self, bytes: &[u8]) -> Vec<u8> {
         let whole = Form::new().field("roomId", &self.room).part(file_headers("a.txt", "text/plain"), bytes).into_open_body();
         // Without the line that would end the part.
@@ -139,7 +139,7 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-async fn who_may_not_is_told_before_the_bytes(scene: Scene) {
+async fn unauthorized_upload_is_rejected_before_the_content(scene: Scene) {
     let stranger = "Authorization: Bearer nonsense\r\n";
     for (headers, body, status, code) in [
         (String::new(), vec![], 401, "unauthorized"),
@@ -152,7 +152,7 @@ async fn who_may_not_is_told_before_the_bytes(scene: Scene) {
             "not_found",
         ),
     ] {
-        // A megabyte is declared and never arrives.
+        // One megabyte is declared and never arrives.
         let mut request = Http::begin(&scene.one.url, LINE, &format!("{headers}Content-Length: 1000000\r\n")).await.unwrap();
         request.write(&body).await.unwrap();
         fails(&request.answer().await.unwrap(), status, code);

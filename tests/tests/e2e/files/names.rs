@@ -1,4 +1,5 @@
-//! Names and types that clients make up: cleaned, returned safely, and never trusted where a browser would act on them.
+//! Names and types that clients invent: sanitised, returned safely, and never trusted where a browser would act on
+//! them.
 
 use confab_tests::api::Answer;
 use confab_tests::form::Form;
@@ -8,14 +9,10 @@ use serde_json::{Value, json};
 
 use super::{Scene, url};
 
-everywhere!(
-    names_are_cleaned,
-    names_in_forms,
-    what_a_browser_might_run_is_an_attachment,
-    a_type_that_a_browser_runs_is_a_claim_and_not_served,
-);
+everywhere!(names_are_cleaned, names_in_forms, executable_content_is_an_attachment, claimed_executable_type_is_not_served,);
 
-/// Whether a browser displays or saves the file, and under which name (RFC 6266: the second form takes precedence).
+/// Returns whether a browser displays or downloads the file, and under which name (RFC 6266: the second form takes
+/// precedence).
 fn disposition(answer: &Answer) -> (String, String) {
     let header = answer.header("content-disposition");
     let (kind, parameters) = header.split_once("; ").unwrap();
@@ -87,7 +84,7 @@ async fn names_in_forms(scene: Scene) {
         let file = scene.one.upload(&scene.account, Form::new().file(given, "a/b", b"some text")).await.unwrap();
         scene.is_named(&file.expect(201).unwrap(), &name).await;
     }
-    // No name at all; one that is not UTF-8; and bytes that headers must not contain, which may also be refused.
+    // No name; a name that is not UTF-8; and bytes that headers must not contain, which may also be rejected.
     let form = Form::new().part("Content-Disposition: form-data; name=\"file\"\r\n", b"some text");
     scene.is_named(&scene.one.upload(&scene.account, form).await.unwrap().expect(201).unwrap(), "file").await;
     for name in [b"\xff\xfe.txt".as_slice(), b"nul\0.txt", b"x\r\nX-Evil: 1"] {
@@ -100,7 +97,7 @@ async fn names_in_forms(scene: Scene) {
     }
 }
 
-async fn what_a_browser_might_run_is_an_attachment(scene: Scene) {
+async fn executable_content_is_an_attachment(scene: Scene) {
     let png = b"\x89PNG\r\n\x1a\n".as_slice();
     for (text, name, claim) in [
         ("<!DOCTYPE html><script>alert(1)</script>", "a.png", "image/png"),
@@ -133,7 +130,7 @@ async fn what_a_browser_might_run_is_an_attachment(scene: Scene) {
     assert_eq!((disposition(&answer), answer.header("content-type")), (("inline".into(), "a.html".into()), "image/png"));
 }
 
-async fn a_type_that_a_browser_runs_is_a_claim_and_not_served(scene: Scene) {
+async fn claimed_executable_type_is_not_served(scene: Scene) {
     for (claim, served) in [
         ("text/html", "application/octet-stream"),
         ("Text/CSS; charset=utf-8", "application/octet-stream"),

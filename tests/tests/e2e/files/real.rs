@@ -10,13 +10,13 @@ use reqwest::header::RANGE;
 
 use super::Scene;
 
-everywhere!(whatever_kind_it_is_it_comes_out_as_it_went_in, a_large_one_in_ranges);
+everywhere!(files_of_every_kind_round_trip, large_file_is_read_in_ranges);
 
 /// A kind of file: its extension, its first bytes, and how it must be served.
 struct Kind {
     extension: &'static str,
     begins: &'static [u8],
-    /// The beginning of its type, if the server must recognise it.
+    /// The beginning of its type, if the server must detect it.
     content_type: &'static str,
     inline: bool,
 }
@@ -68,7 +68,7 @@ fn find(directory: &Path, found: &mut Vec<(&'static Kind, PathBuf)>) {
     }
 }
 
-async fn whatever_kind_it_is_it_comes_out_as_it_went_in(scene: Scene) {
+async fn files_of_every_kind_round_trip(scene: Scene) {
     assert!(FOUND.len() >= 4, "only {} kinds of files in /usr/share", FOUND.len());
     for (kind, path) in FOUND.iter() {
         let (name, bytes) = (path.file_name().unwrap().to_str().unwrap(), fs::read(path).unwrap());
@@ -88,7 +88,7 @@ async fn whatever_kind_it_is_it_comes_out_as_it_went_in(scene: Scene) {
     assert_eq!(shared.len(), FOUND.len());
 }
 
-async fn a_large_one_in_ranges(scene: Scene) {
+async fn large_file_is_read_in_ranges(scene: Scene) {
     // More than two parts of the object store: this very program.
     let mut bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
     bytes.truncate(20_000_001);

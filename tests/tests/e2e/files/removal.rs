@@ -1,4 +1,4 @@
-//! Deleted files, alone or with their room: their bytes are removed, and messages show the deletion.
+//! Deleted files, alone or with their room: their content is removed, and messages show the deletion.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Scene, fails, url};
 use crate::world;
 
-everywhere!(a_deleted_file_is_shown_as_deleted, who_may_delete, a_repeat_of_a_deleted_upload);
+everywhere!(deleted_file_is_shown_as_deleted, who_may_delete, repeat_of_a_deleted_upload);
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -20,7 +20,7 @@ fn deleted(file: &Value) -> Value {
     json!({"id": file["id"], "name": file["name"], "deleted": true})
 }
 
-async fn a_deleted_file_is_shown_as_deleted(scene: Scene) {
+async fn deleted_file_is_shown_as_deleted(scene: Scene) {
     let (gone, kept, attached) = (scene.file(Some(&scene.room)).await, scene.file(Some(&scene.room)).await, scene.file(None).await);
     let message = json!({"roomId": scene.room, "content": "see", "fileIds": [attached["id"], gone["id"], kept["id"]]});
     scene.one.post("/api/messages", &scene.account, message).await.unwrap().expect(201).unwrap();
@@ -38,7 +38,7 @@ async fn a_deleted_file_is_shown_as_deleted(scene: Scene) {
     after[0]["files"] = json!([deleted(&gone)]);
     after[2]["files"] = json!([deleted(&attached), deleted(&gone), kept]);
     let shown = async || (scene.history().await == after).then_some(());
-    eventually("the messages say so", SOON, shown).await.unwrap();
+    eventually("the messages show the deletion", SOON, shown).await.unwrap();
     let room = scene.get(&format!("/api/rooms/{}", scene.room)).await.expect(200).unwrap();
     assert_eq!(room["messages"]["items"], json!(after));
     let stock = Stock::javascript().unwrap();
@@ -59,12 +59,12 @@ async fn who_may_delete(scene: Scene) {
     fails(&scene.delete(url(&ours), &guest).await, 403, "forbidden");
 }
 
-async fn a_repeat_of_a_deleted_upload(scene: Scene) {
+async fn repeat_of_a_deleted_upload(scene: Scene) {
     use confab_tests::form::Form;
     let form = || Form::new().field("roomId", &scene.room).field("clientMessageId", "once").file("a.txt", "text/plain", b"a");
     let file = scene.one.upload(&scene.account, form()).await.unwrap().expect(201).unwrap();
     assert_eq!(scene.delete(url(&file), &scene.account).await.status, 204);
-    // The room has had its event, and its log keeps that name for ever; the file does not reappear under another id.
+    // The room has had its event, and its log keeps that id forever; the file does not reappear under another id.
     let again = scene.other.upload(&scene.account, form()).await.unwrap();
     assert!(again.status != 201 && again.status < 500, "{} {}", again.status, again.body);
     assert_eq!(scene.history().await.len(), 1);
@@ -73,13 +73,13 @@ async fn a_repeat_of_a_deleted_upload(scene: Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_go_with_the_file_and_with_the_room_embedded() {
+async fn content_is_deleted_with_file_and_room_embedded() {
     let server = world::embedded().await;
     bytes_go(Scene::embedded().await.unwrap(), &Objects::of(server.daemon()).unwrap()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_go_with_the_file_and_with_the_room_in_the_cluster() {
+async fn content_is_deleted_with_file_and_room_in_the_cluster() {
     let cluster = world::cluster().await;
     let objects = Objects::of(&cluster.daemon((Role::File, 1)).unwrap()).unwrap();
     bytes_go(Scene::cluster().await.unwrap(), &objects).await.unwrap();
@@ -100,7 +100,7 @@ async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
 
     assert_eq!(scene.delete(&format!("/api/rooms/{}", scene.room), &scene.account).await.status, 204);
     for path in [url(&one), url(&two), &format!("/api/files?roomId={}", scene.room)] {
-        // Rights are cached for less than a second.
+        // Permissions are cached for less than one second.
         let unknown = async || (scene.get(path).await.status == 404).then_some(());
         eventually("the room and its files are unknown", SOON, unknown).await?;
     }
@@ -110,7 +110,7 @@ async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
 async fn gone(objects: &Objects, files: &[&Value]) -> anyhow::Result<()> {
     for file in files {
         let removed = async || (!objects.has(file).await.unwrap_or(true)).then_some(());
-        eventually("the bytes are removed", Duration::from_secs(30), removed).await?;
+        eventually("the content is removed", Duration::from_secs(30), removed).await?;
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::{Scene, fails, url};
 use crate::world;
 
-everywhere!(a_file_without_a_room_is_its_uploaders_alone, a_file_of_a_room_is_for_its_readers, lists_page_newest_first, unknown_files);
+everywhere!(file_without_a_room_is_private, file_of_a_room_is_for_its_readers, lists_page_newest_first, unknown_files);
 
-async fn a_file_without_a_room_is_its_uploaders_alone(scene: Scene) {
+async fn file_without_a_room_is_private(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     let file = scene.file(None).await;
     assert_eq!(scene.get(url(&file)).await.status, 200);
@@ -27,13 +27,13 @@ async fn a_file_without_a_room_is_its_uploaders_alone(scene: Scene) {
     fails(&scene.other.call(Method::GET, &by_query, None, None).await.unwrap(), 401, "unauthorized");
 }
 
-async fn a_file_of_a_room_is_for_its_readers(scene: Scene) {
+async fn file_of_a_room_is_for_its_readers(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     let file = scene.file(Some(&scene.room)).await;
     assert_eq!(scene.other.get(url(&file), &stranger).await.unwrap().bytes, scene.get(url(&file)).await.bytes);
     let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &stranger).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], serde_json::json!([file]));
-    // Reading it does not permit deleting it.
+    // Permission to read does not permit deletion.
     fails(&scene.delete(url(&file), &stranger).await, 403, "forbidden");
     assert_eq!(scene.get(url(&file)).await.status, 200);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use confab_tests::api::unique;
-use confab_tests::raw::{Client, PATIENCE, Polling};
+use confab_tests::raw::{Client, PACKET_LIMIT, Polling};
 use confab_tests::stock::{Report, Socket, Stock, Transports, bytes, bytes_as};
 use serde_json::{Value, json};
 
@@ -24,8 +24,8 @@ impl Scene {
     }
 }
 
-/// Everything that a socket received of the room, in order: messages under both event names.
-fn heard(socket: &Socket) -> Vec<Value> {
+/// Returns everything that a socket received of the room, in order: messages under both event names.
+fn received(socket: &Socket) -> Vec<Value> {
     let of_room = |report: &Report| match report {
         Report::Event(name, arguments) if name == "message" || name == "fileUpload" => {
             let message = arguments.first().cloned().unwrap_or_default();
@@ -37,10 +37,10 @@ fn heard(socket: &Socket) -> Vec<Value> {
     socket.reports().iter().filter_map(of_room).collect()
 }
 
-async fn hears(socket: &Socket, history: &[Value]) {
-    let all = |_: &[Report]| (heard(socket).len() >= history.len()).then_some(());
+async fn receives(socket: &Socket, history: &[Value]) {
+    let all = |_: &[Report]| (received(socket).len() >= history.len()).then_some(());
     socket.until("all of the history", Duration::from_secs(20), all).await.unwrap();
-    assert_eq!(heard(socket), history);
+    assert_eq!(received(socket), history);
 }
 
 async fn every_kind_of_bytes(scene: Scene) {
@@ -70,7 +70,7 @@ async fn every_kind_of_bytes(scene: Scene) {
         files.push(ack["message"].clone());
     }
     assert_eq!(scene.history().await, files);
-    hears(&listener, &files).await;
+    receives(&listener, &files).await;
 }
 
 async fn in_order_among_messages(scene: Scene) {
@@ -84,7 +84,7 @@ async fn in_order_among_messages(scene: Scene) {
     ] {
         sockets.push(scene.member(stock, url, transports).await);
     }
-    // Each socket sends on without waiting, and so do uploads by REST.
+    // Each socket continues to send without waiting, and so do uploads by REST.
     let mut sends = Vec::new();
     for n in 0..10 {
         for (who, socket) in sockets.iter().enumerate() {
@@ -103,7 +103,7 @@ async fn in_order_among_messages(scene: Scene) {
     assert_eq!(history.len(), 90);
     assert!(history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1));
     for (who, socket) in sockets.iter().enumerate() {
-        hears(socket, &history).await;
+        receives(socket, &history).await;
         // The history has one socket's sends to one room in the order of sending.
         let own = history.iter().map(|message| message["files"][0]["name"].as_str().or(message["content"].as_str()).unwrap());
         let own = own.filter(|name| name.starts_with(&format!("{who}-"))).map(String::from).collect::<Vec<_>>();
@@ -125,12 +125,12 @@ async fn repeats(scene: Scene) {
     let other = scene.member(&python, &scene.other.url, Transports::WebSocket).await;
     let again = other.emit("fileUpload", payload).await.unwrap();
     assert_eq!((&again["file"], &again["message"]), (&first["file"], &first["message"]));
-    // The name is the same as over REST.
+    // The `clientMessageId` is the same as over REST.
     let form = confab_tests::form::Form::new().field("clientMessageId", &id).field("roomId", &scene.room).file("x", "a/b", b"third");
     assert_eq!(scene.one.upload(&scene.account, form).await.unwrap().expect(200).unwrap(), first["file"]);
     assert_eq!(scene.get(url(&first["file"])).await.bytes, b"first");
-    hears(&socket, &scene.history().await).await;
-    assert_eq!(heard(&socket).len(), 1);
+    receives(&socket, &scene.history().await).await;
+    assert_eq!(received(&socket).len(), 1);
 }
 
 async fn refusals(scene: Scene) {
@@ -172,13 +172,13 @@ async fn refusals(scene: Scene) {
     ] {
         let ack = socket.emit("fileUpload", payload.clone()).await.unwrap();
         let got = (&ack["ok"], &ack["error"]["status"], &ack["error"]["code"]);
-        let told = payload.to_string().chars().take(100).collect::<String>();
-        assert_eq!(got, (&json!(false), &json!(status), &json!(code)), "{told}: {ack}");
+        let shown = payload.to_string().chars().take(100).collect::<String>();
+        assert_eq!(got, (&json!(false), &json!(status), &json!(code)), "{shown}: {ack}");
     }
     // Without a callback the failure arrives as an `error` event.
     socket.tell("fileUpload", vec![json!({})]);
-    let told = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
-    socket.until("an error", PATIENCE, told).await.unwrap();
+    let arrived = |_: &[Report]| (!socket.events("error").is_empty()).then_some(());
+    socket.until("an error", PACKET_LIMIT, arrived).await.unwrap();
     assert_eq!(socket.events("error")[0]["code"], "invalid_request");
 
     // The largest allowed file, still over the same socket.

@@ -6,9 +6,14 @@ use serde_json::json;
 
 use super::Scene;
 
-everywhere!(fields_come_in_any_order, an_empty_file_is_a_file, a_repeat_answers_the_first_upload, three_at_once_are_one);
+everywhere!(
+    fields_may_come_in_any_order,
+    empty_file_is_accepted,
+    repeat_returns_the_first_upload,
+    three_concurrent_uploads_are_stored_once
+);
 
-async fn fields_come_in_any_order(scene: Scene) {
+async fn fields_may_come_in_any_order(scene: Scene) {
     let mut files = Vec::new();
     for with_room in [false, true] {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -35,7 +40,7 @@ async fn fields_come_in_any_order(scene: Scene) {
     }
 }
 
-async fn an_empty_file_is_a_file(scene: Scene) {
+async fn empty_file_is_accepted(scene: Scene) {
     let file = scene.one.share(&scene.account, Some(&scene.room), "empty.txt", b"").await.unwrap();
     scene.is_file(&file, Some(&scene.room), "empty.txt", "application/octet-stream", b"");
     let answer = scene.get(super::url(&file)).await;
@@ -43,7 +48,7 @@ async fn an_empty_file_is_a_file(scene: Scene) {
     scene.is_share(&scene.history().await[0], &file, None);
 }
 
-async fn a_repeat_answers_the_first_upload(scene: Scene) {
+async fn repeat_returns_the_first_upload(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     for room in [Some(&*scene.room), None] {
         let id = unique("repeat");
@@ -56,7 +61,8 @@ async fn a_repeat_answers_the_first_upload(scene: Scene) {
             let again = scene.other.upload(&scene.account, form(bytes)).await.unwrap().expect(200).unwrap();
             assert_eq!(again, first);
         }
-        // A name after the file identifies the repeat too late to save its bytes, but not too late to discard them.
+        // A `clientMessageId` after the file identifies the repeat too late to save its bytes, but not too late to
+        // discard them.
         let late = Form::new().file("late.txt", "text/plain", b"late").field("clientMessageId", &id);
         let late = room.map_or(late.clone(), |room| late.field("roomId", room));
         assert_eq!(scene.other.upload(&scene.account, late).await.unwrap().expect(200).unwrap(), first);
@@ -68,13 +74,13 @@ async fn a_repeat_answers_the_first_upload(scene: Scene) {
     let history = scene.history().await;
     assert_eq!(history.len(), 2);
     assert_eq!(history.iter().filter(|message| message["sender"]["id"] == *scene.account.id).count(), 1);
-    // The room's log knows the id as well: a message cannot be sent under it.
+    // The room's log has the id as well: a message cannot be sent under it.
     let message = json!({"roomId": scene.room, "content": "not new", "clientMessageId": history[0]["clientMessageId"]});
     let sender = &scene.account;
     assert_eq!(scene.one.post("/api/messages", sender, message).await.unwrap().expect(200).unwrap(), repeated(&history[0]));
 }
 
-async fn three_at_once_are_one(scene: Scene) {
+async fn three_concurrent_uploads_are_stored_once(scene: Scene) {
     for n in 0..10 {
         let id = unique("triple");
         let room = (n % 2 == 0).then_some(&*scene.room);
@@ -90,7 +96,7 @@ async fn three_at_once_are_one(scene: Scene) {
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 200, 201], "{} {} {}", a.body, b.body, c.body);
         assert!(a.body == b.body && b.body == c.body, "{} {} {}", a.body, b.body, c.body);
-        // The bytes are those of one of the uploads, and the File describes them.
+        // The content is that of one of the uploads, and the file object describes it.
         let got = scene.get(super::url(&a.body)).await.bytes;
         assert!(sent.iter().any(|bytes| *bytes.as_bytes() == *got));
         scene.is_file(&a.body, room, "triple.txt", "text/plain", &got);

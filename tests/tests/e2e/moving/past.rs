@@ -21,7 +21,7 @@ pub struct Past {
     pub history: Vec<Value>,
     /// A message that can be repeated.
     pub said: Value,
-    /// Files with their bytes. The first was uploaded as `upload`.
+    /// Files with their content. The first was uploaded as `upload`.
     pub files: Vec<(Value, Vec<u8>)>,
     pub deleted_file: Value,
     pub deleted_room: String,
@@ -72,7 +72,7 @@ impl Past {
     }
 }
 
-/// Shares files: one with a name for its upload, two in a message (one of them deleted), one in no room, and an empty
+/// Shares files: one with a `clientMessageId`, two in a message (one of them deleted), one in no room, and an empty
 /// one.
 async fn files(api: &Api, ada: &Account, room: &str) -> anyhow::Result<(Vec<(Value, Vec<u8>)>, Value)> {
     let large = (0..700_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>();

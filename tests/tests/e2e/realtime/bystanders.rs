@@ -1,4 +1,4 @@
-//! Two clients that chat through the same server meanwhile, and must not be affected.
+//! Two clients that chat through the same server during a test, and must not be affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::Scene;
 
-/// The pause between two lines.
+/// The pause between two messages.
 const PACE: Duration = Duration::from_millis(50);
 
 pub struct Bystanders {
@@ -28,7 +28,7 @@ impl Bystanders {
         Ok(Self { over, chat })
     }
 
-    /// Ends the chat after one more line; all lines must have arrived.
+    /// Ends the chat after one more message; all messages must have arrived.
     pub async fn noticed_nothing(self) {
         self.over.store(true, Ordering::Relaxed);
         self.chat.await.expect("no panic").expect("nothing noticed");
@@ -41,9 +41,9 @@ async fn chat(scene: Scene, mut speaker: WebSocket, mut listener: WebSocket, ove
         let line = scene.message(format!("line {seq}"));
         let ack = speaker.emit("message", line).await?;
         anyhow::ensure!(ack["ok"] == true && ack["message"]["seq"] == seq, "line {seq}: {ack}");
-        for hears in [&mut speaker, &mut listener] {
-            let heard: Value = hears.event("message").await?;
-            anyhow::ensure!(heard == ack["message"], "line {seq} was heard as {heard}");
+        for receives in [&mut speaker, &mut listener] {
+            let received: Value = receives.event("message").await?;
+            anyhow::ensure!(received == ack["message"], "message {seq} was received as {received}");
         }
         if last {
             break;

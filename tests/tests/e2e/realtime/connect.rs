@@ -1,4 +1,4 @@
-//! CONNECT, what it may carry, and how a connection ends for good.
+//! CONNECT, its data, and the permanent end of a connection.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::{SOON, Scene};
 use crate::world;
 
 #[tokio::test]
-async fn a_bad_token_is_a_connect_error_and_the_end() {
+async fn bad_token_is_a_connect_error_and_ends_the_socket() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -35,7 +35,7 @@ async fn a_bad_token_is_a_connect_error_and_the_end() {
 }
 
 #[tokio::test]
-async fn stock_clients_get_the_refusal_and_do_not_come_back() {
+async fn stock_clients_do_not_reconnect_after_a_rejection() {
     let url = world::embedded().await.url();
     for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {
         for transports in [json!(["polling", "websocket"]), json!(["websocket"])] {
@@ -61,7 +61,7 @@ async fn the_authorization_header_also_authenticates() {
 }
 
 #[tokio::test]
-async fn there_is_one_namespace_and_one_connect() {
+async fn only_one_namespace_and_one_connect_are_accepted() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -70,7 +70,7 @@ async fn there_is_one_namespace_and_one_connect() {
     let refused = socket.receive().await.unwrap();
     let data = serde_json::from_str::<Value>(refused.strip_prefix("44/admin,").unwrap()).unwrap();
     assert_eq!(data["data"], json!({"code": "not_found", "status": 404}));
-    // An event to that namespace goes nowhere, and `/` goes on.
+    // An event to that namespace is ignored, and `/` continues.
     socket.send(r#"42/admin,["message",{}]"#).await.unwrap();
     assert_eq!(socket.emit("message", scene.message("still here")).await.unwrap()["ok"], true);
 
@@ -107,9 +107,9 @@ async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
         anyhow::Ok((client.ack(1).await?, client.ack(2).await?, client.event("message").await?))
     };
     let packets = [connect(&scene.account.token), event("joinRoom", &json!(scene.room), 1), event("message", &scene.message("p"), 2)];
-    let (joined, sent, heard) = polling(&packets).await.unwrap();
+    let (joined, sent, received) = polling(&packets).await.unwrap();
     assert_eq!((&joined["lastSeq"], &sent["message"]["seq"]), (&json!(100), &json!(101)));
-    assert_eq!(heard, sent["message"]);
+    assert_eq!(received, sent["message"]);
 }
 
 #[tokio::test]
@@ -123,17 +123,17 @@ async fn stock_clients_may_emit_before_they_are_connected() {
         assert_eq!(joined.await.unwrap()[0]["lastSeq"], round);
         let sent = sent.await.unwrap();
         assert_eq!(sent[0]["message"]["seq"], round + 1);
-        let heard = |reports: &[Report]| {
+        let received = |reports: &[Report]| {
             let mine =
-                |report: &Report| matches!(report, Report::Event(name, heard) if name == "message" && heard[0] == sent[0]["message"]);
+                |report: &Report| matches!(report, Report::Event(name, received) if name == "message" && received[0] == sent[0]["message"]);
             (reports.iter().filter(|report| mine(report)).count() == 1).then_some(())
         };
-        socket.until("its own message", SOON, heard).await.unwrap();
+        socket.until("its own message", SOON, received).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn logout_ends_its_sockets_for_good() {
+async fn logout_ends_its_sockets_permanently() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -152,7 +152,7 @@ async fn logout_ends_its_sockets_for_good() {
         client.state("disconnect").await.unwrap();
         assert_eq!(client.events("sessionEnded"), [json!({"code": "logged_out"})]);
     }
-    // A stock client that reconnects would have done so after a second.
+    // A stock client that reconnects would have done so after one second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let again = |report: &Report| matches!(report, Report::State(kind, _) if kind == "reconnect" || kind == "connect_error");
     assert!(stock.iter().all(|client| !client.reports().iter().any(again)));
@@ -162,7 +162,7 @@ async fn logout_ends_its_sockets_for_good() {
 #[tokio::test]
 async fn logout_at_one_gateway_ends_the_sockets_at_the_other() {
     let [first, second]: [Api; 2] = world::gateways(world::cluster().await).try_into().unwrap_or_else(|_| panic!("two gateways"));
-    // The promise is a second; on a busy machine the best of five shows it.
+    // The promise is one second; on a busy machine the best of five attempts shows it.
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         let account = first.signup().await.unwrap();
@@ -185,7 +185,7 @@ async fn logout_at_one_gateway_ends_the_sockets_at_the_other() {
 }
 
 #[tokio::test]
-async fn a_token_ends_while_its_socket_is_open() {
+async fn token_expires_while_its_socket_is_open() {
     let server = Embedded::start(&[("CONFAB_TOKEN_TTL", "2s")]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let account = scene.api.signup().await.unwrap();
@@ -197,22 +197,22 @@ async fn a_token_ends_while_its_socket_is_open() {
     }
     socket.disconnected().await.unwrap();
     socket.closed(SOON).await.unwrap();
-    // A client that does not fetch the end costs no CPU time while it waits.
+    // A client that does not read the end costs no CPU time while it waits.
     let before = busy(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(busy(&server) - before < 30, "{} ticks of CPU in a second", busy(&server) - before);
+    assert!(busy(&server) - before < 30, "{} ticks of CPU in one second", busy(&server) - before);
     drop(idle);
-    // Clocks may differ by some seconds; then the token is refused for good.
+    // Clocks may differ by some seconds; then the token is rejected permanently.
     let refused = async || {
         let mut late = WebSocket::open(&server.url()).await.ok()?;
         late.send(&connect(&account.token)).await.ok()?;
         late.refused().await.ok()
     };
-    let refused = eventually("the token is refused", Duration::from_secs(20), refused).await.unwrap();
+    let refused = eventually("the token is rejected", Duration::from_secs(20), refused).await.unwrap();
     assert_eq!(refused["data"], json!({"code": "unauthorized", "status": 401}));
 }
 
-/// CPU time that a server has used, in ticks of 10 ms.
+/// Returns the CPU time that a server has used, in ticks of 10 ms.
 fn busy(server: &Embedded) -> u64 {
     let pid = server.daemon().running().expect("it runs");
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its figures");

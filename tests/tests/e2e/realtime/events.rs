@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Scene, fails};
 
 #[tokio::test]
-async fn a_message_is_the_same_in_acknowledgement_event_and_history() {
+async fn message_is_equal_in_acknowledgement_event_and_history() {
     let scene = Scene::new().await.unwrap();
     let (mut speaker, mut listener, mut outsider) =
         (scene.member().await.unwrap(), scene.member().await.unwrap(), scene.socket().await.unwrap());
@@ -34,7 +34,7 @@ async fn a_message_is_the_same_in_acknowledgement_event_and_history() {
 }
 
 #[tokio::test]
-async fn a_repeat_returns_the_first_message() {
+async fn repeat_returns_the_first_event() {
     let scene = Scene::new().await.unwrap();
     let (mut one, mut other) = (scene.member().await.unwrap(), scene.socket().await.unwrap());
     let id = unique("send");
@@ -47,7 +47,7 @@ async fn a_repeat_returns_the_first_message() {
     }
     let rest = scene.api.post("/api/messages", &scene.account, send("by REST")).await.unwrap();
     assert_eq!((rest.status, rest.body), (200, repeated(&first["message"])));
-    // Several in one write.
+    // Several events in one write.
     let numbers = [
         one.emit_later("message", &json!({"roomId": scene.room, "content": "x", "clientMessageId": "twice"})).await.unwrap(),
         one.emit_later("message", &json!({"roomId": scene.room, "content": "y", "clientMessageId": "twice"})).await.unwrap(),
@@ -92,8 +92,8 @@ async fn five_hundred_sends_at_once_keep_their_order() {
     }
     for n in 0..500 {
         for socket in [&mut speaker, &mut listener] {
-            let heard = socket.event("message").await.unwrap();
-            assert_eq!((&heard["seq"], &heard["content"]), (&json!(n + 1), &json!(n.to_string())));
+            let received = socket.event("message").await.unwrap();
+            assert_eq!((&received["seq"], &received["content"]), (&json!(n + 1), &json!(n.to_string())));
         }
     }
 }
@@ -113,14 +113,14 @@ async fn five_hundred_sends_by_polling_alone_keep_their_order() {
         assert_eq!((&ack["message"]["seq"], &ack["message"]["content"]), (&json!(n + 1), &json!(n.to_string())), "{ack}");
     }
     for n in 0..500 {
-        let heard = speaker.event("message").await.unwrap();
-        assert_eq!((&heard["seq"], &heard["content"]), (&json!(n + 1), &json!(n.to_string())));
+        let received = speaker.event("message").await.unwrap();
+        assert_eq!((&received["seq"], &received["content"]), (&json!(n + 1), &json!(n.to_string())));
     }
     assert!((2..=16).contains(&speaker.largest_payload), "{} packets in a payload", speaker.largest_payload);
 }
 
 #[tokio::test]
-async fn events_of_one_socket_in_many_rooms_do_not_wait_for_one_another_and_all_are_answered() {
+async fn events_in_different_rooms_do_not_wait_for_each_other() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let mut rooms = Vec::new();
@@ -145,7 +145,7 @@ async fn events_of_one_socket_in_many_rooms_do_not_wait_for_one_another_and_all_
 }
 
 #[tokio::test]
-async fn a_polling_client_sends_its_first_event_with_its_connect() {
+async fn polling_client_may_send_an_event_with_its_connect() {
     let scene = Scene::new().await.unwrap();
     let mut client = Polling::open(&scene.url).await.unwrap();
     client.send_all(&[connect(&scene.account.token)]).await.unwrap();

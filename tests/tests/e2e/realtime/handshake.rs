@@ -16,7 +16,7 @@ fn error(code: u64, message: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_wrong_handshake_gets_the_protocols_error() {
+async fn wrong_handshake_gets_the_protocol_error() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let api = Api::new(server.url());
@@ -36,7 +36,7 @@ async fn a_wrong_handshake_gets_the_protocols_error() {
         (Method::DELETE, "EIO=4&transport=polling", &method),
         (Method::POST, "EIO=4&transport=websocket", &method),
         (Method::GET, "EIO=4&transport=websocket", &bad),
-        // The first counts.
+        // The first of two equal parameters counts.
         (Method::GET, "EIO=4&transport=websocket&transport=polling", &bad),
         (Method::GET, "EIO=3&EIO=4&transport=polling", &version),
     ];
@@ -74,7 +74,7 @@ async fn a_wrong_handshake_gets_the_protocols_error() {
 }
 
 #[tokio::test]
-async fn the_open_packet_contains_the_settings() {
+async fn open_packet_contains_the_settings() {
     let open = WebSocket::open(&world::embedded().await.url()).await.unwrap().open;
     let sid = open["sid"].as_str().unwrap();
     let expected = json!({"sid": sid, "upgrades": [], "pingInterval": 25_000, "pingTimeout": 20_000, "maxPayload": 1_114_112});
@@ -87,7 +87,7 @@ async fn the_open_packet_contains_the_settings() {
 }
 
 #[tokio::test]
-async fn a_socket_is_pinged_and_closed_when_it_does_not_answer() {
+async fn socket_without_pongs_is_closed() {
     let server = hasty().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::at(server).await.unwrap();
@@ -98,13 +98,13 @@ async fn a_socket_is_pinged_and_closed_when_it_does_not_answer() {
         let began = Instant::now();
         dead.closed(SOON).await.map(|_| began.elapsed())
     });
-    // Longer than a socket without pongs lives.
+    // Longer than the lifetime of a socket without pongs.
     while polling.pings < 10 {
         polling.poll().await.unwrap();
         assert_eq!(good.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
     }
     assert!(good.pings >= 9, "only {} pings", good.pings);
-    // Not before the time for the pong is over.
+    // Not before the time limit for the pong.
     let lived = ending.await.unwrap().unwrap();
     assert!(lived > Duration::from_secs(4), "{lived:?}");
     // The server answers a client's ping as well.
@@ -117,7 +117,7 @@ async fn a_socket_is_pinged_and_closed_when_it_does_not_answer() {
 }
 
 #[tokio::test]
-async fn an_abandoned_polling_session_is_reaped() {
+async fn abandoned_polling_session_is_closed() {
     let server = hasty().await;
     let scene = Scene::at(server).await.unwrap();
     let client = Polling::connect(&server.url(), &scene.account.token).await.unwrap();
@@ -131,11 +131,11 @@ async fn an_abandoned_polling_session_is_reaped() {
 }
 
 #[tokio::test]
-async fn a_session_that_does_not_connect_is_closed() {
+async fn session_without_connect_is_closed() {
     let server = hasty().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let mut idle = WebSocket::open(&server.url()).await.unwrap();
-    // Other packets do not help, nor does another namespace.
+    // Neither other packets nor another namespace count as CONNECT.
     let mut elsewhere = WebSocket::open(&server.url()).await.unwrap();
     elsewhere.send("40/admin,{}").await.unwrap();
     assert_eq!(elsewhere.receive().await.unwrap().get(..9), Some("44/admin,"));
@@ -148,7 +148,7 @@ async fn a_session_that_does_not_connect_is_closed() {
 }
 
 #[tokio::test]
-async fn foreign_pages_are_kept_out() {
+async fn foreign_pages_are_rejected() {
     let server = world::embedded().await;
     let url = server.url();
     let api = Api::new(&url);

@@ -1,4 +1,5 @@
-//! Bytes that one account makes the server hold cost that account its sockets, and other accounts nothing.
+//! When one account makes the server buffer many bytes, only that account's sockets are closed; other accounts are not
+//! affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +14,14 @@ use tokio::task::JoinHandle;
 use super::bystanders::Bystanders;
 use super::{SOON, Scene, memory, value};
 
-/// How many bytes all sockets together may make the server hold.
+/// The limit of buffered bytes of all sockets together.
 const SETTING: usize = 6_000_000;
-/// How much more may be held until the largest sockets are closed: some answers being prepared at the same time.
+/// How far the limit may be exceeded until the largest sockets are closed: some answers are prepared at the same time.
 const SLACK: usize = 4_000_000;
 /// Separates the packets of a payload.
 const SEPARATOR: &str = "\u{1e}";
 
-/// A client that polls and is sent message after message. Every poll returns some, in order.
+/// A client that polls while messages are sent. Every poll returns some messages, in order.
 struct Poller {
     over: Arc<AtomicBool>,
     polling: JoinHandle<anyhow::Result<()>>,
@@ -46,7 +47,7 @@ impl Poller {
 
     async fn was_served(self) {
         self.over.store(true, Ordering::Relaxed);
-        self.polling.await.expect("no panic").expect("served all the while");
+        self.polling.await.expect("no panic").expect("every poll succeeds");
     }
 }
 
@@ -84,7 +85,7 @@ impl Greedy {
         }
     }
 
-    /// How many of its sessions are still open.
+    /// Returns how many of its sessions are still open.
     async fn standing(&self) -> usize {
         let mut standing = 0;
         for session in &self.sessions {
@@ -117,14 +118,14 @@ async fn unread_answers_are_bounded_and_only_their_requester_is_closed() {
         let joined = socket.emit("joinRoom", json!({"roomId": scene.room, "last": 10})).await.unwrap();
         assert_eq!(joined["ok"], true, "{joined}");
     }
-    assert!(most > SETTING / 4, "the attack is one: {most}");
-    assert!(most <= SETTING + SLACK, "{most} bytes are held");
+    assert!(most > SETTING / 4, "the attack must have an effect: {most}");
+    assert!(most <= SETTING + SLACK, "{most} bytes are buffered");
     assert!(largest <= 150_000_000, "{largest} bytes more");
-    // In the end none of its sessions is left, although each keeps answering pings.
+    // In the end all its sessions are closed, although each continues to answer pings.
     let none = async || (greedy.standing().await == 0).then_some(());
     eventually("its sessions are closed", Duration::from_secs(40), none).await.unwrap();
     let gone = async || (value(&server, "confab_outbox_bytes").await < SETTING as f64 / 4.0).then_some(());
-    eventually("little is held", Duration::from_secs(10), gone).await.unwrap();
+    eventually("few bytes are buffered", Duration::from_secs(10), gone).await.unwrap();
     for poller in pollers {
         poller.was_served().await;
     }
@@ -133,7 +134,7 @@ async fn unread_answers_are_bounded_and_only_their_requester_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unfinished_packets_count_for_their_sender() {
+async fn unfinished_packets_count_against_their_sender() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "4000000")]).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
@@ -152,13 +153,13 @@ async fn unfinished_packets_count_for_their_sender() {
         sockets.push(socket);
     }
     let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
-    eventually("not more is held than may be", SOON, bounded).await.unwrap();
+    eventually("buffered bytes are within the limit", SOON, bounded).await.unwrap();
     assert!(value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0);
     bystanders.noticed_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unfinished_packets_of_upgrades_count_for_their_sender() {
+async fn unfinished_packets_of_upgrades_count_against_their_sender() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "4000000")]).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
@@ -171,11 +172,11 @@ async fn unfinished_packets_of_upgrades_count_for_their_sender() {
         probes.push((session, probe));
     }
     let ended = async || (value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0).then_some(());
-    eventually("most of them are closed", SOON, ended).await.unwrap();
+    eventually("most of the sessions are closed", SOON, ended).await.unwrap();
     let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
-    eventually("not more is held than may be", SOON, bounded).await.unwrap();
+    eventually("buffered bytes are within the limit", SOON, bounded).await.unwrap();
     drop(probes);
     let gone = async || (value(&server, "confab_outbox_bytes").await < 100_000.0).then_some(());
-    eventually("nothing is held", Duration::from_secs(15), gone).await.unwrap();
+    eventually("no bytes are buffered", Duration::from_secs(15), gone).await.unwrap();
     bystanders.noticed_nothing().await;
 }

@@ -17,14 +17,14 @@ async fn events_a_second() {
     let mut socket = scene.socket().await.unwrap();
     let began = Instant::now();
     let outcomes = flood(&mut socket, 1000).await.unwrap();
-    // Fifty a second, a hundred at once; the rest is refused without further effect.
+    // Fifty per second, a hundred at once; the rest is rejected without further effect.
     let admitted = outcomes.iter().filter(|ack| ack["ok"] == true).count();
     let most = 101 + 50 * began.elapsed().as_millis() as usize / 1000;
     assert!((100..=most).contains(&admitted), "{admitted} of {most} admitted");
     assert!(outcomes.iter().take(100).all(|ack| ack["ok"] == true));
     let refusal = outcomes.iter().find(|ack| ack["ok"] == false).unwrap();
     fails(refusal, 429, "rate_limited");
-    // The refusals end with time.
+    // After a while events are admitted again.
     let admitted = async || (socket.emit("leaveRoom", json!(scene.room)).await.ok()?["ok"] == true).then_some(());
     confab_tests::wait::eventually("an event is admitted again", SOON, admitted).await.unwrap();
     bystanders.noticed_nothing().await;
@@ -92,16 +92,16 @@ async fn sockets_per_user() {
     }
     let mut over = WebSocket::open(&scene.url).await.unwrap();
     over.send(&connect(&scene.account.token)).await.unwrap();
-    // Closed at the transport, so that a stock client tries again.
+    // Closed at the transport, so that a stock client reconnects.
     over.closed(SOON).await.unwrap();
     assert!(over.entered().await.is_err());
     for socket in &mut sockets {
         assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap()["ok"], true);
     }
-    // A place becomes free when a socket ends, however it ends.
+    // A permit becomes free when a socket ends, however it ends.
     drop(sockets.pop());
     let again = async || scene.socket().await.ok();
-    let again = confab_tests::wait::eventually("a place is free", SOON, again).await.unwrap();
+    let again = confab_tests::wait::eventually("a permit is free", SOON, again).await.unwrap();
     drop((again, sockets));
     bystanders.noticed_nothing().await;
 

@@ -8,7 +8,7 @@ use super::bystanders::Bystanders;
 use super::{SOON, Scene, fails, memory};
 use crate::world;
 
-/// How much the server's memory may grow during the abuse: what its allocator keeps, not a leak each time.
+/// How much the server's memory may grow during the abuse: memory that its allocator keeps, not a leak per packet.
 const GROWTH: u64 = 24 * 1024 * 1024;
 
 /// The expected reaction.
@@ -16,12 +16,12 @@ const GROWTH: u64 = 24 * 1024 * 1024;
 enum Then {
     /// The socket is closed with this code.
     Closed(u16),
-    /// Nothing at all.
+    /// No reaction.
     Ignored,
 }
 use Then::{Closed, Ignored};
 
-/// What is wrong, its bytes, and the expected reaction.
+/// Returns the description, the bytes and the expected reaction of each malformed packet.
 fn wrong() -> Vec<(String, Vec<u8>, Then)> {
     let packets = [
         "",
@@ -105,7 +105,7 @@ fn wrong() -> Vec<(String, Vec<u8>, Then)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_malformed_packet_costs_its_own_socket_at_most() {
+async fn malformed_packet_costs_at_most_its_own_socket() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -130,7 +130,7 @@ async fn each_malformed_packet_costs_its_own_socket_at_most() {
 }
 
 #[tokio::test]
-async fn malformed_packets_are_refused_before_connect_too() {
+async fn malformed_packets_are_rejected_before_connect() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     for packet in ["4", "4abc", "42[", "45-", "47", "9", r#"42["message",{}]"#, r#"42["message""#] {
@@ -142,7 +142,7 @@ async fn malformed_packets_are_refused_before_connect_too() {
 }
 
 #[tokio::test]
-async fn absurd_but_well_formed_packets_are_refused() {
+async fn absurd_but_well_formed_packets_are_rejected() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
@@ -150,7 +150,7 @@ async fn absurd_but_well_formed_packets_are_refused() {
         socket.send(&format!(r#"42{number}["{name}",{deep}]"#)).await.unwrap();
         fails(&socket.ack(number as u64).await.unwrap(), 400, "invalid_request");
     }
-    // Ignored fields may contain anything.
+    // Ignored fields may have any content.
     let message = scene.message("deep");
     let future = message.to_string().replacen('{', &format!(r#"{{"future":{deep},"#), 1);
     socket.send(&format!(r#"4210["message",{message},{deep}]"#)).await.unwrap();
@@ -168,7 +168,7 @@ async fn absurd_but_well_formed_packets_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_tiny_fragments_holds_no_other_client_up() {
+async fn flood_of_tiny_fragments_does_not_delay_other_clients() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -183,12 +183,12 @@ async fn a_flood_of_tiny_fragments_holds_no_other_client_up() {
     let event = json!(["message", scene.message("at last")]).to_string();
     socket.write(&frame(0x80, event.as_bytes())).await.unwrap();
     let said = async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
-    confab_tests::wait::eventually("it is said", SOON, said).await.unwrap();
+    confab_tests::wait::eventually("the message arrives", SOON, said).await.unwrap();
     bystanders.noticed_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn abuse_leaves_no_memory_behind() {
+async fn abuse_does_not_leak_memory() {
     let server = Embedded::start(&[]).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
@@ -209,7 +209,7 @@ async fn abuse_leaves_no_memory_behind() {
     }
     // The last sockets may still be closing.
     let as_before = async || (memory(&server).saturating_sub(before) < GROWTH).then_some(());
-    confab_tests::wait::eventually("memory is as before", SOON, as_before).await.unwrap();
+    confab_tests::wait::eventually("memory is back to normal", SOON, as_before).await.unwrap();
     bystanders.noticed_nothing().await;
 
     // Announced attachments that never arrive cost next to nothing while their sockets live.

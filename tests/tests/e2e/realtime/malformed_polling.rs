@@ -9,7 +9,7 @@ use super::{SOON, Scene};
 use crate::world;
 
 #[tokio::test]
-async fn each_malformed_payload_ends_its_own_session() {
+async fn malformed_payload_ends_only_its_own_session() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -41,7 +41,7 @@ async fn each_malformed_payload_ends_its_own_session() {
 }
 
 #[tokio::test]
-async fn a_payload_over_the_limit_is_too_large() {
+async fn payload_above_the_limit_is_too_large() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -55,12 +55,12 @@ async fn a_payload_over_the_limit_is_too_large() {
 }
 
 #[tokio::test]
-async fn two_gets_at_once_end_the_session() {
+async fn two_concurrent_gets_end_the_session() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
-    // One GET waits; the second one is refused, and the first one returns the end of the session.
+    // One GET waits; the second one is rejected, and the first one returns the end of the session.
     let (one, other) = tokio::join!(client.get(), client.get());
     let mut answers = [one.unwrap(), other.unwrap()];
     answers.sort();
@@ -70,7 +70,7 @@ async fn two_gets_at_once_end_the_session() {
 }
 
 #[tokio::test]
-async fn after_the_upgrade_polling_is_over_and_the_socket_lives() {
+async fn polling_ends_after_the_upgrade() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -102,19 +102,19 @@ async fn upgrade(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
 }
 
 #[tokio::test]
-async fn a_failed_probe_leaves_the_session_polling() {
+async fn failed_probe_leaves_the_session_polling() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     for packet in ["5", "2", "3probe", "42[\"message\",{}]", "", "1"] {
         let probe = async || WebSocket::probe(&scene.url, client.sid()).await.ok()?.ok();
-        let mut socket = confab_tests::wait::eventually("a probe is taken", SOON, probe).await.unwrap();
+        let mut socket = confab_tests::wait::eventually("a probe is accepted", SOON, probe).await.unwrap();
         socket.send(packet).await.unwrap();
         socket.closed(SOON).await.unwrap();
         assert_eq!(client.emit("message", scene.message(packet.len().to_string())).await.unwrap()["ok"], true, "{packet}");
     }
-    // A probe that never continues: polling works meanwhile, and a second probe is refused.
+    // A probe that never continues: polling works meanwhile, and a second probe is rejected.
     let mut stalled = WebSocket::probe(&scene.url, client.sid()).await.unwrap().unwrap();
     stalled.send("2probe").await.unwrap();
     assert_eq!(stalled.receive().await.unwrap(), "3probe");
@@ -130,7 +130,7 @@ async fn a_failed_probe_leaves_the_session_polling() {
 }
 
 #[tokio::test]
-async fn a_session_that_says_close_is_closed() {
+async fn session_that_sends_close_is_closed() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     socket.send("1").await.unwrap();
@@ -138,7 +138,7 @@ async fn a_session_that_says_close_is_closed() {
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     assert_eq!(client.post("1").await.unwrap(), (200, json!("ok")));
     assert_eq!(client.get().await.unwrap().0, 400);
-    // Who leaves before CONNECT is answered has nothing to come back to.
+    // A client that disconnects before the answer to CONNECT has no session to return to.
     let mut socket = WebSocket::open(&scene.url).await.unwrap();
     socket.send("41").await.unwrap();
     socket.closed(SOON).await.unwrap();

@@ -1,11 +1,11 @@
-//! What some clients do and no stock client of JavaScript or Python does: each is served.
+//! Behaviour of some clients that no stock client of JavaScript or Python has: each is served.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use confab_tests::embedded::Embedded;
 use confab_tests::exposition::Exposition;
-use confab_tests::raw::{Client, Http, PATIENCE, Polling, WebSocket, connect, event, text};
+use confab_tests::raw::{Client, Http, PACKET_LIMIT, Polling, WebSocket, connect, event, text};
 use confab_tests::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::world;
 const UPGRADE: &str =
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// The head of the answer to a request that is sent as it is, in lower case.
+/// Returns the head of the answer to an unmodified request, in lower case.
 async fn head(url: &str, request: String) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").context("an http URL")?).await?;
     stream.write_all(request.as_bytes()).await?;
@@ -31,12 +31,12 @@ async fn head(url: &str, request: String) -> anyhow::Result<String> {
         }
         anyhow::Ok(())
     };
-    timeout(PATIENCE, read).await??;
+    timeout(PACKET_LIMIT, read).await??;
     Ok(String::from_utf8(head)?.to_ascii_lowercase())
 }
 
 #[tokio::test]
-async fn the_first_subprotocol_offered_is_chosen() {
+async fn first_offered_subprotocol_is_selected() {
     let url = world::embedded().await.url();
     let line = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\n";
     for (offered, chosen) in [("mine", "mine"), ("first, second", "first"), ("one\r\nSec-WebSocket-Protocol: two", "one")] {
@@ -49,7 +49,7 @@ async fn the_first_subprotocol_offered_is_chosen() {
 }
 
 #[tokio::test]
-async fn a_websocket_by_http_1_0_is_asked_for_http_1_1() {
+async fn websocket_over_http_1_0_requires_http_1_1() {
     let url = world::embedded().await.url();
     let line = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.0\r\nHost: localhost\r\n";
     let answer = head(&url, format!("{line}{UPGRADE}\r\n")).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_websocket_by_http_1_0_is_asked_for_http_1_1() {
 }
 
 #[tokio::test]
-async fn an_empty_sid_opens_a_session_and_the_first_of_equal_parameters_counts() {
+async fn empty_sid_opens_a_session_and_first_parameter_counts() {
     let scene = Scene::new().await.unwrap();
     for query in [
         "EIO=4&transport=polling&sid=",
@@ -78,7 +78,7 @@ async fn an_empty_sid_opens_a_session_and_the_first_of_equal_parameters_counts()
 }
 
 #[tokio::test]
-async fn the_own_page_may_name_the_default_port() {
+async fn own_page_may_name_the_default_port() {
     let url = world::embedded().await.url();
     for (origin, status) in [
         ("https://localhost:443", "200"),
@@ -126,7 +126,7 @@ async fn listed_origins_may_send_credentials_and_any_header() {
 }
 
 #[tokio::test]
-async fn refusals_wait_for_the_answer_to_connect() {
+async fn rejections_follow_the_answer_to_connect() {
     let scene = Scene::new().await.unwrap();
     let flight = |token: &str| {
         let events = [event("message", &json!({}), 1), event("nonsense", &json!({}), 2), r#"42["nonsense"]"#.into()];
@@ -149,11 +149,11 @@ async fn refusals_wait_for_the_answer_to_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_payload_may_take_long_as_long_as_its_bytes_flow() {
+async fn slow_payload_is_accepted_while_bytes_arrive() {
     let scene = Scene::at(hasty().await).await.unwrap();
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     let body = event("message", &scene.message("x".repeat(10_000)), 1);
-    // For longer than a silent client is waited for, and than one lives that answers no ping.
+    // Longer than the time limit for a silent client, and than the lifetime of a client that answers no ping.
     let sending = client.post_slowly(&scene.url, &body, 24, Duration::from_millis(500));
     // Stock clients make one POST at a time, so the pings are not answered meanwhile.
     let (posted, fetched) = tokio::try_join!(sending, client.get_until("431[")).unwrap();
@@ -162,7 +162,7 @@ async fn a_payload_may_take_long_as_long_as_its_bytes_flow() {
 }
 
 #[tokio::test]
-async fn a_payload_that_its_client_cuts_off_is_over_no_limit() {
+async fn truncated_payload_is_not_too_large() {
     let server = Embedded::start(&[]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let over = async || {

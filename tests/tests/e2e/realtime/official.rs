@@ -27,7 +27,7 @@
 //!
 //! | Socket.IO | test |
 //! |---|---|
-//! | CONNECT without data | cannot apply: a token is needed. [`connect`](super::connect): a bad token, the Authorization header |
+//! | CONNECT without data | cannot apply: a token is required. [`connect`](super::connect): a bad token, the Authorization header |
 //! | CONNECT with data | [`socket`]: CONNECT is answered |
 //! | the server's event with the data of CONNECT | cannot apply: there is no such event |
 //! | CONNECT to another namespace, with and without data, and leaving it | cannot apply: there is one namespace. [`socket`]: another namespace |
@@ -66,7 +66,7 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::world;
 
-/// Bytes of an upload.
+/// The content of an upload.
 const DATA: [u8; 4] = [1, 2, 3, 4];
 
 async fn in_cluster() -> anyhow::Result<Scene> {
@@ -77,12 +77,12 @@ async fn in_cluster() -> anyhow::Result<Scene> {
 }
 
 impl Scene {
-    /// The data of a `fileUpload` whose first attachment is the file.
+    /// Returns the data of a `fileUpload` whose first attachment is the file.
     fn upload(&self) -> Value {
         json!(["fileUpload", {"roomId": self.room, "name": "four.bin", "data": {"_placeholder": true, "num": 0}}])
     }
 
-    /// Checks that a File has the bytes [`DATA`].
+    /// Checks that a file has the content [`DATA`].
     async fn has_data(&self, file: &Value) {
         let answer = self.api.get(file["url"].as_str().unwrap_or_default(), &self.account).await.unwrap();
         assert_eq!((answer.status, answer.bytes), (200, DATA.to_vec()), "{file}");

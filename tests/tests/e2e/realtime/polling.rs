@@ -11,7 +11,7 @@ use super::Scene;
 use super::writer::Writer;
 
 #[tokio::test]
-async fn a_payload_holds_sixteen_packets_at_most() {
+async fn payload_has_at_most_sixteen_packets() {
     let scene = Scene::new().await.unwrap();
     let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     assert_eq!(client.emit("joinRoom", json!(scene.room)).await.unwrap()["ok"], true);
@@ -27,7 +27,7 @@ async fn a_payload_holds_sixteen_packets_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_in_the_midst_of_traffic_loses_and_doubles_nothing() {
+async fn upgrade_during_traffic_loses_and_duplicates_nothing() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
     writer.more(10).await.unwrap();
@@ -48,21 +48,21 @@ async fn an_upgrade_in_the_midst_of_traffic_loses_and_doubles_nothing() {
     }
 }
 
-/// Checks that a stock client received all of the history after its join.
+/// Checks that a stock client received the whole history after its join.
 async fn exact(socket: &Socket, joined: &Value, history: &[Value]) -> anyhow::Result<()> {
     let expected = &history[joined["lastSeq"].as_u64().unwrap_or_default() as usize..];
     let all = async || (socket.events("message").len() >= expected.len()).then_some(());
-    let waited = eventually("everything is heard", Duration::from_secs(20), all).await;
-    let heard = socket.events("message");
-    anyhow::ensure!(heard == expected, "heard {} instead of {}; {waited:?}", heard.len(), expected.len());
+    let waited = eventually("every message arrives", Duration::from_secs(20), all).await;
+    let received = socket.events("message");
+    anyhow::ensure!(received == expected, "received {} instead of {}; {waited:?}", received.len(), expected.len());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_raw_upgrade_goes_on_where_polling_stopped() {
+async fn raw_upgrade_continues_where_polling_stopped() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..10 {
         let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
         let joined = client.emit("joinRoom", json!(scene.room)).await.unwrap();
@@ -83,17 +83,17 @@ async fn a_raw_upgrade_goes_on_where_polling_stopped() {
         for _ in 0..5 {
             events.push(socket.event("message").await.unwrap());
         }
-        heard.push((joined, events));
+        received.push((joined, events));
     }
     let history = writer.history(&scene).await.unwrap();
-    for (joined, events) in heard {
+    for (joined, events) in received {
         let start = joined["lastSeq"].as_u64().unwrap() as usize;
         assert_eq!(events, history[start..start + events.len()]);
     }
 }
 
 #[tokio::test]
-async fn a_stock_client_lives_by_polling_alone() {
+async fn stock_client_works_with_polling_only() {
     let scene = Scene::new().await.unwrap();
     for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {
         let socket = stock.connect(&scene.url, &scene.account.token, Transports::Polling).await.unwrap();

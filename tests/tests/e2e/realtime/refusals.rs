@@ -1,4 +1,4 @@
-//! Invalid events: each gets the documented error, and its socket goes on.
+//! Invalid events: each gets the documented error, and its socket continues.
 
 use confab_tests::api::unique;
 use confab_tests::raw::{Client, Polling, binary, text};
@@ -52,7 +52,7 @@ fn wrong(room: &str) -> Vec<(&'static str, Value, u16, &'static str)> {
 }
 
 #[tokio::test]
-async fn each_wrong_event_is_refused_in_its_acknowledgement() {
+async fn invalid_event_is_rejected_in_its_acknowledgement() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -73,7 +73,7 @@ async fn each_wrong_event_is_refused_in_its_acknowledgement() {
 }
 
 #[tokio::test]
-async fn without_an_acknowledgement_a_failure_is_an_error_event() {
+async fn failure_without_acknowledgement_is_an_error_event() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     for (name, payload, status, code) in wrong(&scene.room) {
@@ -90,7 +90,7 @@ async fn without_an_acknowledgement_a_failure_is_an_error_event() {
 }
 
 #[tokio::test]
-async fn an_event_whose_name_is_no_text_is_unknown() {
+async fn event_whose_name_is_not_text_is_unknown() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
@@ -104,13 +104,13 @@ async fn an_event_whose_name_is_no_text_is_unknown() {
         socket.send(&format!("42[{name}]")).await.unwrap();
         assert_eq!(socket.event("error").await.unwrap()["code"], "not_found", "{name}");
     }
-    // The same name, escaped, is the name.
+    // An escaped name is the same name.
     socket.send(&format!(r#"4299["\u006dessage",{}]"#, scene.message("escaped"))).await.unwrap();
     assert_eq!(socket.ack(99).await.unwrap()["message"]["seq"], 1);
 }
 
 #[tokio::test]
-async fn binary_where_text_is_meant_is_refused() {
+async fn binary_instead_of_text_is_rejected() {
     let bystanders = Bystanders::at(world::embedded().await).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
@@ -130,7 +130,7 @@ async fn binary_where_text_is_meant_is_refused() {
 }
 
 #[tokio::test]
-async fn stock_clients_get_the_same_refusals() {
+async fn stock_clients_get_the_same_errors() {
     let bystanders = Bystanders::at(world::embedded().await).await.unwrap();
     let scene = Scene::new().await.unwrap();
     for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {

@@ -12,7 +12,7 @@ use super::{Scene, fails};
 use crate::world;
 
 #[tokio::test]
-async fn the_answer_to_join_room_is_exact() {
+async fn join_room_answer_is_exact() {
     let scene = Scene::new().await.unwrap();
     let mut sent = Vec::new();
     for n in 1..=7 {
@@ -51,7 +51,7 @@ async fn the_answer_to_join_room_is_exact() {
         let ack = socket.emit("joinRoom", named).await.unwrap();
         assert_eq!((&ack["ok"], &ack["reset"], &ack["lastSeq"]), (&json!(true), &json!(true), &json!(7)), "{argument}");
     }
-    // Whatever it asked for, it is in the room, once.
+    // In each case the socket is in the room, once.
     let live = scene.post("live").await.unwrap();
     assert_eq!(socket.event("message").await.unwrap(), live);
     assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap(), json!({"ok": true}));
@@ -59,7 +59,7 @@ async fn the_answer_to_join_room_is_exact() {
 }
 
 #[tokio::test]
-async fn the_answer_to_join_room_is_bounded() {
+async fn join_room_answer_is_bounded() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let small = (0..205).map(|n| scene.message(n.to_string()));
@@ -86,25 +86,25 @@ async fn the_answer_to_join_room_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_joins_while_a_writer_posts_miss_and_repeat_nothing() {
+async fn fifty_joins_during_writes_miss_and_repeat_nothing() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
     writer.more(20).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..50 {
         let mut socket = scene.socket().await.unwrap();
-        heard.push(joined(&mut socket, &scene.room, n).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n).await.unwrap());
         // Joins again on the same socket: it continues from the new position.
-        heard.push(joined(&mut socket, &scene.room, n + 1).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n + 1).await.unwrap());
     }
     let history = writer.history(&scene).await.unwrap();
-    for messages in heard {
+    for messages in received {
         let first = messages[0]["seq"].as_u64().unwrap() as usize;
         assert_eq!(messages, history[first - 1..first - 1 + messages.len()]);
     }
 }
 
-/// Joins with some of the history, and reads until ten events have arrived; returns all of it.
+/// Joins with some of the history, and reads until ten events have arrived; returns all of them.
 async fn joined(socket: &mut WebSocket, room: &str, n: u64) -> anyhow::Result<Vec<Value>> {
     let argument = match n % 2 {
         0 => json!({"roomId": room, "last": 5}),
@@ -128,7 +128,7 @@ async fn joined(socket: &mut WebSocket, room: &str, n: u64) -> anyhow::Result<Ve
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_event_follows_the_answer_to_leave_room() {
+async fn no_event_follows_the_leave_room_answer() {
     let scene = Scene::new().await.unwrap();
     let writer = Writer::start(&scene).await.unwrap();
     let mut socket = scene.socket().await.unwrap();
@@ -147,7 +147,7 @@ async fn no_event_follows_the_answer_to_leave_room() {
 }
 
 #[tokio::test]
-async fn changes_of_a_room_are_events_in_their_place_and_deletion_is_the_last() {
+async fn room_changes_are_ordered_events_and_deletion_is_last() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -162,10 +162,10 @@ async fn changes_of_a_room_are_events_in_their_place_and_deletion_is_the_last() 
     for socket in [&mut one, &mut other] {
         let deleted = socket.event("roomDeleted").await.unwrap();
         assert_eq!((&deleted["seq"], &deleted["type"], &deleted["event"]), (&json!(4), &json!("system"), &json!("roomDeleted")));
-        let heard = socket.taken_events();
-        let names = heard.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        let received = socket.taken_events();
+        let names = received.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
         assert_eq!(names, ["message", "roomUpdated", "message"]);
-        assert!(heard.iter().map(|(_, event)| event).eq(&history));
+        assert!(received.iter().map(|(_, event)| event).eq(&history));
         fails(&socket.emit("message", scene.message("too late")).await.unwrap(), 404, "not_found");
         fails(&socket.emit("joinRoom", json!(scene.room)).await.unwrap(), 404, "not_found");
         fails(&socket.emit("joinRoom", json!({"roomId": scene.room, "after": 0})).await.unwrap(), 404, "not_found");
@@ -175,7 +175,7 @@ async fn changes_of_a_room_are_events_in_their_place_and_deletion_is_the_last() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn between_two_gateways_joins_are_exact_too() {
+async fn joins_are_exact_between_two_gateways() {
     let cluster = world::cluster().await;
     let [first, second]: [Api; 2] = world::gateways(cluster).try_into().unwrap_or_else(|_| panic!("two gateways"));
     let account = first.signup().await.unwrap();
@@ -183,22 +183,22 @@ async fn between_two_gateways_joins_are_exact_too() {
     let scene = Scene { url: first.url.clone(), api: first, account, room };
     let writer = Writer::start(&scene).await.unwrap();
     writer.more(20).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..20 {
         let mut socket = WebSocket::connect(&second.url, &scene.account.token).await.unwrap();
-        heard.push(joined(&mut socket, &scene.room, n).await.unwrap());
+        received.push(joined(&mut socket, &scene.room, n).await.unwrap());
     }
     let stock = Stock::javascript().unwrap();
     let client = stock.connect(&second.url, &scene.account.token, Transports::Upgrade).await.unwrap();
     let answer = client.emit("joinRoom", json!({"roomId": scene.room, "last": 1})).await.unwrap();
     writer.more(20).await.unwrap();
     let history = writer.history(&scene).await.unwrap();
-    for messages in heard {
+    for messages in received {
         let first = messages[0]["seq"].as_u64().unwrap() as usize;
         assert_eq!(messages, history[first - 1..first - 1 + messages.len()]);
     }
     let expected = &history[answer["lastSeq"].as_u64().unwrap() as usize..];
     let all = async || (client.events("message").len() >= expected.len()).then_some(());
-    confab_tests::wait::eventually("everything is heard", std::time::Duration::from_secs(20), all).await.unwrap();
+    confab_tests::wait::eventually("every message arrives", std::time::Duration::from_secs(20), all).await.unwrap();
     assert_eq!(client.events("message"), expected);
 }

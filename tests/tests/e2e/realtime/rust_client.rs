@@ -1,4 +1,4 @@
-//! The stock client of Rust, rust_socketio: it answers no question about its transport and does not wait for CONNECT's answer.
+//! The stock client of Rust, rust_socketio: it does not report its transport and does not wait for CONNECT's answer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{SOON, Scene};
 const ALL: [Transports; 3] = [Transports::Polling, Transports::WebSocket, Transports::Upgrade];
 
 #[tokio::test]
-async fn it_joins_sends_and_hears_over_each_transport() {
+async fn rust_client_works_over_each_transport() {
     let scene = Scene::new().await.unwrap();
     let stock = Stock::rust().unwrap();
     for (round, transports) in ALL.into_iter().enumerate() {
@@ -23,22 +23,22 @@ async fn it_joins_sends_and_hears_over_each_transport() {
             let sent = socket.emit("message", scene.message(format!("{round} {n} ✓"))).await.unwrap();
             acknowledged.push(sent["message"].clone());
         }
-        let heard = |_: &[Report]| (socket.events("message").len() == 20).then(|| socket.events("message"));
-        assert_eq!(socket.until("its own messages", SOON, heard).await.unwrap(), acknowledged);
+        let received = |_: &[Report]| (socket.events("message").len() == 20).then(|| socket.events("message"));
+        assert_eq!(socket.until("its own messages", SOON, received).await.unwrap(), acknowledged);
         socket.disconnect();
     }
 }
 
 #[tokio::test]
-async fn its_refusals_name_the_fault() {
+async fn rust_client_receives_error_details() {
     let scene = Scene::new().await.unwrap();
     let stock = Stock::rust().unwrap();
     let refused = stock.open(&scene.url, json!({"auth": {"token": "garbage"}, "transports": ["websocket"], "reconnection": false}));
     let error = refused.state("error").await.unwrap();
     assert!(error["message"].as_str().is_some_and(|message| message.contains("unauthorized")), "{error}");
 
-    // This client knows bytes alone as an argument; here they are no request. With a callback it sends them as an
-    // acknowledgement, which none awaits.
+    // This client can send bytes only as a whole argument; as such they are not a valid request. With a callback it
+    // sends them as an acknowledgement that no request awaits.
     let socket = stock.connect(&scene.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     drop(socket.emit_later("message", vec![bytes(b"raw")]));
     socket.tell("message", vec![bytes(b"raw")]);
@@ -48,7 +48,7 @@ async fn its_refusals_name_the_fault() {
 }
 
 #[tokio::test]
-async fn it_comes_back_to_a_server_that_was_killed_and_catches_up() {
+async fn rust_client_reconnects_after_a_crash_and_catches_up() {
     let server = Embedded::start(&[]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let stock = Stock::rust().unwrap();

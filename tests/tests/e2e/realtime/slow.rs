@@ -8,7 +8,7 @@ use super::bystanders::Bystanders;
 use super::{SOON, Scene};
 use crate::world;
 
-/// A window so small that the system buffers little for the client.
+/// A receive window in bytes, so small that the system buffers little for the client.
 const WINDOW: u32 = 4096;
 
 async fn narrow(scene: &Scene) -> anyhow::Result<WebSocket> {
@@ -31,16 +31,16 @@ async fn write(scene: &Scene, listener: &mut WebSocket, count: usize) -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_too_much_unread_is_closed_and_returns_for_the_rest() {
+async fn client_with_too_much_unread_is_closed_and_may_return() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
     let (mut slow, mut listener) = (narrow(&scene).await.unwrap(), scene.member().await.unwrap());
     write(&scene, &mut listener, 600).await.unwrap();
     slow.closed(SOON).await.unwrap();
-    let heard = slow.taken_events();
-    let seqs = heard.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
-    // The client did not receive all, but what it received has no gap.
+    let received = slow.taken_events();
+    let seqs = received.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    // The client did not receive all messages, but those that it received have no gap.
     assert!(seqs.len() < 600 && seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     let mut back = scene.socket().await.unwrap();
     let ack = back.emit("joinRoom", json!({"roomId": scene.room, "after": seqs.len()})).await.unwrap();
@@ -49,7 +49,7 @@ async fn a_client_that_leaves_too_much_unread_is_closed_and_returns_for_the_rest
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_nothing_for_ten_seconds_is_closed() {
+async fn client_that_reads_nothing_for_ten_seconds_is_closed() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let scene = Scene::new().await.unwrap();
@@ -64,8 +64,8 @@ async fn a_client_that_reads_nothing_for_ten_seconds_is_closed() {
         }
     }
     let gone = async || slow.unread().is_err().then_some(());
-    eventually("it is closed", 3 * SOON, gone).await.unwrap();
-    // The client receives what was in transit, and then the end, without any further event.
+    eventually("the socket is closed", 3 * SOON, gone).await.unwrap();
+    // The client receives the messages in transit, and then the end, without any further event.
     let late: Value = scene.post("late").await.unwrap();
     slow.closed(SOON).await.unwrap();
     assert!(!slow.taken_events().iter().any(|(_, message)| *message == late));

@@ -1,4 +1,4 @@
-//! Clients that have not connected: little is held for each and for all, and nothing afterwards.
+//! Clients that have not connected: little is buffered for each and for all together, and nothing afterwards.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::world;
 const MEGABYTE: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_without_connect_are_bounded_and_leave_no_memory_behind() {
+async fn sessions_without_connect_are_bounded_and_do_not_leak() {
     let server = Embedded::start(&[("CONFAB_MAX_PENDING_SESSIONS", "1000")]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let mut member = scene.member().await.unwrap();
@@ -34,7 +34,7 @@ async fn sessions_without_connect_are_bounded_and_leave_no_memory_behind() {
         let pending = value(&server, "confab_pending_sessions").await;
         assert!(pending <= 1000.0, "{pending}");
         largest = largest.max(memory(&server).saturating_sub(before));
-        // Connected clients go on, and new ones can connect.
+        // Connected clients continue, and new ones can connect.
         assert_eq!(member.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);
         connected += usize::from(scene.socket().await.is_ok());
     }
@@ -42,13 +42,13 @@ async fn sessions_without_connect_are_bounded_and_leave_no_memory_behind() {
     assert!(largest < 100 * MEGABYTE, "{largest} bytes more");
     assert!(value(&server, "confab_limits_total{limit=\"pending_sessions\"}").await > 20_000.0);
     let gone = async || (value(&server, "confab_pending_sessions").await == 0.0).then_some(());
-    eventually("none is left", 3 * SOON, gone).await.unwrap();
+    eventually("all sessions are closed", 3 * SOON, gone).await.unwrap();
     let as_before = async || (memory(&server).saturating_sub(before) < 40 * MEGABYTE).then_some(());
-    eventually("memory is as before", Duration::from_secs(60), as_before).await.unwrap();
+    eventually("memory is back to normal", Duration::from_secs(60), as_before).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_long_bearer_is_refused_on_connect_and_a_token_of_connect_counts() {
+async fn long_bearer_is_rejected_on_connect_but_auth_token_counts() {
     let scene = Scene::new().await.unwrap();
     let long = format!("Bearer {}", "x".repeat(30_000));
     let mut socket = WebSocket::open_with(&scene.url, &[("Authorization", &long)]).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_long_bearer_is_refused_on_connect_and_a_token_of_connect_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn before_connect_a_client_may_make_the_server_hold_little() {
+async fn server_buffers_little_for_a_client_before_connect() {
     let server = world::embedded().await;
     let bystanders = Bystanders::at(server).await.unwrap();
     let url = server.url();
@@ -80,11 +80,11 @@ async fn before_connect_a_client_may_make_the_server_hold_little() {
     let mut socket = WebSocket::open(&url).await.unwrap();
     socket.write(&confab_tests::raw::text(&"6".repeat(17_000))).await.unwrap();
     assert_eq!(socket.closed(SOON).await.unwrap(), Some(1009));
-    // An answer that the server must hold: a namespace that it echoes.
+    // An answer that the server must buffer: it echoes the namespace.
     let polling = Polling::open(&url).await.unwrap();
     let _ = polling.post(format!("40/{},", "x".repeat(16_200))).await;
     assert_eq!(polling.get().await.unwrap(), (200, "1".into()));
-    // After CONNECT the client may send as much as any other.
+    // After CONNECT the client may send as much as any other client.
     let scene = Scene::new().await.unwrap();
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     let padded = json!({"roomId": scene.room, "content": "x", "padding": "x".repeat(500_000)});
@@ -94,7 +94,7 @@ async fn before_connect_a_client_may_make_the_server_hold_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_go_on_while_strangers_use_up_their_share() {
+async fn joins_continue_while_unconnected_clients_use_their_share() {
     let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", "400000")]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let bystanders = Bystanders::at(&server).await.unwrap();

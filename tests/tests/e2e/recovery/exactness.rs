@@ -1,4 +1,4 @@
-//! When exactness cannot be shown, a client is not recovered, and a new `pid` tells it so.
+//! When exactness cannot be guaranteed, a client is not recovered, and a new `pid` shows this.
 
 use anyhow::ensure;
 use base64::Engine;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// What a client kept when it lost its connection.
+/// The state that a client kept when it lost its connection.
 #[derive(Clone)]
 struct Kept {
     pid: Value,
@@ -27,7 +27,7 @@ impl Kept {
     }
 }
 
-/// Connects a client with recovery, joins these rooms, and disconnects; returns what the client kept.
+/// Connects a client with recovery, joins these rooms, and disconnects; returns the state that the client kept.
 async fn leave_behind(api: &Api, account: &Account, rooms: &[String]) -> anyhow::Result<Kept> {
     let mut socket = WebSocket::open(&api.url).await?;
     let connected = socket.enter_with(&json!({"token": account.token, "recovery": true})).await?;
@@ -43,14 +43,14 @@ async fn leave_behind(api: &Api, account: &Account, rooms: &[String]) -> anyhow:
     Ok(Kept::of(&connected, &mut socket))
 }
 
-/// Whether the client is recovered.
+/// Returns whether the client is recovered.
 async fn is_back(api: &Api, account: &Account, kept: &Kept) -> anyhow::Result<bool> {
     let mut socket = WebSocket::open(&api.url).await?;
     let connected = socket.enter_with(&kept.auth(account)).await?;
     let back = connected["pid"] == kept.pid;
     if !back {
         ensure!(connected["pid"].is_string(), "{connected}");
-        // The client is in no room, and its first offset says so: it replaces the old one.
+        // The client is in no room; its first offset encodes this and replaces the old one.
         socket.event("session").await?;
         ensure!(socket.offsets().last().is_some_and(|offset| kept.offset != *offset), "the old offset lives on");
     }
@@ -64,7 +64,7 @@ async fn stage() -> anyhow::Result<(Api, Account)> {
 }
 
 #[tokio::test]
-async fn a_foreign_offset_recovers_no_client() {
+async fn foreign_offset_recovers_no_client() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_foreign_offset_recovers_no_client() {
 }
 
 #[tokio::test]
-async fn a_client_that_lost_its_connection_between_a_joins_answer_and_its_offset_is_not_recovered() {
+async fn client_without_the_offset_after_a_join_is_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let mut socket = WebSocket::open(&api.url).await.unwrap();
@@ -107,14 +107,14 @@ async fn a_client_that_lost_its_connection_between_a_joins_answer_and_its_offset
     socket.event("session").await.unwrap();
     let before = Kept::of(&connected, &mut socket);
     let join = socket.emit_later("joinRoom", &json!(room)).await.unwrap();
-    // Everything arrives in one write; a client that has read up to the answer only keeps the offset before the answer.
+    // Everything arrives in one write; a client that has read only up to the answer keeps the offset before the answer.
     socket.ack(join).await.unwrap();
     for _ in 0..2 {
         socket.event("session").await.unwrap();
     }
     let marked = Kept { offset: json!(socket.offsets().iter().nth_back(1)), ..before.clone() };
     assert!(!is_back(&api, &account, &marked).await.unwrap());
-    assert!(is_back(&api, &account, &before).await.unwrap(), "who never heard of the answer is in no room");
+    assert!(is_back(&api, &account, &before).await.unwrap(), "a client without the answer is in no room");
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn clients_with_too_many_rooms_or_missed_events_are_not_recovered() {
 }
 
 #[tokio::test]
-async fn a_deleted_room_is_not_recovered() {
+async fn deleted_room_is_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let rooms = [api.room(&account).await.unwrap(), api.room(&account).await.unwrap()];
     let kept = leave_behind(&api, &account, &rooms).await.unwrap();
@@ -150,12 +150,12 @@ async fn a_deleted_room_is_not_recovered() {
 }
 
 #[tokio::test]
-async fn missed_events_come_after_connect_and_before_new_ones() {
+async fn missed_events_follow_connect_and_precede_new_ones() {
     let (api, account) = stage().await.unwrap();
     let room = api.room(&account).await.unwrap();
     let mut kept = leave_behind(&api, &account, std::slice::from_ref(&room)).await.unwrap();
     let mut writer = WebSocket::connect(&api.url, &account.token).await.unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     // While another client writes without a pause.
     for _ in 0..30 {
         let messages = (0..20).map(|n| json!({"roomId": room, "content": n.to_string()})).collect::<Vec<_>>();
@@ -166,11 +166,11 @@ async fn missed_events_come_after_connect_and_before_new_ones() {
         for number in numbers {
             assert_eq!(writer.ack(number).await.unwrap()["ok"], true);
         }
-        heard.push(socket.event("message").await.unwrap());
+        received.push(socket.event("message").await.unwrap());
         let rest = socket.taken_events().into_iter().filter(|(name, _)| name == "message");
-        heard.extend(rest.map(|(_, message)| message));
+        received.extend(rest.map(|(_, message)| message));
         kept = Kept::of(&connected, &mut socket);
     }
-    let seqs = heard.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    let seqs = received.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
 }

@@ -9,7 +9,8 @@ use confab_tests::raw::{Client, WebSocket};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// A shutdown waits a second for the collector, where an export alone would wait ten; the rest is for a busy machine.
+/// A shutdown waits one second for the collector, where an export alone would wait ten seconds; the rest is for a busy
+/// machine.
 const LEAVES: Duration = Duration::from_secs(9);
 
 async fn chats_and_leaves(server: &Embedded) {
@@ -30,14 +31,14 @@ async fn chats_and_leaves(server: &Embedded) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_collector_does_no_harm() {
+async fn missing_collector_does_no_harm() {
     let endpoint = format!("http://127.0.0.1:{}", free_ports(1).unwrap());
     let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
     chats_and_leaves(&Embedded::start(&settings).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_collector_is_not_waited_for() {
+async fn shutdown_does_not_wait_for_a_silent_collector() {
     // The system accepts the connection, but no program reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
@@ -46,7 +47,7 @@ async fn a_silent_collector_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_spans_are_exported_at_shutdown() {
+async fn last_spans_are_exported_at_shutdown() {
     let (collector, server) = super::embedded(&[("OTEL_BSP_SCHEDULE_DELAY", "3600000")]).await.unwrap();
     let api = Api::new(server.url());
     api.signup().await.unwrap();

@@ -27,19 +27,19 @@ const BELOW: [&str; 10] = [
     " > … > confab-message append > confab-message publish > confab-gateway fan out",
 ];
 
-/// The expected paths of a send's spans, below its first span.
+/// Returns the expected paths of a send's spans, below its first span.
 fn expected(first: &str) -> HashSet<String> {
     let call = "confab-gateway confab.message.v1.MessageService/Append > confab-message confab.message.v1.MessageService/Append";
     BELOW.iter().map(|below| format!("{first}{}", below.replace('…', call))).collect()
 }
 
-/// Whether both gateways have delivered the message.
+/// Returns whether both gateways have delivered the message.
 fn is_delivered(trace: &[Span]) -> bool {
     let gateways = trace.iter().filter(|span| span.name == "fan out").map(|span| span.instance.as_str());
     gateways.collect::<HashSet<_>>().len() == 2
 }
 
-/// The span that another one links to, once it has arrived together with its statement.
+/// Returns the span that another one links to, once it has arrived together with its statement.
 fn lead(spans: &[Span], linked: &Span) -> Option<Span> {
     let lead = spans.iter().find(|lead| linked.links == [lead.id.as_str()])?;
     let wrote = |sql: &Span| sql.name == "postgres append" && sql.parent == lead.id;
@@ -47,7 +47,7 @@ fn lead(spans: &[Span], linked: &Span) -> Option<Span> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_followed_from_its_sender_to_both_gateways() {
+async fn message_is_traced_from_its_sender_to_both_gateways() {
     let (collector, cluster) = super::cluster().await;
     let [one, two] = <[_; 2]>::try_from(world::gateways(cluster)).unwrap();
     let account = one.signup().await.unwrap();
@@ -77,20 +77,21 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     collector.until("every span in its place", complete).await.unwrap();
     assert_eq!(first.parent, "");
 
-    // Over REST: a trace of its own, linked to the client's, and named in the log.
+    // Over REST: a separate trace, linked to the client's, and named in the log.
     let request = one.request(Method::POST, "/api/messages").bearer_auth(&account.token).json(&message("by REST"));
     let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").header("x-request-id", "r-7");
     assert_eq!(one.send(request).await.unwrap().status, 201);
     let is_request = |span: &&Span| span.attributes.get("confab.request.id").is_some_and(|id| id == "r-7");
-    let told = |spans: &[Span]| spans.iter().find(is_request).cloned();
-    let first = collector.until("the request's span", told).await.unwrap();
+    let found = |spans: &[Span]| spans.iter().find(is_request).cloned();
+    let first = collector.until("the request's span", found).await.unwrap();
     let trace = &*first.trace;
     collector.until("the request's trace", |_| is_delivered(&collector.trace(trace)).then_some(())).await.unwrap();
     assert_eq!((&*first.name, &*first.parent), ("POST /api/messages", ""));
     assert_eq!(first.links, ["b7ad6b7169203331"]);
     assert!(collector.trace("0af7651916cd43dd8448eb211c80319c").is_empty());
-    let noted = ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"].map(|key| &*first.attributes[key]);
-    assert_eq!(noted, ["POST", "/api/messages", "201", "r-7"]);
+    let attributes_seen =
+        ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"].map(|key| &*first.attributes[key]);
+    assert_eq!(attributes_seen, ["POST", "/api/messages", "201", "r-7"]);
     let log = fs::read_to_string(cluster.daemon((Role::Gateway, 1)).unwrap().log).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect::<Vec<_>>();
     let line = lines.iter().find(|line| line["request_id"] == "r-7").unwrap();
@@ -110,20 +111,20 @@ async fn a_message_is_followed_from_its_sender_to_both_gateways() {
     // The batch's trace ends after its messages are delivered, so its spans arrive later.
     let joined = |spans: &[Span]| {
         let appends = spans.iter().filter(|span| span.name == "append" && traces.contains(&span.trace)).collect::<Vec<_>>();
-        let told = appends.iter().map(|span| &span.trace).collect::<HashSet<_>>();
+        let found = appends.iter().map(|span| &span.trace).collect::<HashSet<_>>();
         let linked = appends.iter().filter(|span| !span.links.is_empty());
         let leads = linked.map(|span| Some(((*span).clone(), lead(spans, span)?))).collect::<Option<Vec<_>>>()?;
-        (told.len() == traces.len()).then_some(leads)
+        (found.len() == traces.len()).then_some(leads)
     };
     let joined = collector.until("the batches", joined).await.unwrap();
-    assert!(!joined.is_empty(), "nothing went together");
+    assert!(!joined.is_empty(), "no messages were batched");
     for (span, lead) in joined {
         assert!(lead.name == "append" && lead.trace != span.trace && lead.links.is_empty());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_a_trusted_traceparent_is_continued_and_decides() {
+async fn only_a_trusted_traceparent_is_continued() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     // No trace that begins here is sampled, so the header decided about every visible one.
     let never = [("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::world;
 
-/// A typical session at one server or the other; returns the texts that must not be visible.
+/// Runs a typical session at one server or the other; returns the texts that must not be visible.
 async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
     let (username, password) = (unique("nobody-knows"), unique("pass-of-trees"));
     let [said, shown, named, held] = ["said-over-rest", "said-over-socket", "named-file", "held-in-it"].map(unique);
@@ -50,7 +50,7 @@ async fn is_seen_nowhere(secrets: &[String], collector: &Collector, logs: &[Stri
     let seen = seen.collect::<Vec<_>>();
     assert!(seen.len() > 100, "only {} lines are logged", seen.len());
     for secret in secrets {
-        assert!(secret.len() > 10, "{secret:?} may be anything");
+        assert!(secret.len() > 10, "{secret:?} is too short to be unique");
         let encodings = [secret.clone(), format!("{:?}", secret.as_bytes()), hex(secret)];
         for secret in &encodings {
             let found = seen.iter().find(|line| line.contains(secret)).map(|line| line.chars().take(2000).collect::<String>());

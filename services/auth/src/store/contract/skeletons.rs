@@ -1,14 +1,14 @@
-//! Names that look alike, and accounts of a release that did not compare them.
+//! Names that look alike, and accounts of a release that did not compare skeletons.
 
 use super::*;
 use crate::service::fill_skeletons;
 
 contract!(
-    of_names_that_look_alike_one_has_an_account,
-    of_concurrent_names_that_look_alike_one_wins,
-    accounts_of_an_earlier_release_are_compared_too,
-    accounts_that_look_alike_go_on,
-    the_accounts_are_filled_page_by_page,
+    only_one_of_the_lookalike_names_gets_an_account,
+    one_of_concurrent_lookalike_signups_wins,
+    accounts_of_an_earlier_release_are_compared,
+    existing_lookalike_accounts_remain_usable,
+    skeletons_are_filled_page_by_page,
 );
 
 /// Inserts an account as an earlier release does.
@@ -31,17 +31,17 @@ async fn insert(url: &StoreUrl, user: &User) {
     }
 }
 
-async fn of_names_that_look_alike_one_has_an_account(url: StoreUrl) {
+async fn only_one_of_the_lookalike_names_gets_an_account(url: StoreUrl) {
     let store = open(&url).await;
     let latin = create(&store, account("ace")).await.unwrap();
     assert_eq!(create(&store, account("асе")).await.unwrap_err().code, Code::UsernameTaken);
-    // A repeat finds the account, whatever names look like it.
+    // A repeat finds the account, whichever names look alike.
     assert_eq!(create(&store, latin.clone()).await.unwrap(), latin);
     create(&store, account("ace2")).await.unwrap();
     assert_eq!(store.without_skeleton(Uuid::nil(), 10).await.unwrap(), []);
 }
 
-async fn of_concurrent_names_that_look_alike_one_wins(url: StoreUrl) {
+async fn one_of_concurrent_lookalike_signups_wins(url: StoreUrl) {
     let store = open(&url).await;
     let outcomes = join_all(["ace", "асе", "aсе", "асe", "аce"].map(|name| create(&store, account(name)))).await;
     let (won, lost) = outcomes.into_iter().partition::<Vec<_>, _>(Result::is_ok);
@@ -49,10 +49,10 @@ async fn of_concurrent_names_that_look_alike_one_wins(url: StoreUrl) {
     assert!(lost.into_iter().all(|outcome| outcome.unwrap_err().code == Code::UsernameTaken));
 }
 
-async fn accounts_of_an_earlier_release_are_compared_too(url: StoreUrl) {
+async fn accounts_of_an_earlier_release_are_compared(url: StoreUrl) {
     let store = open(&url).await;
     for _ in 0..2 {
-        // An earlier release still creates accounts while it is being replaced.
+        // During an upgrade, replicas of the earlier release continue to create accounts.
         let old = account(&format!("scope{}", Uuid::now_v7().simple()));
         insert(&url, &old).await;
         assert_eq!(store.user_by_name(old.username_folded.clone()).await.unwrap().as_ref(), Some(&old));
@@ -64,14 +64,14 @@ async fn accounts_of_an_earlier_release_are_compared_too(url: StoreUrl) {
     }
 }
 
-async fn accounts_that_look_alike_go_on(url: StoreUrl) {
+async fn existing_lookalike_accounts_remain_usable(url: StoreUrl) {
     let store = open(&url).await;
     let accounts = ["ace", "асе", "Ꭺce", "eve"].map(account);
     for account in &accounts {
         insert(&url, account).await;
     }
     let newer = create(&store, account("еve")).await.unwrap();
-    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 1, "the first of those that look like Ace");
+    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 1, "the first account that looks like Ace gets the skeleton");
     let left = store.without_skeleton(Uuid::nil(), 10).await.unwrap();
     assert_eq!(left.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["асе", "Ꭺce", "eve"]);
     assert_eq!(store.without_skeleton(left[0].0, 1).await.unwrap(), left[1..2]);
@@ -80,7 +80,7 @@ async fn accounts_that_look_alike_go_on(url: StoreUrl) {
     }
 }
 
-async fn the_accounts_are_filled_page_by_page(url: StoreUrl) {
+async fn skeletons_are_filled_page_by_page(url: StoreUrl) {
     let store = open(&url).await;
     // Every other name looks like the one before it.
     let accounts = (0..12).map(|n| account(&format!("{}cope{}", ["s", "ѕ"][n % 2], n / 2))).collect::<Vec<_>>();
@@ -96,5 +96,5 @@ async fn the_accounts_are_filled_page_by_page(url: StoreUrl) {
     }
     assert_eq!(filled, 6);
     let left = store.without_skeleton(Uuid::nil(), 100).await.unwrap();
-    assert!(left.len() == 6 && left.iter().all(|(_, name)| name.starts_with('ѕ')), "the older of two has it: {left:?}");
+    assert!(left.len() == 6 && left.iter().all(|(_, name)| name.starts_with('ѕ')), "the older of two accounts has the skeleton: {left:?}");
 }

@@ -1,4 +1,4 @@
-//! Where Redis is, by the URL of the bus.
+//! Finds Redis from the URL of the bus.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,24 @@ use tokio::time::timeout;
 use crate::trust::Authorities;
 
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long it may take to find the master: a Sentinel that is away takes a second.
-const FIND: Duration = Duration::from_secs(4);
-/// The usual port of a Sentinel.
+/// Time limit for finding the master. A Sentinel that does not answer takes one second of it.
+const FIND_MASTER_LIMIT: Duration = Duration::from_secs(4);
+/// The default port of a Sentinel.
 const SENTINEL: u16 = 26379;
 
-/// The address of Redis.
 #[derive(Clone)]
 pub(in crate::bus) enum Address {
-    /// One server, or any node of a cluster, which passes publications on to all others.
+    /// One server, or any node of a cluster; a cluster forwards publications to all its nodes.
     Server(Arc<Client>),
-    /// The master that Sentinels name.
+    /// The master that the Sentinels report.
     Master(Arc<Mutex<SentinelClient>>),
 }
 
 impl Address {
-    /// The address in a URL with one of Redis' or Valkey's schemes; `None` for another scheme.
+    /// Parses a URL with one of the schemes of Redis or Valkey. Returns `None` for any other scheme.
     ///
     /// # Errors
-    /// When the URL is malformed. The message does not quote it: it may contain a password.
+    /// When the URL is malformed. The message does not quote the URL, which may contain a password.
     pub fn parse(url: &str) -> anyhow::Result<Option<Self>> {
         let Some((scheme, rest)) = url.split_once("://") else { return Ok(None) };
         let (server, sentinel) = scheme.split_once('+').map_or((scheme, None), |(server, kind)| (server, Some(kind)));
@@ -44,19 +43,20 @@ impl Address {
         match sentinel {
             None => Ok(Some(Self::Server(Arc::new(client(info(tls, rest)?)?)))),
             Some("sentinel") => Ok(Some(Self::Master(Arc::new(Mutex::new(sentinels(tls, rest)?))))),
-            Some("cluster") => bail!("has no scheme of its own for a cluster: write redis:// and the address of any node"),
+            Some("cluster") => bail!("has no scheme for a cluster: write redis:// and the address of any node"),
             Some(_) => Ok(None),
         }
     }
 
-    /// A connection for publications. Its own time limit of half a second is off: the callers have their own.
+    /// Opens a connection for publications. The client library's own time limit of half a second is off, because the
+    /// callers have their own limits.
     pub async fn publisher(&self) -> Option<MultiplexedConnection> {
         let client = self.client().await.ok()?;
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         timeout(CONNECT, client.get_multiplexed_async_connection_with_config(&config)).await.ok()?.ok()
     }
 
-    /// A connection for subscriptions, or why there is none.
+    /// Opens a connection for subscriptions, or returns the reason of the failure.
     pub async fn subscriber(&self) -> Result<PubSub, String> {
         let client = self.client().await?;
         match timeout(CONNECT, client.get_async_pubsub()).await {
@@ -68,7 +68,7 @@ impl Address {
     async fn client(&self) -> Result<Client, String> {
         match self {
             Self::Server(client) => Ok(Client::clone(client)),
-            Self::Master(sentinels) => match timeout(FIND, async { sentinels.lock().await.async_get_client().await }).await {
+            Self::Master(sentinels) => match timeout(FIND_MASTER_LIMIT, async { sentinels.lock().await.async_get_client().await }).await {
                 Ok(found) => found.map_err(|error| error.to_string()),
                 Err(_) => Err("no Sentinel answers".into()),
             },
@@ -84,15 +84,15 @@ fn client(info: ConnectionInfo) -> anyhow::Result<Client> {
     client.ok().context("is not a valid redis:// URL")
 }
 
-/// What follows the scheme of a server's URL.
+/// Parses the part of a server's URL after the scheme.
 fn info(tls: bool, rest: &str) -> anyhow::Result<ConnectionInfo> {
     ensure!(!rest.contains('#'), "is not a valid redis:// URL: it has a #; in a password, write that as %23");
     let scheme = if tls { "rediss" } else { "redis" };
     format!("{scheme}://{rest}").into_connection_info().ok().context("is not a valid redis:// URL")
 }
 
-/// What follows the scheme of a URL of Sentinels: `user:password@host:port,host:port/master/db`. The account is that of
-/// the master; an account of the Sentinels is in `sentinel_username` and `sentinel_password`.
+/// Parses the part of a Sentinel URL after the scheme: `user:password@host:port,host:port/master/db`. The account is
+/// the master's. The options `sentinel_username` and `sentinel_password` name an account of the Sentinels.
 fn sentinels(tls: bool, rest: &str) -> anyhow::Result<SentinelClient> {
     let form = "is not a valid URL of Sentinels, which is redis+sentinel://host:26379,host:26379/master, or …/master/db";
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemes_of_redis_and_valkey() {
+    fn redis_and_valkey_schemes_are_accepted() {
         for url in ["redis://h", "rediss://u:p@h:1/2", "valkey://h", "valkeys://[fd00::12]:6380", "redis://h?protocol=resp3"] {
             assert!(matches!(Address::parse(url), Ok(Some(Address::Server(_)))), "{url}");
         }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_how_it_is_written_and_no_secret() {
+    fn errors_name_the_expected_form_and_no_secret() {
         for (url, why) in [
             ("redis://u:hunter2@", "is not a valid redis:// URL"),
             ("redis://u:hunter2@h/x", "is not a valid redis:// URL"),

@@ -1,4 +1,4 @@
-//! A listener: a connection of its own, which subscribes to the listener's channels again after each outage.
+//! A listener: its own connection, which subscribes to all channels again after each outage.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use tokio::time::{sleep, timeout};
 
 use super::address::Address;
 use super::sign::{Signer, TAG};
-use super::{ANSWER, PING_EVERY, PIPELINE, RETRY};
-use crate::bus::{Command, Hearing, MAX_PAYLOAD, Notice, dropped, offer};
+use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
+use crate::bus::{Command, ListenerState, MAX_PAYLOAD, Notice, dropped, offer};
 
 pub(super) struct Listener {
     address: Address,
     signer: Signer,
     notices: mpsc::Sender<Notice>,
-    /// The wanted channels; each unconfirmed subscription keeps the callers that wait for it.
+    /// The requested channels. Each unconfirmed subscription keeps the callers that wait for its confirmation.
     channels: HashMap<Arc<str>, Vec<oneshot::Sender<()>>>,
-    hearing: Hearing,
+    hearing: ListenerState,
 }
 
 impl Listener {
     pub fn new(address: Address, signer: Signer, notices: mpsc::Sender<Notice>) -> Self {
-        Self { address, signer, notices, channels: HashMap::new(), hearing: Hearing::begin(false) }
+        Self { address, signer, notices, channels: HashMap::new(), hearing: ListenerState::begin(false) }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        // An outage is logged once, not at every attempt.
+        // An outage is logged once, not at every retry.
         let mut said = false;
         while !self.notices.is_closed() {
             let why = match self.address.subscriber().await {
@@ -54,9 +54,9 @@ impl Listener {
                 Err(why) => why,
             };
             if !std::mem::replace(&mut said, true) {
-                tracing::warn!(why, "the bus cannot be heard; messages come by reading the log");
+                tracing::warn!(why, "the bus is unreachable; messages are delivered by polling the log");
             }
-            // Channels requested while Redis is away are subscribed to when it is back.
+            // Channels requested during the outage are subscribed to after the reconnect.
             let retry = sleep(RETRY);
             tokio::pin!(retry);
             loop {
@@ -76,13 +76,13 @@ impl Listener {
         }
     }
 
-    /// Subscribes to all wanted channels, or returns why it cannot.
+    /// Subscribes to all requested channels, or returns the reason of the failure.
     async fn resubscribe(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream) -> Result<(), String> {
         let names = self.channels.keys().cloned().collect::<Vec<_>>();
         for chunk in names.chunks(PIPELINE) {
             let chunk = chunk.iter().map(|name| &**name).collect::<Vec<_>>();
             let subscribed = sink.subscribe(&chunk);
-            // The stream must be read meanwhile, or a busy channel blocks the answer.
+            // The stream must be read while the subscription is pending, or a busy channel blocks its confirmation.
             let subscribed = drive(subscribed, stream, |message| self.take(&message)).await;
             subscribed.ok_or("the connection has ended")?.map_err(|error| error.to_string())?;
         }
@@ -150,9 +150,10 @@ enum Ended {
     ForGood,
 }
 
-/// Waits for an answer of Redis, with a time limit, while messages are still processed. `None`: no answer in time.
+/// Waits for an answer from Redis, within a time limit, and processes the messages that arrive first. Returns `None`
+/// after the time limit.
 async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mut take: impl FnMut(redis::Msg)) -> Option<T> {
-    let answer = timeout(ANSWER, answer);
+    let answer = timeout(ANSWER_LIMIT, answer);
     tokio::pin!(answer);
     loop {
         tokio::select! {

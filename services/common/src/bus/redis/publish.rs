@@ -1,4 +1,4 @@
-//! Publishes everything queued, one pipeline after another.
+//! Publishes all queued messages, one pipeline after another.
 
 use bytes::Bytes;
 use redis::Pipeline;
@@ -7,19 +7,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::address::Address;
-use super::{ANSWER, PING_EVERY, PIPELINE, RETRY};
+use super::{ANSWER_LIMIT, PING_EVERY, PIPELINE, RETRY};
 use crate::bus::dropped;
 
 pub(super) enum Queued {
     Publication(String, Bytes),
-    /// Dropped, which completes the flush, when all earlier publications are published or dropped.
+    /// Dropped when all earlier publications are sent or dropped; the drop completes the flush.
     Flush {
         _done: oneshot::Sender<()>,
     },
 }
 
-/// Publishes until the queue ends. While Redis is away publications are dropped rather than kept: late hints are
-/// worthless.
+/// Publishes until the queue ends. While Redis is unreachable, publications are dropped instead of kept, because a late
+/// hint is worthless.
 pub(super) async fn run(address: Address, mut publications: mpsc::Receiver<Queued>) {
     let mut publisher = Publisher { address, connection: None };
     let mut batch = Vec::new();
@@ -56,7 +56,7 @@ struct Publisher {
     connection: Option<MultiplexedConnection>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 enum Sent {
     Answered,
     Failed,
@@ -64,8 +64,8 @@ enum Sent {
 }
 
 impl Publisher {
-    /// Publishes on the open connection, or once more on a new one when that has ended: listeners drop what they have
-    /// received already.
+    /// Publishes on the open connection. If the connection has ended, it publishes once more on a new connection;
+    /// listeners drop duplicates.
     async fn publish(&mut self, pipeline: &Pipeline) -> bool {
         match self.send(pipeline).await {
             Sent::Answered => true,
@@ -77,7 +77,7 @@ impl Publisher {
         }
     }
 
-    /// Replaces a connection that has ended before a publication meets that.
+    /// Replaces an ended connection before the next publication fails on it.
     async fn keep_alive(&mut self) {
         if self.connection.is_some() && !matches!(self.send(redis::pipe().ping().ignore()).await, Sent::Answered) {
             self.connection = self.address.publisher().await;
@@ -86,7 +86,7 @@ impl Publisher {
 
     async fn send(&mut self, pipeline: &Pipeline) -> Sent {
         let Some(connection) = &mut self.connection else { return Sent::Failed };
-        let sent = match timeout(ANSWER, pipeline.query_async::<()>(connection)).await {
+        let sent = match timeout(ANSWER_LIMIT, pipeline.query_async::<()>(connection)).await {
             Ok(Ok(())) => return Sent::Answered,
             Ok(Err(_)) => Sent::Failed,
             Err(_) => Sent::Silent,

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use crate::cluster_key::SigningKey;
 
-/// Signs payloads with the cluster's key, bound to their channel, so that a program that only reaches Redis cannot
-/// forge hints. Signatures are those that the previous release verifies; the next release's signatures, with the
-/// derived key, are accepted.
+/// Signs payloads with the cluster's key. The signature covers the channel, so a program that can reach Redis but has
+/// no key cannot forge hints. This release signs so that the previous release can verify, and also accepts the next
+/// release's signatures with the derived key.
 #[derive(Clone)]
 pub(super) struct Signer(Option<Arc<SigningKey>>);
 
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_binds_payload_and_channel() {
+    fn signature_covers_payload_and_channel() {
         let [(keys, one), (_, other)] = ["k1", "k2"].map(signer);
         for key in [&keys.former, &keys.derived] {
             let tag = Signer::tag(key, "a", b"hello");
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_release_can_verify() {
+    fn previous_release_can_verify_signatures() {
         let (keys, signer) = signer("k1");
         let signed = signer.sign("a", Bytes::from_static(b"hello"));
         let (tag, payload) = signed.split_at(TAG);

@@ -1,14 +1,14 @@
-//! One piece of work for many requests.
+//! Spans of work that serves many requests at once.
 
 use super::{Kind, Span};
 
-/// The spans of one piece of work, one in the trace of each request. The work's own spans are children of the first,
-/// and the others link to the first.
+/// The spans of one piece of work: one span in the trace of each request. The work's own spans are children of the
+/// first span, and the other spans link to the first.
 #[derive(Default)]
 pub struct Batch(pub(super) Vec<Span>);
 
 impl Batch {
-    /// Begins a child of each parent. Costs nothing without parents.
+    /// Starts a child span of each parent. Costs nothing without parents.
     pub fn begin<'a>(name: &'static str, parents: impl Iterator<Item = &'a Span>) -> Self {
         let mut spans = Vec::new();
         let mut lead: Option<Span> = None;
@@ -24,12 +24,12 @@ impl Batch {
         Self(spans)
     }
 
-    /// The span to run the work in.
+    /// Returns the span to run the work in.
     pub fn lead(&self) -> Span {
         self.0.iter().find(|span| !span.is_none()).cloned().unwrap_or_default()
     }
 
-    /// The span of the request with that index.
+    /// Returns the span of the request with this index.
     pub fn of(&self, index: usize) -> Option<&Span> {
         self.0.get(index).filter(|span| !span.is_none())
     }

@@ -1,4 +1,4 @@
-//! The destination and sampling of traces: the standard `OTEL_…` variables.
+//! The destination and the sampling of traces: the standard `OTEL_…` variables.
 
 use std::time::Duration;
 
@@ -6,15 +6,14 @@ use anyhow::{Context, bail};
 use opentelemetry_sdk::trace::Sampler;
 use tonic::transport::Endpoint;
 
-/// By default, one in a hundred of the traces that begin here is sampled.
+/// The default share of sampled traces, of those that begin here: 1 %.
 const RATIO: f64 = 0.01;
-/// How long a collector may take to answer by default.
-const ANSWER: Duration = Duration::from_secs(10);
+/// The default time limit for an answer of the collector.
+const DEFAULT_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
-/// How often a silent collector is pinged, and how long it may take to answer.
+/// How often an idle connection to the collector is pinged, and the time limit for the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// The settings in the environment.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub endpoint: Endpoint,
@@ -22,13 +21,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// `None` without an endpoint.
+    /// Reads the settings. Returns `None` without an endpoint.
     ///
     /// # Errors
     /// When a variable has an unsupported value.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        // A setting for traces takes precedence over one for all signals.
+        // A setting for traces takes precedence over the setting for all signals.
         let either = |rest: &str| {
             let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}")];
             names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))
@@ -50,7 +49,7 @@ impl Settings {
         }
         let timeout = match either("TIMEOUT") {
             Some((name, text)) => Duration::from_millis(text.parse().ok().with_context(|| format!("{name} must be milliseconds"))?),
-            None => ANSWER,
+            None => DEFAULT_ANSWER_LIMIT,
         };
         let sampler = sampler(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
         Ok(Some(Self { endpoint: endpoint.timeout(timeout), sampler }))
@@ -95,7 +94,7 @@ mod tests {
     const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
 
     #[test]
-    fn off_unless_there_is_an_endpoint() {
+    fn tracing_is_off_without_an_endpoint() {
         assert!(with(&[]).unwrap().is_none());
         assert!(with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]).unwrap().is_none());
         assert!(with(&[ENDPOINT, ("OTEL_SDK_DISABLED", "True")]).unwrap().is_none());
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_an_error_that_names_its_variable() {
+    fn invalid_values_are_errors_that_name_the_variable() {
         for (name, bad) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),

@@ -1,4 +1,4 @@
-//! What the end-to-end tests do not show: links of a batch, and contexts from outside.
+//! Behaviour that the end-to-end tests do not show: links of a batch, and contexts of other processes.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn exported() -> &'static Exported {
     static EXPORTED: OnceLock<Exported> = OnceLock::new();
     EXPORTED.get_or_init(|| {
         let exporter = Exported::default();
-        // The default: the caller decides about its trace, and no trace that begins here is sampled.
+        // The default sampler: the caller decides about its own trace, and no trace that begins here is sampled.
         let provider =
             SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).with_sampler(settings::sampler(None, Some("0")).unwrap());
         let provider = provider.build();
@@ -47,31 +47,31 @@ fn headers(traceparent: &str) -> HeaderMap {
 }
 
 #[test]
-fn a_callers_trace_is_continued_and_its_decision_holds() {
+fn callers_trace_and_sampling_decision_are_kept() {
     exported();
     let entry = Span::entry(Kind::Server, "entry", &headers(&traceparent(0xa1, "01")));
     assert!(entry.traceparent().starts_with("00-a1a1a1a1"));
     let onward = entry.child(Kind::Client, "onward");
     let mut carried = HeaderMap::new();
     onward.write_to(&mut carried);
-    let there = Span::of_headers(&carried).child(Kind::Server, "there");
+    let there = Span::extract(&carried).child(Kind::Server, "there");
     drop((there, onward, entry));
     let ids = |name| ended(name).pop().map(|span| (span.span_context.span_id(), span.parent_span_id)).unwrap();
     let (entry, onward, there) = (ids("entry"), ids("onward"), ids("there"));
     assert_eq!((entry.1, onward.1, there.1), (SpanId::from_hex("00f067aa0ba902b7").unwrap(), entry.0, onward.0));
 
-    // A stranger's decision does not hold.
+    // The sampling decision of a client that is not trusted is ignored.
     assert!(Span::linked_root(Kind::Server, "no", &headers(&traceparent(0xa3, "01"))).is_none());
 
     for unsampled in [traceparent(0xa2, "00"), "nonsense".into(), traceparent(0, "01"), "x".repeat(5000)] {
         assert!(Span::entry(Kind::Server, "no", &headers(&unsampled)).is_none(), "{unsampled}");
-        assert!(Span::of_headers(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
+        assert!(Span::extract(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
     }
     assert!(Span::root(Kind::Server, "no").is_none());
 }
 
 #[test]
-fn an_unsampled_span_leaves_nothing() {
+fn unsampled_span_exports_nothing() {
     exported();
     let nothing = Span::default();
     assert!(nothing.child(Kind::Client, "no").is_none());
@@ -79,16 +79,16 @@ fn an_unsampled_span_leaves_nothing() {
     nothing.write_to(&mut headers);
     assert!(headers.is_empty() && nothing.traceparent().capacity() == 0);
     nothing.set("never", || -> i64 { panic!("an unsampled span evaluates nothing") });
-    assert!(nothing.within(Span::current).is_none());
+    assert!(nothing.in_scope(Span::current).is_none());
     assert_eq!(Batch::begin("no", [&nothing; 3].into_iter()).0.capacity(), 0);
 }
 
 #[tokio::test]
-async fn a_batch_is_seen_in_the_first_trace_and_linked_from_the_others() {
+async fn batch_belongs_to_the_first_trace_and_is_linked_from_others() {
     exported();
     let members = [String::new(), traceparent(0xb1, "01"), String::new(), traceparent(0xb2, "01")].map(|text| Span::of_traceparent(&text));
     let batch = Batch::begin("batch", members.iter());
-    let work = batch.lead().hold(async { Span::current().child(Kind::Client, "work") }).await;
+    let work = batch.lead().instrument(async { Span::current().child(Kind::Client, "work") }).await;
     assert!(batch.of(0).is_none() && batch.of(2).is_none() && batch.of(4).is_none());
     assert!(batch.of(1).unwrap().traceparent().starts_with("00-b1b1") && batch.of(3).unwrap().traceparent().starts_with("00-b2b2"));
     drop((work, batch));
@@ -101,11 +101,11 @@ async fn a_batch_is_seen_in_the_first_trace_and_linked_from_the_others() {
 }
 
 #[test]
-fn an_item_of_a_call_is_its_child_if_both_belong_to_one_trace() {
+fn batch_item_is_a_child_of_its_call_within_one_trace() {
     exported();
     let call = Span::of_traceparent(&traceparent(0xc1, "01")).child(Kind::Server, "call");
     let (own, other) = (traceparent(0xc1, "01"), traceparent(0xc2, "01"));
-    call.within(|| {
+    call.in_scope(|| {
         assert_eq!(Span::arrived(&own).traceparent(), call.traceparent());
         assert_eq!(Span::arrived(&other).traceparent(), other);
         assert!(Span::arrived("").is_none());

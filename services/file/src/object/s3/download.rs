@@ -1,4 +1,4 @@
-//! Reads an object from the bucket. A body that ends early or stalls is requested again from where it was.
+//! Reads an object from the bucket. After a body that ends early or stalls, the rest is requested again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::failure::Failure;
 use super::{Bucket, Content};
 
 /// How long a body may stall.
-const SILENCE: Duration = Duration::from_secs(3);
+const STALL_LIMIT: Duration = Duration::from_secs(3);
 /// How often in a row a body is requested again without progress.
 const TRIES: u32 = 6;
-/// The pause before the first of these requests; doubled before each further one.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause before the first of these requests; doubled before each further request.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Download {
     bucket: Arc<Bucket>,
@@ -43,7 +43,7 @@ impl Download {
         }
         let mut tries = 0;
         loop {
-            if let Ok(Some(Ok(mut chunk))) = timeout(SILENCE, self.body.next()).await {
+            if let Ok(Some(Ok(mut chunk))) = timeout(STALL_LIMIT, self.body.next()).await {
                 chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
                 self.left -= chunk.len() as u64;
                 self.offset += chunk.len() as u64;
@@ -53,11 +53,11 @@ impl Download {
         }
     }
 
-    /// Requests the rest of the body, within the tries that are left.
+    /// Requests the rest of the body, within the remaining tries.
     async fn again(&self, tries: &mut u32) -> Result<ByteStream> {
         let mut last = Error::unavailable("file storage");
         while *tries < TRIES {
-            sleep(PAUSE * 2_u32.pow(*tries)).await;
+            sleep(FIRST_PAUSE * 2_u32.pow(*tries)).await;
             *tries += 1;
             match get(&self.bucket, &self.key, self.offset, self.left).await {
                 Ok(Some(body)) => return Ok(body),
@@ -76,9 +76,10 @@ async fn get(bucket: &Bucket, key: &str, offset: u64, length: u64) -> Result<Opt
         Err(failure) => return Err(failure.error()),
         Ok(answer) => answer,
     };
-    match answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
-        true => Ok(Some(answer.body)),
-        false => Err(Error::internal("the S3 store returned other bytes than requested")),
+    if answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
+        Ok(Some(answer.body))
+    } else {
+        Err(Error::internal("the S3 store returned a different range than requested"))
     }
 }
 

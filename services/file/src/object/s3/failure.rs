@@ -3,7 +3,7 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use confab_common::{Code, Error};
 
-/// The failure of any request.
+/// The failure of a request.
 #[derive(Debug)]
 pub struct Failure {
     /// The HTTP status, if the store answered.
@@ -26,66 +26,64 @@ impl<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static> From<S
 }
 
 impl Failure {
-    /// The object does not exist, but the bucket does, according to the store.
+    /// According to the store, the object does not exist but the bucket does.
     pub fn is_absent(&self) -> bool {
         self.status == Some(404) && self.code != "NoSuchBucket"
     }
 
-    /// The access key lacks the right.
+    /// The access key is invalid or lacks the permission.
     pub fn is_forbidden(&self) -> bool {
         self.status == Some(403)
     }
 
-    /// The access key, which is right, lacks the right.
+    /// The access key is valid but lacks the permission.
     pub fn is_denied(&self) -> bool {
         self.is_forbidden() && self.code == "AccessDenied"
     }
 
-    /// The thing to be created exists already.
+    /// The object or bucket to create already exists.
     pub fn is_conflict(&self) -> bool {
         matches!(self.status, Some(409 | 412))
     }
 
-    /// The store did not answer in time.
     pub fn is_timeout(&self) -> bool {
         self.timed_out
     }
 
-    /// The bucket does not exist.
     pub fn has_no_bucket(&self) -> bool {
         self.status == Some(404) && !self.is_absent()
     }
 
-    /// What is wrong, for the operator.
+    /// Describes the failure for the operator.
     pub fn reason(&self) -> String {
         let known = match (self.status, self.code.as_str()) {
-            (_, "InvalidAccessKeyId") => "the store does not know the access key (CONFAB_S3_ACCESS_KEY_ID)",
-            (_, "SignatureDoesNotMatch") => "the access key has another secret (CONFAB_S3_SECRET_ACCESS_KEY)",
-            (_, "ExpiredToken" | "InvalidToken" | "InvalidClientTokenId") => "the session token is wrong or has expired",
+            (_, "InvalidAccessKeyId") => "the store does not accept the access key (CONFAB_S3_ACCESS_KEY_ID)",
+            (_, "SignatureDoesNotMatch") => "the secret does not match the access key (CONFAB_S3_SECRET_ACCESS_KEY)",
+            (_, "ExpiredToken" | "InvalidToken" | "InvalidClientTokenId") => "the session token is invalid or has expired",
             (_, "RequestTimeTooSkewed") => "the clocks of the store and of this machine differ too much",
             (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") | (Some(301), _) => {
                 "the bucket is in another region (CONFAB_S3_REGION)"
             }
             (_, "NoSuchBucket") => "the bucket does not exist",
-            (Some(401 | 403), _) => "the store refuses; the access key may lack rights to the bucket",
-            (Some(501), _) => "the store has no conditional writes (If-None-Match), without which files could be replaced by others",
+            (Some(401 | 403), _) => "the store rejects the request; the access key may lack permissions for the bucket",
+            (Some(501), _) => "the store has no conditional writes (If-None-Match), without which files could be overwritten",
             (None, _) if self.text.contains("no credentials found in chain") => {
                 "there are no credentials: set CONFAB_S3_ACCESS_KEY_ID and CONFAB_S3_SECRET_ACCESS_KEY, or give this machine or pod a role"
             }
             (None, _) if self.timed_out => "the store does not answer in time",
-            (None, _) => "the store cannot be reached",
+            (None, _) => "the store is unreachable",
             _ => "the store fails",
         };
         format!("{known}: {}", self.text)
     }
 
-    /// The error for the caller when the request certainly had no effect.
+    /// Returns the error for the caller when the request certainly had no effect.
     pub fn error(self) -> Error {
         match self.status {
-            Some(400 | 405 | 416) => Error::internal(format!("the S3 store rejects our request: {}", self.text)),
-            Some(409 | 412) => Error::new(Code::Conflict, "the object exists already"),
+            Some(400 | 405 | 416) => Error::internal(format!("the S3 store rejected the request: {}", self.text)),
+            Some(409 | 412) => Error::new(Code::Conflict, "the object already exists"),
             Some(401 | 403 | 404) => {
-                tracing::error!(error = self.reason(), "the S3 store refuses; the bucket or the keys may be wrong");
+                tracing::error!(error = self.reason(), "the S3 store rejects requests; check the bucket and the keys");
                 Error::unavailable("file storage")
             }
             _ => {
@@ -95,7 +93,7 @@ impl Failure {
         }
     }
 
-    /// The error for the caller when the request may have taken effect.
+    /// Returns the error for the caller when the request may have taken effect.
     pub fn error_of_write(self) -> Error {
         if !self.timed_out {
             return self.error();

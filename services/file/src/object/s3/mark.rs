@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::{Bucket, Found, Owner};
 use crate::object::owner::NAME;
 
-/// Largest owner object that is read, in bytes.
+/// Largest owner object that is read, in bytes (16 KiB).
 const LARGEST: usize = 16 * 1024;
 
 impl Bucket {
@@ -15,8 +15,8 @@ impl Bucket {
         let range = format!("bytes=0-{}", LARGEST - 1);
         let answer = self.client.get_object().bucket(&self.name).key(self.mark()).range(range).send().await.map_err(Failure::from);
         let answer = match answer {
-            // Keys that may only list below a prefix get "forbidden" for a missing object: creating it will show which
-            // it was.
+            // Keys that may only list below a prefix get "forbidden" for a missing object: creating it shows whether it
+            // was missing.
             Err(failure) if failure.is_absent() || failure.is_forbidden() => return Ok(None),
             answer => answer.map_err(Failure::error)?,
         };
@@ -29,7 +29,8 @@ impl Bucket {
         self.ready().await?;
         let request = self.client.put_object().bucket(&self.name).key(self.mark()).if_none_match("*");
         match request.body(owner.to_text()?.into_bytes().into()).send().await.map_err(Failure::from) {
-            // Perhaps this very request created it and the first answer was lost: reading it shows the owner.
+            // An earlier attempt of this request may have created it, if its answer was lost: reading it shows the
+            // owner.
             Err(failure) if failure.is_conflict() => Ok(false),
             answer => answer.map(|_| true).map_err(Failure::error),
         }

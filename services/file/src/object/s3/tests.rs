@@ -1,4 +1,4 @@
-//! Requests to a failing store, simulated by a socket, and behaviour of a real store that the contract cannot see.
+//! Requests to a failing store, simulated by a socket, and behaviour of a real store that the contract does not cover.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -17,7 +17,7 @@ use crate::memory::Memory;
 
 /// Bytes of a part.
 const PART: usize = LEAST_PART as usize;
-/// Bound on a dead store's error, long enough for a machine that stands still for a while.
+/// Time limit for an error of an unreachable store, long enough for a machine that stands still for a while.
 const IN_TIME: Duration = Duration::from_secs(15);
 
 struct Request {
@@ -26,7 +26,7 @@ struct Request {
     headers: HashMap<String, String>,
 }
 
-/// What the simulated store does with a request.
+/// The simulated store's reaction to a request.
 enum Reply {
     /// Never answers.
     Silence,
@@ -52,7 +52,7 @@ fn account(port: u16) -> Account {
     Account { endpoint: Some(format!("http://127.0.0.1:{port}")), region: "us-east-1".into(), key: Some(key) }
 }
 
-/// A store that answers with `reply`.
+/// Starts a store that answers with `reply`.
 async fn store(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> S3 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let store = S3::new("bucket", "", account(listener.local_addr().unwrap().port()), 1);
@@ -88,7 +88,7 @@ async fn receive(stream: &mut TcpStream) -> Option<Request> {
     Some(request)
 }
 
-/// The code with which a request is refused in time.
+/// Returns the error code of a request, within the time limit.
 async fn refusal<T>(question: impl Future<Output = Result<T>>) -> Option<Code> {
     timeout(IN_TIME, question).await.expect("an answer in time").err().map(|error| error.code)
 }
@@ -106,24 +106,24 @@ async fn fails(store: &S3, code: Code) {
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_there_is_unavailable_at_once() {
+async fn unreachable_store_is_unavailable_at_once() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     fails(&S3::new("bucket", "", account(port), 1), Code::Unavailable).await;
 }
 
 #[tokio::test]
-async fn a_store_that_is_silent_is_unavailable_in_time() {
+async fn silent_store_is_unavailable_in_time() {
     fails(&store(|_| Reply::Silence).await, Code::Unavailable).await;
 }
 
 #[tokio::test]
-async fn a_store_that_breaks_off_or_is_overloaded_is_unavailable() {
+async fn overloaded_store_is_unavailable() {
     fails(&store(|_| cut()).await, Code::Unavailable).await;
     fails(&store(|_| answer(503, "", "<Error><Code>SlowDown</Code></Error>")).await, Code::Unavailable).await;
 }
 
 #[tokio::test]
-async fn a_bucket_that_cannot_be_made_is_an_error() {
+async fn missing_bucket_is_an_error() {
     let refused = |request: &Request| match request.method.as_str() {
         "HEAD" => answer(404, "", ""),
         _ => answer(403, "", "<Error><Code>AccessDenied</Code></Error>"),
@@ -135,7 +135,7 @@ async fn a_bucket_that_cannot_be_made_is_an_error() {
     assert_eq!(store(missing).await.delete(Uuid::now_v7()).await.unwrap_err().code, Code::Unavailable);
 }
 
-/// What the trial of a store says that treats every condition of a write like this.
+/// Returns the result of checking a store that reacts to conditional writes like this.
 async fn trial(conditional: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> std::result::Result<(), String> {
     let owner = Owner::from_bytes(b"of the test");
     let reply = move |request: &Request| match request.method.as_str() {
@@ -147,7 +147,7 @@ async fn trial(conditional: impl Fn(&Request) -> Reply + Send + Sync + 'static) 
 }
 
 #[tokio::test]
-async fn a_store_without_conditional_writes_is_recognised() {
+async fn store_without_conditional_writes_is_detected() {
     let lacks = trial(|_| answer(501, "", "<html>Not Implemented</html>")).await.unwrap_err();
     assert!(lacks.starts_with("the store has no conditional writes (If-None-Match)"), "{lacks}");
     let ignores = trial(|_| answer(200, "", "")).await.unwrap_err();
@@ -170,14 +170,14 @@ async fn requests_carry_the_session_token() {
 }
 
 #[tokio::test]
-async fn a_write_that_is_not_answered_may_have_been_done() {
+async fn unanswered_write_may_have_been_done() {
     let silent = |request: &Request| if request.method == "HEAD" { answer(200, "", "") } else { Reply::Silence };
     let writer = store(silent).await.create(Uuid::now_v7(), parts()).await.unwrap();
     assert_eq!(refusal(writer.finish()).await, Some(Code::Timeout));
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_was_lost_was_done() {
+async fn write_with_a_lost_answer_succeeds() {
     let stored = Mutex::new(None);
     let forgetful = move |request: &Request| {
         let mut stored = stored.lock();
@@ -193,12 +193,12 @@ async fn a_write_whose_answer_was_lost_was_done() {
     };
     let store = store(forgetful).await;
     store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap();
-    // Another writer's object is a conflict all the same.
+    // Another writer's object is still a conflict.
     assert_eq!(store.create(Uuid::now_v7(), parts()).await.unwrap().finish().await.unwrap_err().code, Code::Conflict);
 }
 
 #[tokio::test]
-async fn an_upload_that_fails_in_the_middle_is_ended() {
+async fn upload_that_fails_midway_is_aborted() {
     let ended = Arc::new(AtomicUsize::new(0));
     let counted = ended.clone();
     let failing = move |request: &Request| match request.method.as_str() {
@@ -219,17 +219,17 @@ async fn an_upload_that_fails_in_the_middle_is_ended() {
     };
     assert_eq!(begun().await.finish().await.unwrap_err().code, Code::Unavailable);
     eventually(async || ended.load(Ordering::Relaxed) == 1).await;
-    // The failure is reported before more is written, too.
+    // The failure is reported even if no more is written.
     assert_eq!(begun().await.failed().await.code, Code::Unavailable);
     eventually(async || ended.load(Ordering::Relaxed) == 2).await;
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_read_on_from_where_it_was() {
+async fn interrupted_body_is_resumed() {
     let content: Bytes = (0..10_000_u32).flat_map(u32::to_be_bytes).collect();
     let (whole, asked) = (content.clone(), Arc::new(AtomicUsize::new(0)));
     let counted = asked.clone();
-    // A third of the rest each time, and once nothing at all.
+    // Returns a third of the rest each time, and once no bytes.
     let breaking = move |request: &Request| {
         let (first, last) = request.headers["range"].trim_start_matches("bytes=").split_once('-').unwrap();
         let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
@@ -249,7 +249,7 @@ async fn a_body_that_breaks_off_is_read_on_from_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_gets_further_is_an_error() {
+async fn body_without_progress_is_an_error() {
     let head = "HTTP/1.1 206 Partial\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/10\r\nConnection: close\r\n\r\n";
     let reading = store(move |_| Reply::Bytes(head.into())).await.read(Uuid::now_v7(), 0, 10).await.unwrap().unwrap();
     assert_eq!(reading.try_collect::<Vec<_>>().await.unwrap_err().code, Code::Unavailable);
@@ -259,7 +259,7 @@ async fn a_body_that_never_gets_further_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_dropped_upload_is_ended_at_the_store() {
+async fn dropped_upload_is_aborted_at_the_store() {
     let server = testing::s3();
     let key = Key { id: server.key, secret: server.secret, token: None };
     let account = Account { endpoint: Some(server.endpoint), region: "us-east-1".into(), key: Some(key) };

@@ -20,7 +20,7 @@ use crate::memory::{Filling, Parts, UnderWay};
 
 /// Parts of one object being sent at once.
 const UNDER_WAY: usize = 2;
-/// Bytes a second that even a slow store accepts.
+/// The rate that even a slow store accepts, in bytes per second.
 const SLOWEST: u64 = 1024 * 1024;
 /// How long a slow store takes per part to assemble the object.
 const ASSEMBLY: Duration = Duration::from_millis(20);
@@ -33,7 +33,7 @@ pub(super) struct Upload {
     writer: String,
     parts: Parts,
     filling: Filling,
-    /// The store's id of the multipart upload, once it has begun.
+    /// The store's id of the multipart upload, if it has begun.
     id: Option<String>,
     begun: i32,
     under_way: JoinSet<Result<CompletedPart>>,
@@ -89,7 +89,7 @@ impl Upload {
         Ok(())
     }
 
-    /// The filled part; an empty one takes its place.
+    /// Takes the filled part and replaces it by an empty one.
     fn take_filled(&mut self) -> (Bytes, UnderWay) {
         std::mem::replace(&mut self.filling, self.parts.part(self.bucket.part)).send()
     }
@@ -116,15 +116,16 @@ impl Upload {
         Ok(())
     }
 
-    /// Whether the object exists and is this writer's: when an answer is lost, the repeat of a write that succeeded is
-    /// refused.
+    /// Returns whether the object exists and this writer wrote it: if an answer is lost, the store rejects the repeat
+    /// of a write that succeeded.
     async fn is_there(&self) -> bool {
         let answer = self.bucket.client.head_object().bucket(&self.bucket.name).key(&self.key).send().await;
         answer.is_ok_and(|object| object.metadata().and_then(|facts| facts.get(WRITER)) == Some(&self.writer))
     }
 }
 
-/// Time limits for sending this many bytes: an attempt that has used all its time is not repeated, an early failure is.
+/// Returns time limits for sending this many bytes. An attempt that used all its time is not repeated, an early failure
+/// is.
 fn patience_for(bucket: &Bucket, bytes: usize) -> Builder {
     let within = 2 * bucket.answer + Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
     patience(within, within)
@@ -134,7 +135,7 @@ impl Writer for Upload {
     fn write(&mut self, mut chunk: Bytes) -> BoxFuture<'_, Result<()>> {
         let write = async move {
             while !chunk.is_empty() {
-                // A full part is kept back until more bytes arrive: an object that ends here is sent in one request.
+                // A full part is kept until more bytes arrive: if the object ends here, it is sent in one request.
                 if self.filling.is_full() {
                     self.send_part().await?;
                 }
@@ -190,7 +191,7 @@ impl Drop for Upload {
             // A part that arrives after the abort would remain.
             under_way.shutdown().await;
             if let Err(error) = bucket.abort(&key, &id).await {
-                tracing::warn!(%error, "a multipart upload is left for the sweep");
+                tracing::warn!(%error, "cannot abort a multipart upload; the sweep will retry");
             }
         });
     }

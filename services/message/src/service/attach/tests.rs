@@ -13,13 +13,13 @@ use prost::Message;
 use super::*;
 use crate::testing::{Fixture, PARTITIONS, message, outcome};
 
-/// A message from this user with files.
+/// Creates a message from this user with files.
 fn with_files<'a>(room: Uuid, sender: &UserRef, files: impl IntoIterator<Item = &'a file::File>) -> pb::NewEvent {
     let file_ids = files.into_iter().map(|file| file.id.clone()).collect();
     pb::NewEvent { sender: Some(sender.clone()), file_ids, ..message(room, "look") }
 }
 
-/// Files shared by this user, as the file service describes them.
+/// Creates an event for files shared by this user, as the file service sends it.
 fn shared(room: Uuid, sender: &UserRef, files: Vec<file::File>) -> pb::NewEvent {
     pb::NewEvent { kind: pb::Kind::File.into(), sender: Some(sender.clone()), files, ..message(room, "") }
 }
@@ -38,7 +38,7 @@ async fn forget(fixture: &Fixture, room: Uuid, files: &[&file::File]) {
 }
 
 #[tokio::test]
-async fn files_come_with_their_message_everywhere() {
+async fn files_are_returned_with_their_message() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let partition = partition::of_room(room, PARTITIONS);
@@ -47,7 +47,7 @@ async fn files_come_with_their_message_everywhere() {
     let mine = fixture.files.upload(&ada, None);
     let roomed = fixture.files.upload(&user("bob"), Some(room));
     let shown = [roomed.clone(), file::File { room_id: Some(room.to_string()), ..mine.clone() }];
-    // In the order requested; a message with files needs no text.
+    // In the order of the request; a message with files needs no text.
     let attached = pb::NewEvent { content: String::new(), ..with_files(room, &ada, [&roomed, &mine]) };
     let response = fixture.append(vec![attached, shared(room, &ada, vec![roomed.clone()])]).await;
     let events: Vec<_> = response.outcomes.into_iter().map(|it| outcome(it).unwrap().0).collect();
@@ -66,7 +66,7 @@ async fn files_come_with_their_message_everywhere() {
 }
 
 #[tokio::test]
-async fn each_bad_event_is_refused_alone() {
+async fn each_invalid_event_is_rejected_alone() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let elsewhere = fixture.files.upload(&ada, Some(Uuid::now_v7()));
@@ -123,13 +123,13 @@ async fn each_bad_event_is_refused_alone() {
     let kept: Vec<_> = outcomes.map(|it| it.unwrap().0).collect();
     assert_eq!(kept.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(fixture.history(room).await, kept);
-    // A refused event has not moved its file into the room.
+    // A rejected event has not moved its file into the room.
     let private = with_files(Uuid::now_v7(), &ada, [&mine]);
     assert_eq!(fixture.send(private).await.unwrap().0.files.len(), 1);
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_post_attaches_and_shares_nothing() {
+async fn user_without_permission_attaches_no_files() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
     let eve = UserRef { id: fixture.rooms.muted.to_string(), username: "eve".into() };
@@ -143,7 +143,7 @@ async fn a_user_that_may_not_post_attaches_and_shares_nothing() {
 }
 
 #[tokio::test]
-async fn a_forgotten_file_is_deleted_wherever_it_is_named() {
+async fn deleted_file_is_marked_in_every_answer() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let (kept, lost) = (fixture.files.upload(&ada, Some(room)), fixture.files.upload(&ada, Some(room)));
@@ -154,7 +154,7 @@ async fn a_forgotten_file_is_deleted_wherever_it_is_named() {
     let partition = partition::of_room(room, PARTITIONS);
     let (subscriptions, mut notices) = fixture.bus.listen();
     subscriptions.subscribe(channel::log(partition)).await;
-    // A message that was in progress when the file was deleted.
+    // A message that was in flight when the file was deleted.
     let late = fixture.send(with_files(room, &ada, [&lost])).await.unwrap().0;
     let again = fixture.send(attached).await.unwrap().0;
     let shown = [vec![kept, deleted(&lost)], vec![deleted(&lost)], vec![deleted(&lost)]];
@@ -172,7 +172,7 @@ async fn a_forgotten_file_is_deleted_wherever_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_answered_when_its_files_are_gone() {
+async fn repeat_is_answered_after_its_files_were_deleted() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
@@ -192,13 +192,13 @@ async fn a_repeat_is_answered_when_its_files_are_gone() {
 }
 
 #[tokio::test]
-async fn files_leave_the_order_as_it_was_asked_for() {
+async fn messages_with_files_keep_the_order() {
     let fixture = Fixture::new().await;
     let rooms: [Uuid; 3] = std::array::from_fn(|_| Uuid::now_v7());
     let ada = user("ada");
     let event = |n: usize| {
         let room = rooms[n % 3];
-        // In two of three rooms every other message has a file.
+        // In two of three rooms every second message has a file.
         let files = matches!(n % 6, 2 | 4).then(|| fixture.files.upload(&ada, None));
         pb::NewEvent { content: n.to_string(), ..with_files(room, &ada, &files) }
     };
@@ -210,7 +210,7 @@ async fn files_leave_the_order_as_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn without_the_file_service_only_events_with_files_are_refused() {
+async fn without_the_file_service_only_events_with_files_fail() {
     let fixture = Fixture::new().await;
     let (room, ada) = (Uuid::now_v7(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
@@ -227,7 +227,7 @@ async fn without_the_file_service_only_events_with_files_are_refused() {
 #[tokio::test]
 async fn events_do_not_wait_for_a_silent_file_service() {
     let fixture = Fixture::new().await;
-    // Neighbours in the log, so that their positions show which came first.
+    // Rooms of one partition, so that their positions show which event came first.
     let mut rooms = std::iter::repeat_with(Uuid::now_v7).filter(|room| partition::of_room(*room, PARTITIONS) == 3);
     let (room, neighbour, ada) = (rooms.next().unwrap(), rooms.next().unwrap(), user("ada"));
     let mine = fixture.files.upload(&ada, None);
@@ -238,8 +238,8 @@ async fn events_do_not_wait_for_a_silent_file_service() {
     let mut outcomes = fixture.append(events).await.outcomes.into_iter().map(outcome);
     assert_eq!(outcomes.next().unwrap().unwrap_err().0, "unavailable");
     assert_eq!(outcomes.map(|it| it.unwrap().0.position).collect::<Vec<_>>(), [2, 1]);
-    // The file service is not called for a while: every message that arrives together with one with files would wait as
-    // long.
+    // The file service is not called for a while: every message that arrives together with a message with files would
+    // wait as long.
     assert_eq!(fixture.send(with_files(room, &ada, [&mine])).await.unwrap_err().0, "unavailable");
     assert_eq!(fixture.files.asked.load(Ordering::SeqCst), 1);
     drop(silence);

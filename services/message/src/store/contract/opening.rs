@@ -2,13 +2,13 @@
 
 use super::*;
 
-on_both!(the_epoch_is_that_of_the_database, the_number_of_partitions_is_fixed, an_operator_can_renew_the_epoch);
+on_both!(epoch_belongs_to_the_database, number_of_partitions_is_fixed, operator_can_renew_the_epoch);
 
-async fn the_epoch_is_that_of_the_database(fixture: Fixture) {
+async fn epoch_belongs_to_the_database(fixture: Fixture) {
     let store = fixture.store().await;
     let epoch = store.open_log(PARTITIONS).await.unwrap();
     let room = Uuid::now_v7();
-    append_new(&*store, &[draft(room, None, "kept")]).await;
+    append_new(&*store, &[new_message(room, None, "kept")]).await;
     drop(store);
 
     let store = reopen(&fixture).await;
@@ -25,7 +25,7 @@ async fn the_epoch_is_that_of_the_database(fixture: Fixture) {
     assert_eq!(history(&*store, room).await.len(), 1);
 }
 
-/// Opens a database whose last user is just about to release it.
+/// Opens a database whose last user is about to release it.
 async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
     if let Fixture::Sqlite(path) = fixture {
         while Sqlite::open(path).is_err() {
@@ -35,21 +35,21 @@ async fn reopen(fixture: &Fixture) -> Arc<dyn Store> {
     fixture.store().await
 }
 
-/// The epoch in the answer of each kind of call.
+/// Returns the epoch in the answer of each kind of call.
 async fn epochs(store: &dyn Store) -> [Uuid; 6] {
     let room = Uuid::now_v7();
     let key = (partition::of_room(room, PARTITIONS), room);
     [
-        store.append(&[Arc::new(draft(room, None, "x"))], 1).await.unwrap().epoch,
+        store.append(&[Arc::new(new_message(room, None, "x"))], 1).await.unwrap().epoch,
         store.list(key, Window::Latest, ALL).await.unwrap().epoch,
         store.read_log(0, 0, ALL).await.unwrap().epoch,
-        store.find(&draft(room, None, "x")).await.unwrap().0,
+        store.find(&new_message(room, None, "x")).await.unwrap().0,
         store.heads().await.unwrap().epoch,
         store.room_heads(vec![key]).await.unwrap().epoch,
     ]
 }
 
-async fn the_number_of_partitions_is_fixed(fixture: Fixture) {
+async fn number_of_partitions_is_fixed(fixture: Fixture) {
     let store = fixture.open().await;
     let error = store.open_log(PARTITIONS * 2).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
@@ -57,7 +57,7 @@ async fn the_number_of_partitions_is_fixed(fixture: Fixture) {
     assert_eq!(store.heads().await.unwrap().heads.len(), PARTITIONS as usize);
 }
 
-async fn an_operator_can_renew_the_epoch(fixture: Fixture) {
+async fn operator_can_renew_the_epoch(fixture: Fixture) {
     let store = fixture.store().await;
     assert_eq!(store.renew_epoch().await.unwrap_err().code, Code::NotFound);
     let epoch = store.open_log(PARTITIONS).await.unwrap();
@@ -67,7 +67,7 @@ async fn an_operator_can_renew_the_epoch(fixture: Fixture) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_open_at_once_agree() {
+async fn replicas_that_open_together_agree() {
     let fixture = Fixture::postgres().await;
     let (one, two, three) = tokio::join!(fixture.store(), fixture.store(), fixture.store());
     let (one, two, three) = tokio::join!(one.open_log(PARTITIONS), two.open_log(PARTITIONS), three.open_log(PARTITIONS));
@@ -76,7 +76,7 @@ async fn replicas_that_open_at_once_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_database_is_noticed() {
+async fn replaced_database_is_detected() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;
     assert!(store.is_as_opened().await.unwrap());
@@ -88,18 +88,18 @@ async fn a_replaced_database_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_open_snapshot_stops_no_append() {
+async fn long_snapshot_does_not_block_appends() {
     let fixture = Fixture::postgres().await;
     let store = fixture.open().await;
     let Fixture::Postgres(url) = &fixture else { unreachable!() };
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
-    // Like a dump: meanwhile, no version of a head can be cleaned up.
+    // Like a dump: while it is open, no dead version of a head can be vacuumed.
     let dump = client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await.unwrap();
     dump.query("SELECT count(*) FROM message.partitions", &[]).await.unwrap();
     let room = rooms_in(1).next().unwrap();
     for seq in 1..=1000 {
-        assert_eq!(append_new(&*store, &[draft(room, None, "x")]).await[0].seq, seq);
+        assert_eq!(append_new(&*store, &[new_message(room, None, "x")]).await[0].seq, seq);
     }
     dump.rollback().await.unwrap();
 }

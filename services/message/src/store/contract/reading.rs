@@ -1,15 +1,15 @@
-//! History, the log, heads.
+//! Reads of history, of the log and of heads.
 
 use super::*;
 
-on_both!(history_pages_both_ways, pages_end_at_their_limits, the_log_reads_on_from_a_position, heads_of_rooms);
+on_both!(history_pages_both_ways, pages_end_at_their_limits, log_is_read_from_a_position, heads_of_rooms);
 
 async fn history_pages_both_ways(fixture: Fixture) {
     let store = fixture.open().await;
     let mut rooms = rooms_in(3);
     let (room, neighbour) = (rooms.next().unwrap(), rooms.next().unwrap());
-    let drafts: Vec<_> = (0..25).flat_map(|n| [draft(room, None, &n.to_string()), draft(neighbour, None, "noise")]).collect();
-    append_new(&*store, &drafts).await;
+    let batch: Vec<_> = (0..25).flat_map(|n| [new_message(room, None, &n.to_string()), new_message(neighbour, None, "noise")]).collect();
+    append_new(&*store, &batch).await;
     let all = history(&*store, room).await;
     assert_eq!(seqs(&all), (1..=25).collect::<Vec<_>>());
     let page = async |window| {
@@ -34,8 +34,8 @@ async fn history_pages_both_ways(fixture: Fixture) {
 async fn pages_end_at_their_limits(fixture: Fixture) {
     let store = fixture.open().await;
     let room = rooms_in(0).next().unwrap();
-    let drafts: Vec<_> = (0..10).map(|_| draft(room, None, &"x".repeat(1000))).collect();
-    append_new(&*store, &drafts).await;
+    let batch: Vec<_> = (0..10).map(|_| new_message(room, None, &"x".repeat(1000))).collect();
+    append_new(&*store, &batch).await;
     let limit = |bytes| Limit { events: 100, bytes };
     for (bytes, count) in [(1, 1), (4500, 3), (1 << 20, 10)] {
         assert_eq!(store.read_log(0, 0, limit(bytes)).await.unwrap().events.len(), count);
@@ -46,11 +46,11 @@ async fn pages_end_at_their_limits(fixture: Fixture) {
     }
 }
 
-async fn the_log_reads_on_from_a_position(fixture: Fixture) {
+async fn log_is_read_from_a_position(fixture: Fixture) {
     let store = fixture.open().await;
     let rooms: Vec<_> = rooms_in(1).take(3).collect();
-    let drafts: Vec<_> = (0..30).map(|n| draft(rooms[n % 3], Some(&n.to_string()), "x")).collect();
-    let events = append_new(&*store, &drafts).await;
+    let batch: Vec<_> = (0..30).map(|n| new_message(rooms[n % 3], Some(&n.to_string()), "x")).collect();
+    let events = append_new(&*store, &batch).await;
     let page = store.read_log(1, 7, Limit { events: 5, bytes: 1 << 20 }).await.unwrap();
     assert_eq!((page.head, &page.events[..]), (30, &events[7..12]));
     let end = store.read_log(1, 30, ALL).await.unwrap();
@@ -63,8 +63,8 @@ async fn heads_of_rooms(fixture: Fixture) {
     let store = fixture.open().await;
     let mut rooms = rooms_in(1);
     let (room, deleted) = (rooms.next().unwrap(), rooms.next().unwrap());
-    let closing = Draft { kind: Kind::System, closes_room: true, ..draft(deleted, None, "") };
-    append_new(&*store, &[draft(room, None, "one"), draft(room, None, "two"), closing]).await;
+    let closing = EventData { kind: Kind::System, closes_room: true, ..new_message(deleted, None, "") };
+    append_new(&*store, &[new_message(room, None, "one"), new_message(room, None, "two"), closing]).await;
     let nobody = rooms_in(2).next().unwrap();
     let heads = store.room_heads(vec![(2, nobody), (1, room), (1, deleted)]).await.unwrap();
     let head = |room, seq, closed| RoomHead { room, seq, closed };

@@ -1,20 +1,21 @@
-//! Whatever the amount of data and the planner's estimates, a statement reads what it needs and little more.
+//! Independent of the amount of data and the planner's estimates, a statement reads only the rows that it needs and few
+//! others.
 
 use confab_common::testing;
 use tokio_postgres::NoTls;
 
 use super::*;
 
-/// Fewer events than this count as little; rows of rolled-back work are read as well.
+/// Fewer events than this count as few; rows of rolled-back work are read as well.
 const LITTLE: i64 = 80;
 
-fn one(n: i64) -> Arc<Draft> {
+fn one(n: i64) -> Arc<EventData> {
     let body = Body { sender_username: "ada".into(), content: "x".into(), ..Body::default() };
     let (room, sender, client_id) = (Uuid::from_u128(1), Uuid::from_u128(2), format!("message {n}"));
-    Arc::new(Draft { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
+    Arc::new(EventData { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
 }
 
-/// How many events the work reads; the work is rolled back.
+/// Returns how many events the work reads; the work is rolled back.
 async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<()>) -> i64 {
     let counted = store.0.run(async |client| {
         // Counts since the session last reported its statistics, which it does not do inside a transaction.
@@ -30,18 +31,18 @@ async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<(
 }
 
 /// Checks each statement in a room in which one sender has posted `said` messages.
-async fn every_statement_reads_little(store: &Postgres, said: i64, when: &str) {
+async fn every_statement_reads_few_rows(store: &Postgres, said: i64, when: &str) {
     let (room, half, ten, bytes) = (Uuid::from_u128(1), said / 2, 10_i64, i64::MAX);
     let appends = async |client: &pg::Client| {
-        let drafts = [one(said + 1), one(1), one(said + 2)];
-        let appended = append(client, &drafts, 1).await.map_err(|error| Error::internal(format_args!("{error:?}")))?;
+        let batch = [one(said + 1), one(1), one(said + 2)];
+        let appended = append(client, &batch, 1).await.map_err(|error| Error::internal(format_args!("{error:?}")))?;
         assert!(matches!(appended.outcomes[..], [Outcome::Appended(_), Outcome::Repeated(_), Outcome::Appended(_)]));
         Ok(())
     };
     let finds = async |client: &pg::Client| {
         for (n, there) in [(half, true), (said + 1, false)] {
-            let draft = one(n);
-            let found = page(client, FIND, &[&1, &draft.room, &draft.sender, &draft.client_id], 1).await?.events;
+            let data = one(n);
+            let found = page(client, FIND, &[&1, &data.room, &data.sender, &data.client_id], 1).await?.events;
             assert_eq!(found.len(), usize::from(there), "{n}");
         }
         Ok(())
@@ -92,16 +93,16 @@ async fn no_statement_reads_a_whole_room() {
         beside.execute(head, &[&room, &said]).await.unwrap();
         sessions.push(Postgres::open(&url, &config).await.unwrap());
         for session in &sessions {
-            every_statement_reads_little(session, said, "not analyzed").await;
+            every_statement_reads_few_rows(session, said, "not analyzed").await;
         }
     }
     let session = &sessions[0];
     beside.batch_execute("ANALYZE events").await.unwrap();
-    every_statement_reads_little(session, said, "analyzed").await;
+    every_statement_reads_few_rows(session, said, "analyzed").await;
     fill(&format!(
         "SELECT n % 4, -n, gen_random_uuid(), 1, 1, gen_random_uuid(), gen_random_uuid(), 'm' || n, '{body}', 1 FROM generate_series(1, 100000) n"
     ))
     .await;
     beside.batch_execute("ANALYZE events").await.unwrap();
-    every_statement_reads_little(session, said, "among many small rooms").await;
+    every_statement_reads_few_rows(session, said, "among many small rooms").await;
 }

@@ -51,7 +51,7 @@ async fn rooms_of_an_earlier_release_are_found(url: StoreUrl) {
     set(&url, "ΜΑΡΙΟΣ", "μαριος").await;
     set(&url, "Große Straße", "große straße").await;
     set(&url, "Fuß", "fuß").await;
-    // It could be made beside the other.
+    // The earlier release allowed both names.
     let twin = made(&store, "FUSS").await;
     assert_eq!(found(&store, "strasse").await, Vec::<String>::new());
 
@@ -66,17 +66,17 @@ async fn rooms_of_an_earlier_release_are_found(url: StoreUrl) {
     }
     let stored = store.beyond_ascii(Uuid::nil(), 10).await.unwrap();
     assert_eq!(stored.iter().map(|stored| stored.room.id).collect::<Vec<_>>(), [cup.id, street.id, other.id], "not {}", plain.id);
-    assert_eq!(stored[2].folded_name, "fuß", "the other has the form of today");
+    assert_eq!(stored[2].folded_name, "fuß", "the other room has the current form");
     assert_eq!(store.beyond_ascii(cup.id, 1).await.unwrap(), stored[1..2]);
 
-    // Both go on; what is changed of them is not their name.
+    // Both rooms remain usable; only their names cannot be changed.
     for room in [&other, &twin] {
         let (mut changed, event) = change(room, &room.name);
         changed.description = "two alike".into();
         assert!(store.update(changed.clone(), event).await.unwrap());
         assert_eq!(store.get(room.id).await.unwrap(), Some(changed));
     }
-    // What has changed meanwhile is left alone.
+    // A room that has changed meanwhile is not rewritten.
     store.refold(Room { name: "stale".into(), ..other }).await.unwrap();
     assert_eq!(found(&store, "stale").await, Vec::<String>::new());
 }

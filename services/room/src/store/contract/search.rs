@@ -1,4 +1,4 @@
-//! What searches find, and that they end.
+//! Searches find the right rooms, and end in time.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::*;
 use crate::store::{SEARCH_BOUNDS, SearchBounds, postgres, sqlite};
 
-/// Of the kinds that searches could take for something else, and few, so that much is found.
+/// Characters with a special meaning in patterns. There are few, so that searches find many rooms.
 const CHARACTERS: [&str; 20] =
     ["a", "b", "A", "ß", "s", "e\u{301}", "é", "σ", "ς", "İ", "山", "🍵", "%", "_", "'", "\"", "\\", " ", "*", "1"];
 
-/// Bounds with which each search goes along the list, as far as that is possible, or none does.
+/// Bounds with which each search reads along the list if possible, or never does.
 const EDGES: [SearchBounds; 2] = [SearchBounds { rooms: 0, ..PATIENT }, SearchBounds { rooms: 1_000_000, ..PATIENT }];
 const PATIENT: SearchBounds = SearchBounds { time: Duration::from_secs(60), ..SEARCH_BOUNDS };
 
@@ -31,7 +31,7 @@ async fn on_postgres(url: &Secret, bounds: SearchBounds) -> PostgresStore {
     store
 }
 
-/// The same texts in every run.
+/// A generator of the same texts in every run.
 struct Texts(u64);
 
 impl Texts {
@@ -67,7 +67,7 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
     assert!(futures::future::join_all(rooms.iter().map(|room| store.create(room.clone()))).await.into_iter().all(|made| made.unwrap()));
     agree(&store, &rooms, &mut texts).await;
 
-    // A third is changed, a third goes.
+    // A third of the rooms is changed, a third is deleted.
     let changed = rooms.iter_mut().step_by(3).map(|room| {
         let description = texts.text(0, 7);
         let (changed, event) = change(&Room { description, ..room.clone() }, &room.name);
@@ -84,7 +84,7 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
     agree(&store, &rooms, &mut texts).await;
 }
 
-/// Compares what many searches find with what is there.
+/// Compares the results of many searches with a filter over all rooms.
 async fn agree(store: &Arc<dyn Store>, rooms: &[Room], texts: &mut Texts) {
     let mut rooms = rooms.to_vec();
     rooms.sort_by_key(|room| std::cmp::Reverse(room.position()));
@@ -112,7 +112,7 @@ async fn agree(store: &Arc<dyn Store>, rooms: &[Room], texts: &mut Texts) {
     assert!(hits > 100, "{hits}");
 }
 
-/// What the release before writes.
+/// The statement with which the previous release inserts a room.
 fn earlier(name: &str, id: &str) -> String {
     format!(
         "INSERT INTO rooms (id, name, folded_name, description, search, owner_id, owner_name, created_at_ms, revision)
@@ -132,7 +132,7 @@ async fn rooms_of_the_release_before_are_found_on_sqlite() {
     drop(before);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path).unwrap());
     assert_eq!(found(&store, "TEA").await, ["tea"]);
-    // It knows nothing of the index and goes on meanwhile, or is what one goes back to.
+    // The previous release does not use the index, and runs during an upgrade or after a rollback.
     write(&rusqlite::Connection::open(&path).unwrap(), "green tea");
     assert_eq!(found(&store, "en te").await, ["green tea"]);
     assert_eq!(found(&store, "warm").await.len(), 2);
@@ -152,7 +152,7 @@ async fn rooms_of_the_release_before_are_found_on_postgres() {
     postgres::embedded::migrations::runner().set_target(Target::Version(1)).run_async(&mut before).await.unwrap();
     let write = async |name| before.batch_execute(&earlier(name, &format!("'{}'", Uuid::now_v7()))).await.unwrap();
     write("tea").await;
-    // By way of the index alone.
+    // With the index only.
     let store: Arc<dyn Store> = Arc::new(on_postgres(&url, EDGES[0]).await);
     assert_eq!(found(&store, "TEA").await, ["tea"]);
     write("green tea").await;
@@ -160,7 +160,7 @@ async fn rooms_of_the_release_before_are_found_on_postgres() {
     assert_eq!(found(&store, "warm").await.len(), 2);
 }
 
-/// The error of a search beyond its limit, which says what to do.
+/// Checks the error of a search beyond its limit: it contains advice.
 #[track_caller]
 fn took_too_long(error: &Error) {
     assert_eq!((error.code, error.retry_after.is_some()), (Code::Unavailable, true));
@@ -172,7 +172,7 @@ async fn a_search_that_takes_too_long_is_ended_on_sqlite() {
     let mut store = on_sqlite(SearchBounds { time: Duration::ZERO, rooms: 0 });
     let rooms = (0..500).map(|number| store.create(room(&format!("{number} aba bab"))));
     futures::future::join_all(rooms).await;
-    // All pieces of it are everywhere.
+    // All pieces of the query occur in every room.
     took_too_long(&store.search("abab".into(), Position::TOP, 50).await.unwrap_err());
     store.bounds.time = PATIENT.time;
     assert_eq!(store.search("abab".into(), Position::TOP, 50).await.unwrap(), []);

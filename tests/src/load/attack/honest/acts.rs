@@ -1,4 +1,4 @@
-//! What people do, and how long it takes them.
+//! The acts of honest clients, and their durations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, tim
 use super::super::line::Line;
 use super::super::net::Http;
 use super::super::tally::Tally;
-use super::{PATIENCE, People};
+use super::{ACT_LIMIT, People};
 use crate::api::PASSWORD;
 use crate::form::{Form, content_type};
 use crate::raw::connect as connect_packet;
 
-/// How long before one who lost a connection comes back.
+/// How long a client that lost its connection waits before it reconnects.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longer than a server holds a poll.
 const POLL: Duration = Duration::from_secs(60);
-/// Size of a file.
+/// Size of a file in bytes.
 const FILE: usize = 64 * 1024;
-/// Between the packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: u8 = 0x1e;
 
-/// Does something at even intervals, each time without waiting for the last.
+/// Performs an act at even intervals, each time without waiting for the previous one.
 pub async fn again<F>(what: &'static str, tally: Arc<Tally>, gap: Duration, people: Arc<People>, act: impl Fn(Arc<People>) -> F)
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -34,21 +34,21 @@ where
         let due = ticks.tick().await;
         let (act, tally) = (act(people.clone()), tally.clone());
         tokio::spawn(async move {
-            let result = timeout_at(due + PATIENCE, act).await.context("too late").flatten();
+            let result = timeout_at(due + ACT_LIMIT, act).await.context("too late").flatten();
             tally.note(what, due.elapsed(), &result);
         });
     }
 }
 
-/// Speaks in the hall, and hears it.
+/// Sends in the hall and listens to it.
 pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Duration, after: Duration) {
     let token = &people.accounts[number as usize % people.accounts.len()].token;
     let content = json!({"roomId": people.hall, "content": "x".repeat(200)});
     let mut ticks = interval_at(Instant::now() + after, gap);
-    // Who was away does not make up for what was not said meanwhile.
+    // A client that was disconnected does not send the messages that it missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        let entered = timeout(PATIENCE, async {
+        let entered = timeout(ACT_LIMIT, async {
             let mut line = Line::connect(people.route, None, token).await?;
             line.must("joinRoom", &json!(people.hall)).await?;
             anyhow::Ok(line)
@@ -64,13 +64,13 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
         let ended = loop {
             let due = tokio::select! {
                 due = ticks.tick() => due,
-                heard = line.hear() => match heard {
+                received = line.receive() => match received {
                     Ok(()) => continue,
                     Err(error) => break error,
                 },
             };
-            // An acknowledgement that is late is a failure, and the connection may still be good.
-            match timeout_at(due + 2 * PATIENCE, line.emit("message", &content)).await {
+            // A late acknowledgement is a failure, but the connection may still be good.
+            match timeout_at(due + 2 * ACT_LIMIT, line.emit("message", &content)).await {
                 Ok(Ok(ack)) if ack["ok"] == true => tally.done("send", due.elapsed()),
                 Ok(Ok(ack)) => tally.failed("send", &ack.to_string()),
                 Ok(Err(error)) => break error,
@@ -82,7 +82,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
     }
 }
 
-/// Hears the hall over long-polling.
+/// Listens to the hall over long-polling.
 pub async fn poll(people: Arc<People>, tally: Arc<Tally>, number: u32) {
     let token = &people.accounts[number as usize % people.accounts.len()].token;
     loop {
@@ -98,7 +98,7 @@ enum Never {}
 async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bool) -> Result<Never, anyhow::Error> {
     let mut gets = people.route.http().await?;
     let path = "/socket.io/?EIO=4&transport=polling";
-    let open = timeout(PATIENCE, gets.get(&format!("GET {path}"), "")).await??.expect(200)?;
+    let open = timeout(ACT_LIMIT, gets.get(&format!("GET {path}"), "")).await??.expect(200)?;
     let open: Value = serde_json::from_slice(open.body.strip_prefix(b"0").context("an open packet")?)?;
     let path = format!("{path}&sid={}", open["sid"].as_str().context("a session id")?);
     let join = format!("421{}", json!(["joinRoom", people.hall]));
@@ -122,13 +122,13 @@ async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bo
     }
 }
 
-/// POSTs on a connection of its own: between pings one would idle for longer than the server keeps it.
+/// Sends POSTs on a separate connection: between pings a connection would be idle for longer than the server keeps it.
 async fn post(people: &People, path: &str, body: &[u8]) -> anyhow::Result<()> {
     let mut http = people.route.http().await?;
     timeout(POLL, http.post(path, "", body)).await.context("no answer to a POST")??.expect(200).map(drop)
 }
 
-/// Joins a room and leaves it, on one connection.
+/// Joins and leaves a room, on one connection.
 pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     let token = &people.accounts[0].token;
     let mut ticks = interval(gap);
@@ -136,22 +136,22 @@ pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     for room in people.rooms.iter().cycle() {
         let due = ticks.tick().await;
         if line.is_none() {
-            line = timeout(PATIENCE, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
+            line = timeout(ACT_LIMIT, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
         }
         let Some(there) = &mut line else {
             tally.failed("joinRoom", "no connection");
             continue;
         };
-        let joined = timeout_at(due + PATIENCE, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
+        let joined = timeout_at(due + ACT_LIMIT, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
         tally.note("joinRoom", due.elapsed(), &joined);
-        let left = timeout(PATIENCE, there.emit("leaveRoom", &json!(room))).await.context("too late").flatten();
+        let left = timeout(ACT_LIMIT, there.emit("leaveRoom", &json!(room))).await.context("too late").flatten();
         if left.is_err() {
             line = None;
         }
     }
 }
 
-/// Uploads a file and downloads it, on one connection: somebody who is inside already.
+/// Uploads a file and downloads it, on an established connection.
 pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     let mut ticks = interval(gap);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -159,13 +159,13 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     loop {
         let due = ticks.tick().await;
         if inside.is_none() {
-            inside = timeout(PATIENCE, people.route.http()).await.context("too late").flatten().ok();
+            inside = timeout(ACT_LIMIT, people.route.http()).await.context("too late").flatten().ok();
         }
         let Some(http) = &mut inside else {
             tally.failed("upload", "no connection");
             continue;
         };
-        let up = timeout_at(due + PATIENCE, upload(http, &people)).await.context("too late").flatten();
+        let up = timeout_at(due + ACT_LIMIT, upload(http, &people)).await.context("too late").flatten();
         tally.note("upload", due.elapsed(), &up);
         let Ok(url) = up else {
             inside = None;
@@ -173,10 +173,10 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
         };
         let begun = Instant::now();
         let authorization = bearer(&people);
-        let down = timeout(PATIENCE, http.get(&format!("GET {url}"), &authorization)).await.context("too late");
+        let down = timeout(ACT_LIMIT, http.get(&format!("GET {url}"), &authorization)).await.context("too late");
         let down = down.flatten().and_then(|answer| answer.expect(200));
         let whole = down.and_then(|answer| {
-            ensure!(answer.body.len() == FILE, "{} bytes came back", answer.body.len());
+            ensure!(answer.body.len() == FILE, "{} bytes were returned", answer.body.len());
             Ok(())
         });
         tally.note("download", begun.elapsed(), &whole);
@@ -186,7 +186,7 @@ pub async fn transfer(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     }
 }
 
-/// Uploads a file; its URL.
+/// Uploads a file; returns its URL.
 async fn upload(http: &mut Http, people: &People) -> anyhow::Result<String> {
     let form = Form::new().file("note.bin", "application/octet-stream", &vec![b'x'; FILE]).into_body();
     let headers = format!("{}Content-Type: {}\r\n", bearer(people), content_type());
@@ -196,7 +196,7 @@ async fn upload(http: &mut Http, people: &People) -> anyhow::Result<String> {
 }
 
 fn bearer(people: &People) -> String {
-    // An account of its own, so that what others do is not on its account.
+    // A separate account, so that other acts do not count against its limits.
     format!("Authorization: Bearer {}\r\n", people.accounts[people.accounts.len() - 1].token)
 }
 
@@ -205,21 +205,21 @@ pub async fn upload_as_newcomer(people: Arc<People>) -> anyhow::Result<()> {
     upload(&mut people.route.http().await?, &people).await.map(drop)
 }
 
-/// Comes in with a new connection, as far as being in a room.
+/// Opens a new connection and joins a room.
 pub async fn connect(people: Arc<People>) -> anyhow::Result<()> {
     let account = &people.accounts[0];
     let mut line = Line::connect(people.route, None, &account.token).await?;
     line.must("joinRoom", &json!(people.hall)).await.map(drop)
 }
 
-/// Logs in with the right password.
+/// Logs in with the correct password.
 pub async fn login(people: Arc<People>) -> anyhow::Result<()> {
     let body = json!({"username": people.accounts[0].username, "password": PASSWORD}).to_string();
     let mut http = people.route.http().await?;
     http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await?.expect(200).map(drop)
 }
 
-/// Asks the admin port whether all is well.
+/// Requests `/readyz` from the admin port.
 pub async fn look(people: Arc<People>) -> anyhow::Result<()> {
     people.admin.http().await?.get("GET /readyz", "").await?.expect(200).map(drop)
 }

@@ -1,4 +1,4 @@
-//! As many connections as there can be, that do nothing.
+//! Attacks with the maximum number of idle connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::super::line::Line;
 use super::super::stage::FEW_DESCRIPTORS;
 use super::{Field, PAUSE};
 
-/// Half as many again as the server can have.
+/// 1.5 times the server's descriptors.
 const CONNECTIONS: u64 = FEW_DESCRIPTORS * 3 / 2;
-/// Between the first tries.
+/// Pause between the first attempts.
 const EVERY: Duration = Duration::from_millis(2);
 
-/// Connections that say nothing, every other one half of a head.
+/// Connections that send nothing; every second one sends half of a head.
 pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     many(field, tasks, "connections", PAUSE, async |field, number| {
         let mut stream = field.route.open(None).await?;
@@ -24,7 +24,7 @@ pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
         if number % 2 == 0 {
             stream.write_all(b"GET /api/rooms HTTP/1.1\r\nHost: x\r\n").await?;
         }
-        // Until the server has had enough.
+        // Until the server closes the connection.
         while stream.read(&mut [0; 512]).await? > 0 {}
         Ok(())
     });
@@ -36,12 +36,12 @@ pub fn sockets(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
         let mut line = Line::connect(field.route, None, &field.account.token).await?;
         field.tally.count("sockets", 1);
         loop {
-            line.hear().await?;
+            line.receive().await?;
         }
     });
 }
 
-/// Holds as many connections as there are to be; one that ends is opened again after a pause.
+/// Keeps this number of connections open; one that ends is reopened after a pause.
 fn many(
     field: &Arc<Field>,
     tasks: &mut JoinSet<()>,

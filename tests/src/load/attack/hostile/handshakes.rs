@@ -1,4 +1,4 @@
-//! Sessions that are opened and left alone, as fast as two connections carry them.
+//! Sessions that are opened and abandoned, at the full speed of two connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use super::super::net::Route;
 use super::{Field, PAUSE, pace};
 
-/// All of them.
+/// The total number of handshakes.
 const HANDSHAKES: usize = 400_000;
 const CONNECTIONS: usize = 2;
-/// Handshakes a second of one connection, and bytes a second when their headers are long.
+/// Handshakes per second of one connection, and bytes per second when the headers are long.
 const RATE: usize = 25_000;
 const BYTES: usize = 60_000_000;
 /// How often a batch is written.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// Connections that send one handshake behind the other; with a token of so many bytes in a header.
+/// Opens connections that send one handshake after another, with a token of this number of bytes in a header.
 pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
     let request = request(field.route, header);
     let batch = batch(request.len());
@@ -52,7 +52,7 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
                     field.tally.count("handshakes", batch as u64);
                     left = left.saturating_sub(batch);
                 }
-                // What is under way is answered before the connection goes.
+                // Requests in flight are answered before the connection is closed.
                 let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
                 field.tally.count("connections", 1);
             }
@@ -60,7 +60,7 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
     }
 }
 
-/// How many requests are written at a time.
+/// Returns how many requests are written at a time.
 fn batch(length: usize) -> usize {
     let in_a_second = RATE.min(BYTES / length);
     (in_a_second / (1000 / EVERY.as_millis() as usize)).max(1)
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_keep_to_both_rates() {
+    fn batches_respect_both_rates() {
         assert_eq!((batch(100), batch(30_000), batch(10_000_000)), (250, 20, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! WebSockets that ask for much and read little.
+//! WebSockets that request much and read little.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use super::{Field, PAUSE, pace};
 
 /// Sockets that join.
 const JOINERS: usize = 60;
-/// Sockets that read slowly, and those that speak to them.
+/// Sockets that read slowly, and senders in their room.
 const READERS: usize = 100;
 const SPEAKERS: usize = 2;
-/// Messages a second of each speaker.
+/// Messages per second of each sender.
 const RATE: u32 = 25;
 const BYTES: usize = 4000;
-/// So small that the system takes little on a reader's behalf.
+/// Receive window in bytes, so small that the system buffers little for a reader.
 const WINDOW: u32 = 4096;
-/// Between two reads of a slow reader, each of what is there.
+/// Pause between two reads of a slow reader; each read takes all available bytes.
 const SLOWLY: Duration = Duration::from_secs(2);
 
-/// Sockets that join all rooms with their history again and again, and never read.
+/// Sockets that repeatedly join all rooms with their history, and never read.
 pub fn joins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     for number in 0..JOINERS {
         let field = field.clone();
@@ -72,7 +72,7 @@ pub fn slow(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                     field.tally.count("readers", 1);
                     loop {
                         sleep(SLOWLY).await;
-                        line.hear().await?;
+                        line.receive().await?;
                     }
                 };
                 let Err(error): anyhow::Result<std::convert::Infallible> = read.await;

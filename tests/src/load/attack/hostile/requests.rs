@@ -16,12 +16,12 @@ const LOGINS: usize = 800;
 /// Connections that search, and rooms that are searched.
 const SEARCHES: usize = 64;
 const ROOMS: usize = 100_000;
-/// Connections that make the rooms before.
+/// Connections that create the rooms in advance.
 const MAKERS: usize = 32;
-/// Connections that ask for the documentation.
+/// Connections that request the documentation.
 const DOCS: usize = 4;
 
-/// Logins to an account that exists, with a wrong password.
+/// Logins to an existing account with a wrong password.
 pub fn logins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let body = json!({"username": field.account.username, "password": "not my own password"}).to_string();
     many(LOGINS, field, tasks, "wrong logins", async move |field: &Field, http: &mut Http| {
@@ -33,7 +33,7 @@ pub fn logins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     });
 }
 
-/// Searches that find nothing, however long they look.
+/// Searches without matches, which take the longest.
 pub fn searches(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     many(SEARCHES, field, tasks, "searches", async |field: &Field, http: &mut Http| {
         let answer = http.get(&format!("GET /api/rooms?q={}", unique("zz")), &bearer(field)).await?;
@@ -49,7 +49,7 @@ pub fn docs(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     many(DOCS, field, tasks, "HEADs", async |_: &Field, http: &mut Http| http.get("HEAD /docs/swagger-ui-bundle.js", "").await.map(drop));
 }
 
-/// Does the same on that many connections.
+/// Repeats an act on this number of connections.
 fn many(
     count: usize,
     field: &Arc<Field>,
@@ -62,9 +62,9 @@ fn many(
     }
 }
 
-/// Makes the rooms that are searched, in the name of several accounts.
+/// Creates the rooms that are searched, with several accounts.
 pub async fn make_rooms(stage: &Stage) -> anyhow::Result<()> {
-    super::super::say(&format!("{ROOMS} rooms are made…"));
+    super::super::say(&format!("Creating {ROOMS} rooms…"));
     let mut makers = JoinSet::new();
     for maker in 0..MAKERS {
         let (route, account) = (stage.people.route, &stage.people.accounts[maker % stage.people.accounts.len()]);

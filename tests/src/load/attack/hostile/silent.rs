@@ -1,4 +1,4 @@
-//! Sessions that have the server answer a lot and never take the answers.
+//! Sessions that cause many answers and never read them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::raw::{connect, event};
 
 /// Polling sessions of one account.
 const SESSIONS: usize = 60;
-/// Between the POSTs of a session; each repeats the message of every room: together about 4 MB/s.
+/// Pause between the POSTs of a session. Each POST repeats the message of every room: about 4 MB/s in total.
 const EVERY: Duration = Duration::from_millis(400);
-/// Between the packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: &str = "\u{1e}";
-/// A packet that asks for a namespace that does not exist.
+/// A packet that connects to an unknown namespace.
 const NAMESPACE: &[u8] = b"40/x,";
-/// WebSockets that send such packets, and how many bytes a second in all, frames included.
+/// WebSockets that send such packets, and their total rate in bytes per second, including frames.
 const NAMESPACE_SOCKETS: usize = 8;
 const NAMESPACE_RATE: usize = 1_000_000;
-/// New polling sessions a second that send so many bytes of them.
+/// New polling sessions per second, and the bytes of such packets in each.
 const PENDING_RATE: u32 = 18;
 const PENDING_BYTES: usize = 29_000;
-/// Sessions that hold half of a packet of so many bytes.
+/// Sessions that hold half of a packet; the size of the packet in bytes.
 const HALVES: usize = 300;
 const HALF: usize = 1_000_000;
 
@@ -57,7 +57,7 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, asks_once: bool) {
     }
 }
 
-/// A payload that repeats the message of each room.
+/// Returns a payload that repeats the message of each room.
 pub(super) fn payload(rooms: &[(String, String)]) -> String {
     let repeat = |(number, (room, key)): (usize, &(String, String))| {
         event("message", &json!({"roomId": room, "content": "x", "clientMessageId": key}), number as u64)
@@ -65,7 +65,7 @@ pub(super) fn payload(rooms: &[(String, String)]) -> String {
     rooms.iter().enumerate().map(repeat).collect::<Vec<_>>().join(SEPARATOR)
 }
 
-/// A session that has connected; the path of its requests.
+/// Opens a session and connects. Returns the path of its requests.
 pub(super) async fn enter(field: &Field, http: &mut Http, asks_once: bool) -> anyhow::Result<String> {
     let path = open_session(http).await?;
     http.post(&path, "", connect(&field.account.token).as_bytes()).await?.expect(200)?;
@@ -76,9 +76,9 @@ pub(super) async fn enter(field: &Field, http: &mut Http, asks_once: bool) -> an
     Ok(path)
 }
 
-/// WebSockets that ask for namespaces and do not read the answers.
+/// WebSockets that connect to unknown namespaces and do not read the answers.
 pub fn namespaces(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    // Six bytes of a frame come with each.
+    // Each packet has six bytes of frame.
     let each = NAMESPACE_RATE / NAMESPACE_SOCKETS / 20 / (NAMESPACE.len() + 6);
     for _ in 0..NAMESPACE_SOCKETS {
         let field = field.clone();
@@ -101,7 +101,7 @@ pub fn namespaces(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     }
 }
 
-/// New polling sessions that ask for namespaces, and are left alone.
+/// New polling sessions that connect to unknown namespaces, and are abandoned.
 pub fn pending(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let packet = format!("40/a,{SEPARATOR}");
     let payload = packet.repeat(PENDING_BYTES / packet.len());
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_repeats_the_message_of_every_room() {
+    fn payload_repeats_the_message_of_every_room() {
         let rooms = [("a".to_owned(), "k".to_owned()), ("b".to_owned(), "l".to_owned())];
         let packets = payload(&rooms);
         let packets = packets.split('\u{1e}').collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Connections that have the server answer much and read none of it, or that send most of a large request and no more.
+//! Connections that cause large answers and read none of them, or that send most of a large request and then stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::super::net::Http;
 use super::silent::{enter, payload};
 use super::{Field, PAUSE, again};
 
-/// So small that the system takes little on a client's behalf.
+/// Receive window in bytes, so small that the system buffers little for a client.
 const WINDOW: u32 = 4096;
-/// Connections that ask for pages, and how many requests each sends at once.
+/// Connections that request pages, and how many requests each sends at once.
 const PAGES: usize = 300;
 const AT_ONCE: usize = 3;
-/// Sessions that poll on, and how often.
+/// Sessions that poll repeatedly, and how often.
 const POLLS: usize = 20;
 /// Long messages that are repeated between two polls.
 const ANSWERS: usize = 15;
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// Connections with a body that is not finished, and its bytes.
+/// Connections with an unfinished body, and its bytes.
 const BODIES: usize = 700;
 const BODY: usize = 255_000;
-/// Connections with a head that is not finished, and its bytes.
+/// Connections with an unfinished head, and its bytes.
 const HEADS: usize = 9000;
 const HEAD: usize = 30_000;
 
@@ -36,7 +36,7 @@ pub fn pages(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     hold(PAGES, "pages", field, tasks, &request);
 }
 
-/// Long polls that are not read, one after another in each session, each over a connection of its own.
+/// Long polls that are not read, one after another in each session, each over a separate connection.
 pub fn polls(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let payload = payload(&field.rooms[..ANSWERS]);
     for _ in 0..POLLS {
@@ -56,14 +56,14 @@ pub fn polls(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     }
 }
 
-/// JSON of which the last bytes do not come.
+/// JSON bodies without their last bytes.
 pub fn bodies(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let headers = format!("{}Content-Type: application/json\r\nContent-Length: {}\r\n", bearer(field), BODY + 1);
     let request = request(field, "POST", "/api/messages", &headers) + &" ".repeat(BODY);
     hold(BODIES, "bodies", field, tasks, &request);
 }
 
-/// Heads of which the last bytes do not come.
+/// Heads without their last bytes.
 pub fn heads(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let request = request(field, "GET", "/api/rooms", &format!("X-Long: {}\r\n", "x".repeat(HEAD)));
     hold(HEADS, "heads", field, tasks, &request[..request.len() - 2]);
@@ -77,7 +77,7 @@ fn request(field: &Field, method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", field.route.to)
 }
 
-/// Holds connections on which the same is sent once; one that ends is opened again.
+/// Keeps connections open on which the same request is sent once; one that ends is reopened.
 fn hold(count: usize, what: &'static str, field: &Arc<Field>, tasks: &mut JoinSet<()>, request: &str) {
     let request = Arc::<str>::from(request);
     for number in 0..count {

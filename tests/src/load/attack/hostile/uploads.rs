@@ -1,4 +1,4 @@
-//! Many uploads of one account, at an even rate each.
+//! Many uploads of one account, each at an even rate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::super::net::Http;
 use super::{Field, PAUSE, pace};
 use crate::form::{BOUNDARY, content_type, file_headers};
 
-/// Uploads at once.
+/// Concurrent uploads.
 const UPLOADS: usize = 100;
-/// Size of one file.
+/// Size of one file in bytes.
 const FILE: u64 = 50_000_000;
-/// How often a piece is written.
+/// How often a chunk is written.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Uploads at so many bytes a second each.
+/// Uploads at this number of bytes per second each.
 pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, rate: u64) {
     for number in 0..UPLOADS {
         let field = field.clone();
@@ -60,7 +60,7 @@ async fn upload(field: &Field, rate: u64) -> anyhow::Result<()> {
     http.answer(false).await?.expect(201).map(drop)
 }
 
-/// Writes all, unless the server answers or ends the connection before.
+/// Writes all bytes, unless the server answers or ends the connection first.
 async fn write(http: &mut Http, bytes: &[u8]) -> anyhow::Result<()> {
     let (mut input, mut output) = http.stream().split();
     let mut answer = [0; 200];

@@ -12,14 +12,14 @@ use super::DATA;
 use crate::realtime::{SOON, Scene, hasty};
 
 everywhere!(
-    a_websocket_needs_version_and_transport,
+    websocket_requires_version_and_transport,
     every_packet_of_a_payload_is_answered,
-    a_payload_may_hold_text_and_bytes,
+    payload_may_contain_text_and_bytes,
     text_and_bytes_over_websocket,
-    a_cancelled_get_costs_nothing,
-    a_waiting_get_ends_when_the_client_closes,
-    a_probe_ends_the_waiting_get,
-    an_upgrade_may_begin_while_a_get_waits,
+    cancelled_get_loses_nothing,
+    waiting_get_ends_when_the_client_closes,
+    probe_ends_the_waiting_get,
+    upgrade_may_begin_while_a_get_waits,
 );
 
 impl Scene {
@@ -28,7 +28,7 @@ impl Scene {
     }
 }
 
-/// A WebSocket for a polling session, up to `3probe`.
+/// Opens a WebSocket for a polling session, up to `3probe`.
 async fn probed(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
     let mut socket = WebSocket::probe(&scene.url, client.sid()).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
     socket.send("2probe").await?;
@@ -36,7 +36,7 @@ async fn probed(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
     Ok(socket)
 }
 
-async fn a_websocket_needs_version_and_transport(scene: Scene) {
+async fn websocket_requires_version_and_transport(scene: Scene) {
     for (query, code) in [
         ("transport=websocket", 5),
         ("EIO=abc&transport=websocket", 5),
@@ -62,7 +62,7 @@ async fn every_packet_of_a_payload_is_answered(scene: Scene) {
     }
 }
 
-async fn a_payload_may_hold_text_and_bytes(scene: Scene) {
+async fn payload_may_contain_text_and_bytes(scene: Scene) {
     let mut client = scene.polling().await.unwrap();
     let packets = [event("message", &scene.message("hello"), 1), format!("451-2{}", scene.upload()), "bAQIDBA==".into()];
     client.send_all(&packets).await.unwrap();
@@ -78,18 +78,18 @@ async fn text_and_bytes_over_websocket(scene: Scene) {
 }
 
 #[tokio::test]
-async fn a_waiting_get_gets_pings() {
+async fn waiting_get_receives_pings() {
     let scene = Scene::at(hasty().await).await.unwrap();
     let client = scene.polling().await.unwrap();
     for _ in 0..3 {
         let (status, payload) = client.get().await.unwrap();
-        // Two have come when the pong was held up.
+        // Two pings have arrived if the pong was delayed.
         assert!(status == 200 && payload.split('\u{1e}').all(|packet| packet == "2"), "{status} {payload}");
         assert_eq!(client.post("3").await.unwrap(), (200, json!("ok")));
     }
 }
 
-async fn a_cancelled_get_costs_nothing(scene: Scene) {
+async fn cancelled_get_loses_nothing(scene: Scene) {
     let mut client = scene.polling().await.unwrap();
     for number in 1..=5 {
         let path = format!("/socket.io/?EIO=4&transport=polling&sid={}&t=cancelled-{number}", client.sid());
@@ -102,7 +102,7 @@ async fn a_cancelled_get_costs_nothing(scene: Scene) {
     }
 }
 
-async fn a_waiting_get_ends_when_the_client_closes(scene: Scene) {
+async fn waiting_get_ends_when_the_client_closes(scene: Scene) {
     // The POST may arrive first, and then no GET waits.
     let waited = async || {
         let client = scene.polling().await.ok()?;
@@ -114,7 +114,7 @@ async fn a_waiting_get_ends_when_the_client_closes(scene: Scene) {
     eventually("the GET ends with a noop", SOON, waited).await.unwrap();
 }
 
-async fn a_probe_ends_the_waiting_get(scene: Scene) {
+async fn probe_ends_the_waiting_get(scene: Scene) {
     let client = scene.polling().await.unwrap();
     let mut socket = probed(&scene, &client).await.unwrap();
     assert_eq!(client.get().await.unwrap(), (200, "6".into()));
@@ -122,8 +122,8 @@ async fn a_probe_ends_the_waiting_get(scene: Scene) {
     assert_eq!(socket.emit("message", scene.message("upgraded")).await.unwrap()["ok"], true);
 }
 
-async fn an_upgrade_may_begin_while_a_get_waits(scene: Scene) {
-    // The GET may arrive last, and then the session polls no more.
+async fn upgrade_may_begin_while_a_get_waits(scene: Scene) {
+    // The GET may arrive last, and then the session does not poll any more.
     let waited = async || {
         let client = scene.polling().await.ok()?;
         let upgrading = async {

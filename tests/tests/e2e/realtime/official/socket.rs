@@ -9,11 +9,11 @@ use crate::realtime::{SOON, Scene, hasty};
 
 everywhere!(
     connect_is_answered_with_an_id,
-    another_namespace_is_refused_and_the_socket_goes_on,
-    an_event_comes_back_without_an_acknowledgement,
-    an_acknowledgement_has_the_id_of_its_event,
-    after_disconnect_a_polling_client_may_connect_again,
-    after_disconnect_another_token_needs_another_session,
+    another_namespace_is_rejected_and_the_socket_continues,
+    event_without_acknowledgement_is_delivered,
+    acknowledgement_has_the_id_of_its_event,
+    polling_client_may_connect_again_after_disconnect,
+    another_token_requires_another_session,
 );
 
 async fn connect_is_answered_with_an_id(scene: Scene) {
@@ -23,7 +23,7 @@ async fn connect_is_answered_with_an_id(scene: Scene) {
     assert_eq!(answer, json!({"sid": answer["sid"]}));
 }
 
-async fn another_namespace_is_refused_and_the_socket_goes_on(scene: Scene) {
+async fn another_namespace_is_rejected_and_the_socket_continues(scene: Scene) {
     let mut socket = scene.socket().await.unwrap();
     let refusal = json!({"message": "Invalid namespace", "data": {"code": "not_found", "status": 404}});
     for (packet, begins) in [("40/random", "44/random,"), ("40/custom,", "44/custom,"), (r#"40/custom,{"token":"abc"}"#, "44/custom,")] {
@@ -35,7 +35,7 @@ async fn another_namespace_is_refused_and_the_socket_goes_on(scene: Scene) {
     }
 }
 
-async fn an_event_comes_back_without_an_acknowledgement(scene: Scene) {
+async fn event_without_acknowledgement_is_delivered(scene: Scene) {
     let mut socket = scene.member().await.unwrap();
     socket.send(&format!("42{}", json!(["message", scene.message("hello")]))).await.unwrap();
     assert_eq!(socket.event("message").await.unwrap()["content"], "hello");
@@ -44,7 +44,7 @@ async fn an_event_comes_back_without_an_acknowledgement(scene: Scene) {
     assert_eq!(socket.taken_events(), []);
 }
 
-async fn an_acknowledgement_has_the_id_of_its_event(scene: Scene) {
+async fn acknowledgement_has_the_id_of_its_event(scene: Scene) {
     let mut socket = scene.socket().await.unwrap();
     socket.send(&event("message", &scene.message("hello"), 456)).await.unwrap();
     assert_eq!(socket.ack(456).await.unwrap()["message"]["content"], "hello");
@@ -56,11 +56,11 @@ async fn an_acknowledgement_has_the_id_of_its_event(scene: Scene) {
 }
 
 #[tokio::test]
-async fn after_disconnect_pings_go_on_and_the_client_may_connect_again() {
+async fn pings_continue_after_disconnect_and_client_may_reconnect() {
     let scene = Scene::at(hasty().await).await.unwrap();
     let (mut socket, mut other) = (scene.member().await.unwrap(), scene.member().await.unwrap());
     socket.send("41").await.unwrap();
-    // Its answer shows that DISCONNECT has been read.
+    // The answer shows that DISCONNECT has been read.
     socket.send("2probe").await.unwrap();
     assert_eq!(socket.receive().await.unwrap(), "3probe");
     assert_eq!(other.emit("message", scene.message("unheard")).await.unwrap()["ok"], true);
@@ -85,7 +85,7 @@ async fn after_disconnect_pings_go_on_and_the_client_may_connect_again() {
     assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002));
 }
 
-async fn after_disconnect_a_polling_client_may_connect_again(scene: Scene) {
+async fn polling_client_may_connect_again_after_disconnect(scene: Scene) {
     let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     for round in 1..=3 {
         client.send_all(&["41".into(), connect(&scene.account.token)]).await.unwrap();
@@ -93,11 +93,11 @@ async fn after_disconnect_a_polling_client_may_connect_again(scene: Scene) {
     }
 }
 
-async fn after_disconnect_another_token_needs_another_session(scene: Scene) {
+async fn another_token_requires_another_session(scene: Scene) {
     let stranger = scene.api.signup().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     socket.write(&["41", &connect(&stranger.token)].map(text).concat()).await.unwrap();
-    // Closed at the transport, so that a stock client comes back by itself.
+    // Closed at the transport, so that a stock client reconnects on its own.
     assert_eq!(socket.closed(SOON).await.unwrap(), Some(1001));
 
     let mut socket = scene.socket().await.unwrap();

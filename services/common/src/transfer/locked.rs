@@ -8,9 +8,8 @@ use super::row::line;
 use super::{PAGE, Progress, Row, Schema, Table, Tally, Tallying, postgres, rows, sqlite};
 use crate::store::{StorageConfig, StoreUrl};
 
-/// A locked store. Uncommitted writes are undone when it is dropped.
-pub struct Held {
-    /// Its tables.
+/// A locked store. Uncommitted writes are rolled back when it is dropped.
+pub struct LockedStore {
     pub schema: &'static Schema,
     store: Store,
 }
@@ -24,11 +23,11 @@ impl Schema {
     /// Locks an existing store to read from it.
     ///
     /// # Errors
-    /// When it does not exist, another process uses it, or it cannot be opened.
-    pub async fn hold(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
+    /// When the store does not exist, another process uses it, or it cannot be opened.
+    pub async fn lock(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<LockedStore> {
         let store = match url {
             StoreUrl::Sqlite(path) => {
-                ensure!(path.exists(), "there is no {}; CONFAB_DATA_DIR says where the data is", path.display());
+                ensure!(path.exists(), "there is no {}; CONFAB_DATA_DIR names the data directory", path.display());
                 Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "DEFERRED")?)
             }
             StoreUrl::Postgres(url) => {
@@ -36,14 +35,14 @@ impl Schema {
                 Store::Postgres(postgres::Session::begin(url, self, &storage.postgres, isolation).await?)
             }
         };
-        Ok(Held { schema: self, store })
+        Ok(LockedStore { schema: self, store })
     }
 
-    /// Locks a store to be filled, after migrating its schema.
+    /// Migrates and locks a store to fill it.
     ///
     /// # Errors
-    /// When it is not empty, another process uses it, or it cannot be opened.
-    pub async fn hold_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<Held> {
+    /// When the store is not empty, another process uses it, or it cannot be opened.
+    pub async fn lock_empty(&'static self, url: &StoreUrl, storage: &StorageConfig) -> anyhow::Result<LockedStore> {
         let store = match url {
             StoreUrl::Sqlite(path) => Store::Sqlite(sqlite::Session::begin(path, (self.sqlite)(), "IMMEDIATE")?),
             StoreUrl::Postgres(url) => {
@@ -53,20 +52,25 @@ impl Schema {
                 Store::Postgres(session)
             }
         };
-        let mut held = Held { schema: self, store };
+        let mut locked = LockedStore { schema: self, store };
         for table in self.tables.iter().filter(|table| !table.seeded) {
-            let empty = held.page(table, None).await?.is_empty();
-            ensure!(empty, "{} has rows in its table {}; only a store that Confab never ran on can be filled", held.place(url), table.name);
+            let empty = locked.page(table, None).await?.is_empty();
+            ensure!(
+                empty,
+                "{} has rows in its table {}; only a store that Confab has never used can be filled",
+                locked.place(url),
+                table.name
+            );
         }
         for table in self.tables.iter().filter(|table| table.seeded) {
-            held.clear(table).await?;
+            locked.clear(table).await?;
         }
-        Ok(held)
+        Ok(locked)
     }
 }
 
-impl Held {
-    /// Writes a table's rows, one per line.
+impl LockedStore {
+    /// Writes the rows of a table, one per line.
     ///
     /// # Errors
     /// When the store or the writer fails.
@@ -89,10 +93,10 @@ impl Held {
         }
     }
 
-    /// Adds the rows in a table's lines.
+    /// Adds the rows in the lines of a table.
     ///
     /// # Errors
-    /// When a line does not fit the table or the store refuses.
+    /// When a line does not fit the table or the store rejects it.
     pub async fn load(&mut self, table: &Table, lines: impl BufRead) -> anyhow::Result<()> {
         let mut progress = Progress::new(self.rows(table, "written"));
         let mut rows = rows(table, lines).peekable();
@@ -107,7 +111,7 @@ impl Held {
         Ok(())
     }
 
-    /// Counts and hashes the present rows of a table.
+    /// Counts and hashes the rows of a table.
     ///
     /// # Errors
     /// When the store fails.
@@ -115,7 +119,7 @@ impl Held {
         self.dump(table, std::io::sink()).await
     }
 
-    /// The first rows of a table.
+    /// Returns the first page of a table.
     ///
     /// # Errors
     /// When the store fails.
@@ -123,10 +127,6 @@ impl Held {
         self.page(table, None).await
     }
 
-    /// Commits the writes.
-    ///
-    /// # Errors
-    /// When the store fails.
     pub async fn commit(self) -> anyhow::Result<()> {
         match self.store {
             Store::Sqlite(session) => session.commit(),

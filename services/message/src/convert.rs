@@ -1,4 +1,4 @@
-//! Converts events to their gRPC form, for answers and hints.
+//! Converts between gRPC and domain types, for answers and hints.
 
 use confab_common::{Error, Result, text};
 use confab_proto::auth::v1::UserRef;
@@ -8,33 +8,33 @@ use uuid::Uuid;
 
 use crate::store::{Event, File, Kind, RoomHead};
 
-/// The public form of an event.
+/// Converts an event to its public form.
 pub fn event(event: &Event) -> pb::Event {
-    let draft = &*event.draft;
+    let data = &*event.data;
     pb::Event {
-        partition: draft.partition,
+        partition: data.partition,
         position: event.position,
-        id: draft.id.to_string(),
-        room_id: draft.room.to_string(),
+        id: data.id.to_string(),
+        room_id: data.room.to_string(),
         seq: event.seq,
-        kind: match draft.kind {
+        kind: match data.kind {
             Kind::Message => pb::Kind::Message,
             Kind::File => pb::Kind::File,
             Kind::System => pb::Kind::System,
         }
         .into(),
-        sender: Some(UserRef { id: draft.sender.to_string(), username: draft.body.sender_username.clone() }),
-        client_message_id: draft.client_message_id().map(str::to_owned),
-        content: draft.body.content.clone(),
-        event: draft.body.event.clone(),
-        data: draft.body.data.clone(),
+        sender: Some(UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() }),
+        client_message_id: data.client_message_id().map(str::to_owned),
+        content: data.body.content.clone(),
+        event: data.body.event.clone(),
+        data: data.body.data.clone(),
         created_at_ms: event.created_at_ms,
-        files: draft.body.files.iter().map(|it| file(it, draft.room)).collect(),
+        files: data.body.files.iter().map(|it| file(it, data.room)).collect(),
         traceparent: String::new(),
     }
 }
 
-/// The public form of a file of that room: a deleted one has only its name.
+/// Converts a file of that room to its public form; a deleted file has only its name.
 fn file(file: &File, room: Uuid) -> file_pb::File {
     let named = file_pb::File { id: file.id.to_string(), name: file.name.clone(), deleted: file.deleted, ..Default::default() };
     if file.deleted {
@@ -55,7 +55,7 @@ fn file(file: &File, room: Uuid) -> file_pb::File {
 /// Converts a file of that room from the file service's form.
 ///
 /// # Errors
-/// `invalid_request` when it is incomplete or belongs to another room.
+/// `invalid_request` when the file is incomplete or belongs to another room.
 pub fn new_file(file: file_pb::File, room_id: &str) -> Result<File> {
     if !file.room_id.is_some_and(|of| of.eq_ignore_ascii_case(room_id)) {
         return Err(Error::field("files", "must be of the event's room"));
@@ -75,12 +75,11 @@ pub fn new_file(file: file_pb::File, room_id: &str) -> Result<File> {
     })
 }
 
-/// The public form of a room's head.
 pub fn room_head(head: RoomHead) -> pb::RoomHead {
     pb::RoomHead { room_id: head.room.to_string(), seq: head.seq, closed: head.closed }
 }
 
-/// The kind of an event in a request; `None` if this version does not know it.
+/// Converts the kind of an event in a request; `None` if this version does not know the kind.
 pub fn kind(kind: i32) -> Option<Kind> {
     match pb::Kind::try_from(kind).ok()? {
         pb::Kind::Unspecified => None,

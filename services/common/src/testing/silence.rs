@@ -1,4 +1,5 @@
-//! A wire to a server that can fall silent: connections stay open and new ones are accepted, but no byte comes through.
+//! A proxy in front of a server that can fall silent: connections stay open and new connections are accepted, but no
+//! byte is forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,16 +10,16 @@ use tokio::sync::watch;
 
 use crate::Secret;
 
-/// A wire to one server on this machine.
-pub struct Wire {
+/// A proxy for one server on this machine.
+pub struct SilentProxy {
     url: Secret,
     accepted: Arc<AtomicU64>,
-    /// Connections with lower numbers carry nothing.
+    /// No byte is forwarded on connections with lower numbers.
     silent: watch::Sender<u64>,
 }
 
-impl Wire {
-    /// A wire to the server at a URL with an explicit port.
+impl SilentProxy {
+    /// Starts a proxy for the server at a URL with an explicit port.
     ///
     /// # Panics
     /// When the URL has no port, or no port is free.
@@ -42,23 +43,23 @@ impl Wire {
         Self { url, accepted, silent }
     }
 
-    /// The server's URL through this wire.
+    /// Returns the server's URL through this proxy.
     pub fn url(&self) -> Secret {
         self.url.clone()
     }
 
-    /// Lets no byte through from now on.
+    /// Stops forwarding on all connections.
     pub fn silence(&self) {
         self.silent.send_replace(u64::MAX);
     }
 
-    /// Lets no byte through the existing connections, as when another server has taken over the address.
+    /// Stops forwarding on the existing connections, as when another server has taken over the address.
     pub fn silence_old(&self) {
         self.silent.send_replace(self.accepted.load(Ordering::SeqCst));
     }
 
-    /// Lets everything through again, including held-back bytes.
-    pub fn carry(&self) {
+    /// Forwards all bytes again, including the bytes held back.
+    pub fn resume(&self) {
         self.silent.send_replace(0);
     }
 }
@@ -67,10 +68,10 @@ async fn connect(client: TcpStream, server: String, number: u64, mut silent: wat
     let _ = silent.wait_for(|silent| number >= *silent).await;
     let Ok(server) = TcpStream::connect(server).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    tokio::join!(carry(from_client, to_server, number, silent.clone()), carry(from_server, to_client, number, silent));
+    tokio::join!(forward(from_client, to_server, number, silent.clone()), forward(from_server, to_client, number, silent));
 }
 
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, number: u64, mut silent: watch::Receiver<u64>) {
+async fn forward(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, number: u64, mut silent: watch::Receiver<u64>) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if silent.wait_for(|silent| number >= *silent).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {

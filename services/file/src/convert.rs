@@ -5,7 +5,6 @@ use confab_proto::file::v1 as pb;
 
 use crate::store::{File, User};
 
-/// The public form of a file.
 pub fn file(file: &File) -> pb::File {
     pb::File {
         id: file.id.to_string(),
@@ -21,7 +20,6 @@ pub fn file(file: &File) -> pb::File {
     }
 }
 
-/// The public form of a user.
 pub fn user(user: &User) -> UserRef {
     UserRef { id: user.id.to_string(), username: user.username.clone() }
 }

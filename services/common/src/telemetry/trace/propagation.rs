@@ -7,7 +7,7 @@ use opentelemetry::trace::SpanContext;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 const TRACEPARENT: &str = "traceparent";
-/// Longest header value that is parsed.
+/// Longest header value that is parsed, in bytes.
 const MAX_TEXT: usize = 128;
 
 struct Headers<'a>(&'a HeaderMap);

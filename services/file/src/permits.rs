@@ -1,5 +1,6 @@
-//! Places for uploads and for downloads, shared between users. One user alone may take nearly half of them; the more
-//! users there are, the fewer each may take, so that all have about as many, and some remain free for new users.
+//! Permits for uploads and for downloads, shared between users. One user alone gets nearly half of them. The more users
+//! transfer files, the fewer permits each gets, so that all users have about the same number and some permits remain
+//! free for new users.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +13,26 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// How long a transfer waits for a place: less than a client waits for a small file.
-const WAIT: Duration = Duration::from_secs(2);
-/// When a transfer that found no place may be tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long a transfer waits for a permit: less than a client waits for a small file.
+const PERMIT_WAIT_LIMIT: Duration = Duration::from_secs(2);
+/// When a client may retry a transfer that got no permit.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The kind of transfer that the places are for.
+/// The kind of transfer that the permits are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     Upload,
     Download,
 }
 
-/// The places of a process.
-pub struct Places(Arc<Shared>);
+/// The permits of a process.
+pub struct TransferPermits(Arc<Shared>);
 
 struct Shared {
     what: Transfer,
     total: usize,
     state: Mutex<State>,
-    /// Notified when a place becomes free.
+    /// Notified when a permit becomes free.
     freed: Notify,
 }
 
@@ -41,15 +42,15 @@ struct State {
     waiting: Counts,
 }
 
-/// How many places each user has, and all together.
+/// The number of permits of each user, and of all users.
 #[derive(Default)]
 struct Counts {
     of: HashMap<Uuid, usize>,
     all: usize,
 }
 
-/// A place, free again when it is dropped.
-pub struct Place {
+/// A permit, which becomes free when it is dropped.
+pub struct TransferPermit {
     shared: Arc<Shared>,
     user: Uuid,
 }
@@ -81,25 +82,24 @@ impl Counts {
     }
 }
 
-impl Places {
-    /// `total` places.
+impl TransferPermits {
     pub fn new(what: Transfer, total: usize) -> Self {
         Self(Arc::new(Shared { what, total, state: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// Takes a place for a user; waits briefly for one.
+    /// Takes a permit for a user; waits up to 2 s for one.
     ///
     /// # Errors
-    /// `rate_limited` when the user has its full share, `unavailable` when all places are taken.
-    pub async fn take(&self, user: Uuid) -> Result<Place> {
-        let deadline = Instant::now() + WAIT;
+    /// `rate_limited` when the user has its full share, `unavailable` when all permits are taken.
+    pub async fn take(&self, user: Uuid) -> Result<TransferPermit> {
+        let deadline = Instant::now() + PERMIT_WAIT_LIMIT;
         let mut waiting = None;
         loop {
             let mut freed = std::pin::pin!(self.0.freed.notified());
-            // From here on, no place that becomes free is missed.
+            // From here on, no notification of a free permit is missed.
             freed.as_mut().enable();
-            if let Some(place) = self.0.place(user) {
-                return Ok(place);
+            if let Some(permit) = self.0.permit(user) {
+                return Ok(permit);
             }
             if waiting.is_none() {
                 waiting = Some(self.0.wait(user).ok_or_else(|| self.0.refusal(user))?);
@@ -110,18 +110,18 @@ impl Places {
 }
 
 impl Shared {
-    fn place(self: &Arc<Self>, user: Uuid) -> Option<Place> {
+    fn permit(self: &Arc<Self>, user: Uuid) -> Option<TransferPermit> {
         let mut state = self.state.lock();
         let (has, free) = (state.taken.of(user), self.total - state.taken.all);
-        // A tenth of the places is reserved for users that have none.
+        // A tenth of the permits is reserved for users that have none.
         if free == 0 || (has > 0 && has >= free.saturating_sub(self.total / 10)) {
             return None;
         }
         state.taken.add(user);
-        Some(Place { shared: self.clone(), user })
+        Some(TransferPermit { shared: self.clone(), user })
     }
 
-    /// As many transfers may wait as there are places, and a quarter of that for one user.
+    /// As many transfers may wait as there are permits; a quarter of those for one user.
     fn wait(&self, user: Uuid) -> Option<Waiting<'_>> {
         let mut state = self.state.lock();
         if state.waiting.all >= self.total || state.waiting.of(user) >= self.total.div_ceil(4) {
@@ -138,15 +138,18 @@ impl Shared {
         };
         if self.state.lock().taken.of(user) == 0 {
             LIMITS.hit(full);
-            return Error { retry_after: Some(AGAIN), ..Error::unavailable(&format!("a place for one more {noun}")) };
+            return Error {
+                retry_after: Some(RETRY_AFTER),
+                ..Error::new(Code::Unavailable, format!("too many {noun}s in progress; try again"))
+            };
         }
         LIMITS.hit(share);
         let error = Error::new(Code::RateLimited, format!("too many of your {noun}s are in progress; wait until one has ended"));
-        Error { retry_after: Some(AGAIN), ..error }
+        Error { retry_after: Some(RETRY_AFTER), ..error }
     }
 }
 
-impl Drop for Place {
+impl Drop for TransferPermit {
     fn drop(&mut self) {
         self.shared.state.lock().taken.remove(self.user);
         self.shared.freed.notify_waiters();
@@ -163,9 +166,9 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    /// Takes all places that a user gets without waiting.
-    fn fill(places: &Places, user: Uuid) -> Vec<Place> {
-        std::iter::from_fn(|| places.0.place(user)).collect()
+    /// Takes all permits that a user gets without waiting.
+    fn fill(permits: &TransferPermits, user: Uuid) -> Vec<TransferPermit> {
+        std::iter::from_fn(|| permits.0.permit(user)).collect()
     }
 
     fn user() -> Uuid {
@@ -173,67 +176,67 @@ mod tests {
     }
 
     #[test]
-    fn no_user_takes_all_places() {
+    fn one_user_cannot_take_all_permits() {
         for total in [1, 2, 3, 4, 10, 100, 1000] {
-            let places = Places::new(Transfer::Upload, total);
-            let one = fill(&places, user());
+            let permits = TransferPermits::new(Transfer::Upload, total);
+            let one = fill(&permits, user());
             assert!(!one.is_empty() && one.len() <= total.div_ceil(2), "{} of {total}", one.len());
             if total > 1 {
-                assert!(!fill(&places, user()).is_empty(), "of {total}");
+                assert!(!fill(&permits, user()).is_empty(), "of {total}");
             }
         }
     }
 
     #[test]
-    fn the_more_users_the_fewer_each_has_and_newcomers_find_some() {
-        let places = Places::new(Transfer::Upload, 100);
-        let first = fill(&places, user());
+    fn permits_are_shared_fairly_with_new_users() {
+        let permits = TransferPermits::new(Transfer::Upload, 100);
+        let first = fill(&permits, user());
         assert_eq!(first.len(), 45);
-        let rest = (0..8).map(|_| fill(&places, user())).collect::<Vec<_>>();
+        let rest = (0..8).map(|_| fill(&permits, user())).collect::<Vec<_>>();
         assert_eq!(rest.iter().map(Vec::len).collect::<Vec<_>>(), [23, 11, 6, 3, 1, 1, 1, 1]);
-        // Once the first user has ended some transfers, it gets no more places than the others.
+        // After the first user has ended some transfers, it gets no more permits than the others.
         drop(first);
-        assert!(fill(&places, user()).len() < 25);
+        assert!(fill(&permits, user()).len() < 25);
     }
 
     #[test]
-    fn a_user_who_has_none_gets_the_very_last() {
-        let places = Places::new(Transfer::Upload, 100);
-        let taken = (0..100).map(|_| places.0.place(user())).collect::<Option<Vec<_>>>();
-        assert!(taken.is_some() && places.0.place(user()).is_none());
+    fn user_without_permits_gets_the_last_one() {
+        let permits = TransferPermits::new(Transfer::Upload, 100);
+        let taken = (0..100).map(|_| permits.0.permit(user())).collect::<Option<Vec<_>>>();
+        assert!(taken.is_some() && permits.0.permit(user()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waiting_transfer_gets_a_freed_place_or_times_out() {
-        let places = Places::new(Transfer::Upload, 10);
+    async fn waiting_transfer_gets_a_freed_permit_or_times_out() {
+        let permits = TransferPermits::new(Transfer::Upload, 10);
         let (ada, bob) = (user(), user());
-        let mut adas = fill(&places, ada);
+        let mut adas = fill(&permits, ada);
         let begun = Instant::now();
-        let refused = places.take(ada).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(AGAIN), WAIT));
+        let refused = permits.take(ada).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(RETRY_AFTER), PERMIT_WAIT_LIMIT));
 
-        let others = (0..).map_while(|_| places.0.place(user())).collect::<Vec<_>>();
+        let others = (0..).map_while(|_| permits.0.permit(user())).collect::<Vec<_>>();
         assert_eq!(others.len() + adas.len(), 10);
-        let refused = places.take(bob).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(AGAIN)));
-        let (place, ()) = tokio::join!(places.take(bob), async {
-            tokio::time::sleep(WAIT / 2).await;
+        let refused = permits.take(bob).await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(RETRY_AFTER)));
+        let (permit, ()) = tokio::join!(permits.take(bob), async {
+            tokio::time::sleep(PERMIT_WAIT_LIMIT / 2).await;
             adas.pop();
         });
-        assert!(place.is_ok());
-        drop((place, others, adas));
-        let state = places.0.state.lock();
+        assert!(permit.is_ok());
+        drop((permit, others, adas));
+        let state = permits.0.state.lock();
         assert_eq!((state.taken.all, state.taken.of.len(), state.waiting.all, state.waiting.of.len()), (0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_transfers_are_bounded() {
-        let places = Places::new(Transfer::Upload, 8);
-        let taken = (0..8).map(|_| places.0.place(user()).unwrap()).collect::<Vec<_>>();
+        let permits = TransferPermits::new(Transfer::Upload, 8);
+        let taken = (0..8).map(|_| permits.0.permit(user()).unwrap()).collect::<Vec<_>>();
         let ada = user();
         let begun = Instant::now();
-        let asked = futures::future::join_all((0..20).map(|_| async { places.take(ada).await.err().map(|_| begun.elapsed()) })).await;
-        let waited = asked.iter().filter(|time| **time == Some(WAIT)).count();
+        let asked = futures::future::join_all((0..20).map(|_| async { permits.take(ada).await.err().map(|_| begun.elapsed()) })).await;
+        let waited = asked.iter().filter(|time| **time == Some(PERMIT_WAIT_LIMIT)).count();
         assert_eq!((waited, asked.iter().filter(|time| **time == Some(Duration::ZERO)).count()), (2, 18));
         drop(taken);
     }

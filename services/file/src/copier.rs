@@ -1,5 +1,5 @@
-//! Transfers the files' bytes to an archive and back. The files' rows, which are transferred too, say what the bytes
-//! must be.
+//! Copies the content of files to an archive and back. The files' rows, which are transferred separately, contain the
+//! expected sizes and hashes.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ use crate::memory::Memory;
 use crate::object::{self, Content, Objects};
 use crate::store::tables::FILES;
 
-/// Objects transferred at once.
+/// Objects copied at once.
 const AT_ONCE: usize = 8;
-/// How often an object is retried while a store is away.
+/// How often an object is retried while a store is unreachable.
 const RETRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
-/// Memory for the parts being transferred, in bytes.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Memory for the parts being copied, in bytes (128 MiB).
 const MEMORY: usize = 128 << 20;
 /// Keys per page of a list.
 const KEYS: u32 = 1000;
 
-/// The configured object store, and the archive.
-pub struct Carrier {
+/// Copies objects between the configured object store and an archive.
+pub struct ObjectCopier {
     store: Arc<dyn Objects>,
     archive: Arc<dyn Objects>,
     memory: Memory,
@@ -44,68 +44,67 @@ struct Object {
     sha256: String,
 }
 
-impl Carrier {
-    /// Transfers between the configured store and an archive's directory of objects.
+impl ObjectCopier {
+    /// Copies between the configured store and an archive's directory of objects.
     ///
     /// # Errors
     /// When a setting is wrong.
     pub fn new(config: &FileConfig, storage: &StorageConfig, archive: PathBuf) -> anyhow::Result<Self> {
-        // The store may hold files larger than the current limit.
+        // The store may contain files larger than the current limit.
         let store = object::open(&config.objects, &storage.data_dir, LARGEST)?;
         Ok(Self { store, archive: object::in_directory(archive), memory: Memory::new(MEMORY) })
     }
 
-    /// Copies the bytes of the files in these lines into the archive.
+    /// Copies the content of the files in these lines to the archive.
     ///
     /// # Errors
-    /// When they cannot be copied, or do not match their rows.
+    /// When an object cannot be copied, or does not match its row.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
-        copied.map_err(|error| match error.is::<Error>() {
-            true => told(error),
-            false => error.context("delete the file through the API, or put its bytes back"),
+        copied.map_err(|error| {
+            if error.is::<Error>() { with_setting(error) } else { error.context("delete the file through the API, or restore its content") }
         })
     }
 
-    /// Checks the bytes of these files in the archive.
+    /// Checks the content of these files in the archive.
     ///
     /// # Errors
-    /// When they are missing or do not match their rows.
+    /// When an object is missing or does not match its row.
     pub async fn verify(&self, files: impl BufRead) -> anyhow::Result<Tally> {
         each(files, "objects read", async |object| check(&*self.archive, object).await).await
     }
 
-    /// Copies the bytes of these files into the store and reads them back. Objects that an earlier import left there
-    /// are checked and kept.
+    /// Copies the content of these files to the store and reads it back. Objects of an earlier import are checked and
+    /// kept.
     ///
     /// # Errors
-    /// When they cannot be copied, or the stored bytes do not match their rows.
+    /// When an object cannot be copied, or the stored object does not match its row.
     pub async fn import(&self, files: impl BufRead) -> anyhow::Result<Tally> {
-        let carry = async |object: &Object| {
+        let copy_and_check = async |object: &Object| {
             self.copy(&*self.archive, &*self.store, object).await?;
             check(&*self.store, object).await
         };
-        each(files, "objects copied", carry).await.map_err(told)
+        each(files, "objects copied", copy_and_check).await.map_err(with_setting)
     }
 
-    /// Checks that no other installation owns the store, and that it has no objects besides the archive's: a sweep
-    /// would soon remove those.
+    /// Checks that no other installation owns the store, and that the store has no objects except the archive's: a
+    /// sweep would soon remove those.
     ///
     /// # Errors
-    /// When one of these is so, or the store does not answer.
+    /// When a check fails, or the store does not answer.
     pub async fn ensure_empty(&self) -> anyhow::Result<()> {
-        let owner = self.store.owner().await.map_err(|error| told(error.into()))?;
+        let owner = self.store.owner().await.map_err(|error| with_setting(error.into()))?;
         ensure!(
             owner.is_none(),
             "the object store belongs to another installation; name another bucket, prefix or directory in CONFAB_OBJECTS or, if \
-             that installation is gone, remove the object .confab from this one"
+             that installation no longer exists, remove the object .confab from the store"
         );
         let mut after = Uuid::nil();
         loop {
-            let page = self.store.list(after, KEYS).await.map_err(|error| told(error.into()))?;
+            let page = self.store.list(after, KEYS).await.map_err(|error| with_setting(error.into()))?;
             for stored in &page {
                 let known = self.archive.read(stored.key, 0, 0).await?.is_some();
-                ensure!(known, "the object store has files of its own, such as {}; name an empty one in CONFAB_OBJECTS", stored.key);
+                ensure!(known, "the object store contains other files, such as {}; name an empty store in CONFAB_OBJECTS", stored.key);
             }
             match page.last() {
                 Some(last) if page.len() == KEYS as usize => after = last.key,
@@ -119,21 +118,22 @@ impl Carrier {
         let mut writer = to.create(object.key, self.memory.parts(Uuid::nil())).await?;
         read(content, object, async |chunk| Ok(writer.write(chunk).await?)).await?;
         match writer.finish().await {
-            Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object of that key is there"),
+            Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object with that key exists"),
             finished => Ok(finished?),
         }
     }
 }
 
-/// Adds to a store's error where that error is explained.
-fn told(error: anyhow::Error) -> anyhow::Error {
-    match error.is::<Error>() {
-        true => error.context("the store of the files' bytes (CONFAB_OBJECTS) refuses or is away; the log says which"),
-        false => error,
+/// Adds the setting to an error of the store.
+fn with_setting(error: anyhow::Error) -> anyhow::Error {
+    if error.is::<Error>() {
+        error.context("the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason")
+    } else {
+        error
     }
 }
 
-/// Runs `work` for each object of these files and tallies the objects in order. Retries while a store is away.
+/// Runs `work` for each object of these files and tallies the objects in order. Retries while a store is unreachable.
 async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
     let (mut tally, mut progress) = (Tallying::default(), Progress::new(done));
     let objects = stream::iter(rows(&FILES, files)).map(|row| {
@@ -144,10 +144,10 @@ async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> an
             while let Err(error) = work(&object).await {
                 let passes = error.downcast_ref().is_some_and(|error: &Error| matches!(error.code, Code::Unavailable | Code::Timeout));
                 if !passes || tries == RETRIES {
-                    return Err(error.context(format!("the bytes of file {}", object.key)));
+                    return Err(error.context(format!("the content of file {}", object.key)));
                 }
                 tries += 1;
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             Ok(object)
         }
@@ -166,7 +166,7 @@ impl Object {
             [Value::Id(key), Value::Number(size), Value::Text(sha256), ..] => {
                 Ok(Self { key: *key, size: (*size).try_into()?, sha256: sha256.clone() })
             }
-            _ => bail!("a file without an object"),
+            _ => bail!("a file has no object"),
         }
     }
 }
@@ -176,10 +176,10 @@ async fn check(at: &dyn Objects, object: &Object) -> anyhow::Result<()> {
 }
 
 async fn open(at: &dyn Objects, object: &Object) -> anyhow::Result<Content> {
-    at.read(object.key, 0, object.size).await?.context("they are missing")
+    at.read(object.key, 0, object.size).await?.context("it is missing")
 }
 
-/// Passes on the bytes of an object, and checks at the end that they match its row.
+/// Forwards the content of an object, and checks at the end that it matches its row.
 async fn read(mut content: Content, object: &Object, mut to: impl AsyncFnMut(bytes::Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (mut size, mut sum) = (0, digest::Context::new(&SHA256));
     while let Some(chunk) = content.try_next().await? {
@@ -187,7 +187,7 @@ async fn read(mut content: Content, object: &Object, mut to: impl AsyncFnMut(byt
         sum.update(&chunk);
         to(chunk).await?;
     }
-    ensure!(size == object.size && hex(sum.finish().as_ref()) == object.sha256, "they are damaged");
+    ensure!(size == object.size && hex(sum.finish().as_ref()) == object.sha256, "it is damaged");
     Ok(())
 }
 
@@ -197,9 +197,9 @@ mod tests {
 
     use super::*;
 
-    /// Two stores, and the lines of the files whose bytes the first store has.
-    async fn carrier(contents: &[&'static str]) -> (Carrier, String) {
-        let carrier = Carrier {
+    /// Creates two stores, and the lines of the files whose content the first store has.
+    async fn copier(contents: &[&'static str]) -> (ObjectCopier, String) {
+        let copier = ObjectCopier {
             store: object::in_directory(testing::directory()),
             archive: object::in_directory(testing::directory().join("new")),
             memory: Memory::new(MEMORY),
@@ -207,11 +207,11 @@ mod tests {
         let mut lines = String::new();
         for content in contents {
             let (key, sha256) = (Uuid::now_v7(), hex(digest::digest(&SHA256, content.as_bytes()).as_ref()));
-            put(&*carrier.store, key, content).await;
+            put(&*copier.store, key, content).await;
             let rest = vec!["null"; FILES.columns().count() - 3].join(",");
             lines += &format!("[\"{key}\",{},\"{sha256}\",{rest}]\n", content.len());
         }
-        (carrier, lines)
+        (copier, lines)
     }
 
     async fn put(objects: &dyn Objects, key: Uuid, content: &'static str) {
@@ -220,9 +220,9 @@ mod tests {
         writer.finish().await.unwrap();
     }
 
-    /// Transfers in the other direction, to an empty store.
-    fn back(carrier: Carrier) -> Carrier {
-        Carrier { store: object::in_directory(testing::directory()), ..carrier }
+    /// Returns a copier in the other direction, to an empty store.
+    fn back(copier: ObjectCopier) -> ObjectCopier {
+        ObjectCopier { store: object::in_directory(testing::directory()), ..copier }
     }
 
     fn key(line: &str) -> Uuid {
@@ -230,44 +230,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn objects_survive_export_and_import_and_a_repeat() {
-        let (carrier, files) = carrier(&["", "a", "b"]).await;
-        let exported = carrier.export(files.as_bytes()).await.unwrap();
+    async fn objects_survive_export_import_and_a_second_import() {
+        let (copier, files) = copier(&["", "a", "b"]).await;
+        let exported = copier.export(files.as_bytes()).await.unwrap();
         assert_eq!(exported.rows, 3);
-        assert_eq!(carrier.verify(files.as_bytes()).await.unwrap(), exported);
-        let carrier = back(carrier);
-        carrier.ensure_empty().await.unwrap();
+        assert_eq!(copier.verify(files.as_bytes()).await.unwrap(), exported);
+        let copier = back(copier);
+        copier.ensure_empty().await.unwrap();
         for _ in 0..2 {
-            assert_eq!(carrier.import(files.as_bytes()).await.unwrap(), exported);
-            carrier.ensure_empty().await.unwrap();
+            assert_eq!(copier.import(files.as_bytes()).await.unwrap(), exported);
+            copier.ensure_empty().await.unwrap();
         }
-        put(&*carrier.store, Uuid::now_v7(), "somebody else's").await;
-        let error = carrier.ensure_empty().await.unwrap_err().to_string();
-        assert!(error.contains("has files of its own"), "{error}");
+        put(&*copier.store, Uuid::now_v7(), "another owner's object").await;
+        let error = copier.ensure_empty().await.unwrap_err().to_string();
+        assert!(error.contains("contains other files"), "{error}");
     }
 
     #[tokio::test]
-    async fn missing_and_damaged_bytes_are_found() {
-        let (carrier, files) = carrier(&["one", "two"]).await;
+    async fn missing_and_damaged_objects_are_detected() {
+        let (copier, files) = copier(&["one", "two"]).await;
         let key = key(files.lines().nth(1).unwrap());
         let failed = async |outcome: anyhow::Result<Tally>, how: &str| {
-            assert_eq!(format!("{:#}", outcome.unwrap_err()), format!("the bytes of file {key}: {how}"));
+            assert_eq!(format!("{:#}", outcome.unwrap_err()), format!("the content of file {key}: {how}"));
         };
-        carrier.export(files.as_bytes()).await.unwrap();
-        carrier.archive.delete(key).await.unwrap();
-        failed(carrier.verify(files.as_bytes()).await, "they are missing").await;
-        carrier.store.delete(key).await.unwrap();
-        let error = format!("{:#}", carrier.export(files.as_bytes()).await.unwrap_err());
-        assert_eq!(error, format!("delete the file through the API, or put its bytes back: the bytes of file {key}: they are missing"));
-        let carrier = back(carrier);
-        failed(carrier.import(files.as_bytes()).await, "they are missing").await;
-        put(&*carrier.archive, key, "owt").await;
-        failed(carrier.verify(files.as_bytes()).await, "they are damaged").await;
-        failed(carrier.import(files.as_bytes()).await, "they are damaged").await;
-        assert!(carrier.store.read(key, 0, 0).await.unwrap().is_none(), "what is damaged does not arrive");
-        put(&*carrier.store, key, "another").await;
-        carrier.archive.delete(key).await.unwrap();
-        put(&*carrier.archive, key, "two").await;
-        failed(carrier.import(files.as_bytes()).await, "an object of that key is there: they are damaged").await;
+        copier.export(files.as_bytes()).await.unwrap();
+        copier.archive.delete(key).await.unwrap();
+        failed(copier.verify(files.as_bytes()).await, "it is missing").await;
+        copier.store.delete(key).await.unwrap();
+        let error = format!("{:#}", copier.export(files.as_bytes()).await.unwrap_err());
+        assert_eq!(error, format!("delete the file through the API, or restore its content: the content of file {key}: it is missing"));
+        let copier = back(copier);
+        failed(copier.import(files.as_bytes()).await, "it is missing").await;
+        put(&*copier.archive, key, "owt").await;
+        failed(copier.verify(files.as_bytes()).await, "it is damaged").await;
+        failed(copier.import(files.as_bytes()).await, "it is damaged").await;
+        assert!(copier.store.read(key, 0, 0).await.unwrap().is_none(), "a damaged object must not be stored");
+        put(&*copier.store, key, "another").await;
+        copier.archive.delete(key).await.unwrap();
+        put(&*copier.archive, key, "two").await;
+        failed(copier.import(files.as_bytes()).await, "an object with that key exists: it is damaged").await;
     }
 }

@@ -24,13 +24,27 @@ pub struct Clients {
 
 impl Clients {
     /// Clients over these transports. Their calls fail after `request_timeout`.
-    pub fn new(auth: Transport, room: Transport, message: Transport, file: Transport, request_timeout: Duration) -> Self {
+    pub fn new(
+        auth: Transport,
+        room: Transport,
+        message: Transport,
+        file: Transport,
+        request_timeout: Duration,
+    ) -> Self {
         let call = Call::within(request_timeout).attempt(Duration::from_secs(1));
         Self {
-            auth: AuthServiceClient::new(auth).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-            room: RoomServiceClient::new(room).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-            message: MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-            file: FileServiceClient::new(file).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            auth: AuthServiceClient::new(auth)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            room: RoomServiceClient::new(room)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            message: MessageServiceClient::new(message)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            file: FileServiceClient::new(file)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
             call,
             read: call.reading(),
         }

@@ -191,7 +191,10 @@ mod tests {
         assert_eq!((config.request_timeout, config.max_connections), (Duration::from_millis(2500), 100_000));
         let realtime = config.realtime;
         assert_eq!((realtime.ping_interval, realtime.ping_timeout), (Duration::from_secs(25), Duration::from_secs(20)));
-        assert_eq!((realtime.max_events_per_second, realtime.max_rooms_per_socket, realtime.max_sockets_per_user), (2000, 1000, 10_000));
+        assert_eq!(
+            (realtime.max_events_per_second, realtime.max_rooms_per_socket, realtime.max_sockets_per_user),
+            (2000, 1000, 10_000)
+        );
         assert_eq!((realtime.connect_timeout, realtime.max_packet), (Duration::from_secs(10), 1_114_112));
         assert_eq!(realtime.max_pending_sessions, 4096);
     }
@@ -206,7 +209,9 @@ mod tests {
 
     #[test]
     fn an_empty_list_of_proxies_trusts_no_proxy() {
-        let proxies = |text: &str| with(&["--trusted-proxies", text]).map(|config| config.trusted_proxies.into_iter().flatten().count());
+        let proxies = |text: &str| {
+            with(&["--trusted-proxies", text]).map(|config| config.trusted_proxies.into_iter().flatten().count())
+        };
         assert_eq!(proxies("").unwrap(), 0);
         assert_eq!(proxies("10.0.0.0/8, ::1").unwrap(), 2);
         assert!(proxies("10.0.0.0/8,proxy").is_err());
@@ -214,12 +219,21 @@ mod tests {
 
     #[test]
     fn malformed_origins_are_rejected_at_startup() {
-        let origins = |text: &str| with(&["--allowed-origins", text]).map(|config| config.allowed_origins.unwrap_or_default());
+        let origins =
+            |text: &str| with(&["--allowed-origins", text]).map(|config| config.allowed_origins.unwrap_or_default());
         assert_eq!(origins("https://A.example/, http://b:3000").unwrap(), ["https://a.example", "http://b:3000"]);
         assert_eq!(origins("*").unwrap(), ["*"]);
-        assert_eq!(origins("https://a:443,http://b:80/,http://c:443").unwrap(), ["https://a", "http://b", "http://c:443"]);
-        assert_eq!(origins("null, file://, capacitor://localhost").unwrap(), ["null", "file://", "capacitor://localhost"]);
-        for bad in ["example.org", "https://*.example.org", "https://a/b", "https://", "nul", "file:///home", "https://u@a"] {
+        assert_eq!(
+            origins("https://a:443,http://b:80/,http://c:443").unwrap(),
+            ["https://a", "http://b", "http://c:443"]
+        );
+        assert_eq!(
+            origins("null, file://, capacitor://localhost").unwrap(),
+            ["null", "file://", "capacitor://localhost"]
+        );
+        for bad in
+            ["example.org", "https://*.example.org", "https://a/b", "https://", "nul", "file:///home", "https://u@a"]
+        {
             assert!(origins(bad).is_err(), "{bad}");
         }
         assert_eq!(with(&["--public-hosts", "a.example, B.example:1"]).unwrap().public_hosts.len(), 2);

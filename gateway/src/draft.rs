@@ -112,7 +112,9 @@ mod tests {
         draft(|d| d.client_message_id = Some("x".repeat(128))).unwrap();
         draft(|d| d.file_ids = Some(vec![])).unwrap();
         let ids = (1..=10).map(Uuid::from_u128).collect::<Vec<_>>();
-        let event = draft(|d| (d.content, d.file_ids) = (String::new(), Some(ids.iter().map(Uuid::to_string).collect()))).unwrap();
+        let event =
+            draft(|d| (d.content, d.file_ids) = (String::new(), Some(ids.iter().map(Uuid::to_string).collect())))
+                .unwrap();
         assert_eq!(event.file_ids, ids.iter().map(Uuid::to_string).collect::<Vec<_>>());
     }
 

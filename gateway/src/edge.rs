@@ -85,7 +85,8 @@ impl Context {
 }
 
 fn is_sane(id: &str) -> bool {
-    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    (1..=MAX_REQUEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 fn is_like_ours(id: &str) -> bool {
@@ -196,7 +197,10 @@ mod tests {
     async fn the_request_id_is_the_same_in_header_and_body() {
         let request = || Request::get("/x").header("Host", "localhost");
         let answer = send(&routes(), request().header("X-Request-Id", "abc-1_Z")).await;
-        assert_eq!((&answer.headers[REQUEST_ID], &answer.json["requestId"]), (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into()));
+        assert_eq!(
+            (&answer.headers[REQUEST_ID], &answer.json["requestId"]),
+            (&"abc-1_Z".parse().unwrap(), &"abc-1_Z".into())
+        );
         // A client cannot send an id that looks like the gateway's own.
         for like_ours in [Uuid::now_v7().to_string(), Uuid::new_v4().to_string().to_uppercase()] {
             let answer = send(&routes(), request().header("X-Request-Id", &like_ours)).await;
@@ -212,7 +216,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_error_without_details() {
-        let answer = send(&routes(), Request::get("/broken").header("Host", "localhost").header("Origin", "http://localhost:5173")).await;
+        let answer = send(
+            &routes(),
+            Request::get("/broken").header("Host", "localhost").header("Origin", "http://localhost:5173"),
+        )
+        .await;
         assert_eq!((answer.status, answer.json["code"].as_str()), (500, Some("internal")));
         assert!(!answer.json.to_string().contains("on purpose"));
         assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");

@@ -134,7 +134,11 @@ impl Gateway {
         };
         let clients_admission = Admission::of_clients(config, self.places, self.budget.clone());
         let gateways_admission = Admission::of_gateways(config, places::for_gateways(config), self.budget.clone());
-        let ending = Ending { leaving: process.leaving.clone(), shutdown: process.shutdown.clone(), within: drain.mul_f64(0.75) };
+        let ending = Ending {
+            leaving: process.leaving.clone(),
+            shutdown: process.shutdown.clone(),
+            within: drain.mul_f64(0.75),
+        };
         // Requests that other gateways forwarded to sessions of this one run to their end.
         let left = CancellationToken::new();
         let clients = async {
@@ -144,7 +148,8 @@ impl Gateway {
         let gateways = async {
             if let Some(listener) = self.forward {
                 let ending = Ending { leaving: left.clone(), shutdown: left.clone(), within: drain / 8 };
-                server::serve(listener, confab_socketio::cluster_routes(&self.server), &ending, &gateways_admission).await;
+                server::serve(listener, confab_socketio::cluster_routes(&self.server), &ending, &gateways_admission)
+                    .await;
             }
         };
         tokio::join!(clients, gateways);
@@ -173,14 +178,18 @@ pub async fn start(
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
-    let cluster = peers::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;
-    let listener = match config.forward.forward_listen {
-        Some(listen) => {
-            let listener = TcpListener::bind(listen).await;
-            Some(listener.with_context(|| format!("cannot listen on {listen} for other gateways; set CONFAB_FORWARD_LISTEN"))?)
-        }
-        None => None,
-    };
+    let cluster =
+        peers::open(&config.forward, key, config.realtime.ping_interval + config.realtime.ping_timeout).await?;
+    let listener =
+        match config.forward.forward_listen {
+            Some(listen) => {
+                let listener = TcpListener::bind(listen).await;
+                Some(listener.with_context(|| {
+                    format!("cannot listen on {listen} for other gateways; set CONFAB_FORWARD_LISTEN")
+                })?)
+            }
+            None => None,
+        };
     let origins = Origins::new(config.allowed_origins.as_deref(), listen.ip().is_loopback());
     tracing::info!("pages of {origins} may call (CONFAB_ALLOWED_ORIGINS)");
     let places = places::for_clients(config);

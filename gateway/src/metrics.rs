@@ -70,8 +70,12 @@ impl Metrics {
             Outcomes::new("confab_event_seconds", help, &[("event", event)])
         });
         Self {
-            connects: Counters::new("confab_connects_total", "CONNECTs of sockets, by outcome", "outcome")
-                .with(&["accepted", "refused", "limited", "unavailable"]),
+            connects: Counters::new("confab_connects_total", "CONNECTs of sockets, by outcome", "outcome").with(&[
+                "accepted",
+                "refused",
+                "limited",
+                "unavailable",
+            ]),
             joins,
             leaves,
             messages,
@@ -82,16 +86,44 @@ impl Metrics {
                 "exact",
             )
             .with(&["yes", "no"]),
-            history_reads: counter("confab_history_reads_total", "Reads of a room's history for clients that join it", &[]),
+            history_reads: counter(
+                "confab_history_reads_total",
+                "Reads of a room's history for clients that join it",
+                &[],
+            ),
             deliveries: counter("confab_deliveries_total", "Events queued in outboxes, one for each socket", &[]),
             send_batch: histogram("confab_send_batch_events", "Events per append to the message service", &[]),
-            send_refused: counter("confab_send_refused_total", "Sends refused because too many wait for the message service", &[]),
+            send_refused: counter(
+                "confab_send_refused_total",
+                "Sends refused because too many wait for the message service",
+                &[],
+            ),
             followed: gauge("confab_follower_partitions", "Followed partitions of the log", &[]),
-            lag: gauge("confab_follower_lag_positions", "Positions by which the slowest followed partition was behind at the last poll", &[]),
-            keeping_up: gauge("confab_follower_keeping_up", "1 while every followed partition reaches the log's head within 5 s", &[]),
-            misses: counter("confab_follower_misses_total", "Holes in the sequence of hints, which are filled by reading the log", &[]),
-            repaired: counter("confab_follower_repaired_events_total", "Events read from the log because their hint was missing", &[]),
-            resyncs: counter("confab_follower_resyncs_total", "Partitions that started over, whose clients reconnect and ask for missed events", &[]),
+            lag: gauge(
+                "confab_follower_lag_positions",
+                "Positions by which the slowest followed partition was behind at the last poll",
+                &[],
+            ),
+            keeping_up: gauge(
+                "confab_follower_keeping_up",
+                "1 while every followed partition reaches the log's head within 5 s",
+                &[],
+            ),
+            misses: counter(
+                "confab_follower_misses_total",
+                "Holes in the sequence of hints, which are filled by reading the log",
+                &[],
+            ),
+            repaired: counter(
+                "confab_follower_repaired_events_total",
+                "Events read from the log because their hint was missing",
+                &[],
+            ),
+            resyncs: counter(
+                "confab_follower_resyncs_total",
+                "Partitions that started over, whose clients reconnect and ask for missed events",
+                &[],
+            ),
             early_tokens: counter(
                 "confab_early_tokens_total",
                 "Tokens refused because they are not valid yet: the clock of this machine is behind that of auth",

@@ -29,7 +29,9 @@ impl From<tonic::Status> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        let mut response = StatusCode::from_u16(self.0.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            .into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -75,7 +77,11 @@ impl<'a> Document<'a> {
             code: error.code.as_str(),
             detail: &error.detail,
             request_id,
-            errors: error.fields.iter().map(|error| FieldDocument { field: &error.field, detail: &error.detail }).collect(),
+            errors: error
+                .fields
+                .iter()
+                .map(|error| FieldDocument { field: &error.field, detail: &error.detail })
+                .collect(),
         }
     }
 
@@ -152,15 +158,28 @@ mod tests {
             let answer = render(Problem(Error::new(Code::Unauthorized, "no")).into_response(), "r1", had_token);
             answer.headers()[WWW_AUTHENTICATE].clone()
         };
-        assert_eq!((challenge(false), challenge(true)), ("Bearer".parse().unwrap(), "Bearer error=\"invalid_token\"".parse().unwrap()));
-        let shows = |value: &'static str| has_token(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]));
-        assert!(shows("Bearer x") && shows("bearer ") && !shows("Basic YTpi") && !shows("Bearer") && !has_token(&HeaderMap::new()));
+        assert_eq!(
+            (challenge(false), challenge(true)),
+            ("Bearer".parse().unwrap(), "Bearer error=\"invalid_token\"".parse().unwrap())
+        );
+        let shows =
+            |value: &'static str| has_token(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]));
+        assert!(
+            shows("Bearer x")
+                && shows("bearer ")
+                && !shows("Basic YTpi")
+                && !shows("Bearer")
+                && !has_token(&HeaderMap::new())
+        );
     }
 
     #[tokio::test]
     async fn some_errors_add_headers() {
         let (response, body) = rendered(Error::new(Code::Unauthorized, "no")).await;
-        assert_eq!((response.status(), &response.headers()[WWW_AUTHENTICATE]), (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap()));
+        assert_eq!(
+            (response.status(), &response.headers()[WWW_AUTHENTICATE]),
+            (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+        );
         assert!(body.get("errors").is_none());
         let (response, _) = rendered(Error::new(Code::InvalidCredentials, "no")).await;
         assert!(!response.headers().contains_key(WWW_AUTHENTICATE));

@@ -132,7 +132,12 @@ fn size(event: &NewEvent) -> usize {
     event.content.len() + event.file_ids.len() * FILE
 }
 
-async fn run(lane: u32, mut queue: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, client: MessageServiceClient<Transport>) {
+async fn run(
+    lane: u32,
+    mut queue: mpsc::Receiver<Job>,
+    waiting: Arc<AtomicUsize>,
+    client: MessageServiceClient<Transport>,
+) {
     let mut jobs = Vec::with_capacity(BATCH);
     loop {
         if jobs.is_empty() && queue.recv_many(&mut jobs, BATCH).await == 0 {

@@ -103,7 +103,14 @@ impl Admission {
     /// forward for.
     pub fn of_gateways(config: &GatewayConfig, places: usize, budget: Arc<Budget>) -> Self {
         let trusted = ["0.0.0.0/0", "::/0"].iter().filter_map(|all| all.parse().ok()).collect();
-        Self { places, idle: config.idle_timeout, keep_alive: keep_alive(config.idle_timeout), trusted, shares: None, budget }
+        Self {
+            places,
+            idle: config.idle_timeout,
+            keep_alive: keep_alive(config.idle_timeout),
+            trusted,
+            shares: None,
+            budget,
+        }
     }
 
     /// The permit of a connection; `None` when its address has used up its share.
@@ -217,8 +224,10 @@ fn refuse(stream: TcpStream, refused: &Arc<Semaphore>) {
     let Ok(permit) = refused.clone().try_acquire_owned() else { return LIMITS.hit("connections_per_address") };
     tokio::spawn(async move {
         let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(too_many()));
-        let connection =
-            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(DRAIN_LINGER).serve_connection(TokioIo::new(stream), service);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(DRAIN_LINGER)
+            .serve_connection(TokioIo::new(stream), service);
         let _ = timeout(DRAIN_LINGER, connection).await;
         drop(permit);
     });
@@ -241,7 +250,8 @@ async fn serve_connection(
         }
     }
     let holder = (!permit.is_of_proxy()).then(|| Holder::Address(peer.ip().into()));
-    let hold = |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
+    let hold =
+        |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
     let places = (!permit.is_of_proxy()).then(|| (permit.semaphore().clone(), admission.places / 2));
     let stream = Stream::new(stream, Haste { idle: admission.idle, places }, hold);
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
@@ -330,7 +340,8 @@ async fn linger(mut stream: Stream) {
     let _ = stream.shutdown().await;
     // Not part of the task: it would make every connection larger.
     let mut discarded = vec![0; 16 * 1024];
-    let discard = async { while matches!(timeout(DRAIN_LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };
+    let discard =
+        async { while matches!(timeout(DRAIN_LINGER, stream.tcp().read(&mut discarded)).await, Ok(Ok(1..))) {} };
     let _ = timeout(DRAIN_LINGER_LIMIT, discard).await;
     stream.abandon();
 }

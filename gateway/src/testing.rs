@@ -37,7 +37,8 @@ pub fn fake(answer: impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> + Send + Sync
                     frame.put_u8(0);
                     frame.put_u32(message.len() as u32);
                     frame.extend_from_slice(&message);
-                    let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
+                    let head =
+                        Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
                     head.body(tonic::body::Body::new(Full::new(frame.freeze()))).unwrap()
                 }
                 Err(error) => Status::from(error).into_http(),

@@ -97,7 +97,10 @@ impl Early {
             && let Ok(claims) = insecure_decode_claims::<Claims>(token)
         {
             let seconds = claims.nbf.saturating_sub_unsigned(get_current_timestamp());
-            tracing::warn!(seconds, "a token is rejected because it is not valid yet: the clock of this machine is behind auth's clock");
+            tracing::warn!(
+                seconds,
+                "a token is rejected because it is not valid yet: the clock of this machine is behind auth's clock"
+            );
         }
     }
 }
@@ -167,7 +170,8 @@ impl Tokens {
             return Err(refused());
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
-        let key_id = header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
+        let key_id =
+            header.kid.filter(|_| header.alg == Algorithm::EdDSA && header.crit.is_none()).ok_or_else(refused)?;
         let keys = self.keys_with(&key_id).await?;
         let key = keys.by_id.get(&key_id).ok_or_else(refused)?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key.verifies, &self.0.validation).map(|token| token.claims);
@@ -236,7 +240,8 @@ impl Tokens {
 
     async fn fetch(&self, attempt: &mut Option<Attempt>) -> Result<()> {
         let fetched = self.0.auth.clone().get_jwks(request(GetJwksRequest {}, FETCH)).await;
-        let fetched = fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
+        let fetched =
+            fetched.map_err(Error::from).and_then(|jwks| Keys::parse(jwks.into_inner().json, self.keys().as_deref()));
         *attempt = Some(Attempt { at: Instant::now(), failed: fetched.as_ref().err().cloned() });
         // When auth does not answer, the last key set stays in use.
         *self.0.keys.write() = Some(Arc::new(fetched?));

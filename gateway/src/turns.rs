@@ -24,7 +24,8 @@ struct Permits {
 
 impl Default for Permits {
     fn default() -> Self {
-        let [sends, restores, pages] = [MAX_SENDS, MAX_RESTORES, MAX_PAGES_OF_HOLDER].map(|most| Arc::new(Semaphore::new(most)));
+        let [sends, restores, pages] =
+            [MAX_SENDS, MAX_RESTORES, MAX_PAGES_OF_HOLDER].map(|most| Arc::new(Semaphore::new(most)));
         Self { sends, restores, pages }
     }
 }

@@ -128,7 +128,10 @@ mod tests {
     use crate::testing::{eventually, identity};
 
     fn begin(files: &Files) -> Upload {
-        Upload::begin(&files.clients(), Begin { name: "a.txt".into(), caller: Some(identity().user), ..Begin::default() })
+        Upload::begin(
+            &files.clients(),
+            Begin { name: "a.txt".into(), caller: Some(identity().user), ..Begin::default() },
+        )
     }
 
     #[tokio::test]

@@ -107,7 +107,13 @@ impl Api {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn call(&self, method: Method, path: &str, who: Option<&Account>, body: Option<Value>) -> anyhow::Result<Answer> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        who: Option<&Account>,
+        body: Option<Value>,
+    ) -> anyhow::Result<Answer> {
         let mut request = self.request(method, path);
         if let Some(account) = who {
             request = request.bearer_auth(&account.token);
@@ -171,7 +177,11 @@ impl Account {
     /// When it is not such a response.
     pub fn of(body: &Value) -> anyhow::Result<Self> {
         let text = |value: &Value| value.as_str().map(String::from).with_context(|| format!("no account: {body}"));
-        Ok(Self { id: text(&body["user"]["id"])?, username: text(&body["user"]["username"])?, token: text(&body["token"])? })
+        Ok(Self {
+            id: text(&body["user"]["id"])?,
+            username: text(&body["user"]["username"])?,
+            token: text(&body["token"])?,
+        })
     }
 }
 

@@ -89,7 +89,8 @@ impl Drop for Cgroup {
 fn own(known: &str, mount: &Path) -> Option<(Version, PathBuf)> {
     let mut lines = known.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let of = |path: &str, hierarchy: &Path| hierarchy.join(path.trim_start_matches('/'));
-    if let Some((_, path)) = lines.clone().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory")) {
+    if let Some((_, path)) = lines.clone().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"))
+    {
         return Some((Version::One, of(path, &mount.join("memory"))));
     }
     let (_, path) = lines.find(|(controllers, _)| controllers.is_empty())?;

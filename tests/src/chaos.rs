@@ -215,8 +215,16 @@ impl Population {
         };
         let account = world.api.signup().await?;
         stock_listener("JavaScript listener", stock::open(&javascript, world, &account, stock::UPGRADE), false);
-        stock_listener("JavaScript listener over WebSocket", stock::open(&javascript, world, &account, stock::WEBSOCKET), false);
-        stock_listener("JavaScript listener with recovery", stock::open_with_recovery(&javascript, world, &account), true);
+        stock_listener(
+            "JavaScript listener over WebSocket",
+            stock::open(&javascript, world, &account, stock::WEBSOCKET),
+            false,
+        );
+        stock_listener(
+            "JavaScript listener with recovery",
+            stock::open_with_recovery(&javascript, world, &account),
+            true,
+        );
         stock_listener("Python listener", stock::open(&python, world, &account, stock::UPGRADE), false);
         Ok(Self { senders, listeners, _processes: vec![javascript, python] })
     }

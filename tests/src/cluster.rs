@@ -118,11 +118,14 @@ impl Cluster {
             }
         }
         let mut started = Vec::new();
-        let (servers, programs) = self.plan.members().into_iter().partition::<Vec<_>, _>(|member| Role::SERVERS.contains(&member.0));
+        let (servers, programs) =
+            self.plan.members().into_iter().partition::<Vec<_>, _>(|member| Role::SERVERS.contains(&member.0));
         for members in [servers, programs] {
             for member in &members {
                 if !self.is_up(*member)? {
-                    self.spawn(*member).await.with_context(|| format!("{}-{} does not start", member.0.name(), member.1))?;
+                    self.spawn(*member)
+                        .await
+                        .with_context(|| format!("{}-{} does not start", member.0.name(), member.1))?;
                     started.push(*member);
                 } else if member.0 == Role::Lb && self.configure_balancer()? {
                     self.daemon(*member)?.signal(Signal::HUP);
@@ -199,7 +202,11 @@ impl Cluster {
         let probe = async || {
             let is_ready = self.is_ready(member).await;
             // Another program may be listening on its port.
-            if daemon.running().is_none() { Some(Err(anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
+            if daemon.running().is_none() {
+                Some(Err(anyhow!("the process has ended")))
+            } else {
+                is_ready.then_some(Ok(()))
+            }
         };
         eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
     }
@@ -209,7 +216,8 @@ impl Cluster {
     /// # Errors
     /// When its program is not installed.
     pub fn daemon(&self, member: Member) -> anyhow::Result<Daemon> {
-        let (pid_file, log) = (file(&self.pids(), member, "pid"), file(&self.plan.directory.join("logs"), member, "log"));
+        let (pid_file, log) =
+            (file(&self.pids(), member, "pid"), file(&self.plan.directory.join("logs"), member, "log"));
         let work = self.plan.work(member);
         match member.0 {
             Role::Postgres => Ok(self.postgres.daemon(pid_file, log)),
@@ -249,7 +257,8 @@ impl Cluster {
             settings.push(("CONFAB_ACCEPT_DRAIN".into(), "2s".into()));
             settings.push(("CONFAB_TRUSTED_PROXIES".into(), "127.0.0.1".into()));
             settings.push(("CONFAB_FORWARD_LISTEN".into(), format!("127.0.0.1:{}", self.plan.forward_port(n))));
-            settings.push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
+            settings
+                .push(("CONFAB_GATEWAY_URL".into(), (1..=self.plan.gateways).map(url).collect::<Vec<_>>().join(",")));
         }
         settings.extend(self.settings.iter().cloned());
         settings
@@ -258,7 +267,8 @@ impl Cluster {
     /// Returns whether the process runs with its current settings.
     fn is_up(&self, member: Member) -> anyhow::Result<bool> {
         let daemon = self.daemon(member)?;
-        let as_planned = !member.0.is_ours() || fs::read_to_string(daemon.work.join("settings")).is_ok_and(|s| s == text(&daemon));
+        let as_planned =
+            !member.0.is_ours() || fs::read_to_string(daemon.work.join("settings")).is_ok_and(|s| s == text(&daemon));
         Ok(as_planned && daemon.running().is_some())
     }
 
@@ -270,7 +280,10 @@ impl Cluster {
             Role::Postgres => {
                 let password = fs::read_to_string(self.plan.secrets().join("postgres-password"))?;
                 self.postgres.prepare(Some(&password))?;
-                secrets::keep(&self.plan.secrets().join("postgres-url"), &self.postgres.url(Some(&password), "confab"))?;
+                secrets::keep(
+                    &self.plan.secrets().join("postgres-url"),
+                    &self.postgres.url(Some(&password), "confab"),
+                )?;
             }
             Role::Lb => _ = self.configure_balancer()?,
             Role::Redis => {}

@@ -58,7 +58,10 @@ struct Service(Arc<Mutex<Kept>>);
 
 #[tonic::async_trait]
 impl TraceService for Service {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let request = request.into_inner();
         let mut kept = self.0.lock();
         let _ = writeln!(kept.text, "{request:?}");

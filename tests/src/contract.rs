@@ -32,7 +32,9 @@ pub struct Contract {
 /// Returns whether this process is a test, not a program that measures.
 fn is_tested() -> bool {
     static TESTED: OnceLock<bool> = OnceLock::new();
-    *TESTED.get_or_init(|| std::env::current_exe().is_ok_and(|own| own.parent().is_some_and(|directory| directory.ends_with("deps"))))
+    *TESTED.get_or_init(|| {
+        std::env::current_exe().is_ok_and(|own| own.parent().is_some_and(|directory| directory.ends_with("deps")))
+    })
 }
 
 /// Returns the document of the servers in these tests; all servers are from the same build.
@@ -41,7 +43,9 @@ fn is_tested() -> bool {
 /// When the first server does not return it.
 async fn contract(url: &str) -> anyhow::Result<&'static Contract> {
     static CONTRACT: OnceCell<Contract> = OnceCell::const_new();
-    let fetch = async || Ok(Contract::new(reqwest::get(format!("{url}/openapi.json")).await?.error_for_status()?.json().await?));
+    let fetch = async || {
+        Ok(Contract::new(reqwest::get(format!("{url}/openapi.json")).await?.error_for_status()?.json().await?))
+    };
     CONTRACT.get_or_try_init(fetch).await
 }
 
@@ -57,7 +61,10 @@ pub async fn check(url: &str, method: &str, path: &str, answer: &Answer) -> anyh
     match contract.judge(method, path, answer) {
         Ok(Some(seen)) => _ = contract.seen.lock().insert((url.to_owned(), seen)),
         Ok(None) => {}
-        Err(error) => panic!("{method} {path} answered {}, which contradicts the document: {error:#}\n{}", answer.status, answer.body),
+        Err(error) => panic!(
+            "{method} {path} answered {}, which contradicts the document: {error:#}\n{}",
+            answer.status, answer.body
+        ),
     }
     Ok(())
 }
@@ -97,7 +104,8 @@ impl Contract {
             return Ok(None);
         };
         let name = operation["operationId"].as_str().context("an operation has a name")?;
-        let response = operation["responses"].get(answer.status.to_string()).context("the document has no such status")?;
+        let response =
+            operation["responses"].get(answer.status.to_string()).context("the document has no such status")?;
         let response = schema::resolve(&self.document, response);
         for header in keys(&response["headers"]) {
             ensure!(answer.headers.contains_key(header), "the header {header} is missing");
@@ -128,7 +136,8 @@ impl Contract {
     /// Returns the path item for a path; an item without parameters takes precedence.
     fn item(&self, path: &str) -> Option<&Map<String, Value>> {
         let paths = self.document["paths"].as_object()?;
-        let found = paths.get(path).or_else(|| paths.iter().find(|(template, _)| fits(template, path)).map(|(_, item)| item));
+        let found =
+            paths.get(path).or_else(|| paths.iter().find(|(template, _)| fits(template, path)).map(|(_, item)| item));
         found.and_then(Value::as_object)
     }
 }
@@ -141,7 +150,9 @@ fn fits(template: &str, path: &str) -> bool {
 
 /// Returns whether the response is nginx's own, sent when no gateway is reachable.
 fn is_balancers_own(answer: &Answer) -> bool {
-    answer.header("server").starts_with("nginx") && answer.header("content-type").starts_with("text/html") && answer.status >= 500
+    answer.header("server").starts_with("nginx")
+        && answer.header("content-type").starts_with("text/html")
+        && answer.status >= 500
 }
 
 fn keys(object: &Value) -> Vec<&str> {
@@ -151,7 +162,8 @@ fn keys(object: &Value) -> Vec<&str> {
 /// Returns the operations of a document: method, path and description.
 pub fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().into_iter().flatten();
-    let operations = paths.flat_map(|(path, item)| METHODS.iter().filter_map(move |method| Some((method, path, item.get(*method)?))));
+    let operations = paths
+        .flat_map(|(path, item)| METHODS.iter().filter_map(move |method| Some((method, path, item.get(*method)?))));
     operations.map(|(method, path, operation)| (method.to_string(), path.clone(), operation.clone())).collect()
 }
 

@@ -45,7 +45,8 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
     for (n, socket) in sockets.into_iter().enumerate() {
         // Each client sends to its rooms in turn.
         let own = lines.iter().skip(n).step_by(CLIENTS).cloned();
-        let own = own.zip(rooms_of(n).into_iter().map(|room| rooms[room].clone()).collect::<Vec<_>>().into_iter().cycle());
+        let own =
+            own.zip(rooms_of(n).into_iter().map(|room| rooms[room].clone()).collect::<Vec<_>>().into_iter().cycle());
         let own = own.collect::<Vec<_>>();
         speaking.spawn(async move {
             speak(&socket, &own).await?;
@@ -70,7 +71,8 @@ pub async fn converse(url: &str) -> anyhow::Result<()> {
             check(socket, &rooms[room], history).await?;
             check_speech(&rooms[room], history, &accounts[*n], spoken)?;
         }
-        let gone = socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect"));
+        let gone =
+            socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect"));
         ensure!(!gone, "client {n} lost its connection");
     }
     Ok(())
@@ -117,7 +119,8 @@ async fn speak(socket: &Socket, lines: &[(String, String)]) -> anyhow::Result<()
 
 /// Checks that the client received exactly the room's history.
 async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result<()> {
-    let received = || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
+    let received =
+        || socket.events("message").into_iter().filter(|message| message["roomId"] == room).collect::<Vec<_>>();
     let last = history.last().map(|message| message["id"].clone());
     let complete = async || (received().last().map(|message| message["id"].clone()) == last).then_some(());
     let waited = eventually("the last message arrives", Duration::from_secs(20), complete).await;
@@ -132,7 +135,8 @@ async fn check(socket: &Socket, room: &str, history: &[Value]) -> anyhow::Result
 
 /// Checks that the history has each line of a sender once, byte for byte, and in the order of sending.
 fn check_speech(room: &str, history: &[Value], speaker: &Account, spoken: &[(String, String)]) -> anyhow::Result<()> {
-    let own = history.iter().filter(|message| message["sender"]["id"] == *speaker.id && message["content"] != "the end");
+    let own =
+        history.iter().filter(|message| message["sender"]["id"] == *speaker.id && message["content"] != "the end");
     let own = own.map(|message| message["content"].as_str().unwrap_or_default()).collect::<Vec<_>>();
     let spoken = spoken.iter().filter(|(_, to)| to == room).map(|(line, _)| line.as_str()).collect::<Vec<_>>();
     let differs = own.iter().zip(&spoken).find(|(stands, said)| stands != said);

@@ -73,8 +73,11 @@ impl Daemon {
         for directory in [&self.work, parent(&self.pid_file), parent(&self.log)] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let log =
-            File::options().create(true).append(true).open(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = match self.descriptors {
             None => Command::new(&self.program),
             // prlimit replaces itself with the program.
@@ -85,7 +88,13 @@ impl Daemon {
             }
         };
         // Its own process group and no terminal: it neither receives the caller's Ctrl-C nor ends with the caller.
-        command.current_dir(&self.work).args(&self.arguments).process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .current_dir(&self.work)
+            .args(&self.arguments)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         if !self.inherits_settings {
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CONFAB_")) {
                 command.env_remove(name);
@@ -107,7 +116,9 @@ impl Daemon {
         if self.descriptors.is_some() {
             // Until then the process looks like another program.
             let becomes = async || self.is_own(pid).then_some(());
-            eventually("prlimit becomes the program", Duration::from_secs(10), becomes).await.with_context(|| self.last_words())?;
+            eventually("prlimit becomes the program", Duration::from_secs(10), becomes)
+                .await
+                .with_context(|| self.last_words())?;
         }
         Ok(pid)
     }
@@ -174,12 +185,13 @@ impl Daemon {
 
     /// Returns whether the file that it was started from is still the one on disk.
     pub fn is_current(&self) -> bool {
-        self.running().and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok()).zip(fs::metadata(&self.program).ok()).is_some_and(
-            |(running, there)| {
+        self.running()
+            .and_then(|pid| fs::metadata(format!("/proc/{pid}/exe")).ok())
+            .zip(fs::metadata(&self.program).ok())
+            .is_some_and(|(running, there)| {
                 use std::os::unix::fs::MetadataExt;
                 (running.dev(), running.ino()) == (there.dev(), there.ino())
-            },
-        )
+            })
     }
 
     fn leftovers(&self) -> Vec<i32> {
@@ -224,7 +236,9 @@ fn signal(pid: i32, signal: Signal) {
 /// Returns the files of the sockets that a process listens on.
 fn sockets(pid: i32) -> Vec<PathBuf> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let open = files.filter_map(|file| fs::read_link(file.path()).ok()?.into_os_string().into_string().ok()).collect::<Vec<_>>();
+    let open = files
+        .filter_map(|file| fs::read_link(file.path()).ok()?.into_os_string().into_string().ok())
+        .collect::<Vec<_>>();
     let known = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let fields = known.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     // … flags type state inode path; the flag means that it accepts connections.

@@ -34,9 +34,13 @@ impl Embedded {
         let guard = Guard::new("embedded")?;
         let directory = guard.directory();
         let port = free_ports(2)?;
-        let own = [("CONFAB_LISTEN", format!("127.0.0.1:{port}")), ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1))];
+        let own = [
+            ("CONFAB_LISTEN", format!("127.0.0.1:{port}")),
+            ("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1)),
+        ];
         let given = settings.iter().map(|(name, value)| (*name, value.to_string()));
-        let (work, pid_file, log) = (directory.join("work"), directory.join("confab.pid"), directory.join("confab.log"));
+        let (work, pid_file, log) =
+            (directory.join("work"), directory.join("confab.pid"), directory.join("confab.log"));
         let daemon = Daemon {
             environment: own.into_iter().chain(given).map(|(name, value)| (name.to_string(), value)).collect(),
             descriptors,
@@ -57,9 +61,16 @@ impl Embedded {
         let ready = async || {
             let is_ready = reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success());
             // Another program may be listening on its port.
-            if self.daemon.running().is_none() { Some(Err(anyhow::anyhow!("the process has ended"))) } else { is_ready.then_some(Ok(())) }
+            if self.daemon.running().is_none() {
+                Some(Err(anyhow::anyhow!("the process has ended")))
+            } else {
+                is_ready.then_some(Ok(()))
+            }
         };
-        eventually("confab is ready", Duration::from_secs(30), ready).await.flatten().with_context(|| self.daemon.last_words())
+        eventually("confab is ready", Duration::from_secs(30), ready)
+            .await
+            .flatten()
+            .with_context(|| self.daemon.last_words())
     }
 
     /// The process, to be signalled, stopped or killed.

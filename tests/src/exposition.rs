@@ -83,7 +83,10 @@ impl Exposition {
 
 /// Returns the histogram that a series with this name belongs to, if any.
 pub fn histogram_of(name: &str, is_histogram: impl Fn(&str) -> bool) -> Option<&str> {
-    ["_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| name.strip_suffix(suffix)).find(|base| is_histogram(base))
+    ["_bucket", "_sum", "_count"]
+        .into_iter()
+        .filter_map(|suffix| name.strip_suffix(suffix))
+        .find(|base| is_histogram(base))
 }
 
 /// Returns the keys of labels, or of a selector's matchers, up to the closing brace.
@@ -96,7 +99,9 @@ pub fn keys(labels: &str) -> Vec<&str> {
         let (key, behind) = rest.split_at(end);
         // A value may contain any character except a quote.
         let mut quoted = behind.splitn(3, '"');
-        let (true, Some(_), Some(_), Some(after)) = (end > 0, quoted.next(), quoted.next(), quoted.next()) else { return keys };
+        let (true, Some(_), Some(_), Some(after)) = (end > 0, quoted.next(), quoted.next(), quoted.next()) else {
+            return keys;
+        };
         keys.push(key);
         rest = after;
     }
@@ -120,9 +125,11 @@ pub fn documented() -> anyhow::Result<BTreeMap<String, Row>> {
     for line in text.lines().filter(|line| line.starts_with("| `")) {
         let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
         let cells = <[String; 5]>::try_from(cells);
-        let [name, kind, labels, programs, help] = cells.ok().with_context(|| format!("a row must have five cells: {line}"))?;
-        let listed =
-            |cell: &str| cell.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect::<BTreeSet<_>>();
+        let [name, kind, labels, programs, help] =
+            cells.ok().with_context(|| format!("a row must have five cells: {line}"))?;
+        let listed = |cell: &str| {
+            cell.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect::<BTreeSet<_>>()
+        };
         let programs = match programs.as_str() {
             "every" => ["gateway", "auth", "room", "message", "file"].map(str::to_owned).into(),
             some => listed(some),
@@ -149,7 +156,10 @@ mod tests {
         let a = Metric { kind: "histogram".into(), help: "What a is".into(), labels: ["x".into()].into() };
         assert_eq!(exposition.metrics["a"], a);
         assert_eq!(exposition.metrics["b_count"].kind, "counter");
-        assert_eq!((exposition.value("b_count"), exposition.value("a_sum{x=\"1\"}"), exposition.value("c")), (Some(3.0), Some(0.5), None));
+        assert_eq!(
+            (exposition.value("b_count"), exposition.value("a_sum{x=\"1\"}"), exposition.value("c")),
+            (Some(3.0), Some(0.5), None)
+        );
         assert_eq!(exposition.label("a", "x"), Some("1,}"));
         assert!(Exposition::parse("c 1\n").is_err(), "without a type");
         assert_eq!(keys("job!~\"confab.*\", event!=\"a,b}\"}[5m]) / d{e=\"f\"}"), ["job", "event"]);

@@ -36,5 +36,9 @@ use std::path::PathBuf;
 pub fn programs() -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
     let directory = own.parent().expect("a program is in a directory");
-    if directory.ends_with("deps") { directory.parent().expect("deps is in a directory").to_path_buf() } else { directory.to_path_buf() }
+    if directory.ends_with("deps") {
+        directory.parent().expect("deps is in a directory").to_path_buf()
+    } else {
+        directory.to_path_buf()
+    }
 }

@@ -46,7 +46,8 @@ impl Manifests {
     pub fn chart(values: &str, secrets: &str) -> anyhow::Result<Self> {
         let file = root().join(format!("deploy/helm/confab/ci/{values}.yaml"));
         let script = root().join("scripts/helm.py");
-        let mut chart = Self::rendered(Command::new(tool("python")).arg(script).args(["template", "-f"]).arg(file), secrets)?;
+        let mut chart =
+            Self::rendered(Command::new(tool("python")).arg(script).args(["template", "-f"]).arg(file), secrets)?;
         chart.0.retain(|object| object["metadata"]["annotations"]["helm.sh/hook"] != "test");
         Ok(chart)
     }
@@ -74,7 +75,10 @@ impl Manifests {
     }
 
     pub fn pods(&self) -> Vec<Pod<'_>> {
-        let makers = self.0.iter().filter(|object| ["Deployment", "StatefulSet", "Job"].iter().any(|kind| object["kind"] == *kind));
+        let makers = self
+            .0
+            .iter()
+            .filter(|object| ["Deployment", "StatefulSet", "Job"].iter().any(|kind| object["kind"] == *kind));
         makers.map(Pod::of).collect()
     }
 
@@ -117,7 +121,8 @@ impl Manifests {
         // Names that kustomize generates end in a hash.
         let named = |object: &&mut Value| {
             let is = object["metadata"]["name"].as_str().unwrap_or_default();
-            object["kind"] == kind && (is == name || is.rsplit_once('-').is_some_and(|(stem, hash)| stem == name && hash.len() == 10))
+            object["kind"] == kind
+                && (is == name || is.rsplit_once('-').is_some_and(|(stem, hash)| stem == name && hash.len() == 10))
         };
         let object = copy.0.iter_mut().find(named).unwrap_or_else(|| panic!("no {kind} {name}"));
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
@@ -125,7 +130,9 @@ impl Manifests {
         let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("{kind} {name} has no {parent}"));
         match parent {
             Value::Array(items) => items[key.parse::<usize>().expect("an index")] = value,
-            parent if value.is_null() => _ = parent.as_object_mut().and_then(|object| object.remove(&key)).expect("a value to remove"),
+            parent if value.is_null() => {
+                _ = parent.as_object_mut().and_then(|object| object.remove(&key)).expect("a value to remove")
+            }
             parent => parent[key.as_str()] = value,
         }
         copy
@@ -175,8 +182,7 @@ mod tests {
         assert!(selects(&json!({}), &labels));
         assert!(selects(&json!({"matchLabels": {"a": "1"}}), &labels));
         assert!(!selects(&json!({"matchLabels": {"a": "1", "c": "3"}}), &labels));
-        let one_of =
-            |values: Value| json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": values}]});
+        let one_of = |values: Value| json!({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "In", "values": values}]});
         assert!(selects(&one_of(json!(["2", "3"])), &labels));
         assert!(!selects(&one_of(json!(["3"])), &labels));
     }

@@ -84,15 +84,19 @@ impl Bucket {
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let (scope, empty) = (format!("{}/{region}/s3/aws4_request", &now[..8]), sha256(b""));
         let signed = "host;x-amz-content-sha256;x-amz-date";
-        let request = format!("GET\n/{name}\n{query}\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{now}\n\n{signed}\n{empty}");
+        let request = format!(
+            "GET\n/{name}\n{query}\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{now}\n\n{signed}\n{empty}"
+        );
         let to_sign = format!("AWS4-HMAC-SHA256\n{now}\n{scope}\n{}", sha256(request.as_bytes()));
         let steps = scope.split('/').chain([to_sign.as_str()]);
         let signature = steps.fold(format!("AWS4{secret}").into_bytes(), |key, text| {
             hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes()).as_ref().to_vec()
         });
         let signature = hex(&signature);
-        let authorization = format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}");
-        let asked = reqwest::Client::new().get(format!("http://{host}/{name}?{query}")).header("authorization", authorization);
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}");
+        let asked =
+            reqwest::Client::new().get(format!("http://{host}/{name}?{query}")).header("authorization", authorization);
         let answer = asked.header("x-amz-content-sha256", empty).header("x-amz-date", now).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success() || text.contains("NoSuchBucket"), "{status}: {text}");

@@ -23,8 +23,17 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order of starting.
-    pub const ALL: [Self; 9] =
-        [Self::S3, Self::Postgres, Self::Redis, Self::Auth, Self::Room, Self::Message, Self::File, Self::Gateway, Self::Lb];
+    pub const ALL: [Self; 9] = [
+        Self::S3,
+        Self::Postgres,
+        Self::Redis,
+        Self::Auth,
+        Self::Room,
+        Self::Message,
+        Self::File,
+        Self::Gateway,
+        Self::Lb,
+    ];
     /// The servers that the services need.
     pub const SERVERS: [Self; 3] = [Self::S3, Self::Postgres, Self::Redis];
     /// The services behind the gateways.

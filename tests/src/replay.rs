@@ -89,7 +89,10 @@ impl Plan {
     /// # Errors
     /// When there is none.
     pub fn container(&self, name: &str) -> anyhow::Result<&Container> {
-        self.containers.iter().find(|container| container.name == name).with_context(|| format!("there is no container {name}"))
+        self.containers
+            .iter()
+            .find(|container| container.name == name)
+            .with_context(|| format!("there is no container {name}"))
     }
 }
 
@@ -105,7 +108,8 @@ impl Replay {
         let mut replay = Self { network, plan, running: vec![], balancer, more: AtomicUsize::new(100), guard };
         let (mut waiting, mut ready) = (replay.plan.containers.clone(), BTreeSet::new());
         while !waiting.is_empty() {
-            let (next, rest) = waiting.into_iter().partition::<Vec<_>, _>(|container| container.after.is_subset(&ready));
+            let (next, rest) =
+                waiting.into_iter().partition::<Vec<_>, _>(|container| container.after.is_subset(&ready));
             ensure!(
                 !next.is_empty(),
                 "containers wait for each other: {:?}",
@@ -120,7 +124,9 @@ impl Replay {
             }
             for container in next.iter().filter(|container| container.ends) {
                 let job = replay.replica(&replay.plan, container, 1)?;
-                eventually(&container.name, READY, async || job.run(READY).await.ok()).await.with_context(|| job.daemon.last_words())?;
+                eventually(&container.name, READY, async || job.run(READY).await.ok())
+                    .await
+                    .with_context(|| job.daemon.last_words())?;
             }
             for container in &next {
                 for replica in replay.running.iter().filter(|replica| replica.container.name == container.name) {
@@ -149,7 +155,9 @@ impl Replay {
     /// Returns files that Confab's programs have written where a read-only root file system would forbid it.
     pub fn traces(&self) -> Vec<PathBuf> {
         let ours = self.running.iter().filter(|replica| replica.container.is_ours());
-        ours.flat_map(|replica| fs::read_dir(&replica.daemon.work).into_iter().flatten().flatten()).map(|entry| entry.path()).collect()
+        ours.flat_map(|replica| fs::read_dir(&replica.daemon.work).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            .collect()
     }
 
     /// Starts one more replica of a container, as another plan specifies it, and ends it again.
@@ -198,7 +206,10 @@ impl Replay {
             fs::write(file, self.network.located(plan, content))?;
         }
         let paths = container.files.keys().chain(&container.volumes).cloned().collect::<Vec<_>>();
-        paths.iter().filter(|path| container.volumes.contains(*path)).try_for_each(|path| fs::create_dir_all(below(&files, path)))?;
+        paths
+            .iter()
+            .filter(|path| container.volumes.contains(*path))
+            .try_for_each(|path| fs::create_dir_all(below(&files, path)))?;
         let here = |text: &String| {
             let text = self.network.located(plan, &of_replica(text, &address));
             paths.iter().fold(text, |text, path| placed(&text, path, &below(&files, path)))
@@ -246,7 +257,10 @@ impl Replica {
                 }
             };
             let what = format!("{}: {probe:?} of {}", self.container.name, self.address);
-            eventually(&what, limit, tried).await.flatten().with_context(|| format!("{what}: {}", self.daemon.last_words()))?;
+            eventually(&what, limit, tried)
+                .await
+                .flatten()
+                .with_context(|| format!("{what}: {}", self.daemon.last_words()))?;
         }
         Ok(())
     }
@@ -296,7 +310,9 @@ fn image(target: &str) -> anyhow::Result<(BTreeMap<String, String>, Vec<u16>)> {
                 let settings = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
                 environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
             }
-            Some(("EXPOSE", exposed)) => ports.extend(exposed.split_whitespace().filter_map(|port| port.parse::<u16>().ok())),
+            Some(("EXPOSE", exposed)) => {
+                ports.extend(exposed.split_whitespace().filter_map(|port| port.parse::<u16>().ok()))
+            }
             _ => {}
         }
     }

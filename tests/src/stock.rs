@@ -115,12 +115,9 @@ impl Stock {
     }
 
     fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut process = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot run the stock clients; scripts/ensure-clients.sh and ensure-rust-client.sh install them")?;
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().context(
+            "cannot run the stock clients; scripts/ensure-clients.sh and ensure-rust-client.sh install them",
+        )?;
         let mut input = process.stdin.take().context("its input")?;
         let output = BufReader::new(process.stdout.take().context("its output")?);
         let (commands, mut queue) = mpsc::unbounded_channel::<Value>();
@@ -230,7 +227,11 @@ impl Socket {
     }
 
     /// Emits at once, with any arguments and a callback; the acknowledgement can be awaited later.
-    pub fn emit_later(&self, event: &str, arguments: Vec<Value>) -> impl Future<Output = anyhow::Result<Vec<Value>>> + use<> {
+    pub fn emit_later(
+        &self,
+        event: &str,
+        arguments: Vec<Value>,
+    ) -> impl Future<Output = anyhow::Result<Vec<Value>>> + use<> {
         let number = self.stock.0.next.fetch_add(1, Ordering::Relaxed);
         let (waiting, answer) = oneshot::channel();
         lock(&self.stock.0.acks).insert(number, waiting);
@@ -238,7 +239,8 @@ impl Socket {
         self.command(json!({"op": "emit", "ref": number, "event": event, "args": arguments, "ack": true}));
         let event = event.to_string();
         async move {
-            let answer = timeout(ANSWER_LIMIT, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
+            let answer =
+                timeout(ANSWER_LIMIT, answer).await.with_context(|| format!("{event} was not acknowledged"))?;
             answer.context("the stock client has ended")
         }
     }
@@ -287,7 +289,12 @@ impl Socket {
     ///
     /// # Errors
     /// When they do not in time; the message contains `what`, and the last reports.
-    pub async fn until<T>(&self, what: &str, limit: Duration, condition: impl Fn(&[Report]) -> Option<T>) -> anyhow::Result<T> {
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&[Report]) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let met = async {
             loop {
                 // Subscribed before the check, so that no report is missed between the check and the wait.
@@ -301,7 +308,10 @@ impl Socket {
         };
         timeout(limit, met).await.map_err(|_| {
             let reports = self.reports();
-            anyhow::anyhow!("not within {limit:?}: {what}; last reports: {:?}", &reports[reports.len().saturating_sub(5)..])
+            anyhow::anyhow!(
+                "not within {limit:?}: {what}; last reports: {:?}",
+                &reports[reports.len().saturating_sub(5)..]
+            )
         })
     }
 
@@ -322,7 +332,10 @@ impl Socket {
             Report::State(name, details) if name == kind => Some(details.clone()),
             _ => None,
         };
-        self.until(&format!("{kind}, {count} times"), ANSWER_LIMIT, |reports| reports.iter().filter_map(of_kind).nth(count - 1)).await
+        self.until(&format!("{kind}, {count} times"), ANSWER_LIMIT, |reports| {
+            reports.iter().filter_map(of_kind).nth(count - 1)
+        })
+        .await
     }
 
     /// Connects again, after it has disconnected permanently or with reconnection disabled.

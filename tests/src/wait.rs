@@ -9,7 +9,11 @@ use tokio::time::Instant;
 ///
 /// # Errors
 /// When it has returned none within `limit`; the message contains `what`.
-pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
+pub async fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         // A slow probe does not use up the time: a probe that begins in time counts.

@@ -25,7 +25,8 @@ fn faults(expression: &str, rows: &BTreeMap<String, Row>) -> Vec<String> {
         rest = behind;
         let is_histogram = |base: &str| rows.get(base).is_some_and(|row| row.metric.kind == "histogram");
         let base = histogram_of(name, is_histogram);
-        let Some(row) = rows.get(base.unwrap_or(name)).filter(|row| base.is_some() || row.metric.kind != "histogram") else {
+        let Some(row) = rows.get(base.unwrap_or(name)).filter(|row| base.is_some() || row.metric.kind != "histogram")
+        else {
             faults.push(format!("{name} is not in docs/metrics.md"));
             continue;
         };
@@ -68,8 +69,9 @@ fn rules_and_dashboard_use_only_exposed_metrics() {
     let recorded = named(&rules, "- record: ");
     for expression in found {
         assert_eq!(faults(&expression, &rows), [""; 0], "{expression}");
-        let used =
-            expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).filter(|word| word.starts_with("confab:"));
+        let used = expression
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+            .filter(|word| word.starts_with("confab:"));
         used.for_each(|name| assert!(recorded.contains(name), "{name} is not recorded"));
     }
 }
@@ -80,7 +82,10 @@ fn wrong_names_and_labels_are_found() {
     assert_eq!(faults("rate(confab_deliveries_total{instance=\"a\"}[5m])", &rows), [""; 0]);
     assert_eq!(faults("confab_event_seconds", &rows).len(), 1, "a histogram has no series with only its name");
     assert_eq!(faults("confab_deliveries_count + process_nothing", &rows).len(), 2);
-    assert_eq!(faults("confab_event_seconds_count{le=\"1\", outcom=~\"a,b\"}", &rows), ["confab_event_seconds_count has no label outcom"]);
+    assert_eq!(
+        faults("confab_event_seconds_count{le=\"1\", outcom=~\"a,b\"}", &rows),
+        ["confab_event_seconds_count has no label outcom"]
+    );
 }
 
 #[test]
@@ -89,9 +94,11 @@ fn each_alert_has_a_section_in_the_runbook() {
     let alerts = named(&rules, "- alert: ");
     assert!(alerts.len() > 20);
     let runbook = read("docs/runbook.md");
-    let sections = named(&runbook, "## ").into_iter().filter(|title| title.starts_with("Confab")).collect::<BTreeSet<_>>();
+    let sections =
+        named(&runbook, "## ").into_iter().filter(|title| title.starts_with("Confab")).collect::<BTreeSet<_>>();
     assert_eq!(alerts, sections);
-    let anchors = alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect::<BTreeSet<_>>();
+    let anchors =
+        alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect::<BTreeSet<_>>();
     assert_eq!(named(&rules, "runbook_url: "), anchors.iter().map(String::as_str).collect::<BTreeSet<_>>());
     // Each section says what the alert means, how to investigate, what to do, and when it is over.
     for section in runbook.split("\n## ").skip(1).filter(|section| section.starts_with("Confab")) {

@@ -28,7 +28,10 @@ fn no_circle_of_files() {
         let mut texts = BTreeMap::new();
         read(&root.join(name).join("src"), &mut Vec::new(), &mut texts);
         assert!(texts.len() > 2, "{name} has files");
-        circles(&graph(&texts)).into_iter().map(move |circle| format!("{name}: {}", circle.join(", "))).collect::<Vec<_>>()
+        circles(&graph(&texts))
+            .into_iter()
+            .map(move |circle| format!("{name}: {}", circle.join(", ")))
+            .collect::<Vec<_>>()
     };
     assert_eq!(CRATES.iter().flat_map(of_crate).collect::<Vec<_>>(), [""; 0]);
 }
@@ -36,8 +39,9 @@ fn no_circle_of_files() {
 #[test]
 fn a_circle_is_found() {
     let crate_of = |files: &[(&str, &str)]| {
-        let texts =
-            files.iter().map(|(path, text)| (path.split('/').filter(|part| !part.is_empty()).map(String::from).collect(), (*text).into()));
+        let texts = files.iter().map(|(path, text)| {
+            (path.split('/').filter(|part| !part.is_empty()).map(String::from).collect(), (*text).into())
+        });
         circles(&graph(&texts.collect()))
     };
     let through_a_face = [
@@ -83,7 +87,9 @@ fn graph(texts: &BTreeMap<Module, String>) -> Graph {
     let mut passed_on = BTreeMap::<(Module, String), Module>::new();
     for (module, text) in texts {
         for (path, is_public) in paths(text) {
-            let Some((target, name)) = resolve(&path, module, texts).filter(|(target, _)| target != module) else { continue };
+            let Some((target, name)) = resolve(&path, module, texts).filter(|(target, _)| target != module) else {
+                continue;
+            };
             if is_public && target.starts_with(module) {
                 passed_on.insert((module.clone(), name), target);
             } else {
@@ -92,8 +98,11 @@ fn graph(texts: &BTreeMap<Module, String>) -> Graph {
         }
     }
     let arrows = |module: &Module| {
-        let targets =
-            needs.get(module).into_iter().flatten().map(|(target, name)| passed_on.get(&(target.clone(), name.clone())).unwrap_or(target));
+        let targets = needs
+            .get(module)
+            .into_iter()
+            .flatten()
+            .map(|(target, name)| passed_on.get(&(target.clone(), name.clone())).unwrap_or(target));
         targets.filter(|target| !target.starts_with(module) && !module.starts_with(target)).cloned().collect()
     };
     texts.keys().map(|module| (module.clone(), arrows(module))).collect()
@@ -105,17 +114,25 @@ fn circles(graph: &Graph) -> Vec<Vec<String>> {
         let (mut reached, mut next) = (BTreeSet::new(), vec![from.clone()]);
         while let Some(module) = next.pop() {
             next.extend(
-                graph.get(&module).into_iter().flatten().filter(|target| reached.insert((*target).clone())).cloned().collect::<Vec<_>>(),
+                graph
+                    .get(&module)
+                    .into_iter()
+                    .flatten()
+                    .filter(|target| reached.insert((*target).clone()))
+                    .cloned()
+                    .collect::<Vec<_>>(),
             );
         }
         reached
     };
     let reached = graph.keys().map(|module| (module, reachable(module))).collect::<BTreeMap<_, _>>();
     let circle = |module: &&Module| {
-        let both = reached[*module].iter().filter(|other| reached.get(other).is_some_and(|back| back.contains(*module)));
+        let both =
+            reached[*module].iter().filter(|other| reached.get(other).is_some_and(|back| back.contains(*module)));
         both.map(|module| module.join("/")).collect::<Vec<_>>()
     };
-    let circles = graph.keys().map(|module| circle(&module)).filter(|circle| !circle.is_empty()).collect::<BTreeSet<_>>();
+    let circles =
+        graph.keys().map(|module| circle(&module)).filter(|circle| !circle.is_empty()).collect::<BTreeSet<_>>();
     circles.into_iter().collect()
 }
 
@@ -168,7 +185,9 @@ fn paths(text: &str) -> Vec<(Vec<String>, bool)> {
     }
     let words = body.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
     let inline = words.filter(|word| word.contains("::") && word.starts_with(|c: char| c.is_lowercase()));
-    found.extend(inline.map(|word| (word.split("::").filter(|part| !part.is_empty()).map(String::from).collect(), false)));
+    found.extend(
+        inline.map(|word| (word.split("::").filter(|part| !part.is_empty()).map(String::from).collect(), false)),
+    );
     found
 }
 
@@ -179,7 +198,8 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
         let path = tree.split(" as ").next().unwrap_or(tree);
         return vec![path.split("::").map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()];
     };
-    let prefix = prefix.split("::").map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    let prefix =
+        prefix.split("::").map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>();
     let (mut depth, mut items, mut item) = (0, Vec::new(), String::new());
     for c in group.strip_suffix('}').unwrap_or(group).chars() {
         match c {

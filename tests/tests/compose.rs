@@ -9,7 +9,8 @@ use confab_tests::replay::stage;
 use serde_json::Value;
 
 /// Variables that may have a default, because none is a secret.
-const OPEN: [&str; 6] = ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "CONFAB_PUBLIC_HOSTS", "OTEL_TRACES_SAMPLER_ARG"];
+const OPEN: [&str; 6] =
+    ["VERSION", "REVISION", "CONFAB_LOG", "CONFAB_ALLOWED_ORIGINS", "CONFAB_PUBLIC_HOSTS", "OTEL_TRACES_SAMPLER_ARG"];
 /// A program's default drain time, and how long it may take to end after that, in seconds.
 const DRAIN: u64 = 30;
 const END: u64 = 5;
@@ -38,7 +39,8 @@ fn program(service: &Value) -> Option<&str> {
 }
 
 fn ours() -> Vec<(String, String, Value)> {
-    let ours = services().into_iter().filter_map(|(name, service)| Some((name, program(&service)?.to_owned(), service)));
+    let ours =
+        services().into_iter().filter_map(|(name, service)| Some((name, program(&service)?.to_owned(), service)));
     let ours = ours.collect::<Vec<_>>();
     assert_eq!(ours.len(), 6, "five programs and the migration");
     ours
@@ -49,7 +51,12 @@ fn environment(service: &Value) -> BTreeMap<String, String> {
 }
 
 fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().map(|item| item.as_str().expect("/// Yields the `${…}` expressions of a text.")).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| item.as_str().expect("/// Yields the `${…}` expressions of a text."))
+        .collect()
 }
 
 /// Returns the port of a listening address.
@@ -91,12 +98,15 @@ fn programs_listen_at_the_addresses_that_others_call() {
         let settings = environment(&service);
         let image = stage(&dockerfile, service["build"]["target"].as_str().unwrap());
         assert!(image.contains(&format!("ENTRYPOINT [\"{program}\"]").as_str()), "{program}");
-        let exposed = image.iter().find_map(|line| line.strip_prefix("EXPOSE ")).unwrap().split(' ').collect::<Vec<_>>();
+        let exposed =
+            image.iter().find_map(|line| line.strip_prefix("EXPOSE ")).unwrap().split(' ').collect::<Vec<_>>();
         let listens = ["CONFAB_LISTEN", "CONFAB_FORWARD_LISTEN", "CONFAB_ADMIN_LISTEN"];
         for address in listens.iter().filter_map(|setting| settings.get(*setting)) {
             assert!(address.starts_with("0.0.0.0:") && exposed.contains(&port(address)), "{name} listens on {address}");
         }
-        for (setting, url) in settings.iter().filter(|(setting, _)| setting.starts_with("CONFAB_") && setting.ends_with("_URL")) {
+        for (setting, url) in
+            settings.iter().filter(|(setting, _)| setting.starts_with("CONFAB_") && setting.ends_with("_URL"))
+        {
             let (host, port) = url.strip_prefix("http://").unwrap().split_once(':').unwrap();
             let own = if host == name { "CONFAB_FORWARD_LISTEN" } else { "CONFAB_LISTEN" };
             assert_eq!(environment(&services[host])[own], format!("0.0.0.0:{port}"), "{name}: {setting}");
@@ -107,7 +117,10 @@ fn programs_listen_at_the_addresses_that_others_call() {
             let host = authority.split([':', '/']).next().unwrap();
             let Some(other) = services.get(host) else { continue };
             let networks = strings(&service["networks"]);
-            assert!(strings(&other["networks"]).iter().any(|network| networks.contains(network)), "{name}: {setting} {host}");
+            assert!(
+                strings(&other["networks"]).iter().any(|network| networks.contains(network)),
+                "{name}: {setting} {host}"
+            );
         }
     }
     let balancer = text("deploy/nginx/nginx.conf");
@@ -124,7 +137,10 @@ fn services_wait_for_their_dependencies_and_have_health_checks() {
             let asked = services[other]["healthcheck"]["test"].is_array();
             let condition = if asked { "service_healthy" } else { "service_completed_successfully" };
             assert_eq!(how["condition"], condition, "{name} waits for {other}");
-            assert!(asked || services[other]["restart"] == "on-failure", "{other} runs permanently and has no health check");
+            assert!(
+                asked || services[other]["restart"] == "on-failure",
+                "{other} runs permanently and has no health check"
+            );
         }
         match program(service) {
             Some("confab") => assert_eq!(strings(&service["command"]), ["migrate"]),
@@ -149,12 +165,20 @@ fn containers_have_least_privilege() {
         // Of the host's files, only the settings in this repository are mounted, read-only.
         for volume in strings(&service["volumes"]).into_iter().filter(|volume| volume.starts_with(['.', '/', '~'])) {
             let file = volume.split(':').next().unwrap();
-            assert!(volume.ends_with(":ro") && file.starts_with("./deploy/") && path(file).exists(), "{name}: {volume}");
+            assert!(
+                volume.ends_with(":ro") && file.starts_with("./deploy/") && path(file).exists(),
+                "{name}: {volume}"
+            );
         }
         if program(&service).is_some_and(|program| program != "confab") {
             assert_eq!(service["deploy"]["replicas"], 2, "{name}");
-            let accepts = environment(&service).get("CONFAB_ACCEPT_DRAIN").map_or(0, |drain| seconds(&Value::from(drain.as_str())));
-            assert!(seconds(&service["stop_grace_period"]) >= accepts + DRAIN + END, "{name} is killed while it drains");
+            let accepts = environment(&service)
+                .get("CONFAB_ACCEPT_DRAIN")
+                .map_or(0, |drain| seconds(&Value::from(drain.as_str())));
+            assert!(
+                seconds(&service["stop_grace_period"]) >= accepts + DRAIN + END,
+                "{name} is killed while it drains"
+            );
         }
     }
 }
@@ -174,7 +198,10 @@ fn no_secret_has_a_default() {
     }
     assert_eq!(secrets.len(), 11);
     for secret in secrets {
-        assert!(script.split([' ', '\n', '"', ';', '=']).any(|word| word == secret), "compose-env.sh does not create {secret}");
+        assert!(
+            script.split([' ', '\n', '"', ';', '=']).any(|word| word == secret),
+            "compose-env.sh does not create {secret}"
+        );
     }
     for (name, service) in services() {
         for (variable, value) in environment_of_any(&service) {
@@ -198,7 +225,10 @@ fn the_database_has_enough_connections() {
             Some(pool * service["deploy"]["replicas"].as_u64()?)
         })
         .sum();
-    let given = strings(&services["postgres"]["command"]).iter().find_map(|word| word.strip_prefix("max_connections=")).unwrap();
+    let given = strings(&services["postgres"]["command"])
+        .iter()
+        .find_map(|word| word.strip_prefix("max_connections="))
+        .unwrap();
     assert!(wanted > 0 && wanted + 20 <= given.parse().unwrap(), "{wanted} of {given}");
 }
 
@@ -207,7 +237,10 @@ fn images_use_the_project_compiler_and_run_unprivileged() {
     let dockerfile = text("deploy/Dockerfile");
     let toolchain = text("rust-toolchain.toml");
     let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
-    assert!(dockerfile.contains(&format!("FROM rust:{version}-bookworm AS chef\n")), "rust-toolchain.toml says {version}");
+    assert!(
+        dockerfile.contains(&format!("FROM rust:{version}-bookworm AS chef\n")),
+        "rust-toolchain.toml says {version}"
+    );
     // Debian 12 is bookworm: programs linked there run here.
     assert!(stage(&dockerfile, "runtime")[0].contains("debian12"));
     assert!(stage(&dockerfile, "runtime").contains(&"USER 65532:65532"));
@@ -234,5 +267,8 @@ fn the_collectors_pipelines_name_existing_parts() {
     }
     let (_, _, gateway) = ours().into_iter().find(|(name, ..)| name == "gateway").unwrap();
     let endpoint = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].as_str().unwrap();
-    assert_eq!(environment(&gateway)["OTEL_EXPORTER_OTLP_ENDPOINT"], format!("http://otel-collector:{}", port(endpoint)));
+    assert_eq!(
+        environment(&gateway)["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        format!("http://otel-collector:{}", port(endpoint))
+    );
 }

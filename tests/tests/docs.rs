@@ -12,9 +12,11 @@ fn root() -> PathBuf {
 
 /// The documents by path, without code blocks.
 fn documents() -> BTreeMap<PathBuf, String> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
-    let documents =
-        docs.chain(["README.md", "SECURITY.md"].map(PathBuf::from)).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let docs =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| PathBuf::from("docs").join(entry.unwrap().file_name()));
+    let documents = docs
+        .chain(["README.md", "SECURITY.md"].map(PathBuf::from))
+        .filter(|path| path.extension().is_some_and(|end| end == "md"));
     documents.map(|path| (path.clone(), prose(&fs::read_to_string(root().join(path)).unwrap()))).collect()
 }
 
@@ -37,7 +39,10 @@ fn links(prose: &str) -> Vec<&str> {
 
 /// Returns the anchors of a document's headings.
 fn anchors(prose: &str) -> BTreeSet<String> {
-    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let headings = prose
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     headings.map(|heading| heading.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
@@ -76,7 +81,8 @@ fn every_link_resolves() {
 fn every_document_is_linked_from_the_readme() {
     let documents = documents();
     let linked = links(&documents[Path::new("README.md")]).into_iter().map(PathBuf::from).collect::<BTreeSet<_>>();
-    let lonely = documents.keys().filter(|path| path.starts_with("docs") && !linked.contains(*path)).collect::<Vec<_>>();
+    let lonely =
+        documents.keys().filter(|path| path.starts_with("docs") && !linked.contains(*path)).collect::<Vec<_>>();
     assert!(lonely.is_empty(), "README.md links to none of {lonely:?}");
 }
 
@@ -98,7 +104,8 @@ fn no_inline_code_is_broken_across_lines() {
 fn early_uses(text: &str) -> Vec<&str> {
     let uses_own = |line: &&str| {
         let words = line.split(' ').filter_map(|word| word.split_once('='));
-        line.starts_with("export ") && words.clone().any(|(name, _)| words.clone().any(|(_, value)| value.contains(&format!("${name}"))))
+        line.starts_with("export ")
+            && words.clone().any(|(name, _)| words.clone().any(|(_, value)| value.contains(&format!("${name}"))))
     };
     text.lines().filter(uses_own).collect()
 }
@@ -114,10 +121,12 @@ fn no_command_uses_what_it_sets() {
 #[test]
 fn a_broken_link_is_found() {
     let mut documents = documents();
-    let text =
-        "# Top & tail\n[a](docs/none.md) [b](README.md#nowhere) [c](#top--tail) [d](https://example.org)\n```\n[e](none)\n```\n[f](docs/)";
+    let text = "# Top & tail\n[a](docs/none.md) [b](README.md#nowhere) [c](#top--tail) [d](https://example.org)\n```\n[e](none)\n```\n[f](docs/)";
     documents.insert("README.md".into(), prose(text));
     let readme = Path::new("README.md");
-    assert_eq!(broken(&documents, readme, &documents[readme]), ["README.md: docs/none.md", "README.md: README.md#nowhere"]);
+    assert_eq!(
+        broken(&documents, readme, &documents[readme]),
+        ["README.md: docs/none.md", "README.md: README.md#nowhere"]
+    );
     assert_eq!(target(Path::new("docs/a.md"), "../tests/b.rs"), Path::new("tests/b.rs"));
 }

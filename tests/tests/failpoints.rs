@@ -9,8 +9,8 @@ const TRACES: &[&str] = &["/failpoints/", "drop-hints", "publish-before-commit"]
 const PROGRAMS: &[&str] = &["confab", "confab-gateway", "confab-auth", "confab-room", "confab-message", "confab-file"];
 
 fn traces(program: &Path) -> Vec<&'static str> {
-    let bytes =
-        std::fs::read(program).unwrap_or_else(|error| panic!("{}: {error}; scripts/build-failpoints.sh builds it", program.display()));
+    let bytes = std::fs::read(program)
+        .unwrap_or_else(|error| panic!("{}: {error}; scripts/build-failpoints.sh builds it", program.display()));
     let holds = |trace: &&&str| bytes.windows(trace.len()).any(|window| window == trace.as_bytes());
     TRACES.iter().filter(holds).copied().collect()
 }

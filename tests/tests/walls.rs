@@ -10,18 +10,27 @@ struct Wall {
 }
 
 const WALLS: &[Wall] = &[
-    Wall { files: "services/*/src/grpc", forbidden: &["tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"] },
+    Wall {
+        files: "services/*/src/grpc",
+        forbidden: &["tokio_postgres", "deadpool_postgres", "rusqlite", "redis", "aws_sdk_s3"],
+    },
     // `v1` is the name of every generated module.
     Wall {
         files: "services/*/src/service",
         forbidden: &["tonic", "v1", "axum", "tokio_postgres", "deadpool_postgres", "rusqlite", "aws_sdk_s3"],
     },
     Wall { files: "services/*/src/store", forbidden: &["tonic", "v1", "redis", "aws_sdk_s3"] },
-    Wall { files: "services/file/src/object", forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"] },
+    Wall {
+        files: "services/file/src/object",
+        forbidden: &["tonic", "v1", "tokio_postgres", "deadpool_postgres", "rusqlite"],
+    },
     Wall { files: "services/common/src", forbidden: &["confab_proto"] },
     Wall { files: "gateway/socketio", forbidden: &["confab_proto", "confab_gateway", "tonic", "prost"] },
     // The protocol does no I/O and calls no other part.
-    Wall { files: "gateway/socketio/src/protocol", forbidden: &["axum", "tokio", "outbox", "session", "server", "application"] },
+    Wall {
+        files: "gateway/socketio/src/protocol",
+        forbidden: &["axum", "tokio", "outbox", "session", "server", "application"],
+    },
     Wall { files: "gateway/socketio/src/session", forbidden: &["server", "application", "cluster", "handshake"] },
     Wall { files: "gateway/src/rest", forbidden: &["redis", "hub", "chat"] },
     Wall { files: "gateway/src/chat/lanes", forbidden: &["context", "client", "outbox", "axum"] },
@@ -65,14 +74,19 @@ fn files_import_only_allowed_names() {
 
 #[test]
 fn violation_is_detected() {
-    let found =
-        violations("services/room/src/service.rs", "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n");
+    let found = violations(
+        "services/room/src/service.rs",
+        "use std::fmt;\nuse confab_proto::{\n    room::v1::Room,\n};\nuse tonic::Status;\n",
+    );
     assert_eq!(found, ["services/room/src/service.rs imports v1", "services/room/src/service.rs imports tonic"]);
     assert_eq!(violations("gateway/src/rest/rooms.rs", "    pub use crate::rooms::hub::Hub;").len(), 1);
     assert_eq!(violations("services/file/src/service/upload.rs", "use aws_sdk_s3::Client;").len(), 1);
     assert_eq!(violations("services/room/src/grpc.rs", "use tonic::Status; // not redis\nlet redis = 1;"), [""; 0]);
     assert_eq!(
-        violations("services/room/src/store/sqlite.rs", "use rusqlite::Row;\n#[cfg(test)]\nmod tests { use tonic::Code; }"),
+        violations(
+            "services/room/src/store/sqlite.rs",
+            "use rusqlite::Row;\n#[cfg(test)]\nmod tests { use tonic::Code; }"
+        ),
         [""; 0]
     );
 }
@@ -104,14 +118,20 @@ fn imported(text: &str) -> Vec<&str> {
     let mut within = false;
     for line in code.lines() {
         let line = line.split("//").next().unwrap_or(line).trim_start();
-        within = within || line.starts_with("use ") || line.starts_with("pub use ") || line.starts_with("pub(crate) use ");
+        within =
+            within || line.starts_with("use ") || line.starts_with("pub use ") || line.starts_with("pub(crate) use ");
         if within {
             let statement = line.split_once(';').map_or(line, |(statement, _)| statement);
             names.extend(statement.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty()));
             within = !line.contains(';');
         } else {
             let words = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
-            names.extend(words.filter(|word| word.contains("::")).flat_map(|path| path.split("::")).filter(|name| !name.is_empty()));
+            names.extend(
+                words
+                    .filter(|word| word.contains("::"))
+                    .flat_map(|path| path.split("::"))
+                    .filter(|name| !name.is_empty()),
+            );
         }
     }
     names
@@ -120,7 +140,8 @@ fn imported(text: &str) -> Vec<&str> {
 /// The words of chat, which name nothing in the Socket.IO server.
 const CHAT: [&str; 6] = ["room", "message", "user", "token", "partition", "seq"];
 /// Names of other crates that contain one of them.
-const FOREIGN: [&str; 7] = ["Message", "MessageTooLong", "max_message_size", "SeqAccess", "visit_seq", "deserialize_seq", "SeqCst"];
+const FOREIGN: [&str; 7] =
+    ["Message", "MessageTooLong", "max_message_size", "SeqAccess", "visit_seq", "deserialize_seq", "SeqCst"];
 
 #[test]
 fn the_socketio_server_knows_no_chat_noun() {
@@ -145,11 +166,17 @@ fn a_chat_noun_is_found() {
 fn chat_nouns(text: &str) -> Vec<String> {
     let code = text.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n");
     // Raw texts first: they hold quotes.
-    let plain = code.split("r#\"").enumerate().map(|(at, part)| if at == 0 { part } else { part.split_once("\"#").map_or("", |(_, rest)| rest) });
+    let plain = code
+        .split("r#\"")
+        .enumerate()
+        .map(|(at, part)| if at == 0 { part } else { part.split_once("\"#").map_or("", |(_, rest)| rest) });
     let plain = plain.collect::<Vec<_>>().join(" ").replace("'\"'", "").replace("\\\"", "");
     let outside = plain.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     let names = outside.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !FOREIGN.contains(name));
-    names.filter(|name| words(name).iter().any(|word| CHAT.contains(&word.trim_end_matches('s')))).map(str::to_owned).collect()
+    names
+        .filter(|name| words(name).iter().any(|word| CHAT.contains(&word.trim_end_matches('s'))))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The words of an identifier, in lower case.

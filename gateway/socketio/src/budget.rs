@@ -72,7 +72,12 @@ impl Budget {
 
     /// The shares that hold bytes, the largest first.
     pub fn largest(&self) -> Vec<(Holder, Arc<Share>)> {
-        let shares = self.shares.lock().iter().filter_map(|(holder, share)| Some((*holder, share.upgrade()?))).collect::<Vec<_>>();
+        let shares = self
+            .shares
+            .lock()
+            .iter()
+            .filter_map(|(holder, share)| Some((*holder, share.upgrade()?)))
+            .collect::<Vec<_>>();
         let mut shares = shares.into_iter().filter(|(_, share)| share.bytes() > 0).collect::<Vec<_>>();
         shares.sort_by_cached_key(|(_, share)| Reverse(share.bytes()));
         shares
@@ -190,11 +195,17 @@ mod tests {
     async fn what_is_counted_follows_what_is_held() {
         let (budget, share) = (Budget::new(3 * STEP, Arc::default()), Share::default());
         let mut counted = 0;
-        for (bytes, expected) in [(STEP - 1, 0), (STEP, STEP), (2 * STEP - 1, STEP), (3 * STEP, 3 * STEP), (7, 7), (0, 0), (7, 0)] {
+        for (bytes, expected) in
+            [(STEP - 1, 0), (STEP, STEP), (2 * STEP - 1, STEP), (3 * STEP, 3 * STEP), (7, 7), (0, 0), (7, 0)]
+        {
             counted = budget.count(&share, counted, bytes, true);
             assert_eq!([counted, budget.bytes(), share.bytes()], [expected; 3], "{bytes}");
         }
-        assert_eq!(budget.count(&share, 0, STEP_POLLING, false), STEP_POLLING, "sessions that poll are counted more exactly");
+        assert_eq!(
+            budget.count(&share, 0, STEP_POLLING, false),
+            STEP_POLLING,
+            "sessions that poll are counted more exactly"
+        );
         budget.count(&share, STEP_POLLING, 0, false);
         let mut over = std::pin::pin!(budget.exceeded());
         assert!(futures::poll!(&mut over).is_pending());
@@ -231,7 +242,10 @@ mod tests {
         let [address, owner] = [(); 2].map(|()| Share::default());
         let counted = budget.count(&address, 0, 5000, false);
         budget.transfer(counted, &address, &owner);
-        assert_eq!([address.bytes(), owner.bytes(), budget.bytes(), budget.holders.load(Ordering::Relaxed)], [0, 5000, 5000, 1]);
+        assert_eq!(
+            [address.bytes(), owner.bytes(), budget.bytes(), budget.holders.load(Ordering::Relaxed)],
+            [0, 5000, 5000, 1]
+        );
         budget.count(&owner, counted, 0, false);
         assert_eq!([budget.bytes(), budget.holders.load(Ordering::Relaxed)], [0; 2]);
     }

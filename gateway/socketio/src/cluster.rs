@@ -69,7 +69,10 @@ impl Cluster {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // No request is sent twice: only one that a dead connection had not accepted yet goes over another connection.
-        let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE_TIMEOUT).build(connector);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .build(connector);
         let nodes = Nodes::find(targets, own, node_key);
         let (own, signer) = (nodes.ids_of(own), Signer::new(signing_key));
         Self { own, nodes, signer, passed: Passed::new(), http, answers_within }
@@ -118,7 +121,8 @@ impl Cluster {
     /// The whole response; `None` when there is none in time.
     pub async fn send(&self, request: Request) -> Option<(Response<Body>, hyper::upgrade::OnUpgrade)> {
         let exchange = async {
-            let mut answer = self.http.request(request).await.inspect_err(|error| tracing::debug!(%error, "cannot forward")).ok()?;
+            let mut answer =
+                self.http.request(request).await.inspect_err(|error| tracing::debug!(%error, "cannot forward")).ok()?;
             let upgrade = hyper::upgrade::on(&mut answer);
             let (head, body) = answer.into_parts();
             let mut back = Response::new(Body::from(body.collect().await.ok()?.to_bytes()));

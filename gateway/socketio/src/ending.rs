@@ -75,28 +75,46 @@ impl Ending {
         match self {
             Self::ClientClosed => line("client_closed", Some(1000), "The client closed the session.", Nothing),
             Self::ConnectionLost => line("connection_lost", None, "The connection broke.", Reconnects),
-            Self::PingTimeout => line("ping_timeout", Some(1000), "The client sent nothing within the ping timeout.", Reconnects),
-            Self::ConnectTimeout => line("connect_timeout", Some(1000), "The client did not CONNECT in time.", Reconnects),
-            Self::Refused => line("refused", Some(1000), "The server refused CONNECT (`connect_error`).", MustFix),
-            Self::Disconnected => line("disconnected", Some(1000), "The server disconnected the socket (`sessionEnded`).", MustFix),
-            Self::Returned => {
-                line("returned", Some(1001), "The server cannot serve the socket as it is: it must connect again.", Reconnects)
+            Self::PingTimeout => {
+                line("ping_timeout", Some(1000), "The client sent nothing within the ping timeout.", Reconnects)
             }
+            Self::ConnectTimeout => {
+                line("connect_timeout", Some(1000), "The client did not CONNECT in time.", Reconnects)
+            }
+            Self::Refused => line("refused", Some(1000), "The server refused CONNECT (`connect_error`).", MustFix),
+            Self::Disconnected => {
+                line("disconnected", Some(1000), "The server disconnected the socket (`sessionEnded`).", MustFix)
+            }
+            Self::Returned => line(
+                "returned",
+                Some(1001),
+                "The server cannot serve the socket as it is: it must connect again.",
+                Reconnects,
+            ),
             Self::Draining => line("draining", Some(1000), "The server shuts down (`serverGoingAway`).", Reconnects),
             Self::Malformed => line("malformed", Some(1002), "The client broke the protocol.", MustFix),
             Self::TooLarge => line("too_large", Some(1009), "A packet was larger than the limit.", MustFix),
             Self::NotUtf8 => line("not_utf8", Some(1007), "A text was not UTF-8.", MustFix),
             Self::Overflow => line("overflow", Some(1001), "The client left too many bytes unread.", Reconnects),
-            Self::OverBudget => {
-                line("over_budget", Some(1001), "The server held too many bytes, most of them for this client's owner.", Reconnects)
-            }
+            Self::OverBudget => line(
+                "over_budget",
+                Some(1001),
+                "The server held too many bytes, most of them for this client's owner.",
+                Reconnects,
+            ),
             Self::Stuck => line("stuck", None, "The client read nothing for 10 s although frames waited.", Reconnects),
-            Self::PendingLimit => {
-                line("pending_limit", Some(1001), "Too many sessions had not connected; this one was the oldest.", Reconnects)
-            }
-            Self::AnswerLost => {
-                line("answer_lost", None, "The answer to a poll was lost, and its repeat looks like the next poll.", Reconnects)
-            }
+            Self::PendingLimit => line(
+                "pending_limit",
+                Some(1001),
+                "Too many sessions had not connected; this one was the oldest.",
+                Reconnects,
+            ),
+            Self::AnswerLost => line(
+                "answer_lost",
+                None,
+                "The answer to a poll was lost, and its repeat looks like the next poll.",
+                Reconnects,
+            ),
         }
     }
 
@@ -130,7 +148,8 @@ impl Ending {
 
     /// The whole table in Markdown.
     pub fn table() -> String {
-        let head = "| cause | close code | what happened | what a stock client does next |\n|---|---|---|---|\n".to_owned();
+        let head =
+            "| cause | close code | what happened | what a stock client does next |\n|---|---|---|---|\n".to_owned();
         Self::ALL.into_iter().fold(head, |table, ending| {
             let close = ending.close_code().map_or("none".into(), |code| code.to_string());
             table + &format!("| `{}` | {close} | {} | {} |\n", ending.code(), ending.cause(), ending.next())

@@ -234,7 +234,9 @@ mod tests {
     #[test]
     fn attachments_follow_their_packet() {
         let data = [Bytes::from_static(&[1, 2]), Bytes::from_static(&[3])];
-        let polled = |frames: Vec<Frame>| frames.iter().map(|frame| String::from_utf8(frame.polling().to_vec()).unwrap()).collect::<Vec<_>>();
+        let polled = |frames: Vec<Frame>| {
+            frames.iter().map(|frame| String::from_utf8(frame.polling().to_vec()).unwrap()).collect::<Vec<_>>()
+        };
         assert_eq!(polled(Frame::event_with("e", &"x", &data)), [r#"452-["e","x"]"#, "bAQI=", "bAw=="]);
         assert_eq!(polled(Frame::ack_with(7, &"x", &data[..1])), [r#"461-7["x"]"#, "bAQI="]);
         assert_eq!(Frame::ack_with(7, &"x", &data)[2].websocket(), [0x82, 1, 3]);

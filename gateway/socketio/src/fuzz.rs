@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn the_corpus_is_replayed() {
-        for (name, target) in [("packet", super::packet as fn(&[u8])), ("payload", super::payload), ("protocol", super::protocol)] {
+        for (name, target) in
+            [("packet", super::packet as fn(&[u8])), ("payload", super::payload), ("protocol", super::protocol)]
+        {
             let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
             let inputs = std::fs::read_dir(&corpus).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
             assert!(inputs.inspect(|input| target(input)).count() >= 5, "{name}");

@@ -31,7 +31,12 @@ impl Heartbeat {
     /// Starts now.
     pub fn new(config: &Config) -> Self {
         let now = Instant::now();
-        Self { connect_by: now + config.connect_timeout, next_ping: now + config.ping_interval, awaited: None, due: None }
+        Self {
+            connect_by: now + config.connect_timeout,
+            next_ping: now + config.ping_interval,
+            awaited: None,
+            due: None,
+        }
     }
 
     /// When [`tick`](Self::tick) is due. Called at every turn of a transport, so it does not read the clock once the client
@@ -46,7 +51,12 @@ impl Heartbeat {
     }
 
     /// Does what is due; the error is the reason to close the session.
-    pub fn tick<A: Application>(&mut self, app: &Arc<A>, config: &Config, session: &Session<A::Client>) -> Result<(), Ending> {
+    pub fn tick<A: Application>(
+        &mut self,
+        app: &Arc<A>,
+        config: &Config,
+        session: &Session<A::Client>,
+    ) -> Result<(), Ending> {
         let now = Instant::now();
         let seen = session.seen();
         if !session.is_known() && now >= self.connect_by {

@@ -164,8 +164,20 @@ mod tests {
             assert!(is_clock(&t), "{t}");
         }
         // Stamps of engine.io-client 6.6 and of yeast, checksums, counters, and others.
-        let others =
-            ["7hw2kq3x", "12345678", "PeJ9Xz1", "PeJ9Xz1.0", "3421780262", "17", "0", "", ".", "1e9", "inf", "1777-01-01T00:00:00Z"];
+        let others = [
+            "7hw2kq3x",
+            "12345678",
+            "PeJ9Xz1",
+            "PeJ9Xz1.0",
+            "3421780262",
+            "17",
+            "0",
+            "",
+            ".",
+            "1e9",
+            "inf",
+            "1777-01-01T00:00:00Z",
+        ];
         for t in others {
             assert!(!is_clock(t), "{t}");
         }

@@ -36,9 +36,17 @@ pub struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        LIMITS.exist(&["before_connect", "connect_timeout", "connections", "events_per_second", "packet", "pending_sessions"]);
-        let [polling, websocket] = ["polling", "websocket"]
-            .map(|transport| gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)]));
+        LIMITS.exist(&[
+            "before_connect",
+            "connect_timeout",
+            "connections",
+            "events_per_second",
+            "packet",
+            "pending_sessions",
+        ]);
+        let [polling, websocket] = ["polling", "websocket"].map(|transport| {
+            gauge("confab_sessions", "Open Engine.IO sessions, by transport", &[("transport", transport)])
+        });
         Self {
             polling,
             websocket,

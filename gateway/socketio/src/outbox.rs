@@ -116,7 +116,8 @@ impl Outbox {
         if !queue.admit(frames.iter().cloned(), &self.budget) {
             return false;
         }
-        let promised = queue.writer == Writer::Unassigned && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
+        let promised =
+            queue.writer == Writer::Unassigned && queue.stream.is_some() && queue.close.is_none() && !queue.woken;
         if promised {
             queue.writer = Writer::Promised;
         } else {

@@ -113,7 +113,8 @@ impl<'de> Deserialize<'de> for EventData<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
-                let name: &RawValue = elements.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
+                let name: &RawValue =
+                    elements.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
                 let argument = elements.next_element()?;
                 while elements.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(EventData { name: read_name(name.get()), argument })
@@ -176,7 +177,9 @@ mod tests {
         for bad in ["", "{}", "[]", r#"["a"#, &deep] {
             assert!(EventData::parse(bad).is_err());
         }
-        for nameless in [r#"[7,{}]"#, "[null]", r#"[{"toString":"foo"}]"#, r#"["\ud83d",1]"#, r#"["\udca9"]"#, r#"[["message"]]"#] {
+        for nameless in
+            [r#"[7,{}]"#, "[null]", r#"[{"toString":"foo"}]"#, r#"["\ud83d",1]"#, r#"["\udca9"]"#, r#"[["message"]]"#]
+        {
             assert_eq!(EventData::parse(nameless).unwrap().name, "", "{nameless}");
         }
         assert_eq!(EventData::parse(r#"["m\u0065ssage"]"#).unwrap().name, "message");

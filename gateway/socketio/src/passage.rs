@@ -31,7 +31,8 @@ impl NodeId {
 
     /// The node that a session id names; `None` when no node of a cluster issued the id.
     pub fn of_session(sid: &str) -> Option<Self> {
-        let well_formed = sid.len() == LENGTH + SECRET && sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let well_formed = sid.len() == LENGTH + SECRET
+            && sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         Some(Self(*sid.as_bytes().first_chunk().filter(|_| well_formed)?))
     }
 
@@ -63,7 +64,8 @@ impl Passage {
     }
 
     pub(crate) fn header(self) -> HeaderValue {
-        HeaderValue::try_from(format!("{}.{}", self.node.as_str(), self.number)).unwrap_or(const { HeaderValue::from_static("") })
+        HeaderValue::try_from(format!("{}.{}", self.node.as_str(), self.number))
+            .unwrap_or(const { HeaderValue::from_static("") })
     }
 }
 
@@ -75,7 +77,8 @@ mod tests {
     fn text_that_no_node_issues_names_no_node() {
         let good = "x".repeat(LENGTH + SECRET);
         assert!(NodeId::of_session(&good).is_some());
-        for bad in ["", "x", &good[1..], &format!("{good}x"), &good.replacen('x', "/", 1), &format!("ä{}", &good[2..])] {
+        for bad in ["", "x", &good[1..], &format!("{good}x"), &good.replacen('x', "/", 1), &format!("ä{}", &good[2..])]
+        {
             assert_eq!(NodeId::of_session(bad), None, "{bad}");
         }
         assert_eq!(crate::session::secret().len(), SECRET);

@@ -111,7 +111,11 @@ impl Protocol {
         }
     }
 
-    fn socket_text<'a>(&self, mut state: parking_lot::MutexGuard<'_, State>, text: &'a str) -> Result<Step<'a>, Malformed> {
+    fn socket_text<'a>(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, State>,
+        text: &'a str,
+    ) -> Result<Step<'a>, Malformed> {
         let packet = Packet::parse(text)?;
         if state.partial.is_some() {
             return Err(Malformed("text while an attachment is awaited"));
@@ -125,7 +129,8 @@ impl Protocol {
         if state.phase == Phase::New {
             return Err(Malformed("an attachment before CONNECT"));
         }
-        let partial = Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments };
+        let partial =
+            Partial { text: text.to_owned(), attachments: Vec::new(), bytes: text.len(), expected: packet.attachments };
         state.partial = Some(Box::new(partial));
         Ok(Step::Hold(text.len()))
     }
@@ -274,12 +279,30 @@ mod tests {
 
     #[test]
     fn the_life_of_a_client() {
-        let usual = ["2", "40{}", r#"42["early"]"#, "accept", r#"42["late"]"#, "3", "41", "40{}", "accept", r#"42["again"]"#, "1"];
-        let expected = ["reply", "connect", "event", "accepted", "event", "nothing", "left", "connect", "accepted", "event", "closed"];
+        let usual = [
+            "2",
+            "40{}",
+            r#"42["early"]"#,
+            "accept",
+            r#"42["late"]"#,
+            "3",
+            "41",
+            "40{}",
+            "accept",
+            r#"42["again"]"#,
+            "1",
+        ];
+        let expected = [
+            "reply", "connect", "event", "accepted", "event", "nothing", "left", "connect", "accepted", "event",
+            "closed",
+        ];
         assert_eq!(steps(&usual), expected);
         assert_eq!(steps(&["40", "41", "accept", r#"42["x"]"#]), ["connect", "disconnected", "gone", "nothing"]);
         assert_eq!(steps(&["41"]), ["disconnected"]);
-        assert_eq!(steps(&["40", "accept", "41", "41", r#"42["x"]"#]), ["connect", "accepted", "left", "nothing", "malformed"]);
+        assert_eq!(
+            steps(&["40", "accept", "41", "41", r#"42["x"]"#]),
+            ["connect", "accepted", "left", "nothing", "malformed"]
+        );
         assert_eq!(steps(&[r#"42["x"]"#]), ["malformed"]);
         assert_eq!(steps(&["40", "40"]), ["connect", "malformed"]);
         assert_eq!(steps(&["40/a,", "40", "40/b,", "42/b,[]"]), ["reply", "connect", "reply", "nothing"]);
@@ -291,7 +314,9 @@ mod tests {
         assert_eq!([step(&protocol, "40"), step(&protocol, r#"452-["x",1]"#)], ["connect", "hold"]);
         assert!(matches!(protocol.binary(Bytes::from_static(b"one"), 100), Ok(Attachment::Hold(3))));
         assert_eq!(step(&protocol, r#"42["y"]"#), "malformed");
-        let Ok(Attachment::Complete(partial, counted)) = protocol.binary(Bytes::from_static(b"two"), 100) else { panic!("complete") };
+        let Ok(Attachment::Complete(partial, counted)) = protocol.binary(Bytes::from_static(b"two"), 100) else {
+            panic!("complete")
+        };
         let Ok(Step::Event(event)) = protocol.complete(&partial) else { panic!("an event") };
         assert_eq!((&*event.name, event.attachments.len(), event.size, counted), ("x", 2, 7 + 6, 10 + 3));
         assert!(protocol.binary(Bytes::new(), 100).is_err(), "no packet awaits it");

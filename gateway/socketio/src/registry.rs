@@ -63,7 +63,11 @@ impl<C> Default for Registry<C> {
 impl<C> Registry<C> {
     /// No sessions; their bytes are counted in `budget`.
     pub fn new(budget: Arc<Budget>) -> Self {
-        Self { sessions: Mutex::new(Sessions { by_sid: HashSet::new(), pending: Pending::default() }), next_id: AtomicU64::new(0), budget }
+        Self {
+            sessions: Mutex::new(Sessions { by_sid: HashSet::new(), pending: Pending::default() }),
+            next_id: AtomicU64::new(0),
+            budget,
+        }
     }
 
     /// The bytes held for all clients.
@@ -79,7 +83,12 @@ impl<C> Registry<C> {
     /// Adds a session whose client is not known. When there are now more than `max` of them (0: no limit), returns the one
     /// that the caller must close: the oldest of the address that has most.
     #[must_use]
-    pub(crate) fn insert(&self, session: &Arc<Session<C>>, address: ClientAddress, max: usize) -> Option<Arc<Session<C>>> {
+    pub(crate) fn insert(
+        &self,
+        session: &Arc<Session<C>>,
+        address: ClientAddress,
+        max: usize,
+    ) -> Option<Arc<Session<C>>> {
         let mut sessions = self.sessions.lock();
         sessions.by_sid.insert(BySid(session.clone()));
         sessions.pending.insert(session.id(), address, session.clone());

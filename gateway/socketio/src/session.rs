@@ -40,7 +40,14 @@ pub struct Session<C> {
 }
 
 impl<C> Session<C> {
-    pub(crate) fn new(id: u64, sid: Box<str>, transport: Transport, outbox: Outbox, protocol: Protocol, client: C) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        sid: Box<str>,
+        transport: Transport,
+        outbox: Outbox,
+        protocol: Protocol,
+        client: C,
+    ) -> Self {
         transport.count(1.0);
         Self {
             id,

@@ -53,7 +53,8 @@ impl Application for Chat {
     /// empty one, which CONNECT refuses.
     fn open(&self, headers: &HeaderMap) -> (Client, usize) {
         let token = headers.get(AUTHORIZATION).and_then(bearer);
-        let token = token.map(|token| Box::<str>::from(Some(token).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default()));
+        let token = token
+            .map(|token| Box::<str>::from(Some(token).filter(|token| token.len() <= MAX_TOKEN).unwrap_or_default()));
         let bytes = token.as_ref().map_or(0, |token| token.len());
         (Client::new(token), bytes)
     }
@@ -66,7 +67,7 @@ impl Application for Chat {
             return;
         }
         let (span, connecting) = (Span::root(trace::Kind::Server, "connect"), connect(chat, socket.clone(), auth));
-        tokio::spawn(async move { span.hold(connecting).await });
+        tokio::spawn(async move { span.instrument(connecting).await });
     }
 
     fn event(self: &Arc<Self>, socket: &Arc<Socket>, event: Event<'_>) -> Result<(), Malformed> {

@@ -111,7 +111,8 @@ impl Held {
 impl Client {
     /// A client that has not connected yet.
     pub fn new(bearer: Option<Box<str>>) -> Self {
-        let state = State { stage: Stage::Outside, bearer, held: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
+        let state =
+            State { stage: Stage::Outside, bearer, held: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
             identity: OnceLock::new(),
             recovery: OnceLock::new(),
@@ -354,7 +355,9 @@ impl Listener for Socket {
         let queue = |frames: &[Frame]| self.outbox.answer(frames);
         match (self.client.recovery.get(), arrival) {
             (Some(recovery), _) => recovery.arrive(room, last_seq, arrival, missed, queue),
-            (None, Arrival::Joined { answer: Some(answer), .. }) => queue(&[std::slice::from_ref(answer), missed].concat()),
+            (None, Arrival::Joined { answer: Some(answer), .. }) => {
+                queue(&[std::slice::from_ref(answer), missed].concat())
+            }
             (None, _) => queue(missed),
         }
     }

@@ -142,7 +142,11 @@ fn admit(socket: &Socket, is_back: bool) -> bool {
     }
     client.notify_drained();
     METRICS.connects.hit("accepted");
-    tracing::debug!(session = socket.id(), user = client.identity().map(|identity| &identity.user.id), "socket connected");
+    tracing::debug!(
+        session = socket.id(),
+        user = client.identity().map(|identity| &identity.user.id),
+        "socket connected"
+    );
     if let Some(recovery) = recovery.filter(|_| !is_back) {
         recovery.begin(|frames| outbox.push_all(frames));
     }

@@ -57,7 +57,11 @@ struct Answer<'a> {
 impl Uploaded {
     /// The acknowledgement.
     pub fn answer(&self) -> impl Serialize {
-        Answer { ok: true, file: self.0.file.as_ref().map(FileJson::from), message: self.0.message.as_ref().map(MessageJson::from) }
+        Answer {
+            ok: true,
+            file: self.0.file.as_ref().map(FileJson::from),
+            message: self.0.message.as_ref().map(MessageJson::from),
+        }
     }
 }
 

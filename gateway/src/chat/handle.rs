@@ -33,11 +33,11 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
     for event in events {
         match event.request {
             Request::Send(message) => {
-                let sending = event.span.within(|| begin_send(chat, socket, message, event.deadline));
+                let sending = event.span.in_scope(|| begin_send(chat, socket, message, event.deadline));
                 sends.push((event.ack, event.span, sending, event.deadline));
             }
             Request::Join(join) => {
-                let joined = event.span.hold(join::join(chat, socket, event.ack, join, event.deadline)).await;
+                let joined = event.span.instrument(join::join(chat, socket, event.ack, join, event.deadline)).await;
                 METRICS.joins.record(&joined, took(event.deadline));
                 if let Err(error) = joined {
                     event.span.fail(error.code.as_str());
@@ -49,7 +49,7 @@ pub async fn handle(chat: &Arc<Chat>, socket: &Arc<Socket>, room: Uuid, events: 
                 METRICS.leaves.record(&Ok(()), took(event.deadline));
             }
             Request::Upload(file) => {
-                let uploaded = event.span.hold(Box::pin(file_upload::send(chat, socket, file))).await;
+                let uploaded = event.span.instrument(Box::pin(file_upload::send(chat, socket, file))).await;
                 METRICS.uploads.record(&uploaded, took(event.deadline));
                 match uploaded {
                     Ok(uploaded) => answer(socket, event.ack, &uploaded.answer()),

@@ -39,8 +39,15 @@ struct Answer<'a> {
 /// # Errors
 /// `not_found` for a room whose existence is hidden from the client. When a service does not answer, or the log cannot
 /// be followed from where the client was, the client stays where it was.
-pub async fn join(chat: &Arc<Chat>, socket: &Arc<Socket>, ack: Option<u64>, join: Join, deadline: Instant) -> Result<()> {
-    let preparing = async { (socket.client.join_permit(&socket.outbox).await, chat.follower.partition_of(join.room).await) };
+pub async fn join(
+    chat: &Arc<Chat>,
+    socket: &Arc<Socket>,
+    ack: Option<u64>,
+    join: Join,
+    deadline: Instant,
+) -> Result<()> {
+    let preparing =
+        async { (socket.client.join_permit(&socket.outbox).await, chat.follower.partition_of(join.room).await) };
     let prepared = timeout_at(deadline, preparing);
     let (_permit, partition) = prepared.await.map_err(|_| Error::unavailable("the room's history"))?;
     let joining = begin(chat, socket, join.room, partition)?;
@@ -86,7 +93,10 @@ async fn go_live(
     let mut rooms = chat.clients.room.clone();
     chat.follower.follow(partition).await;
     let caller = socket.client.identity().map(|identity| identity.user.clone());
-    let room = rooms.get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, chat.clients.read)).await?.into_inner();
+    let room = rooms
+        .get_room(grpc::request(GetRoomRequest { caller, id: join.room.to_string() }, chat.clients.read))
+        .await?
+        .into_inner();
     loop {
         let page = chat.history.read(join.room, join.history).await?;
         let answer = ack.map(|id| Frame::ack(id, &answer(join, &room, &page)));
@@ -95,7 +105,9 @@ async fn go_live(
             Ok(()) => return Ok(()),
             Err(NotLive::Behind) => sleep(BEHIND).await,
             // The room itself is unchanged; this gateway's knowledge of it is stale.
-            Err(NotLive::Cancelled) if socket.client.is_returning() => return Err(Error::unavailable("the room's history")),
+            Err(NotLive::Cancelled) if socket.client.is_returning() => {
+                return Err(Error::unavailable("the room's history"));
+            }
             Err(NotLive::Cancelled) => return Err(Error::not_found("room")),
         }
     }
@@ -122,7 +134,8 @@ fn answer<'a>(join: &Join, room: &'a Room, page: &'a Page) -> Answer<'a> {
             (taken, read_to == last_seq)
         }
         Wanted::Last(_) => {
-            let mut taken = events.iter().rev().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
+            let mut taken =
+                events.iter().rev().map(|event| &*event.json).take_while(|json| within(json)).collect::<Vec<_>>();
             taken.reverse();
             (taken, true)
         }
@@ -178,7 +191,9 @@ mod tests {
         let (chat, socket) = (&world.chat, &client.socket);
         let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
             *world.log.meanwhile.lock() = meanwhile;
-            join(chat, socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await.map_err(|error| error.code)
+            join(chat, socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5))
+                .await
+                .map_err(|error| error.code)
         };
         assert_eq!(again(None).await, Ok(()));
         socket.outbox.take_some(9, usize::MAX);
@@ -194,7 +209,8 @@ mod tests {
         let client = world.member().await;
         let (hub, id) = (world.chat.hub.clone(), client.socket.id());
         *world.log.meanwhile.lock() = Some(Box::new(move || _ = hub.leave(ROOM.parse().unwrap(), id)));
-        let joined = join(&world.chat, &client.socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
+        let joined =
+            join(&world.chat, &client.socket, None, parse("").unwrap(), Instant::now() + Duration::from_secs(5)).await;
         assert_eq!(joined.unwrap_err().code, Code::NotFound);
     }
 }

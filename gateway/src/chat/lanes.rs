@@ -104,7 +104,12 @@ mod tests {
     }
 
     fn send() -> Pending {
-        event(Request::Send(Draft { room_id: ROOM.to_string(), content: "x".into(), client_message_id: None, file_ids: None }))
+        event(Request::Send(Draft {
+            room_id: ROOM.to_string(),
+            content: "x".into(),
+            client_message_id: None,
+            file_ids: None,
+        }))
     }
 
     fn leave() -> Pending {
@@ -119,7 +124,11 @@ mod tests {
         }
         assert_eq!((lanes.take_starting(), lanes.take_starting()), (vec![ROOM, OTHER], vec![]));
         assert!(matches!(lanes.next(ROOM), Next::Bounded(_)));
-        assert_eq!([lanes.together(ROOM, 64), lanes.together(ROOM, 1), lanes.together(OTHER, 64)], [2, 1, 1], "sends go together");
+        assert_eq!(
+            [lanes.together(ROOM, 64), lanes.together(ROOM, 1), lanes.together(OTHER, 64)],
+            [2, 1, 1],
+            "sends go together"
+        );
         assert_eq!(lanes.take(ROOM, 2).len(), 2);
         assert_eq!((lanes.next(ROOM), lanes.together(ROOM, 64)), (Next::Free, 1));
         assert_eq!(lanes.take(ROOM, 1).len(), 1);

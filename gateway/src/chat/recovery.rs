@@ -57,7 +57,14 @@ impl Recovery {
     ///
     /// The answer to a join carries no offset. So the room is marked as joining before the answer, because a client
     /// that loses its connection right after the answer cannot be recovered exactly, and its number follows the answer.
-    pub fn arrive(&self, room: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame], queue: impl FnOnce(&[Frame])) {
+    pub fn arrive(
+        &self,
+        room: Uuid,
+        last_seq: u64,
+        arrival: &Arrival<'_>,
+        missed: &[Frame],
+        queue: impl FnOnce(&[Frame]),
+    ) {
         self.with(|offset| {
             let mut frames = Vec::with_capacity(missed.len() + 3);
             match arrival {
@@ -73,7 +80,9 @@ impl Recovery {
                     offset.rooms.insert(room, Some(last_seq));
                     frames.push(session(offset));
                 }
-                Arrival::Restored(events) => stamp_all(offset, room, last_seq + 1 - events.len() as u64, events, &mut frames),
+                Arrival::Restored(events) => {
+                    stamp_all(offset, room, last_seq + 1 - events.len() as u64, events, &mut frames)
+                }
                 Arrival::Stayed => {}
             }
             stamp_all(offset, room, last_seq + 1, missed, &mut frames);

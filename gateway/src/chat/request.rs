@@ -107,10 +107,11 @@ impl Join {
     /// # Errors
     /// `invalid_request`.
     pub fn parse(argument: &str) -> Result<Self> {
-        let (room, after, last, epoch) = match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
-            RoomOr::Id(room) => (room, None, None, None),
-            RoomOr::Object(JoinArgument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
-        };
+        let (room, after, last, epoch) =
+            match read_room(argument, "a room id or { roomId, after?, epoch? } or { roomId, last? }")? {
+                RoomOr::Id(room) => (room, None, None, None),
+                RoomOr::Object(JoinArgument { room_id, after, last, epoch }) => (room_id, after, last, epoch),
+            };
         let history = match (after, last) {
             (None, None) => Wanted::End,
             (Some(after), None) => Wanted::After(after),
@@ -162,7 +163,8 @@ impl FileUpload {
     /// # Errors
     /// `invalid_request` that names the field; `too_large` for a file that must be uploaded over REST.
     pub fn parse(argument: &str, attachments: &[Bytes]) -> Result<Self> {
-        let given: UploadArgument = read_text(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
+        let given: UploadArgument =
+            read_text(argument, "{ roomId, name, contentType?, data, clientMessageId? } with binary data")?;
         let room = text::id("roomId", &given.room_id)?;
         if let Some(id) = &given.client_message_id {
             check_client_message_id(id)?;

@@ -74,7 +74,8 @@ pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) ->
     let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
     let bring_back = async {
         let turn = timeout(TURN_WITHIN, turn(chat, socket)).await.unwrap_or(Err(Inexact))?;
-        let rooms = offset.rooms.iter().map(|(room, sent)| bring_back(chat, socket, *room, *sent, offset.epoch, &budget));
+        let rooms =
+            offset.rooms.iter().map(|(room, sent)| bring_back(chat, socket, *room, *sent, offset.epoch, &budget));
         let rooms = timeout(RESTORED_WITHIN, try_join_all(rooms)).await.unwrap_or(Err(Inexact))?;
         Ok((rooms, turn))
     };
@@ -116,7 +117,11 @@ async fn bring_back(
     chat.follower.follow(partition).await;
     // The right to be in the room is checked again.
     let caller = socket.client.identity().map(|identity| identity.user.clone());
-    chat.clients.room.clone().get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, chat.clients.read)).await?;
+    chat.clients
+        .room
+        .clone()
+        .get_room(grpc::request(GetRoomRequest { caller, id: id.to_string() }, chat.clients.read))
+        .await?;
     let mut room = Room { joining, seq, missed: Vec::new() };
     room.read_on(chat, epoch, budget).await?;
     Ok(room)

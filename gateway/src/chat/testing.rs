@@ -87,7 +87,8 @@ impl Log {
                 self.heads.fetch_add(1, Ordering::SeqCst);
                 let partitions = GetHeadsRequest::decode(body).unwrap().partitions;
                 let position = |wanted| if wanted == partition() { head } else { 0 };
-                let heads = partitions.into_iter().map(|partition| Head { partition, position: position(partition) }).collect();
+                let heads =
+                    partitions.into_iter().map(|partition| Head { partition, position: position(partition) }).collect();
                 Ok(GetHeadsResponse { epoch, partition_count: PARTITIONS, heads }.encode_to_vec())
             }
             "ReadLog" => {
@@ -96,7 +97,8 @@ impl Log {
                     return Err(Error::new(Code::Unavailable, "not now"));
                 }
                 let request = ReadLogRequest::decode(body).unwrap();
-                Ok(ReadLogResponse { epoch, head, events: self.events(request.after, head, request.max_bytes) }.encode_to_vec())
+                Ok(ReadLogResponse { epoch, head, events: self.events(request.after, head, request.max_bytes) }
+                    .encode_to_vec())
             }
             "ListEvents" => {
                 self.lists.fetch_add(1, Ordering::SeqCst);
@@ -104,7 +106,8 @@ impl Log {
                     meanwhile();
                 }
                 let request = ListEventsRequest::decode(body).unwrap();
-                let mut events = request.after.map_or_else(Vec::new, |after| self.events(after, head, request.max_bytes));
+                let mut events =
+                    request.after.map_or_else(Vec::new, |after| self.events(after, head, request.max_bytes));
                 events.truncate(request.limit as usize);
                 Ok(ListEventsResponse { epoch, last_seq: head, events, more: false }.encode_to_vec())
             }
@@ -167,8 +170,10 @@ impl World {
             ("ListRevocations", AWAY) => Err(Error::new(Code::Unavailable, "not now")),
             ("ListRevocations", head) => {
                 let after = ListRevocationsRequest::decode(body).unwrap().after;
-                let revocation = |number| Revocation { number, session_id: SESSION.to_string(), expires_at_ms: i64::MAX };
-                Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }.encode_to_vec())
+                let revocation =
+                    |number| Revocation { number, session_id: SESSION.to_string(), expires_at_ms: i64::MAX };
+                Ok(ListRevocationsResponse { revocations: (after + 1..=head).map(revocation).collect(), head }
+                    .encode_to_vec())
             }
             _ => services::auth(method, body),
         });
@@ -292,7 +297,8 @@ impl Client {
 
     /// The numbers of the events that have arrived.
     pub fn seqs(&mut self) -> Vec<u64> {
-        let number = |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
+        let number =
+            |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
         self.seqs.extend(self.heard.drain(..).filter_map(|packet| number(&packet)));
         self.seqs.clone()
     }

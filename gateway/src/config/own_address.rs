@@ -30,12 +30,15 @@ impl FromStr for OwnAddress {
             return Ok(Self { host: Host::Ip(ip), port: None });
         }
         let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let is_name =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         let port = port.map(str::parse).transpose();
         // Digits and dots alone are a mistyped address, not a name.
         match port.ok().filter(|_| is_name && name.bytes().any(|byte| byte.is_ascii_alphabetic())) {
             Some(port) => Ok(Self { host: Host::Name(name.into()), port }),
-            None => Err("must look like 10.0.0.5, 10.0.0.5:7250, fd00::5, [fd00::5]:7250 or gateway-1.example:7250".into()),
+            None => {
+                Err("must look like 10.0.0.5, 10.0.0.5:7250, fd00::5, [fd00::5]:7250 or gateway-1.example:7250".into())
+            }
         }
     }
 }
@@ -67,7 +70,9 @@ impl OwnAddress {
             Host::Ip(ip) => return Ok(SocketAddr::new(*ip, port)),
             Host::Name(name) => name,
         };
-        let mut found = tokio::net::lookup_host((name.as_str(), port)).await.with_context(|| format!("CONFAB_FORWARD_ADDRESS: {name}"))?;
+        let mut found = tokio::net::lookup_host((name.as_str(), port))
+            .await
+            .with_context(|| format!("CONFAB_FORWARD_ADDRESS: {name}"))?;
         found.next().with_context(|| format!("CONFAB_FORWARD_ADDRESS: {name} has no address"))
     }
 }
@@ -102,7 +107,18 @@ mod tests {
 
     #[test]
     fn malformed_addresses_are_rejected_with_examples() {
-        for bad in ["", ":7250", "7250", "10.0.0", "10.0.0.5:x", "10.0.0.5:70000", "fd00::12::1", "[fd00::12", "http://a:1", "a b:1"] {
+        for bad in [
+            "",
+            ":7250",
+            "7250",
+            "10.0.0",
+            "10.0.0.5:x",
+            "10.0.0.5:70000",
+            "fd00::12::1",
+            "[fd00::12",
+            "http://a:1",
+            "a b:1",
+        ] {
             assert!(bad.parse::<OwnAddress>().unwrap_err().contains("[fd00::5]:7250"), "{bad}");
         }
         let pasted = "fd00::12:7250".parse::<OwnAddress>().unwrap();

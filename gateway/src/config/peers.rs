@@ -23,11 +23,18 @@ struct Peers {
 impl Peers {
     fn of(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result<Option<Self>> {
         let (Some(urls), Some(listen)) = (&config.gateway_url, config.forward_listen) else { return Ok(None) };
-        let key = key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways authenticate one another with it")?;
+        let key =
+            key.context("CONFAB_GATEWAY_URL needs CONFAB_CLUSTER_KEY: gateways authenticate one another with it")?;
         let own = config.forward_address.clone();
         own.as_ref().map_or(Ok(()), |own| own.check(listen.port()))?;
         let (node_key, signing_key) = (key.node.clone(), key.forward.clone());
-        Ok(Some(Self { targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?, listen, own, node_key, signing_key }))
+        Ok(Some(Self {
+            targets: grpc::targets(urls).context("CONFAB_GATEWAY_URL")?,
+            listen,
+            own,
+            node_key,
+            signing_key,
+        }))
     }
 }
 
@@ -43,7 +50,11 @@ pub fn check(config: &ForwardConfig, key: Option<&ClusterKey>) -> anyhow::Result
 ///
 /// # Errors
 /// When the settings are wrong, or this gateway cannot detect its own address.
-pub async fn open(config: &ForwardConfig, key: Option<&ClusterKey>, answers_within: Duration) -> anyhow::Result<Option<Cluster>> {
+pub async fn open(
+    config: &ForwardConfig,
+    key: Option<&ClusterKey>,
+    answers_within: Duration,
+) -> anyhow::Result<Option<Cluster>> {
     let Some(Peers { targets, listen, own, node_key, signing_key }) = Peers::of(config, key)? else { return Ok(None) };
     let own = match own {
         Some(own) => own.resolve(listen.port()).await?,

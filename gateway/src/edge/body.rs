@@ -79,7 +79,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_body_is_rejected_at_the_limit() {
-        let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]))));
+        let endless =
+            Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 4096]))));
         assert_eq!(code_of(Request::post("/").body(endless).unwrap()).await, Code::TooLarge);
         let whole = Body::from(vec![b' '; MAX_BODY]);
         assert_eq!(read(Request::post("/").body(whole).unwrap(), MAX_BODY).await.unwrap().len(), MAX_BODY);
@@ -89,7 +90,8 @@ mod tests {
     async fn slow_and_broken_bodies_are_rejected() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
         assert_eq!(code_of(Request::post("/").body(never).unwrap()).await, Code::TooSlow);
-        let broken = Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(std::io::Error::other("reset")))));
+        let broken =
+            Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(std::io::Error::other("reset")))));
         assert_eq!(code_of(Request::post("/").body(broken).unwrap()).await, Code::InvalidRequest);
     }
 }

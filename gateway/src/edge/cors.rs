@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use confab_common::metrics::LIMITS;
@@ -108,7 +110,15 @@ impl Origins {
             .allow_credentials(AllowCredentials::predicate(move |origin, _| trusting.trusts(origin)))
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([LOCATION, RETRY_AFTER, REQUEST_ID, CONTENT_DISPOSITION, CONTENT_RANGE, ACCEPT_RANGES, ETAG])
+            .expose_headers([
+                LOCATION,
+                RETRY_AFTER,
+                REQUEST_ID,
+                CONTENT_DISPOSITION,
+                CONTENT_RANGE,
+                ACCEPT_RANGES,
+                ETAG,
+            ])
             .max_age(MAX_AGE)
     }
 }
@@ -195,7 +205,14 @@ mod tests {
         for same in ["https://chat.example:443", "https://Chat.Example"] {
             assert!(allowed(&listed, same), "{same}");
         }
-        for bad in ["http://localhost", "https://chat.example:444", "http://chat.example:443", "https://chat.example.evil", "null", ""] {
+        for bad in [
+            "http://localhost",
+            "https://chat.example:444",
+            "http://chat.example:443",
+            "https://chat.example.evil",
+            "null",
+            "",
+        ] {
             assert!(!allowed(&listed, bad), "{bad}");
         }
         let odd = Origins::new(Some(&["null".into(), "file://".into(), "capacitor://localhost".into()]), false);

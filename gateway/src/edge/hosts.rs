@@ -54,7 +54,11 @@ impl Host {
 
     /// Whether the host means this machine, whatever DNS answers.
     fn is_loopback(&self) -> bool {
-        let v6 = self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(|name| name.parse::<Ipv6Addr>().ok());
+        let v6 = self
+            .name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'))
+            .and_then(|name| name.parse::<Ipv6Addr>().ok());
         self.name == "localhost"
             || self.name.ends_with(".localhost")
             || self.name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
@@ -63,7 +67,8 @@ impl Host {
 
     /// Whether this host of the setting allows `other`. A host without a port allows the default ports of both schemes.
     fn allows(&self, other: &Self) -> bool {
-        self.name == other.name && self.port.is_none_or(|port| other.port.map_or(matches!(port, 80 | 443), |other| other == port))
+        self.name == other.name
+            && self.port.is_none_or(|port| other.port.map_or(matches!(port, 80 | 443), |other| other == port))
     }
 }
 
@@ -94,8 +99,13 @@ impl Hosts {
         if first.is_none() || second.is_some() {
             return Err(Error::new(Code::InvalidRequest, "a request must have exactly one Host header"));
         }
-        let host = of(request.uri(), request.headers()).ok_or_else(|| Error::new(Code::InvalidRequest, "the Host is malformed"))?;
-        if self.0.any || request.uri().path() == LIVEZ || host.is_loopback() || self.0.listed.iter().any(|listed| listed.allows(&host)) {
+        let host = of(request.uri(), request.headers())
+            .ok_or_else(|| Error::new(Code::InvalidRequest, "the Host is malformed"))?;
+        if self.0.any
+            || request.uri().path() == LIVEZ
+            || host.is_loopback()
+            || self.0.listed.iter().any(|listed| listed.allows(&host))
+        {
             return Ok(());
         }
         LIMITS.hit("host");
@@ -127,7 +137,11 @@ mod tests {
     use std::time::Duration;
 
     fn request(target: &str, hosts: &[&str]) -> Request {
-        hosts.iter().fold(Request::get(target), |request, host| request.header(HOST, *host)).body(Body::empty()).unwrap()
+        hosts
+            .iter()
+            .fold(Request::get(target), |request, host| request.header(HOST, *host))
+            .body(Body::empty())
+            .unwrap()
     }
 
     fn is_taken(hosts: &Hosts, host: &str) -> bool {
@@ -182,7 +196,10 @@ mod tests {
         assert!(is_taken(&Hosts::new(&[], false), "evil.example"));
         assert!(is_taken(&Hosts::new(&[Host::default()], false), "evil.example"));
         for on_loopback in [false, true] {
-            let hosts = Hosts::new(&listed(&["Chat.example", "admin.example:8443", "tls.example:443", "[2001:db8::1]"]), on_loopback);
+            let hosts = Hosts::new(
+                &listed(&["Chat.example", "admin.example:8443", "tls.example:443", "[2001:db8::1]"]),
+                on_loopback,
+            );
             for own in [
                 "chat.example",
                 "CHAT.example.:1234",
@@ -195,7 +212,9 @@ mod tests {
             ] {
                 assert!(is_taken(&hosts, own), "{own}");
             }
-            for foreign in FOREIGN.into_iter().chain(["admin.example", "admin.example:1", "x.chat.example", "chat.example.evil"]) {
+            for foreign in
+                FOREIGN.into_iter().chain(["admin.example", "admin.example:1", "x.chat.example", "chat.example.evil"])
+            {
                 assert!(!is_taken(&hosts, foreign), "{foreign}");
             }
         }

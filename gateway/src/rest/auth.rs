@@ -23,9 +23,9 @@ use super::late::refuse_late;
 use super::openapi::examples;
 use super::openapi::problems::{Body, Called, InvalidCredentials, Unauthorized, UsernameTaken};
 use crate::App;
-use confab_socketio::net::ClientAddress;
 use crate::problem::{Problem, wrong_method};
 use crate::views::{Account, Opened};
+use confab_socketio::net::ClientAddress;
 
 /// The deadline of signup and login, which may wait up to 5 s for a hashing slot.
 const HASHING: Call = Call::within(Duration::from_secs(8));
@@ -113,7 +113,8 @@ async fn login(
     Json(given): Json<Credentials, MAX_CREDENTIALS>,
 ) -> Result<Response, Problem> {
     given.check()?;
-    let login = LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
+    let login =
+        LoginRequest { username: given.username, password: given.password, client_address: address.to_string() };
     let session = refuse_late(app.clients.auth.clone().login(request(login, HASHING)).await).await?.into_inner();
     Ok(Answer(Opened::try_from(&session)?).into_response())
 }
@@ -176,7 +177,9 @@ async fn me(State(app): State<Arc<App>>, Caller(caller): Caller) -> Result<Respo
     let ask = GetUserRequest { id: caller.user.id };
     match app.clients.auth.clone().get_user(request(ask, app.clients.read)).await.map_err(Error::from) {
         Ok(user) => Ok(Answer(Account::from(user.get_ref())).into_response()),
-        Err(error) if error.code == Code::NotFound => Err(Error::new(Code::Unauthorized, "the account no longer exists").into()),
+        Err(error) if error.code == Code::NotFound => {
+            Err(Error::new(Code::Unauthorized, "the account no longer exists").into())
+        }
         Err(error) => Err(error.into()),
     }
 }

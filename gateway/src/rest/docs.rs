@@ -9,7 +9,8 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
+    VARY,
 };
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::middleware::map_response;
@@ -35,7 +36,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Allows the style sheet within the page.
-const WELCOME_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const WELCOME_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 const ICON: &str = include_str!("docs/favicon.svg");
 
 /// The files of Swagger UI that the page loads.
@@ -50,15 +52,18 @@ const OURS: [(&str, &str, &str); 3] = [
 pub(super) fn routes(document: &OpenApi) -> anyhow::Result<Router<Arc<App>>> {
     let document = Bytes::from(text(document)?);
     let document = get(|| async move { ([(CONTENT_TYPE, "application/json"), CACHED], document) });
-    let events = get(|| async { ([(CONTENT_TYPE, "application/json"), CACHED], include_str!("../../../docs/asyncapi.json")) });
+    let events =
+        get(|| async { ([(CONTENT_TYPE, "application/json"), CACHED], include_str!("../../../docs/asyncapi.json")) });
     let icon = get(|| async { ([(CONTENT_TYPE, "image/svg+xml"), CACHED], ICON) });
     let welcome = get(|| async {
         let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), CACHED, (CONTENT_SECURITY_POLICY, WELCOME_POLICY)];
         (headers, include_str!("docs/welcome.html"))
     });
     let to_page = get(|| async { (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "docs/")]) });
-    let assets =
-        Router::new().route("/docs/", get(serve)).route("/docs/{*file}", get(serve)).with_state::<Arc<App>>(Arc::new(Assets::new()?));
+    let assets = Router::new()
+        .route("/docs/", get(serve))
+        .route("/docs/{*file}", get(serve))
+        .with_state::<Arc<App>>(Arc::new(Assets::new()?));
     let shared = map_response(async |mut response: Response| {
         response.extensions_mut().insert(SharedBody);
         response
@@ -89,7 +94,8 @@ async fn serve(
     };
     let length = gzip.map_or(asset.size, Bytes::len);
     let encoding = gzip.map(|_| [(CONTENT_ENCODING, "gzip")]);
-    let headers = [(VARY, "accept-encoding"), (CONTENT_TYPE, &*asset.content_type), CACHED, (CONTENT_SECURITY_POLICY, POLICY)];
+    let headers =
+        [(VARY, "accept-encoding"), (CONTENT_TYPE, &*asset.content_type), CACHED, (CONTENT_SECURITY_POLICY, POLICY)];
     Ok((encoding, headers, [(CONTENT_LENGTH, length)], body).into_response())
 }
 
@@ -124,7 +130,8 @@ impl Asset {
     }
 
     fn read(name: &str) -> anyhow::Result<Self> {
-        let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default()))
+            .map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
         let file = file.with_context(|| format!("Swagger UI has no file {name}"))?;
         let bytes = match file.bytes {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -159,7 +166,11 @@ fn inflate(gzip: &[u8]) -> std::io::Result<Bytes> {
 
 /// Whether a client accepts gzip (RFC 9110, section 12.5.3).
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let codings = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, weight)| {
         let weight = weight.trim().to_ascii_lowercase();
         let refused = weight.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0));
@@ -178,7 +189,9 @@ mod tests {
 
     #[test]
     fn gzip_is_negotiated() {
-        let takes = |accepts: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]));
+        let takes = |accepts: &'static str| {
+            takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepts))]))
+        };
         assert!(["gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8", "GZIP"].into_iter().all(takes));
         assert!(!["", "identity", "br", "gzip;q=0", "gzip; Q=0.000, br", "gzip;q=0, *"].into_iter().any(takes));
         assert!(!takes_gzip(&HeaderMap::new()));
@@ -225,7 +238,9 @@ mod tests {
         for name in FILES.into_iter().chain(OURS.map(|(name, ..)| name)) {
             let mut plain = None;
             for accepts in ["identity", "br, gzip"] {
-                let ask = |method| Request::builder().method(method).uri(format!("/docs/{name}")).header(ACCEPT_ENCODING, accepts);
+                let ask = |method| {
+                    Request::builder().method(method).uri(format!("/docs/{name}")).header(ACCEPT_ENCODING, accepts)
+                };
                 let (head, whole) = (send(&routes, ask(Method::HEAD)).await, send(&routes, ask(Method::GET)).await);
                 assert_eq!(whole.headers[CONTENT_LENGTH], whole.bytes.len().to_string(), "{name}");
                 assert_eq!((head.status, head.bytes.len()), (200, 0), "{name}");
@@ -252,7 +267,11 @@ mod tests {
         let named = page.split(['"', '\'']).filter(|text| text.starts_with("./")).collect::<Vec<_>>();
         assert_eq!(named.len(), 4, "{named:?}");
         for name in named {
-            assert_eq!(send(&routes, Request::get(format!("/docs/{}", name.trim_start_matches("./")))).await.status, 200, "{name}");
+            assert_eq!(
+                send(&routes, Request::get(format!("/docs/{}", name.trim_start_matches("./")))).await.status,
+                200,
+                "{name}"
+            );
         }
     }
 

@@ -20,10 +20,10 @@ use uuid::Uuid;
 use crate::App;
 use crate::edge::body::MAX_BODY;
 use crate::edge::{self, body};
-use crate::turns::PagePermit;
 use crate::payload;
 use crate::problem::Problem;
 use crate::tokens::{Identity, bearer, is_bearer};
+use crate::turns::PagePermit;
 
 /// The accepted content types of PATCH (RFC 5789).
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -59,8 +59,9 @@ impl FromRequestParts<Arc<App>> for Reader {
 pub(super) async fn identify(parts: &Parts, app: &App) -> Result<Option<Identity>> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let Some(header) = headers.next() else { return Ok(None) };
-    let token =
-        bearer(header).filter(|_| headers.next().is_none()).ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
+    let token = bearer(header)
+        .filter(|_| headers.next().is_none())
+        .ok_or_else(|| unauthorized("Authorization must be one bearer token"))?;
     if is_bearer(token.as_bytes()) {
         return Err(unauthorized("Authorization contains Bearer twice; send the token without the prefix"));
     }
@@ -96,7 +97,10 @@ impl Turns {
         let permit = timeout(self.app.config.request_timeout, self.app.pages.acquire(&share)).await;
         permit.map(Some).map_err(|_| {
             LIMITS.hit("pages");
-            Error::new(Code::Unavailable, "too many page reads in progress or too many unread responses; try again later")
+            Error::new(
+                Code::Unavailable,
+                "too many page reads in progress or too many unread responses; try again later",
+            )
         })
     }
 }
@@ -126,7 +130,9 @@ impl<S: Send + Sync> FromRequestParts<S> for FileId {
 /// A malformed id gets the same response as an unknown id.
 async fn path_id<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str, what: &str) -> Result<Uuid, Problem> {
     let path = RawPathParams::from_request_parts(parts, state).await;
-    let id = path.ok().and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
+    let id = path
+        .ok()
+        .and_then(|path| path.iter().find(|(key, _)| *key == name).and_then(|(_, id)| text::id(name, id).ok()));
     id.ok_or_else(|| Problem(Error::not_found(what)))
 }
 
@@ -203,10 +209,16 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
         if !kind.eq_ignore_ascii_case("application/json") {
             let error = Problem(Error::new(Code::UnsupportedMediaType, "Content-Type must be application/json"));
             let accepts = [(ACCEPT_PATCH, HeaderValue::from_static("application/json"))];
-            return Err(if request.method() == Method::PATCH { (accepts, error).into_response() } else { error.into_response() });
+            return Err(if request.method() == Method::PATCH {
+                (accepts, error).into_response()
+            } else {
+                error.into_response()
+            });
         }
         // The unread rest of the body would precede the next request on this connection.
-        let body = body::read(request, MOST).await.map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
+        let body = body::read(request, MOST)
+            .await
+            .map_err(|error| ([(CONNECTION, "close")], Problem(error)).into_response())?;
         parse(&body).map(Self).map_err(|error| Problem(error).into_response())
     }
 }
@@ -215,8 +227,8 @@ impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     // A parser may ignore a byte-order mark (RFC 8259, section 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Error::new(Code::InvalidRequest, format!("malformed JSON: {error}")))?;
     if !value.is_object() {
         return Err(Error::new(Code::InvalidRequest, "the body must be a JSON object"));
     }
@@ -279,7 +291,8 @@ mod tests {
         assert_eq!(field(r#"{"roomId":"r","content":"x","fileIds":["a",1]}"#), named("fileIds[1] must be a string"));
         assert_eq!(field(r#"{"roomId":"r","content":"x","fileIds":"a"}"#), named("fileIds must be an array"));
         let deep = format!(r#"{{"roomId":"r","content":"x","x":{}}}"#, "[".repeat(100_000));
-        for bad in ["", "{", "[]", "null", "\"x\"", "{}{}", r#"{"content":"\ud800"}"#, &deep, r#"["r","x",null,null]"#] {
+        for bad in ["", "{", "[]", "null", "\"x\"", "{}{}", r#"{"content":"\ud800"}"#, &deep, r#"["r","x",null,null]"#]
+        {
             assert_eq!(field(bad), (Code::InvalidRequest, None), "{bad:.40}");
         }
         assert!(parse::<Draft>(b"{\"roomId\":\"\xff\"}").is_err());
@@ -296,7 +309,9 @@ mod tests {
 
     #[test]
     fn null_means_absent_and_unknown_fields_are_ignored() {
-        let draft: Draft = parse(br#"{"roomId":"r","content":"x","clientMessageId":null,"fileIds":null,"seq":1,"sender":{}}"#).unwrap();
+        let draft: Draft =
+            parse(br#"{"roomId":"r","content":"x","clientMessageId":null,"fileIds":null,"seq":1,"sender":{}}"#)
+                .unwrap();
         assert!(draft.client_message_id.is_none() && draft.file_ids.is_none());
     }
 }

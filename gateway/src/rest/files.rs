@@ -54,7 +54,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, turns: Turns) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    params: Params,
+    turns: Turns,
+) -> Result<Response, Problem> {
     let room = params.text("roomId").map(|room| text::id("roomId", room)).transpose()?;
     if room.is_none() && reader.is_none() {
         return Err(Problem(unauthorized("a bearer token is needed to list your own files")));
@@ -108,7 +113,11 @@ async fn link(State(app): State<Arc<App>>, Reader(reader): Reader, FileId(id): F
     responses((status = 204, description = "The file is deleted"), Unauthorized, Forbidden, NotFound, Called),
     security(("bearer" = []))
 )]
-async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, FileId(id): FileId) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    FileId(id): FileId,
+) -> Result<StatusCode, Problem> {
     let delete = DeleteFileRequest { caller: Some(caller.user), id: id.to_string() };
     app.clients.file.clone().delete_file(request(delete, app.clients.call)).await?;
     Ok(StatusCode::NO_CONTENT)

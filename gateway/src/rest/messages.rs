@@ -107,7 +107,8 @@ async fn list(
     let limit = params.limit()?;
     let position = position(room, &params)?;
     let _turn = turns.next().await?;
-    let (_, events) = tokio::try_join!(readable_room(&app, reader.as_ref(), room), events(&app, room, position, limit))?;
+    let (_, events) =
+        tokio::try_join!(readable_room(&app, reader.as_ref(), room), events(&app, room, position, limit))?;
     Ok(Answer(history::page(room, position, &events)).into_response())
 }
 
@@ -130,7 +131,12 @@ pub(super) async fn readable_room(app: &App, reader: Option<&Identity>, room: Uu
 }
 
 /// A page of the room's log.
-pub(super) async fn events(app: &App, room: Uuid, position: Position, limit: u32) -> Result<ListEventsResponse, Problem> {
+pub(super) async fn events(
+    app: &App,
+    room: Uuid,
+    position: Position,
+    limit: u32,
+) -> Result<ListEventsResponse, Problem> {
     let (before, after) = match position {
         Position::Latest => (None, None),
         Position::Before(seq) => (Some(seq), None),

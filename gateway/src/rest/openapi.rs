@@ -25,7 +25,11 @@ has the id of its request in the header `X-Request-Id`. Every error is a Problem
 /// The document without operations.
 pub(super) fn document() -> OpenApi {
     let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
-    let info = InfoBuilder::new().title("Confab").version(env!("CARGO_PKG_VERSION")).description(Some(ABOUT)).license(Some(license));
+    let info = InfoBuilder::new()
+        .title("Confab")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(license));
     let tags = [
         ("Auth", "Accounts and tokens"),
         ("Rooms", "Rooms: a room has a name, members and a log of messages"),
@@ -34,7 +38,8 @@ pub(super) fn document() -> OpenApi {
     ];
     let tags = tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
     let about = "The `token` that signup and login return, without the prefix `Bearer`";
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(about)).build();
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(about)).build();
     // Routes add the schemas of their operations; only the schemas of errors are added here.
     let components = ComponentsBuilder::new().security_scheme("bearer", SecurityScheme::Http(bearer));
     let components = components.schemas_from_iter(problems::schemas()).responses_from_iter(problems::all());

@@ -90,7 +90,11 @@ fn check_visibility(visibility: Option<&str>) -> Result<(), Error> {
     ),
     security(("bearer" = []))
 )]
-async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): Json<NewRoom>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    Json(new): Json<NewRoom>,
+) -> Result<Response, Problem> {
     check_visibility(new.visibility.as_deref())?;
     let create = CreateRoomRequest {
         id: Uuid::now_v7().to_string(),
@@ -119,7 +123,12 @@ async fn create(State(app): State<Arc<App>>, Caller(caller): Caller, Json(new): 
     ),
     security(("bearer" = []))
 )]
-async fn list(State(app): State<Arc<App>>, Reader(reader): Reader, params: Params, turns: Turns) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Arc<App>>,
+    Reader(reader): Reader,
+    params: Params,
+    turns: Turns,
+) -> Result<Response, Problem> {
     let deadline = Deadline::of(&app);
     let list = ListRoomsRequest {
         caller: reader.map(|reader| reader.user),
@@ -191,7 +200,12 @@ async fn change(
 ) -> Result<Response, Problem> {
     check_visibility(change.visibility.as_deref())?;
     let deadline = Deadline::of(&app);
-    let update = UpdateRoomRequest { caller: Some(caller.user), id: id.to_string(), name: change.name, description: change.description };
+    let update = UpdateRoomRequest {
+        caller: Some(caller.user),
+        id: id.to_string(),
+        name: change.name,
+        description: change.description,
+    };
     let room = app.clients.room.clone().update_room(deadline.request(update)).await?.into_inner();
     let seq = last_seqs(&app, &deadline, vec![room.id.clone()]).await?.next().unwrap_or_default();
     Ok(Answer(RoomJson::new(&room, seq)).into_response())
@@ -209,14 +223,22 @@ async fn change(
     responses((status = 204, description = "The room is deleted"), Unauthorized, Forbidden, NotFound, Called),
     security(("bearer" = []))
 )]
-async fn delete(State(app): State<Arc<App>>, Caller(caller): Caller, RoomId(id): RoomId) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(app): State<Arc<App>>,
+    Caller(caller): Caller,
+    RoomId(id): RoomId,
+) -> Result<StatusCode, Problem> {
     let delete = DeleteRoomRequest { caller: Some(caller.user), id: id.to_string() };
     app.clients.room.clone().delete_room(request(delete, app.clients.call)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The newest `seq` of each of these rooms, in the order of the ids.
-async fn last_seqs(app: &App, deadline: &Deadline, room_ids: Vec<String>) -> Result<impl Iterator<Item = u64>, Problem> {
+async fn last_seqs(
+    app: &App,
+    deadline: &Deadline,
+    room_ids: Vec<String>,
+) -> Result<impl Iterator<Item = u64>, Problem> {
     let mut heads = std::collections::HashMap::new();
     if !room_ids.is_empty() {
         let ask = deadline.reading(GetRoomHeadsRequest { room_ids: room_ids.clone() });

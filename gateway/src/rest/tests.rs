@@ -1,7 +1,8 @@
 use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue,
+    LOCATION,
 };
 use axum::middleware::map_request;
 use clap::Parser;
@@ -38,7 +39,10 @@ pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
     let routes = crate::start(&config, listen, auth, room, message, file, bus(), None, &process).await.unwrap().routes;
     process.readiness.started();
-    eventually(|| !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))).await;
+    eventually(|| {
+        !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))
+    })
+    .await;
     routes.layer(map_request(|mut request: Request<Body>| async move {
         request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("localhost"));
         request
@@ -74,7 +78,10 @@ async fn reads_need_a_token_unless_anonymous_reads_are_allowed() {
     ];
     for path in &paths {
         let anonymous = send(&closed, Request::get(path)).await;
-        assert_eq!((problem(&anonymous), &anonymous.headers["www-authenticate"]), ((401, "unauthorized"), &"Bearer".parse().unwrap()));
+        assert_eq!(
+            (problem(&anonymous), &anonymous.headers["www-authenticate"]),
+            ((401, "unauthorized"), &"Bearer".parse().unwrap())
+        );
         assert_eq!(send(&closed, authorized(Request::get(path))).await.status, 200, "{path}");
         assert_eq!(send(&open, Request::get(path)).await.status, 200, "{path}");
         for bad in ["Bearer x", "Basic eDp5", "Bearer", ""] {
@@ -83,9 +90,15 @@ async fn reads_need_a_token_unless_anonymous_reads_are_allowed() {
         }
         let token = signed(1, &claims(json!({})));
         assert_eq!(
-            send(&closed, Request::get(format!("{path}{}token={token}&access_token={token}", if path.contains('?') { "&" } else { "?" })))
-                .await
-                .status,
+            send(
+                &closed,
+                Request::get(format!(
+                    "{path}{}token={token}&access_token={token}",
+                    if path.contains('?') { "&" } else { "?" }
+                ))
+            )
+            .await
+            .status,
             401
         );
     }
@@ -110,20 +123,37 @@ async fn unknown_routes_and_ids_are_not_found() {
         assert_eq!(problem(&send(&routes, authorized(Request::put(path))).await), (404, "not_found"), "{path}");
     }
     for id in ["x", "%00", "%ff", "0193A4C07D507CC398A52F6B8E1D0C01", "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c02"] {
-        assert_eq!(problem(&send(&routes, authorized(Request::get(format!("/api/rooms/{id}")))).await), (404, "not_found"), "{id}");
-        assert_eq!(problem(&send(&routes, authorized(Request::get(format!("/api/messages/{id}")))).await), (404, "not_found"), "{id}");
+        assert_eq!(
+            problem(&send(&routes, authorized(Request::get(format!("/api/rooms/{id}")))).await),
+            (404, "not_found"),
+            "{id}"
+        );
+        assert_eq!(
+            problem(&send(&routes, authorized(Request::get(format!("/api/messages/{id}")))).await),
+            (404, "not_found"),
+            "{id}"
+        );
     }
     let wrong = send(&routes, Request::put("/api/rooms")).await;
-    assert_eq!((problem(&wrong), &wrong.headers[ALLOW]), ((405, "method_not_allowed"), &"GET,HEAD,POST".parse().unwrap()));
+    assert_eq!(
+        (problem(&wrong), &wrong.headers[ALLOW]),
+        ((405, "method_not_allowed"), &"GET,HEAD,POST".parse().unwrap())
+    );
 }
 
 #[tokio::test]
 async fn accounts_can_sign_up_and_log_out() {
     let routes = gateway(&[]).await;
     let created = post(&routes, "/api/auth/signup", r#"{"username":"zoë","password":"correct horse"}"#).await;
-    assert_eq!((created.status, &created.json["tokenType"], &created.json["user"]["username"]), (201, &json!("Bearer"), &json!("zoë")));
+    assert_eq!(
+        (created.status, &created.json["tokenType"], &created.json["user"]["username"]),
+        (201, &json!("Bearer"), &json!("zoë"))
+    );
     assert_eq!(created.json["expiresAt"], "1970-01-01T00:00:00.000Z");
-    assert_eq!(problem(&post(&routes, "/api/auth/login", r#"{"username":"z","password":"p"}"#).await), (401, "invalid_credentials"));
+    assert_eq!(
+        problem(&post(&routes, "/api/auth/login", r#"{"username":"z","password":"p"}"#).await),
+        (401, "invalid_credentials")
+    );
     let nul = post(&routes, "/api/auth/login", r#"{"username":"z\u0000","password":"p"}"#).await;
     assert_eq!((problem(&nul), &nul.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("username")));
     assert_eq!(problem(&send(&routes, authorized(Request::get("/api/auth/me"))).await), (401, "unauthorized"));
@@ -146,7 +176,10 @@ async fn rooms_can_be_created_listed_and_changed() {
         let body = json!({"name": "Tea", "visibility": visibility}).to_string();
         let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}"))).header("Content-Type", "application/json");
         for refused in [post(&routes, "/api/rooms", body.clone()).await, send_body(&routes, patch, body).await] {
-            assert_eq!((problem(&refused), &refused.json["errors"][0]["field"]), ((400, "invalid_request"), &json!("visibility")));
+            assert_eq!(
+                (problem(&refused), &refused.json["errors"][0]["field"]),
+                ((400, "invalid_request"), &json!("visibility"))
+            );
         }
     }
     let listed = send(&routes, authorized(Request::get("/api/rooms?limit=1&q=te"))).await.json;
@@ -154,10 +187,14 @@ async fn rooms_can_be_created_listed_and_changed() {
     let shown = send(&routes, authorized(Request::get(format!("/api/rooms/{ROOM}")))).await.json;
     assert_eq!((&shown["name"], &shown["messages"]["items"]), (&json!("Tea"), &json!([])));
 
-    let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}"))).header("Content-Type", "application/json; charset=utf-8");
+    let patch = authorized(Request::patch(format!("/api/rooms/{ROOM}")))
+        .header("Content-Type", "application/json; charset=utf-8");
     let changed = send_body(&routes, patch, r#"{"name":"Coffee"}"#).await;
     assert_eq!((changed.status, &changed.json["name"], &changed.json["lastSeq"]), (200, &json!("Coffee"), &json!(3)));
-    assert_eq!(problem(&send(&routes, authorized(Request::delete(format!("/api/rooms/{ROOM}")))).await), (403, "forbidden"));
+    assert_eq!(
+        problem(&send(&routes, authorized(Request::delete(format!("/api/rooms/{ROOM}")))).await),
+        (403, "forbidden")
+    );
 }
 
 #[tokio::test]
@@ -167,15 +204,21 @@ async fn messages_can_be_sent_and_paged() {
     let first = post(&routes, "/api/messages", body.clone()).await;
     assert_eq!((first.status, &first.json["seq"], &first.json["clientMessageId"]), (201, &json!(1), &json!("c1")));
     let again = post(&routes, "/api/messages", body).await;
-    let repeated = |first: &Value| [first.as_object().unwrap().clone(), Map::from_iter([("duplicate".into(), json!(true))])];
+    let repeated =
+        |first: &Value| [first.as_object().unwrap().clone(), Map::from_iter([("duplicate".into(), json!(true))])];
     assert_eq!((again.status, again.json), (200, repeated(&first.json).into_iter().flatten().collect()));
-    let keyed = authorized(Request::post("/api/messages")).header("Content-Type", "application/json").header("Idempotency-Key", "c1");
+    let keyed = authorized(Request::post("/api/messages"))
+        .header("Content-Type", "application/json")
+        .header("Idempotency-Key", "c1");
     let keyed = send_body(&routes, keyed, json!({"roomId": ROOM, "content": "hi"}).to_string()).await;
     assert_eq!((keyed.status, &keyed.json["id"]), (200, &first.json["id"]));
 
     let page = send(&routes, authorized(Request::get(format!("/api/messages/{ROOM}")))).await.json;
     let cursor = page["nextCursor"].as_str().unwrap();
-    assert_eq!(send(&routes, authorized(Request::get(format!("/api/messages/{ROOM}?cursor={cursor}")))).await.status, 200);
+    assert_eq!(
+        send(&routes, authorized(Request::get(format!("/api/messages/{ROOM}?cursor={cursor}")))).await.status,
+        200
+    );
     let other = ROOM.replace("c01", "c02");
     for (room, query) in [
         (other.as_str(), format!("cursor={cursor}")),
@@ -210,14 +253,21 @@ async fn invalid_bodies_are_rejected() {
 async fn cors_headers_follow_the_setting() {
     let routes = gateway(&["--allowed-origins", "https://chat.example"]).await;
     let preflight = |origin: &str| {
-        let request = Request::options("/api/messages").header("Origin", origin).header("Access-Control-Request-Method", "POST");
+        let request =
+            Request::options("/api/messages").header("Origin", origin).header("Access-Control-Request-Method", "POST");
         request.header("Access-Control-Request-Headers", "authorization,content-type,idempotency-key")
     };
     let good = send(&routes, preflight("https://chat.example")).await;
-    assert_eq!((good.status, &good.headers[ACCESS_CONTROL_ALLOW_ORIGIN]), (200, &"https://chat.example".parse().unwrap()));
+    assert_eq!(
+        (good.status, &good.headers[ACCESS_CONTROL_ALLOW_ORIGIN]),
+        (200, &"https://chat.example".parse().unwrap())
+    );
     assert!(good.headers[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().contains("idempotency-key"));
     for foreign in ["https://evil.example", "null", "http://localhost:3000"] {
-        assert!(!send(&routes, preflight(foreign)).await.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}");
+        assert!(
+            !send(&routes, preflight(foreign)).await.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
+            "{foreign}"
+        );
         let refused = send(&routes, Request::get("/api/rooms").header("Origin", foreign)).await;
         assert!(!refused.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}");
     }

@@ -188,8 +188,12 @@ impl<L: Listener + 'static> Follower<L> {
 
     /// Handles a partition whose task has panicked: closes its clients, which reconnect and so start a new task.
     fn drop_ended(&self) {
-        let ended =
-            self.followed.lock().extract_if(|_, followed| followed.inputs.is_closed()).map(|(partition, _)| partition).collect::<Vec<_>>();
+        let ended = self
+            .followed
+            .lock()
+            .extract_if(|_, followed| followed.inputs.is_closed())
+            .map(|(partition, _)| partition)
+            .collect::<Vec<_>>();
         for partition in ended {
             tracing::error!(partition, "the task that follows this partition ended unexpectedly");
             self.hub.resync(partition);

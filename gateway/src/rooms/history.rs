@@ -112,7 +112,8 @@ impl History {
     /// When the message service does not answer.
     pub async fn read(self: &Arc<Self>, room: Uuid, wanted: Wanted) -> Result<Page> {
         let (answer, answered) = oneshot::channel();
-        let (key, reader) = ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
+        let (key, reader) =
+            ((room, matches!(wanted, Wanted::Last(_))), Reader { wanted, answer, span: Span::current() });
         match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
@@ -164,8 +165,10 @@ impl History {
         let after = readers.iter().filter_map(|reader| reader.wanted.after()).min();
         let newest = readers.iter().map(|reader| if let Wanted::Last(count) = reader.wanted { count } else { 0 }).max();
         let limit = if after.is_some() { MAX_MESSAGES } else { newest.unwrap_or_default() };
-        let request = ListEventsRequest { room_id: room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 };
-        let page = self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await?.into_inner();
+        let request =
+            ListEventsRequest { room_id: room.to_string(), before: None, after, limit, max_bytes: MAX_BYTES as u32 };
+        let page =
+            self.clients.message.clone().list_events(grpc::request(request, self.clients.read)).await?.into_inner();
         METRICS.history_reads.increment(1);
         Ok((after.unwrap_or_default(), page.into()))
     }
@@ -191,7 +194,8 @@ impl Read {
             Wanted::Last(count) => Some(all.saturating_sub(count as usize)..all),
             Wanted::After(after) => {
                 let begin = self.events.partition_point(|event| event.seq <= after);
-                let complete = self.events.last().map_or(from, |event| event.seq) >= self.last_seq || after >= self.last_seq;
+                let complete =
+                    self.events.last().map_or(from, |event| event.seq) >= self.last_seq || after >= self.last_seq;
                 (complete || begin <= all / 2).then_some(begin..all)
             }
         }

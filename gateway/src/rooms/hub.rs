@@ -148,15 +148,26 @@ impl<L: Listener> Hub<L> {
     ///
     /// # Errors
     /// When the join was cancelled or history must be read again; the client's state is unchanged.
-    pub fn go_live(&self, joining: &Joining, listener: &Arc<L>, last_seq: u64, arrival: &Arrival<'_>) -> Result<(), NotLive> {
+    pub fn go_live(
+        &self,
+        joining: &Joining,
+        listener: &Arc<L>,
+        last_seq: u64,
+        arrival: &Arrival<'_>,
+    ) -> Result<(), NotLive> {
         let mut shard = self.shard(joining.room);
         let room = shard.rooms.get_mut(&joining.room).ok_or(NotLive::Cancelled)?;
-        let member = room.members.get_mut(&listener.id()).filter(|m| m.generation == joining.generation).ok_or(NotLive::Cancelled)?;
+        let member = room
+            .members
+            .get_mut(&listener.id())
+            .filter(|m| m.generation == joining.generation)
+            .ok_or(NotLive::Cancelled)?;
         if room.seq > last_seq && room.tail_after > last_seq {
             return Err(NotLive::Behind);
         }
         member.floor = last_seq;
-        let missed = room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+        let missed =
+            room.tail.iter().filter(|(seq, _)| *seq > last_seq).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
         listener.arrive(joining.room, last_seq, arrival, &missed);
         room.joined();
         Ok(())
@@ -191,7 +202,12 @@ impl<L: Listener> Hub<L> {
     /// Fans out the events of one partition, in order. Returns the number of deliveries. An event is encoded once, and
     /// only if a client is in its room; successive events of one room reach a client in one write. Clients whose outbox
     /// must be flushed are added to `writers`.
-    pub fn fan_out<E>(&self, deliveries: &[Delivery<E>], encode: impl Fn(&E) -> Frame, writers: &mut Vec<Arc<L>>) -> usize {
+    pub fn fan_out<E>(
+        &self,
+        deliveries: &[Delivery<E>],
+        encode: impl Fn(&E) -> Frame,
+        writers: &mut Vec<Arc<L>>,
+    ) -> usize {
         let mut delivered = 0;
         let mut frames = Vec::with_capacity(deliveries.len());
         for run in deliveries.chunk_by(|a, b| a.room == b.room) {
@@ -210,7 +226,12 @@ impl<L: Listener> Hub<L> {
                     0 => member.listener.deliver(run[0].room, first, &frames, &joined),
                     skip if skip == frames.len() => continue,
                     // A floor within the run is rare.
-                    skip => member.listener.deliver(run[0].room, member.floor + 1, &frames[skip..], &Frame::join(&frames[skip..])),
+                    skip => member.listener.deliver(
+                        run[0].room,
+                        member.floor + 1,
+                        &frames[skip..],
+                        &Frame::join(&frames[skip..]),
+                    ),
                 };
                 writers.extend(to_write.then(|| member.listener.clone()));
                 delivered += last.saturating_sub(member.floor).min(frames.len() as u64) as usize;

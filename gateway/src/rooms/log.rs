@@ -84,7 +84,8 @@ impl Log {
 
     /// Completes when the heads should be polled again. `begin`: when the last poll began.
     pub async fn poll_is_due(&self, begin: Instant) {
-        let since_miss = self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
+        let since_miss =
+            self.start.elapsed().saturating_sub(Duration::from_millis(self.missed.load(Ordering::Relaxed)));
         let relied_on = self.is_bus_up() && since_miss > CLEAN;
         let asked = timeout_at(begin + if relied_on { POLL } else { POLL_DEGRADED }, self.soon.notified());
         if asked.await.is_ok() {

@@ -42,10 +42,7 @@ pub enum Input {
     /// A hint, as received from the bus.
     Hint(Bytes),
     /// A head, as read from the database.
-    Head {
-        epoch: String,
-        position: u64,
-    },
+    Head { epoch: String, position: u64 },
 }
 
 /// The task that follows one partition.
@@ -71,7 +68,13 @@ pub struct PartitionTask<L> {
 
 impl<L: Listener + 'static> PartitionTask<L> {
     /// A task that is not running yet.
-    pub fn new(log: Arc<Log>, hub: Arc<Hub<L>>, partition: u32, inputs: mpsc::Receiver<Input>, reached: Arc<AtomicU64>) -> Self {
+    pub fn new(
+        log: Arc<Log>,
+        hub: Arc<Hub<L>>,
+        partition: u32,
+        inputs: mpsc::Receiver<Input>,
+        reached: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             log,
             hub,
@@ -270,12 +273,18 @@ impl<L: Listener + 'static> PartitionTask<L> {
     fn deliver(&mut self, events: &[Event], last: u64) {
         self.move_to(last);
         let traced = events.iter().filter(|event| !event.traceparent.is_empty());
-        let spans =
-            traced.map(|event| Span::of_traceparent(&event.traceparent).child(trace::Kind::Consumer, "fan out")).collect::<Vec<_>>();
+        let spans = traced
+            .map(|event| Span::of_traceparent(&event.traceparent).child(trace::Kind::Consumer, "fan out"))
+            .collect::<Vec<_>>();
         let mut deliveries = events
             .iter()
             .filter_map(|event| {
-                Some(Delivery { room: event.room_id.parse().ok()?, seq: event.seq, closes_room: event.event == "roomDeleted", event })
+                Some(Delivery {
+                    room: event.room_id.parse().ok()?,
+                    seq: event.seq,
+                    closes_room: event.event == "roomDeleted",
+                    event,
+                })
             })
             .collect::<Vec<_>>();
         // Order is guaranteed within a room. Grouped by room, events share locks and writes. The sort is stable.

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::MAX_HEAD;
-use confab_socketio::net::wire::Wire;
 use confab_socketio::budget::Held;
+use confab_socketio::net::wire::Wire;
 
 /// How long a request's head may take to arrive.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);

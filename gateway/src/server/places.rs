@@ -36,7 +36,13 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
             "the {what} leaves hardly any connections; raise it (for descriptors: ulimit -n, LimitNOFILE)"
         );
     } else {
-        tracing::info!(places, limit, memory, setting, "the {what}, not CONFAB_MAX_CONNECTIONS, bounds the connections");
+        tracing::info!(
+            places,
+            limit,
+            memory,
+            setting,
+            "the {what}, not CONFAB_MAX_CONNECTIONS, bounds the connections"
+        );
     }
     places
 }

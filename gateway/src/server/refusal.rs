@@ -19,7 +19,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// Writes the answer with this status; `write` writes to the connection.
-    pub fn poll(&mut self, status: StatusCode, mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
+    pub fn poll(
+        &mut self,
+        status: StatusCode,
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         let left = self.left.get_or_insert_with(|| answer(status));
         while !left.is_empty() {
             let written = ready!(write(left))?;

@@ -12,9 +12,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::arriving::{Arriving, Haste};
 use super::refusal::{self, Refusal};
-use confab_socketio::net::wire::{Wire, Writer};
-use confab_socketio::budget::Held;
 use confab_socketio::METRICS;
+use confab_socketio::budget::Held;
+use confab_socketio::net::wire::{Wire, Writer};
 
 /// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -152,7 +152,11 @@ impl AsyncWrite for Stream {
         self.taken(context, taken)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.is_own() {
             let first = bytes.iter().find(|bytes| !bytes.is_empty()).map_or(&[][..], |bytes| bytes);
             return self.poll_write(context, first);

@@ -47,7 +47,9 @@ pub(crate) async fn serving_counted(
     (
         address,
         process,
-        tokio::spawn(async move { serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections, budget)).await }),
+        tokio::spawn(async move {
+            serve(listener, app, &ending, &Admission::of_clients(&config, config.max_connections, budget)).await
+        }),
     )
 }
 
@@ -142,7 +144,9 @@ async fn connections_beyond_the_most_wait_for_a_place() {
 async fn an_upgraded_connection_keeps_its_place() {
     let kept = Arc::new(parking_lot::Mutex::new(None));
     let keeping = kept.clone();
-    let route = get(move |axum::Extension(permit): axum::Extension<ConnectionPermit>| async move { *keeping.lock() = Some(permit) });
+    let route = get(move |axum::Extension(permit): axum::Extension<ConnectionPermit>| async move {
+        *keeping.lock() = Some(permit)
+    });
     let (address, ..) = serving(Router::new().route("/", route), &["--max-connections", "1"]).await;
     let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     read_all(sent(address, request).await).await;
@@ -193,7 +197,10 @@ async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<Tc
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
-    stream.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -202,7 +209,10 @@ async fn comes_in(address: SocketAddr, from: [u8; 4], client: &str) -> Option<Tc
     if head.starts_with("HTTP/1.1 200") {
         return Some(stream);
     }
-    assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: ") && head.contains("connection: close"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 503") && head.contains("retry-after: ") && head.contains("connection: close"),
+        "{head}"
+    );
     assert!(read_all(stream).await.contains(r#""code":"unavailable""#));
     None
 }
@@ -251,7 +261,9 @@ async fn behind_a_proxy_each_client_has_its_share() {
 
 #[tokio::test]
 async fn behind_a_proxy_a_client_has_its_share_until_it_has_taken_a_long_answer() {
-    let long = get(|| async { Body::from_stream(repeat(Bytes::from_static(&[b'x'; 64 * 1024])).take(1024).map(io::Result::Ok)) });
+    let long = get(|| async {
+        Body::from_stream(repeat(Bytes::from_static(&[b'x'; 64 * 1024])).take(1024).map(io::Result::Ok))
+    });
     let app = Router::new().route("/long", long).route("/", get(|| async { "here" }));
     let (address, ..) = serving(app, &["--max-connections", "16", "--trusted-proxies", "127.0.0.1"]).await;
     let mut held = Vec::new();
@@ -282,7 +294,8 @@ async fn what_passes_through_to_another_gateway_takes_two_places() {
 #[tokio::test(start_paused = true)]
 async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
     let (address, ..) = serving(Router::new().route("/", get(|| async { "here" })), &["--max-connections", "4"]).await;
-    let _held = [comes_in(address, [127, 0, 0, 1], "").await.unwrap(), comes_in(address, [127, 0, 0, 1], "").await.unwrap()];
+    let _held =
+        [comes_in(address, [127, 0, 0, 1], "").await.unwrap(), comes_in(address, [127, 0, 0, 1], "").await.unwrap()];
     let mut half = Vec::new();
     for from in [[127, 0, 0, 2], [127, 0, 0, 3]] {
         let socket = TcpSocket::new_v4().unwrap();
@@ -301,7 +314,8 @@ async fn half_a_head_is_given_less_time_while_many_places_are_taken() {
 fn a_gateway_says_which_client_it_passes_on() {
     let admission = Admission::of_gateways(&Settings::parse_from(["test"]).gateway, 1, Arc::default());
     for client in ["198.51.100.7", "2001:db8:1:2::"] {
-        let headers = [("x-forwarded-for".parse().unwrap(), HeaderValue::from_str(client).unwrap())].into_iter().collect();
+        let headers =
+            [("x-forwarded-for".parse().unwrap(), HeaderValue::from_str(client).unwrap())].into_iter().collect();
         assert_eq!(ClientAddress::of([10, 0, 0, 1].into(), &headers, &admission.trusted).to_string(), client);
     }
 }
@@ -367,11 +381,15 @@ async fn what_is_not_http_is_refused_with_a_problem() {
         let mut client = TcpStream::connect(address).await.unwrap();
         // The server may refuse it before it has all of it.
         let _ = client.write_all(request.as_bytes()).await;
-        let answer = timeout(Duration::from_secs(5), read_all(client)).await.unwrap_or_else(|_| panic!("{request:.80}"));
+        let answer =
+            timeout(Duration::from_secs(5), read_all(client)).await.unwrap_or_else(|_| panic!("{request:.80}"));
         let last = &answer[answer.rfind("HTTP/1.1").unwrap()..];
         let (head, body) = last.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request:.80} {answer}");
-        assert!(head.contains("application/problem+json") && head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
+        assert!(
+            head.contains("application/problem+json") && head.contains(&format!("Content-Length: {}", body.len())),
+            "{answer}"
+        );
         let document: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(document["status"].to_string(), status[..3]);
         assert!(head.contains(document["requestId"].as_str().unwrap()));

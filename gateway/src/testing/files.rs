@@ -220,7 +220,10 @@ impl FileService for Files {
             bytes.truncate(after);
             Err(Status::from(Error::unavailable("the store")))
         });
-        let chunks = bytes.chunks(1000).map(|chunk| Ok(DownloadResponse { chunk: Bytes::copy_from_slice(chunk) })).collect::<Vec<_>>();
+        let chunks = bytes
+            .chunks(1000)
+            .map(|chunk| Ok(DownloadResponse { chunk: Bytes::copy_from_slice(chunk) }))
+            .collect::<Vec<_>>();
         let files = self.clone();
         let begun = stream::once(async move {
             files.unless_stalled().await;

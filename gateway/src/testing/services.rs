@@ -5,7 +5,9 @@ use confab_common::{Code, Error};
 use confab_proto::auth::v1::{Jwks, ListRevocationsResponse, LogoutResponse, Session, SignupRequest, User};
 use confab_proto::file::v1::File;
 use confab_proto::message::v1::{AppendRequest, AppendResponse, Event, ListEventsResponse, Outcome, outcome};
-use confab_proto::message::v1::{GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead};
+use confab_proto::message::v1::{
+    GetHeadsRequest, GetHeadsResponse, GetRoomHeadsRequest, GetRoomHeadsResponse, Head, RoomHead,
+};
 use confab_proto::room::v1::{CreateRoomRequest, GetRoomRequest, ListRoomsResponse, Room, UpdateRoomRequest};
 use parking_lot::Mutex;
 use prost::Message;
@@ -18,12 +20,15 @@ pub const ROOM: &str = "0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01";
 /// One account.
 pub fn auth(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
     let session = |id: String, username: String| {
-        Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }.encode_to_vec()
+        Session { token: "t".into(), expires_at_ms: 0, user: Some(User { id, username, created_at_ms: 0 }) }
+            .encode_to_vec()
     };
     match method {
         "GetJwks" => Ok(Jwks { json: jwks(&[1]) }.encode_to_vec()),
         "ListRevocations" => Ok(ListRevocationsResponse::default().encode_to_vec()),
-        "Signup" => SignupRequest::decode(body).map(|signup| session(signup.user_id, signup.username)).map_err(Error::internal),
+        "Signup" => {
+            SignupRequest::decode(body).map(|signup| session(signup.user_id, signup.username)).map_err(Error::internal)
+        }
         "Login" => Err(Error::new(Code::InvalidCredentials, "wrong user or password")),
         "Logout" => Ok(LogoutResponse {}.encode_to_vec()),
         _ => Err(Error::not_found("user")),
@@ -38,9 +43,15 @@ pub fn room(method: &str, body: Bytes) -> Result<Vec<u8>, Error> {
             let create = CreateRoomRequest::decode(body).unwrap();
             Ok(room(&create.id, create.name).encode_to_vec())
         }
-        "ListRooms" => Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec()),
-        "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => Ok(room(ROOM, "Tea".into()).encode_to_vec()),
-        "UpdateRoom" => Ok(room(ROOM, UpdateRoomRequest::decode(body).unwrap().name.unwrap_or_default()).encode_to_vec()),
+        "ListRooms" => {
+            Ok(ListRoomsResponse { rooms: vec![room(ROOM, "Tea".into())], next_cursor: "next".into() }.encode_to_vec())
+        }
+        "GetRoom" if GetRoomRequest::decode(body.clone()).unwrap().id == ROOM => {
+            Ok(room(ROOM, "Tea".into()).encode_to_vec())
+        }
+        "UpdateRoom" => {
+            Ok(room(ROOM, UpdateRoomRequest::decode(body).unwrap().name.unwrap_or_default()).encode_to_vec())
+        }
         "DeleteRoom" => Err(Error::new(Code::Forbidden, "only its owner may")),
         _ => Err(Error::not_found("room")),
     }
@@ -54,12 +65,14 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
         match method {
             "Append" => {
                 let mut append = |new: confab_proto::message::v1::NewEvent| {
-                    let first =
-                        log.iter().find(|event| new.client_message_id.is_some() && event.client_message_id == new.client_message_id);
+                    let first = log.iter().find(|event| {
+                        new.client_message_id.is_some() && event.client_message_id == new.client_message_id
+                    });
                     let duplicate = first.is_some();
                     let event = first.cloned().unwrap_or_else(|| {
                         let seq = log.len() as u64 + 1;
-                        let (id, room_id, content, sender, kind) = (new.id, new.room_id, new.content, new.sender, new.kind);
+                        let (id, room_id, content, sender, kind) =
+                            (new.id, new.room_id, new.content, new.sender, new.kind);
                         let files = new.file_ids.into_iter().map(|id| File { id, ..File::default() }).collect();
                         let client_message_id = new.client_message_id;
                         Event { id, room_id, content, sender, kind, files, client_message_id, seq, ..Event::default() }
@@ -73,7 +86,8 @@ pub fn message() -> impl Fn(&str, Bytes) -> Result<Vec<u8>, Error> {
                 Ok(AppendResponse { epoch: "e".into(), outcomes }.encode_to_vec())
             }
             "ListEvents" => {
-                Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }.encode_to_vec())
+                Ok(ListEventsResponse { last_seq: log.len() as u64, events: log.clone(), more: true, ..<_>::default() }
+                    .encode_to_vec())
             }
             "GetRoomHeads" => {
                 let heads = GetRoomHeadsRequest::decode(body).unwrap().room_ids.into_iter().map(|room_id| RoomHead {

@@ -75,7 +75,9 @@ async fn a_valid_token_yields_its_identity() {
 async fn missing_or_wrong_claims_are_rejected() {
     let (_, tokens, _) = started(Some(&[1])).await;
     let now = jsonwebtoken::get_current_timestamp();
-    for fine in [json!({"exp": now - 2}), json!({"nbf": now + 2}), json!({"aud": ["x", "confab"]}), json!({"more": true})] {
+    for fine in
+        [json!({"exp": now - 2}), json!({"nbf": now + 2}), json!({"aud": ["x", "confab"]}), json!({"more": true})]
+    {
         assert_eq!(code(&tokens, &signed(1, &claims(fine.clone()))).await, None, "{fine}");
     }
     for bad in [
@@ -158,7 +160,8 @@ async fn forged_tokens_are_rejected() {
     };
     let x = public["keys"][0]["x"].as_str().unwrap();
     let raw = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, x).unwrap();
-    let mut forged = vec![hmac(x.as_bytes()), hmac(&raw), format!("{unsigned}."), format!("{good}.x"), format!("x.{good}")];
+    let mut forged =
+        vec![hmac(x.as_bytes()), hmac(&raw), format!("{unsigned}."), format!("{good}.x"), format!("x.{good}")];
     for alg in ["none", "nOnE", "HS256", "RS256"] {
         let header = base64(&format!(r#"{{"alg":"{alg}","kid":"k1"}}"#));
         forged.extend([format!("{header}.{payload}."), format!("{header}.{payload}.{signature}")]);

@@ -27,7 +27,9 @@ impl Position {
     /// `invalid_request` for any other text.
     pub fn of_cursor(room: Uuid, text: &str) -> Result<Self, Error> {
         match cursor::decode::<(Uuid, Self)>(text)? {
-            (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => Ok(position),
+            (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => {
+                Ok(position)
+            }
             _ => Err(Error::field("cursor", "is not a cursor of this list")),
         }
     }

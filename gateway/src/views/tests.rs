@@ -44,5 +44,8 @@ fn messages_match_the_contract() {
     event.event = "roomUpdated".into();
     event.data = r#"{"name":"Tea"}"#.into();
     let json = serde_json::to_string(&MessageJson::from(&event)).unwrap();
-    assert!(json.contains(r#""type":"system""#) && json.ends_with(r#""event":"roomUpdated","data":{"name":"Tea"}}"#), "{json}");
+    assert!(
+        json.contains(r#""type":"system""#) && json.ends_with(r#""event":"roomUpdated","data":{"name":"Tea"}}"#),
+        "{json}"
+    );
 }

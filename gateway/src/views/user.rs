@@ -59,6 +59,11 @@ impl<'a> TryFrom<&'a Session> for Opened<'a> {
 
     fn try_from(session: &'a Session) -> Result<Self, Error> {
         let user = session.user.as_ref().ok_or_else(|| Error::internal("a session without a user"))?;
-        Ok(Self { token: &session.token, token_type: "Bearer", expires_at: Time(session.expires_at_ms), user: user.into() })
+        Ok(Self {
+            token: &session.token,
+            token_type: "Bearer",
+            expires_at: Time(session.expires_at_ms),
+            user: user.into(),
+        })
     }
 }

@@ -133,8 +133,12 @@ mod tests {
 
     use super::*;
 
-    const ELSEWHERE: [&str; 4] =
-        ["--auth-url=http://h:1", "--room-url=http://h:1", "--message-url=http://h:1", "--file-url=http://h:1,http://h:2"];
+    const ELSEWHERE: [&str; 4] = [
+        "--auth-url=http://h:1",
+        "--room-url=http://h:1",
+        "--message-url=http://h:1",
+        "--file-url=http://h:1,http://h:2",
+    ];
 
     fn with(arguments: &[&str]) -> anyhow::Result<Program> {
         let program = Program::try_parse_from(["confab"].iter().chain(arguments))?;
@@ -177,7 +181,8 @@ mod tests {
         };
         assert!(keeps(&[]) && keeps(&ELSEWHERE[1..]) && keeps(&ELSEWHERE[..3]));
         assert!(!keeps(&ELSEWHERE));
-        let nothing = ["--file-store=postgres://h/d", "--objects=file:/srv/objects", ELSEWHERE[0], ELSEWHERE[1], ELSEWHERE[2]];
+        let nothing =
+            ["--file-store=postgres://h/d", "--objects=file:/srv/objects", ELSEWHERE[0], ELSEWHERE[1], ELSEWHERE[2]];
         assert!(!keeps(&nothing));
         assert!(keeps(&[&nothing[..], &["--data-dir=/srv"]].concat()));
         // The key that signs tokens.

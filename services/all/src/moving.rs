@@ -23,7 +23,10 @@ fn stores(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<[(&'static S
         ("FILE", parts.file_url.is_some(), parts.file.file_store.is_some()),
         ("MESSAGE", parts.message_url.is_some(), parts.message.message_store.is_some()),
     ] {
-        ensure!(is_named || !is_elsewhere, "CONFAB_{part}_URL is set: also set CONFAB_{part}_STORE to the store of that service");
+        ensure!(
+            is_named || !is_elsewhere,
+            "CONFAB_{part}_URL is set: also set CONFAB_{part}_STORE to the store of that service"
+        );
     }
     Ok([
         (&confab_auth::SCHEMA, parts.auth.store(storage)?),

@@ -37,7 +37,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let (to_message, log) = match elsewhere(&parts.message_url)? {
         Some(transport) => (transport, None),
         None => {
-            let log = confab_message::start(&parts.message, &storage, bus.clone(), late_room, late_file, &process).await?;
+            let log =
+                confab_message::start(&parts.message, &storage, bus.clone(), late_room, late_file, &process).await?;
             (grpc::in_process(log.server()), Some(log))
         }
     };
@@ -56,8 +57,18 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     file_binder.bind(to_file.clone());
 
     let key = parts.bus.key()?;
-    let edge =
-        confab_gateway::start(&parts.gateway, listen, to_auth, to_room, to_message, to_file, bus.clone(), key.as_ref(), &process).await?;
+    let edge = confab_gateway::start(
+        &parts.gateway,
+        listen,
+        to_auth,
+        to_room,
+        to_message,
+        to_file,
+        bus.clone(),
+        key.as_ref(),
+        &process,
+    )
+    .await?;
     let listener = port.listen().with_context(taken)?;
     process.readiness.started();
     tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
@@ -112,7 +123,10 @@ async fn renew_epoch(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<(
 }
 
 async fn claim_objects(parts: &Parts, storage: &StorageConfig) -> anyhow::Result<()> {
-    ensure!(parts.file_url.is_none(), "files are remote (CONFAB_FILE_URL is set): run `confab-file claim-objects` with its settings");
+    ensure!(
+        parts.file_url.is_none(),
+        "files are remote (CONFAB_FILE_URL is set): run `confab-file claim-objects` with its settings"
+    );
     confab_file::claim_objects(&parts.file, storage).await
 }
 

@@ -38,7 +38,8 @@ impl Setting {
             Some((what, computed)) => (what.to_string(), computed.trim_end_matches(']').to_string()),
             None => (help, String::new()),
         };
-        let defaults = arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect::<Vec<_>>();
+        let defaults =
+            arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect::<Vec<_>>();
         Some(Self {
             program: program.get_name().trim_start_matches("confab-").to_string(),
             theme: arg.get_help_heading()?.to_string(),
@@ -62,8 +63,9 @@ fn joined<'a>(settings: &[&'a Setting], text: impl Fn(&'a Setting) -> &'a str) -
     match &texts[..] {
         [(text, _)] => text.to_string(),
         _ => {
-            let of =
-                |(text, programs): &(&str, Vec<&str>)| format!("{}: {}", named(programs), if text.is_empty() { "none" } else { *text });
+            let of = |(text, programs): &(&str, Vec<&str>)| {
+                format!("{}: {}", named(programs), if text.is_empty() { "none" } else { *text })
+            };
             texts.iter().map(of).collect::<Vec<_>>().join("; ")
         }
     }
@@ -85,7 +87,8 @@ fn document() -> String {
         confab_message::Program::command(),
         confab_file::Program::command(),
     ];
-    let settings = programs.iter().flat_map(|program| program.get_arguments().filter_map(move |arg| Setting::of(program, arg)));
+    let settings =
+        programs.iter().flat_map(|program| program.get_arguments().filter_map(move |arg| Setting::of(program, arg)));
     let settings = settings.collect::<Vec<_>>();
     let (mut themes, mut text) = (Vec::new(), HEAD.to_string());
     for theme in settings.iter().map(|setting| &setting.theme) {
@@ -120,5 +123,8 @@ fn settings_document_matches_the_programs() {
         std::fs::write(FILE, &document).unwrap();
     }
     let kept = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert!(kept == document, "docs/settings.md differs from the programs' --help: RENEW=1 cargo test --workspace settings");
+    assert!(
+        kept == document,
+        "docs/settings.md differs from the programs' --help: RENEW=1 cargo test --workspace settings"
+    );
 }

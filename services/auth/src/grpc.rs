@@ -53,7 +53,10 @@ impl AuthService for Service {
         Ok(Response::new(v1::Jwks { json: self.0.jwks().to_owned() }))
     }
 
-    async fn list_revocations(&self, request: Request<v1::ListRevocationsRequest>) -> Answer<v1::ListRevocationsResponse> {
+    async fn list_revocations(
+        &self,
+        request: Request<v1::ListRevocationsRequest>,
+    ) -> Answer<v1::ListRevocationsResponse> {
         let v1::ListRevocationsRequest { after, limit } = request.into_inner();
         let page = self.0.revocations(after, limit).await?;
         let revocations = page.items.into_iter().map(Into::into).collect();

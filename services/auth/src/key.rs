@@ -58,15 +58,25 @@ impl SigningKeys {
     /// When there is no key, a key is invalid or repeated, or there are more than 8 keys. The message does not quote
     /// them.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        const EXPECTED: &str = "not an Ed25519 private key from `openssl genpkey -algorithm ed25519`, or the base64 of 32 bytes";
+        const EXPECTED: &str =
+            "not an Ed25519 private key from `openssl genpkey -algorithm ed25519`, or the base64 of 32 bytes";
         // Some ways to set an environment variable write line breaks as `\n`.
         let text = text.replace("\\n", "\n");
         let texts = if text.contains("-----") { blocks(&text).context(EXPECTED)? } else { words(&text) };
-        ensure!(texts.len() <= MAX_KEYS, "{} keys are set, but at most {MAX_KEYS} keys can be in use at once", texts.len());
+        ensure!(
+            texts.len() <= MAX_KEYS,
+            "{} keys are set, but at most {MAX_KEYS} keys can be in use at once",
+            texts.len()
+        );
         let mut keys = Vec::<SigningKey>::new();
         for (at, text) in texts.iter().enumerate() {
             let Some(key) = SigningKey::parse(text) else { bail!("key {} of {} is {EXPECTED}", at + 1, texts.len()) };
-            ensure!(keys.iter().all(|other| other.public() != key.public()), "key {} of {} is a duplicate", at + 1, texts.len());
+            ensure!(
+                keys.iter().all(|other| other.public() != key.public()),
+                "key {} of {} is a duplicate",
+                at + 1,
+                texts.len()
+            );
             keys.push(key);
         }
         ensure!(!keys.is_empty(), EXPECTED);
@@ -94,7 +104,8 @@ impl SigningKeys {
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         private::close(&path).with_context(|| format!("cannot check the permissions of {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
+        Self::parse(&text)
+            .with_context(|| format!("{} is damaged; restore it, or remove it to end all sessions", path.display()))
     }
 }
 
@@ -124,7 +135,8 @@ fn words(text: &str) -> Vec<String> {
 /// Creates a key file atomically. If another process creates the file first, that file is kept.
 fn create(path: &Path) -> anyhow::Result<()> {
     let key = SigningKey(Ed25519KeyPair::generate().ok().context("no randomness")?);
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(key.pkcs8()?));
+    let pem =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64_STANDARD.encode(key.pkcs8()?));
     let draft = path.with_extension(format!("{}.tmp", std::process::id()));
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
@@ -132,7 +144,10 @@ fn create(path: &Path) -> anyhow::Result<()> {
     file.sync_all()?;
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
-    ensure!(linked.is_ok() || linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists), "{linked:?}");
+    ensure!(
+        linked.is_ok() || linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists),
+        "{linked:?}"
+    );
     if let Some(directory) = path.parent() {
         fs::File::open(directory)?.sync_all()?;
     }
@@ -173,7 +188,14 @@ mod tests {
         let first = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
         let second = "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
         let broken = format!("{}\n  {}", &der(SECRET)[..40], &der(SECRET)[40..]);
-        for text in [SECRET, &der(SECRET), &broken, &pem(SECRET), &pem(SECRET).replace("\r\n", "\\n"), &pem(SECRET).replace("\r\n", " ")] {
+        for text in [
+            SECRET,
+            &der(SECRET),
+            &broken,
+            &pem(SECRET),
+            &pem(SECRET).replace("\r\n", "\\n"),
+            &pem(SECRET).replace("\r\n", " "),
+        ] {
             assert_eq!(public(text), [first], "{text}");
         }
         for text in [
@@ -186,17 +208,30 @@ mod tests {
         ] {
             assert_eq!(public(&text), [first, second], "{text}");
         }
-        assert_eq!(SigningKeys::parse(&format!("{OTHER},{SECRET}")).unwrap().signing().public(), BASE64_STANDARD.decode(second).unwrap());
+        assert_eq!(
+            SigningKeys::parse(&format!("{OTHER},{SECRET}")).unwrap().signing().public(),
+            BASE64_STANDARD.decode(second).unwrap()
+        );
     }
 
     #[test]
     fn invalid_keys_are_rejected_without_quoting_them() {
         let (cut, wide) = (pem(SECRET).replace("-----END", "----END"), format!("{} hunter2", pem(SECRET)));
-        for bad in
-            ["", " , ", "hunter2!", "aHVudGVyMg==", "-----BEGIN PRIVATE KEY-----", &cut, &wide, &pem(SECRET).replace("PRIVATE", "PUBLIC")]
-        {
+        for bad in [
+            "",
+            " , ",
+            "hunter2!",
+            "aHVudGVyMg==",
+            "-----BEGIN PRIVATE KEY-----",
+            &cut,
+            &wide,
+            &pem(SECRET).replace("PRIVATE", "PUBLIC"),
+        ] {
             let error = format!("{:#}", SigningKeys::parse(bad).err().unwrap());
-            assert!(error.contains("openssl genpkey") && !error.contains("hunter") && !error.contains("nWGx"), "{error}");
+            assert!(
+                error.contains("openssl genpkey") && !error.contains("hunter") && !error.contains("nWGx"),
+                "{error}"
+            );
         }
         let two = [der(SECRET), der(OTHER)].map(|der| BASE64_STANDARD.decode(der).unwrap()).concat();
         assert!(SigningKeys::parse(&BASE64_STANDARD.encode(two)).is_err(), "two concatenated keys");
@@ -208,7 +243,10 @@ mod tests {
     fn keys_are_limited_and_distinct() {
         let keys = |count: u8| (0..count).map(|n| BASE64_STANDARD.encode([n; 32])).collect::<Vec<_>>().join(",");
         assert_eq!(public(&keys(8)).len(), 8);
-        assert_eq!(SigningKeys::parse(&keys(9)).err().unwrap().to_string(), "9 keys are set, but at most 8 keys can be in use at once");
+        assert_eq!(
+            SigningKeys::parse(&keys(9)).err().unwrap().to_string(),
+            "9 keys are set, but at most 8 keys can be in use at once"
+        );
         let error = SigningKeys::parse(&format!("{OTHER},{SECRET},{}", der(OTHER))).err().unwrap().to_string();
         assert_eq!(error, "key 3 of 3 is a duplicate");
     }
@@ -232,6 +270,8 @@ mod tests {
         assert_eq!((both.all().count(), both.all().last().unwrap().public()), (2, first.signing().public()));
 
         fs::write(&path, "").unwrap();
-        assert!(format!("{:#}", SigningKeys::load_or_create(&directory).err().unwrap()).contains("signing.key is damaged"));
+        assert!(
+            format!("{:#}", SigningKeys::load_or_create(&directory).err().unwrap()).contains("signing.key is damaged")
+        );
     }
 }

@@ -59,7 +59,9 @@ pub async fn start(
     let tokens = Tokens::new(&keys, config.token_ttl)?;
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(upkeep(store.clone())));
     let accounts = Accounts::new(store, Passwords::start()?, tokens, Publisher::new(bus));
-    Ok(AuthServiceServer::new(Service::new(accounts)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    Ok(AuthServiceServer::new(Service::new(accounts))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE))
 }
 
 /// Runs the program until shutdown.
@@ -74,7 +76,13 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let bus = bus.open()?;
     let server = start(&auth, &storage, bus.clone(), &process).await?;
     process.readiness.started();
-    confab_common::grpc::serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await?;
+    confab_common::grpc::serve(
+        &process,
+        common.listen,
+        common.drain,
+        reflection.routes(server, confab_proto::DESCRIPTORS)?,
+    )
+    .await?;
     // Publishes the last revocations.
     bus.flush().await;
     Ok(())
@@ -101,7 +109,9 @@ async fn upkeep(store: Arc<dyn Store>) {
         match service::fill_skeletons(store.as_ref()).await {
             Ok(0) => {}
             Ok(filled) => tracing::info!(filled, "checked accounts of an earlier release for names that look alike"),
-            Err(error) => tracing::warn!(%error, "cannot check accounts of an earlier release for names that look alike"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot check accounts of an earlier release for names that look alike")
+            }
         }
     }
 }

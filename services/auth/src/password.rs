@@ -22,7 +22,8 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 8..=256;
 /// How long a hash waits for its turn.
 const TURN_WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// Compared with the password when the name has no account, so that such a login costs as much as a wrong password.
-const NO_ACCOUNT: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
+const NO_ACCOUNT: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$bm9ib2R5J3MgcGFzc3dvcmQgaGFzaGVzIHRvIHRoaXM";
 
 /// In lower case, one per line.
 static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
@@ -75,7 +76,10 @@ fn opaque(typed: &str) -> Option<String> {
         return None;
     }
     let category = CodePointMapData::<GeneralCategory>::new();
-    let spaced = typed.chars().map(|c| if category.get(c) == GeneralCategory::SpaceSeparator { ' ' } else { c }).collect::<String>();
+    let spaced = typed
+        .chars()
+        .map(|c| if category.get(c) == GeneralCategory::SpaceSeparator { ' ' } else { c })
+        .collect::<String>();
     Some(ComposingNormalizerBorrowed::new_nfc().normalize(&spaced).into_owned())
 }
 
@@ -102,7 +106,8 @@ impl Passwords {
     /// `unavailable` when too many hashes wait, or after a wait of 5 s.
     pub async fn turn(&self, ticket: Ticket) -> Result<Turn> {
         let turn = tokio::time::timeout(self.wait, self.turns.take(ticket)).await;
-        turn.unwrap_or_else(|_| Err(Error::unavailable("password checking"))).inspect_err(|_| LIMITS.hit("password_hashes"))
+        turn.unwrap_or_else(|_| Err(Error::unavailable("password checking")))
+            .inspect_err(|_| LIMITS.hit("password_hashes"))
     }
 
     /// Hashes a password that [`check`] has returned, as a PHC string.
@@ -123,7 +128,8 @@ impl Passwords {
     pub async fn verify(&self, turn: Turn, ticket: Ticket, typed: String, hash: Option<String>) -> Result<bool> {
         let opaque = opaque(&typed).filter(|opaque| *opaque != typed);
         let Some(opaque) = opaque else { return self.matches(turn, typed, hash).await };
-        Ok(self.matches(turn, opaque, hash.clone()).await? || self.matches(self.turn(ticket).await?, typed, hash).await?)
+        Ok(self.matches(turn, opaque, hash.clone()).await?
+            || self.matches(self.turn(ticket).await?, typed, hash).await?)
     }
 
     async fn matches(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool> {
@@ -151,11 +157,14 @@ mod tests {
 
     use super::*;
 
-    const TICKET: Ticket = Ticket { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), name: 0, is_known: false };
+    const TICKET: Ticket =
+        Ticket { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), name: 0, is_known: false };
 
     #[test]
     fn checks() {
-        for good in ["correct horse", &"x".repeat(256), "пароль", "\u{200D}👩\u{200D}🚀 🔑", "ada lovelace", "lovelaces"] {
+        for good in
+            ["correct horse", &"x".repeat(256), "пароль", "\u{200D}👩\u{200D}🚀 🔑", "ada lovelace", "lovelaces"]
+        {
             assert_eq!(check(good, "Lovelace").unwrap(), good);
         }
         for bad in [
@@ -253,7 +262,8 @@ mod tests {
     async fn unknown_name_costs_as_much_as_a_wrong_password() {
         let passwords = Passwords::start().unwrap();
         assert!(!verify(&passwords, "correct horse".into(), None).await.unwrap());
-        let (dummy, real) = (PasswordHash::new(NO_ACCOUNT).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
+        let (dummy, real) =
+            (PasswordHash::new(NO_ACCOUNT).unwrap(), hashed(&passwords, "correct horse".into()).await.unwrap());
         let real = PasswordHash::new(&real).unwrap();
         let kind = |hash: &PasswordHash| (hash.algorithm.to_string(), hash.version, hash.params.to_string());
         assert_eq!(kind(&dummy), kind(&real));

@@ -23,6 +23,10 @@ impl Publisher {
 
 impl From<Revocation> for v1::Revocation {
     fn from(revocation: Revocation) -> Self {
-        Self { number: revocation.number, session_id: revocation.session_id.to_string(), expires_at_ms: revocation.expires_at_ms }
+        Self {
+            number: revocation.number,
+            session_id: revocation.session_id.to_string(),
+            expires_at_ms: revocation.expires_at_ms,
+        }
     }
 }

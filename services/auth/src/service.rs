@@ -75,7 +75,11 @@ impl Accounts {
         let password_hash = self.passwords.hash(turn, hashable).await?;
         let user = User { id, username: kept, username_folded: folded.clone(), password_hash, created_at_ms: now_ms() };
         let stored = self.store.create_user(user.clone(), username::skeleton(&user.username)).await?;
-        if stored == user { self.open(stored, address).await } else { self.repeat(stored, &folded, password, address).await }
+        if stored == user {
+            self.open(stored, address).await
+        } else {
+            self.repeat(stored, &folded, password, address).await
+        }
     }
 
     /// Opens a session.

@@ -120,7 +120,8 @@ impl Queue {
     /// Removes the waiter whose turn is next.
     fn take_next(&mut self) -> Option<Waiter> {
         let (known, ranks) = (self.known_next, self.ranks());
-        let next = (0..self.waiters.len()).min_by_key(|at| (self.waiters[*at].ticket.is_known != known, ranks[*at], Reverse(*at)))?;
+        let next = (0..self.waiters.len())
+            .min_by_key(|at| (self.waiters[*at].ticket.is_known != known, ranks[*at], Reverse(*at)))?;
         self.known_next = !known;
         Some(self.waiters.remove(next))
     }
@@ -128,7 +129,8 @@ impl Queue {
     /// Removes the waiter to reject first: unknown clients before known clients.
     fn take_last(&mut self) -> Option<Waiter> {
         let ranks = self.ranks();
-        let last = (0..self.waiters.len()).max_by_key(|at| (!self.waiters[*at].ticket.is_known, ranks[*at], Reverse(*at)))?;
+        let last =
+            (0..self.waiters.len()).max_by_key(|at| (!self.waiters[*at].ticket.is_known, ranks[*at], Reverse(*at)))?;
         Some(self.waiters.remove(last))
     }
 

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use confab_common::{Error, Result, text};
 use icu_normalizer::ComposingNormalizerBorrowed;
-use icu_properties::props::{BidiClass, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup, HangulSyllableType};
+use icu_properties::props::{
+    BidiClass, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup, HangulSyllableType,
+};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_security::mixed_script::AugmentedScriptSet;
 
@@ -116,7 +118,10 @@ fn kind(c: char) -> Option<Kind> {
         CodePointMapData::<HangulSyllableType>::new().get(c),
         HangulSyllableType::LeadingJamo | HangulSyllableType::VowelJamo | HangulSyllableType::TrailingJamo
     );
-    let is_refused = is_old_jamo || is_variant(c) || text::is_blank(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
+    let is_refused = is_old_jamo
+        || is_variant(c)
+        || text::is_blank(c)
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
     (!is_refused).then_some(kind)
 }
 
@@ -163,7 +168,11 @@ fn has_one_set_of_digits(name: &str) -> bool {
 /// Checks the rules of RFC 5893, section 2, that a name of these characters could violate.
 fn reads_in_one_direction(name: &str) -> bool {
     use BidiClass as B;
-    let classes = name.chars().map(|c| CodePointMapData::<B>::new().get(c)).filter(|class| *class != B::NonspacingMark).collect::<Vec<_>>();
+    let classes = name
+        .chars()
+        .map(|c| CodePointMapData::<B>::new().get(c))
+        .filter(|class| *class != B::NonspacingMark)
+        .collect::<Vec<_>>();
     if !classes.iter().any(|class| matches!(*class, B::RightToLeft | B::ArabicLetter | B::ArabicNumber)) {
         return true;
     }

@@ -20,7 +20,8 @@ async fn last_revocation_is_published_before_exit() {
     subscriptions.subscribe(channel::REVOCATIONS).await;
 
     let in_an_hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
-    let logout = LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms: in_an_hour.as_millis() as i64 };
+    let logout =
+        LogoutRequest { session_id: session_id.clone(), user_id, expires_at_ms: in_an_hour.as_millis() as i64 };
     let act = async |url: &str| {
         let mut client = AuthServiceClient::new(connect(url).unwrap());
         client.logout(request(logout.clone(), Call::within(Duration::from_secs(5)))).await.is_ok()

@@ -60,8 +60,12 @@ async fn restart(data_dir: PathBuf, bus: Bus) -> (Client, Process) {
 }
 
 async fn signup(client: &mut Client, user_id: &str, username: &str, password: &str) -> Result<Session, Error> {
-    let request =
-        SignupRequest { user_id: user_id.into(), username: username.into(), password: password.into(), client_address: String::new() };
+    let request = SignupRequest {
+        user_id: user_id.into(),
+        username: username.into(),
+        password: password.into(),
+        client_address: String::new(),
+    };
     Ok(client.signup(call(request)).await?.into_inner())
 }
 
@@ -96,7 +100,9 @@ async fn wrong_name_and_wrong_password_get_the_same_error() {
     let (mut client, _process) = start(directory(), bus()).await;
     signup(&mut client, "", "ada", "correct horse").await.unwrap();
     let mut answers = Vec::new();
-    for (name, password) in [("ada", "wrong horse"), ("nobody", "correct horse"), ("", ""), ("no such name!", &"x".repeat(300))] {
+    for (name, password) in
+        [("ada", "wrong horse"), ("nobody", "correct horse"), ("", ""), ("no such name!", &"x".repeat(300))]
+    {
         let error = login(&mut client, name, password).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidCredentials, "{name:?}");
         answers.push(error.to_string());
@@ -199,7 +205,10 @@ async fn replicas_on_postgres_require_a_key() {
     let config = AuthConfig { auth_store: Some(database().await), ..config() };
     let (storage, process) = (storage(directory()), Process::new());
     let error = confab_auth::start(&config, &storage, bus(), &process).await.err().unwrap().to_string();
-    assert!(error.contains("CONFAB_SIGNING_KEY is not set") && error.contains("openssl genpkey -algorithm ed25519"), "{error}");
+    assert!(
+        error.contains("CONFAB_SIGNING_KEY is not set") && error.contains("openssl genpkey -algorithm ed25519"),
+        "{error}"
+    );
 
     let key = Secret::from("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=");
     let config = AuthConfig { signing_key: Some(key), ..config };
@@ -219,7 +228,11 @@ async fn lookalike_names_are_one_name() {
     let (mut client, _process) = start(directory(), bus()).await;
     let ace = signup(&mut client, "", "Ace", "correct horse").await.unwrap().user.unwrap();
     for taken in ["асе", "АСЕ", "ＡＣＥ", "ace"] {
-        assert_eq!(signup(&mut client, "", taken, "correct horse").await.unwrap_err().code, Code::UsernameTaken, "{taken}");
+        assert_eq!(
+            signup(&mut client, "", taken, "correct horse").await.unwrap_err().code,
+            Code::UsernameTaken,
+            "{taken}"
+        );
     }
     for bad in ["аce", "ace\u{3164}", "ａｄｍｉｎ", "𝐚𝐜𝐞", "ac\u{200D}e"] {
         let error = signup(&mut client, "", bad, "correct horse").await.unwrap_err();
@@ -240,10 +253,18 @@ async fn password_is_the_same_in_every_typed_form() {
         login(&mut client, "ada", password).await.unwrap();
     }
     for password in ["cafe au lait", "café au lait ", "café\tau lait"] {
-        assert_eq!(login(&mut client, "ada", password).await.unwrap_err().code, Code::InvalidCredentials, "{password:?}");
+        assert_eq!(
+            login(&mut client, "ada", password).await.unwrap_err().code,
+            Code::InvalidCredentials,
+            "{password:?}"
+        );
     }
     for password in ["        ", "Lovelace", "tab\tinside"] {
-        assert_eq!(signup(&mut client, "", "lovelace", password).await.unwrap_err().fields[0].field, "password", "{password:?}");
+        assert_eq!(
+            signup(&mut client, "", "lovelace", password).await.unwrap_err().fields[0].field,
+            "password",
+            "{password:?}"
+        );
     }
 }
 
@@ -261,7 +282,9 @@ async fn account_of_an_earlier_release_can_log_in() {
     process.shutdown.cancel();
 
     let (mut client, _process) = restart(data_dir, bus).await;
-    let unfilled = || database.query_row("SELECT count(*) FROM users WHERE username_skeleton IS NULL", [], |row| row.get::<_, i64>(0));
+    let unfilled = || {
+        database.query_row("SELECT count(*) FROM users WHERE username_skeleton IS NULL", [], |row| row.get::<_, i64>(0))
+    };
     while unfilled().unwrap() > 0 {
         tokio::task::yield_now().await;
     }
@@ -274,7 +297,8 @@ async fn signing_key_is_rotated_replica_by_replica() {
     let (old, new) = ("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=", "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=");
     let (store, storage, process) = (database().await, storage(directory()), Process::new());
     let replica = async |keys: String| {
-        let config = AuthConfig { auth_store: Some(store.clone()), signing_key: Some(Secret::from(keys.as_str())), ..config() };
+        let config =
+            AuthConfig { auth_store: Some(store.clone()), signing_key: Some(Secret::from(keys.as_str())), ..config() };
         AuthServiceClient::new(in_process(confab_auth::start(&config, &storage, bus(), &process).await.unwrap()))
     };
     let [mut before, mut appended, mut turned, mut after] = [
@@ -306,5 +330,10 @@ fn verify(token: &str, keys: &JwkSet) {
     let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_audience(&["confab"]);
-    jsonwebtoken::decode::<serde_json::Value>(token, &DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap(), &validation).unwrap();
+    jsonwebtoken::decode::<serde_json::Value>(
+        token,
+        &DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap(),
+        &validation,
+    )
+    .unwrap();
 }

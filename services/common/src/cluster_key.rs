@@ -20,8 +20,10 @@ const MIN_BYTES: usize = 32;
 /// 32 random bytes have 30 distinct values on average; 16 or fewer occur once in 10^9 keys.
 const MAX_DISTINCT_OF_PATTERN: usize = 16;
 
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 pub struct ClusterKey {
     /// Signs hints on the bus.
@@ -51,7 +53,10 @@ impl ClusterKey {
         // `openssl rand -base64 64` prints two lines.
         let text = secret.expose().chars().filter(|c| !matches!(c, '\r' | '\n')).collect::<String>();
         let bytes = decode(&text).filter(|bytes| bytes.len() >= MIN_BYTES);
-        ensure!(bytes.is_some(), "CONFAB_CLUSTER_KEY must be at least {MIN_BYTES} random bytes in base64 or hexadecimal; {HOW}");
+        ensure!(
+            bytes.is_some(),
+            "CONFAB_CLUSTER_KEY must be at least {MIN_BYTES} random bytes in base64 or hexadecimal; {HOW}"
+        );
         let bytes = bytes.unwrap_or_default();
         ensure!(
             !is_patterned(&bytes) && !is_patterned_text(&text),
@@ -61,7 +66,9 @@ impl ClusterKey {
         let root = Salt::new(HKDF_SHA256, b"confab cluster key").extract(&bytes);
         let derive = |purpose: &str| -> anyhow::Result<SigningKey> {
             let info = [purpose.as_bytes()];
-            let key = root.expand(&info, hmac::HMAC_SHA256).map_err(|_| anyhow::anyhow!("cannot derive the key for the {purpose}"))?;
+            let key = root
+                .expand(&info, hmac::HMAC_SHA256)
+                .map_err(|_| anyhow::anyhow!("cannot derive the key for the {purpose}"))?;
             Ok(SigningKey { former: former.clone(), derived: key.into() })
         };
         Ok(Self { bus: derive("bus")?, forward: derive("forward")?, node: derive("node")? })
@@ -84,7 +91,8 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 /// Returns whether the bytes repeat a short pattern or change in equal steps.
 fn is_patterned(bytes: &[u8]) -> bool {
     let distinct = bytes.iter().collect::<HashSet<_>>().len();
-    let steady = bytes.windows(3).filter(|three| three[1].wrapping_sub(three[0]) == three[2].wrapping_sub(three[1])).count();
+    let steady =
+        bytes.windows(3).filter(|three| three[1].wrapping_sub(three[0]) == three[2].wrapping_sub(three[1])).count();
     distinct <= MAX_DISTINCT_OF_PATTERN || steady > bytes.len() / 4
 }
 
@@ -176,7 +184,8 @@ mod tests {
             let keys = [&key.bus.derived, &key.forward.derived, &key.node.derived, &key.bus.former];
             keys.map(|key| hmac::sign(key, b"the same").as_ref().to_vec())
         };
-        let (one, again, other) = (parse(HEX).unwrap(), parse(&HEX.to_uppercase()).unwrap(), parse(&HEX.replace('8', "9")).unwrap());
+        let (one, again, other) =
+            (parse(HEX).unwrap(), parse(&HEX.to_uppercase()).unwrap(), parse(&HEX.replace('8', "9")).unwrap());
         assert_eq!(tags(&one).iter().collect::<HashSet<_>>().len(), 4);
         // The derived keys depend on the bytes, not on their encoding; the former key is the text itself.
         assert_eq!(tags(&one)[..3], tags(&again)[..3]);

@@ -203,11 +203,20 @@ mod tests {
         for good in ["127.0.0.1:8080", "[::]:8080", "[fd00::12]:1"] {
             assert!(address(good).is_ok(), "{good}");
         }
-        for (bad, port) in
-            [("9000", 9000), (":9000", 9000), ("localhost:9000", 9000), ("127.0.0.1", 8080), ("::1", 8080), ("[::1]", 8080), ("", 8080)]
-        {
+        for (bad, port) in [
+            ("9000", 9000),
+            (":9000", 9000),
+            ("localhost:9000", 9000),
+            ("127.0.0.1", 8080),
+            ("::1", 8080),
+            ("[::1]", 8080),
+            ("", 8080),
+        ] {
             let error = address(bad).unwrap_err();
-            assert!(error.contains(&format!("127.0.0.1:{port} for")) && error.contains(&format!("[::]:{port} ")), "{bad}: {error}");
+            assert!(
+                error.contains(&format!("127.0.0.1:{port} for")) && error.contains(&format!("[::]:{port} ")),
+                "{bad}: {error}"
+            );
         }
     }
 

@@ -194,7 +194,10 @@ impl From<Status> for Error {
             _ => status.message().to_owned(),
         };
         let fields = details.bad_request().map_or_else(Vec::new, |bad| {
-            bad.field_violations.iter().map(|v| FieldError { field: v.field.clone(), detail: v.description.clone() }).collect()
+            bad.field_violations
+                .iter()
+                .map(|v| FieldError { field: v.field.clone(), detail: v.description.clone() })
+                .collect()
         });
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
         Self { code, detail, fields, retry_after }
@@ -216,12 +219,20 @@ mod tests {
     #[test]
     fn error_table_matches_the_documentation() {
         let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/grpc.md")).unwrap();
-        let rows = document.lines().skip_while(|line| !line.starts_with("| reason ")).skip(2).take_while(|line| line.starts_with('|'));
-        let documented = rows.map(|row| row.split('|').map(str::trim).skip(1).take(3).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let rows = document
+            .lines()
+            .skip_while(|line| !line.starts_with("| reason "))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        let documented = rows
+            .map(|row| row.split('|').map(str::trim).skip(1).take(3).collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>();
         let actual = CODES.map(|(_, name, http, grpc)| {
             let camel = format!("{grpc:?}");
             let begins_word = |at: usize, c: char| at > 0 && c.is_ascii_uppercase();
-            let upper = camel.char_indices().map(|(at, c)| if begins_word(at, c) { format!("_{c}") } else { c.to_uppercase().to_string() });
+            let upper = camel
+                .char_indices()
+                .map(|(at, c)| if begins_word(at, c) { format!("_{c}") } else { c.to_uppercase().to_string() });
             format!("`{name}` {} {http}", upper.collect::<String>())
         });
         assert_eq!(documented, actual);

@@ -26,7 +26,9 @@ pub fn command() -> clap::Command {
 /// The reason why the program is not ready.
 pub async fn check(admin: SocketAddr) -> anyhow::Result<()> {
     let admin = connectable(admin);
-    let answer = timeout(ANSWER_LIMIT, readyz(admin)).await.with_context(|| format!("no answer from {admin} in {ANSWER_LIMIT:?}"))?;
+    let answer = timeout(ANSWER_LIMIT, readyz(admin))
+        .await
+        .with_context(|| format!("no answer from {admin} in {ANSWER_LIMIT:?}"))?;
     let answer = answer.with_context(|| format!("cannot connect to {admin}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     match head.split(' ').nth(1) {

@@ -39,9 +39,10 @@ static COLLECTORS: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 /// When a recorder is already installed.
 pub fn install() -> anyhow::Result<()> {
     let counts = ["_rows", "_events"].map(|suffix| Matcher::Suffix(suffix.into()));
-    let builder = counts
-        .into_iter()
-        .try_fold(PrometheusBuilder::new().set_buckets(&SECONDS)?, |builder, matcher| builder.set_buckets_for_metric(matcher, &COUNTS))?;
+    let builder =
+        counts.into_iter().try_fold(PrometheusBuilder::new().set_buckets(&SECONDS)?, |builder, matcher| {
+            builder.set_buckets_for_metric(matcher, &COUNTS)
+        })?;
     let handle = builder.install_recorder().context("installing the metrics recorder")?;
     RECORDER.get_or_init(|| handle);
     Ok(())
@@ -139,8 +140,8 @@ pub struct Outcomes {
 impl Outcomes {
     /// Creates the histograms, with the label `outcome` in addition to these labels.
     pub fn new(name: &'static str, help: &'static str, labels: Labels) -> Self {
-        let [ok, refused, failed] =
-            ["ok", "refused", "failed"].map(|outcome| histogram(name, help, &[labels, &[("outcome", outcome)]].concat()));
+        let [ok, refused, failed] = ["ok", "refused", "failed"]
+            .map(|outcome| histogram(name, help, &[labels, &[("outcome", outcome)]].concat()));
         Self { ok, refused, failed }
     }
 

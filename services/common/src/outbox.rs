@@ -60,7 +60,9 @@ pub async fn sweep<F: Future<Output = Result<Swept>>>(mut sweep: impl FnMut() ->
                 pause = FIRST_PAUSE;
                 continue;
             }
-            Ok(Swept { found, .. }) => tracing::warn!(waiting = found, "the log rejects the outbox's events for now; retrying"),
+            Ok(Swept { found, .. }) => {
+                tracing::warn!(waiting = found, "the log rejects the outbox's events for now; retrying")
+            }
             Err(error) => tracing::warn!(%error, "cannot deliver the outbox's events to the log; retrying"),
         }
         sleep(pause).await;
@@ -92,7 +94,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sweep_repeats_at_once_only_after_progress() {
         let (begin, when) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
-        let results = [Ok((3, 3)), Ok((0, 0)), Ok((2, 0)), Err(Error::unavailable("the log")), Ok((2, 1)), Ok((1, 0)), Ok((0, 0))];
+        let results = [
+            Ok((3, 3)),
+            Ok((0, 0)),
+            Ok((2, 0)),
+            Err(Error::unavailable("the log")),
+            Ok((2, 1)),
+            Ok((1, 0)),
+            Ok((0, 0)),
+        ];
         let results = Mutex::new(results.into_iter());
         let sweeping = sweep(|| async {
             when.lock().push(begin.elapsed().as_millis());

@@ -6,7 +6,8 @@ use std::time::Duration;
 pub const WINDOW: Duration = Duration::from_secs(30);
 
 /// Minimum rates in bytes per second, each after this much time waiting for the sender.
-const RATES: [(Duration, u64); 3] = [(Duration::from_secs(600), 10 * 1024), (Duration::from_secs(120), 4 * 1024), (Duration::ZERO, 1024)];
+const RATES: [(Duration, u64); 3] =
+    [(Duration::from_secs(600), 10 * 1024), (Duration::from_secs(120), 4 * 1024), (Duration::ZERO, 1024)];
 
 /// The bytes received, and how long the server waited for them. Time during which the server does not read does not
 /// count.

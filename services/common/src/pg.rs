@@ -85,15 +85,23 @@ impl Pool {
     /// # Errors
     /// When the URL is malformed or a migration fails. With `patience` also when the server rejects the login or stays
     /// unreachable.
-    pub async fn open(url: &Secret, schema: &'static str, migrations: refinery::Runner, config: &PostgresConfig) -> anyhow::Result<Self> {
-        let Target { config: mut server, tls } = Target::parse(url.expose()).with_context(|| format!("the URL of the {schema} store"))?;
+    pub async fn open(
+        url: &Secret,
+        schema: &'static str,
+        migrations: refinery::Runner,
+        config: &PostgresConfig,
+    ) -> anyhow::Result<Self> {
+        let Target { config: mut server, tls } =
+            Target::parse(url.expose()).with_context(|| format!("the URL of the {schema} store"))?;
         server
             .application_name(format!("confab-{schema}"))
             .connect_timeout(Duration::from_secs(2))
             .tcp_user_timeout(Duration::from_secs(10))
             .keepalives_idle(Duration::from_secs(15));
-        let sessions = Sessions::new(MakeRustlsConnect::new(tls.config()?), schema, server.get_options().unwrap_or_default());
-        let manager = Manager::from_connect(server, sessions, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let sessions =
+            Sessions::new(MakeRustlsConnect::new(tls.config()?), schema, server.get_options().unwrap_or_default());
+        let manager =
+            Manager::from_connect(server, sessions, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(config.postgres_connections)
             .timeouts(Timeouts {
@@ -105,7 +113,8 @@ impl Pool {
             .build()?;
         let weak = connections.weak();
         let status = move || weak.upgrade().map(|pool| pool.status());
-        let metrics = Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
+        let metrics =
+            Postgres::new(schema, move || status().map(|now| [now.max_size, now.size, now.available, now.waiting]));
         let pool = Self { connections, metrics, standing: Arc::new(Standing::new(schema, config.readiness.clone())) };
         // A program can run on the schema of the next release, because releases only add to it.
         let migrations = migrations.set_abort_missing(false);

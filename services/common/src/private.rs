@@ -39,9 +39,13 @@ pub fn close(path: &Path) -> io::Result<()> {
     if mode & OTHERS != 0 {
         let path_shown = path.display();
         match fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
-            Ok(()) => tracing::warn!(path = %path_shown, "this file was accessible to other users; their permissions are removed"),
+            Ok(()) => {
+                tracing::warn!(path = %path_shown, "this file was accessible to other users; their permissions are removed")
+            }
             // The file belongs to another user, and this user has access to it.
-            Err(error) => tracing::warn!(path = %path_shown, %error, "other users have access to this file; run chmod 600 on it"),
+            Err(error) => {
+                tracing::warn!(path = %path_shown, %error, "other users have access to this file; run chmod 600 on it")
+            }
         }
     }
     Ok(())

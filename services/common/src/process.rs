@@ -69,7 +69,10 @@ where
     let ended = config::read(C::command().subcommand(healthcheck::command())).and_then(|given| {
         if given.subcommand_name() == Some(healthcheck::NAME) {
             let admin = CommonConfig::from_arg_matches(&given)?.admin_listen;
-            return tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(healthcheck::check(admin));
+            return tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(healthcheck::check(admin));
         }
         let config = C::from_arg_matches(&given)?;
         telemetry::init(config.common())?;

@@ -90,7 +90,10 @@ impl Database {
     ///
     /// # Errors
     /// The error of `work`; `timeout` when the commit failed.
-    pub async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let _span = span("sqlite write");
         let (answer, outcome) = oneshot::channel();
         let job = Write { work: Some(work), outcome: None, answer };
@@ -102,7 +105,10 @@ impl Database {
     ///
     /// # Errors
     /// The error of `work`.
-    pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.readers.read(work).await
     }
 
@@ -115,13 +121,17 @@ impl Database {
 /// Opens and migrates a database that no other process has locked. Returns the connection and the lock file.
 pub(crate) fn open_alone(path: &Path, migrations: refinery::Runner) -> anyhow::Result<(Connection, File)> {
     if let Some(directory) = path.parent() {
-        private::directory(directory)
-            .with_context(|| format!("cannot create {}; CONFAB_DATA_DIR names the data directory", directory.display()))?;
+        private::directory(directory).with_context(|| {
+            format!("cannot create {}; CONFAB_DATA_DIR names the data directory", directory.display())
+        })?;
     }
     let lock = lock(path)?;
     keep_private(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut connection = connect(path, OpenFlags::default())?;
-    migrations.set_abort_missing(false).run(&mut connection).with_context(|| format!("migrating {}", path.display()))?;
+    migrations
+        .set_abort_missing(false)
+        .run(&mut connection)
+        .with_context(|| format!("migrating {}", path.display()))?;
     Ok((connection, lock))
 }
 
@@ -164,14 +174,18 @@ fn take_lock(lock: &File, path: &Path) -> anyhow::Result<()> {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
             // The other process may only be checking whether the database is free.
-            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_RETRY_LIMIT => std::thread::sleep(LOCK_RETRY_LIMIT / 10),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_RETRY_LIMIT => {
+                std::thread::sleep(LOCK_RETRY_LIMIT / 10)
+            }
             Err(TryLockError::WouldBlock) => {
                 let pid = std::fs::read_to_string(path.with_extension("lock")).unwrap_or_default();
                 let pid = if pid.is_empty() { pid } else { format!(", pid {pid}") };
                 let directory = path.parent().unwrap_or(path).display();
                 bail!("{directory} is in use by another Confab process{pid}; stop it or choose another CONFAB_DATA_DIR")
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
 }
@@ -256,7 +270,8 @@ mod tests {
         let (one, two, three) = tokio::join!(insert(1), insert(2), insert(3));
         assert_eq!((one.unwrap(), three.unwrap()), (1, 3));
         assert!(two.is_err());
-        let sum = database.read(|c| Ok(c.query_row("SELECT sum(n) FROM t", [], |row| row.get::<_, i64>(0))?)).await.unwrap();
+        let sum =
+            database.read(|c| Ok(c.query_row("SELECT sum(n) FROM t", [], |row| row.get::<_, i64>(0))?)).await.unwrap();
         assert_eq!(sum, 4);
     }
 
@@ -298,7 +313,8 @@ mod tests {
         let (path, database) = (file("lock"), open("lock"));
         let directory = path.parent().unwrap().display();
         let expected = format!("{directory} is in use by another Confab process, pid {}; stop it", std::process::id());
-        for error in [Database::open(&path, refinery::Runner::new(&[])).err().unwrap(), ensure_free(&path).unwrap_err()] {
+        for error in [Database::open(&path, refinery::Runner::new(&[])).err().unwrap(), ensure_free(&path).unwrap_err()]
+        {
             assert!(error.to_string().starts_with(&expected), "{error}");
         }
         drop(database);

@@ -162,7 +162,10 @@ mod tests {
     fn redis_requires_a_key_unless_insecure() {
         for redis in ["redis://localhost", "rediss://u:hunter2@localhost:6380"] {
             let error = config(redis, None, false).check().unwrap_err().to_string();
-            assert!(error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"), "{error}");
+            assert!(
+                error.starts_with("CONFAB_CLUSTER_KEY is not set") && error.contains("CONFAB_INSECURE_BUS=true"),
+                "{error}"
+            );
             assert!(config(redis, None, false).open().is_err());
             assert!(config(redis, Some(KEY), false).check().is_ok() && config(redis, None, true).check().is_ok());
         }
@@ -176,7 +179,10 @@ mod tests {
                 for bad in ["", "hunter2", "0123456789abcdef"] {
                     let config = config(bus, Some(bad), insecure);
                     for error in [config.check().unwrap_err(), config.open().err().unwrap()] {
-                        assert!(error.to_string().starts_with("CONFAB_CLUSTER_KEY must be at least 32 random bytes"), "{error}");
+                        assert!(
+                            error.to_string().starts_with("CONFAB_CLUSTER_KEY must be at least 32 random bytes"),
+                            "{error}"
+                        );
                     }
                 }
             }
@@ -185,13 +191,20 @@ mod tests {
 
     #[test]
     fn the_scheme_picks() {
-        let parse = |url: Option<&str>| StoreUrl::parse("CONFAB_AUTH_STORE", url.map(Secret::from).as_ref(), Path::new("data"), "auth.db");
+        let parse = |url: Option<&str>| {
+            StoreUrl::parse("CONFAB_AUTH_STORE", url.map(Secret::from).as_ref(), Path::new("data"), "auth.db")
+        };
         assert_eq!(parse(None).unwrap(), StoreUrl::Sqlite("data/auth.db".into()));
         assert_eq!(parse(Some("sqlite:/x/a.db")).unwrap(), StoreUrl::Sqlite("/x/a.db".into()));
         assert!(matches!(parse(Some("postgres://localhost/confab")).unwrap(), StoreUrl::Postgres(_)));
         assert!(parse(Some("mysql://u:hunter2@h/d")).unwrap_err().to_string().starts_with("CONFAB_AUTH_STORE must be"));
         let error = parse(Some("postgres://u:hunter2@h:none/d")).unwrap_err().to_string();
-        assert!(error.starts_with("CONFAB_AUTH_STORE is not a valid postgres:// URL: its account, host or port is malformed"), "{error}");
+        assert!(
+            error.starts_with(
+                "CONFAB_AUTH_STORE is not a valid postgres:// URL: its account, host or port is malformed"
+            ),
+            "{error}"
+        );
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -17,7 +17,10 @@ use crate::metrics;
 /// off all other logging.
 fn names_a_level(directives: &str) -> bool {
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
-    directives.split(',').map(str::trim).all(|directive| directive.is_empty() || directive.contains(['=', '[']) || is_level(directive))
+    directives
+        .split(',')
+        .map(str::trim)
+        .all(|directive| directive.is_empty() || directive.contains(['=', '[']) || is_level(directive))
 }
 
 /// Starts logging to standard error and installs the metrics recorder. Must be called once;
@@ -48,7 +51,16 @@ mod tests {
 
     #[test]
     fn filter_without_a_level_is_rejected() {
-        for good in ["info", "WARN", "off", "info,confab_gateway=debug", "confab=trace", "info, hyper=off", "[connect]=debug", ""] {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,confab_gateway=debug",
+            "confab=trace",
+            "info, hyper=off",
+            "[connect]=debug",
+            "",
+        ] {
             assert!(names_a_level(good), "{good}");
         }
         for bad in ["verbose", "inf", "info,loud", "confab_gateway"] {

@@ -27,7 +27,11 @@ pub use tls::{Authority, Front};
 /// When it cannot be created.
 pub fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let path = std::env::temp_dir().join(format!("confab-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let path = std::env::temp_dir().join(format!(
+        "confab-test-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("a temporary directory");
     path
@@ -47,7 +51,8 @@ pub fn patient(transport: Transport) -> Transport {
 /// When `TEST_POSTGRES_URL` is not set or the server rejects the request.
 pub async fn database() -> Secret {
     let server = variable("TEST_POSTGRES_URL");
-    let (client, connection) = tokio_postgres::connect(&server, tokio_postgres::NoTls).await.expect("the test run's Postgres");
+    let (client, connection) =
+        tokio_postgres::connect(&server, tokio_postgres::NoTls).await.expect("the test run's Postgres");
     tokio::spawn(connection);
     let name = format!("test_{}", uuid::Uuid::now_v7().simple());
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a fresh database");

@@ -91,7 +91,12 @@ impl Table {
     /// the first page.
     fn page(&self, after: Option<Vec<String>>) -> String {
         // Qualified by the table: a selected column may have the same name as a column of the key.
-        let key = self.columns().take(self.key).map(|column| format!("{}.{column}", self.name)).collect::<Vec<_>>().join(", ");
+        let key = self
+            .columns()
+            .take(self.key)
+            .map(|column| format!("{}.{column}", self.name))
+            .collect::<Vec<_>>()
+            .join(", ");
         let after = after.map_or(String::new(), |places| format!("WHERE ({key}) > ({}) ", places.join(", ")));
         format!("FROM {} {after}ORDER BY {key} LIMIT {PAGE}", self.name)
     }

@@ -70,7 +70,10 @@ fn read(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let path = file.display();
     let text = std::fs::read(file).with_context(|| format!("cannot read {path}"))?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let certificates = found.ok().filter(|found| !found.is_empty()).with_context(|| format!("{path} contains no certificates in PEM"))?;
+    let certificates = found
+        .ok()
+        .filter(|found| !found.is_empty())
+        .with_context(|| format!("{path} contains no certificates in PEM"))?;
     for (at, certificate) in certificates.iter().enumerate() {
         let valid = RootCertStore::empty().add(certificate.clone());
         valid.with_context(|| format!("certificate {} in {path} is not a certificate of an authority", at + 1))?;
@@ -85,9 +88,11 @@ mod tests {
     #[test]
     fn errors_name_the_file_without_authorities() {
         let directory = crate::testing::directory();
-        for (name, content) in
-            [("empty", ""), ("text", "hello"), ("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")]
-        {
+        for (name, content) in [
+            ("empty", ""),
+            ("text", "hello"),
+            ("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ] {
             let file = directory.join(name);
             std::fs::write(&file, content).unwrap();
             let error = format!("{:#}", Authorities::in_file(&file).err().unwrap());

@@ -20,7 +20,8 @@ impl Bouncer {
     async fn start(mode: &str, settings: &str) -> Self {
         let database = testing::database().await;
         let (server, name) = database.expose().rsplit_once('/').expect("a URL that names a database");
-        let (account, address) = server.trim_start_matches("postgres://").rsplit_once('@').expect("a URL with an account");
+        let (account, address) =
+            server.trim_start_matches("postgres://").rsplit_once('@').expect("a URL with an account");
         let (host, port) = address.split_once(':').expect("a URL with a port");
         let user = account.split(':').next().unwrap_or_default();
         let own = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("its number");
@@ -36,7 +37,13 @@ impl Bouncer {
         if std::fs::metadata(&file).is_ok_and(|file| std::os::unix::fs::MetadataExt::uid(&file) == 0) {
             command.args(["-u", "nobody"]);
         }
-        let process = command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("pgbouncer");
+        let process = command
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("pgbouncer");
         let begun = Instant::now();
         while TcpStream::connect(own).await.is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "PgBouncer does not listen");
@@ -46,8 +53,13 @@ impl Bouncer {
     }
 
     async fn opened(&self) -> Result<Pool, String> {
-        let migration = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer PRIMARY KEY)").expect("a migration");
-        let config = PostgresConfig { postgres_connections: 4, patience: Some(Duration::from_secs(10)), ..PostgresConfig::default() };
+        let migration =
+            refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer PRIMARY KEY)").expect("a migration");
+        let config = PostgresConfig {
+            postgres_connections: 4,
+            patience: Some(Duration::from_secs(10)),
+            ..PostgresConfig::default()
+        };
         let opened = Pool::open(&self.url, "pooled", refinery::Runner::new(&[migration]), &config).await;
         opened.map_err(|error| format!("{error:#}"))
     }
@@ -55,9 +67,9 @@ impl Bouncer {
     /// Returns the schemas in the database that have tables.
     async fn schemas(&self) -> Vec<String> {
         let config = PostgresConfig { postgres_connections: 1, ..PostgresConfig::default() };
-        let pool = Pool::open(&self.database, "looking", refinery::Runner::new(&[]), &config).await.expect("the database");
-        let found =
-            "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'looking')";
+        let pool =
+            Pool::open(&self.database, "looking", refinery::Runner::new(&[]), &config).await.expect("the database");
+        let found = "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'looking')";
         pool.query(found, &[]).await.expect("an answer").iter().map(|row| row.get(0)).collect()
     }
 }

@@ -46,11 +46,17 @@ async fn command_reports_why_the_server_rejects_it() {
         (format!("{server}/nowhere"), Migrate::Auto, LONG, "database \"nowhere\" does not exist"),
         (url.expose().to_owned(), Migrate::Off, SHORT, "run the migrate subcommand"),
     ] {
-        let config = PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience), ..PostgresConfig::default() };
+        let config =
+            PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience), ..PostgresConfig::default() };
         let newest = refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration");
         let url = url.into();
         let opened = Pool::open(&url, "once", refinery::Runner::new(&[newest]), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened)
+            .await
+            .expect("must not wait")
+            .err()
+            .expect("a refusal")
+            .to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
@@ -73,7 +79,12 @@ async fn missing_schema_permission_is_reported() {
         pool.execute(grant, &[]).await.expect("the right to look");
         let config = PostgresConfig { migrate: Migrate::Off, patience: Some(patience), ..config.clone() };
         let opened = Pool::open(&outsider, "private", refinery::Runner::new(&newest), &config);
-        let error = timeout(Duration::from_secs(20), opened).await.expect("must not wait").err().expect("a refusal").to_string();
+        let error = timeout(Duration::from_secs(20), opened)
+            .await
+            .expect("must not wait")
+            .err()
+            .expect("a refusal")
+            .to_string();
         assert!(error.contains(why) && !error.contains("hunter2"), "{why}: {error}");
     }
 }
@@ -84,7 +95,12 @@ async fn patience_ends() {
     // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
-    let error = timeout(Duration::from_secs(20), opened).await.expect("must end in time").err().expect("no server there").to_string();
+    let error = timeout(Duration::from_secs(20), opened)
+        .await
+        .expect("must end in time")
+        .err()
+        .expect("no server there")
+        .to_string();
     assert!(error.contains("cannot use the once store"), "{error}");
 }
 
@@ -203,7 +219,10 @@ async fn read_only_session_is_discarded_after_one_error() {
     let pool = pool_of_any().await;
     pool.execute("CREATE TABLE t (n integer)", &[]).await.expect("a table");
     pool.execute("SET default_transaction_read_only = on", &[]).await.expect("a setting");
-    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code, Code::Unavailable);
+    assert_eq!(
+        pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code,
+        Code::Unavailable
+    );
     pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect("another session");
 }
 
@@ -224,13 +243,20 @@ async fn read_only_server_is_abandoned_and_reported_in_readiness() {
     };
     // Makes each of the four open sessions look as if its server had become read-only.
     turn("on").await;
-    let sessions = futures::future::join_all(
-        (0..4).map(|_| pool.query("SELECT set_config('default_transaction_read_only', 'on', false), pg_sleep(0.2)", &[])),
-    );
+    let sessions =
+        futures::future::join_all((0..4).map(|_| {
+            pool.query("SELECT set_config('default_transaction_read_only', 'on', false), pg_sleep(0.2)", &[])
+        }));
     assert!(sessions.await.iter().all(Result::is_ok));
-    assert_eq!(pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code, Code::Unavailable);
+    assert_eq!(
+        pool.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("the session must reject writes").code,
+        Code::Unavailable
+    );
     assert_eq!(readiness.notes(), "; turns store: Postgres is read-only (a standby?)");
-    assert_eq!(pool.query("SELECT 1", &[]).await.expect_err("reads that may be stale must be rejected too").code, Code::Unavailable);
+    assert_eq!(
+        pool.query("SELECT 1", &[]).await.expect_err("reads that may be stale must be rejected too").code,
+        Code::Unavailable
+    );
     turn("off").await;
     let is_good_again = async {
         while pool.execute("INSERT INTO t VALUES (1)", &[]).await.is_err() || !readiness.notes().is_empty() {

@@ -33,7 +33,8 @@ async fn connects(authority: &Authority, name: &str, options: &str) -> Result<()
     let (account, address, database) = parts(testing::database().await.expose());
     let front = Front::of(&address, &authority.issue(name)).await;
     let url = format!("postgres://{account}@127.0.0.1:{}/{database}?{options}", front.port()).into();
-    let config = PostgresConfig { postgres_connections: 1, patience: Some(Duration::ZERO), ..PostgresConfig::default() };
+    let config =
+        PostgresConfig { postgres_connections: 1, patience: Some(Duration::ZERO), ..PostgresConfig::default() };
     Pool::open(&url, "tls", refinery::Runner::new(&[]), &config).await.map(drop).map_err(|error| format!("{error:#}"))
 }
 
@@ -73,7 +74,8 @@ async fn missing_tls_is_an_error_only_if_required() {
     let url = testing::database().await;
     for (options, works) in [("sslmode=prefer", true), ("sslmode=verify-full", false)] {
         let url = format!("{}?{options}", url.expose()).into();
-        let config = PostgresConfig { postgres_connections: 1, patience: Some(Duration::ZERO), ..PostgresConfig::default() };
+        let config =
+            PostgresConfig { postgres_connections: 1, patience: Some(Duration::ZERO), ..PostgresConfig::default() };
         let opened = Pool::open(&url, "tls", refinery::Runner::new(&[]), &config).await;
         assert_eq!(opened.is_ok(), works, "{options}");
     }

@@ -22,13 +22,16 @@ const THINGS: Table = Table::new(
     ],
 );
 
-static WHOLE: Schema = Schema { name: "whole", tables: &[THINGS, HEAD], derived: &[], sqlite: on_sqlite, postgres: on_postgres };
+static WHOLE: Schema =
+    Schema { name: "whole", tables: &[THINGS, HEAD], derived: &[], sqlite: on_sqlite, postgres: on_postgres };
 const HEAD: Table = Table::new("head", 1, &[("single", Kind::Flag), ("place", Kind::Local)]).seeded();
 
 /// A schema that lacks the last migration's table.
 static FORGETFUL: Schema = Schema { tables: &[THINGS], ..WHOLE };
-static SHORT: Schema =
-    Schema { tables: &[Table::new("things", 2, &[("part", Kind::Number), ("position", Kind::Number), ("id", Kind::Id)]), HEAD], ..WHOLE };
+static SHORT: Schema = Schema {
+    tables: &[Table::new("things", 2, &[("part", Kind::Number), ("position", Kind::Number), ("id", Kind::Id)]), HEAD],
+    ..WHOLE
+};
 
 fn on_sqlite() -> Runner {
     runner(

@@ -70,7 +70,13 @@ fn client() -> anyhow::Result<Client> {
     let secret = std::fs::read_to_string(setting("CONFAB_S3_SECRET_ACCESS_KEY_FILE")?)?;
     let mut config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .credentials_provider(Credentials::new(setting("CONFAB_S3_ACCESS_KEY_ID")?, secret.trim(), None, None, "settings"))
+        .credentials_provider(Credentials::new(
+            setting("CONFAB_S3_ACCESS_KEY_ID")?,
+            secret.trim(),
+            None,
+            None,
+            "settings",
+        ))
         .region(Region::new("us-east-1"))
         .force_path_style(true)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

@@ -39,7 +39,9 @@ pub struct Cleanup {
 impl Cleanup {
     /// Cleans up a store and its objects; `message` is the transport to the log.
     pub fn new(store: Arc<dyn Store>, objects: Arc<Owned>, message: Transport) -> Self {
-        let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let message = MessageServiceClient::new(message)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
         Self { store, objects, message }
     }
 
@@ -65,7 +67,8 @@ impl Cleanup {
         files.iter().for_each(|forget| rooms.entry(forget.room).or_default().push(forget.file));
         let mut outcome = Ok(());
         for (room, ids) in rooms {
-            let question = ForgetFilesRequest { room_id: room.to_string(), ids: ids.iter().map(Uuid::to_string).collect() };
+            let question =
+                ForgetFilesRequest { room_id: room.to_string(), ids: ids.iter().map(Uuid::to_string).collect() };
             match self.message.clone().forget_files(request(question, CALL)).await.map_err(Error::from) {
                 Ok(_) => self.store.forgotten(ids).await?,
                 // The room does not exist, so no event can show the file.

@@ -140,8 +140,16 @@ mod tests {
         let program = Program::parse_from(["confab-file"]);
         // The gateway's default for this service.
         assert_eq!(program.common.listen.port(), 50054);
-        let FileConfig { max_file_size, max_uploads, upload_memory, orphan_age, sweep_every, link_ttl, media_link_ttl, .. } =
-            program.service.file;
+        let FileConfig {
+            max_file_size,
+            max_uploads,
+            upload_memory,
+            orphan_age,
+            sweep_every,
+            link_ttl,
+            media_link_ttl,
+            ..
+        } = program.service.file;
         assert_eq!((max_file_size, max_uploads, upload_memory), (104_857_600, 100, 134_217_728));
         assert_eq!((orphan_age, sweep_every), (Duration::from_secs(86_400), Duration::from_secs(3600)));
         assert_eq!((link_ttl, media_link_ttl), (Duration::from_secs(300), Duration::from_secs(21_600)));

@@ -60,9 +60,14 @@ impl ObjectCopier {
     /// # Errors
     /// When an object cannot be copied, or does not match its row.
     pub async fn export(&self, files: impl BufRead) -> anyhow::Result<Tally> {
-        let copied = each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
+        let copied =
+            each(files, "objects copied", async |object| self.copy(&*self.store, &*self.archive, object).await).await;
         copied.map_err(|error| {
-            if error.is::<Error>() { with_setting(error) } else { error.context("delete the file through the API, or restore its content") }
+            if error.is::<Error>() {
+                with_setting(error)
+            } else {
+                error.context("delete the file through the API, or restore its content")
+            }
         })
     }
 
@@ -104,7 +109,11 @@ impl ObjectCopier {
             let page = self.store.list(after, KEYS).await.map_err(|error| with_setting(error.into()))?;
             for stored in &page {
                 let known = self.archive.read(stored.key, 0, 0).await?.is_some();
-                ensure!(known, "the object store contains other files, such as {}; name an empty store in CONFAB_OBJECTS", stored.key);
+                ensure!(
+                    known,
+                    "the object store contains other files, such as {}; name an empty store in CONFAB_OBJECTS",
+                    stored.key
+                );
             }
             match page.last() {
                 Some(last) if page.len() == KEYS as usize => after = last.key,
@@ -118,7 +127,9 @@ impl ObjectCopier {
         let mut writer = to.create(object.key, self.memory.parts(Uuid::nil())).await?;
         read(content, object, async |chunk| Ok(writer.write(chunk).await?)).await?;
         match writer.finish().await {
-            Err(error) if error.code == Code::Conflict => check(to, object).await.context("an object with that key exists"),
+            Err(error) if error.code == Code::Conflict => {
+                check(to, object).await.context("an object with that key exists")
+            }
             finished => Ok(finished?),
         }
     }
@@ -127,14 +138,20 @@ impl ObjectCopier {
 /// Adds the setting to an error of the store.
 fn with_setting(error: anyhow::Error) -> anyhow::Error {
     if error.is::<Error>() {
-        error.context("the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason")
+        error.context(
+            "the object store (CONFAB_OBJECTS) is unreachable or rejects the request; the log contains the reason",
+        )
     } else {
         error
     }
 }
 
 /// Runs `work` for each object of these files and tallies the objects in order. Retries while a store is unreachable.
-async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
+async fn each(
+    files: impl BufRead,
+    done: &str,
+    work: impl AsyncFn(&Object) -> anyhow::Result<()>,
+) -> anyhow::Result<Tally> {
     let (mut tally, mut progress) = (Tallying::default(), Progress::new(done));
     let objects = stream::iter(rows(&FILES, files)).map(|row| {
         let work = &work;
@@ -142,7 +159,9 @@ async fn each(files: impl BufRead, done: &str, work: impl AsyncFn(&Object) -> an
             let object = Object::of(&row?)?;
             let mut tries = 0;
             while let Err(error) = work(&object).await {
-                let passes = error.downcast_ref().is_some_and(|error: &Error| matches!(error.code, Code::Unavailable | Code::Timeout));
+                let passes = error
+                    .downcast_ref()
+                    .is_some_and(|error: &Error| matches!(error.code, Code::Unavailable | Code::Timeout));
                 if !passes || tries == RETRIES {
                     return Err(error.context(format!("the content of file {}", object.key)));
                 }
@@ -180,7 +199,11 @@ async fn open(at: &dyn Objects, object: &Object) -> anyhow::Result<Content> {
 }
 
 /// Forwards the content of an object, and checks at the end that it matches its row.
-async fn read(mut content: Content, object: &Object, mut to: impl AsyncFnMut(bytes::Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn read(
+    mut content: Content,
+    object: &Object,
+    mut to: impl AsyncFnMut(bytes::Bytes) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let (mut size, mut sum) = (0, digest::Context::new(&SHA256));
     while let Some(chunk) = content.try_next().await? {
         size += chunk.len() as u64;
@@ -258,7 +281,12 @@ mod tests {
         failed(copier.verify(files.as_bytes()).await, "it is missing").await;
         copier.store.delete(key).await.unwrap();
         let error = format!("{:#}", copier.export(files.as_bytes()).await.unwrap_err());
-        assert_eq!(error, format!("delete the file through the API, or restore its content: the content of file {key}: it is missing"));
+        assert_eq!(
+            error,
+            format!(
+                "delete the file through the API, or restore its content: the content of file {key}: it is missing"
+            )
+        );
         let copier = back(copier);
         failed(copier.import(files.as_bytes()).await, "it is missing").await;
         put(&*copier.archive, key, "owt").await;

@@ -31,7 +31,10 @@ impl FileApi {
 
 #[tonic::async_trait]
 impl FileService for FileApi {
-    async fn upload(&self, request: Request<Streaming<pb::UploadRequest>>) -> Result<Response<pb::UploadResponse>, Status> {
+    async fn upload(
+        &self,
+        request: Request<Streaming<pb::UploadRequest>>,
+    ) -> Result<Response<pb::UploadResponse>, Status> {
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_PART, stream.message()).await.map_err(|_| out_of_order())??;
         let Some(Part::Begin(first)) = first.and_then(|first| first.part) else { return Err(out_of_order().into()) };
@@ -55,14 +58,20 @@ impl FileService for FileApi {
         Ok(Response::new(counted.map_ok(|chunk| pb::DownloadResponse { chunk }).map_err(Status::from).boxed()))
     }
 
-    async fn list_files(&self, request: Request<pb::ListFilesRequest>) -> Result<Response<pb::ListFilesResponse>, Status> {
+    async fn list_files(
+        &self,
+        request: Request<pb::ListFilesRequest>,
+    ) -> Result<Response<pb::ListFilesResponse>, Status> {
         let pb::ListFilesRequest { reader: by, room_id, limit, cursor } = request.into_inner();
         let page = self.0.list(&reader(by)?, optional_room(room_id)?, limit, &cursor).await?;
         let files = page.files.iter().map(convert::file).collect();
         Ok(Response::new(pb::ListFilesResponse { files, next_cursor: page.next.unwrap_or_default() }))
     }
 
-    async fn delete_file(&self, request: Request<pb::DeleteFileRequest>) -> Result<Response<pb::DeleteFileResponse>, Status> {
+    async fn delete_file(
+        &self,
+        request: Request<pb::DeleteFileRequest>,
+    ) -> Result<Response<pb::DeleteFileResponse>, Status> {
         let pb::DeleteFileRequest { caller, id } = request.into_inner();
         self.0.delete(file_id(&id)?, &required(caller)?).await?;
         Ok(Response::new(pb::DeleteFileResponse {}))
@@ -74,7 +83,10 @@ impl FileService for FileApi {
         Ok(Response::new(pb::Link { expires_at_ms, signature }))
     }
 
-    async fn attach_files(&self, request: Request<pb::AttachFilesRequest>) -> Result<Response<pb::AttachFilesResponse>, Status> {
+    async fn attach_files(
+        &self,
+        request: Request<pb::AttachFilesRequest>,
+    ) -> Result<Response<pb::AttachFilesResponse>, Status> {
         let pb::AttachFilesRequest { caller, room_id, ids } = request.into_inner();
         if ids.len() > MAX_FILES {
             return Err(Error::field("fileIds", format!("must be at most {MAX_FILES}")).into());
@@ -140,7 +152,9 @@ fn file_id(id: &str) -> Result<Uuid> {
 fn reader(reader: Option<pb::Reader>) -> Result<Reader> {
     Ok(match reader.and_then(|reader| reader.reader) {
         Some(pb::reader::Reader::Caller(user)) => Reader::User(caller(user)?),
-        Some(pb::reader::Reader::Link(pb::Link { expires_at_ms, signature })) => Reader::Link(Link { expires_at_ms, signature }),
+        Some(pb::reader::Reader::Link(pb::Link { expires_at_ms, signature })) => {
+            Reader::Link(Link { expires_at_ms, signature })
+        }
         None => Reader::Anonymous,
     })
 }

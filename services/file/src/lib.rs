@@ -64,7 +64,9 @@ pub async fn start(
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, &storage.serving(process)).await?;
     let objects = Arc::new(Owned::new(objects, store.clone()));
-    tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())));
+    tokio::spawn(
+        process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())),
+    );
     let relay = Arc::new(Relay::new(store.clone(), message.clone()));
     let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
@@ -127,7 +129,11 @@ pub async fn migrate(config: &FileConfig, storage: &StorageConfig) -> anyhow::Re
 pub async fn claim_objects(config: &FileConfig, storage: &StorageConfig) -> anyhow::Result<()> {
     // Opening would create a missing file.
     if let StoreUrl::Sqlite(path) = config.store(storage)? {
-        ensure!(path.exists(), "there is no file store in {}; check CONFAB_FILE_STORE and CONFAB_DATA_DIR", path.display());
+        ensure!(
+            path.exists(),
+            "there is no file store in {}; check CONFAB_FILE_STORE and CONFAB_DATA_DIR",
+            path.display()
+        );
     }
     let objects = object::open(&config.objects, &storage.data_dir, config.max_file_size)?;
     let store = open(config, &storage.once()).await?;

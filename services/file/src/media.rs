@@ -38,7 +38,10 @@ impl Media {
     pub fn of(head: &[u8], claim: &str) -> Self {
         let claim = claim::parse(claim);
         let Some(found) = infer::get(head).filter(|found| signature::counts(found, head)) else {
-            return Self { content_type: claim.map_or_else(|| UNKNOWN.into(), |claim| claim.to_string()), safe_inline: false };
+            return Self {
+                content_type: claim.map_or_else(|| UNKNOWN.into(), |claim| claim.to_string()),
+                safe_inline: false,
+            };
         };
         let safe_inline = match found.matcher_type() {
             MatcherType::Audio | MatcherType::Video => true,

@@ -41,7 +41,9 @@ mod tests {
 
     #[test]
     fn ordinary_name_is_unchanged() {
-        for name in ["photo.jpg", "Чайник (2).tar.gz", "\u{1F375}", ".gitignore", "a\"b'c;d.txt", "...", "ends with a dot."] {
+        for name in
+            ["photo.jpg", "Чайник (2).tar.gz", "\u{1F375}", ".gitignore", "a\"b'c;d.txt", "...", "ends with a dot."]
+        {
             assert_eq!(clean(name), name);
         }
     }

@@ -161,15 +161,19 @@ fn is_path(path: &str) -> bool {
 fn is_bucket(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    (3..=63).contains(&name.len()) && name.bytes().all(inner) && outer(name.as_bytes().first()) && outer(name.as_bytes().last())
+    (3..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && outer(name.as_bytes().first())
+        && outer(name.as_bytes().last())
 }
 
 fn account(config: &ObjectsConfig) -> anyhow::Result<s3::Account> {
     let endpoint = config.s3_endpoint.clone();
     if let Some(url) = &endpoint {
         let url = url.parse::<http::Uri>().ok().context("CONFAB_S3_ENDPOINT is not a URL")?;
-        let plain =
-            url.path() == "/" && url.query().is_none() && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        let plain = url.path() == "/"
+            && url.query().is_none()
+            && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         ensure!(
             matches!(url.scheme_str(), Some("http" | "https")) && plain,
             "CONFAB_S3_ENDPOINT must be http://host:port or https://host:port"
@@ -232,7 +236,10 @@ mod tests {
             &long,
         ] {
             let error = refused(bad);
-            assert!(error.contains("a bucket's name has 3 to 63 lower-case letters") && !error.contains("hunter2"), "{bad}: {error}");
+            assert!(
+                error.contains("a bucket's name has 3 to 63 lower-case letters") && !error.contains("hunter2"),
+                "{bad}: {error}"
+            );
         }
     }
 
@@ -248,13 +255,26 @@ mod tests {
         };
         assert!(open(&whole, Path::new("data"), 1).is_ok());
         assert!(!format!("{whole:?}").contains("hunter2"));
-        let refused = |config: ObjectsConfig| open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default();
+        let refused = |config: ObjectsConfig| {
+            open(&config, Path::new("data"), 1).err().map(|error| error.to_string()).unwrap_or_default()
+        };
         for id in [None, Some(String::new())] {
-            assert!(refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() }).contains("require CONFAB_S3_ACCESS_KEY_ID"));
+            assert!(
+                refused(ObjectsConfig { s3_access_key_id: id, ..whole.clone() })
+                    .contains("require CONFAB_S3_ACCESS_KEY_ID")
+            );
         }
-        let none = ObjectsConfig { s3_access_key_id: Some("".into()), s3_secret_access_key: None, s3_session_token: None, ..whole.clone() };
+        let none = ObjectsConfig {
+            s3_access_key_id: Some("".into()),
+            s3_secret_access_key: None,
+            s3_session_token: None,
+            ..whole.clone()
+        };
         assert!(open(&none, Path::new("data"), 1).is_ok(), "the SDK looks for credentials");
-        assert!(refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() }).contains("CONFAB_S3_SECRET_ACCESS_KEY"));
+        assert!(
+            refused(ObjectsConfig { s3_secret_access_key: None, ..whole.clone() })
+                .contains("CONFAB_S3_SECRET_ACCESS_KEY")
+        );
         for bad in ["127.0.0.1:8333", "ftp://host", "http://u:hunter2@host", "http://host/path", "http://host?x", ""] {
             let error = refused(ObjectsConfig { s3_endpoint: Some(bad.into()), ..whole.clone() });
             assert!(error.contains("CONFAB_S3_ENDPOINT") && !error.contains("hunter2"), "{bad}: {error}");

@@ -144,7 +144,10 @@ impl Shared {
             };
         }
         LIMITS.hit(share);
-        let error = Error::new(Code::RateLimited, format!("too many of your {noun}s are in progress; wait until one has ended"));
+        let error = Error::new(
+            Code::RateLimited,
+            format!("too many of your {noun}s are in progress; wait until one has ended"),
+        );
         Error { retry_after: Some(RETRY_AFTER), ..error }
     }
 }
@@ -213,7 +216,10 @@ mod tests {
         let mut adas = fill(&permits, ada);
         let begun = Instant::now();
         let refused = permits.take(ada).await.err().unwrap();
-        assert_eq!((refused.code, refused.retry_after, begun.elapsed()), (Code::RateLimited, Some(RETRY_AFTER), PERMIT_WAIT_LIMIT));
+        assert_eq!(
+            (refused.code, refused.retry_after, begun.elapsed()),
+            (Code::RateLimited, Some(RETRY_AFTER), PERMIT_WAIT_LIMIT)
+        );
 
         let others = (0..).map_while(|_| permits.0.permit(user())).collect::<Vec<_>>();
         assert_eq!(others.len() + adas.len(), 10);
@@ -235,7 +241,10 @@ mod tests {
         let taken = (0..8).map(|_| permits.0.permit(user()).unwrap()).collect::<Vec<_>>();
         let ada = user();
         let begun = Instant::now();
-        let asked = futures::future::join_all((0..20).map(|_| async { permits.take(ada).await.err().map(|_| begun.elapsed()) })).await;
+        let asked = futures::future::join_all(
+            (0..20).map(|_| async { permits.take(ada).await.err().map(|_| begun.elapsed()) }),
+        )
+        .await;
         let waited = asked.iter().filter(|time| **time == Some(PERMIT_WAIT_LIMIT)).count();
         assert_eq!((waited, asked.iter().filter(|time| **time == Some(Duration::ZERO)).count()), (2, 18));
         drop(taken);

@@ -28,7 +28,9 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
-        let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let message = MessageServiceClient::new(message)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
     }
 
@@ -42,7 +44,9 @@ impl Relay {
             match self.append(std::slice::from_ref(file)).await.map(|mut verdicts| verdicts.pop()) {
                 Ok(Some(Ok(event))) => return Some(Ok(event)),
                 Ok(Some(Err(refusal))) if is_final(refusal.code) => return Some(Err(refusal)),
-                Ok(Some(Err(error))) | Err(error) => tracing::debug!(file = %file.id, %error, "an event waits for the log"),
+                Ok(Some(Err(error))) | Err(error) => {
+                    tracing::debug!(file = %file.id, %error, "an event waits for the log")
+                }
                 Ok(None) => {}
             }
             None
@@ -72,7 +76,8 @@ impl Relay {
     async fn append(&self, files: &[File]) -> Result<Vec<Result<Event>>> {
         let events = files.iter().filter_map(new_event).collect();
         let answer = self.message.clone().append(request(AppendRequest { events }, DELIVERY)).await?.into_inner();
-        let verdicts = files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
+        let verdicts =
+            files.iter().zip(answer.outcomes).map(|(file, outcome)| verdict(file, outcome)).collect::<Vec<_>>();
         let (mut published, mut refused) = (Vec::new(), Vec::new());
         for (file, verdict) in files.iter().zip(&verdicts).filter(|(file, _)| !file.ready) {
             match verdict {
@@ -98,8 +103,12 @@ impl Relay {
 fn verdict(file: &File, outcome: Outcome) -> Result<Event> {
     match outcome.result {
         Some(outcome::Result::Event(event)) if file.event.is_some_and(|id| id.to_string() == event.id) => Ok(event),
-        Some(outcome::Result::Event(_)) => Err(Error::new(Code::Conflict, "clientMessageId was used for something else")),
-        Some(outcome::Result::Refusal(refusal)) => Err(Error::new(Code::parse(&refusal.code).unwrap_or(Code::Internal), refusal.detail)),
+        Some(outcome::Result::Event(_)) => {
+            Err(Error::new(Code::Conflict, "clientMessageId was used for something else"))
+        }
+        Some(outcome::Result::Refusal(refusal)) => {
+            Err(Error::new(Code::parse(&refusal.code).unwrap_or(Code::Internal), refusal.detail))
+        }
         None => Err(Error::internal("the log returned no result")),
     }
 }

@@ -34,7 +34,10 @@ pub struct Rights {
 
 impl Rights {
     pub fn new(room: Transport) -> Self {
-        Self { room: RoomServiceClient::new(room), fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build() }
+        Self {
+            room: RoomServiceClient::new(room),
+            fresh: Cache::builder().max_capacity(CAPACITY).time_to_live(FRESH).build(),
+        }
     }
 
     /// Returns the permissions of a user, or with `None` of an anonymous reader, in a room. Concurrent callers with the
@@ -48,7 +51,10 @@ impl Rights {
     }
 
     async fn fetch(&self, (room, user): Key) -> Result<Access> {
-        let question = CheckAccessRequest { room_id: room.to_string(), user_id: user.map(|id| id.to_string()).unwrap_or_default() };
+        let question = CheckAccessRequest {
+            room_id: room.to_string(),
+            user_id: user.map(|id| id.to_string()).unwrap_or_default(),
+        };
         match self.room.clone().check_access(request(question, CALL)).await.map_err(Error::from) {
             Ok(access) => {
                 let access = access.get_ref();

@@ -118,13 +118,20 @@ impl Files {
     }
 
     /// Returns a range of a file's content; a length of 0 means the rest of the file.
-    pub async fn download(&self, id: Uuid, reader: &Reader, offset: u64, length: u64) -> Result<BoxStream<'static, Result<Bytes>>> {
+    pub async fn download(
+        &self,
+        id: Uuid,
+        reader: &Reader,
+        offset: u64,
+        length: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let file = self.get(id, reader).await?;
         if file.size == 0 && offset == 0 {
             return Ok(stream::empty().boxed());
         }
         let rest = file.size.checked_sub(offset).filter(|rest| *rest > 0);
-        let rest = rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
+        let rest =
+            rest.ok_or_else(|| Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size)))?;
         let length = if length == 0 { rest } else { length.min(rest) };
         let permit = self.downloads.take(reader.takes_permit_of(&file)).await?;
         match within_step_limit(self.objects.read(id, offset, length)).await? {
@@ -175,7 +182,10 @@ impl Files {
                 return Err(unknown());
             }
             if !access.manage {
-                return Err(Error::new(Code::Forbidden, "only the file's uploader or an admin of its room may do this"));
+                return Err(Error::new(
+                    Code::Forbidden,
+                    "only the file's uploader or an admin of its room may do this",
+                ));
             }
         }
         let file = self.marked_ready(file).await?;
@@ -268,7 +278,8 @@ async fn piece((mut content, left): (Content, u64)) -> Result<Option<(Bytes, (Co
     }
     let bytes = within_step_limit(async { content.next().await.transpose() }).await?;
     let bytes = bytes.ok_or_else(|| Error::internal("the object is shorter than recorded"))?;
-    let left = left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("the object is longer than recorded"))?;
+    let left =
+        left.checked_sub(bytes.len() as u64).ok_or_else(|| Error::internal("the object is longer than recorded"))?;
     Ok(Some((bytes, (content, left))))
 }
 

@@ -28,7 +28,11 @@ impl Program {
         let directory = testing::directory();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_confab-file"));
-        command.env_clear().env("HOME", &directory).current_dir(directory).args(["--listen=127.0.0.1:0", "--log-format=json"]);
+        command
+            .env_clear()
+            .env("HOME", &directory)
+            .current_dir(directory)
+            .args(["--listen=127.0.0.1:0", "--log-format=json"]);
         command.arg(format!("--admin-listen=127.0.0.1:{admin}")).arg(format!("--objects=s3://test-{}", Uuid::now_v7()));
         command.arg(format!("--s3-endpoint={endpoint}")).envs(variables.iter().copied());
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
@@ -67,9 +71,12 @@ async fn answering(text: String) -> String {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
             let mut request = Vec::new();
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            while !request.windows(4).any(|end| end == b"\r\n\r\n")
+                && stream.read_buf(&mut request).await.unwrap_or(0) > 0
+            {}
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -88,7 +95,9 @@ async fn credentials_are_found_in_amazons_places() {
         path.to_str().unwrap().to_owned()
     };
     // The answer of the agent of a container or a pod.
-    let issued = format!(r#"{{"AccessKeyId": "{key}", "SecretAccessKey": "{secret}", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}}"#);
+    let issued = format!(
+        r#"{{"AccessKeyId": "{key}", "SecretAccessKey": "{secret}", "Token": "", "Expiration": "2099-01-01T00:00:00Z"}}"#
+    );
     // The answer of Amazon's token service.
     let assumed = format!(
         "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/r/s</Arn>\
@@ -97,13 +106,18 @@ async fn credentials_are_found_in_amazons_places() {
          </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
     );
     let (agent, tokens) = (answering(issued).await, answering(assumed).await);
-    let profile = file("credentials", &format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"));
+    let profile =
+        file("credentials", &format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"));
     let token = file("token", "a token of Kubernetes");
     for variables in [
         &[("AWS_ACCESS_KEY_ID", &*key), ("AWS_SECRET_ACCESS_KEY", secret)][..],
         &[("AWS_SHARED_CREDENTIALS_FILE", &profile)],
         &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent)],
-        &[("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", &token), ("AWS_ENDPOINT_URL_STS", &tokens)],
+        &[
+            ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
+            ("AWS_ENDPOINT_URL_STS", &tokens),
+        ],
         &[("CONFAB_S3_ACCESS_KEY_ID", &*format!("{key}\n")), ("CONFAB_S3_SECRET_ACCESS_KEY", &*format!("{secret}\n"))],
     ] {
         Program::start(&endpoint, variables).await.wait_for_line(OWNS).await;
@@ -114,7 +128,9 @@ async fn credentials_are_found_in_amazons_places() {
 async fn store_faults_are_reported_at_start() {
     let S3 { endpoint, key, secret } = testing::s3();
     let secret = secret.expose();
-    let pair = |key: &str, secret: &str| [("CONFAB_S3_ACCESS_KEY_ID", key.to_owned()), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.to_owned())];
+    let pair = |key: &str, secret: &str| {
+        [("CONFAB_S3_ACCESS_KEY_ID", key.to_owned()), ("CONFAB_S3_SECRET_ACCESS_KEY", secret.to_owned())]
+    };
     let none = ("AWS_EC2_METADATA_DISABLED", "true".to_owned());
     for (endpoint, variables, why) in [
         (&*endpoint, &pair("stranger", "hunter2")[..], "the store does not accept the access key"),

@@ -28,8 +28,11 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
     let mut parts = vec![(0..batch.len()).filter(|i| first_of[*i] == *i).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
         let chosen: Vec<_> = part.iter().map(|i| batch[*i].clone()).collect();
-        let outcome =
-            if Instant::now() < until { append_whole(store, &chosen, until).await } else { Err(Error::unavailable("the log").into()) };
+        let outcome = if Instant::now() < until {
+            append_whole(store, &chosen, until).await
+        } else {
+            Err(Error::unavailable("the log").into())
+        };
         let error = match outcome {
             Ok(Appended { epoch, outcomes }) => {
                 part.into_iter().zip(outcomes).for_each(|(i, outcome)| answers[i] = Some(Ok((epoch, outcome))));
@@ -51,7 +54,9 @@ pub async fn append(store: &dyn Store, batch: &[Arc<EventData>], until: Instant)
     }
     (0..batch.len())
         .map(|i| match &answers[first_of[i]] {
-            Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => Some(Ok((*epoch, Outcome::Repeated(event.clone())))),
+            Some(Ok((epoch, Outcome::Appended(event)))) if first_of[i] != i => {
+                Some(Ok((*epoch, Outcome::Repeated(event.clone()))))
+            }
             answer => answer.clone(),
         })
         .collect()

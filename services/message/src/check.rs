@@ -98,7 +98,10 @@ pub fn check(new: NewEvent, partitions: u32, arrived: Instant) -> Result<Checked
         body: Body { sender_username, content: new.content, event: new.event, data: new.data, files: new.files },
         closes_room: new.closes_room,
     };
-    Ok(Checked { pending: Pending { data: Arc::new(data), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) }, file_ids })
+    Ok(Checked {
+        pending: Pending { data: Arc::new(data), deadline: arrived + timeout, span: Span::arrived(&new.traceparent) },
+        file_ids,
+    })
 }
 
 /// Checks that a room event has one of the known names, and that other events have no name and close no room.

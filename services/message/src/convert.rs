@@ -36,7 +36,8 @@ pub fn event(event: &Event) -> pb::Event {
 
 /// Converts a file of that room to its public form; a deleted file has only its name.
 fn file(file: &File, room: Uuid) -> file_pb::File {
-    let named = file_pb::File { id: file.id.to_string(), name: file.name.clone(), deleted: file.deleted, ..Default::default() };
+    let named =
+        file_pb::File { id: file.id.to_string(), name: file.name.clone(), deleted: file.deleted, ..Default::default() };
     if file.deleted {
         return named;
     }

@@ -43,15 +43,23 @@ impl Files {
         }
         let room_id = data.room.to_string();
         let caller = UserRef { id: data.sender.to_string(), username: data.body.sender_username.clone() };
-        let question =
-            AttachFilesRequest { caller: Some(caller), room_id: room_id.clone(), ids: ids.iter().map(Uuid::to_string).collect() };
+        let question = AttachFilesRequest {
+            caller: Some(caller),
+            room_id: room_id.clone(),
+            ids: ids.iter().map(Uuid::to_string).collect(),
+        };
         let answer = self.file.clone().attach_files(request(question, CALL)).await.map_err(|status| {
             if begun.elapsed() >= CALL.attempt {
                 *self.rest_until.lock() = Some(Instant::now() + PAUSE_AFTER_TIMEOUT);
             }
             refusal(status.into())
         })?;
-        let files = answer.into_inner().files.into_iter().map(|file| convert::new_file(file, &room_id)).collect::<Result<Vec<_>>>();
+        let files = answer
+            .into_inner()
+            .files
+            .into_iter()
+            .map(|file| convert::new_file(file, &room_id))
+            .collect::<Result<Vec<_>>>();
         files
             .ok()
             .filter(|files| files.iter().map(|file| file.id).eq(ids.iter().copied()))

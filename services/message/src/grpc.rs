@@ -18,7 +18,9 @@ pub struct Grpc(Arc<Service>);
 
 /// Creates a gRPC server of this service.
 pub fn server(service: Arc<Service>) -> MessageServiceServer<Grpc> {
-    MessageServiceServer::new(Grpc(service)).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    MessageServiceServer::new(Grpc(service))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 #[tonic::async_trait]
@@ -30,7 +32,10 @@ impl MessageService for Grpc {
         Ok(Response::new(pb::AppendResponse { epoch: epoch.to_string(), outcomes }))
     }
 
-    async fn list_events(&self, request: Request<pb::ListEventsRequest>) -> Result<Response<pb::ListEventsResponse>, Status> {
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let pb::ListEventsRequest { room_id, before, after, limit, max_bytes } = request.into_inner();
         let window = match (before, after) {
             (None, None) => Window::Latest,
@@ -59,7 +64,10 @@ impl MessageService for Grpc {
         }))
     }
 
-    async fn get_room_heads(&self, request: Request<pb::GetRoomHeadsRequest>) -> Result<Response<pb::GetRoomHeadsResponse>, Status> {
+    async fn get_room_heads(
+        &self,
+        request: Request<pb::GetRoomHeadsRequest>,
+    ) -> Result<Response<pb::GetRoomHeadsResponse>, Status> {
         let heads = self.0.room_heads(&request.into_inner().room_ids).await?;
         Ok(Response::new(pb::GetRoomHeadsResponse {
             epoch: heads.epoch.to_string(),
@@ -67,7 +75,10 @@ impl MessageService for Grpc {
         }))
     }
 
-    async fn forget_files(&self, request: Request<pb::ForgetFilesRequest>) -> Result<Response<pb::ForgetFilesResponse>, Status> {
+    async fn forget_files(
+        &self,
+        request: Request<pb::ForgetFilesRequest>,
+    ) -> Result<Response<pb::ForgetFilesResponse>, Status> {
         let pb::ForgetFilesRequest { room_id, ids } = request.into_inner();
         self.0.forget_files(&room_id, &ids).await?;
         Ok(Response::new(pb::ForgetFilesResponse {}))

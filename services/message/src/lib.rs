@@ -53,7 +53,8 @@ const LANES: usize = 4;
 /// # Errors
 /// When a setting is wrong, the database rejects the login, or the address cannot be bound.
 pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
-    let Program { common, storage, service: MessageArgs { reflection, bus, message, room_url, file_url }, command } = program;
+    let Program { common, storage, service: MessageArgs { reflection, bus, message, room_url, file_url }, command } =
+        program;
     match command {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
@@ -62,7 +63,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
             let bus = bus.open()?;
             let log = start(&message, &storage, bus.clone(), room, file, &process).await?;
             process.readiness.started();
-            serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?).await?;
+            serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?)
+                .await?;
             log.finish().await;
             bus.flush().await;
             Ok(())

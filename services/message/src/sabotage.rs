@@ -12,7 +12,8 @@ use uuid::Uuid;
 use crate::batch::Answer;
 use crate::publish::Hints;
 use crate::store::{
-    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window, delegated,
+    AppendError, Appended, Event, EventData, Head, Heads, Limit, Outcome, Page, RoomHead, RoomKey, Store, Window,
+    delegated,
 };
 
 /// Marks the suffix of an identity that makes an event new although it is a repeat. The suffix is removed from what the
@@ -33,7 +34,9 @@ impl Sabotaged {
     /// Returns the answers that the batch will get if nothing intervenes.
     async fn expected_answers(&self, batch: &[Arc<EventData>]) -> Vec<Answer> {
         let rooms = batch.iter().map(|data| (data.partition, data.room)).collect::<Vec<_>>();
-        let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else { return Vec::new() };
+        let (Ok(heads), Ok(room_heads)) = (self.store.heads().await, self.store.room_heads(rooms).await) else {
+            return Vec::new();
+        };
         let mut positions = heads.heads.iter().copied().collect::<HashMap<_, _>>();
         let mut seqs = room_heads.heads.iter().map(|head| (head.room, head.seq)).collect::<HashMap<_, _>>();
         let created_at_ms = now_ms();
@@ -69,7 +72,11 @@ fn revealed(page: Result<Page>) -> Result<Page> {
 }
 
 impl Store for Sabotaged {
-    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Arc<EventData>],
+        created_at_ms: i64,
+    ) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
             let others = failpoint!("skip-repeat-check").then(|| batch.iter().map(disguised).collect::<Vec<_>>());
             if failpoint!("publish-before-commit") {

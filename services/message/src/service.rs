@@ -51,7 +51,14 @@ pub struct Service {
 
 impl Service {
     /// Creates the service over an open log of `partitions` partitions.
-    pub fn new(store: Arc<dyn Store>, partitions: u32, epoch: Uuid, lanes: Lanes, rights: Rights, files: Files) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        partitions: u32,
+        epoch: Uuid,
+        lanes: Lanes,
+        rights: Rights,
+        files: Files,
+    ) -> Self {
         let heads = Cache::builder().max_capacity(1).time_to_live(HEADS_AGE).build();
         Self { store, partitions, lanes, rights, files, heads, epoch: Mutex::new(epoch) }
     }
@@ -115,11 +122,15 @@ impl Service {
 
     /// Fetches the permissions that a request needs, each once, concurrently.
     async fn rights_of(&self, checked: &[Result<Checked>]) -> HashMap<(Uuid, Uuid), Result<Right>> {
-        let needed = checked.iter().flatten().map(|checked| &checked.pending.data).filter(|data| data.kind != Kind::System);
+        let needed =
+            checked.iter().flatten().map(|checked| &checked.pending.data).filter(|data| data.kind != Kind::System);
         let mut keys: Vec<_> = needed.map(|data| (data.room, data.sender)).collect();
         keys.sort_unstable();
         keys.dedup();
-        join_all(keys.into_iter().map(async |key| (key, self.rights.of(key.0, key.1).await))).await.into_iter().collect()
+        join_all(keys.into_iter().map(async |key| (key, self.rights.of(key.0, key.1).await)))
+            .await
+            .into_iter()
+            .collect()
     }
 
     /// Returns a page of a room's history, and whether there are more events in that direction. The caller must check
@@ -150,8 +161,10 @@ impl Service {
     /// `invalid_request` for a partition that the log does not have; when the database fails.
     pub async fn read_log(&self, partition: u32, after: u64, limit: u32, max_bytes: u32) -> Result<Page> {
         self.check_partition(partition)?;
-        let limit =
-            Limit { events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events), bytes: at_most(max_bytes, LOG_PAGE.bytes, MAX_PAGE_BYTES) };
+        let limit = Limit {
+            events: at_most(limit, LOG_PAGE.events, LOG_PAGE.events),
+            bytes: at_most(max_bytes, LOG_PAGE.bytes, MAX_PAGE_BYTES),
+        };
         let page = self.store.read_log(partition, after, limit).await?;
         self.saw(page.epoch);
         Ok(page)
@@ -202,7 +215,11 @@ impl Service {
     }
 
     fn check_partition(&self, partition: u32) -> Result<()> {
-        if partition < self.partitions { Ok(()) } else { Err(Error::field("partition", format!("must be below {}", self.partitions))) }
+        if partition < self.partitions {
+            Ok(())
+        } else {
+            Err(Error::field("partition", format!("must be below {}", self.partitions)))
+        }
     }
 
     fn epoch(&self) -> Uuid {

@@ -148,7 +148,11 @@ pub trait Store: Send + Sync + 'static {
     fn renew_epoch(&self) -> BoxFuture<'_, Result<Uuid>>;
 
     /// Appends a batch in its order, all events or none. No two events of the batch may have the same identity.
-    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>>;
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Arc<EventData>],
+        created_at_ms: i64,
+    ) -> BoxFuture<'a, Result<Appended, AppendError>>;
 
     /// Returns a page of a room's history, with the room's head.
     fn list(&self, room: RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>>;
@@ -242,8 +246,9 @@ fn next_epoch(old: Option<Uuid>) -> Uuid {
 fn renewed(epoch: Uuid, fingerprint: (&str, &str), partitions: (i64, u32)) -> Result<Option<Uuid>> {
     if partitions.0 != i64::from(partitions.1) {
         let (has, wanted) = partitions;
-        let detail =
-            format!("the log has {has} partitions, but CONFAB_PARTITIONS is {wanted}; the number is fixed when the log is created");
+        let detail = format!(
+            "the log has {has} partitions, but CONFAB_PARTITIONS is {wanted}; the number is fixed when the log is created"
+        );
         return Err(Error::new(Code::Conflict, detail));
     }
     Ok((fingerprint.0 != fingerprint.1).then(|| next_epoch(Some(epoch))))

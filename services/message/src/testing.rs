@@ -77,7 +77,9 @@ impl Files {
             let file = shelf.get(id).ok_or_else(|| Error::not_found("file"))?;
             match &file.room_id {
                 None if file.uploaded_by != request.caller => return Err(Error::not_found("file")),
-                Some(room) if *room != request.room_id => return Err(Error::new(Code::Conflict, "the file is in another room")),
+                Some(room) if *room != request.room_id => {
+                    return Err(Error::new(Code::Conflict, "the file is in another room"));
+                }
                 _ => {}
             }
         }
@@ -115,7 +117,10 @@ impl RoomService for Server<Rooms> {
     async fn create_room(&self, _: Request<room::CreateRoomRequest>) -> Result<Response<room::Room>, Status> {
         not_called()
     }
-    async fn list_rooms(&self, _: Request<room::ListRoomsRequest>) -> Result<Response<room::ListRoomsResponse>, Status> {
+    async fn list_rooms(
+        &self,
+        _: Request<room::ListRoomsRequest>,
+    ) -> Result<Response<room::ListRoomsResponse>, Status> {
         not_called()
     }
     async fn get_room(&self, _: Request<room::GetRoomRequest>) -> Result<Response<room::Room>, Status> {
@@ -124,7 +129,10 @@ impl RoomService for Server<Rooms> {
     async fn update_room(&self, _: Request<room::UpdateRoomRequest>) -> Result<Response<room::Room>, Status> {
         not_called()
     }
-    async fn delete_room(&self, _: Request<room::DeleteRoomRequest>) -> Result<Response<room::DeleteRoomResponse>, Status> {
+    async fn delete_room(
+        &self,
+        _: Request<room::DeleteRoomRequest>,
+    ) -> Result<Response<room::DeleteRoomResponse>, Status> {
         not_called()
     }
 }
@@ -133,7 +141,10 @@ impl RoomService for Server<Rooms> {
 impl FileService for Server<Files> {
     type DownloadStream = BoxStream<'static, Result<file::DownloadResponse, Status>>;
 
-    async fn attach_files(&self, request: Request<file::AttachFilesRequest>) -> Result<Response<file::AttachFilesResponse>, Status> {
+    async fn attach_files(
+        &self,
+        request: Request<file::AttachFilesRequest>,
+    ) -> Result<Response<file::AttachFilesResponse>, Status> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         let _open = self.0.gate.read().await;
         if self.0.down.load(Ordering::SeqCst) {
@@ -143,7 +154,10 @@ impl FileService for Server<Files> {
         Ok(Response::new(file::AttachFilesResponse { files }))
     }
 
-    async fn upload(&self, _: Request<Streaming<file::UploadRequest>>) -> Result<Response<file::UploadResponse>, Status> {
+    async fn upload(
+        &self,
+        _: Request<Streaming<file::UploadRequest>>,
+    ) -> Result<Response<file::UploadResponse>, Status> {
         not_called()
     }
     async fn get_file(&self, _: Request<file::GetFileRequest>) -> Result<Response<file::File>, Status> {
@@ -152,10 +166,16 @@ impl FileService for Server<Files> {
     async fn download(&self, _: Request<file::DownloadRequest>) -> Result<Response<Self::DownloadStream>, Status> {
         not_called()
     }
-    async fn list_files(&self, _: Request<file::ListFilesRequest>) -> Result<Response<file::ListFilesResponse>, Status> {
+    async fn list_files(
+        &self,
+        _: Request<file::ListFilesRequest>,
+    ) -> Result<Response<file::ListFilesResponse>, Status> {
         not_called()
     }
-    async fn delete_file(&self, _: Request<file::DeleteFileRequest>) -> Result<Response<file::DeleteFileResponse>, Status> {
+    async fn delete_file(
+        &self,
+        _: Request<file::DeleteFileRequest>,
+    ) -> Result<Response<file::DeleteFileResponse>, Status> {
         not_called()
     }
     async fn sign_link(&self, _: Request<file::SignLinkRequest>) -> Result<Response<file::Link>, Status> {
@@ -200,7 +220,8 @@ impl Fixture {
 
     /// Returns all events of a room.
     pub async fn history(&self, room: Uuid) -> Vec<pb::Event> {
-        let request = pb::ListEventsRequest { room_id: room.to_string(), after: Some(0), limit: 200, ..Default::default() };
+        let request =
+            pb::ListEventsRequest { room_id: room.to_string(), after: Some(0), limit: 200, ..Default::default() };
         self.list(request).await.unwrap().events
     }
 }

@@ -31,10 +31,16 @@ impl RoomService for RoomApi {
         Ok(Response::new(shown(room, Some(&caller))))
     }
 
-    async fn list_rooms(&self, request: Request<pb::ListRoomsRequest>) -> Result<Response<pb::ListRoomsResponse>, Status> {
+    async fn list_rooms(
+        &self,
+        request: Request<pb::ListRoomsRequest>,
+    ) -> Result<Response<pb::ListRoomsResponse>, Status> {
         let request = request.into_inner();
         let caller = optional(request.caller)?;
-        let page = self.0.list(caller.as_ref().map(|caller| caller.id), request.limit, &request.cursor, &request.query).await?;
+        let page = self
+            .0
+            .list(caller.as_ref().map(|caller| caller.id), request.limit, &request.cursor, &request.query)
+            .await?;
         let rooms = page.rooms.into_iter().map(|room| shown(room, caller.as_ref())).collect();
         Ok(Response::new(pb::ListRoomsResponse { rooms, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -53,7 +59,10 @@ impl RoomService for RoomApi {
         Ok(Response::new(shown(room, Some(&caller))))
     }
 
-    async fn delete_room(&self, request: Request<pb::DeleteRoomRequest>) -> Result<Response<pb::DeleteRoomResponse>, Status> {
+    async fn delete_room(
+        &self,
+        request: Request<pb::DeleteRoomRequest>,
+    ) -> Result<Response<pb::DeleteRoomResponse>, Status> {
         let request = request.into_inner();
         self.0.delete(room_id(&request.id)?, &required(request.caller)?).await?;
         Ok(Response::new(pb::DeleteRoomResponse {}))

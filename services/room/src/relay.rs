@@ -27,7 +27,9 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(store: Arc<dyn Store>, message: Transport) -> Self {
-        let message = MessageServiceClient::new(message).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let message = MessageServiceClient::new(message)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
         Self { store, message }
     }
 

@@ -91,8 +91,11 @@ impl Rooms {
                 _ => return Err(Error::field("cursor", "belongs to another q")),
             },
         };
-        let mut rooms =
-            if query.is_empty() { self.store.list(below, limit + 1).await? } else { self.search(caller, query, below, limit + 1).await? };
+        let mut rooms = if query.is_empty() {
+            self.store.list(below, limit + 1).await?
+        } else {
+            self.search(caller, query, below, limit + 1).await?
+        };
         let more = rooms.len() > limit as usize;
         rooms.truncate(limit as usize);
         let last = rooms.last().filter(|_| more).map(Room::position);
@@ -120,7 +123,8 @@ impl Rooms {
     pub async fn update(&self, id: Uuid, caller: &User, change: Change) -> Result<Room> {
         let deadline = Instant::now() + EVENT_WAIT_LIMIT;
         let name = change.name.map(|name| text::name("name", &name, MAX_NAME)).transpose()?;
-        let description = change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
+        let description =
+            change.description.map(|text| text::description("description", &text, MAX_DESCRIPTION)).transpose()?;
         let room = loop {
             let current = self.owned(id, caller).await?;
             let mut room = current.clone();
@@ -130,7 +134,8 @@ impl Rooms {
                 break room;
             }
             room.revision += 1;
-            let data = serde_json::to_string(&Updated { name: &room.name, description: &room.description }).map_err(Error::internal)?;
+            let data = serde_json::to_string(&Updated { name: &room.name, description: &room.description })
+                .map_err(Error::internal)?;
             if self.store.update(room.clone(), event(&room, caller, "roomUpdated", data, false)).await? {
                 break room;
             }

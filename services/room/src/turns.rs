@@ -72,7 +72,10 @@ impl Turns {
 
 fn refusal() -> Error {
     LIMITS.hit("searches");
-    Error { retry_after: Some(RETRY_AFTER), ..Error::new(Code::Unavailable, "too many searches are waiting; try again") }
+    Error {
+        retry_after: Some(RETRY_AFTER),
+        ..Error::new(Code::Unavailable, "too many searches are waiting; try again")
+    }
 }
 
 impl Shared {

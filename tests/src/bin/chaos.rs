@@ -41,7 +41,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let named = |name: &String| chaos::named(name).with_context(|| format!("there is no case {name}; see --case list"));
     let cases = cases.iter().map(named).collect::<Result<Vec<_>, _>>()?;
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ uuid::Uuid::new_v4().as_u64_pair().0 & 0xffff_ffff);
+    let seed =
+        seed.unwrap_or_else(|| u64::from(std::process::id()) ^ uuid::Uuid::new_v4().as_u64_pair().0 & 0xffff_ffff);
     println!("seed {seed}");
     let programs = given.unwrap_or_else(|| programs().join("failpoints"));
     let (records, verdict) = chaos::run(Options { seed, profile, minutes, cases, breakage, programs }).await?;

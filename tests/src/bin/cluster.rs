@@ -78,7 +78,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Status => {
-            let down = cluster.plan.members().into_iter().filter(|member| list(&cluster, *member, "runs").is_none()).count();
+            let down =
+                cluster.plan.members().into_iter().filter(|member| list(&cluster, *member, "runs").is_none()).count();
             if down > 0 { bail!("{down} not running") } else { Ok(()) }
         }
     }
@@ -94,7 +95,10 @@ async fn up(cluster: &Cluster, directory: &Path) -> anyhow::Result<()> {
     println!("\nReady after {:.1} s: {lb}, over {} gateways.", begin.elapsed().as_secs_f32(), cluster.plan.gateways);
     println!("Logs: {0}/logs. Database: psql \"$(cat {0}/secrets/postgres-url)\".", directory.display());
     if !cluster.daemon((Role::Postgres, 1))?.work.starts_with(directory) {
-        println!("Postgres has no access to this checkout, so its data is in {}.", cluster.daemon((Role::Postgres, 1))?.work.display());
+        println!(
+            "Postgres has no access to this checkout, so its data is in {}.",
+            cluster.daemon((Role::Postgres, 1))?.work.display()
+        );
     }
     Ok(())
 }

@@ -79,7 +79,8 @@ async fn all(seconds: u64, json: bool) -> anyhow::Result<()> {
     let json = if json { " --json" } else { "" };
     let mut well = true;
     let cluster = Cluster::measured(1, 2).await?;
-    let server = format!("--url {} --pids-dir {}/pids", cluster.plan.url((Role::Gateway, 1)), cluster.plan.directory.display());
+    let server =
+        format!("--url {} --pids-dir {}/pids", cluster.plan.url((Role::Gateway, 1)), cluster.plan.directory.display());
     for scenario in ["fanout --in-flight 2", "fanout --in-flight 16", "send", "idle"] {
         well &= line(&format!("{scenario} {server} --seconds {seconds}{json}")).await;
     }

@@ -59,7 +59,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let database = postgres.daemon(pid_file("postgres"), log("postgres"));
     database.spawn().await?;
     let ready = async || (postgres.is_ready() && redis::is_ready(([127, 0, 0, 1], bus_port).into())).then_some(());
-    eventually("Postgres and Redis are ready", Duration::from_secs(30), ready).await.with_context(|| database.last_words())?;
+    eventually("Postgres and Redis are ready", Duration::from_secs(30), ready)
+        .await
+        .with_context(|| database.last_words())?;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
     let ready = async || seaweed::is_ready(&http, s3_port, &secret).await.then_some(());
     eventually("SeaweedFS is ready", Duration::from_secs(60), ready).await.with_context(|| objects.last_words())?;

@@ -70,7 +70,8 @@ pub struct Verdict {
 
 /// Checks the records of a run.
 pub fn check(records: &Records) -> Verdict {
-    let mut judge = Judge { records, verdict: Verdict::default(), stored: HashMap::new(), acked: HashMap::new(), lags: Vec::new() };
+    let mut judge =
+        Judge { records, verdict: Verdict::default(), stored: HashMap::new(), acked: HashMap::new(), lags: Vec::new() };
     judge.history();
     judge.sends();
     judge.order_of_sends();
@@ -104,7 +105,10 @@ impl<'a> Judge<'a> {
         for (room, history) in &self.records.history {
             for (index, stored) in history.iter().enumerate() {
                 if stored.seen.seq != index as u64 + 1 {
-                    self.violated("I3", format!("room {room}: number {} is at position {}", stored.seen.seq, index + 1));
+                    self.violated(
+                        "I3",
+                        format!("room {room}: number {} is at position {}", stored.seen.seq, index + 1),
+                    );
                     break;
                 }
             }
@@ -125,17 +129,27 @@ impl<'a> Judge<'a> {
             if stored.len() > 1 {
                 self.verdict.counts.repeated += stored.len() - 1;
                 let numbers = stored.iter().map(|stored| stored.seen.seq).collect::<Vec<_>>();
-                self.violated("I2", format!("{} is in history {} times: {numbers:?} of room {}", send.key, numbers.len(), send.room));
+                self.violated(
+                    "I2",
+                    format!("{} is in history {} times: {numbers:?} of room {}", send.key, numbers.len(), send.room),
+                );
             }
             let Some((first, _)) = acks.first() else {
-                self.violated("I7", format!("{} was never acknowledged; its last attempts: {}", send.key, last_tries(send)));
+                self.violated(
+                    "I7",
+                    format!("{} was never acknowledged; its last attempts: {}", send.key, last_tries(send)),
+                );
                 continue;
             };
             self.verdict.counts.acknowledged += 1;
             let Some(stored) = stored.first() else {
                 if !self.is_undone(send) {
                     self.verdict.counts.lost += 1;
-                    let evidence = format!("{} was acknowledged at {first:?} and is not in history: {}", send.key, last_tries(send));
+                    let evidence = format!(
+                        "{} was acknowledged at {first:?} and is not in history: {}",
+                        send.key,
+                        last_tries(send)
+                    );
                     self.violated("I1", evidence);
                 }
                 continue;
@@ -143,7 +157,13 @@ impl<'a> Judge<'a> {
             self.acked.insert((send.room, stored.seen.seq), *first);
             for (at, ack) in acks {
                 if ack != stored.seen {
-                    self.violated("I2", format!("{} was answered at {at:?} with {ack:?}, and {:?} is in history", send.key, stored.seen));
+                    self.violated(
+                        "I2",
+                        format!(
+                            "{} was answered at {at:?} with {ack:?}, and {:?} is in history",
+                            send.key, stored.seen
+                        ),
+                    );
                 }
             }
         }
@@ -155,7 +175,9 @@ impl<'a> Judge<'a> {
         let mut rooms = BTreeMap::<Uuid, Vec<(u64, At, At, &str)>>::new();
         let mut sockets = BTreeMap::<(u64, Uuid), Vec<(u64, u64)>>::new();
         for send in &self.records.sends {
-            let (Some(stored), Some((acked, _))) = (self.stored_of(send).first().copied(), send.acks().next()) else { continue };
+            let (Some(stored), Some((acked, _))) = (self.stored_of(send).first().copied(), send.acks().next()) else {
+                continue;
+            };
             rooms.entry(send.room).or_default().push((stored.seen.seq, send.begun(), acked, &send.key));
             // A repeated send may have overtaken others, or been overtaken.
             if let [attempt] = &send.attempts[..]
@@ -183,7 +205,12 @@ impl<'a> Judge<'a> {
             sends.sort_unstable();
             for pair in sends.windows(2).filter(|pair| pair[0].1 > pair[1].1) {
                 self.verdict.counts.reordered += 1;
-                self.violated("I3", format!("socket {socket} sent {pair:?} (emit, number) to room {room}, and history has another order"));
+                self.violated(
+                    "I3",
+                    format!(
+                        "socket {socket} sent {pair:?} (emit, number) to room {room}, and history has another order"
+                    ),
+                );
             }
         }
     }
@@ -197,7 +224,11 @@ impl<'a> Judge<'a> {
             if last.rss > 2 * first.rss + MORE_MEMORY {
                 self.violated(
                     "I8",
-                    format!("{name} uses {} MiB at the end, and used {} MiB at the start", last.rss >> 20, first.rss >> 20),
+                    format!(
+                        "{name} uses {} MiB at the end, and used {} MiB at the start",
+                        last.rss >> 20,
+                        first.rss >> 20
+                    ),
                 );
             }
             if last.descriptors > 2 * first.descriptors + MORE_DESCRIPTORS {
@@ -221,8 +252,11 @@ impl<'a> Judge<'a> {
             self.violated("proof", "no message was sent, or no message was received");
         }
         // Recovery may fail now and then, but not every time.
-        let opened = |receiver: &Receiver| receiver.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Opened)).count();
-        if self.verdict.counts.recovered == 0 && self.records.receivers.iter().any(|receiver| receiver.recovers && opened(receiver) > 3) {
+        let opened =
+            |receiver: &Receiver| receiver.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Opened)).count();
+        if self.verdict.counts.recovered == 0
+            && self.records.receivers.iter().any(|receiver| receiver.recovers && opened(receiver) > 3)
+        {
             self.violated("proof", "Socket.IO's recovery never resumed a client that requested it");
         }
     }
@@ -234,7 +268,8 @@ impl<'a> Judge<'a> {
     /// Returns whether an acknowledged message may have been lost when the database was restored to an older state: it
     /// was sent before the old database ended, whenever its acknowledgement arrived.
     fn is_undone(&self, send: &Sent) -> bool {
-        let of = |attempt: &Attempt, restored: Restored| attempt.begun <= restored.ended && attempt.ended >= restored.copied;
+        let of =
+            |attempt: &Attempt, restored: Restored| attempt.begun <= restored.ended && attempt.ended >= restored.copied;
         let mut acked = send.attempts.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Acked(_)));
         self.records.restored.is_some_and(|restored| acked.all(|attempt| of(attempt, restored)))
     }
@@ -247,7 +282,8 @@ impl<'a> Judge<'a> {
     /// Returns until when the faults between two times may delay events.
     fn late_until(&self, from: At, to: At) -> Option<At> {
         let until = |fault: &Fault| fault.healed + fault.terms.recovers;
-        let faults = self.records.faults.iter().filter(|fault| fault.terms.late && fault.from <= to && until(fault) >= from);
+        let faults =
+            self.records.faults.iter().filter(|fault| fault.terms.late && fault.from <= to && until(fault) >= from);
         faults.map(until).max()
     }
 }

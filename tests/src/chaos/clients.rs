@@ -35,7 +35,9 @@ impl Holding {
     pub fn join(&self, room: Uuid, begun: At) -> (Value, Join) {
         match &self.upto {
             None => (json!({"roomId": room}), Join { room, after: None, begun }),
-            Some((seq, epoch)) => (json!({"roomId": room, "after": seq, "epoch": epoch}), Join { room, after: Some(*seq), begun }),
+            Some((seq, epoch)) => {
+                (json!({"roomId": room, "after": seq, "epoch": epoch}), Join { room, after: Some(*seq), begun })
+            }
         }
     }
 
@@ -65,7 +67,9 @@ impl Holding {
             _ => Vec::new(),
         };
         self.upto = Some((last_seq, epoch));
-        world.recorder.happened(receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
+        world
+            .recorder
+            .happened(receiver, Entry::Joined { room: join.room, after: join.after, last_seq, reset, messages });
         Ok(())
     }
 }

@@ -75,7 +75,9 @@ pub const CASES: &[Case] = &[
 impl Case {
     /// Returns whether both cases can overlap: neither breaks a role that the other breaks or needs.
     pub fn goes_with(&self, other: &Case) -> bool {
-        let spares = |one: &Case, other: &Case| !one.breaks.iter().any(|role| other.breaks.contains(role) || other.needs.contains(role));
+        let spares = |one: &Case, other: &Case| {
+            !one.breaks.iter().any(|role| other.breaks.contains(role) || other.needs.contains(role))
+        };
         spares(self, other) && spares(other, self)
     }
 }
@@ -89,7 +91,12 @@ pub fn named(name: &str) -> Option<&'static Case> {
 ///
 /// # Errors
 /// When the fault could not be injected or healed.
-pub async fn run(case: &'static Case, world: &Arc<World>, mut dice: Dice, profile: Profile) -> anyhow::Result<Duration> {
+pub async fn run(
+    case: &'static Case,
+    world: &Arc<World>,
+    mut dice: Dice,
+    profile: Profile,
+) -> anyhow::Result<Duration> {
     let from = world.recorder.now();
     let n = dice.below(world.gateways.len() as u64) as u16 + 1;
     let bit = match case.name {

@@ -121,7 +121,8 @@ async fn connection(mut client: TcpStream, mut orders: watch::Receiver<Order>, h
         let Some(server) = &mut server else { return Err(Cut) };
         let _ = (server.set_nodelay(true), client.set_nodelay(true));
         let ((client_in, client_out), (server_in, server_out)) = (client.split(), server.split());
-        let (up, down) = (pump(client_in, server_out, orders.clone(), &harm), pump(server_in, client_out, orders.clone(), &harm));
+        let (up, down) =
+            (pump(client_in, server_out, orders.clone(), &harm), pump(server_in, client_out, orders.clone(), &harm));
         tokio::try_join!(up, down).map(drop)
     };
     let mut other = orders.clone();
@@ -140,7 +141,12 @@ async fn connection(mut client: TcpStream, mut orders: watch::Receiver<Order>, h
 struct Cut;
 
 /// Forwards bytes one way until their end, or until the mode ends the connection.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: watch::Receiver<Order>, harm: &AtomicU64) -> Result<(), Cut> {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut orders: watch::Receiver<Order>,
+    harm: &AtomicU64,
+) -> Result<(), Cut> {
     let mut buffer = vec![0; CHUNK];
     let mut passed = 0_u64;
     let hurt = || harm.fetch_add(1, Ordering::Relaxed);
@@ -229,7 +235,10 @@ mod tests {
 
         proxy.set(Mode::Stall);
         first.write_all(b"two").await.unwrap();
-        assert!(timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(), "the connection must be stalled");
+        assert!(
+            timeout(Duration::from_millis(100), first.peek(&mut [0])).await.is_err(),
+            "the connection must be stalled"
+        );
         proxy.set(Mode::Slow(100));
         assert_eq!(received(&mut first, 3).await.unwrap(), "two");
         assert!(proxy.harm() > 0);

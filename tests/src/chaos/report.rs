@@ -12,20 +12,36 @@ const SHOWN: usize = 20;
 pub(super) fn progress(records: &Records, before: usize) {
     for fault in &records.faults[before..] {
         let lasted = fault.healed.saturating_sub(fault.from);
-        println!("{:>7.1} s  {:<28} {:>5.1} s  {}", fault.from.as_secs_f32(), fault.name, lasted.as_secs_f32(), fault.bit);
+        println!(
+            "{:>7.1} s  {:<28} {:>5.1} s  {}",
+            fault.from.as_secs_f32(),
+            fault.name,
+            lasted.as_secs_f32(),
+            fault.bit
+        );
     }
 }
 
 /// Prints the verdict.
 pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
     let counts = &verdict.counts;
-    println!("\nseed {seed}, {:.0} s, {} faults; time to recover after each:", records.ended.as_secs_f32(), records.faults.len());
+    println!(
+        "\nseed {seed}, {:.0} s, {} faults; time to recover after each:",
+        records.ended.as_secs_f32(),
+        records.faults.len()
+    );
     for (name, took) in &verdict.recoveries {
         println!("  {name:<28} {:>5.1} s", took.as_secs_f32());
     }
     println!(
         "\nsent {}, acknowledged {}, retried {}; delivered {}, of these repaired {}, resumed {} times, recovered {}",
-        counts.sent, counts.acknowledged, counts.retried, counts.delivered, counts.repaired, counts.resumed, counts.recovered
+        counts.sent,
+        counts.acknowledged,
+        counts.retried,
+        counts.delivered,
+        counts.repaired,
+        counts.resumed,
+        counts.recovered
     );
     println!("live delivery after the acknowledgement: median {}, p99 {}", ms(verdict.lag.0), ms(verdict.lag.1));
     for (what, attacks) in &records.attacks {
@@ -36,7 +52,10 @@ pub fn print(seed: u64, records: &Records, verdict: &Verdict) {
         let all = [first, most, last].map(|used| (used.rss >> 20, used.descriptors, used.tasks.unwrap_or_default()));
         println!("  {name:<12} {:?} {:?} {:?}", all.map(|used| used.0), all.map(|used| used.1), all.map(|used| used.2));
     }
-    println!("lost {}, repeated {}, reordered {}, invented {}", counts.lost, counts.repeated, counts.reordered, counts.invented);
+    println!(
+        "lost {}, repeated {}, reordered {}, invented {}",
+        counts.lost, counts.repeated, counts.reordered, counts.invented
+    );
     for violation in verdict.violations.iter().take(SHOWN) {
         println!("  NOT KEPT {}: {}", violation.promise, violation.evidence);
     }

@@ -148,7 +148,10 @@ mod tests {
         assert!(steps.len() >= 180, "{}", steps.len());
         assert!(steps.iter().any(|step| step.len() == 2));
         let longest = steps.iter().filter(|step| step[0] == LONGEST).collect::<Vec<_>>();
-        assert!(longest.len() > 2 && longest.iter().any(|step| step.len() > 4 && step.iter().any(|name| name.starts_with("message-"))));
+        assert!(
+            longest.len() > 2
+                && longest.iter().any(|step| step.len() > 4 && step.iter().any(|name| name.starts_with("message-")))
+        );
         assert_eq!(steps.concat().iter().filter(|name| **name == LAST).count(), 1);
         assert_eq!(steps.last().unwrap(), &[LAST]);
     }

@@ -62,7 +62,8 @@ impl World {
         for n in 1..=EACH {
             gateways.push(to((Role::Gateway, n)).await?);
         }
-        let mut settings = SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>();
+        let mut settings =
+            SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>();
         settings.push(("CONFAB_BUS".into(), format!("redis://127.0.0.1:{}", bus.port())));
         settings.push(("CONFAB_S3_ENDPOINT".into(), format!("http://127.0.0.1:{}", objects.port())));
         cluster.set(settings);
@@ -114,7 +115,10 @@ impl World {
     pub async fn arm(&self, member: Member, point: &str, action: &'static str) -> anyhow::Result<()> {
         let request = reqwest::Client::new().post(self.admin(member, &format!("/failpoints/{point}"))).body(action);
         let answer = request.send().await?;
-        answer.error_for_status().map(drop).context("the program has no failpoints; `make chaos` builds the programs that have them")
+        answer
+            .error_for_status()
+            .map(drop)
+            .context("the program has no failpoints; `make chaos` builds the programs that have them")
     }
 
     fn admin(&self, member: Member, path: &str) -> String {

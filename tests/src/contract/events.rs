@@ -47,7 +47,8 @@ pub fn answer(asked: &str, payload: &Value) -> anyhow::Result<()> {
 /// Returns the messages of the document, and those that were seen; a rejecting acknowledgement counts as a separate
 /// message.
 pub fn all_and_seen() -> (BTreeSet<String>, BTreeSet<String>) {
-    let messages = EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
+    let messages =
+        EVENTS.document["components"]["messages"].as_object().into_iter().flatten().map(|(key, _)| key.clone());
     let seen = EVENTS.seen.lock().clone();
     (messages.collect(), seen)
 }
@@ -63,12 +64,18 @@ impl Events {
 
     /// Checks an event that the server sends, or the acknowledgement of an event that it receives.
     fn judge(&self, action: &str, name: &str, payload: &Value) -> anyhow::Result<()> {
-        let is_it = |operation: &&Value| operation["action"] == action && self.message(&operation["messages"][0])["name"] == name;
+        let is_it = |operation: &&Value| {
+            operation["action"] == action && self.message(&operation["messages"][0])["name"] == name
+        };
         let operation = self.document["operations"].as_object().and_then(|operations| operations.values().find(is_it));
         let (key, schema) = match operation {
             Some(operation) => {
-                let message = if action == "send" { &operation["messages"][0] } else { &operation["reply"]["messages"][0] };
-                let key = message["$ref"].as_str().and_then(|path| path.rsplit('/').next()).context("a message has a name")?;
+                let message =
+                    if action == "send" { &operation["messages"][0] } else { &operation["reply"]["messages"][0] };
+                let key = message["$ref"]
+                    .as_str()
+                    .and_then(|path| path.rsplit('/').next())
+                    .context("a message has a name")?;
                 (key, &self.message(message)["payload"])
             }
             // The server rejects unknown events.

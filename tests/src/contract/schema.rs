@@ -25,14 +25,18 @@ impl Schemas {
             }
         };
         drop(compiled);
-        let faults = validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect::<Vec<_>>();
+        let faults =
+            validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect::<Vec<_>>();
         ensure!(faults.is_empty(), "{}", faults.join("; "));
         Ok(())
     }
 }
 
 fn compile(schema: &Value) -> anyhow::Result<Validator> {
-    jsonschema::draft202012::options().should_validate_formats(true).build(schema).map_err(|error| anyhow!("a bad schema: {error}"))
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .map_err(|error| anyhow!("a bad schema: {error}"))
 }
 
 /// Returns a schema with all references resolved, which forbids additional fields.
@@ -52,11 +56,15 @@ fn written_out(document: &Value, schema: &Value) -> Value {
     let Value::Object(object) = resolve(document, schema) else { return schema.clone() };
     let written = object.iter().map(|(key, value)| {
         let value = match (key.as_str(), value) {
-            ("properties", Value::Object(properties)) => {
-                properties.iter().map(|(name, schema)| (name.clone(), closed(document, schema))).collect::<Map<_, _>>().into()
-            }
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), closed(document, schema)))
+                .collect::<Map<_, _>>()
+                .into(),
             ("items", schema) => closed(document, schema),
-            ("oneOf" | "anyOf", Value::Array(schemas)) => schemas.iter().map(|schema| closed(document, schema)).collect(),
+            ("oneOf" | "anyOf", Value::Array(schemas)) => {
+                schemas.iter().map(|schema| closed(document, schema)).collect()
+            }
             ("allOf", Value::Array(schemas)) => schemas.iter().map(|schema| written_out(document, schema)).collect(),
             _ => value.clone(),
         };

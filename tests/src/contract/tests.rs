@@ -4,10 +4,12 @@ use serde_json::json;
 use super::*;
 
 fn contract() -> Contract {
-    let user = json!({"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "format": "uuid"}}});
+    let user =
+        json!({"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "format": "uuid"}}});
     let room = json!({"allOf": [{"$ref": "#/components/schemas/Named"}, {"type": "object", "properties": {"owner": {"$ref": "#/components/schemas/User"}}}]});
     let named = json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}});
-    let problem = json!({"content": {"application/problem+json": {"schema": {"type": "object"}, "examples": {"not_found": {}}}}});
+    let problem =
+        json!({"content": {"application/problem+json": {"schema": {"type": "object"}, "examples": {"not_found": {}}}}});
     let shown = json!({"headers": {"ETag": {}}, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Room"}}}});
     Contract::new(json!({
         "paths": {
@@ -22,7 +24,8 @@ fn contract() -> Contract {
 }
 
 fn answer(status: u16, kind: &str, body: &str) -> Answer {
-    let headers = [("content-type", kind), ("etag", "x")].map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+    let headers = [("content-type", kind), ("etag", "x")]
+        .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
     Answer::new(status, HeaderMap::from_iter(headers), body.into())
 }
 
@@ -56,7 +59,8 @@ fn documented_responses_are_recorded() {
 #[test]
 fn undocumented_responses_are_detected() {
     let contract = contract();
-    let found = |method: &str, path: &str, answer: Answer| contract.judge(method, path, &answer).unwrap_err().to_string();
+    let found =
+        |method: &str, path: &str, answer: Answer| contract.judge(method, path, &answer).unwrap_err().to_string();
     for (body, fault) in [
         (json!({}), "required"),
         (json!({"name": 1}), "/name"),

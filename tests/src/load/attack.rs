@@ -46,8 +46,9 @@ pub struct Attack {
 /// When a target is missed, or the server does not start.
 pub async fn run(attack: Attack) -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
-    let named =
-        |name: &String| SCENARIOS.iter().find(|scenario| scenario.name == name).with_context(|| format!("there is no attack {name}"));
+    let named = |name: &String| {
+        SCENARIOS.iter().find(|scenario| scenario.name == name).with_context(|| format!("there is no attack {name}"))
+    };
     let chosen = match attack.names.as_slice() {
         [] => SCENARIOS.iter().collect(),
         names => names.iter().map(named).collect::<anyhow::Result<Vec<_>>>()?,
@@ -63,11 +64,13 @@ pub async fn run(attack: Attack) -> anyhow::Result<()> {
 /// Runs one attack. Returns the targets that the server missed.
 async fn one(attack: &Attack, scenario: &'static Scenario) -> anyhow::Result<Vec<String>> {
     say(&format!("\nattack {}: {}", scenario.name, scenario.about));
-    let times = run::Times { base: attack.base, attack: attack.seconds.unwrap_or(scenario.seconds), after: attack.after };
+    let times =
+        run::Times { base: attack.base, attack: attack.seconds.unwrap_or(scenario.seconds), after: attack.after };
     let outcome = run::run(scenario, &times, attack.one_address).await?;
     show(attack.json, &format!("attack {}", scenario.name), &outcome.figures());
     let judged = scenario.targets.iter().copied().flatten().map(|target| target.judge(&outcome)).collect::<Vec<_>>();
-    let missed = judged.iter().filter(|judged| !judged.is_met).map(|judged| format!("{}: {}", scenario.name, judged.text));
+    let missed =
+        judged.iter().filter(|judged| !judged.is_met).map(|judged| format!("{}: {}", scenario.name, judged.text));
     let missed = missed.collect();
     if !attack.json {
         outcome.failures().iter().for_each(|failure| println!("  {failure}"));

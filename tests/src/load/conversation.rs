@@ -101,7 +101,12 @@ impl Conversation {
         let time = now.duration_since(self.epoch).as_nanos();
         self.line.clear();
         // Writing to a vector cannot fail.
-        let _ = write!(self.line, r#"42{id}["message",{{"roomId":"{room}","content":"T{time:019} {:.<pad$}"}}]"#, "", pad = CONTENT - 21);
+        let _ = write!(
+            self.line,
+            r#"42{id}["message",{{"roomId":"{room}","content":"T{time:019} {:.<pad$}"}}]"#,
+            "",
+            pad = CONTENT - 21
+        );
     }
 
     fn received(&mut self, number: usize, event: &[u8], now: Instant) {
@@ -168,7 +173,9 @@ impl Handler for Conversation {
             Packet::Ack(JOIN, answer) => self.joined(socket, answer, now),
             Packet::Ack(id, answer) => self.answered(socket, id, answer, out, now),
             Packet::Connected => match &self.speakers[socket] {
-                Speaker { joins: true, room: Some(room), .. } => out.text(format!(r#"42{JOIN}["joinRoom","{room}"]"#).as_bytes()),
+                Speaker { joins: true, room: Some(room), .. } => {
+                    out.text(format!(r#"42{JOIN}["joinRoom","{room}"]"#).as_bytes())
+                }
                 _ => self.is_ready(socket, now),
             },
             Packet::Open | Packet::Ping | Packet::End(_) | Packet::Other => {}

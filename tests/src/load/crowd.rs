@@ -29,9 +29,15 @@ impl Target {
     /// # Errors
     /// When the URL has another form, or the host is unknown.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let host = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?.trim_end_matches('/');
+        let host = url
+            .strip_prefix("http://")
+            .with_context(|| format!("{url} does not begin with http://"))?
+            .trim_end_matches('/');
         let address = if host.contains(':') { host.to_socket_addrs() } else { (host, 80).to_socket_addrs() };
-        let address = address.with_context(|| format!("cannot resolve {url}"))?.next().with_context(|| format!("{url} has no address"))?;
+        let address = address
+            .with_context(|| format!("cannot resolve {url}"))?
+            .next()
+            .with_context(|| format!("{url} has no address"))?;
         Ok(Self { address, upgrade: upgrade(host).into() })
     }
 }
@@ -102,9 +108,21 @@ impl Crowd {
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", target.address)),
         }
         let number = self.sockets.len();
-        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+        epoll::add(
+            &self.epoll,
+            &fd,
+            epoll::EventData::new_u64(number as u64),
+            epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        )?;
         let out = Outgoing { bytes: target.upgrade.as_bytes().to_vec() };
-        self.sockets.push(Some(Socket { stream: fd.into(), token, upgraded: false, rest: Vec::new(), out, waits_to_write: true }));
+        self.sockets.push(Some(Socket {
+            stream: fd.into(),
+            token,
+            upgraded: false,
+            rest: Vec::new(),
+            out,
+            waits_to_write: true,
+        }));
         Ok(number)
     }
 
@@ -170,7 +188,13 @@ impl Crowd {
 }
 
 impl Socket {
-    fn ready(&mut self, flags: epoll::EventFlags, scratch: &mut [u8], number: usize, handler: &mut impl Handler) -> anyhow::Result<()> {
+    fn ready(
+        &mut self,
+        flags: epoll::EventFlags,
+        scratch: &mut [u8],
+        number: usize,
+        handler: &mut impl Handler,
+    ) -> anyhow::Result<()> {
         if !flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
             return Ok(());
         }
@@ -213,7 +237,10 @@ impl Socket {
                 (1, Packet::Ping) => self.out.text(b"3"),
                 (1, Packet::End(text)) => anyhow::bail!("ended: {}", String::from_utf8_lossy(text)),
                 (1, packet) => handler.packet(number, packet, &mut self.out, now),
-                (8, _) => anyhow::bail!("closed with {:?}", payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))),
+                (8, _) => anyhow::bail!(
+                    "closed with {:?}",
+                    payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]))
+                ),
                 (9, _) => push_frame(&mut self.out.bytes, 10, payload),
                 _ => {}
             }

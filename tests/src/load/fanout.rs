@@ -46,7 +46,11 @@ pub async fn run(fanout: Fanout) -> anyhow::Result<()> {
         faults.extend(window.counts.faults());
     }
     faults.extend(crew.finish()?.faults());
-    options.finish(&format!("fan-out: {rooms} rooms of {sockets} sockets, {in_flight} in flight each"), &figures, &faults)
+    options.finish(
+        &format!("fan-out: {rooms} rooms of {sockets} sockets, {in_flight} in flight each"),
+        &figures,
+        &faults,
+    )
 }
 
 fn add(bench: &Bench<'_>, figures: &mut Figures, window: &Window) {

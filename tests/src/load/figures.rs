@@ -27,7 +27,8 @@ impl Figures {
 
     /// Returns a table for people: the median, then each run. Processes without any use are omitted.
     pub fn table(&self) -> String {
-        let rows = || self.rows.iter().filter(|row| row.unit.is_empty() || row.runs.iter().any(|value| value.abs() >= 0.005));
+        let rows =
+            || self.rows.iter().filter(|row| row.unit.is_empty() || row.runs.iter().any(|value| value.abs() >= 0.005));
         let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
         let mut text = String::new();
         for row in rows() {
@@ -40,7 +41,8 @@ impl Figures {
 
     /// Returns the figures as JSON.
     pub fn json(&self) -> Value {
-        let row = |row: &Row| (row.name.clone(), json!({"unit": row.unit, "median": median(&row.runs), "runs": row.runs}));
+        let row =
+            |row: &Row| (row.name.clone(), json!({"unit": row.unit, "median": median(&row.runs), "runs": row.runs}));
         Value::Object(self.rows.iter().map(row).collect::<Map<_, _>>())
     }
 }
@@ -82,6 +84,9 @@ mod tests {
         let rows = table.lines().map(str::split_whitespace).map(Iterator::collect::<Vec<_>>).collect::<Vec<_>>();
         assert_eq!(rows[0], ["deliveries", "12.3", "/s", "runs:", "12.3", "1234", "1"]);
         assert_eq!(rows[1..], [["violations", "0"]]);
-        assert_eq!(figures.json()["deliveries"], json!({"unit": "/s", "median": 12.345, "runs": [12.345, 1234.5, 1.0]}));
+        assert_eq!(
+            figures.json()["deliveries"],
+            json!({"unit": "/s", "median": 12.345, "runs": [12.345, 1234.5, 1.0]})
+        );
     }
 }

@@ -100,9 +100,12 @@ fn bare(cluster: &Cluster, bytes: u64) -> anyhow::Result<(f64, f64)> {
     let program = programs().join("examples/s3_copy");
     let mut command = Command::new(&program);
     command.args(["bare", &bytes.to_string()]).envs(cluster.daemon((Role::File, 1))?.environment);
-    let output = command.output().with_context(|| format!("{}: `cargo build --release --examples` builds it", program.display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{}: `cargo build --release --examples` builds it", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let (up, down) = text.trim().split_once(' ').with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let (up, down) =
+        text.trim().split_once(' ').with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok((up.parse()?, down.parse()?))
 }
 
@@ -197,7 +200,10 @@ fn request(url: &str, account: &Account, line: &str, headers: &str) -> anyhow::R
     let host = url.strip_prefix("http://").context("an http URL")?;
     let mut stream = TcpStream::connect(host)?;
     let token = &account.token;
-    write!(stream, "{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n")?;
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{headers}\r\n"
+    )?;
     Ok(stream)
 }
 

@@ -39,7 +39,8 @@ pub async fn run(idle: Idle) -> anyhow::Result<()> {
     for run in 1..=options.runs {
         let member = |number: usize| {
             let mut member = bench.member(number);
-            member.source = local.then(|| source(run as usize * sockets.div_ceil(SOCKETS_PER_SOURCE) + number / SOCKETS_PER_SOURCE));
+            member.source = local
+                .then(|| source(run as usize * sockets.div_ceil(SOCKETS_PER_SOURCE) + number / SOCKETS_PER_SOURCE));
             member
         };
         let (crew, took) = bench.open((0..sockets).map(member).collect())?;

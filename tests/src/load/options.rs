@@ -109,7 +109,11 @@ impl Options {
 
 /// Prints results, as a table or as JSON.
 pub fn show(as_json: bool, title: &str, figures: &Figures) {
-    if as_json { println!("{}", json!({"scenario": title, "figures": figures.json()})) } else { println!("{title}\n{}", figures.table()) }
+    if as_json {
+        println!("{}", json!({"scenario": title, "figures": figures.json()}))
+    } else {
+        println!("{title}\n{}", figures.table())
+    }
 }
 
 impl Bench<'_> {

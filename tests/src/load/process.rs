@@ -37,7 +37,10 @@ impl Watched {
             let file = entry?.path();
             if file.extension().is_some_and(|extension| extension == "pid") {
                 let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                let pid = fs::read_to_string(&file)?.trim().parse().with_context(|| format!("{} contains no pid", file.display()))?;
+                let pid = fs::read_to_string(&file)?
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("{} contains no pid", file.display()))?;
                 found.push(Self { name, pid });
             }
         }
@@ -66,7 +69,8 @@ impl Cpu {
     /// When a watched process has ended.
     pub fn now(watched: &[Watched]) -> anyhow::Result<Self> {
         let tree = tree(watched)?;
-        let watched = watched.iter().map(|process| members(&tree, process.pid).map(|pid| tree[&pid].cpu).sum()).collect();
+        let watched =
+            watched.iter().map(|process| members(&tree, process.pid).map(|pid| tree[&pid].cpu).sum()).collect();
         let own = Stat::of(std::process::id() as i32).context("no /proc/self/stat")?.cpu;
         let (machine, stolen) = machine(&fs::read_to_string("/proc/stat")?)?;
         Ok(Self { watched, own, machine, stolen })
@@ -75,7 +79,12 @@ impl Cpu {
     /// Returns the time used since an earlier reading.
     pub fn since(&self, before: &Self) -> Self {
         Self {
-            watched: self.watched.iter().zip(&before.watched).map(|(now, before)| now.saturating_sub(*before)).collect(),
+            watched: self
+                .watched
+                .iter()
+                .zip(&before.watched)
+                .map(|(now, before)| now.saturating_sub(*before))
+                .collect(),
             own: self.own.saturating_sub(before.own),
             machine: self.machine.saturating_sub(before.machine),
             stolen: self.stolen.saturating_sub(before.stolen),

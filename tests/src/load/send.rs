@@ -51,5 +51,9 @@ pub async fn run(send: Send) -> anyhow::Result<()> {
     }
     faults.extend(crew.finish()?.faults());
     let joined = if join { ", which join their room" } else { "" };
-    options.finish(&format!("send: {senders} senders in {rooms} rooms, {in_flight} in flight each{joined}"), &figures, &faults)
+    options.finish(
+        &format!("send: {senders} senders in {rooms} rooms, {in_flight} in flight each{joined}"),
+        &figures,
+        &faults,
+    )
 }

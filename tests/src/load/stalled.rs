@@ -75,7 +75,8 @@ pub async fn run(stalled: Stalled) -> anyhow::Result<()> {
     let base = measure(&talk, &gateway, "base", time, &mut figures)?;
     let over = Arc::new(AtomicBool::new(false));
     let closes = Arc::<AtomicU64>::default();
-    let stall = Stall { url: api.url.clone(), token: account.token.clone(), room, over: over.clone(), closes: closes.clone() };
+    let stall =
+        Stall { url: api.url.clone(), token: account.token.clone(), room, over: over.clone(), closes: closes.clone() };
     let count = stalled.stalled;
     let stalling = thread::Builder::new().name("stall".into()).spawn(move || stall.run(count))?;
     say(&format!("Starting {count} stalled readers."));

@@ -79,7 +79,9 @@ impl Running {
         let (port, log) = (free_ports(2)?, work.join("log"));
         let output = fs::File::create(&log)?;
         let mut command = Command::new(program);
-        command.env("CONFAB_LISTEN", format!("127.0.0.1:{port}")).env("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1));
+        command
+            .env("CONFAB_LISTEN", format!("127.0.0.1:{port}"))
+            .env("CONFAB_ADMIN_LISTEN", format!("127.0.0.1:{}", port + 1));
         command.env("CONFAB_DATA_DIR", data).current_dir(work);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         Ok(Self { process: command.spawn()?, admin: port + 1, log })

@@ -79,7 +79,9 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
     people.measure(&mut figures, "kill -9", &cluster, &mut crowd, &second, storm.connecting).await?;
 
     let said = talk.end()?;
-    let complete = |people: &People| people.everyone.iter().all(|person| said.heads.get(&*rooms[person.room]) == Some(&person.seq));
+    let complete = |people: &People| {
+        people.everyone.iter().all(|person| said.heads.get(&*rooms[person.room]) == Some(&person.seq))
+    };
     let deadline = Instant::now() + RETURN_LIMIT;
     while !complete(&people) && Instant::now() < deadline {
         crowd.turn(&mut people, TURN)?;
@@ -88,10 +90,16 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
     figures.add("ack p99", "ms", said.ack_time.percentile(99.0));
     figures.add("out of order, lost, doubled", "", people.violations as f64);
     figures.add("joins asked again", "", people.repeated as f64);
-    for gateway in Watched::directory(&cluster.plan.directory.join("pids"))?.iter().filter(|process| process.name == "gateway-2") {
+    for gateway in
+        Watched::directory(&cluster.plan.directory.join("pids"))?.iter().filter(|process| process.name == "gateway-2")
+    {
         figures.add("memory of the gateway in the end", "MB", Memory::of(gateway)?.rss as f64 / 1e6);
     }
-    show(storm.json, &format!("storm: {} sockets in {} rooms, {} messages a second", storm.sockets, storm.rooms, storm.rate), &figures);
+    show(
+        storm.json,
+        &format!("storm: {} sockets in {} rooms, {} messages a second", storm.sockets, storm.rooms, storm.rate),
+        &figures,
+    );
     ensure!(complete(&people), "not every client has every message");
     ensure!(people.slowest <= BACK, "the clients took longer than {BACK} s to return");
     ensure!(people.violations == 0 && said.refusals == 0, "{:?} {:?}", people.fault, said.fault);
@@ -128,7 +136,12 @@ struct People {
 impl People {
     fn new(rooms: &[Arc<str>], count: usize, accounts: &[Account]) -> Self {
         let token = |number: usize| accounts[number % accounts.len()].token.as_str().into();
-        let person = |number: usize| Person { room: number % rooms.len(), token: token(number / rooms.len()), seq: 0, back: false };
+        let person = |number: usize| Person {
+            room: number % rooms.len(),
+            token: token(number / rooms.len()),
+            seq: 0,
+            back: false,
+        };
         Self {
             rooms: rooms.to_vec(),
             everyone: (0..count).map(person).collect(),
@@ -191,7 +204,8 @@ impl People {
         let gateway = (Role::Gateway, if *url == cluster.plan.url((Role::Gateway, 1)) { 1 } else { 2 });
         let metrics = format!("http://127.0.0.1:{}/metrics", cluster.plan.admin_port(gateway));
         let watched = Watched::directory(&cluster.plan.directory.join("pids"))?;
-        let watched = watched.into_iter().filter(|process| process.name == format!("gateway-{}", gateway.1)).collect::<Vec<_>>();
+        let watched =
+            watched.into_iter().filter(|process| process.name == format!("gateway-{}", gateway.1)).collect::<Vec<_>>();
         let (reads, cpu, begin) = (reads(&metrics).await?, Cpu::now(&watched)?, Instant::now());
         self.replayed = 0;
         self.come(crowd, &Target::new(url)?, connecting)?;
@@ -200,7 +214,11 @@ impl People {
         figures.add(format!("{name}: all back and complete after"), "s", back);
         figures.add(format!("{name}: messages replayed"), "", self.replayed as f64);
         figures.add(format!("{name}: reads of history"), "", self::reads(&metrics).await? - reads);
-        figures.add(format!("{name}: gateway cpu"), "s", Cpu::now(&watched)?.since(&cpu).watched.iter().sum::<Duration>().as_secs_f64());
+        figures.add(
+            format!("{name}: gateway cpu"),
+            "s",
+            Cpu::now(&watched)?.since(&cpu).watched.iter().sum::<Duration>().as_secs_f64(),
+        );
         Ok(())
     }
 

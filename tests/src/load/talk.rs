@@ -64,7 +64,8 @@ impl Talk {
     /// When the system cannot create a thread.
     pub fn begin(url: &str, token: &str, rooms: &[Arc<str>], pace: &Pace) -> anyhow::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let (url, token, rooms, pace, theirs) = (url.to_owned(), token.to_owned(), rooms.to_vec(), pace.clone(), shared.clone());
+        let (url, token, rooms, pace, theirs) =
+            (url.to_owned(), token.to_owned(), rooms.to_vec(), pace.clone(), shared.clone());
         let talk = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -100,7 +101,13 @@ impl Talk {
     }
 }
 
-async fn speak(mut socket: WebSocket, number: u32, rooms: Vec<Arc<str>>, pace: Pace, shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn speak(
+    mut socket: WebSocket,
+    number: u32,
+    rooms: Vec<Arc<str>>,
+    pace: Pace,
+    shared: Arc<Shared>,
+) -> anyhow::Result<()> {
     let gap = Duration::from_secs(1) * pace.speakers / pace.rate;
     let content = "x".repeat(pace.bytes);
     let mut due = Instant::now() + gap * number / pace.speakers;

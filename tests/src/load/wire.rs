@@ -102,7 +102,8 @@ pub fn upgrade(host: &str) -> String {
 /// Parses the number at the beginning of a text. Returns the number and its length in digits.
 fn leading_number(text: &[u8]) -> (u64, usize) {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let number = text[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    let number =
+        text[..digits].iter().fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
     (number, digits)
 }
 
@@ -175,9 +176,13 @@ mod tests {
     #[test]
     fn finds_again_and_elsewhere() {
         let mut finder = Finder::default();
-        for (text, number) in
-            [("{\"seq\":7,", Some(7)), ("{\"seq\":123}", Some(123)), ("{\"type\":1,\"seq\":9", Some(9)), ("{}", None), ("\"seq\":x", None)]
-        {
+        for (text, number) in [
+            ("{\"seq\":7,", Some(7)),
+            ("{\"seq\":123}", Some(123)),
+            ("{\"type\":1,\"seq\":9", Some(9)),
+            ("{}", None),
+            ("\"seq\":x", None),
+        ] {
             assert_eq!(finder.number(text.as_bytes(), b"\"seq\":"), number, "{text}");
         }
     }

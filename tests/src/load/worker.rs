@@ -79,7 +79,11 @@ impl Counts {
             (self.refusals, "sends refused"),
             (self.closed, "sockets closed"),
         ];
-        let mut faults = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>();
+        let mut faults = kinds
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect::<Vec<_>>();
         if let (false, Some(first)) = (faults.is_empty(), &self.fault) {
             faults.push(format!("the first: {first}"));
         }
@@ -197,7 +201,8 @@ impl Crew {
         loop {
             thread::sleep(10 * TURN);
             let more = self.take();
-            let unanswered = self.workers.iter().map(|(shared, _)| shared.unanswered.load(Ordering::Acquire)).sum::<usize>();
+            let unanswered =
+                self.workers.iter().map(|(shared, _)| shared.unanswered.load(Ordering::Acquire)).sum::<usize>();
             let quiet = more.deliveries == 0 && unanswered == 0;
             counts.merge(more);
             if quiet || Instant::now() > deadline {

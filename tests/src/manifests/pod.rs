@@ -136,7 +136,8 @@ impl<'a> Pod<'a> {
                 value
             } else {
                 let mount = mounts.iter().find(|mount| mount.path == value);
-                let mount = mount.with_context(|| format!("{}: {name} names {value}, where no volume is mounted", self.name()))?;
+                let mount = mount
+                    .with_context(|| format!("{}: {name} names {value}, where no volume is mounted", self.name()))?;
                 manifests.secret(&mount.secret, &mount.key)?
             };
             urls.extend(value.split(',').map(|url| (setting.to_owned(), url.trim().to_owned())));

@@ -37,7 +37,11 @@ pub trait Client {
                 self.fill().await?;
             }
         };
-        timeout(PACKET_LIMIT, met).await.map_err(anyhow::Error::from).flatten().with_context(|| format!("waiting for {what}"))
+        timeout(PACKET_LIMIT, met)
+            .await
+            .map_err(anyhow::Error::from)
+            .flatten()
+            .with_context(|| format!("waiting for {what}"))
     }
 
     /// Emits several events together; returns their acknowledgement numbers.

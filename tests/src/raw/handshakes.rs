@@ -27,9 +27,14 @@ pub async fn open_and_forget(url: &str, count: usize, headers: &str) -> anyhow::
         let receive = async {
             answers.clear();
             // Each response ends with the first packet's closing brace.
-            while answers.windows(12).filter(|part| part == b"HTTP/1.1 200").count() < together || !answers.ends_with(b"}") {
+            while answers.windows(12).filter(|part| part == b"HTTP/1.1 200").count() < together
+                || !answers.ends_with(b"}")
+            {
                 ensure!(input.read_buf(&mut answers).await? > 0, "the connection is closed");
-                ensure!(!answers.windows(12).any(|part| part.starts_with(b"HTTP/1.1 ") && part != b"HTTP/1.1 200"), "refused");
+                ensure!(
+                    !answers.windows(12).any(|part| part.starts_with(b"HTTP/1.1 ") && part != b"HTTP/1.1 200"),
+                    "refused"
+                );
             }
             anyhow::Ok(())
         };

@@ -35,7 +35,8 @@ impl Polling {
         let http = reqwest::Client::builder().timeout(PACKET_LIMIT).build()?;
         let base = format!("{url}/socket.io/?EIO=4&transport=polling");
         let body = http.get(&base).send().await?.error_for_status()?.text().await?;
-        let open = body.strip_prefix('0').and_then(|packet| packet.split(SEPARATOR).next()).context("an open packet")?;
+        let open =
+            body.strip_prefix('0').and_then(|packet| packet.split(SEPARATOR).next()).context("an open packet")?;
         let open: Value = serde_json::from_str(open)?;
         let base = format!("{base}&sid={}", open["sid"].as_str().context("a session id")?);
         Ok(Self { http, base, inbox: Inbox::default(), open, largest_payload: 0, pings: 0 })

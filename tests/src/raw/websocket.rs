@@ -106,11 +106,20 @@ impl WebSocket {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn attempt_bare(url: &str, query: &str, headers: &[(&str, &str)]) -> anyhow::Result<Result<Self, Refused>> {
+    pub async fn attempt_bare(
+        url: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Result<Self, Refused>> {
         Self::upgrade(url, query, headers, None).await
     }
 
-    async fn upgrade(url: &str, query: &str, headers: &[(&str, &str)], window: Option<u32>) -> anyhow::Result<Result<Self, Refused>> {
+    async fn upgrade(
+        url: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        window: Option<u32>,
+    ) -> anyhow::Result<Result<Self, Refused>> {
         let host = url.strip_prefix("http://").context("an http URL")?;
         let socket = TcpSocket::new_v4()?;
         if let Some(window) = window {
@@ -134,7 +143,8 @@ impl WebSocket {
         let head = String::from_utf8(head)?.to_ascii_lowercase();
         let status = head.split(' ').nth(1).context("a status")?.parse()?;
         if status != 101 {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Ok(0), str::parse)?;
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Ok(0), str::parse)?;
             let mut body = vec![0; length];
             input.read_exact(&mut body).await?;
             return Ok(Err(Refused(status, serde_json::from_slice(&body).unwrap_or(Value::Null))));
@@ -220,7 +230,8 @@ impl WebSocket {
     /// When the server has closed the connection, even if this client has not read that far.
     pub fn unread(&self) -> anyhow::Result<u32> {
         let ends = self.ends()?;
-        let mut open = established()?.filter(|connection| (connection.local_address, connection.remote_address) == ends);
+        let mut open =
+            established()?.filter(|connection| (connection.local_address, connection.remote_address) == ends);
         Ok(open.next().context("the connection is closed")?.tx_queue)
     }
 
@@ -362,7 +373,8 @@ mod tests {
 
     #[tokio::test]
     async fn clients_with_the_same_port_are_distinguished() {
-        let [one, two] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let [one, two] =
+            [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let (first, server) = from(0, &one).await;
         let (second, other) = from(first.ends().unwrap().1.port(), &two).await;
         let open = WebSocket::open_connections().unwrap();

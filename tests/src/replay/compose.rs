@@ -32,7 +32,11 @@ pub fn variables() -> anyhow::Result<BTreeMap<String, String>> {
     let status = Command::new(root().join("scripts/compose-env.sh")).arg(&file).status()?;
     ensure!(status.success(), "scripts/compose-env.sh: {status}");
     let lines = fs::read_to_string(file)?;
-    Ok(lines.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    Ok(lines
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
 }
 
 /// Plans all services of a compose file except the monitoring ones; its load balancer is that of the replay.
@@ -48,8 +52,12 @@ pub fn plan(document: &Value, variables: &BTreeMap<String, String>) -> anyhow::R
         plan.containers.push(container(name, service)?);
     }
     let postgres = plan.container("postgres")?;
-    if strings(&services["postgres"]["volumes"])?.iter().any(|volume| volume.ends_with(":/docker-entrypoint-initdb.d/roles.sql:ro")) {
-        let environment = postgres.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>();
+    if strings(&services["postgres"]["volumes"])?
+        .iter()
+        .any(|volume| volume.ends_with(":/docker-entrypoint-initdb.d/roles.sql:ro"))
+    {
+        let environment =
+            postgres.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>();
         let roles = servers::roles("postgres", &environment, &root().join("deploy/postgres/roles.sql"))?;
         // It must be complete before other containers connect to the server.
         let others = plan.containers.iter_mut().filter(|container| container.after.contains("postgres"));
@@ -86,7 +94,9 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
         }
     } else {
         // Their own checks need programs from their images.
-        let port = [("postgres", 5432), ("redis", 6379), ("weed", 8333)].into_iter().find(|(program, _)| *program == container.program);
+        let port = [("postgres", 5432), ("redis", 6379), ("weed", 8333)]
+            .into_iter()
+            .find(|(program, _)| *program == container.program);
         container.probes = port.map(|(_, port)| Probe::Tcp(port)).into_iter().collect();
     }
     Ok(container)
@@ -96,7 +106,9 @@ fn container(name: &str, service: &Value) -> anyhow::Result<Container> {
 fn door(balancer: &Value) -> anyhow::Result<(String, u16)> {
     ensure!(strings(&balancer["ports"])? == ["127.0.0.1:8080:8080"], "the README documents port 8080 on this machine");
     let settings = fs::read_to_string(root().join("deploy/nginx/nginx.conf"))?;
-    let server = settings.lines().find_map(|line| line.trim().strip_prefix("server ")?.split_whitespace().next()?.split_once(':'));
+    let server = settings
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("server ")?.split_whitespace().next()?.split_once(':'));
     let (name, port) = server.context("the load balancer has a server")?;
     Ok((name.to_owned(), port.parse()?))
 }
@@ -109,7 +121,9 @@ fn strings(value: &Value) -> anyhow::Result<Vec<String>> {
 fn filled(value: &Value, variables: &BTreeMap<String, String>) -> anyhow::Result<Value> {
     Ok(match value {
         Value::String(text) => Value::String(text_filled(text, variables)?),
-        Value::Array(items) => Value::Array(items.iter().map(|item| filled(item, variables)).collect::<anyhow::Result<_>>()?),
+        Value::Array(items) => {
+            Value::Array(items.iter().map(|item| filled(item, variables)).collect::<anyhow::Result<_>>()?)
+        }
         Value::Object(items) => {
             let items = items.iter().map(|(key, item)| Ok((key.clone(), filled(item, variables)?)));
             Value::Object(items.collect::<anyhow::Result<_>>()?)
@@ -127,7 +141,8 @@ fn text_filled(text: &str, variables: &BTreeMap<String, String>) -> anyhow::Resu
         let (variable, rest) = piece.split_once('}').with_context(|| format!("not closed: {text}"))?;
         let (name, otherwise) = variable.split_at(variable.find(':').unwrap_or(variable.len()));
         let given = variables.get(name).map(String::as_str);
-        let value = given.or(otherwise.strip_prefix(":-")).with_context(|| format!("{name} has no value{otherwise}"))?;
+        let value =
+            given.or(otherwise.strip_prefix(":-")).with_context(|| format!("{name} has no value{otherwise}"))?;
         whole += value;
         whole += rest;
     }

@@ -47,9 +47,14 @@ pub fn on_stores_of(mut plan: Plan, other: &Plan, passwords: &[(&str, &str)]) ->
     }
     let mut roles = servers::roles("postgres", passwords, &root().join("deploy/postgres/roles.sql"))?;
     // A platform's administrator is not a superuser.
-    let administrator =
-        ["CREATE ROLE administrator CREATEROLE", "ALTER DATABASE confab OWNER TO administrator", "SET SESSION AUTHORIZATION administrator"];
-    roles.arguments.splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
+    let administrator = [
+        "CREATE ROLE administrator CREATEROLE",
+        "ALTER DATABASE confab OWNER TO administrator",
+        "SET SESSION AUTHORIZATION administrator",
+    ];
+    roles
+        .arguments
+        .splice(1..1, administrator.iter().flat_map(|command| ["--command".to_owned(), command.to_string()]));
     roles.after = other.names["postgres"].containers.iter().cloned().collect();
     // An operator creates the roles before applying the manifests.
     plan.containers.iter_mut().for_each(|container| _ = container.after.insert(roles.name.clone()));
@@ -79,7 +84,11 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
     }
     plain_volumes(manifests, pod, &mut container)?;
     if pod.serves() {
-        container.probes = pod.ports().into_values().map(|port| Ok(Probe::Tcp(u16::try_from(port)?))).collect::<anyhow::Result<_>>()?;
+        container.probes = pod
+            .ports()
+            .into_values()
+            .map(|port| Ok(Probe::Tcp(u16::try_from(port)?)))
+            .collect::<anyhow::Result<_>>()?;
         for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let written = &pod.container[kind];
             if !written.is_null() {
@@ -93,7 +102,10 @@ fn container(manifests: &Manifests, pod: &Pod<'_>) -> anyhow::Result<Container> 
 /// Returns the number of replicas without load.
 fn replicas(manifests: &Manifests, pod: &Pod<'_>) -> usize {
     let scaled = |scaler: &&Value| scaler["spec"]["scaleTargetRef"]["name"] == pod.object["metadata"]["name"];
-    let least = manifests.all("HorizontalPodAutoscaler").find(scaled).map_or(&Value::Null, |scaler| &scaler["spec"]["minReplicas"]);
+    let least = manifests
+        .all("HorizontalPodAutoscaler")
+        .find(scaled)
+        .map_or(&Value::Null, |scaler| &scaler["spec"]["minReplicas"]);
     let said = pod.object["spec"]["replicas"].as_u64().or(least.as_u64());
     said.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1)
 }
@@ -140,11 +152,13 @@ fn probe(pod: &Pod<'_>, written: &Value) -> anyhow::Result<Probe> {
 fn door(manifests: &Manifests) -> anyhow::Result<(String, u16)> {
     let ingress = manifests.all("Ingress").map(|ingress| {
         let service = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
-        let port = if service["port"]["name"].is_null() { &service["port"]["number"] } else { &service["port"]["name"] };
+        let port =
+            if service["port"]["name"].is_null() { &service["port"]["number"] } else { &service["port"]["name"] };
         (&service["name"], port)
     });
     let route = manifests.all("HTTPRoute").map(|route| &route["spec"]["rules"][0]["backendRefs"][0]);
-    let (name, port) = ingress.chain(route.map(|to| (&to["name"], &to["port"]))).next().context("there is no Ingress or HTTPRoute")?;
+    let (name, port) =
+        ingress.chain(route.map(|to| (&to["name"], &to["port"]))).next().context("there is no Ingress or HTTPRoute")?;
     let name = name.as_str().context("a backend has a name")?;
     let ports = manifests.get("Service", name)?["spec"]["ports"].as_array().context("a Service has ports")?;
     let found = ports.iter().find(|there| there["name"] == *port || there["port"] == *port);

@@ -35,7 +35,11 @@ impl Network {
     }
 
     pub(super) fn address(&self, container: &str, replica: usize) -> anyhow::Result<String> {
-        let n = self.containers.iter().position(|known| known == container).with_context(|| format!("there is no {container}"))?;
+        let n = self
+            .containers
+            .iter()
+            .position(|known| known == container)
+            .with_context(|| format!("there is no {container}"))?;
         Ok(Ipv4Addr::new(127, self.run, u8::try_from(n + 1)?, u8::try_from(replica)?).to_string())
     }
 
@@ -43,7 +47,8 @@ impl Network {
         let name = plan.names.get(name)?;
         let port = name.ports.as_ref().map_or(Some(port), |ports| ports.get(&port).copied())?;
         let containers = name.containers.iter().filter_map(|name| plan.container(name).ok());
-        let replicas = containers.flat_map(|container| (1..=container.replicas).map(|n| self.address(&container.name, n)));
+        let replicas =
+            containers.flat_map(|container| (1..=container.replicas).map(|n| self.address(&container.name, n)));
         let addresses = replicas.map(|address| Some(SocketAddr::new(address.ok()?.parse().ok()?, port)));
         addresses.collect::<Option<Vec<_>>>().filter(|addresses| !addresses.is_empty())
     }

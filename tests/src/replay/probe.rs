@@ -36,7 +36,9 @@ impl Probe {
         let asked = async {
             match self {
                 Self::Tcp(port) => TcpStream::connect((address, *port)).await.map(drop)?,
-                Self::Http(port, path) => _ = reqwest::get(format!("http://{address}:{port}{path}")).await?.error_for_status()?,
+                Self::Http(port, path) => {
+                    _ = reqwest::get(format!("http://{address}:{port}{path}")).await?.error_for_status()?
+                }
                 Self::Grpc(port) => {
                     let channel = Endpoint::from_shared(format!("http://{address}:{port}"))?.connect().await?;
                     let mut client = HealthClient::new(channel);

@@ -24,7 +24,8 @@ pub(super) fn daemon(container: &Container, address: &str, daemon: Daemon) -> an
 }
 
 fn postgres(container: &Container, address: &str, configured: Daemon) -> anyhow::Result<Daemon> {
-    let given = |name: &str| configured.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+    let given =
+        |name: &str| configured.environment.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
     let password = match given("POSTGRES_PASSWORD_FILE") {
         Some(file) => std::fs::read_to_string(file)?,
         None => given("POSTGRES_PASSWORD").context("Postgres has a password")?,
@@ -44,8 +45,9 @@ fn redis(container: &Container, address: &str, configured: Daemon) -> anyhow::Re
     let mut arguments = match configured.arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["redis-server", arguments @ ..] => arguments.iter().map(|argument| argument.to_string()).collect(),
         ["sh", "-c", script] => {
-            let written =
-                script.strip_prefix("exec redis-server ").with_context(|| format!("{}: not understood: {script}", container.name))?;
+            let written = script
+                .strip_prefix("exec redis-server ")
+                .with_context(|| format!("{}: not understood: {script}", container.name))?;
             words(written, &configured)?
         }
         other => bail!("{}: not understood: {other:?}", container.name),
@@ -57,7 +59,10 @@ fn redis(container: &Container, address: &str, configured: Daemon) -> anyhow::Re
 /// Splits words like a shell.
 fn words(written: &str, configured: &Daemon) -> anyhow::Result<Vec<String>> {
     let mut shell = Command::new("sh");
-    let output = shell.args(["-c", &format!("printf '%s\\0' {written}")]).envs(configured.environment.iter().cloned()).output()?;
+    let output = shell
+        .args(["-c", &format!("printf '%s\\0' {written}")])
+        .envs(configured.environment.iter().cloned())
+        .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let words = String::from_utf8(output.stdout)?;
     Ok(words.split_terminator('\0').map(str::to_owned).collect())
@@ -66,8 +71,17 @@ fn words(written: &str, configured: &Daemon) -> anyhow::Result<Vec<String>> {
 fn weed(mut configured: Daemon) -> anyhow::Result<Daemon> {
     // Its parts have sockets in /tmp named after their ports, regardless of their addresses; and it waits long for
     // other masters.
-    let own = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
-    let ports = ["s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
+    let own =
+        ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-master.electionTimeout=500ms"].map(String::from);
+    let ports = [
+        "s3.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+    ];
     let ports = ports.iter().zip(free_ports(seaweed::PORTS)?..).map(|(name, port)| format!("-{name}={port}"));
     configured.arguments.extend(own.into_iter().chain(ports));
     Ok(Daemon { program: seaweed::program()?, stop: Signal::KILL, ..configured })
@@ -75,8 +89,10 @@ fn weed(mut configured: Daemon) -> anyhow::Result<Daemon> {
 
 /// Creates the roles of a database, like an operator, and like the image with scripts in its directory.
 pub(super) fn roles(postgres: &str, environment: &[(&str, &str)], script: &Path) -> anyhow::Result<Container> {
-    let (_, password) = environment.iter().find(|(name, _)| *name == "POSTGRES_PASSWORD").context("Postgres has a password")?;
-    let arguments = [format!("postgres://postgres:{password}@{postgres}/confab"), "--file".into(), script.display().to_string()];
+    let (_, password) =
+        environment.iter().find(|(name, _)| *name == "POSTGRES_PASSWORD").context("Postgres has a password")?;
+    let arguments =
+        [format!("postgres://postgres:{password}@{postgres}/confab"), "--file".into(), script.display().to_string()];
     Ok(Container {
         name: format!("{postgres}-roles"),
         program: "psql".into(),

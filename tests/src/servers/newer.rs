@@ -23,7 +23,10 @@ impl Newer {
     /// When they are not installed.
     pub fn find(directory: &Path) -> anyhow::Result<Self> {
         let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/newer");
-        let found = installed.join("postgres").canonicalize().context("scripts/ensure-newer-servers.sh installs the newer servers")?;
+        let found = installed
+            .join("postgres")
+            .canonicalize()
+            .context("scripts/ensure-newer-servers.sh installs the newer servers")?;
         let redis = installed.join("redis").canonicalize()?;
         let postgres = if postgres::can_run(&found)? { found } else { copy(&found, &directory.join("newer"))? };
         Ok(Self { postgres: postgres.join("bin"), redis })

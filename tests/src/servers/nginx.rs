@@ -35,7 +35,8 @@ pub fn configure(daemon: &Daemon, listen: SocketAddr, gateways: &[SocketAddr]) -
 
 /// Returns the settings in deploy/nginx, with our addresses, limits and paths.
 fn settings(listen: SocketAddr, gateways: &[SocketAddr], root: bool) -> anyhow::Result<String> {
-    let servers = |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();
+    let servers =
+        |options: &str| gateways.iter().map(|gateway| format!("server {gateway} {options}; ")).collect::<String>();
     // nginx complains about limits that it cannot raise.
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65_536);
     let user = if root { "user www-data;\n" } else { "" };
@@ -107,7 +108,8 @@ mod tests {
         let (port, back, gone) = (free_ports(1).unwrap(), free_ports(1).unwrap(), free_ports(1).unwrap());
         let directory = guard.directory();
         let nginx = daemon(directory.join("work"), directory.join("pid"), directory.join("log")).unwrap();
-        configure(&nginx, ([127, 0, 0, 1], port).into(), &[back, gone].map(|port| ([127, 0, 0, 1], port).into())).unwrap();
+        configure(&nginx, ([127, 0, 0, 1], port).into(), &[back, gone].map(|port| ([127, 0, 0, 1], port).into()))
+            .unwrap();
         nginx.spawn().await.unwrap();
         let url = format!("http://127.0.0.1:{port}/");
         let refused = eventually("nginx answers", Duration::from_secs(10), async || problem(&url).await).await.unwrap();

@@ -55,7 +55,8 @@ impl Postgres {
     pub fn daemon(&self, pid_file: PathBuf, log: PathBuf) -> Daemon {
         let mut arguments = vec!["-D".into(), self.data().display().to_string(), "-p".into(), self.port.to_string()];
         let durability: &[&str] = if self.durable { &[] } else { &["fsync=off", "full_page_writes=off"] };
-        let settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=500", "shared_buffers=128MB"];
+        let settings =
+            ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=500", "shared_buffers=128MB"];
         for setting in settings.iter().chain(durability) {
             arguments.extend(["-c".into(), setting.to_string()]);
         }
@@ -112,7 +113,11 @@ impl Postgres {
         fs::set_permissions(&self.work, Permissions::from_mode(0o700))?;
         self.give(&self.work)?;
         let port = primary.port.to_string();
-        self.run("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D", "data", "-R", "-c", "fast", "--no-sync"], "")
+        self.run(
+            "pg_basebackup",
+            &["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D", "data", "-R", "-c", "fast", "--no-sync"],
+            "",
+        )
     }
 
     /// Runs a statement on one of its databases; returns the unformatted result. Limited to ten seconds.
@@ -136,7 +141,10 @@ impl Postgres {
     /// Returns whether it accepts connections.
     pub fn is_ready(&self) -> bool {
         let mut command = Command::new(self.programs.join("pg_isready"));
-        command.args(["-q", "-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()]).status().is_ok_and(|status| status.success())
+        command
+            .args(["-q", "-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()])
+            .status()
+            .is_ok_and(|status| status.success())
     }
 
     fn data(&self) -> PathBuf {
@@ -175,7 +183,9 @@ pub fn programs() -> anyhow::Result<PathBuf> {
         .max();
     match newest {
         Some((_, programs)) => Ok(programs),
-        None => Ok(super::program("initdb")?.canonicalize()?.parent().context("initdb is in a directory")?.to_path_buf()),
+        None => {
+            Ok(super::program("initdb")?.canonicalize()?.parent().context("initdb is in a directory")?.to_path_buf())
+        }
     }
 }
 

@@ -29,8 +29,16 @@ pub fn inner_ports(port: u16) -> Range<u16> {
 /// # Errors
 /// When it is not installed.
 pub fn daemon(work: PathBuf, port: u16, pid_file: PathBuf, log: PathBuf) -> anyhow::Result<Daemon> {
-    let ports =
-        ["s3.port", "s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
+    let ports = [
+        "s3.port",
+        "s3.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+    ];
     let settings = [
         "dir=.",
         "ip=127.0.0.1",
@@ -68,7 +76,8 @@ pub fn configure(daemon: &Daemon, secret: &str) -> anyhow::Result<()> {
     // One volume per bucket, not seven at once.
     fs::write(daemon.work.join("master.toml"), "[master.volume_growth]\ncopy_1 = 1\n")?;
     let credentials = serde_json::json!([{"accessKey": KEY, "secretKey": secret}]);
-    let identities = serde_json::json!({"identities": [{"name": KEY, "credentials": credentials, "actions": ["Admin"]}]});
+    let identities =
+        serde_json::json!({"identities": [{"name": KEY, "credentials": credentials, "actions": ["Admin"]}]});
     secrets::keep(&daemon.work.join("identities.json"), &identities.to_string())
 }
 
@@ -76,7 +85,8 @@ pub fn configure(daemon: &Daemon, secret: &str) -> anyhow::Result<()> {
 pub async fn is_ready(http: &reqwest::Client, port: u16, secret: &str) -> bool {
     // An empty object would not need a volume.
     for (path, bytes) in [("/ready", ""), ("/ready/probe", "x")] {
-        let answer = http.put(format!("http://127.0.0.1:{port}{}", signed("PUT", path, secret))).body(bytes).send().await;
+        let answer =
+            http.put(format!("http://127.0.0.1:{port}{}", signed("PUT", path, secret))).body(bytes).send().await;
         // The bucket may exist from an earlier run.
         if !answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == 409) {
             return false;

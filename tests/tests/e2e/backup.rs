@@ -86,7 +86,9 @@ async fn documented_restore_is_detected_by_clients() {
     cluster.up().await.unwrap();
 
     let credentials = |who: &Account| json!({"username": who.username, "password": "correct horse battery"});
-    let login = async |who: &Account| api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials(who))).await.unwrap();
+    let login = async |who: &Account| {
+        api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials(who))).await.unwrap()
+    };
     let ada = Account::of(&login(&ada).await.expect(200).unwrap()).unwrap();
     assert_eq!(login(&late).await.status, 401, "a newer account must be gone");
     assert_eq!(api.history(&room, &ada, 50).await.unwrap(), dumped);
@@ -98,7 +100,11 @@ async fn documented_restore_is_detected_by_clients() {
     socket.states("connect", 2).await.unwrap();
     let back = json!({"roomId": room, "after": last, "epoch": joined["epoch"]});
     let back = socket.emit("joinRoom", back).await.unwrap();
-    assert_eq!((&back["reset"], &back["epoch"], &back["lastSeq"]), (&json!(true), &json!(epoch.trim()), &json!(last)), "{back}");
+    assert_eq!(
+        (&back["reset"], &back["epoch"], &back["lastSeq"]),
+        (&json!(true), &json!(epoch.trim()), &json!(last)),
+        "{back}"
+    );
     let again = say(&api, &ada, &room, "after").await;
     assert_eq!(again["seq"], json!(last + 1), "{again}");
     assert!(share(&api, &ada, &room, b"as ever").await.starts_with("/api/files/"));
@@ -112,7 +118,9 @@ async fn embedded_restore_is_detected_by_clients() {
     let (api, work) = (Api::new(server.url()), server.daemon().work.clone());
     let (ada, stock) = (api.signup().await.unwrap(), Stock::javascript().unwrap());
     let room = api.room(&ada).await.unwrap();
-    let copy = |from: &str, to: &str| assert!(Command::new("cp").current_dir(&work).args(["-a", from, to]).status().unwrap().success());
+    let copy = |from: &str, to: &str| {
+        assert!(Command::new("cp").current_dir(&work).args(["-a", from, to]).status().unwrap().success())
+    };
     say(&api, &ada, &room, "kept").await;
     server.daemon().stop(Duration::from_secs(10)).await.unwrap();
     copy("data", "copy");
@@ -131,5 +139,8 @@ async fn embedded_restore_is_detected_by_clients() {
     let again = json!({"roomId": room, "after": before["lastSeq"], "epoch": before["epoch"]});
     let joined = socket.emit("joinRoom", again).await.unwrap();
     let epoch = String::from_utf8(renewed.stdout).unwrap();
-    assert_eq!((&joined["reset"], &joined["lastSeq"], &joined["epoch"]), (&json!(true), &json!(1), &json!(epoch.trim())));
+    assert_eq!(
+        (&joined["reset"], &joined["lastSeq"], &joined["epoch"]),
+        (&json!(true), &json!(1), &json!(epoch.trim()))
+    );
 }

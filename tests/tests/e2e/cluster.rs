@@ -45,7 +45,8 @@ async fn message_sent_three_times_at_once_is_stored_once() {
     for n in 1..=50 {
         let message = json!({"roomId": room, "content": format!("number {n}"), "clientMessageId": unique("triple")});
         let by_socket = socket.emit("message", message.clone());
-        let by_rest = gateways.iter().map(|gateway| gateway.post("/api/messages", &account, message.clone())).collect::<Vec<_>>();
+        let by_rest =
+            gateways.iter().map(|gateway| gateway.post("/api/messages", &account, message.clone())).collect::<Vec<_>>();
         let [first, second] = <[_; 2]>::try_from(by_rest).ok().unwrap();
         let (first, second, third) = tokio::join!(first, second, by_socket);
         let (first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
@@ -59,7 +60,10 @@ async fn message_sent_three_times_at_once_is_stored_once() {
         assert_eq!(outcomes, [false, true, true], "{n}: {} {} {third}", first.status, second.status);
     }
     let history = gateways[0].history(&room, &account, 200).await.unwrap();
-    assert_eq!(history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
+    assert_eq!(
+        history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=50).collect::<Vec<_>>()
+    );
     let all = |_: &[Report]| (socket.events("message").len() >= 50).then_some(());
     socket.until("fifty messages", Duration::from_secs(20), all).await.unwrap();
     assert_eq!(socket.events("message"), history);
@@ -76,7 +80,8 @@ async fn killed_message_replica_loses_no_acknowledged_message() {
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let mut writers = JoinSet::new();
     for n in 0..8 {
-        let (api, account, room, acknowledged) = (gateways[n % 2].clone(), account.clone(), room.clone(), acknowledged.clone());
+        let (api, account, room, acknowledged) =
+            (gateways[n % 2].clone(), account.clone(), room.clone(), acknowledged.clone());
         writers.spawn(async move {
             let mut sent = Vec::new();
             for line in 0..100 {
@@ -90,7 +95,9 @@ async fn killed_message_replica_loses_no_acknowledged_message() {
     for (least, n) in [(200, 1), (450, 2)] {
         eventually("load", Duration::from_secs(60), async || count(least).await).await.unwrap();
         cluster.kill((Role::Message, n)).await.unwrap();
-        eventually("clients continue to send", Duration::from_secs(60), async || count(least + 100).await).await.unwrap();
+        eventually("clients continue to send", Duration::from_secs(60), async || count(least + 100).await)
+            .await
+            .unwrap();
         cluster.start((Role::Message, n)).await.unwrap();
     }
     let mut sent = Vec::new();
@@ -114,7 +121,9 @@ async fn persist(api: &Api, account: &Account, room: &str, content: &str) -> any
         loop {
             match api.post("/api/messages", account, message.clone()).await {
                 Ok(answer) if answer.status == 200 || answer.status == 201 => return Ok(answer.body),
-                Ok(answer) if answer.status != 503 && answer.status != 504 => anyhow::bail!("{} {}", answer.status, answer.body),
+                Ok(answer) if answer.status != 503 && answer.status != 504 => {
+                    anyhow::bail!("{} {}", answer.status, answer.body)
+                }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

@@ -56,7 +56,8 @@ async fn program_works_while_all_connections_are_taken() {
     let log = || fs::read_to_string(&confab.daemon().log).unwrap();
     assert!(log().contains("the descriptor limit, not CONFAB_MAX_CONNECTIONS, bounds the connections"), "{}", log());
     let api = Api::new(confab.url());
-    let [to, admin] = [confab.admin_port() - 1, confab.admin_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let [to, admin] =
+        [confab.admin_port() - 1, confab.admin_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let (account, other) = (api.signup().await.unwrap(), api.signup().await.unwrap());
     let room = api.room(&account).await.unwrap();
     let many = PLACES / 4;
@@ -78,6 +79,7 @@ async fn program_works_while_all_connections_are_taken() {
     let let_in = async || ask(3, to).await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200")).map(drop);
     eventually("a client from another address is admitted", Duration::from_secs(30), let_in).await.unwrap();
     let log = log();
-    let faults = log.lines().filter(|line| line.contains("internal") || line.contains("os error 24")).collect::<Vec<_>>();
+    let faults =
+        log.lines().filter(|line| line.contains("internal") || line.contains("os error 24")).collect::<Vec<_>>();
     assert!(faults.is_empty(), "{faults:?}");
 }

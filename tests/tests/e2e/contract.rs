@@ -23,7 +23,11 @@ async fn every_server_serves_the_committed_document() {
     servers.push(Api::new(world::embedded().await.url()));
     for server in servers {
         let served = reqwest::get(format!("{}/openapi.json", server.url)).await.unwrap().text().await.unwrap();
-        assert!(served == COMMITTED, "docs/openapi.json differs from the document that {} serves; `make api-docs` renews it", server.url);
+        assert!(
+            served == COMMITTED,
+            "docs/openapi.json differs from the document that {} serves; `make api-docs` renews it",
+            server.url
+        );
     }
 }
 
@@ -33,12 +37,21 @@ fn document_is_complete() {
     let mut names = BTreeSet::new();
     for (method, path, operation) in contract::operations(&document) {
         let at = format!("{method} {path}");
-        assert!(operation["summary"].is_string() && operation["security"].is_array() && operation["tags"][0].is_string(), "{at}");
-        assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{at}: a name that another operation has");
+        assert!(
+            operation["summary"].is_string() && operation["security"].is_array() && operation["tags"][0].is_string(),
+            "{at}"
+        );
+        assert!(
+            names.insert(operation["operationId"].as_str().unwrap().to_owned()),
+            "{at}: a name that another operation has"
+        );
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             // Swagger UI sends every example, so optional values have none.
             let has_example = !parameter["example"].is_null();
-            assert!(parameter["description"].is_string() && has_example == (parameter["required"] == true), "{at}: {parameter}");
+            assert!(
+                parameter["description"].is_string() && has_example == (parameter["required"] == true),
+                "{at}: {parameter}"
+            );
         }
         for (kind, media) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
             has_example(&document, &at, kind, media);
@@ -60,7 +73,8 @@ fn document_is_complete() {
 /// Checks that there is an example, and that it is valid.
 #[track_caller]
 fn has_example(document: &Value, at: &str, kind: &str, media: &Value) {
-    let named = media["examples"].as_object().into_iter().flat_map(|named| named.values().map(|example| &example["value"]));
+    let named =
+        media["examples"].as_object().into_iter().flat_map(|named| named.values().map(|example| &example["value"]));
     let examples = named.chain(media.get("example")).collect::<Vec<_>>();
     assert!(!examples.is_empty(), "{at}: no example as {kind}");
     let schema = contract::closed(document, &media["schema"]);
@@ -81,7 +95,9 @@ async fn every_operation_succeeds_with_every_documented_status() {
     let success = |status: &&String| status.as_str() < "400";
     let declared = contract::operations(&document()).into_iter().flat_map(|(_, _, operation)| {
         let statuses = operation["responses"].as_object().unwrap().keys().filter(success).cloned().collect::<Vec<_>>();
-        statuses.into_iter().map(move |status| (operation["operationId"].as_str().unwrap().to_owned(), status.parse().unwrap()))
+        statuses
+            .into_iter()
+            .map(move |status| (operation["operationId"].as_str().unwrap().to_owned(), status.parse().unwrap()))
     });
     let missing = declared.filter(|answer| !seen.contains(answer)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "not seen: {missing:?}");
@@ -105,8 +121,11 @@ async fn everything(api: &Api) -> anyhow::Result<()> {
         api.post("/api/messages", &ada, message.clone()).await?.expect(status)?;
     }
     for status in [201, 200] {
-        let form =
-            confab_tests::form::Form::new().field("roomId", &room).field("clientMessageId", "b").file("a.txt", "text/plain", b"hello\n");
+        let form = confab_tests::form::Form::new().field("roomId", &room).field("clientMessageId", "b").file(
+            "a.txt",
+            "text/plain",
+            b"hello\n",
+        );
         api.upload(&ada, form).await?.expect(status)?;
     }
     let files = api.get(&format!("/api/files?roomId={room}"), &ada).await?.expect(200)?;

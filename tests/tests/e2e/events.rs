@@ -25,10 +25,13 @@ async fn every_documented_message_occurs() {
     let (ada, bob) = (api.signup().await.unwrap(), api.signup().await.unwrap());
     let room = api.room(&ada).await.unwrap();
     let stock = Stock::javascript().unwrap();
-    let socket = stock.open(&api.url, json!({"auth": {"token": ada.token, "recovery": true}, "transports": ["websocket"]}));
+    let socket =
+        stock.open(&api.url, json!({"auth": {"token": ada.token, "recovery": true}, "transports": ["websocket"]}));
     socket.state("connect").await.unwrap();
 
-    for argument in [json!(room), json!({"roomId": room, "after": 0}), json!({"roomId": room, "last": 5}), json!("nowhere")] {
+    for argument in
+        [json!(room), json!({"roomId": room, "after": 0}), json!({"roomId": room, "last": 5}), json!("nowhere")]
+    {
         socket.emit("joinRoom", argument).await.unwrap();
     }
     socket.emit("message", json!({"roomId": room, "content": "Milk first?"})).await.unwrap();
@@ -39,7 +42,11 @@ async fn every_documented_message_occurs() {
     socket.emit("noSuchEvent", json!({})).await.unwrap();
     socket.tell("message", vec![json!({"roomId": "nowhere", "content": "x"})]);
     let path = format!("/api/rooms/{room}");
-    api.call(Method::PATCH, &path, Some(&ada), Some(json!({"description": "Green"}))).await.unwrap().expect(200).unwrap();
+    api.call(Method::PATCH, &path, Some(&ada), Some(json!({"description": "Green"})))
+        .await
+        .unwrap()
+        .expect(200)
+        .unwrap();
     let other = api.room(&ada).await.unwrap();
     socket.emit("joinRoom", json!(other)).await.unwrap();
     socket.emit("leaveRoom", json!(other)).await.unwrap();

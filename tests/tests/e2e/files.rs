@@ -55,7 +55,8 @@ impl Scene {
     }
 
     async fn cluster() -> anyhow::Result<Self> {
-        let [one, other] = <[Api; 2]>::try_from(world::gateways(world::cluster().await)).map_err(|_| anyhow::anyhow!("two gateways"))?;
+        let [one, other] = <[Api; 2]>::try_from(world::gateways(world::cluster().await))
+            .map_err(|_| anyhow::anyhow!("two gateways"))?;
         Self::at(one, other).await
     }
 

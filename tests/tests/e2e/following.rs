@@ -69,7 +69,9 @@ async fn paused_gateway_sends_nothing_to_a_logged_out_client() {
     gateways[0].get("/api/auth/logout", &leaver).await.unwrap().expect(200).unwrap();
     let (begin, mut sent) = (Instant::now(), Vec::new());
     while begin.elapsed() < Duration::from_secs(4) {
-        sent.push(gateways[0].post("/api/messages", &owner, message(&room, "meanwhile")).await.unwrap().expect(201).unwrap());
+        sent.push(
+            gateways[0].post("/api/messages", &owner, message(&room, "meanwhile")).await.unwrap().expect(201).unwrap(),
+        );
     }
     for n in [1, 2] {
         cluster.kill((Role::Auth, n)).await.unwrap();
@@ -104,7 +106,8 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     let room = gateways[0].room(&owner).await.unwrap();
     let mut listener = member(&gateways[1], &owner, &room).await.unwrap();
     let mut say = async || {
-        let sent = gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
+        let sent =
+            gateways[0].post("/api/messages", &owner, message(&room, "still here")).await.ok()?.expect(201).ok()?;
         // A send answered with an error may still have been executed.
         while listener.event("message").await.unwrap() != sent {}
         Some(())

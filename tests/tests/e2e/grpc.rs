@@ -22,7 +22,8 @@ struct Step {
 
 /// Returns the commands under these headings, in order.
 fn steps(headings: &[&str]) -> Vec<Step> {
-    let sections = DOCUMENT.split("\n## ").filter(|section| headings.contains(&section.lines().next().unwrap_or_default()));
+    let sections =
+        DOCUMENT.split("\n## ").filter(|section| headings.contains(&section.lines().next().unwrap_or_default()));
     let mut steps = Vec::<Step>::new();
     for section in sections {
         // Every second piece is a code block; its first line names the language.
@@ -48,7 +49,8 @@ fn agrees(shown: &Value, said: &Value) -> bool {
             shown.len() == said.len() && shown.iter().zip(said).all(|(shown, said)| agrees(shown, said))
         }
         (Value::Object(shown), Value::Object(said)) => {
-            shown.len() == said.len() && shown.iter().all(|(name, shown)| said.get(name).is_some_and(|said| agrees(shown, said)))
+            shown.len() == said.len()
+                && shown.iter().all(|(name, shown)| said.get(name).is_some_and(|said| agrees(shown, said)))
         }
         _ => shown == said,
     }
@@ -64,7 +66,12 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     let said = |step: usize, what: &str| guard.directory().join(format!("{step}.{what}"));
     let mut script = String::new();
     for (n, step) in steps.iter().enumerate() {
-        script += &format!("{{\n{}}} > '{}' 2>&1\necho $? > '{}'\n", step.command, said(n, "out").display(), said(n, "code").display());
+        script += &format!(
+            "{{\n{}}} > '{}' 2>&1\necho $? > '{}'\n",
+            step.command,
+            said(n, "out").display(),
+            said(n, "code").display()
+        );
     }
     for role in Role::SERVICES {
         let documented = Plan::fixed(".run", 2, 2).url((role, 1));
@@ -75,7 +82,8 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(ended.success(), "bash ends with {ended}");
     for (n, Step { command, answer }) in steps.iter().enumerate() {
         let (out, code) = (std::fs::read_to_string(said(n, "out"))?, std::fs::read_to_string(said(n, "code"))?);
-        let is_error = answer.as_ref().is_some_and(|answer| answer.get("message").is_some() && answer.get("code").is_some());
+        let is_error =
+            answer.as_ref().is_some_and(|answer| answer.get("message").is_some() && answer.get("code").is_some());
         ensure!((code.trim() == "0") != is_error, "{command}ends with {code}{out}");
         if let Some(shown) = answer {
             let said = serde_json::from_str(&out).with_context(|| format!("{command}answers {out}"))?;
@@ -88,7 +96,8 @@ async fn follow(steps: &[Step], cluster: &Cluster) -> anyhow::Result<()> {
 /// Returns the services in a server's reflection, or its error.
 async fn listed(url: &str) -> anyhow::Result<Result<Vec<String>, String>> {
     let mut buf = Command::new(checkout().join(".tools/bin/buf"));
-    let asked = buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
+    let asked =
+        buf.args(["curl", "--http2-prior-knowledge", "--protocol", "grpc", "--list-services", url]).output().await;
     let answer = asked.context("scripts/ensure-buf.sh installs buf")?;
     Ok(if answer.status.success() {
         Ok(String::from_utf8(answer.stdout)?.lines().map(str::to_owned).collect())
@@ -112,15 +121,23 @@ fn different_answer_is_detected() {
     let shown = json!({"id": "…", "token": "eyJ…", "sender": {"name": "ada"}, "events": [1]});
     let said = |token, name, events| json!({"id": "x", "token": token, "sender": {"name": name}, "events": events});
     assert!(agrees(&shown, &said("eyJx", "ada", json!([1]))));
-    for another in [said("x", "ada", json!([1])), said("eyJx", "bob", json!([1])), said("eyJx", "ada", json!([1, 2])), json!({"id": "x"})] {
+    for another in [
+        said("x", "ada", json!([1])),
+        said("eyJx", "bob", json!([1])),
+        said("eyJx", "ada", json!([1, 2])),
+        json!({"id": "x"}),
+    ] {
         assert!(!agrees(&shown, &another), "{another}");
     }
 }
 
 #[tokio::test]
 async fn reflection_is_optional_and_lists_the_services() {
-    let (without, with) = (world::cluster().await, Cluster::scratch(1, 1, &[("CONFAB_GRPC_REFLECTION", "true")]).await.unwrap());
-    for (role, service) in Role::SERVICES.into_iter().zip(["AuthService", "RoomService", "MessageService", "FileService"]) {
+    let (without, with) =
+        (world::cluster().await, Cluster::scratch(1, 1, &[("CONFAB_GRPC_REFLECTION", "true")]).await.unwrap());
+    for (role, service) in
+        Role::SERVICES.into_iter().zip(["AuthService", "RoomService", "MessageService", "FileService"])
+    {
         let refusal = listed(&without.plan.url((role, 1))).await.unwrap().unwrap_err();
         assert!(refusal.contains("unimplemented"), "{refusal}");
         let there = listed(&with.plan.url((role, 1))).await.unwrap().unwrap();

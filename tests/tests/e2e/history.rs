@@ -46,8 +46,9 @@ async fn pages_are_exact_while_a_client_writes() {
 
 async fn write(sockets: &[Socket], room: &str, count: usize) -> anyhow::Result<()> {
     for begin in (0..count).step_by(WINDOW) {
-        let sends = (begin..count.min(begin + WINDOW))
-            .map(|n| sockets[n % SOCKETS].emit_later("message", vec![json!({"roomId": room, "content": n.to_string()})]));
+        let sends = (begin..count.min(begin + WINDOW)).map(|n| {
+            sockets[n % SOCKETS].emit_later("message", vec![json!({"roomId": room, "content": n.to_string()})])
+        });
         for ack in sends.collect::<Vec<_>>() {
             let ack = ack.await?;
             anyhow::ensure!(ack[0]["ok"] == true, "{ack:?}");
@@ -65,7 +66,10 @@ async fn forward(api: &Api, room: &str, account: &Account) -> anyhow::Result<()>
             anyhow::ensure!(message["seq"] == next, "expected {next}, got {}", message["seq"]);
             next += 1;
         }
-        path = format!("/api/messages/{room}?limit=200&cursor={}", page["nextCursor"].as_str().context("more is to come")?);
+        path = format!(
+            "/api/messages/{room}?limit=200&cursor={}",
+            page["nextCursor"].as_str().context("more is to come")?
+        );
     }
     Ok(())
 }

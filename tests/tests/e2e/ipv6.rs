@@ -47,7 +47,9 @@ async fn gateways_forward_sessions_over_ipv6() {
     for number in [4, 5] {
         let readyz = format!("{}/readyz", at(number, 1));
         let ready = async || reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
-        eventually("a gateway is ready", LONG, ready).await.unwrap_or_else(|error| panic!("{error:#}: {}", daemons[number].last_words()));
+        eventually("a gateway is ready", LONG, ready)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}: {}", daemons[number].last_words()));
     }
     let polling = "/socket.io/?EIO=4&transport=polling";
     let opened = reqwest::get(at(4, 0) + polling).await.unwrap().text().await.unwrap();

@@ -68,7 +68,12 @@ async fn polling_client_of_a_draining_gateway_reads_the_rest_elsewhere() {
     let ([stays, leaves], account, room) = stage(&cluster).await.unwrap();
     let mut poller = Polling::connect(&leaves.url, &account.token).await.unwrap();
     assert_eq!(poller.emit("joinRoom", json!(room)).await.unwrap()["ok"], true);
-    stays.post("/api/messages", &account, json!({"roomId": room, "content": "the rest"})).await.unwrap().expect(201).unwrap();
+    stays
+        .post("/api/messages", &account, json!({"roomId": room, "content": "the rest"}))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     let fetched = async {
         let address = leaves.url.trim_start_matches("http://");
         let closed = async || TcpStream::connect(address).await.is_err().then_some(());

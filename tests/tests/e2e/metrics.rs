@@ -24,7 +24,9 @@ async fn conversation(api: &Api) -> anyhow::Result<()> {
     let ack = socket.emit("joinRoom", json!(room)).await?;
     anyhow::ensure!(ack["ok"] == true, "{ack}");
     socket.emit("message", json!({"roomId": room, "content": "hello"})).await?;
-    api.call(Method::PATCH, &format!("/api/rooms/{room}"), Some(&account), Some(json!({"name": unique("renamed")}))).await?.expect(200)?;
+    api.call(Method::PATCH, &format!("/api/rooms/{room}"), Some(&account), Some(json!({"name": unique("renamed")})))
+        .await?
+        .expect(200)?;
     let file = api.share(&account, Some(&room), "note.txt", b"some bytes").await?;
     api.get(file["url"].as_str().unwrap_or_default(), &account).await?;
     api.call(Method::from_bytes(b"BREW")?, &format!("/{}", unique("nowhere")), None, None).await?.expect(404)?;
@@ -42,7 +44,9 @@ async fn exposed_metrics_are_documented() {
 
     for n in 1..=cluster.plan.gateways {
         let port = cluster.plan.admin_port((Role::Gateway, n));
-        let receives = async || (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(());
+        let receives = async || {
+            (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(())
+        };
         eventually("a gateway is connected to the bus", SOON, receives).await.unwrap();
     }
     let mut ports = cluster
@@ -57,9 +61,11 @@ async fn exposed_metrics_are_documented() {
     let rows = documented().unwrap();
     for port in ports {
         let exposition = Exposition::scrape(port).await.unwrap();
-        let program = exposition.label("confab_build_info", "program").unwrap().trim_start_matches("confab-").to_owned();
+        let program =
+            exposition.label("confab_build_info", "program").unwrap().trim_start_matches("confab-").to_owned();
         for (name, metric) in &exposition.metrics {
-            let row = rows.get(name).unwrap_or_else(|| panic!("{name} of {program} is not in docs/metrics.md: {metric:?}"));
+            let row =
+                rows.get(name).unwrap_or_else(|| panic!("{name} of {program} is not in docs/metrics.md: {metric:?}"));
             assert_eq!((&metric.kind, &metric.help), (&row.metric.kind, &row.metric.help), "{name} of {program}");
             assert!(metric.labels.is_subset(&row.metric.labels), "{name} of {program} has {:?}", metric.labels);
             exposed.entry(format!("{program} {name}")).or_default().extend(metric.labels.iter().cloned());
@@ -121,7 +127,10 @@ async fn events_are_counted() {
         ("confab_file_upload_seconds_count{outcome=\"ok\"}", 1.0),
         ("confab_http_request_seconds_count{route=\"/api/rooms/{roomId}\",method=\"GET\",status=\"4xx\"}", 1.0),
         ("confab_http_request_seconds_count{route=\"unknown\",method=\"other\",status=\"4xx\"}", 1.0),
-        ("confab_rpc_client_seconds_count{service=\"confab.room.v1.RoomService\",method=\"CreateRoom\",code=\"OK\"}", 2.0),
+        (
+            "confab_rpc_client_seconds_count{service=\"confab.room.v1.RoomService\",method=\"CreateRoom\",code=\"OK\"}",
+            2.0,
+        ),
         ("confab_ready", 1.0),
     ] {
         assert_eq!(seen.value(series), Some(value), "{series}");
@@ -147,7 +156,8 @@ async fn events_are_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_bus_shows_in_the_metrics() {
     // No program listens there.
-    let server = Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1"), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
+    let server =
+        Embedded::start(&[("CONFAB_BUS", "redis://127.0.0.1:1"), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
     let api = Api::new(server.url());
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();

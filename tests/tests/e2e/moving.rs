@@ -66,9 +66,14 @@ async fn embedded_server_becomes_a_cluster() {
     let settings = cluster.daemon((Role::File, 1)).unwrap().environment;
     archive_faults_are_detected(work, &settings, &past).await;
     let imported = done(&confab(&["import", "backup"], work, &settings).await);
-    let table = |output: &str| output.lines().filter(|line| !line.starts_with("All imported data")).map(String::from).collect::<Vec<_>>();
+    let table = |output: &str| {
+        output.lines().filter(|line| !line.starts_with("All imported data")).map(String::from).collect::<Vec<_>>()
+    };
     assert_eq!(table(&imported), table(&exported));
-    refused(&confab(&["import", "backup"], work, &settings).await, "the Postgres schema auth has rows in its table users");
+    refused(
+        &confab(&["import", "backup"], work, &settings).await,
+        "the Postgres schema auth has rows in its table users",
+    );
     // Exports from Postgres and S3 equal those from SQLite and a directory.
     done(&confab(&["export", "again"], work, &settings).await);
     let manifest = |archive: &str| fs::read_to_string(work.join(archive).join("manifest.json")).unwrap();
@@ -81,7 +86,10 @@ async fn embedded_server_becomes_a_cluster() {
     is_as_it_was(&gateways, &past).await.unwrap();
     goes_on(&gateways, &past).await.unwrap();
 
-    refused(&confab(&["export", "while-it-runs"], work, &settings).await, "confab-auth is connected to the store; stop all");
+    refused(
+        &confab(&["export", "while-it-runs"], work, &settings).await,
+        "confab-auth is connected to the store; stop all",
+    );
 }
 
 /// A modified archive, or one for another program, is rejected before anything is written.
@@ -97,7 +105,12 @@ async fn archive_faults_are_detected(work: &Path, settings: &[(String, String)],
         ("manifest.json", "\"format\": 1", "\"format\": 2", "has format 2; this program supports only format 1"),
         ("manifest.json", "\"username\"", "\"nickname\"", "whose tables differ from those of this version"),
         ("message/events.jsonl", "number 7", "number 8", "the archive is damaged: message.events"),
-        ("room/room_ids.jsonl", "]\n", "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n", "the archive is damaged: room.room_ids"),
+        (
+            "room/room_ids.jsonl",
+            "]\n",
+            "]\n[\"0193a4c0-7d50-7cc3-98a5-2f6b8e1d0c01\"]\n",
+            "the archive is damaged: room.room_ids",
+        ),
         (object.as_str(), "bytes", "bites", "it is damaged"),
     ] {
         let path = work.join("backup").join(file);
@@ -113,13 +126,17 @@ async fn archive_faults_are_detected(work: &Path, settings: &[(String, String)],
 async fn is_as_it_was(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     let credentials = json!({"username": past.ada.username, "password": "correct horse battery"});
     for api in gateways {
-        let login = api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials.clone())).await?.expect(200)?;
+        let login =
+            api.call(reqwest::Method::POST, "/api/auth/login", None, Some(credentials.clone())).await?.expect(200)?;
         ensure!(Account::of(&login)?.id == past.ada.id, "{login}");
         // Tokens are as valid as before.
         ensure!(api.get("/api/auth/me", &past.bob).await?.status == 200, "the token of the user who stayed");
         ensure!(api.get("/api/auth/me", &past.left).await?.status == 401, "the token of the user who logged out");
         ensure!(api.history(&past.room, &past.bob, 7).await? == past.history, "the history differs");
-        ensure!(api.get(&format!("/api/rooms/{}", past.deleted_room), &past.ada).await?.status == 404, "a deleted room is back");
+        ensure!(
+            api.get(&format!("/api/rooms/{}", past.deleted_room), &past.ada).await?.status == 404,
+            "a deleted room is back"
+        );
         for (file, bytes) in &past.files {
             let answer = api.get(past::url(file), &past.ada).await?;
             ensure!(answer.status == 200 && answer.bytes == *bytes, "{file}: {}", answer.status);
@@ -141,20 +158,27 @@ async fn goes_on(gateways: &[Api], past: &Past) -> anyhow::Result<()> {
     let renewed = joined["epoch"].as_str().unwrap_or_default();
     ensure!(renewed > epoch.as_str(), "{renewed} after {epoch}");
     let tail = json!(past.history[past.history.len() - 3..]);
-    for argument in [json!({"roomId": past.room, "after": last - 3, "epoch": renewed}), json!({"roomId": past.room, "after": last - 3})] {
+    for argument in [
+        json!({"roomId": past.room, "after": last - 3, "epoch": renewed}),
+        json!({"roomId": past.room, "after": last - 3}),
+    ] {
         let joined = socket.emit("joinRoom", argument).await?;
         ensure!(joined["reset"] == false && joined["complete"] == true && joined["messages"] == tail, "{joined}");
     }
 
     // A repeat gets the original's answer, by REST, by socket, and for an upload.
     let said = json!({"roomId": past.room, "content": "again", "clientMessageId": past.said["clientMessageId"]});
-    ensure!(one.post("/api/messages", &past.ada, said).await?.expect(200)? == repeated(&past.said), "a repeated message");
+    ensure!(
+        one.post("/api/messages", &past.ada, said).await?.expect(200)? == repeated(&past.said),
+        "a repeated message"
+    );
     let form = Form::new().field("roomId", &past.room).field("clientMessageId", "upload").file("x", "a/b", b"again");
     let repeated = one.upload(&past.ada, form).await?.expect(200)?;
     ensure!(repeated == past.files[0].0, "a repeated upload: {repeated}");
 
     // New messages continue the numbering, and arrive at the other gateway.
-    let new = one.post("/api/messages", &past.ada, json!({"roomId": past.room, "content": "new"})).await?.expect(201)?;
+    let new =
+        one.post("/api/messages", &past.ada, json!({"roomId": past.room, "content": "new"})).await?.expect(201)?;
     ensure!(new["seq"] == last + 1, "{new}");
     let received = |_: &[Report]| socket.events("message").contains(&new).then_some(());
     socket.until("the new message", Duration::from_secs(20), received).await?;

@@ -60,8 +60,16 @@ async fn start(umask: &str, data: &Path) -> (Child, Api) {
 async fn use_it(api: &Api) {
     let account = api.signup().await.unwrap();
     let room = api.room(&account).await.unwrap();
-    api.post("/api/messages", &account, json!({"roomId": room, "content": "hello"})).await.unwrap().expect(201).unwrap();
-    api.upload(&account, Form::new().field("roomId", &room).file("a.txt", "text/plain", b"hello")).await.unwrap().expect(201).unwrap();
+    api.post("/api/messages", &account, json!({"roomId": room, "content": "hello"}))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
+    api.upload(&account, Form::new().field("roomId", &room).file("a.txt", "text/plain", b"hello"))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,13 @@ use crate::world;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Connects a client that requests recovery; it reconnects on its own unless `reconnection` is off.
-async fn connect(stock: &Stock, url: &str, account: &Account, transports: Transports, reconnection: bool) -> anyhow::Result<Socket> {
+async fn connect(
+    stock: &Stock,
+    url: &str,
+    account: &Account,
+    transports: Transports,
+    reconnection: bool,
+) -> anyhow::Result<Socket> {
     let transports = match transports {
         Transports::Upgrade => json!(["polling", "websocket"]),
         Transports::WebSocket => json!(["websocket"]),
@@ -41,8 +47,10 @@ async fn join(socket: &Socket, room: &str) -> anyhow::Result<()> {
 async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::Result<()> {
     for _ in 0..count {
         let message = json!({"roomId": room, "content": "something", "clientMessageId": unique("say")});
-        let sent =
-            async || matches!(api.post("/api/messages", account, message.clone()).await, Ok(answer) if answer.status < 300).then_some(());
+        let sent = async || {
+            matches!(api.post("/api/messages", account, message.clone()).await, Ok(answer) if answer.status < 300)
+                .then_some(())
+        };
         confab_tests::wait::eventually("a message is sent", SOON, sent).await?;
     }
     Ok(())

@@ -22,7 +22,13 @@ const BETWEEN: usize = 50;
 /// to gateways.
 const PACE: Duration = Duration::from_millis(10);
 
-async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, transports: &[&str]) -> anyhow::Result<Socket> {
+async fn listener(
+    stock: &Stock,
+    url: &str,
+    account: &Account,
+    room: &str,
+    transports: &[&str],
+) -> anyhow::Result<Socket> {
     let auth = json!({"token": account.token, "recovery": true});
     let options = json!({"auth": auth, "transports": transports, "reconnectionDelay": 50, "reconnectionDelayMax": 500});
     let socket = stock.open(url, options);
@@ -33,7 +39,13 @@ async fn listener(stock: &Stock, url: &str, account: &Account, room: &str, trans
 }
 
 /// Sends REST requests; each must succeed at the first attempt.
-async fn ask(api: Api, account: Account, room: String, answered: Arc<AtomicUsize>, over: Arc<AtomicBool>) -> anyhow::Result<usize> {
+async fn ask(
+    api: Api,
+    account: Account,
+    room: String,
+    answered: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+) -> anyhow::Result<usize> {
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
         let message = json!({"roomId": room, "content": sent.to_string(), "clientMessageId": unique("rolling")});
@@ -91,7 +103,8 @@ async fn rolling_restart_under_load_fails_no_request() {
     for role in [Role::Gateway, Role::Auth, Role::Room, Role::Message, Role::File] {
         for n in 1..=2 {
             let before = answered.load(Ordering::Relaxed);
-            let goes_on = async || (asking.is_empty() || answered.load(Ordering::Relaxed) > before + BETWEEN).then_some(());
+            let goes_on =
+                async || (asking.is_empty() || answered.load(Ordering::Relaxed) > before + BETWEEN).then_some(());
             cluster.leave((role, n)).await.unwrap();
             cluster.start((role, n)).await.unwrap();
             eventually("requests are answered", Duration::from_secs(30), goes_on).await.unwrap();

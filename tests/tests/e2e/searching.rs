@@ -42,7 +42,8 @@ async fn search(api: &Api, account: &Account, text: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn excessive_searches_are_rejected_with_retry_after() {
-    let (server, name) = (std::env::var("TEST_POSTGRES_URL").unwrap(), unique("search").replace('-', "_").to_lowercase());
+    let (server, name) =
+        (std::env::var("TEST_POSTGRES_URL").unwrap(), unique("search").replace('-', "_").to_lowercase());
     let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
     Psql::open(&server).run(&format!("CREATE DATABASE {name}"));
     let embedded = Embedded::start(&[("CONFAB_ROOM_STORE", &url)]).await.unwrap();
@@ -56,7 +57,12 @@ async fn excessive_searches_are_rejected_with_retry_after() {
     let mut database = Psql::open(&url);
     database.run("BEGIN; LOCK TABLE room.rooms");
     let refused = search(&api, &account, "tea").await;
-    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, "unavailable", "5"), "{}", refused.body);
+    assert_eq!(
+        (refused.status, refused.code(), refused.header("retry-after")),
+        (503, "unavailable", "5"),
+        "{}",
+        refused.body
+    );
     assert!(refused.body["detail"].as_str().unwrap().contains("search for more letters"), "{}", refused.body);
 
     // One search runs and eight wait, for one second at most.

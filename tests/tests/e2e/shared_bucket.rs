@@ -103,7 +103,9 @@ impl Installation {
     async fn refused_sweeps(&self, count: usize) {
         let refused = async || {
             let log = std::fs::read_to_string(&self.server.daemon().log).unwrap_or_default();
-            let mentions = log.lines().filter(|line| line.contains("belong to another installation") && line.contains("claim-objects"));
+            let mentions = log
+                .lines()
+                .filter(|line| line.contains("belong to another installation") && line.contains("claim-objects"));
             (mentions.count() >= count).then_some(())
         };
         eventually("sweeps are rejected", SOON, refused).await.unwrap();
@@ -141,7 +143,8 @@ async fn other_installation_must_claim_the_bucket() {
         other.refuses_uploads(who).await;
     }
     staging.has(&ada, &old, "old").await;
-    let delete = staging.api.call(reqwest::Method::DELETE, deleted["url"].as_str().unwrap(), Some(&ada), None).await.unwrap();
+    let delete =
+        staging.api.call(reqwest::Method::DELETE, deleted["url"].as_str().unwrap(), Some(&ada), None).await.unwrap();
     assert_eq!(delete.status, 204, "{}", delete.body);
     for other in [&staging, &stranger] {
         // Long enough for all files to be old.
@@ -157,7 +160,8 @@ async fn other_installation_must_claim_the_bucket() {
     production.server.daemon().stop(SOON).await.unwrap();
     let settings = staging.settings.iter().map(|(name, value)| (*name, value.as_str()));
     let mut claim = Command::new(programs().join("confab"));
-    let claimed = claim.arg("claim-objects").current_dir(&staging.server.daemon().work).envs(settings).output().unwrap();
+    let claimed =
+        claim.arg("claim-objects").current_dir(&staging.server.daemon().work).envs(settings).output().unwrap();
     assert!(claimed.status.success(), "{}", String::from_utf8_lossy(&claimed.stderr));
     let said = String::from_utf8(claimed.stdout).unwrap();
     assert!(said.contains("before: installation ") && said.contains("now: installation "), "{said}");

@@ -67,10 +67,13 @@ impl Pair {
 }
 
 async fn run(server: &Postgres, guard: &Guard, name: &str) {
-    let daemon = server.daemon(guard.directory().join(format!("{name}.pid")), guard.directory().join(format!("{name}.log")));
+    let daemon =
+        server.daemon(guard.directory().join(format!("{name}.pid")), guard.directory().join(format!("{name}.log")));
     daemon.spawn().await.unwrap();
     let ready = async || server.is_ready().then_some(());
-    eventually("Postgres is ready", LONG, ready).await.unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
+    eventually("Postgres is ready", LONG, ready)
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
 }
 
 /// Returns the status and the text of `/readyz`.
@@ -96,7 +99,8 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
     let store = format!("{}{parameters}", pair.url());
     let key = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
     let stores = ["CONFAB_AUTH_STORE", "CONFAB_ROOM_STORE", "CONFAB_MESSAGE_STORE", "CONFAB_FILE_STORE"];
-    let settings = stores.iter().map(|name| (*name, store.as_str())).chain([("CONFAB_SIGNING_KEY", key)]).collect::<Vec<_>>();
+    let settings =
+        stores.iter().map(|name| (*name, store.as_str())).chain([("CONFAB_SIGNING_KEY", key)]).collect::<Vec<_>>();
     let server = Embedded::start(&settings).await.unwrap();
     let api = Api::new(server.url());
     let account = api.signup().await.unwrap();
@@ -114,7 +118,9 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
         let (status, text) = readyz(server.admin_port()).await?;
         // Otherwise all gateways would leave their load balancer at once.
         assert_eq!(status, 200, "{text}");
-        let said = ["auth", "room", "message", "file"].iter().all(|store| text.contains(&format!("; {store} store: {READ_ONLY}")));
+        let said = ["auth", "room", "message", "file"]
+            .iter()
+            .all(|store| text.contains(&format!("; {store} store: {READ_ONLY}")));
         (refused == [true; 4] && (said || !says_so)).then_some(())
     };
     eventually("every write is rejected, and /readyz reports the reason", LONG, every_write_was_refused).await.unwrap();
@@ -153,7 +159,12 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
     ];
     let daemon = Daemon {
         environment: settings.into_iter().map(|(name, value)| (name.into(), value)).collect(),
-        ..Daemon::new(programs().join("confab-room"), directory.join("work"), directory.join("room.pid"), directory.join("room.log"))
+        ..Daemon::new(
+            programs().join("confab-room"),
+            directory.join("work"),
+            directory.join("room.pid"),
+            directory.join("room.log"),
+        )
     };
     pair.fail_over();
     daemon.spawn().await.unwrap();
@@ -164,7 +175,9 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
         .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
     pair.fail_back();
     let is_ready = async || (readyz(port + 1).await? == (200, "ready\n".into())).then_some(());
-    eventually("it is ready", LONG, is_ready).await.unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
+    eventually("it is ready", LONG, is_ready)
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
     daemon.stop(LONG).await.unwrap();
 }
 

@@ -22,7 +22,10 @@ async fn fails(line: &str, why: &str) {
     let mut words = line.split(' ');
     let mut command = tokio::process::Command::new(programs().join(words.next().unwrap()));
     command.args(words).env_clear().current_dir(guard.directory()).kill_on_drop(true);
-    let output = timeout(Duration::from_secs(30), command.output()).await.unwrap_or_else(|_| panic!("{line} does not end")).unwrap();
+    let output = timeout(Duration::from_secs(30), command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{line} does not end"))
+        .unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains(why) && !error.contains("hunter2"), "{line}: {error}");
     assert_eq!(std::fs::read_dir(guard.directory()).unwrap().count(), 0, "{line} leaves something behind");
@@ -42,7 +45,10 @@ async fn wrong_settings_are_reported_before_any_side_effect() {
         ("confab-gateway --ping-interval=0s", "must not be zero"),
         ("confab-room --postgres-connections=0", "at least 1"),
         ("confab-auth --auth-store=postgres://u:hunter2@h:none/d", "CONFAB_AUTH_STORE is not a valid postgres:// URL"),
-        ("confab-room --room-store=postgres://u:hunter2@h/d?pool_max_conns=1", "its option `pool_max_conns`: is not supported"),
+        (
+            "confab-room --room-store=postgres://u:hunter2@h/d?pool_max_conns=1",
+            "its option `pool_max_conns`: is not supported",
+        ),
         ("confab-file --ca-file=/nowhere/ca.pem", "CONFAB_CA_FILE: cannot read /nowhere/ca.pem"),
         ("confab-gateway --bus=redis+sentinel://u:hunter2@h", "redis+sentinel://host:26379"),
         ("confab-message renew-epoch", "there is no log in ./data/message.db"),
@@ -113,7 +119,8 @@ async fn server_without_its_store_refuses_connections_and_reports_why() {
 async fn commands_fail_at_once_when_postgres_rejects_them() {
     let nowhere = url("TEST_POSTGRES_URL", |url| format!("{}/nowhere", url.rsplit_once('/').unwrap().0));
     for service in ["auth", "room", "message", "file"] {
-        fails(&format!("confab-{service} migrate --{service}-store={nowhere}"), "database \"nowhere\" does not exist").await;
+        fails(&format!("confab-{service} migrate --{service}-store={nowhere}"), "database \"nowhere\" does not exist")
+            .await;
     }
     for command in ["migrate", "export backup", "renew-epoch"] {
         fails(&format!("confab {command} --auth-store={nowhere} --message-store={nowhere}"), "does not exist").await;
@@ -123,10 +130,13 @@ async fn commands_fail_at_once_when_postgres_rejects_them() {
 #[tokio::test]
 async fn log_reports_why_the_bus_is_unreachable() {
     let stranger = url("TEST_REDIS_URL", |url| url.replacen("://", "://stranger:hunter2@", 1));
-    for (bus, why) in [(stranger.as_str(), "Password authentication failed"), ("redis://u:hunter2@127.0.0.1:1", "refused")] {
+    for (bus, why) in
+        [(stranger.as_str(), "Password authentication failed"), ("redis://u:hunter2@127.0.0.1:1", "refused")]
+    {
         let embedded = Embedded::start(&[("CONFAB_BUS", bus), ("CONFAB_INSECURE_BUS", "true")]).await.unwrap();
         let log = &embedded.daemon().log;
-        let is_said = |log: &String| log.lines().any(|line| line.contains("the bus is unreachable") && line.contains(why));
+        let is_said =
+            |log: &String| log.lines().any(|line| line.contains("the bus is unreachable") && line.contains(why));
         let said = async || std::fs::read_to_string(log).ok().filter(is_said);
         let log = eventually(why, Duration::from_secs(30), said).await.unwrap();
         assert!(!log.contains("hunter2"), "{why}: {log}");

@@ -24,7 +24,8 @@ const AT_ONCE: usize = 50;
 /// Returns three gateways behind a round-robin load balancer.
 async fn three() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
-    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(3, 1, &[]).await.expect("the cluster starts")));
+    let shared =
+        SHARED.get_or_init(async || Mutex::new(Cluster::scratch(3, 1, &[]).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
     cluster.up().await.expect("the cluster is complete");
     cluster
@@ -43,7 +44,13 @@ fn received(socket: &Socket) -> Vec<Value> {
     socket.events("message")
 }
 
-async fn joined(stock: &Stock, url: &str, account: &Account, transports: Transports, room: &str) -> anyhow::Result<Socket> {
+async fn joined(
+    stock: &Stock,
+    url: &str,
+    account: &Account,
+    transports: Transports,
+    room: &str,
+) -> anyhow::Result<Socket> {
     let socket = stock.connect(url, &account.token, transports).await?;
     let ack = socket.emit("joinRoom", json!({"roomId": room, "after": 0})).await?;
     anyhow::ensure!(ack["ok"] == true, "joinRoom: {ack}");
@@ -84,7 +91,9 @@ async fn thousand_stock_clients_upgrade_through_round_robin() {
     while let Some(connected) = connecting.join_next().await {
         sockets.push(connected.unwrap().unwrap());
     }
-    let say = |(room, socket): &(String, Socket)| socket.emit_later("message", vec![json!({"roomId": room, "content": "here"})]);
+    let say = |(room, socket): &(String, Socket)| {
+        socket.emit_later("message", vec![json!({"roomId": room, "content": "here"})])
+    };
     let sends = sockets.iter().map(say).collect::<Vec<_>>();
     for ack in sends {
         assert_eq!(ack.await.unwrap()[0]["ok"], true);
@@ -116,7 +125,8 @@ async fn polling_client_may_use_any_gateway() {
     }
     for round in 0..10 {
         for socket in &sockets {
-            let ack = socket.emit("message", json!({"roomId": room, "content": format!("round {round}")})).await.unwrap();
+            let ack =
+                socket.emit("message", json!({"roomId": room, "content": format!("round {round}")})).await.unwrap();
             assert_eq!(ack["ok"], true, "{ack}");
         }
     }
@@ -165,14 +175,20 @@ async fn sessions_of_a_dead_gateway_are_unknown_and_clients_restart() {
                 return None;
             }
             // A client that loses its session meanwhile never gets an answer.
-            let ack = timeout(Duration::from_secs(3), socket.emit("joinRoom", json!({"roomId": room}))).await.ok()?.ok()?;
+            let ack =
+                timeout(Duration::from_secs(3), socket.emit("joinRoom", json!({"roomId": room}))).await.ok()?.ok()?;
             (ack["ok"] == true && states(socket, "disconnect") == left).then_some(())
         };
         eventually("it is back in its room", Duration::from_secs(30), again).await.unwrap();
     }
     let returned = sockets.iter().filter(|socket| states(socket, "connect") > 1).count();
     assert!((1..sockets.len()).contains(&returned), "{returned}");
-    let said = api.post("/api/messages", &account, json!({"roomId": room, "content": "still here"})).await.unwrap().expect(201).unwrap();
+    let said = api
+        .post("/api/messages", &account, json!({"roomId": room, "content": "still here"}))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     for socket in &sockets {
         let all = |_: &[Report]| received(socket).contains(&said).then_some(());
         socket.until("a message", Duration::from_secs(10), all).await.unwrap();
@@ -218,7 +234,8 @@ async fn polls_with_equal_stamps_get_each_event_once_by_any_route() {
             say(&api, &account, &room, &content).await;
             // Through the load balancer, or through one gateway after another; on new or existing connections.
             let via = if round % 2 == 0 { (Role::Lb, 1) } else { (Role::Gateway, round / 2 % 3 + 1) };
-            let url = format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
+            let url =
+                format!("{}/socket.io/?EIO=4&transport=polling&sid={}&t={t}", cluster.plan.url(via), client.sid());
             let http = if round % 3 == 0 { kept.clone() } else { reqwest::Client::new() };
             while !received.contains(&content) {
                 let answer = http.get(&url).send().await.unwrap();
@@ -277,7 +294,11 @@ async fn port_between_gateways_rejects_other_clients() {
     let api = Api::new(cluster.plan.url((Role::Gateway, 1)));
     let account = api.signup().await.unwrap();
     let client = Polling::connect(&api.url, &account.token).await.unwrap();
-    let url = format!("http://127.0.0.1:{}/socket.io/?EIO=4&transport=polling&sid={}", cluster.plan.forward_port(1), client.sid());
+    let url = format!(
+        "http://127.0.0.1:{}/socket.io/?EIO=4&transport=polling&sid={}",
+        cluster.plan.forward_port(1),
+        client.sid()
+    );
     let http = reqwest::Client::new();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let forged = format!("{now}.{}", "A".repeat(43));

@@ -23,7 +23,8 @@ pub async fn breakable() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceCell<Mutex<Cluster>> = OnceCell::const_new();
     // Leftovers of interrupted uploads must be swept while a test waits for it.
     let settings = [("CONFAB_SWEEP_EVERY", "1s"), ("CONFAB_ORPHAN_AGE", "6s")];
-    let shared = SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &settings).await.expect("the cluster starts")));
+    let shared =
+        SHARED.get_or_init(async || Mutex::new(Cluster::scratch(2, 2, &settings).await.expect("the cluster starts")));
     let cluster = shared.await.lock().await;
     // The previous test may have failed midway.
     cluster.up().await.expect("the cluster is complete");

@@ -21,7 +21,13 @@ fn breakages() -> Vec<Breakage> {
         ("Service", "confab-room", is("/spec/ports/0/port"), json!(50051), "is called at 50051 and listens on 50052"),
         ("Service", "confab-room", is("/spec/ports/0/appProtocol"), json!("http"), "gRPC is HTTP/2"),
         ("Service", "confab-room", is("/spec/clusterIP"), Value::Null, "balanced by its callers"),
-        ("Service", "confab-gateway-peers", is("/spec/publishNotReadyAddresses"), Value::Null, "a draining gateway cannot be reached"),
+        (
+            "Service",
+            "confab-gateway-peers",
+            is("/spec/publishNotReadyAddresses"),
+            Value::Null,
+            "a draining gateway cannot be reached",
+        ),
         ("Service", "confab-file", is("/metadata/labels"), json!({}), "Deployment confab-file is scraped 0 times"),
         (
             "Deployment",
@@ -39,14 +45,50 @@ fn breakages() -> Vec<Breakage> {
         ),
         ("HTTPRoute", "confab", is("/spec/rules/0/backendRefs/0/port"), json!(80), "the HTTPRoute has no target"),
         // Settings.
-        ("ConfigMap", "confab-gateway", is("/data/CONFAB_AUTH_URL"), json!("http://confab-auth:50052"), "CONFAB_AUTH_URL leads nowhere"),
-        ("ConfigMap", "confab-gateway", is("/data/CONFAB_AUTH_URL"), json!("http://confab-room:50052"), "CONFAB_AUTH_URL leads nowhere"),
-        ("ConfigMap", "confab-gateway", is("/data/CONFAB_AUTH_URL"), Value::Null, "Deployment confab-gateway: CONFAB_AUTH_URL is missing"),
-        ("ConfigMap", "confab-message", is("/data/CONFAB_LISTENN"), json!("x"), "confab-message has no setting CONFAB_LISTENN"),
-        ("ConfigMap", "confab-room", is("/data/CONFAB_PARTITIONS"), json!("64"), "confab-room has no setting CONFAB_PARTITIONS"),
+        (
+            "ConfigMap",
+            "confab-gateway",
+            is("/data/CONFAB_AUTH_URL"),
+            json!("http://confab-auth:50052"),
+            "CONFAB_AUTH_URL leads nowhere",
+        ),
+        (
+            "ConfigMap",
+            "confab-gateway",
+            is("/data/CONFAB_AUTH_URL"),
+            json!("http://confab-room:50052"),
+            "CONFAB_AUTH_URL leads nowhere",
+        ),
+        (
+            "ConfigMap",
+            "confab-gateway",
+            is("/data/CONFAB_AUTH_URL"),
+            Value::Null,
+            "Deployment confab-gateway: CONFAB_AUTH_URL is missing",
+        ),
+        (
+            "ConfigMap",
+            "confab-message",
+            is("/data/CONFAB_LISTENN"),
+            json!("x"),
+            "confab-message has no setting CONFAB_LISTENN",
+        ),
+        (
+            "ConfigMap",
+            "confab-room",
+            is("/data/CONFAB_PARTITIONS"),
+            json!("64"),
+            "confab-room has no setting CONFAB_PARTITIONS",
+        ),
         ("Deployment", "confab-auth", of("/env/1/value"), json!("[::]:50059"), "CONFAB_LISTEN is"),
         ("Deployment", "confab-auth", of("/env/2/value"), json!("auto"), "cannot migrate"),
-        ("Deployment", "confab-gateway", of("/env/4/value"), json!("$(PODIP)"), "its address for other gateways is $(PODIP)"),
+        (
+            "Deployment",
+            "confab-gateway",
+            of("/env/4/value"),
+            json!("$(PODIP)"),
+            "its address for other gateways is $(PODIP)",
+        ),
         ("Deployment", "confab-room", of("/env/5/value"), json!("/etc/confab/stores"), "names /etc/confab/stores, wh"),
         (
             "Deployment",
@@ -55,7 +97,13 @@ fn breakages() -> Vec<Breakage> {
             json!("uri"),
             "Secret confab-room-store has no uri",
         ),
-        ("Deployment", "confab-room", pod("/volumes/0/projected/sources/0/secret/name"), json!("rooms"), "there is no Secret rooms"),
+        (
+            "Deployment",
+            "confab-room",
+            pod("/volumes/0/projected/sources/0/secret/name"),
+            json!("rooms"),
+            "there is no Secret rooms",
+        ),
         ("Job", "confab-migrate-room", of("/args"), json!(["migrations"]), "has no subcommand"),
         ("Job", "confab-migrate-room", of("/env"), json!([]), "Job confab-migrate-room: CONFAB_ROOM_STORE is missing"),
         // Pods.
@@ -67,8 +115,20 @@ fn breakages() -> Vec<Breakage> {
             "it needs Some(90s) to shut down and has Some(89s)",
         ),
         ("Deployment", "confab-file", of("/lifecycle"), Value::Null, "it needs None to shut down"),
-        ("Deployment", "confab-gateway", of("/readinessProbe/httpGet/path"), json!("/ready"), "readinessProbe leads nowhere"),
-        ("Deployment", "confab-gateway", of("/livenessProbe/httpGet/port"), json!("http"), "livenessProbe leads nowhere"),
+        (
+            "Deployment",
+            "confab-gateway",
+            of("/readinessProbe/httpGet/path"),
+            json!("/ready"),
+            "readinessProbe leads nowhere",
+        ),
+        (
+            "Deployment",
+            "confab-gateway",
+            of("/livenessProbe/httpGet/port"),
+            json!("http"),
+            "livenessProbe leads nowhere",
+        ),
         ("Deployment", "confab-message", of("/startupProbe/grpc/port"), json!(9464), "startupProbe leads nowhere"),
         ("Deployment", "confab-message", of("/image"), json!("confab-message:latest"), "another version"),
         ("Deployment", "confab-message", pod("/securityContext/runAsNonRoot"), json!(false), "it may run as root"),
@@ -79,15 +139,45 @@ fn breakages() -> Vec<Breakage> {
         ("Deployment", "confab-auth", pod("/enableServiceLinks"), Value::Null, "named after Services"),
         ("Deployment", "confab-auth", pod("/automountServiceAccountToken"), json!(true), "a token"),
         ("Deployment", "confab-auth", of("/resources/limits/memory"), Value::Null, "resources"),
-        ("Deployment", "confab-auth", is("/spec/strategy/rollingUpdate/maxUnavailable"), json!("25%"), "a rollout removes one pod"),
+        (
+            "Deployment",
+            "confab-auth",
+            is("/spec/strategy/rollingUpdate/maxUnavailable"),
+            json!("25%"),
+            "a rollout removes one pod",
+        ),
         ("Deployment", "confab-auth", pod("/topologySpreadConstraints/0/topologyKey"), json!("zone"), "not spread"),
         ("Deployment", "confab-auth", pod("/securityContext/runAsUser"), json!(65532), "requires a user"),
-        ("Deployment", "confab-auth", pod("/volumes/0/projected/defaultMode"), json!(0o440), "another user cannot read"),
-        ("Deployment", "confab-auth", is("/spec/template/metadata/labels/app.kubernetes.io~1version"), json!("0.0.9"), "its label"),
-        ("Job", "confab-migrate-room", is("/spec/ttlSecondsAfterFinished"), json!(86400), "GitOps tools do not replace it"),
+        (
+            "Deployment",
+            "confab-auth",
+            pod("/volumes/0/projected/defaultMode"),
+            json!(0o440),
+            "another user cannot read",
+        ),
+        (
+            "Deployment",
+            "confab-auth",
+            is("/spec/template/metadata/labels/app.kubernetes.io~1version"),
+            json!("0.0.9"),
+            "its label",
+        ),
+        (
+            "Job",
+            "confab-migrate-room",
+            is("/spec/ttlSecondsAfterFinished"),
+            json!(86400),
+            "GitOps tools do not replace it",
+        ),
         // Numbers.
         ("Deployment", "confab-auth", is("/spec/replicas"), json!(2), "undo what its autoscaler did"),
-        ("PodDisruptionBudget", "confab-auth", is("/spec/maxUnavailable"), json!(3), "of Some(3) pods, Some(3) may be away"),
+        (
+            "PodDisruptionBudget",
+            "confab-auth",
+            is("/spec/maxUnavailable"),
+            json!(3),
+            "of Some(3) pods, Some(3) may be away",
+        ),
         ("HorizontalPodAutoscaler", "confab-auth", is("/spec/scaleTargetRef/name"), json!("auths"), "has no target"),
         (
             "HorizontalPodAutoscaler",
@@ -96,9 +186,21 @@ fn breakages() -> Vec<Breakage> {
             json!(0),
             "removes too many pods",
         ),
-        ("HorizontalPodAutoscaler", "confab-gateway", is("/spec/metrics/0/resource/name"), json!("memory"), "another metric"),
+        (
+            "HorizontalPodAutoscaler",
+            "confab-gateway",
+            is("/spec/metrics/0/resource/name"),
+            json!("memory"),
+            "another metric",
+        ),
         // The network.
-        ("NetworkPolicy", "confab-default-deny", is("/spec/policyTypes"), json!(["Ingress"]), "traffic without a policy"),
+        (
+            "NetworkPolicy",
+            "confab-default-deny",
+            is("/spec/policyTypes"),
+            json!(["Ingress"]),
+            "traffic without a policy",
+        ),
         (
             "NetworkPolicy",
             "confab-auth",
@@ -106,7 +208,13 @@ fn breakages() -> Vec<Breakage> {
             json!(50052),
             "ingress is closed: (\"gateway\", \"auth\", 50051)",
         ),
-        ("NetworkPolicy", "confab-room", is("/spec/egress"), json!([]), "egress is closed: (\"room\", \"message\", 50053)"),
+        (
+            "NetworkPolicy",
+            "confab-room",
+            is("/spec/egress"),
+            json!([]),
+            "egress is closed: (\"room\", \"message\", 50053)",
+        ),
         ("NetworkPolicy", "confab-file", is("/spec/podSelector"), json!({}), "is open but not needed"),
         ("NetworkPolicy", "confab-to-redis", is("/spec/egress/0/to"), Value::Null, "to anywhere"),
         (
@@ -132,7 +240,10 @@ fn each_fault_is_detected() {
     let manifests = production();
     for (kind, name, pointer, value, expected) in breakages() {
         let found = complaints(&manifests.but(kind, name, &pointer, value.clone()));
-        assert!(found.iter().any(|complaint| complaint.contains(expected)), "{kind} {name} {pointer} {value}: {found:?}");
+        assert!(
+            found.iter().any(|complaint| complaint.contains(expected)),
+            "{kind} {name} {pointer} {value}: {found:?}"
+        );
     }
 }
 
@@ -140,8 +251,20 @@ fn each_fault_is_detected() {
 fn each_fault_in_development_is_detected() {
     let manifests = Manifests::overlay("dev", &["ingress"], "").expect("the overlay is rendered");
     for (kind, name, pointer, value, expected) in [
-        ("Namespace", "confab-dev", "/metadata/labels/pod-security.kubernetes.io~1enforce", json!("baseline"), "not restricted"),
-        ("Ingress", "confab", "/spec/rules/0/http/paths/0/backend/service/port/name", json!("https"), "the Ingress has no target"),
+        (
+            "Namespace",
+            "confab-dev",
+            "/metadata/labels/pod-security.kubernetes.io~1enforce",
+            json!("baseline"),
+            "not restricted",
+        ),
+        (
+            "Ingress",
+            "confab",
+            "/spec/rules/0/http/paths/0/backend/service/port/name",
+            json!("https"),
+            "the Ingress has no target",
+        ),
         ("Service", "postgres", "/spec/ports/0/port", json!(5433), "is called at 5433 and listens on 5432"),
         ("Secret", "confab-bus", "/data/url", json!("cmVkaXM6Ly9yZWRpcw=="), ""),
         ("NetworkPolicy", "postgres", "/spec/ingress", json!([]), "ingress is closed: (\"auth\", \"postgres\", 5432)"),
@@ -151,7 +274,10 @@ fn each_fault_in_development_is_detected() {
         match expected {
             // Another way to write the same value.
             "" => assert_eq!(found, [""; 0], "{kind} {name} {pointer}"),
-            _ => assert!(found.iter().any(|complaint| complaint.contains(expected)), "{kind} {name} {pointer}: {found:?}"),
+            _ => assert!(
+                found.iter().any(|complaint| complaint.contains(expected)),
+                "{kind} {name} {pointer}: {found:?}"
+            ),
         }
     }
 }

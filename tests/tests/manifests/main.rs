@@ -50,7 +50,8 @@ type Check = fn(&Manifests) -> anyhow::Result<Vec<String>>;
 
 /// Returns all faults of the manifests.
 fn complaints(manifests: &Manifests) -> Vec<String> {
-    let checks: [Check; 5] = [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
+    let checks: [Check; 5] =
+        [wiring::complaints, settings::complaints, pods::complaints, scaling::complaints, network::complaints];
     checks.iter().flat_map(|check| check(manifests).unwrap_or_else(|error| vec![format!("{error:#}")])).collect()
 }
 

@@ -11,7 +11,8 @@ type Way = (String, String, u64);
 
 pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let denying = manifests.all("NetworkPolicy").filter(|policy| policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]));
+    let denying =
+        manifests.all("NetworkPolicy").filter(|policy| policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]));
     let denied = denying.flat_map(|policy| manifests.selected(&policy["spec"]["podSelector"])).map(|pod| pod.name());
     let denied = denied.collect::<BTreeSet<_>>();
     let open = manifests.pods().iter().map(Pod::name).filter(|name| !denied.contains(name)).collect::<Vec<_>>();
@@ -38,9 +39,13 @@ fn needed(manifests: &Manifests) -> anyhow::Result<BTreeSet<Way>> {
         for (_, url) in pod.urls(manifests)? {
             let (host, port) = target(&url)?;
             match (manifests.service(host), host.split_once('.')) {
-                (Ok((_, pods)), _) => needed.extend(pods.iter().map(|pod| (component.clone(), pod.component().to_owned(), port))),
+                (Ok((_, pods)), _) => {
+                    needed.extend(pods.iter().map(|pod| (component.clone(), pod.component().to_owned(), port)))
+                }
                 // A Service in another namespace, or a target outside.
-                (_, Some((_, namespace))) if !namespace.contains('.') => _ = needed.insert((component.clone(), namespace.into(), port)),
+                (_, Some((_, namespace))) if !namespace.contains('.') => {
+                    _ = needed.insert((component.clone(), namespace.into(), port))
+                }
                 (_, Some(_)) => _ = needed.insert((component.clone(), "outside".into(), port)),
                 (Err(error), None) => return Err(error),
             }
@@ -79,14 +84,19 @@ fn allowed(manifests: &Manifests) -> anyhow::Result<(BTreeSet<Way>, BTreeSet<Way
         for pod in manifests.selected(&policy["spec"]["podSelector"]) {
             for (rules, peers, ways) in [("egress", "to", &mut out), ("ingress", "from", &mut inward)] {
                 for rule in policy["spec"][rules].as_array().into_iter().flatten() {
-                    let peers =
-                        rule[peers].as_array().with_context(|| format!("{}: {rules} from or to anywhere", policy["metadata"]["name"]))?;
-                    for (peer, port) in
-                        peers.iter().flat_map(|peer| rule["ports"].as_array().into_iter().flatten().map(move |port| (peer, port)))
+                    let peers = rule[peers]
+                        .as_array()
+                        .with_context(|| format!("{}: {rules} from or to anywhere", policy["metadata"]["name"]))?;
+                    for (peer, port) in peers
+                        .iter()
+                        .flat_map(|peer| rule["ports"].as_array().into_iter().flatten().map(move |port| (peer, port)))
                     {
                         for other in named(manifests, peer)? {
-                            let (from, to) =
-                                if rules == "egress" { (pod.component(), other.as_str()) } else { (other.as_str(), pod.component()) };
+                            let (from, to) = if rules == "egress" {
+                                (pod.component(), other.as_str())
+                            } else {
+                                (other.as_str(), pod.component())
+                            };
                             ways.insert((from.to_owned(), to.to_owned(), number(manifests, to, &pod, &port["port"])?));
                         }
                     }
@@ -113,7 +123,8 @@ fn named(manifests: &Manifests, peer: &Value) -> anyhow::Result<BTreeSet<String>
     }
     anyhow::ensure!(peer["namespaceSelector"].is_null() && peer["podSelector"].is_object(), "not understood: {peer}");
     let pods = manifests.pods();
-    let named = pods.iter().filter(|pod| selects(&peer["podSelector"], pod.labels())).map(|pod| pod.component().to_owned());
+    let named =
+        pods.iter().filter(|pod| selects(&peer["podSelector"], pod.labels())).map(|pod| pod.component().to_owned());
     let named = named.collect::<BTreeSet<_>>();
     anyhow::ensure!(!named.is_empty(), "no pod matches {peer}");
     Ok(named)

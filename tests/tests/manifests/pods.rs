@@ -25,7 +25,8 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
         of_any_user(&pod, &mut must);
         if !pod.serves() {
             let (spec, annotations) = (&pod.object["spec"], &pod.object["metadata"]["annotations"]);
-            let replaced = ["argocd.argoproj.io/hook", "helm.sh/hook"].iter().any(|hook| annotations[*hook].is_string());
+            let replaced =
+                ["argocd.argoproj.io/hook", "helm.sh/hook"].iter().any(|hook| annotations[*hook].is_string());
             must("GitOps tools do not replace it", replaced && spec["ttlSecondsAfterFinished"].is_null());
         }
         if pod.serves() {
@@ -35,11 +36,15 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
             must("a rollout removes one pod before its replacement is ready", strategy["maxUnavailable"] == 0);
             let spread = pod.spec["topologySpreadConstraints"].as_array().into_iter().flatten();
             let keys = spread.map(|constraint| &constraint["topologyKey"]).collect::<Vec<_>>();
-            must("it is not spread over zones and nodes", keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]);
+            must(
+                "it is not spread over zones and nodes",
+                keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"],
+            );
         }
     }
-    let enforced =
-        manifests.all("Namespace").all(|namespace| namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted");
+    let enforced = manifests
+        .all("Namespace")
+        .all(|namespace| namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted");
     if !enforced {
         wrong.push("the namespace admits pods that are not restricted".into());
     }
@@ -65,7 +70,10 @@ fn restricted(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
 /// OpenShift gives each namespace its own users, which must be able to read the mounted Secrets.
 fn of_any_user(pod: &Pod<'_>, must: &mut impl FnMut(&str, bool)) {
     let context = &pod.spec["securityContext"];
-    must("it requires a user or a group", ["runAsUser", "runAsGroup", "fsGroup"].iter().all(|what| context[*what].is_null()));
+    must(
+        "it requires a user or a group",
+        ["runAsUser", "runAsGroup", "fsGroup"].iter().all(|what| context[*what].is_null()),
+    );
     let volumes = pod.spec["volumes"].as_array().into_iter().flatten();
     let mut modes = volumes.filter_map(|volume| volume["projected"]["defaultMode"].as_u64());
     must("another user cannot read its Secrets", modes.all(|mode| mode & 0o444 == 0o444));
@@ -93,7 +101,8 @@ fn leaving(manifests: &Manifests, pod: &Pod<'_>, must: &mut impl FnMut(&str, boo
     let seconds = |value: Option<u64>| value.map(Duration::from_secs);
     let setting = |name: &str| seconds(environment.get(name)?.strip_suffix('s')?.parse().ok());
     // Without a pause callers would still be routed to a pod that has stopped.
-    let pre_stop = seconds(pod.container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().filter(|pause| *pause > 0));
+    let pre_stop =
+        seconds(pod.container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().filter(|pause| *pause > 0));
     let grace = seconds(pod.spec["terminationGracePeriodSeconds"].as_u64());
     let times = [pre_stop, setting("CONFAB_ACCEPT_DRAIN"), setting("CONFAB_DRAIN"), Some(MARGIN)];
     let needed = times.into_iter().sum::<Option<Duration>>();

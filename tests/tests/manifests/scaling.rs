@@ -6,7 +6,8 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
     for pod in manifests.pods().iter().filter(|pod| pod.program().is_some() && pod.serves()) {
         let name = &pod.object["metadata"]["name"];
-        let scaler = manifests.all("HorizontalPodAutoscaler").find(|scaler| scaler["spec"]["scaleTargetRef"]["name"] == *name);
+        let scaler =
+            manifests.all("HorizontalPodAutoscaler").find(|scaler| scaler["spec"]["scaleTargetRef"]["name"] == *name);
         let replicas = pod.object["spec"]["replicas"].as_u64();
         let least = match scaler {
             Some(scaler) if replicas.is_none() => scaler["spec"]["minReplicas"].as_u64(),
@@ -24,7 +25,10 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     }
     for scaler in manifests.all("HorizontalPodAutoscaler") {
         let (name, target) = (&scaler["metadata"]["name"], &scaler["spec"]["scaleTargetRef"]);
-        if manifests.get(target["kind"].as_str().unwrap_or_default(), target["name"].as_str().unwrap_or_default()).is_err() {
+        if manifests
+            .get(target["kind"].as_str().unwrap_or_default(), target["name"].as_str().unwrap_or_default())
+            .is_err()
+        {
             wrong.push(format!("HorizontalPodAutoscaler {name} has no target"));
         }
         let down = &scaler["spec"]["behavior"]["scaleDown"];
@@ -33,8 +37,9 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("HorizontalPodAutoscaler {name} removes too many pods at once"));
         }
         let metrics = scaler["spec"]["metrics"].as_array().into_iter().flatten();
-        let measured =
-            metrics.map(|metric| metric["resource"]["name"].as_str().or(metric["pods"]["metric"]["name"].as_str()).unwrap_or_default());
+        let measured = metrics.map(|metric| {
+            metric["resource"]["name"].as_str().or(metric["pods"]["metric"]["name"].as_str()).unwrap_or_default()
+        });
         let measured = measured.collect::<Vec<_>>();
         if measured != ["cpu"] && !(target["name"] == "confab-gateway" && measured == ["cpu", "confab_sessions"]) {
             wrong.push(format!("HorizontalPodAutoscaler {name} uses another metric"));

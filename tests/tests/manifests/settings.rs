@@ -44,7 +44,8 @@ pub fn help(program: &str) -> anyhow::Result<Help> {
         return Ok(help.clone());
     }
     let file = programs().join(program);
-    let output = Command::new(&file).arg("--help").output().with_context(|| format!("cannot run {}", file.display()))?;
+    let output =
+        Command::new(&file).arg("--help").output().with_context(|| format!("cannot run {}", file.display()))?;
     let text = String::from_utf8(output.stdout)?;
     // `[env: NAME=value]`, or `[env: NAME]` for secrets; the text may mention other settings.
     let words = text.split_whitespace();
@@ -95,10 +96,17 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn serving_complaints(manifests: &Manifests, pod: &Pod<'_>, environment: &BTreeMap<String, String>, wrong: &mut Vec<String>) {
+fn serving_complaints(
+    manifests: &Manifests,
+    pod: &Pod<'_>,
+    environment: &BTreeMap<String, String>,
+    wrong: &mut Vec<String>,
+) {
     // It listens on the ports in its manifest, on all addresses.
     let named = if pod.component() == "gateway" { "http" } else { "grpc" };
-    for (setting, port) in [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")] {
+    for (setting, port) in
+        [("CONFAB_LISTEN", named), ("CONFAB_ADMIN_LISTEN", "metrics"), ("CONFAB_FORWARD_LISTEN", "forward")]
+    {
         let given = environment.get(setting).cloned();
         let expected = pod.ports().get(port).map(|port| format!("[::]:{port}"));
         if given != expected {

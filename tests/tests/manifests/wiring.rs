@@ -7,7 +7,9 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
     for pod in manifests.pods() {
         let selector = &pod.object["spec"]["selector"];
-        if !selector.is_null() && manifests.selected(selector).iter().map(|pod| pod.name()).collect::<Vec<_>>() != [pod.name()] {
+        if !selector.is_null()
+            && manifests.selected(selector).iter().map(|pod| pod.name()).collect::<Vec<_>>() != [pod.name()]
+        {
             wrong.push(format!("{} does not select exactly its own pods", pod.name()));
         }
     }
@@ -16,7 +18,13 @@ pub fn complaints(manifests: &Manifests) -> anyhow::Result<Vec<String>> {
     }
     for budget in manifests.all("PodDisruptionBudget") {
         let name = &budget["metadata"]["name"];
-        if manifests.selected(&budget["spec"]["selector"]).iter().map(|pod| &pod.object["metadata"]["name"]).collect::<Vec<_>>() != [name] {
+        if manifests
+            .selected(&budget["spec"]["selector"])
+            .iter()
+            .map(|pod| &pod.object["metadata"]["name"])
+            .collect::<Vec<_>>()
+            != [name]
+        {
             wrong.push(format!("PodDisruptionBudget {name} selects other pods"));
         }
     }
@@ -57,7 +65,11 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
             match pod.port(&port["targetPort"]) {
                 None => wrong.push(format!("Service {name}: {} has no port {}", pod.name(), port["targetPort"])),
                 Some(number) if headless && port["port"] != number => {
-                    wrong.push(format!("Service {name}: {} is called at {} and listens on {number}", pod.name(), port["port"]));
+                    wrong.push(format!(
+                        "Service {name}: {} is called at {} and listens on {number}",
+                        pod.name(),
+                        port["port"]
+                    ));
                 }
                 Some(_) => {}
             }
@@ -78,9 +90,12 @@ fn service_complaints(manifests: &Manifests, service: &Value, wrong: &mut Vec<St
 /// Each serving program is scraped at its metrics port.
 fn monitor_complaints(manifests: &Manifests, monitor: &Value, wrong: &mut Vec<String>) -> anyhow::Result<()> {
     let mut scraped = Vec::new();
-    for service in manifests.all("Service").filter(|service| selects(&monitor["spec"]["selector"], &service["metadata"]["labels"])) {
+    for service in
+        manifests.all("Service").filter(|service| selects(&monitor["spec"]["selector"], &service["metadata"]["labels"]))
+    {
         for endpoint in monitor["spec"]["endpoints"].as_array().into_iter().flatten() {
-            let port = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == endpoint["port"]);
+            let port =
+                service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == endpoint["port"]);
             let Some(port) = port else { continue };
             let pods = manifests.selected(&json!({"matchLabels": service["spec"]["selector"]}));
             scraped.extend(pods.iter().filter(|pod| pod.port(&port["targetPort"]) == Some(9464)).map(|pod| pod.name()));

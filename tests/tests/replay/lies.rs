@@ -58,9 +58,30 @@ async fn of_manifests() {
     let at = |object: &str, name: &str| variable(&manifests, "Deployment", object, name);
     let gateway = "Deployment confab-gateway";
     let lies = vec![
-        lie("a path of a probe", "Deployment", "confab-gateway", &container("readinessProbe/httpGet/path"), json!("/ready"), gateway),
-        lie("a port of a probe", "Deployment", "confab-auth", &container("livenessProbe/grpc/port"), json!(9464), "Deployment confab-auth"),
-        lie("a port listened on", "Deployment", "confab-gateway", &at("confab-gateway", "CONFAB_LISTEN"), json!("0.0.0.0:8090"), gateway),
+        lie(
+            "a path of a probe",
+            "Deployment",
+            "confab-gateway",
+            &container("readinessProbe/httpGet/path"),
+            json!("/ready"),
+            gateway,
+        ),
+        lie(
+            "a port of a probe",
+            "Deployment",
+            "confab-auth",
+            &container("livenessProbe/grpc/port"),
+            json!(9464),
+            "Deployment confab-auth",
+        ),
+        lie(
+            "a port listened on",
+            "Deployment",
+            "confab-gateway",
+            &at("confab-gateway", "CONFAB_LISTEN"),
+            json!("0.0.0.0:8090"),
+            gateway,
+        ),
         lie(
             "a port for gateways",
             "Deployment",
@@ -85,7 +106,14 @@ async fn of_manifests() {
             json!("cG9zdGdyZXM6Ly9hOmJAcG9zdGdyZXMvY29uZmFi"),
             "Deployment confab-room",
         ),
-        lie("an address of a service", "ConfigMap", "confab-gateway", "/data/CONFAB_AUTH_URL", json!("http://confab-auth:50052"), gateway),
+        lie(
+            "an address of a service",
+            "ConfigMap",
+            "confab-gateway",
+            "/data/CONFAB_AUTH_URL",
+            json!("http://confab-auth:50052"),
+            gateway,
+        ),
         lie(
             "the target of a Service",
             "Service",
@@ -94,7 +122,14 @@ async fn of_manifests() {
             json!({"app.kubernetes.io/component": "auth"}),
             gateway,
         ),
-        lie("the work of a Job", "Job", "confab-migrate-file", &container("args"), json!(["migration"]), "Job confab-migrate-file"),
+        lie(
+            "the work of a Job",
+            "Job",
+            "confab-migrate-file",
+            &container("args"),
+            json!(["migration"]),
+            "Job confab-migrate-file",
+        ),
     ];
     are_found_out(honest, lies).await;
 }
@@ -112,9 +147,19 @@ async fn of_compose() {
         lie("a port listened on", "message", "environment/CONFAB_LISTEN", "0.0.0.0:50052"),
         lie("a port of metrics", "gateway", "environment/CONFAB_ADMIN_LISTEN", "0.0.0.0:9465"),
         lie("an address of a service", "gateway", "environment/CONFAB_MESSAGE_URL", "http://messages:50053"),
-        lie("a role", "room", "environment/CONFAB_ROOM_STORE", "postgres://confab_nobody:${ROOM_DB_PASSWORD}@postgres/confab"),
+        lie(
+            "a role",
+            "room",
+            "environment/CONFAB_ROOM_STORE",
+            "postgres://confab_nobody:${ROOM_DB_PASSWORD}@postgres/confab",
+        ),
         lie("a health check", "auth", "healthcheck/test/2", "health"),
-        lie("what migrates", "migrate", "environment/CONFAB_FILE_STORE", "postgres://confab_file:${FILE_DB_PASSWORD}@postgre/confab"),
+        lie(
+            "what migrates",
+            "migrate",
+            "environment/CONFAB_FILE_STORE",
+            "postgres://confab_file:${FILE_DB_PASSWORD}@postgre/confab",
+        ),
     ];
     are_found_out(honest, lies).await;
 }

@@ -35,7 +35,9 @@ fn development() -> Manifests {
 fn scraped(manifests: &Manifests) -> Scraped {
     let ports = manifests.all("Service").flat_map(|service| {
         let ports = service["spec"]["ports"].as_array().unwrap().iter().filter(|port| port["name"] == "metrics");
-        ports.map(|port| (service["metadata"]["name"].as_str().unwrap().into(), port["port"].as_u64().unwrap().try_into().unwrap()))
+        ports.map(|port| {
+            (service["metadata"]["name"].as_str().unwrap().into(), port["port"].as_u64().unwrap().try_into().unwrap())
+        })
     });
     ports.collect()
 }

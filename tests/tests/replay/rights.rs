@@ -11,9 +11,13 @@ pub async fn are_few(replay: &Replay, variables: &BTreeMap<String, String>) {
     let url = format!("postgres://confab_auth:{}@{}/confab", variables["AUTH_DB_PASSWORD"], at("postgres", 5432));
     let tried = |command: &str| Command::new("psql").args([&url, "--command", command]).output().unwrap();
     assert!(tried("SELECT FROM auth.users").status.success());
-    for forbidden in
-        ["CREATE TABLE auth.mine ()", "DROP TABLE auth.users", "SELECT FROM room.rooms", "CREATE SCHEMA mine", "CREATE TEMP TABLE mine ()"]
-    {
+    for forbidden in [
+        "CREATE TABLE auth.mine ()",
+        "DROP TABLE auth.users",
+        "SELECT FROM room.rooms",
+        "CREATE SCHEMA mine",
+        "CREATE TEMP TABLE mine ()",
+    ] {
         let said = String::from_utf8(tried(forbidden).stderr).unwrap();
         assert!(said.contains("permission denied") || said.contains("must be owner"), "{forbidden}: {said}");
     }

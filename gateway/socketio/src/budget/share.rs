@@ -50,12 +50,7 @@ impl Default for Share {
 
 impl Share {
     fn listed(listed: Option<(Holder, Weak<Budget>)>) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            requests: Mutex::default(),
-            extensions: Mutex::default(),
-            listed,
-        }
+        Self { bytes: AtomicUsize::new(0), requests: Mutex::default(), extensions: Mutex::default(), listed }
     }
 
     pub(super) fn of(holder: Holder, budget: &Arc<Budget>) -> Self {

@@ -22,7 +22,8 @@ pub struct Passed {
 
 impl Passed {
     pub fn new() -> Self {
-        let last = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build();
+        let last =
+            Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build();
         Self { next: AtomicU64::new(0), last }
     }
 

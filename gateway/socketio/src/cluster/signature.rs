@@ -61,7 +61,8 @@ impl Covers {
 impl Signer {
     /// Signs with the cluster's key.
     pub fn new(key: SigningKey) -> Self {
-        let nonces = Cache::builder().max_capacity(MAX_NONCES).time_to_live(REMEMBER).eviction_policy(EvictionPolicy::lru());
+        let nonces =
+            Cache::builder().max_capacity(MAX_NONCES).time_to_live(REMEMBER).eviction_policy(EvictionPolicy::lru());
         Self { key, nonces: nonces.build() }
     }
 
@@ -167,9 +168,15 @@ mod tests {
         assert_eq!(ours.verify(&arrived(Method::GET, "/socket.io/?sid=y&forward=2"), "node").await, None);
 
         let now = Timestamp::now().as_second();
-        for (second, good) in [(now - 30, true), (now + 30, true), (now - 90, false), (now + 90, false), (i64::MIN, false)] {
+        for (second, good) in
+            [(now - 30, true), (now + 30, true), (now - 90, false), (now + 90, false), (i64::MIN, false)]
+        {
             let mut signed = ours.sign_at(second, "node", &Method::GET, &uri(TARGET), b"");
-            assert_eq!(ours.verify(&head(Method::GET, TARGET, signed.clone()), "node").await.is_some(), good, "{second}");
+            assert_eq!(
+                ours.verify(&head(Method::GET, TARGET, signed.clone()), "node").await.is_some(),
+                good,
+                "{second}"
+            );
             // The seal alone does not help either.
             signed.remove(SIGNATURE);
             assert_eq!(ours.verify(&head(Method::GET, TARGET, signed), "node").await, None);

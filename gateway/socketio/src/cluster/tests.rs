@@ -9,8 +9,13 @@ use super::*;
 async fn between(own: SocketAddr, other: SocketAddr) -> (Cluster, (NodeId, SocketAddr)) {
     let key = cluster_key("a key");
     let targets = [own, other].map(|address| address.to_string()).to_vec();
-    let config =
-        ClusterConfig { targets, own, node_key: key.node, signing_key: key.forward, answers_within: Duration::from_secs(10) };
+    let config = ClusterConfig {
+        targets,
+        own,
+        node_key: key.node,
+        signing_key: key.forward,
+        answers_within: Duration::from_secs(10),
+    };
     let cluster = Cluster::start(config);
     let node = *cluster.nodes.ids_of(other).issued();
     (cluster, (node, other))

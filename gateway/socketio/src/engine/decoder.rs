@@ -69,7 +69,12 @@ impl Decoder {
     }
 
     /// Parses bytes as if they had been read from the socket.
-    pub fn feed(&mut self, input: &[u8], control: &mut Vec<u8>, mut take: impl FnMut(Received) -> Result<(), Malformed>) -> Result<(), Ending> {
+    pub fn feed(
+        &mut self,
+        input: &[u8],
+        control: &mut Vec<u8>,
+        mut take: impl FnMut(Received) -> Result<(), Malformed>,
+    ) -> Result<(), Ending> {
         let length = input.len();
         self.beyond += length;
         let mut feed = Feed { input, output: control };
@@ -118,7 +123,10 @@ fn alone(ahead: Bytes) -> Vec<u8> {
 }
 
 fn config(max_packet: usize) -> WebSocketConfig {
-    WebSocketConfig::default().read_buffer_size(KEPT).max_message_size(Some(max_packet)).max_frame_size(Some(max_packet))
+    WebSocketConfig::default()
+        .read_buffer_size(KEPT)
+        .max_message_size(Some(max_packet))
+        .max_frame_size(Some(max_packet))
 }
 
 /// The length of a message in one masked frame with the shortest header. A message in several frames or with a longer

@@ -68,7 +68,10 @@ impl Parameters {
 
 /// The routes of `/socket.io/` for clients.
 pub fn routes<A: Application>(server: &Arc<Server<A>>) -> Router {
-    Router::new().route("/socket.io/", any(handle::<A>)).route("/socket.io", any(handle::<A>)).with_state(server.clone())
+    Router::new()
+        .route("/socket.io/", any(handle::<A>))
+        .route("/socket.io", any(handle::<A>))
+        .with_state(server.clone())
 }
 
 async fn handle<A: Application>(
@@ -90,7 +93,8 @@ async fn handle<A: Application>(
     }
     match (server.registry.get(sid), &server.cluster) {
         (Some(session), _) => {
-            let way = request.extensions().get().map_or(Way::Unknown, |tally: &Tally| Way::Here(tally.answer().clone()));
+            let way =
+                request.extensions().get().map_or(Way::Unknown, |tally: &Tally| Way::Here(tally.answer().clone()));
             serve(&server, session, websocket, parameters.t, way, request).await
         }
         // The client keeps polling, through another node.

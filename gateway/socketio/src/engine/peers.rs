@@ -28,10 +28,18 @@ use crate::transport::Transport;
 pub fn routes<A: Application>(server: &Arc<Server<A>>) -> Router {
     let ours = from_fn_with_state(server.clone(), only_nodes::<A>);
     let handler = any(proxied::<A>);
-    Router::new().route("/socket.io/", handler.clone()).route("/socket.io", handler).with_state(server.clone()).layer(ours)
+    Router::new()
+        .route("/socket.io/", handler.clone())
+        .route("/socket.io", handler)
+        .with_state(server.clone())
+        .layer(ours)
 }
 
-async fn only_nodes<A: Application>(State(server): State<Arc<Server<A>>>, request: Request, next: Next) -> Response<Body> {
+async fn only_nodes<A: Application>(
+    State(server): State<Arc<Server<A>>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut held = head.extensions.get::<Tally>().map(|tally| tally.hold(tally.address()));
     let signed = async |cluster: &Cluster| {
@@ -56,7 +64,10 @@ async fn only_nodes<A: Application>(State(server): State<Arc<Server<A>>>, reques
 /// Handles requests from other nodes: proxied ones; PUT, a sign of life of the session's client; DELETE, which says
 /// that the sender is draining, so that its pending request must end soon; and HEAD, which asks what became of a
 /// response that this node proxied.
-async fn proxied<A: Application>(State(server): State<Arc<Server<A>>>, request: Request) -> Result<Response<Body>, Refusal> {
+async fn proxied<A: Application>(
+    State(server): State<Arc<Server<A>>>,
+    request: Request,
+) -> Result<Response<Body>, Refusal> {
     let parameters = Parameters::of(request.uri())?;
     if let (&Method::HEAD, Some(cluster)) = (request.method(), &server.cluster) {
         let passed = parameters.sid.as_deref().zip(parameters.t.as_deref().and_then(|t| t.parse().ok()));

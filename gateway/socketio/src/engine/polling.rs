@@ -42,7 +42,11 @@ const CLOSE: Bytes = Bytes::from_static(b"1");
 ///
 /// # Errors
 /// When the server is draining.
-pub async fn open<A: Application>(server: &Arc<Server<A>>, address: ClientAddress, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub async fn open<A: Application>(
+    server: &Arc<Server<A>>,
+    address: ClientAddress,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let session = server.open(Transport::POLLING, address, headers).ok_or(Refusal::GoingAway)?;
     tokio::spawn(watch(server.clone(), session.clone()));
     let payload = next_payload(server, &session).await;
@@ -69,12 +73,16 @@ pub async fn poll<A: Application>(
             let fate = if came_meanwhile { Fate::Lost } else { server.fate(&last_way, session.sid()).await };
             match fate {
                 Fate::Lost if is_clock && !came_meanwhile => {
-                    tracing::debug!("a poll's answer was lost, and its repeat cannot be distinguished from the next poll");
+                    tracing::debug!(
+                        "a poll's answer was lost, and its repeat cannot be distinguished from the next poll"
+                    );
                     server.close(&session, Ending::AnswerLost);
                     return Err(Refusal::UnknownSession);
                 }
                 Fate::Unknown if is_clock => {}
-                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => return Ok(answer(&session, payload)),
+                Fate::Lost | Fate::Unknown if session.last_poll.repeated(&payload, way.clone()) => {
+                    return Ok(answer(&session, payload));
+                }
                 Fate::Lost | Fate::Unknown => continue,
                 Fate::Delivered => {}
             }

@@ -69,7 +69,9 @@ pub async fn proxy<A: Application>(
             onward.headers_mut().insert(name, value);
         }
     }
-    if let Some(Ok(address)) = head.extensions.get().map(|address: &ClientAddress| HeaderValue::try_from(address.to_string())) {
+    if let Some(Ok(address)) =
+        head.extensions.get().map(|address: &ClientAddress| HeaderValue::try_from(address.to_string()))
+    {
         onward.headers_mut().insert(FORWARDED_FOR, address);
     }
     let passage = cluster.next_passage();

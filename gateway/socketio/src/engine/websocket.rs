@@ -43,8 +43,15 @@ struct Connection {
 }
 
 /// Serves a session over an upgraded connection until it ends.
-pub async fn serve<A: Application>(server: Arc<Server<A>>, upgraded: Upgraded, session: Arc<Session<A::Client>>, probe: bool) {
-    let Some((stream, ahead)) = (server.into_tcp)(upgraded) else { return server.close(&session, Ending::ConnectionLost) };
+pub async fn serve<A: Application>(
+    server: Arc<Server<A>>,
+    upgraded: Upgraded,
+    session: Arc<Session<A::Client>>,
+    probe: bool,
+) {
+    let Some((stream, ahead)) = (server.into_tcp)(upgraded) else {
+        return server.close(&session, Ending::ConnectionLost);
+    };
     let decoder = Decoder::new(ahead, server.max_packet(&session));
     let mut connection = Connection { stream: Arc::new(stream), decoder, held: 0 };
     // What comes before and after is boxed, so that an idle socket has no space for it.
@@ -132,7 +139,11 @@ impl Connection {
         played
     }
 
-    async fn run<A: Application>(&mut self, server: &Arc<Server<A>>, session: &Arc<Session<A::Client>>) -> Result<(), Ending> {
+    async fn run<A: Application>(
+        &mut self,
+        server: &Arc<Server<A>>,
+        session: &Arc<Session<A::Client>>,
+    ) -> Result<(), Ending> {
         enum Ready {
             Read,
             Write,
@@ -168,7 +179,8 @@ impl Connection {
                 (Flushed::Some | Flushed::Nothing, _) => Some(Instant::now() + READ_STALL_LIMIT),
             };
             let blocked = matches!(flushed, Flushed::Some | Flushed::Nothing);
-            let next = give_up.map_or(heartbeat.next(&*server.app, session), |at| heartbeat.next(&*server.app, session).min(at));
+            let next = give_up
+                .map_or(heartbeat.next(&*server.app, session), |at| heartbeat.next(&*server.app, session).min(at));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
             }
@@ -249,7 +261,11 @@ impl Connection {
     }
 }
 
-fn receive<A: Application>(server: &Server<A>, session: &Arc<Session<A::Client>>, received: Received) -> Result<(), Malformed> {
+fn receive<A: Application>(
+    server: &Server<A>,
+    session: &Arc<Session<A::Client>>,
+    received: Received,
+) -> Result<(), Malformed> {
     match received {
         Received::Text(text) => server.receive(session, text.as_str()),
         Received::Binary(data) => server.receive_binary(session, data),

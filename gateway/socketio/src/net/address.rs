@@ -106,7 +106,11 @@ mod tests {
 
     fn of(peer: &str, lines: &[&'static str], trusted: &str) -> String {
         let headers = lines.iter().map(|line| (FORWARDED_FOR, HeaderValue::from_static(line))).collect();
-        let trusted = trusted.split(' ').filter(|text| !text.is_empty()).filter_map(|text| network(text).unwrap()).collect::<Vec<_>>();
+        let trusted = trusted
+            .split(' ')
+            .filter(|text| !text.is_empty())
+            .filter_map(|text| network(text).unwrap())
+            .collect::<Vec<_>>();
         ClientAddress::of(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
 

@@ -7,9 +7,9 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 
-use super::wire::Answer;
 use super::address::ClientAddress;
-use crate::budget::{Held, Holder, Budget, SMALL};
+use super::wire::Answer;
+use crate::budget::{Budget, Held, Holder, SMALL};
 
 /// Counts for one request; it is in the request's extensions.
 #[derive(Clone)]

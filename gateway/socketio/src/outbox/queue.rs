@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use confab_common::metrics::LIMITS;
 use crate::ending::Ending;
 use crate::frame::Frame;
+use confab_common::metrics::LIMITS;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::{Close, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN, LOW};
+use super::{Close, LOW, MAX_ANSWERS, MAX_BYTES, MAX_UNKNOWN};
 use crate::budget::{Budget, Share};
 use crate::metrics::METRICS;
 

@@ -109,7 +109,10 @@ async fn sessions_that_have_not_connected_are_bounded() {
     let honest = open(2);
     let flood = (0..50).map(|_| open(1)).collect::<Vec<_>>();
     assert_eq!((server.registry.pending(), server.registry.count()), (3, 4));
-    assert_eq!([&long_known, &honest, &flood[47], &flood[48], &flood[49]].map(|session| is_closed(session)), [false, false, true, false, false]);
+    assert_eq!(
+        [&long_known, &honest, &flood[47], &flood[48], &flood[49]].map(|session| is_closed(session)),
+        [false, false, true, false, false]
+    );
     // A session that connects makes room.
     let before = known(&server, 2);
     let after = open(1);

@@ -6,11 +6,11 @@ use super::*;
 use crate::chat::request::Request;
 use crate::chat::testing::{World, address, connect};
 use crate::chat::work::next;
+use crate::testing::services::ROOM;
+use crate::testing::{bus, eventually};
 use axum::http::{HeaderMap, HeaderValue};
 use confab_socketio::Transport;
 use confab_socketio::outbox::Close;
-use crate::testing::services::ROOM;
-use crate::testing::{bus, eventually};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -133,7 +133,10 @@ async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_com
     let rooms = (0..MAX_SENDS).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
     for client in &clients {
         for room in &rooms {
-            world.server.receive(&client.socket, &format!(r#"42["message",{{"roomId":"{room}","content":"x"}}]"#)).unwrap();
+            world
+                .server
+                .receive(&client.socket, &format!(r#"42["message",{{"roomId":"{room}","content":"x"}}]"#))
+                .unwrap();
         }
     }
     let next = |client: usize, room: usize| next(&clients[client].socket, rooms[room]);

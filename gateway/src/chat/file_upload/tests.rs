@@ -1,18 +1,18 @@
 use std::sync::Arc;
 
-use clap::Parser;
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use clap::Parser;
 use confab_common::process::Process;
 use confab_socketio::{Server, Transport};
 use serde_json::json;
 
 use super::*;
-use crate::edge::cors::Origins;
 use crate::chat::request::MAX_FILE;
 use crate::chat::testing::address;
 use crate::chat::work::start_lanes;
 use crate::chat::{Chat, Parts};
+use crate::edge::cors::Origins;
 use crate::revocations::Revocations;
 use crate::send::Sender;
 use crate::testing::files::Files;
@@ -46,7 +46,8 @@ impl Client {
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));
         let socketio = config.realtime.of_server(config.request_timeout);
-        let parts = Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget: Arc::default() };
+        let parts =
+            Parts { config: config.realtime, clients, sender, tokens, revocations, origins, budget: Arc::default() };
         let chat = Chat::new(parts, &bus, &process);
         let server = Server::new(chat.clone(), socketio, chat.registry.clone());
         let socket = server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
@@ -81,7 +82,8 @@ impl Client {
 }
 
 fn file_upload(ack: u64) -> String {
-    let argument = json!({ "roomId": ROOM, "name": "ü.bin", "data": { "_placeholder": true, "num": 0 }, "clientMessageId": "c" });
+    let argument =
+        json!({ "roomId": ROOM, "name": "ü.bin", "data": { "_placeholder": true, "num": 0 }, "clientMessageId": "c" });
     format!("451-{ack}[\"fileUpload\",{argument}]")
 }
 
@@ -96,7 +98,10 @@ async fn a_file_is_kept_and_acknowledged() {
     let data = Bytes::from(vec![7; 300_000]);
     client.emit(&file_upload(1), Some(data.clone()));
     let ack: serde_json::Value = serde_json::from_str(client.hears("431[").await.strip_prefix("431").unwrap()).unwrap();
-    assert_eq!((&ack[0]["ok"], &ack[0]["file"]["name"], &ack[0]["file"]["size"]), (&json!(true), &json!("ü.bin"), &json!(300_000)));
+    assert_eq!(
+        (&ack[0]["ok"], &ack[0]["file"]["name"], &ack[0]["file"]["size"]),
+        (&json!(true), &json!("ü.bin"), &json!(300_000))
+    );
     assert_eq!((&ack[0]["message"]["type"], &ack[0]["message"]["clientMessageId"]), (&json!("file"), &json!("c")));
     assert_eq!(ack[0]["message"]["files"][0], ack[0]["file"]);
     assert_eq!(files.bytes(ack[0]["file"]["id"].as_str().unwrap()), Some(data));

@@ -74,9 +74,16 @@ fn parse_upload(change: serde_json::Value, attachments: &[Bytes]) -> Result<File
 #[test]
 fn uploads() {
     let data = [Bytes::from_static(b"text"), Bytes::new()];
-    let good = parse_upload(json!({ "contentType": "text/plain", "clientMessageId": "c", "unknown": [] }), &data).unwrap();
-    assert_eq!((good.room.to_string().as_str(), &*good.data, good.client_message_id.as_deref()), (ROOM, &b"text"[..], Some("c")));
-    assert_eq!(parse_upload(json!({ "data": { "_placeholder": true, "num": 1 }, "contentType": null }), &data).unwrap().data, "");
+    let good =
+        parse_upload(json!({ "contentType": "text/plain", "clientMessageId": "c", "unknown": [] }), &data).unwrap();
+    assert_eq!(
+        (good.room.to_string().as_str(), &*good.data, good.client_message_id.as_deref()),
+        (ROOM, &b"text"[..], Some("c"))
+    );
+    assert_eq!(
+        parse_upload(json!({ "data": { "_placeholder": true, "num": 1 }, "contentType": null }), &data).unwrap().data,
+        ""
+    );
     for (change, detail) in [
         (json!({ "data": "text" }), "data must be binary data"),
         (json!({ "data": null }), "data must be binary data"),

@@ -131,7 +131,11 @@ async fn one_read_serves_many_who_return() {
     }
     let before = world.log.lists.load(Ordering::SeqCst);
     let restored = join_all(clients.iter().map(|client| restore(&world.chat, &client.socket, &offset))).await;
-    assert!(world.log.lists.load(Ordering::SeqCst) - before <= 3, "{}", world.log.lists.load(Ordering::SeqCst) - before);
+    assert!(
+        world.log.lists.load(Ordering::SeqCst) - before <= 3,
+        "{}",
+        world.log.lists.load(Ordering::SeqCst) - before
+    );
     for (restored, client) in restored.into_iter().zip(&mut clients) {
         assert!(restored.unwrap().go_live(&world.chat, &client.socket).await);
         assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());

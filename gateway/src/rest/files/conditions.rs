@@ -3,7 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::http::header::{HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use axum::http::header::{
+    HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+};
 use axum::http::{HeaderMap, header};
 use confab_proto::file::v1::File;
 
@@ -122,9 +124,12 @@ mod tests {
     #[test]
     fn all_http_date_formats_are_read() {
         let known = |date| validators().is_known_to(&headers(&[(IF_MODIFIED_SINCE, date)]));
-        for since in
-            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Mon, 07 Nov 1994 00:00:00 GMT"]
-        {
+        for since in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Mon, 07 Nov 1994 00:00:00 GMT",
+        ] {
             assert!(known(since), "{since}");
         }
         for before in ["Sun, 06 Nov 1994 08:49:36 GMT", "yesterday", ""] {

@@ -52,7 +52,21 @@ pub fn header(inline: bool, name: &str) -> HeaderValue {
     let mut text = format!("{kind}; filename=\"{}\"; filename*=UTF-8''", name.chars().map(plain).collect::<String>());
     for byte in name.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'&' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => {
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'!'
+            | b'#'
+            | b'$'
+            | b'&'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~' => {
                 text.push(byte.into());
             }
             byte => _ = write!(text, "%{byte:02X}"),
@@ -94,7 +108,10 @@ mod tests {
         assert_eq!(header(true, "a.png"), "inline; filename=\"a.png\"; filename*=UTF-8''a.png");
         assert_eq!(of("a b.txt"), "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt");
         assert_eq!(of("Zoë €.txt"), "attachment; filename=\"Zo_ _.txt\"; filename*=UTF-8''Zo%C3%AB%20%E2%82%AC.txt");
-        assert_eq!(of("a\"b\\c%41'*.txt"), "attachment; filename=\"a_b_c_41'*.txt\"; filename*=UTF-8''a%22b%5Cc%2541%27%2A.txt");
+        assert_eq!(
+            of("a\"b\\c%41'*.txt"),
+            "attachment; filename=\"a_b_c_41'*.txt\"; filename*=UTF-8''a%22b%5Cc%2541%27%2A.txt"
+        );
         assert_eq!(of("a\r\nX: y"), "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y");
         assert_eq!(of("\u{1F375}"), "attachment; filename=\"_\"; filename*=UTF-8''%F0%9F%8D%B5");
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
-    HeaderValue, REFERRER_POLICY,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
@@ -88,9 +88,12 @@ pub(super) async fn download(
     let wanted = if has_range { range::wanted(&headers, file.size) } else { Wanted::Whole };
     let (status, offset, length, range) = match wanted {
         Wanted::Whole => (StatusCode::OK, 0, file.size, None),
-        Wanted::Part { first, last } => {
-            (StatusCode::PARTIAL_CONTENT, first, last - first + 1, Some([(CONTENT_RANGE, format!("bytes {first}-{last}/{}", file.size))]))
-        }
+        Wanted::Part { first, last } => (
+            StatusCode::PARTIAL_CONTENT,
+            first,
+            last - first + 1,
+            Some([(CONTENT_RANGE, format!("bytes {first}-{last}/{}", file.size))]),
+        ),
         Wanted::Unsatisfiable => {
             let error = Error::new(Code::RangeNotSatisfiable, format!("the file has {} bytes", file.size));
             return Ok(([(CONTENT_RANGE, format!("bytes */{}", file.size))], Problem(error)).into_response());
@@ -122,7 +125,12 @@ pub(super) async fn download(
     responses(answers::Head, answers::Known, InvalidRequest, Unauthorized, NotFound, PreconditionFailed, Called),
     security((), ("bearer" = []))
 )]
-pub(super) async fn head(app: State<Arc<App>>, reader: FileReader, file: FileId, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn head(
+    app: State<Arc<App>>,
+    reader: FileReader,
+    file: FileId,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     download(app, Method::HEAD, reader, file, headers).await
 }
 

@@ -8,8 +8,10 @@ use encoding_rs::{Encoding, WINDOWS_1252};
 use super::disposition::parameter;
 
 /// Accepts base64 with and without padding.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The filename in this header; empty when the header has none.
 pub fn read(header: &[u8]) -> String {
@@ -17,7 +19,9 @@ pub fn read(header: &[u8]) -> String {
         return name;
     }
     let value = parameter(header, "filename").unwrap_or_default();
-    let Ok(text) = std::str::from_utf8(&value) else { return WINDOWS_1252.decode_without_bom_handling(&value).0.into_owned() };
+    let Ok(text) = std::str::from_utf8(&value) else {
+        return WINDOWS_1252.decode_without_bom_handling(&value).0.into_owned();
+    };
     encoded_words(text)
         .or_else(|| component(text))
         // Browsers and curl escape these three characters (WHATWG HTML, "multipart/form-data").

@@ -56,9 +56,11 @@ impl Form {
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("multipart/form-data") {
             return Err(Error::new(Code::UnsupportedMediaType, "Content-Type must be multipart/form-data"));
         }
-        let boundary = multer::parse_boundary(kind).ok().filter(|boundary| (1..=MAX_BOUNDARY).contains(&boundary.len()));
         let boundary =
-            boundary.ok_or_else(|| Error::new(Code::InvalidRequest, "Content-Type must name a boundary of 1 to 70 characters"))?;
+            multer::parse_boundary(kind).ok().filter(|boundary| (1..=MAX_BOUNDARY).contains(&boundary.len()));
+        let boundary = boundary.ok_or_else(|| {
+            Error::new(Code::InvalidRequest, "Content-Type must name a boundary of 1 to 70 characters")
+        })?;
         let gauge = Arc::<Gauge>::default();
         let source = Source::new(request.into_body(), gauge.clone());
         Ok(Self { parts: Multipart::new(source, boundary), count: 0, gauge })
@@ -77,7 +79,10 @@ impl Form {
             return Err(Error::new(Code::InvalidRequest, format!("a form must have at most {MAX_PARTS} parts")));
         }
         check_coding(field.headers())?;
-        let name = field.headers().get(CONTENT_DISPOSITION).and_then(|header| disposition::parameter(header.as_bytes(), "name"));
+        let name = field
+            .headers()
+            .get(CONTENT_DISPOSITION)
+            .and_then(|header| disposition::parameter(header.as_bytes(), "name"));
         let name = name.ok_or_else(|| Error::new(Code::InvalidRequest, "every part of a form must have a name"))?;
         Ok(Some(Part { field, name: String::from_utf8_lossy(&name).into_owned(), gauge: self.gauge.clone() }))
     }
@@ -123,7 +128,10 @@ impl Part {
     /// # Errors
     /// As [`Form::next`]; also when the field is longer than [`MAX_FIELD`] or is not UTF-8.
     pub async fn text(mut self) -> Result<String> {
-        let text = self.small().await?.ok_or_else(|| Error::field(&self.name, format!("must be at most {MAX_FIELD} bytes")))?;
+        let text = self
+            .small()
+            .await?
+            .ok_or_else(|| Error::field(&self.name, format!("must be at most {MAX_FIELD} bytes")))?;
         String::from_utf8(text).map_err(|_| Error::field(&self.name, "must be UTF-8"))
     }
 
@@ -153,7 +161,8 @@ impl Part {
 
 /// Rejects an encoded part, because its bytes would be stored without decoding.
 fn check_coding(headers: &HeaderMap) -> Result<()> {
-    let is_plain = |coding: &[u8]| ["7bit", "8bit", "binary"].iter().any(|plain| coding.eq_ignore_ascii_case(plain.as_bytes()));
+    let is_plain =
+        |coding: &[u8]| ["7bit", "8bit", "binary"].iter().any(|plain| coding.eq_ignore_ascii_case(plain.as_bytes()));
     if headers.get_all(CODING).iter().all(|coding| is_plain(coding.as_bytes().trim_ascii())) {
         return Ok(());
     }
@@ -185,9 +194,9 @@ fn refusal(error: multer::Error, part: Option<&str>) -> Error {
             Ok(ours) => *ours,
             Err(_) => about("ended early"),
         },
-        multer::Error::IncompleteStream | multer::Error::IncompleteFieldData { .. } | multer::Error::IncompleteHeaders => {
-            about("ended early")
-        }
+        multer::Error::IncompleteStream
+        | multer::Error::IncompleteFieldData { .. }
+        | multer::Error::IncompleteHeaders => about("ended early"),
         _ => about("is malformed"),
     }
 }

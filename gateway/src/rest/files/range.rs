@@ -9,10 +9,7 @@ pub enum Wanted {
     /// The whole file.
     Whole,
     /// A range from `first` to `last`, both inclusive and within the file.
-    Part {
-        first: u64,
-        last: u64,
-    },
+    Part { first: u64, last: u64 },
     /// A range outside the file.
     Unsatisfiable,
 }
@@ -95,9 +92,18 @@ mod tests {
     #[test]
     fn any_other_range_returns_the_whole_file() {
         let thousand = format!("bytes={}", vec!["0-0"; 1000].join(","));
-        for other in
-            ["bytes=0-1,3-4", "lines=0-1", "bytes", "bytes=", "bytes=-", "bytes=5-2", "bytes=a-b", "bytes=+1-2", "bytes=--1", &thousand]
-        {
+        for other in [
+            "bytes=0-1,3-4",
+            "lines=0-1",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=--1",
+            &thousand,
+        ] {
             assert_eq!(of(other, 10), Wanted::Whole, "{other}");
         }
         let mut twice = HeaderMap::new();

@@ -55,7 +55,9 @@ fn is_active(kind: &str) -> bool {
     let Some((family, subtype)) = essence.split_once('/') else { return false };
     let plain = subtype.strip_prefix("x-").unwrap_or(subtype);
     // The parts of a multipart body have their own types.
-    family == "multipart" || matches!(family, "application" | "text") && SCRIPT.contains(&plain) || ACTIVE.contains(&&*essence)
+    family == "multipart"
+        || matches!(family, "application" | "text") && SCRIPT.contains(&plain)
+        || ACTIVE.contains(&&*essence)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT_RANGES, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{Request, request};
 use bytes::Bytes;
@@ -25,7 +26,9 @@ fn part(name: &str, content: &str) -> String {
 }
 
 fn file(name: &str, content: &str) -> String {
-    let head = format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: text/plain\r\n\r\n");
+    let head = format!(
+        "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: text/plain\r\n\r\n"
+    );
     format!("{head}{content}\r\n")
 }
 
@@ -53,7 +56,10 @@ async fn form_fields_may_come_in_any_order() {
     assert_eq!(first.json["url"], format!("/api/files/{}", first.json["id"].as_str().unwrap()));
     assert_eq!(files.bytes(first.json["id"].as_str().unwrap()).unwrap(), content);
 
-    assert_eq!(post(&routes, &[file("b", "b"), part("unknown", "x"), id("b"), room.clone()]).await.json["roomId"], ROOM);
+    assert_eq!(
+        post(&routes, &[file("b", "b"), part("unknown", "x"), id("b"), room.clone()]).await.json["roomId"],
+        ROOM
+    );
     assert_eq!(post(&routes, &[id("c"), file("c", ""), room]).await.json["size"], 0);
     let alone = send_body(&routes, posting().header("Idempotency-Key", "d"), format!("{}--XX--", file("d", "d"))).await;
     assert_eq!((alone.status, &alone.json["roomId"]), (201, &json!(null)));
@@ -79,7 +85,10 @@ async fn a_repeated_upload_returns_the_first_file() {
     assert_eq!((first.status, second.status, &second.json), (201, 200, &first.json));
     assert!(!second.headers.contains_key(CONNECTION));
     let longer = post(&routes, &[again[0].clone(), file("a", &"x".repeat(900_000))]).await;
-    assert_eq!((longer.status, &longer.json, &longer.headers[CONNECTION]), (200, &first.json, &"close".parse().unwrap()));
+    assert_eq!(
+        (longer.status, &longer.json, &longer.headers[CONNECTION]),
+        (200, &first.json, &"close".parse().unwrap())
+    );
     assert_eq!(files.count(), 1);
 }
 
@@ -101,21 +110,35 @@ async fn invalid_forms_are_rejected() {
         (vec![part("other", &"x".repeat(1025)), a()], "other"),
     ] {
         let answer = post(&routes, &parts).await;
-        assert_eq!((problem(&answer), &answer.json["errors"][0]["field"]), ((400, "invalid_request"), &json!(field)), "{parts:?}");
+        assert_eq!(
+            (problem(&answer), &answer.json["errors"][0]["field"]),
+            ((400, "invalid_request"), &json!(field)),
+            "{parts:?}"
+        );
         assert_eq!(answer.headers[CONNECTION], "close");
     }
     let many = vec![part("x", "x"); 10_000];
     assert_eq!(problem(&post(&routes, &many).await), (400, "invalid_request"));
-    for (key, body) in [("b", [part("clientMessageId", "a"), a()].concat()), ("b", [a(), part("clientMessageId", "a")].concat()), ("", a())]
-    {
+    for (key, body) in [
+        ("b", [part("clientMessageId", "a"), a()].concat()),
+        ("b", [a(), part("clientMessageId", "a")].concat()),
+        ("", a()),
+    ] {
         let answer = send_body(&routes, posting().header("Idempotency-Key", key), format!("{body}--XX--")).await;
         assert_eq!(problem(&answer), (400, "invalid_request"));
     }
     let json = authorized(Request::post("/api/files/upload")).header(CONTENT_TYPE, "application/json");
     assert_eq!(problem(&send_body(&routes, json, "{}").await), (415, "unsupported_media_type"));
-    let anonymous =
-        send_body(&routes, Request::post("/api/files/upload").header(CONTENT_TYPE, "multipart/form-data; boundary=XX"), a()).await;
-    assert_eq!((problem(&anonymous), &anonymous.headers[CONNECTION]), ((401, "unauthorized"), &"close".parse().unwrap()));
+    let anonymous = send_body(
+        &routes,
+        Request::post("/api/files/upload").header(CONTENT_TYPE, "multipart/form-data; boundary=XX"),
+        a(),
+    )
+    .await;
+    assert_eq!(
+        (problem(&anonymous), &anonymous.headers[CONNECTION]),
+        ((401, "unauthorized"), &"close".parse().unwrap())
+    );
     assert_eq!((files.count(), files.under_way()), (0, 0));
 }
 
@@ -165,8 +188,11 @@ async fn an_aborted_upload_stores_nothing() {
 async fn downloads_have_bytes_and_descriptive_headers() {
     let files = Files::default();
     let text = "0123456789".repeat(10_000);
-    let (image, page, empty) =
-        (files.put("ü.png", "image/png", text.clone()), files.put("a.html", "text/html", "<b>"), files.put("e", "", ""));
+    let (image, page, empty) = (
+        files.put("ü.png", "image/png", text.clone()),
+        files.put("a.html", "text/html", "<b>"),
+        files.put("e", "", ""),
+    );
     let routes = gateway_with(&[], &files).await;
     let read = async |request: request::Builder| {
         let answer = routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -184,14 +210,21 @@ async fn downloads_have_bytes_and_descriptive_headers() {
         (CONTENT_DISPOSITION, "inline; filename=\"_.png\"; filename*=UTF-8''%C3%BC.png"),
         (CACHE_CONTROL, "private, no-cache"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (CONTENT_SECURITY_POLICY, "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'",
+        ),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-site"),
         (REFERRER_POLICY, "no-referrer"),
     ] {
         assert_eq!(headers[&name], value, "{name}");
     }
-    let (status, head, bytes) = read(authorized(Request::head(format!("/api/files/{image}")).header("Range", "bytes=0-1"))).await;
-    assert_eq!((status, bytes.len(), &head[CONTENT_LENGTH], &head[ETAG]), (200, 0, &headers[CONTENT_LENGTH], &headers[ETAG]));
+    let (status, head, bytes) =
+        read(authorized(Request::head(format!("/api/files/{image}")).header("Range", "bytes=0-1"))).await;
+    assert_eq!(
+        (status, bytes.len(), &head[CONTENT_LENGTH], &head[ETAG]),
+        (200, 0, &headers[CONTENT_LENGTH], &headers[ETAG])
+    );
 
     let (_, headers, _) = read(reading(&format!("/api/files/{page}"))).await;
     assert!(headers[CONTENT_DISPOSITION].to_str().unwrap().starts_with("attachment"));
@@ -215,7 +248,9 @@ async fn ranges_and_preconditions() {
     let (id, empty) = (files.put("a", "text/plain", text.clone()), files.put("e", "", ""));
     let routes = gateway_with(&[], &files).await;
     let read = async |id: &str, headers: &[(&str, &str)]| {
-        let request = headers.iter().fold(reading(&format!("/api/files/{id}")), |request, (name, value)| request.header(*name, *value));
+        let request = headers
+            .iter()
+            .fold(reading(&format!("/api/files/{id}")), |request, (name, value)| request.header(*name, *value));
         let answer = routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let (head, body) = answer.into_parts();
         let range = head.headers.get(CONTENT_RANGE).map(|range| range.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -227,7 +262,10 @@ async fn ranges_and_preconditions() {
         (206, "bytes 5-2007/100000".into(), Bytes::copy_from_slice(&text.as_bytes()[5..2008]))
     );
     assert_eq!(read(&id, &[("Range", "bytes=-3")]).await, (206, "bytes 99997-99999/100000".into(), "789".into()));
-    assert_eq!(read(&id, &[("Range", "bytes=99999-"), ("If-Range", &tag)]).await, (206, "bytes 99999-99999/100000".into(), "9".into()));
+    assert_eq!(
+        read(&id, &[("Range", "bytes=99999-"), ("If-Range", &tag)]).await,
+        (206, "bytes 99999-99999/100000".into(), "9".into())
+    );
     for whole in [[("Range", "bytes=0-1,4-5"), ("X", "x")], [("Range", "bytes=0-1"), ("If-Range", "\"other\"")]] {
         let (status, range, bytes) = read(&id, &whole).await;
         assert_eq!((status, range.as_str(), bytes.len()), (200, "", text.len()));
@@ -237,7 +275,8 @@ async fn ranges_and_preconditions() {
         assert_eq!((status, range), (416, format!("bytes */{size}")));
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["code"], "range_not_satisfiable");
     }
-    for known in [("If-None-Match", format!("W/{tag}")), ("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT".into())] {
+    for known in [("If-None-Match", format!("W/{tag}")), ("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT".into())]
+    {
         let (status, _, bytes) = read(&id, &[(known.0, &known.1), ("Range", "bytes=0-1")]).await;
         assert_eq!((status, bytes.len()), (304, 0));
     }
@@ -278,11 +317,25 @@ async fn links_work_without_a_token_until_they_expire() {
         format!("expires=%2B{later}&signature=good"),
         "expires=x&signature=good".into(),
     ] {
-        assert_eq!(problem(&send(&routes, Request::get(format!("{path}?{bad}"))).await), (401, "unauthorized"), "{bad}");
-        assert_eq!(send(&routes, reading(&format!("{path}?{bad}"))).await.status, 200, "the token takes precedence: {bad}");
+        assert_eq!(
+            problem(&send(&routes, Request::get(format!("{path}?{bad}"))).await),
+            (401, "unauthorized"),
+            "{bad}"
+        );
+        assert_eq!(
+            send(&routes, reading(&format!("{path}?{bad}"))).await.status,
+            200,
+            "the token takes precedence: {bad}"
+        );
     }
-    assert_eq!(problem(&send(&routes, Request::get(&url).header("Authorization", "Bearer x")).await), (401, "unauthorized"));
-    assert_eq!(problem(&send(&routes, Request::get(format!("{path}/link?expires={later}&signature=good"))).await), (401, "unauthorized"));
+    assert_eq!(
+        problem(&send(&routes, Request::get(&url).header("Authorization", "Bearer x")).await),
+        (401, "unauthorized")
+    );
+    assert_eq!(
+        problem(&send(&routes, Request::get(format!("{path}/link?expires={later}&signature=good"))).await),
+        (401, "unauthorized")
+    );
     assert_eq!(send(&routes, authorized(Request::delete(path))).await.status, 204);
     assert_eq!(problem(&send(&routes, Request::get(&url)).await), (401, "unauthorized"));
     assert_eq!(problem(&send(&routes, reading(path)).await), (404, "not_found"));

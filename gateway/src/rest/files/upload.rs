@@ -169,7 +169,9 @@ impl Fields {
                 check_client_message_id(&value)?;
                 let before = std::mem::replace(&mut self.named, true);
                 match &self.client_message_id {
-                    Some(key) if !before && *key != value => return Err(Error::field(&name, "must be the same as Idempotency-Key")),
+                    Some(key) if !before && *key != value => {
+                        return Err(Error::field(&name, "must be the same as Idempotency-Key"));
+                    }
                     _ => self.client_message_id = Some(value),
                 }
                 before

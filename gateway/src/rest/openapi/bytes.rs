@@ -33,8 +33,14 @@ impl IntoResponses for Whole {
 
 impl IntoResponses for Part {
     fn responses() -> Responses {
-        let range = ("Content-Range", "The range in this response, and the size of the file in bytes", "bytes 0-2/6".into());
-        answer(StatusCode::PARTIAL_CONTENT, "The bytes of the range", Some("hel"), validators().chain(description()).chain([range]))
+        let range =
+            ("Content-Range", "The range in this response, and the size of the file in bytes", "bytes 0-2/6".into());
+        answer(
+            StatusCode::PARTIAL_CONTENT,
+            "The bytes of the range",
+            Some("hel"),
+            validators().chain(description()).chain([range]),
+        )
     }
 }
 
@@ -51,23 +57,30 @@ impl IntoResponses for Known {
 }
 
 fn validators() -> impl Iterator<Item = Header> {
-    [("ETag", "The file's SHA-256", examples::etag()), ("Last-Modified", "The time of the upload", examples::MODIFIED.into())].into_iter()
+    [
+        ("ETag", "The file's SHA-256", examples::etag()),
+        ("Last-Modified", "The time of the upload", examples::MODIFIED.into()),
+    ]
+    .into_iter()
 }
 
 fn description() -> impl Iterator<Item = Header> {
     let name = "attachment; filename=\"hello.txt\"; filename*=UTF-8''hello.txt";
     let shown = "The filename; `inline` only for images, audio and video of known types, otherwise `attachment`";
-    [("Content-Disposition", shown, name.into()), ("Accept-Ranges", "Range requests are supported", "bytes".into())].into_iter()
+    [("Content-Disposition", shown, name.into()), ("Accept-Ranges", "Range requests are supported", "bytes".into())]
+        .into_iter()
 }
 
 fn answer(status: StatusCode, about: &str, bytes: Option<&str>, headers: impl Iterator<Item = Header>) -> Responses {
     let mut response = ResponseBuilder::new().description(about);
     if let Some(bytes) = bytes {
         let schema = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom("binary".into())));
-        response = response.content("*/*", ContentBuilder::new().schema(Some(schema)).example(Some(json!(bytes))).build());
+        response =
+            response.content("*/*", ContentBuilder::new().schema(Some(schema)).example(Some(json!(bytes))).build());
     }
     for (name, about, example) in headers {
-        let header = HeaderBuilder::new().schema(Some(String::schema())).description(Some(about)).example(Some(json!(example)));
+        let header =
+            HeaderBuilder::new().schema(Some(String::schema())).description(Some(about)).example(Some(json!(example)));
         response = response.header(name, header.build());
     }
     Responses::from([(status.as_str().to_owned(), response.build().into())])

@@ -80,7 +80,10 @@ pub fn rooms() -> Value {
 
 pub fn details() -> Value {
     let (room, events) = (tea(), events());
-    json!(Details { room: RoomJson::new(&room, 42), messages: history::page(uuid::Uuid::nil(), Position::Latest, &events) })
+    json!(Details {
+        room: RoomJson::new(&room, 42),
+        messages: history::page(uuid::Uuid::nil(), Position::Latest, &events)
+    })
 }
 
 fn hello() -> Event {
@@ -133,7 +136,10 @@ pub fn files() -> Value {
 
 pub fn link() -> Value {
     let expires = CREATED + 300_000;
-    json!(LinkJson { url: format!("{}?expires={expires}&signature=q83vEjRWeJA", FileUrl(FILE)), expires_at: Time(expires) })
+    json!(LinkJson {
+        url: format!("{}?expires={expires}&signature=q83vEjRWeJA", FileUrl(FILE)),
+        expires_at: Time(expires)
+    })
 }
 
 fn page<T: Serialize>(items: Vec<T>) -> Value {

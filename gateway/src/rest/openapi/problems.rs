@@ -96,14 +96,21 @@ pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
 fn answer(error: &Error, when: &str) -> Response {
     let example = json!(Document::new(&examples::with_fields(error.clone()), examples::REQUEST));
     let example = ExampleBuilder::new().value(Some(example));
-    let content =
-        ContentBuilder::new().schema(Some(Ref::from_schema_name(Document::name()))).examples_from_iter([(error.code.as_str(), example)]);
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Document::name())))
+        .examples_from_iter([(error.code.as_str(), example)]);
     let response = ResponseBuilder::new().description(when).content("application/problem+json", content.build());
     let (name, about, schema, example) = match error.code {
         Code::Unauthorized => ("WWW-Authenticate", "The authentication scheme", String::schema(), json!("Bearer")),
-        Code::Unavailable | Code::RateLimited => ("Retry-After", "Seconds to wait", Object::with_type(Type::Integer).into(), json!(1)),
-        Code::RangeNotSatisfiable => ("Content-Range", "The size of the file in bytes", String::schema(), json!("bytes */6")),
+        Code::Unavailable | Code::RateLimited => {
+            ("Retry-After", "Seconds to wait", Object::with_type(Type::Integer).into(), json!(1))
+        }
+        Code::RangeNotSatisfiable => {
+            ("Content-Range", "The size of the file in bytes", String::schema(), json!("bytes */6"))
+        }
         _ => return response.build(),
     };
-    response.header(name, HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example)).build()).build()
+    response
+        .header(name, HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example)).build())
+        .build()
 }

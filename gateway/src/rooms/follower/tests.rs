@@ -5,10 +5,10 @@ use confab_proto::message::v1::{Event, Hint};
 use prost::Message;
 
 use super::*;
-use confab_socketio::outbox::Close;
 use crate::chat::testing::{AWAY, EPOCH, NEXT_EPOCH, World, partition};
 use crate::testing::services::ROOM;
 use crate::testing::{bus, eventually};
+use confab_socketio::outbox::Close;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reading_client_receives_every_event_of_a_large_hole() {
@@ -18,7 +18,11 @@ async fn a_reading_client_receives_every_event_of_a_large_hole() {
     let last = world.append(9000);
     assert_eq!(reader.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
     assert_eq!(reader.socket.outbox.closing(), None);
-    assert_eq!(stalled.socket.outbox.closing(), Some(Close::Now), "the gateway does not wait for a client that reads nothing");
+    assert_eq!(
+        stalled.socket.outbox.closing(),
+        Some(Close::Now),
+        "the gateway does not wait for a client that reads nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +87,8 @@ async fn arbitrary_payloads_on_the_local_bus_are_ignored() {
 
 #[tokio::test]
 async fn arbitrary_payloads_on_redis_are_ignored() {
-    let redis = Bus::open(&confab_common::testing::redis(), Some(&confab_common::testing::cluster_key("key").bus)).unwrap();
+    let redis =
+        Bus::open(&confab_common::testing::redis(), Some(&confab_common::testing::cluster_key("key").bus)).unwrap();
     the_next_good_hint_is_delivered(World::new(redis).await).await;
 }
 
@@ -118,7 +123,11 @@ async fn readiness_requires_partitions_to_keep_up() {
     let last = world.append(1);
     let begin = Instant::now();
     eventually(|| !ready()).await;
-    assert!(begin.elapsed() >= Duration::from_secs(5) && begin.elapsed() < Duration::from_secs(7), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_secs(5) && begin.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        begin.elapsed()
+    );
     world.log.readable.store(true, Ordering::SeqCst);
     eventually(ready).await;
     assert_eq!(client.hears_up_to(last).await, [last]);
@@ -175,7 +184,8 @@ async fn a_partition_is_followed_for_a_while_after_its_last_client_left() {
     eventually(|| !follows()).await;
     // The partition's channel is unsubscribed as well.
     let (inputs, mut heard) = mpsc::channel(INPUTS);
-    let followed = Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
+    let followed =
+        Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
     follower.followed.lock().insert(partition(), followed);
     world.publish(world.hint(8, 1).encode_to_vec());
     world.heads_asked(2).await;

@@ -117,7 +117,10 @@ async fn a_distant_range_gets_a_separate_read() {
         let seqs = seqs(&page.unwrap());
         (seqs.first().copied().unwrap_or_default(), seqs.len())
     });
-    assert_eq!(ranges.collect::<Vec<_>>(), [(1, 200), (91, 110), (151, 200), (701, 200), (991, 10), (0, 0), (0, 0), (0, 0)]);
+    assert_eq!(
+        ranges.collect::<Vec<_>>(),
+        [(1, 200), (91, 110), (151, 200), (701, 200), (991, 10), (0, 0), (0, 0), (0, 0)]
+    );
     assert_eq!(log.reads.load(Ordering::SeqCst), 4);
 }
 

@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 
 use super::*;
-use confab_socketio::outbox::Close;
 use crate::chat::testing::{Client, World, partition};
 use crate::testing::{bus, eventually};
+use confab_socketio::outbox::Close;
 
 /// A test gateway with one client and a log that cannot be read: all events that the client receives came from hints.
 async fn by_hints_alone(content: usize) -> (World, Client) {

@@ -149,7 +149,11 @@ async fn a_session_whose_client_polls_on_without_taking_its_answers_ends() {
         let polls = Polls::new().await;
         let _deaf = polls.leave_unread(first).await;
         polls.session.outbox.push(Frame::engine("4more"));
-        assert_eq!(polls.get(&mut polls.connect().await, next).await, r#"{"code":1,"message":"Session ID unknown"}"#, "{first}");
+        assert_eq!(
+            polls.get(&mut polls.connect().await, next).await,
+            r#"{"code":1,"message":"Session ID unknown"}"#,
+            "{first}"
+        );
         assert!(polls.world.chat.registry.get(polls.session.sid()).is_none());
     }
 }

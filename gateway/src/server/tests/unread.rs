@@ -4,9 +4,9 @@ use axum::extract::Request;
 use axum::routing::{get, post};
 
 use super::*;
-use confab_socketio::net::SharedBody;
 use crate::edge::{TraceTrust, around, body, cors::Origins, hosts::Hosts};
 use crate::testing::eventually;
+use confab_socketio::net::SharedBody;
 
 const LARGE: usize = 8 * 1024 * 1024;
 
@@ -94,7 +94,10 @@ async fn a_request_that_waits_is_cut_with_its_connection_whatever_followed_it() 
     reached.notified().await;
     client.write_all(b"GET / HTTP/1.1\r\nx-pad: bbbb").await.unwrap();
     let (_, share) = budget.largest().pop().unwrap();
-    share.held().into_iter().for_each(|(_, connection)| _ = connection.upgrade().inspect(|connection| connection.cut()));
+    share
+        .held()
+        .into_iter()
+        .for_each(|(_, connection)| _ = connection.upgrade().inspect(|connection| connection.cut()));
     assert_eq!(client.read(&mut [0; 9]).await.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
     eventually(|| budget.bytes() == 0).await;
 }
@@ -114,7 +117,8 @@ async fn a_body_that_all_share_is_not_counted_for_one() {
 async fn a_body_is_counted_while_it_arrives() {
     let budget = Arc::<Budget>::default();
     let read = post(async |request: Request| body::read(request, 1_000_000).await.map(drop).map_err(Problem));
-    let routes = around(Router::new().route("/", read), Origins::new(None, true), Hosts::new(&[], true), TraceTrust::LinkOnly);
+    let routes =
+        around(Router::new().route("/", read), Origins::new(None, true), Hosts::new(&[], true), TraceTrust::LinkOnly);
     let (address, ..) = serving_counted(routes, &[], budget.clone()).await;
     let mut client = sent(address, "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 300000\r\n\r\n").await;
     client.write_all(&[b'x'; 200_000]).await.unwrap();

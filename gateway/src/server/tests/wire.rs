@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::serving;
+use crate::testing::eventually;
 use confab_socketio::net::Tally;
 use confab_socketio::net::wire::{Answer, Delivery, Fate};
-use crate::testing::eventually;
 
 /// More than TCP accepts for a peer that does not read.
 const LARGE: usize = 16 * 1024 * 1024;

@@ -41,7 +41,8 @@ impl Manifest {
 
     /// Checks that this program has the same tables as the program that wrote the archive.
     pub fn check<'a>(&self, schemas: impl IntoIterator<Item = &'a Schema>) -> anyhow::Result<()> {
-        let known = schemas.into_iter().flat_map(|schema| schema.tables.iter().map(|table| Entry::names(schema, table)));
+        let known =
+            schemas.into_iter().flat_map(|schema| schema.tables.iter().map(|table| Entry::names(schema, table)));
         let known = known.collect::<Vec<_>>();
         let named = self.tables.iter().map(|entry| (entry.store.clone(), entry.table.clone(), entry.columns.clone()));
         ensure!(
@@ -88,10 +89,15 @@ impl Archive {
     pub fn open(path: &Path) -> anyhow::Result<(Self, Manifest)> {
         let archive = Self(path.into());
         let manifest = archive.manifest();
-        let text =
-            fs::read(&manifest).with_context(|| format!("{} is not a complete archive: cannot read its manifest", path.display()))?;
-        let json = serde_json::from_slice::<serde_json::Value>(&text).with_context(|| format!("{} is damaged", manifest.display()))?;
-        ensure!(json["format"] == FORMAT, "the archive has format {}; this program supports only format {FORMAT}", json["format"]);
+        let text = fs::read(&manifest)
+            .with_context(|| format!("{} is not a complete archive: cannot read its manifest", path.display()))?;
+        let json = serde_json::from_slice::<serde_json::Value>(&text)
+            .with_context(|| format!("{} is damaged", manifest.display()))?;
+        ensure!(
+            json["format"] == FORMAT,
+            "the archive has format {}; this program supports only format {FORMAT}",
+            json["format"]
+        );
         let manifest = serde_json::from_value(json).with_context(|| format!("{} is damaged", manifest.display()))?;
         Ok((archive, manifest))
     }
@@ -104,7 +110,9 @@ impl Archive {
     /// Opens the lines of a table.
     pub fn read(&self, store: &str, table: &str) -> anyhow::Result<BufReader<File>> {
         let path = self.table(store, table);
-        Ok(BufReader::new(File::open(&path).with_context(|| format!("the archive is damaged: cannot read {}", path.display()))?))
+        Ok(BufReader::new(
+            File::open(&path).with_context(|| format!("the archive is damaged: cannot read {}", path.display()))?,
+        ))
     }
 
     /// Creates the file for the lines of a table.
@@ -134,7 +142,11 @@ impl Archive {
 }
 
 fn make(directory: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| format!("cannot create {}", directory.display()))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))
 }
 
 fn create(path: &Path) -> anyhow::Result<File> {

@@ -19,7 +19,8 @@ pub async fn export(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     let (mut locked, mut partitions) = (Vec::new(), 0);
     // All stores are locked before the first is read.
     for (schema, url) in stores(parts, storage)? {
-        let mut store = schema.lock(&url, storage).await.with_context(|| format!("cannot read the {} store", schema.name))?;
+        let mut store =
+            schema.lock(&url, storage).await.with_context(|| format!("cannot read the {} store", schema.name))?;
         if schema.name == confab_message::SCHEMA.name {
             partitions = confab_message::partitions(&mut store).await?;
         }
@@ -27,7 +28,8 @@ pub async fn export(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     }
     let archive = Archive::create(directory)?;
     let written = write(&archive, locked, partitions, parts, storage).await;
-    let manifest = written.with_context(|| format!("nothing was exported; remove {} before the next attempt", directory.display()))?;
+    let manifest = written
+        .with_context(|| format!("nothing was exported; remove {} before the next attempt", directory.display()))?;
     show(manifest.tallies());
     Ok(())
 }
@@ -44,7 +46,10 @@ async fn write(
         let schema = store.schema;
         for table in schema.tables {
             let mut file = archive.write(schema.name, table.name)?;
-            let tally = store.dump(table, &mut file).await.with_context(|| format!("reading {}.{}", schema.name, table.name))?;
+            let tally = store
+                .dump(table, &mut file)
+                .await
+                .with_context(|| format!("reading {}.{}", schema.name, table.name))?;
             file.into_inner()?.sync_all()?;
             entries.push(Entry::new(schema, table, tally));
         }

@@ -27,19 +27,29 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     );
     manifest.check(stores.iter().map(|(schema, _)| *schema))?;
     let copier = ObjectCopier::new(&parts.file, storage, archive.objects())?;
-    verify(&archive, &manifest, &copier, stores.iter().map(|(schema, _)| *schema)).await.context("the archive is damaged")?;
+    verify(&archive, &manifest, &copier, stores.iter().map(|(schema, _)| *schema))
+        .await
+        .context("the archive is damaged")?;
 
     let mut locked = Vec::new();
     for (schema, url) in &stores {
-        locked.push(schema.lock_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?);
+        locked.push(
+            schema.lock_empty(url, storage).await.with_context(|| format!("cannot fill the {} store", schema.name))?,
+        );
     }
     copier.ensure_empty().await?;
-    let objects = copier.import(files(&archive)?).await.context("only files were imported; the next import continues from there")?;
+    let objects = copier
+        .import(files(&archive)?)
+        .await
+        .context("only files were imported; the next import continues from there")?;
     let mut arrived = Vec::new();
     for store in &mut locked {
         for table in store.schema.tables {
             let name = format!("{}.{}", store.schema.name, table.name);
-            store.load(table, archive.read(store.schema.name, table.name)?).await.with_context(|| format!("writing {name}"))?;
+            store
+                .load(table, archive.read(store.schema.name, table.name)?)
+                .await
+                .with_context(|| format!("writing {name}"))?;
             arrived.push((name, store.tally(table).await?));
         }
     }
@@ -50,8 +60,12 @@ pub async fn import(parts: &Parts, storage: &StorageConfig, directory: &Path) ->
     let mut filled = Vec::new();
     for store in locked {
         let name = store.schema.name;
-        let advice =
-            || format!("the {name} store was not filled, but these stores were: {}; empty them and import again", filled.join(", "));
+        let advice = || {
+            format!(
+                "the {name} store was not filled, but these stores were: {}; empty them and import again",
+                filled.join(", ")
+            )
+        };
         store.commit().await.with_context(advice)?;
         filled.push(name);
     }

@@ -27,7 +27,9 @@ impl Store for Postgres {
                 (id, username, username_folded, password_hash, created_at_ms, username_skeleton)
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
             let User { id, username, username_folded, password_hash, created_at_ms } = &user;
-            if self.0.execute(SQL, &[id, username, username_folded, password_hash, created_at_ms, &skeleton]).await? == 1 {
+            if self.0.execute(SQL, &[id, username, username_folded, password_hash, created_at_ms, &skeleton]).await?
+                == 1
+            {
                 return Ok(user);
             }
             self.user(user.id).await?.ok_or_else(|| Error::new(Code::UsernameTaken, "that username is taken"))
@@ -38,7 +40,13 @@ impl Store for Postgres {
         Box::pin(async move {
             const SQL: &str = "/* without_skeleton */ SELECT id, username FROM users
                 WHERE username_skeleton IS NULL AND id > $1 ORDER BY id LIMIT $2";
-            Ok(self.0.query(SQL, &[&after, &i64::from(limit)]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+            Ok(self
+                .0
+                .query(SQL, &[&after, &i64::from(limit)])
+                .await?
+                .iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect())
         })
     }
 
@@ -72,7 +80,9 @@ impl Store for Postgres {
     }
 
     fn revoke(&self, session_id: Uuid, user_id: Uuid, expires_at_ms: i64) -> BoxFuture<'_, Result<Revocation>> {
-        Box::pin(async move { self.0.run(async |client| revoke(client, session_id, user_id, expires_at_ms).await).await })
+        Box::pin(
+            async move { self.0.run(async |client| revoke(client, session_id, user_id, expires_at_ms).await).await },
+        )
     }
 
     fn revocations(&self, after: u64, limit: u32) -> BoxFuture<'_, Result<Revocations>> {
@@ -112,13 +122,16 @@ async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at
     let lock = transaction.prepare_cached("/* revoke */ SELECT number FROM revocation_head FOR UPDATE").await?;
     let number = transaction.query_one(&lock, &[]).await?.get::<_, i64>(0) + 1;
     // Each statement after the lock has a new snapshot, and so sees the commits of the lock's previous holder.
-    let find =
-        transaction.prepare_cached("/* revoke */ SELECT number, session_id, expires_at_ms FROM revocations WHERE session_id = $1").await?;
+    let find = transaction
+        .prepare_cached("/* revoke */ SELECT number, session_id, expires_at_ms FROM revocations WHERE session_id = $1")
+        .await?;
     if let Some(row) = transaction.query_opt(&find, &[&session_id]).await? {
         return Ok(revocation(&row));
     }
     let insert = transaction
-        .prepare_cached("/* revoke */ INSERT INTO revocations (number, session_id, user_id, expires_at_ms) VALUES ($1, $2, $3, $4)")
+        .prepare_cached(
+            "/* revoke */ INSERT INTO revocations (number, session_id, user_id, expires_at_ms) VALUES ($1, $2, $3, $4)",
+        )
         .await?;
     transaction.execute(&insert, &[&number, &session_id, &user_id, &expires_at_ms]).await?;
     let advance = transaction.prepare_cached("/* revoke */ UPDATE revocation_head SET number = $1").await?;
@@ -128,7 +141,13 @@ async fn revoke(client: &mut Client, session_id: Uuid, user_id: Uuid, expires_at
 }
 
 fn user(row: &Row) -> User {
-    User { id: row.get(0), username: row.get(1), username_folded: row.get(2), password_hash: row.get(3), created_at_ms: row.get(4) }
+    User {
+        id: row.get(0),
+        username: row.get(1),
+        username_folded: row.get(2),
+        password_hash: row.get(3),
+        created_at_ms: row.get(4),
+    }
 }
 
 fn revocation(row: &Row) -> Revocation {

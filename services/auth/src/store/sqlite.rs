@@ -48,7 +48,10 @@ impl Store for Sqlite {
             const SQL: &str = "/* without_skeleton */ SELECT id, username FROM users
                 WHERE username_skeleton IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
             let named = |row: &Row<'_>| Ok((Uuid::from_bytes(row.get(0)?), row.get(1)?));
-            Ok(connection.prepare_cached(SQL)?.query_map(params![after.into_bytes(), limit], named)?.collect::<rusqlite::Result<_>>()?)
+            Ok(connection
+                .prepare_cached(SQL)?
+                .query_map(params![after.into_bytes(), limit], named)?
+                .collect::<rusqlite::Result<_>>()?)
         }))
     }
 
@@ -96,7 +99,10 @@ impl Store for Sqlite {
                 WHERE number > ?1 ORDER BY number LIMIT ?2";
             const HEAD: &str = "/* revocations */ SELECT number FROM revocation_head";
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let items = connection.prepare_cached(PAGE)?.query_map(params![after, limit], revocation)?.collect::<rusqlite::Result<_>>()?;
+            let items = connection
+                .prepare_cached(PAGE)?
+                .query_map(params![after, limit], revocation)?
+                .collect::<rusqlite::Result<_>>()?;
             let head = connection.prepare_cached(HEAD)?.query_row([], |row| row.get::<_, i64>(0))? as u64;
             Ok(Revocations { items, head })
         }))
@@ -119,7 +125,8 @@ impl Store for Sqlite {
 }
 
 fn user_by_id(connection: &Connection, id: Uuid) -> Result<Option<User>> {
-    const SQL: &str = "/* user_by_id */ SELECT id, username, username_folded, password_hash, created_at_ms FROM users WHERE id = ?1";
+    const SQL: &str =
+        "/* user_by_id */ SELECT id, username, username_folded, password_hash, created_at_ms FROM users WHERE id = ?1";
     Ok(connection.prepare_cached(SQL)?.query_row([id.into_bytes()], user).optional()?)
 }
 
@@ -134,5 +141,9 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
 }
 
 fn revocation(row: &Row<'_>) -> rusqlite::Result<Revocation> {
-    Ok(Revocation { number: row.get::<_, i64>(0)? as u64, session_id: Uuid::from_bytes(row.get(1)?), expires_at_ms: row.get(2)? })
+    Ok(Revocation {
+        number: row.get::<_, i64>(0)? as u64,
+        session_id: Uuid::from_bytes(row.get(1)?),
+        expires_at_ms: row.get(2)?,
+    })
 }

@@ -21,7 +21,11 @@ pub static SCHEMA: Schema = Schema {
             ],
         ),
         Table::new("revocation_head", 1, &[("single", Flag), ("number", Number)]).seeded(),
-        Table::new("revocations", 1, &[("number", Number), ("session_id", Id), ("user_id", Id), ("expires_at_ms", Number)]),
+        Table::new(
+            "revocations",
+            1,
+            &[("number", Number), ("session_id", Id), ("user_id", Id), ("expires_at_ms", Number)],
+        ),
     ],
     derived: &[],
     sqlite: sqlite::embedded::migrations::runner,

@@ -76,7 +76,12 @@ fn full_queue_rejects_the_oldest_of_the_busiest_address() {
     (0..100).for_each(|name| push(&mut waiting, ATTACKER, name, false));
     let order = order(&waiting);
     assert_eq!(order.len(), 4);
-    assert!(order.contains(&(1, 0)) && order.contains(&(2, 0)) && order.contains(&(ATTACKER, 99)) && order.contains(&(ATTACKER, 98)));
+    assert!(
+        order.contains(&(1, 0))
+            && order.contains(&(2, 0))
+            && order.contains(&(ATTACKER, 99))
+            && order.contains(&(ATTACKER, 98))
+    );
 }
 
 #[test]
@@ -95,7 +100,8 @@ fn free(turns: &Turns) -> usize {
 async fn dropped_turn_goes_to_the_next_waiter() {
     let turns = Turns(Arc::new(Shared::new(1, 1)));
     let turn = turns.take(ticket(1, 0, false)).await.unwrap();
-    let (mut first, mut second) = (Box::pin(turns.take(ticket(1, 0, false))), Box::pin(turns.take(ticket(1, 0, false))));
+    let (mut first, mut second) =
+        (Box::pin(turns.take(ticket(1, 0, false))), Box::pin(turns.take(ticket(1, 0, false))));
     assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
     let error = first.await.err().unwrap();
     assert_eq!((error.code, error.retry_after.is_some()), (Code::Unavailable, true));

@@ -46,7 +46,10 @@ impl Implementation for Local {
                     listeners.retain(|listener| !listener.notices.same_channel(&notices));
                     return;
                 };
-                let Some(listener) = listeners.iter_mut().find(|listener| listener.notices.same_channel(&notices)) else { return };
+                let Some(listener) = listeners.iter_mut().find(|listener| listener.notices.same_channel(&notices))
+                else {
+                    return;
+                };
                 match command {
                     Command::Subscribe(channel, confirm) => {
                         listener.channels.insert(channel.into());

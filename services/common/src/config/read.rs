@@ -34,7 +34,10 @@ struct Set {
 }
 
 /// Collects the program's settings from the environment.
-fn variables(command: &clap::Command, environment: impl Iterator<Item = (OsString, OsString)>) -> anyhow::Result<Vec<Set>> {
+fn variables(
+    command: &clap::Command,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> anyhow::Result<Vec<Set>> {
     let ours = environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect::<Vec<_>>();
     let mut set = Vec::new();
     for (variable, value) in &ours {
@@ -47,7 +50,8 @@ fn variables(command: &clap::Command, environment: impl Iterator<Item = (OsStrin
             None => bail!("unknown setting {variable}{}", hint(name)),
         };
         let env = format!("CONFAB_{setting}");
-        let argument = command.get_arguments().find(|argument| argument.get_env().is_some_and(|own| own == env.as_str()));
+        let argument =
+            command.get_arguments().find(|argument| argument.get_env().is_some_and(|own| own == env.as_str()));
         // A setting without a flag belongs to another program.
         let Some(flag) = argument.and_then(|argument| argument.get_long()) else { continue };
         let mut value = clean(variable, setting, value.to_str().with_context(|| format!("{variable} is not UTF-8"))?)?;
@@ -69,7 +73,10 @@ fn clean<'a>(variable: &str, setting: &str, text: &'a str) -> anyhow::Result<&'a
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let wrong = |c: char| c.is_control() && !(LINES.contains(&setting) && matches!(c, '\r' | '\n'));
     match text.chars().position(wrong) {
-        Some(at) => bail!("{variable} has a control character, such as a line end or a tab, at position {} of its value", at + 1),
+        Some(at) => bail!(
+            "{variable} has a control character, such as a line end or a tab, at position {} of its value",
+            at + 1
+        ),
         None => Ok(text),
     }
 }
@@ -80,7 +87,11 @@ fn arguments(set: &[Set], mut arguments: Vec<OsString>) -> Vec<OsString> {
         let given = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--")?.strip_prefix(flag));
         given.into_iter().any(|rest| rest.is_empty() || rest.starts_with('='))
     };
-    let set = set.iter().filter(|set| !is_given(&set.flag)).map(|set| format!("--{}={}", set.flag, set.value).into()).collect::<Vec<_>>();
+    let set = set
+        .iter()
+        .filter(|set| !is_given(&set.flag))
+        .map(|set| format!("--{}={}", set.flag, set.value).into())
+        .collect::<Vec<_>>();
     // Inserted between the program's name and its flags, so that a subcommand stays last.
     let at = 1.min(arguments.len());
     arguments.splice(at..at, set);
@@ -186,7 +197,10 @@ mod tests {
         for bad in ["redis://a\nhunter2", "redis://\thunter2", "hunter2\u{7f}x", "hunter2\0x"] {
             for (variable, value) in [("CONFAB_BUS", bad), ("CONFAB_BUS_FILE", &file(bad))] {
                 let error = with(&[(variable, value)]).unwrap_err().to_string();
-                assert!(error.starts_with(&format!("{variable} has a control character")) && !error.contains("hunter2"), "{error}");
+                assert!(
+                    error.starts_with(&format!("{variable} has a control character")) && !error.contains("hunter2"),
+                    "{error}"
+                );
             }
         }
     }
@@ -218,8 +232,12 @@ mod tests {
             assert!(error.starts_with(&format!("unknown setting {file}; ")) && error.ends_with(hint), "{error}");
         }
         assert!(
-            with(&[("CONFAB_GATEWAY_SERVICE_HOST", "10.0.0.1"), ("CONFAB_GATEWAY_PORT_80_TCP", "tcp://"), ("CONFAB_TOKEN_TTL", "1h")])
-                .is_ok()
+            with(&[
+                ("CONFAB_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+                ("CONFAB_GATEWAY_PORT_80_TCP", "tcp://"),
+                ("CONFAB_TOKEN_TTL", "1h")
+            ])
+            .is_ok()
         );
     }
 }

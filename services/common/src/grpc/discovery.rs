@@ -35,9 +35,17 @@ struct Known<P> {
 
 impl<P: Clone + Send + 'static> Discovery<P> {
     /// Starts resolving these `host:port`s. Calls `make` once for each new address.
-    pub fn start(targets: Vec<String>, make: impl Fn(SocketAddr) -> anyhow::Result<P> + Send + Sync + 'static) -> Arc<Self> {
-        let discovery =
-            Arc::new(Self { targets, make: Box::new(make), known: Mutex::default(), wanted: Arc::default(), resolved: Notify::new() });
+    pub fn start(
+        targets: Vec<String>,
+        make: impl Fn(SocketAddr) -> anyhow::Result<P> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let discovery = Arc::new(Self {
+            targets,
+            make: Box::new(make),
+            known: Mutex::default(),
+            wanted: Arc::default(),
+            resolved: Notify::new(),
+        });
         tokio::spawn(keep_resolving(Arc::downgrade(&discovery)));
         discovery
     }

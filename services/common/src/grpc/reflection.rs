@@ -24,7 +24,12 @@ impl Reflection {
     /// When `descriptors` is malformed.
     pub fn routes<S>(self, server: S, descriptors: &'static [u8]) -> anyhow::Result<Routes>
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
     {
         let routes = Routes::new(server);

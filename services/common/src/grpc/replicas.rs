@@ -37,7 +37,11 @@ pub(super) struct Replica {
 impl Replicas {
     /// Starts resolving the replicas at these `host:port`s.
     pub fn find(targets: Vec<String>) -> Arc<Self> {
-        Arc::new(Self { known: Discovery::start(targets, Replica::new), turn: AtomicUsize::new(0), start: Instant::now() })
+        Arc::new(Self {
+            known: Discovery::start(targets, Replica::new),
+            turn: AtomicUsize::new(0),
+            start: Instant::now(),
+        })
     }
 
     /// Waits up to `patience` until the first replica is found.
@@ -53,7 +57,9 @@ impl Replicas {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % list.len();
             list.rotate_left(turn);
             if let Some(key) = key {
-                list.sort_by_cached_key(|replica| Reverse(xxh3_64_with_seed(replica.address.to_string().as_bytes(), key)));
+                list.sort_by_cached_key(|replica| {
+                    Reverse(xxh3_64_with_seed(replica.address.to_string().as_bytes(), key))
+                });
             }
             let now = self.now();
             list.sort_by_key(|replica| replica.avoid_until.load(Ordering::Relaxed) > now);

@@ -30,7 +30,8 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
     let mut readiness = process.readiness.watch();
     tokio::spawn(async move {
         loop {
-            let status = if *readiness.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status =
+                if *readiness.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
             reporter.set_service_status("", status).await;
             if readiness.changed().await.is_err() {
                 return;

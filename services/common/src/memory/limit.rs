@@ -14,7 +14,9 @@ fn limit_at(root: &Path) -> u64 {
         let (hierarchy, path) = line.split_once(':')?.1.split_once(':')?;
         let (mount, file) = match hierarchy {
             "" => ("sys/fs/cgroup", "memory.max"),
-            _ if hierarchy.split(',').any(|controller| controller == "memory") => ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ if hierarchy.split(',').any(|controller| controller == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
             _ => return None,
         };
         // The limits of all parent groups apply. In a container the path may not exist: then the mount is the process's
@@ -25,7 +27,9 @@ fn limit_at(root: &Path) -> u64 {
         around.filter_map(|group| read(&group.join(file)).trim().parse::<u64>().ok()).min()
     });
     let machine = read(&root.join("proc/meminfo"));
-    let total = machine.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total = machine
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     limits.chain(total.map(|kilobytes| kilobytes * 1024)).min().unwrap_or(u64::MAX)
 }
 
@@ -50,7 +54,8 @@ mod tests {
         assert_eq!(limit_with(&[]), u64::MAX);
         assert_eq!(limit_with(&[machine]), 8 << 20);
         let own = ("proc/self/cgroup", "0::/pod/gateway\n");
-        let (pod, gateway) = (("sys/fs/cgroup/pod/memory.max", "4194304\n"), ("sys/fs/cgroup/pod/gateway/memory.max", "max\n"));
+        let (pod, gateway) =
+            (("sys/fs/cgroup/pod/memory.max", "4194304\n"), ("sys/fs/cgroup/pod/gateway/memory.max", "max\n"));
         assert_eq!(limit_with(&[machine, own, pod, gateway]), 4 << 20);
         assert_eq!(limit_with(&[machine, own, gateway]), 8 << 20);
     }

@@ -9,8 +9,9 @@ use tonic::Code;
 use super::{Counters, at_scrape, counter, gauge, histogram};
 
 /// Requests above configurable limits, by limit. Each program registers its limits.
-pub static LIMITS: LazyLock<Counters> =
-    LazyLock::new(|| Counters::new("confab_limits_total", "Connections, requests and packets that hit a limit, by limit", "limit"));
+pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| {
+    Counters::new("confab_limits_total", "Connections, requests and packets that hit a limit, by limit", "limit")
+});
 
 pub fn tasks() -> Gauge {
     gauge("confab_tasks", "Tasks of the runtime that have not ended", &[])
@@ -31,14 +32,20 @@ pub struct Bus {
 
 impl Bus {
     fn new() -> Self {
-        let [up, down] = ["up", "down"]
-            .map(|state| gauge("confab_bus_listeners", "Listeners that receive the bus (up) or cannot (down)", &[("state", state)]));
+        let [up, down] = ["up", "down"].map(|state| {
+            gauge("confab_bus_listeners", "Listeners that receive the bus (up) or cannot (down)", &[("state", state)])
+        });
         Self {
             up,
             down,
             published: counter("confab_bus_published_total", "Messages published on the bus", &[]),
             received: counter("confab_bus_heard_total", "Messages received from the bus", &[]),
-            dropped: Counters::new("confab_bus_dropped_total", "Messages dropped on either side of the bus, by reason", "reason").with(&[
+            dropped: Counters::new(
+                "confab_bus_dropped_total",
+                "Messages dropped on either side of the bus, by reason",
+                "reason",
+            )
+            .with(&[
                 "bus_down",
                 "forged",
                 "malformed",
@@ -92,8 +99,9 @@ pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
     Calls::new("confab_rpc_client_seconds", help)
 });
 /// Calls as measured by the service.
-pub static SERVER: LazyLock<Calls> =
-    LazyLock::new(|| Calls::new("confab_rpc_server_seconds", "Duration of calls that a service answers; of a stream: until it begins"));
+pub static SERVER: LazyLock<Calls> = LazyLock::new(|| {
+    Calls::new("confab_rpc_server_seconds", "Duration of calls that a service answers; of a stream: until it begins")
+});
 
 /// Durations of calls, by service, method and code.
 pub struct Calls(&'static str);
@@ -107,7 +115,8 @@ impl Calls {
     pub fn record(&self, path: &str, code: Code, took: Duration) {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
         let code = CODES.get(code as usize).copied().unwrap_or("UNKNOWN");
-        metrics::histogram!(self.0, "service" => service.to_owned(), "method" => method.to_owned(), "code" => code).record(took);
+        metrics::histogram!(self.0, "service" => service.to_owned(), "method" => method.to_owned(), "code" => code)
+            .record(took);
     }
 }
 

@@ -44,13 +44,18 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
     match (&db.code().code()[..2], db.code()) {
         // Writes; functions that need a primary; a query that conflicts with the replay (at our isolation level only a
         // standby returns this code).
-        (_, &SqlState::READ_ONLY_SQL_TRANSACTION | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE | &SqlState::T_R_SERIALIZATION_FAILURE) => {
-            Some(Fault::Server)
-        }
+        (
+            _,
+            &SqlState::READ_ONLY_SQL_TRANSACTION
+            | &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+            | &SqlState::T_R_SERIALIZATION_FAILURE,
+        ) => Some(Fault::Server),
         _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Some(Fault::Connection),
         (_, &SqlState::QUERY_CANCELED) => None,
         // The session's prepared statements no longer exist, or were prepared for tables that have changed since.
-        ("08" | "57", _) | (_, &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED) => Some(Fault::Connection),
+        ("08" | "57", _) | (_, &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED) => {
+            Some(Fault::Connection)
+        }
         _ => None,
     }
 }
@@ -62,7 +67,8 @@ pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     // The driver's error for a session that cannot write. An error of the system would have a number.
-    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
+    let denied =
+        |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied && error.raw_os_error().is_none();
     let read_only = cause.downcast_ref().is_some_and(denied)
         || error.downcast_ref::<tokio_postgres::Error>().is_some_and(|error| fault(error) == Some(Fault::Server));
     match cause.downcast_ref::<DbError>() {
@@ -81,7 +87,9 @@ pub(super) fn refuses(error: &PoolError) -> bool {
 
 /// Returns whether an error is a violation of this constraint.
 pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
-    error.as_db_error().is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
+    error
+        .as_db_error()
+        .is_some_and(|error| error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some(constraint))
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -100,7 +108,12 @@ impl From<tokio_postgres::Error> for Error {
                 tracing::warn!(%error, code = code.code(), "{READ_ONLY}");
                 Error::unavailable("the database")
             }
-            (_, &SqlState::LOCK_NOT_AVAILABLE | &SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::FEATURE_NOT_SUPPORTED)
+            (
+                _,
+                &SqlState::LOCK_NOT_AVAILABLE
+                | &SqlState::INVALID_SQL_STATEMENT_NAME
+                | &SqlState::FEATURE_NOT_SUPPORTED,
+            )
             | ("53" | "40", _) => {
                 tracing::warn!(%error, code = code.code(), "the database rejects the request");
                 Error::unavailable("the database")
@@ -110,7 +123,9 @@ impl From<tokio_postgres::Error> for Error {
                 Error::timeout()
             }
             _ => Error::internal(
-                error.as_db_error().map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message())),
+                error
+                    .as_db_error()
+                    .map_or_else(|| error.to_string(), |db| format!("{}: {}", db.code().code(), db.message())),
             ),
         }
     }

@@ -102,7 +102,9 @@ async fn bring_up_to_date(mut client: Object, schema: &str, migrations: &refiner
     );
     let locked = client.batch_execute(&lock).await.with_context(|| format!("creating schema {schema}"));
     let outcome = match locked {
-        Ok(()) => migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}")),
+        Ok(()) => {
+            migrations.run_async(&mut **client).await.map(drop).with_context(|| format!("migrating schema {schema}"))
+        }
         Err(error) => Err(error),
     };
     // Closed instead of returned to the pool: closing always releases the lock and resets the session's settings.
@@ -120,7 +122,8 @@ async fn is_up_to_date(client: Object, migrations: &refinery::Runner) -> Result<
         }
         Ok(Err(error)) => {
             let missing = error.code() == Some(&SqlState::UNDEFINED_TABLE);
-            let advice = if missing { ": missing, or not accessible for this user; run the migrate subcommand" } else { "" };
+            let advice =
+                if missing { ": missing, or not accessible for this user; run the migrate subcommand" } else { "" };
             let passes = error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE);
             Err(Obstacle { reason: format!("{}{advice}", reason(&error)), passes })
         }

@@ -44,7 +44,13 @@ impl Standing {
     pub(super) async fn check_out(self: &Arc<Self>, connections: &Pool) -> Result<Object, PoolError> {
         loop {
             match connections.get().await {
-                Ok(object) if self.state.lock().unwelcome_before.is_some_and(|since| Object::metrics(&object).created < since) => {
+                Ok(object)
+                    if self
+                        .state
+                        .lock()
+                        .unwelcome_before
+                        .is_some_and(|since| Object::metrics(&object).created < since) =>
+                {
                     drop(Object::take(object));
                 }
                 Ok(object) => {

@@ -66,7 +66,8 @@ impl Tls {
         };
         let Some((certificate, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
-        let chain = chain.with_context(|| format!("its option `sslcert`: {} is not a certificate in PEM", certificate.display()))?;
+        let chain = chain
+            .with_context(|| format!("its option `sslcert`: {} is not a certificate in PEM", certificate.display()))?;
         let key = PrivateKeyDer::from_pem_file(key)
             .with_context(|| format!("its option `sslkey`: {} is not an unencrypted key in PEM", key.display()))?;
         builder.with_client_auth_cert(chain, key).context("its options `sslcert` and `sslkey` do not belong together")
@@ -92,9 +93,9 @@ impl ServerCertVerifier for Lenient {
         let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
         match inner.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // The name is verified last.
-            Err(Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
-                Ok(ServerCertVerified::assertion())
-            }
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
     }
@@ -105,7 +106,12 @@ impl ServerCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -114,7 +120,12 @@ impl ServerCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -50,7 +50,8 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("ssl_min_protocol_version", &["tlsv1", "tlsv1.1", "tlsv1.2"]),
 ];
 
-const MALFORMED: &str = "its account, host or port is malformed; in a password, write @ as %40, / as %2F, ? as %3F, : as %3A and % as %25";
+const MALFORMED: &str =
+    "its account, host or port is malformed; in a password, write @ as %40, / as %2F, ? as %3F, : as %3A and % as %25";
 
 #[derive(Debug)]
 pub(super) struct Target {
@@ -67,7 +68,8 @@ impl Target {
     pub fn parse(url: &str) -> Result<Self> {
         // Like the driver: the first `@` ends the account.
         let account = url.find('@').unwrap_or_default();
-        let (place, options) = url[account..].split_once('?').map_or((url, ""), |(host, options)| (&url[..account + host.len()], options));
+        let (place, options) =
+            url[account..].split_once('?').map_or((url, ""), |(host, options)| (&url[..account + host.len()], options));
         ensure!(place.parse::<Config>().is_ok(), MALFORMED);
         let mut given = Given::default();
         for option in options.split('&').filter(|option| !option.is_empty()) {
@@ -75,7 +77,10 @@ impl Target {
             let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
             // After a second `@`, this may be the end of a password.
             ensure!(is_name && (DRIVERS.contains(&name) || !options.contains('@')), MALFORMED);
-            let text = percent_decode_str(value).decode_utf8().ok().with_context(|| format!("its option `{name}` is not UTF-8"))?;
+            let text = percent_decode_str(value)
+                .decode_utf8()
+                .ok()
+                .with_context(|| format!("its option `{name}` is not UTF-8"))?;
             given.take(name, value, &text).with_context(|| format!("its option `{name}`"))?;
         }
         given.target(place)
@@ -99,9 +104,13 @@ impl Given {
         match (name, text) {
             ("sslmode", "disable") => self.mode = Some(SslMode::Disable),
             ("sslmode", "prefer") => self.mode = Some(SslMode::Prefer),
-            ("sslmode", "require" | "verify-full") | ("requiressl", "1") | ("ssl", "true") => self.require(Verify::Name),
+            ("sslmode", "require" | "verify-full") | ("requiressl", "1") | ("ssl", "true") => {
+                self.require(Verify::Name)
+            }
             ("sslmode", "verify-ca") => self.require(Verify::Authority),
-            ("sslmode", "allow") => bail!("must not be allow, which prefers plain text: use verify-full, require, verify-ca or prefer"),
+            ("sslmode", "allow") => {
+                bail!("must not be allow, which prefers plain text: use verify-full, require, verify-ca or prefer")
+            }
             ("sslmode", _) => bail!("must be disable, prefer, require, verify-ca or verify-full"),
             ("sslrootcert", "system") => self.tls.authorities = Some(Authorities::own().clone()),
             ("sslrootcert", file) => self.tls.authorities = Some(Authorities::in_file(file.as_ref())?),
@@ -110,11 +119,15 @@ impl Given {
             ("ssl_min_protocol_version", _) if lower == "tlsv1.3" => self.tls.versions = TLS13,
             ("ssl_max_protocol_version", _) if lower == "tlsv1.2" => self.tls.versions = TLS12,
             ("target_session_attrs", "any") => self.drivers.push("target_session_attrs=any".into()),
-            ("target_session_attrs", "read-write" | "primary") => self.drivers.push("target_session_attrs=read-write".into()),
+            ("target_session_attrs", "read-write" | "primary") => {
+                self.drivers.push("target_session_attrs=read-write".into())
+            }
             ("target_session_attrs", _) => bail!("must be read-write, primary or any: Confab writes"),
             ("keepalives_count", _) => return self.forward("keepalives_retries", raw),
             ("passfile" | "service" | "servicefile", _) => {
-                bail!("is not supported: put the password into the URL, and the URL into a file that CONFAB_…_STORE_FILE names")
+                bail!(
+                    "is not supported: put the password into the URL, and the URL into a file that CONFAB_…_STORE_FILE names"
+                )
             }
             _ if DRIVERS.contains(&name) => return self.forward(name, raw),
             _ => match WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
@@ -150,7 +163,10 @@ impl Given {
         ensure!(!config.get_hosts().is_empty(), "it names no host");
         let mode = self.mode.unwrap_or(SslMode::Prefer);
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
-        ensure!(!direct || mode == SslMode::Require, "its option `sslnegotiation`: direct needs sslmode=verify-full, verify-ca or require");
+        ensure!(
+            !direct || mode == SslMode::Require,
+            "its option `sslnegotiation`: direct needs sslmode=verify-full, verify-ca or require"
+        );
         config.ssl_mode(mode);
         // As in libpq, a root certificate makes every mode verify.
         let weakest = if self.tls.authorities.is_some() { Verify::Authority } else { Verify::Nothing };
@@ -205,11 +221,18 @@ mod tests {
     #[test]
     fn options_in_providers_urls_are_accepted() {
         let everything = WITHOUT_EFFECT.iter().flat_map(|(name, values)| {
-            values.iter().chain(if values.is_empty() { &["x"][..] } else { &[] }).map(move |value| format!("{name}={value}"))
+            values
+                .iter()
+                .chain(if values.is_empty() { &["x"][..] } else { &[] })
+                .map(move |value| format!("{name}={value}"))
         });
         let options = everything.collect::<Vec<_>>().join("&");
-        let target = with(&format!("{options}&channel_binding=require&keepalives_count=3&client_encoding=UTF8")).unwrap();
-        assert_eq!((target.config.get_channel_binding(), target.config.get_keepalives_retries()), (ChannelBinding::Require, Some(3)));
+        let target =
+            with(&format!("{options}&channel_binding=require&keepalives_count=3&client_encoding=UTF8")).unwrap();
+        assert_eq!(
+            (target.config.get_channel_binding(), target.config.get_keepalives_retries()),
+            (ChannelBinding::Require, Some(3))
+        );
         assert_eq!(target.config.get_password(), Some(&b"hunter2"[..]));
         let attributes = |options: &str| with(options).unwrap().config.get_target_session_attrs();
         assert_eq!(attributes(""), attributes("target_session_attrs=primary"));

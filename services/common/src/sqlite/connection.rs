@@ -9,8 +9,9 @@ use rusqlite::{Connection, OpenFlags};
 use crate::telemetry::trace::{Kind, Span};
 
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> anyhow::Result<Connection> {
-    prepare(path, flags)
-        .with_context(|| format!("cannot open {}; if it is damaged, docs/backup.md describes how to restore it", path.display()))
+    prepare(path, flags).with_context(|| {
+        format!("cannot open {}; if it is damaged, docs/backup.md describes how to restore it", path.display())
+    })
 }
 
 fn prepare(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

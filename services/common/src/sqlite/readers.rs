@@ -40,7 +40,10 @@ impl Readers {
     ///
     /// # Errors
     /// The error of `work`.
-    pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let _span = span("sqlite read");
         let shared = self.0.clone();
         // The permit belongs to the work, which continues when its caller is dropped.
@@ -50,9 +53,8 @@ impl Readers {
             let idle = shared.idle.lock().pop();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => {
-                    connect(&shared.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(Error::internal)?
-                }
+                None => connect(&shared.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+                    .map_err(Error::internal)?,
             };
             let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
             let outcome = work(&snapshot);

@@ -36,7 +36,8 @@ where
 {
     let proxy = SilentProxy::to(&super::redis()).await;
     proxy.silence();
-    let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let listen =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let (data, bus) = (super::directory(), proxy.url());
     let settings = [
         format!("--listen={listen}"),
@@ -67,7 +68,8 @@ where
     // The program must wait at least this long for the bus.
     sleep(Duration::from_millis(300)).await;
     proxy.resume();
-    let ended =
-        tokio::task::spawn_blocking(|| running.join().expect("the program must not panic")).await.expect("the program must not panic");
+    let ended = tokio::task::spawn_blocking(|| running.join().expect("the program must not panic"))
+        .await
+        .expect("the program must not panic");
     ended.expect("the program must end without an error");
 }

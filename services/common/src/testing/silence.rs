@@ -68,13 +68,22 @@ async fn connect(client: TcpStream, server: String, number: u64, mut silent: wat
     let _ = silent.wait_for(|silent| number >= *silent).await;
     let Ok(server) = TcpStream::connect(server).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    tokio::join!(forward(from_client, to_server, number, silent.clone()), forward(from_server, to_client, number, silent));
+    tokio::join!(
+        forward(from_client, to_server, number, silent.clone()),
+        forward(from_server, to_client, number, silent)
+    );
 }
 
-async fn forward(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, number: u64, mut silent: watch::Receiver<u64>) {
+async fn forward(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    number: u64,
+    mut silent: watch::Receiver<u64>,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if silent.wait_for(|silent| number >= *silent).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
+        if silent.wait_for(|silent| number >= *silent).await.is_err() || to.write_all(&buffer[..length]).await.is_err()
+        {
             return;
         }
     }

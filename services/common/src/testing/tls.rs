@@ -23,7 +23,10 @@ impl Authority {
     /// When `openssl` fails.
     pub fn new() -> Self {
         let directory = super::directory();
-        openssl(&directory, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout ca.key -out ca.pem -days 2 -subj /CN=CA");
+        openssl(
+            &directory,
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout ca.key -out ca.pem -days 2 -subj /CN=CA",
+        );
         Self(directory)
     }
 
@@ -58,7 +61,8 @@ impl Default for Authority {
 }
 
 fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory).output().expect("openssl");
+    let output =
+        Command::new("openssl").args(arguments.split_whitespace()).current_dir(directory).output().expect("openssl");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -76,9 +80,12 @@ impl Front {
     pub async fn of(server: &str, (certificate, key): &(PathBuf, PathBuf)) -> Self {
         let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).expect("a certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions");
         let key = PrivateKeyDer::from_pem_file(key).expect("a key");
-        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("a pair")));
+        let acceptor =
+            TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("a pair")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (port, server) = (listener.local_addr().expect("its number").port(), server.to_owned());
         tokio::spawn(async move {

@@ -53,7 +53,10 @@ pub(super) fn check(field: &str, text: &str, lines: Lines) -> Result<()> {
 }
 
 fn invisible(field: &str) -> Error {
-    Error::field(field, "must not contain invisible characters, except joiners and variation selectors within visible text")
+    Error::field(
+        field,
+        "must not contain invisible characters, except joiners and variation selectors within visible text",
+    )
 }
 
 enum Kind {
@@ -83,14 +86,18 @@ fn kind(c: char, lines: Lines) -> Option<Kind> {
         TAGGED => return Some(Kind::Flag),
         END_TAG => return Some(Kind::EndTag),
         '\u{E0030}'..='\u{E0039}' | '\u{E0061}'..='\u{E007A}' => return Some(Kind::Tag),
-        '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => return Some(Kind::Selector),
+        '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' => {
+            return Some(Kind::Selector);
+        }
         '\u{200C}' | '\u{200D}' => return Some(Kind::Joiner),
         // The Khitan filler is a mark without a shape; the others enclose a text that a renderer may hide.
         '\u{16FE4}' | '\u{FFF9}'..='\u{FFFB}' => return Some(Kind::Invisible),
         c if is_blank(c) => return Some(Kind::Space),
         _ => {}
     }
-    if CodePointSetData::new::<BidiControl>().contains(c) || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) {
+    if CodePointSetData::new::<BidiControl>().contains(c)
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+    {
         return Some(Kind::Invisible);
     }
     Some(match CodePointMapData::<GeneralCategory>::new().get(c) {

@@ -114,7 +114,9 @@ fn row(table: &Table, n: u64, nullable: &BTreeSet<(String, String)>) -> Row {
         }
         match kind {
             // Ids are not in the order of the numbers.
-            Kind::Id => Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128)),
+            Kind::Id => {
+                Value::Id(Uuid::from_u128((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64) + at as u128))
+            }
             // Fits the smallest type of a number.
             Kind::Number => Value::Number(n as i64),
             Kind::Flag => Value::Flag(at == 0 || n.is_multiple_of(2)),
@@ -133,7 +135,9 @@ type Columns = BTreeMap<(String, String), u32>;
 async fn named(schema: &'static Schema) -> anyhow::Result<BTreeSet<(String, String)>> {
     let columns = |table: &Table| {
         let key = table.key;
-        let place = move |(at, name): (usize, &str)| ((table.name.to_owned(), name.to_owned()), if at < key { at as u32 + 1 } else { 0 });
+        let place = move |(at, name): (usize, &str)| {
+            ((table.name.to_owned(), name.to_owned()), if at < key { at as u32 + 1 } else { 0 })
+        };
         table.columns().enumerate().map(place).collect::<Vec<_>>()
     };
     let transferred = schema.tables.iter().flat_map(columns).collect::<Columns>();

@@ -16,7 +16,12 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub struct Session(Client);
 
 impl Session {
-    pub async fn begin(url: &Secret, schema: &Schema, config: &PostgresConfig, isolation: &str) -> anyhow::Result<Self> {
+    pub async fn begin(
+        url: &Secret,
+        schema: &Schema,
+        config: &PostgresConfig,
+        isolation: &str,
+    ) -> anyhow::Result<Self> {
         // A pool of one connection, so that every other connection belongs to another process.
         let config = PostgresConfig { postgres_connections: 1, ..config.clone() };
         let pool = Pool::open(url, schema.name, (schema.postgres)(), &config).await?;
@@ -54,7 +59,11 @@ impl Session {
     }
 
     pub async fn add(&mut self, table: &Table, rows: &[Row]) -> anyhow::Result<()> {
-        let arrays = (1..).zip(table.columns).map(|(n, (_, kind))| format!("${n}::{}[]", sql_type(*kind))).collect::<Vec<_>>().join(", ");
+        let arrays = (1..)
+            .zip(table.columns)
+            .map(|(n, (_, kind))| format!("${n}::{}[]", sql_type(*kind)))
+            .collect::<Vec<_>>()
+            .join(", ");
         let sql = format!("/* add */ INSERT INTO {} ({}) SELECT * FROM unnest({arrays})", table.name, table.names());
         let statement = self.0.prepare_cached(&sql).await?;
         let columns = (0..table.columns.len()).map(|n| column(table.columns[n].1, rows.iter().map(move |row| &row[n])));
@@ -83,7 +92,10 @@ async fn alone(client: &Client, schema: &str) -> anyhow::Result<()> {
         if client.query_one(others, &[]).await?.get::<_, i64>(0) == 0 {
             return Ok(());
         }
-        ensure!(Instant::now() < until, "a running program of confab-{schema} is connected to the store; stop all Confab programs first");
+        ensure!(
+            Instant::now() < until,
+            "a running program of confab-{schema} is connected to the store; stop all Confab programs first"
+        );
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -84,7 +84,14 @@ mod tests {
     const TABLE: Table = Table::new(
         "t",
         1,
-        &[("id", Kind::Id), ("n", Kind::Number), ("f", Kind::Flag), ("t", Kind::Text), ("b", Kind::Bytes), ("z", Kind::Text)],
+        &[
+            ("id", Kind::Id),
+            ("n", Kind::Number),
+            ("f", Kind::Flag),
+            ("t", Kind::Text),
+            ("b", Kind::Bytes),
+            ("z", Kind::Text),
+        ],
     );
 
     #[test]
@@ -107,7 +114,13 @@ mod tests {
 
     #[test]
     fn malformed_row_is_named() {
-        for bad in ["", "{}", "[]", r#"["x",1,true,"","",null]"#, r#"["00000000-0000-0000-0000-000000000007",1.5,true,"","",null]"#] {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"["x",1,true,"","",null]"#,
+            r#"["00000000-0000-0000-0000-000000000007",1.5,true,"","",null]"#,
+        ] {
             let error = rows(&TABLE, format!("{bad}\n").as_bytes()).next().unwrap().unwrap_err();
             assert_eq!(error.to_string(), "row 1 of table t", "{bad}");
         }

@@ -30,7 +30,9 @@ impl Session {
         let mut rows = statement.query(params_from_iter(after.unwrap_or_default()))?;
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
-            let value = |(n, (name, kind)): (usize, &super::Column)| value(*kind, row.get_ref(n)?).map_err(|error| error.context(*name));
+            let value = |(n, (name, kind)): (usize, &super::Column)| {
+                value(*kind, row.get_ref(n)?).map_err(|error| error.context(*name))
+            };
             page.push(table.columns.iter().enumerate().map(value).collect::<anyhow::Result<_>>()?);
         }
         Ok(page)

@@ -62,7 +62,8 @@ async fn any_cluster_node_reaches_all_listeners() {
         whole == nodes.len()
     })
     .await;
-    let bus = |node: &RedisServer| Bus::open(&node.url(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL");
+    let bus =
+        |node: &RedisServer| Bus::open(&node.url(), Some(&testing::cluster_key("a key").bus)).expect("a valid URL");
     let channel = channel("cluster");
     let mut listeners = Vec::new();
     for node in &nodes {

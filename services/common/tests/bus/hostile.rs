@@ -15,7 +15,8 @@ fn dropped(reason: &str) -> u64 {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     let install = || PrometheusBuilder::new().install_recorder().expect("the only recorder");
     let text = METRICS.get_or_init(install).render();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("confab_bus_dropped_total{{reason=\"{reason}\"}} ")));
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(&format!("confab_bus_dropped_total{{reason=\"{reason}\"}} ")));
     line.map_or(0, |count| count.parse().expect("a number"))
 }
 
@@ -34,8 +35,10 @@ async fn only_signed_messages_are_received_with_a_key() {
     publish_raw(&a, &hostile).await;
     redis().publish(&*a, "good");
     assert_eq!(payload(&mut notices).await, "good");
-    eventually("the dropped messages are counted", async || dropped("forged") + dropped("too_large") >= before + hostile.len() as u64)
-        .await;
+    eventually("the dropped messages are counted", async || {
+        dropped("forged") + dropped("too_large") >= before + hostile.len() as u64
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -28,8 +28,12 @@ impl RedisServer {
         let reserved = TcpSocket::new_v4().expect("a socket");
         reserved.set_reuseaddr(true).expect("an option");
         reserved.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let mut server =
-            Self { address: reserved.local_addr().expect("its address"), _reserved: reserved, process: None, arguments: vec![] };
+        let mut server = Self {
+            address: reserved.local_addr().expect("its address"),
+            _reserved: reserved,
+            process: None,
+            arguments: vec![],
+        };
         server.arguments = arguments.iter().map(ToString::to_string).collect();
         server.restart().await;
         server
@@ -42,7 +46,12 @@ impl RedisServer {
         let work = testing::directory().display().to_string();
         let usual = ["--bind", "127.0.0.1", "--port", &port, "--dir", &work];
         // A configuration file, also of a Sentinel, must be the first argument.
-        let process = Command::new("redis-server").args(&self.arguments).args(usual).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process = Command::new("redis-server")
+            .args(&self.arguments)
+            .args(usual)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         self.process = Some(process.expect("redis-server"));
         eventually("redis answers", async || self.info("server").await.is_ok()).await;
     }

@@ -53,7 +53,9 @@ impl Service {
     /// Serves on an existing socket until the handle is dropped.
     pub(crate) fn serve_on(&self, listener: TcpListener) -> AbortOnDropHandle<()> {
         let server = Server::builder().add_service(HealthServer::new(self.clone()));
-        AbortOnDropHandle::new(tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() }))
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap()
+        }))
     }
 }
 

@@ -95,7 +95,8 @@ async fn serving(drain: Duration) -> (Process, SocketAddr, Serving) {
 #[tokio::test]
 async fn call_that_exceeds_the_drain_time_is_cut() {
     let (process, address, serving) = serving(Duration::from_secs(1)).await;
-    let mut client = HealthClient::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
+    let mut client =
+        HealthClient::new(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
     let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watched.message().await.unwrap().unwrap();
     process.shutdown.cancel();

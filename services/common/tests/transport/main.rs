@@ -44,10 +44,16 @@ impl Drop for Served {
 
 async fn serve<S>(service: S) -> Served
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let server = Server::builder().add_service(service);
     let (bound, address) = oneshot::channel();
     runtime.spawn(async move {
@@ -66,7 +72,12 @@ fn connect(served: &[&Served]) -> Transport {
 /// Returns the transport to a service in this process or on a port, with the handle that keeps the service running.
 async fn reach<S>(service: S, in_process: bool) -> (Transport, Option<Served>)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
 {
     if in_process {

@@ -165,7 +165,8 @@ impl Service<http::Request<Body>> for Streams {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let streams = self.clone();
-        let handler = service_fn(move |request: Request<Streaming<Bytes>>| streams.clone().handle(request.into_inner()));
+        let handler =
+            service_fn(move |request: Request<Streaming<Bytes>>| streams.clone().handle(request.into_inner()));
         async move { Ok(tonic::server::Grpc::new(Raw).streaming(handler, request).await) }.boxed()
     }
 }
@@ -209,7 +210,11 @@ impl Decoder for Raw {
 }
 
 /// Makes a streaming call and returns the stream of the answer.
-async fn call(transport: &Transport, call: Call, request: impl Stream<Item = Bytes> + Send + 'static) -> Result<Streaming<Bytes>, Status> {
+async fn call(
+    transport: &Transport,
+    call: Call,
+    request: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(transport.clone());
     client.ready().await.expect("it is always ready");
     let path = http::uri::PathAndQuery::from_static("/test.Streams/Call");
@@ -273,7 +278,8 @@ async fn rejection_midway_arrives_at_once(in_process: bool) {
 async fn dropped_caller_ends_the_work(in_process: bool) {
     let streams = Streams::new(Behaviour::Stops);
     let (transport, _served) = reach(streams.clone(), in_process).await;
-    let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
+    let uploading =
+        tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
     eventually(|| streams.begun() == 1).await;
     uploading.abort();
     eventually(|| streams.ended() == 1).await;
@@ -341,7 +347,8 @@ async fn replica_death_midway_is_an_error() {
     let streams = Streams::new(Behaviour::Stops);
     let served = serve(streams.clone()).await;
     let transport = connect(&[&served]);
-    let uploading = tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
+    let uploading =
+        tokio::spawn(async move { upload(&transport, stream::iter([CHUNK]).chain(stream::pending())).await });
     eventually(|| streams.begun() == 1).await;
     drop(served);
     // The outcome is unknown: the replica may have executed the call.

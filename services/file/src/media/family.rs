@@ -76,7 +76,10 @@ pub fn of(found: &Type, head: &[u8]) -> Family {
         "image/heif" => Family::Heif,
         "image/png" => Family::Png,
         "application/font-woff" | "application/font-sfnt" => Family::Font,
-        "application/x-ole-storage" | "application/msword" | "application/vnd.ms-excel" | "application/vnd.ms-powerpoint" => Family::Ole,
+        "application/x-ole-storage"
+        | "application/msword"
+        | "application/vnd.ms-excel"
+        | "application/vnd.ms-powerpoint" => Family::Ole,
         _ if head.starts_with(b"PK") => Family::Zip,
         format => container(registered(format)).map_or(Family::Closed, Family::Sound),
     }
@@ -95,9 +98,9 @@ impl Family {
                     || essence == "application/zip"
                     || ZIPPED.iter().any(|prefix| essence.starts_with(prefix)) && !essence.ends_with("+xml")
             }
-            Self::Ole => {
-                ["application/msword", "application/vnd.ms-", "application/x-msi"].iter().any(|prefix| essence.starts_with(prefix))
-            }
+            Self::Ole => ["application/msword", "application/vnd.ms-", "application/x-msi"]
+                .iter()
+                .any(|prefix| essence.starts_with(prefix)),
             Self::Heif => essence.starts_with("image/hei"),
             Self::Png => essence == "image/apng",
             Self::Font => essence.starts_with("font/"),
@@ -111,7 +114,9 @@ fn container(essence: &str) -> Option<Container> {
     Some(match essence {
         "audio/x-ms-wma" | "video/x-ms-asf" | "video/x-ms-wmv" => Container::Asf,
         "audio/matroska" | "audio/webm" | "video/matroska" | "video/webm" => Container::Matroska,
-        "audio/3gpp" | "audio/3gpp2" | "audio/mp4" | "video/3gpp" | "video/3gpp2" | "video/mp4" | "video/quicktime" => Container::Mp4,
+        "audio/3gpp" | "audio/3gpp2" | "audio/mp4" | "video/3gpp" | "video/3gpp2" | "video/mp4" | "video/quicktime" => {
+            Container::Mp4
+        }
         "audio/mpeg" | "video/mpeg" => Container::Mpeg,
         "application/ogg" | "audio/ogg" | "video/ogg" => Container::Ogg,
         _ => return None,
@@ -140,12 +145,10 @@ pub fn registered(essence: &str) -> &str {
         "audio/aacp" | "audio/x-aac" => "audio/aac",
         "audio/x-flac" => "audio/flac",
         "audio/m4a" | "audio/m4b" | "audio/mp4a-latm" | "audio/x-m4a" | "audio/x-m4b" | "audio/x-mp4" => "audio/mp4",
-        "audio/mp3" | "audio/mpeg3" | "audio/mpg" | "audio/x-mp3" | "audio/x-mpeg" | "audio/x-mpeg-3" | "audio/x-mpeg3" | "audio/x-mpg" => {
-            "audio/mpeg"
-        }
-        "audio/opus" | "audio/vorbis" | "audio/x-ogg" | "audio/x-opus" | "audio/x-opus+ogg" | "audio/x-vorbis" | "audio/x-vorbis+ogg" => {
-            "audio/ogg"
-        }
+        "audio/mp3" | "audio/mpeg3" | "audio/mpg" | "audio/x-mp3" | "audio/x-mpeg" | "audio/x-mpeg-3"
+        | "audio/x-mpeg3" | "audio/x-mpg" => "audio/mpeg",
+        "audio/opus" | "audio/vorbis" | "audio/x-ogg" | "audio/x-opus" | "audio/x-opus+ogg" | "audio/x-vorbis"
+        | "audio/x-vorbis+ogg" => "audio/ogg",
         "audio/vnd.wave" | "audio/wave" | "audio/x-pn-wav" | "audio/x-wav" | "audio/x-wave" => "audio/wav",
         "audio/x-matroska" => "audio/matroska",
         "audio/x-webm" => "audio/webm",

@@ -5,10 +5,16 @@ use infer::Type;
 /// A binary format has a non-text byte within this number of bytes.
 const NEAR: usize = 64;
 /// Formats whose first bytes may all be printable.
-const TEXT: [&str; 6] = ["application/pdf", "application/postscript", "application/rtf", "text/html", "text/x-shellscript", "text/xml"];
+const TEXT: [&str; 6] =
+    ["application/pdf", "application/postscript", "application/rtf", "text/html", "text/x-shellscript", "text/xml"];
 /// Binary formats that begin with a long printable header, or with data that may be printable.
-const LATE: [&str; 5] =
-    ["application/vnd.debian.binary-package", "application/x-bzip2", "application/x-cpio", "application/x-unix-archive", "audio/amr"];
+const LATE: [&str; 5] = [
+    "application/vnd.debian.binary-package",
+    "application/x-bzip2",
+    "application/x-cpio",
+    "application/x-unix-archive",
+    "audio/amr",
+];
 
 /// Returns whether a file has the type of its signature. Many signatures are a few printable characters that may also
 /// begin a text; these count only together with the binary bytes that follow them.

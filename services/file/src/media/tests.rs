@@ -98,7 +98,11 @@ fn claim_of_another_family_is_ignored() {
     for (head, claims, media) in [
         (WEBM, &["audio/mp4", "video/ogg", "image/webp", "text/html", "application/octet-stream"][..], "video/webm"),
         (MP4, &["audio/webm", "audio/mpeg", "application/mp4"], "video/mp4"),
-        (ZIP, &["application/pdf", "application/gzip", "image/svg+xml", "application/vnd.apple.installer+xml"], "application/zip"),
+        (
+            ZIP,
+            &["application/pdf", "application/gzip", "image/svg+xml", "application/vnd.apple.installer+xml"],
+            "application/zip",
+        ),
         (PNG, &["image/jpeg", "image/svg+xml", "audio/mpeg"], "image/png"),
         (b"<?xml version=\"1.0\"?><a/>", &["image/png", "video/mp4", "application/pdf"], "text/xml"),
         (b"%PDF-1.7\n\x01\x02", &["text/plain", "text/html"], "application/pdf"),
@@ -142,7 +146,10 @@ fn texts_that_look_like_a_signature_are_texts() {
 
 #[test]
 fn printable_signatures_need_their_binary_bytes() {
-    let deb = format!("!<arch>\ndebian-binary   1342943816  0     0     100644  4         `\n2.0\n{:60}\x1f\u{8b}", "control.tar.gz");
+    let deb = format!(
+        "!<arch>\ndebian-binary   1342943816  0     0     100644  4         `\n2.0\n{:60}\x1f\u{8b}",
+        "control.tar.gz"
+    );
     for (head, media) in [
         (&b"MZ\x90\0\x03\0\0\0"[..], "application/vnd.microsoft.portable-executable"),
         (b"BZh91AY&SY\x0b\xed\x01", "application/x-bzip2"),

@@ -61,7 +61,10 @@ fn parts() -> Parts {
 
 /// Returns bytes without repetitions.
 fn bytes(length: usize) -> Bytes {
-    (0..length.div_ceil(8) as u64).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).take(length).collect()
+    (0..length.div_ceil(8) as u64)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+        .take(length)
+        .collect()
 }
 
 async fn begin(objects: &Arc<dyn Objects>, key: Uuid, content: &Bytes) -> Box<dyn Writer> {
@@ -100,7 +103,9 @@ async fn object_round_trips(objects: Arc<dyn Objects>) {
 async fn only_the_requested_range_is_read(objects: Arc<dyn Objects>) {
     let (key, content) = (Uuid::now_v7(), bytes(PART + 1000));
     put(&objects, key, &content).await;
-    for (offset, length) in [(0, 1), (0, 0), (5, 0), (999, 4096), (PART - 3, 6), (PART, 1000), (PART + 999, 1), (1, PART + 999)] {
+    for (offset, length) in
+        [(0, 1), (0, 0), (5, 0), (999, 4096), (PART - 3, 6), (PART, 1000), (PART + 999, 1), (1, PART + 999)]
+    {
         let read = get(&objects, key, offset as u64, length).await;
         assert!(read == Some(content.slice(offset..offset + length)), "{length} bytes from offset {offset}");
     }
@@ -197,7 +202,10 @@ async fn objects_are_listed_in_key_order(objects: Arc<dyn Objects>) {
     let mut after = Uuid::nil();
     loop {
         let page = objects.list(after, 7).await.unwrap();
-        assert!(page.iter().all(|stored| stored.modified > before && stored.modified < SystemTime::now() + Duration::from_secs(5)));
+        assert!(
+            page.iter()
+                .all(|stored| stored.modified > before && stored.modified < SystemTime::now() + Duration::from_secs(5))
+        );
         listed.extend(page.iter().map(|stored| stored.key));
         match page.last() {
             Some(last) if page.len() == 7 => after = last.key,
@@ -236,7 +244,8 @@ async fn the_first_claim_stands(objects: Arc<dyn Objects>) {
     assert_eq!(owner_of(&objects).await, None);
     let owners = (0..4).map(|_| owner()).collect::<Vec<_>>();
     let claims = futures::future::join_all(owners.iter().map(|owner| objects.claim(owner.clone()))).await;
-    let won = owners.iter().zip(claims).filter_map(|(owner, claim)| claim.unwrap().then_some(owner)).collect::<Vec<_>>();
+    let won =
+        owners.iter().zip(claims).filter_map(|(owner, claim)| claim.unwrap().then_some(owner)).collect::<Vec<_>>();
     assert_eq!(won.len(), 1);
     assert_eq!(owner_of(&objects).await.as_ref(), Some(won[0]));
     assert!(!objects.claim(owner()).await.unwrap());

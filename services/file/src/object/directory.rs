@@ -40,7 +40,10 @@ impl Directory {
     }
 
     /// Runs disk work on a thread that may block.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce(&Root) -> io::Result<T> + Send + 'static) -> BoxFuture<'_, Result<T>> {
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Root) -> io::Result<T> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
         let root = self.0.clone();
         blocking(move || work(&root)).boxed()
     }

@@ -17,7 +17,9 @@ use aws_config::provider_config::ProviderConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Builder, Config, Credentials, Region, SharedCredentialsProvider, SharedHttpClient};
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, Config, Credentials, Region, SharedCredentialsProvider, SharedHttpClient,
+};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig};
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -116,7 +118,10 @@ impl S3 {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // A reader may be slow for a good reason; `Download` handles stalled reads.
             .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled().download_enabled(false).grace_period(Duration::from_secs(5)).build(),
+                StalledStreamProtectionConfig::enabled()
+                    .download_enabled(false)
+                    .grace_period(Duration::from_secs(5))
+                    .build(),
             );
         config.set_endpoint_url(account.endpoint);
         let client = Client::from_conf(config.build());
@@ -131,7 +136,10 @@ impl S3 {
 fn http() -> SharedHttpClient {
     let trusted = TrustStore::empty().with_pem_certificate(Authorities::own().pem());
     let context = TlsContext::builder().with_trust_store(trusted).build().expect("the trust store is set");
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context)
+        .build_https()
 }
 
 /// Returns the credentials that Amazon's own programs would find.
@@ -144,7 +152,8 @@ fn credentials(http: SharedHttpClient, region: &str) -> SharedCredentialsProvide
 
 /// Returns time limits for one attempt and for all attempts together.
 fn patience(attempt: Duration, all: Duration) -> Builder {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).operation_timeout(all);
     Config::builder().timeout_config(timeouts.build())
 }
 
@@ -163,7 +172,16 @@ impl Objects for S3 {
 
     fn delete(&self, key: Uuid) -> BoxFuture<'_, Result<()>> {
         let delete = async move {
-            match self.0.client.delete_object().bucket(&self.0.name).key(self.0.key(key)).send().await.map_err(Failure::from) {
+            match self
+                .0
+                .client
+                .delete_object()
+                .bucket(&self.0.name)
+                .key(self.0.key(key))
+                .send()
+                .await
+                .map_err(Failure::from)
+            {
                 Err(failure) if !failure.is_absent() => Err(failure.error()),
                 _ => Ok(()),
             }
@@ -240,7 +258,9 @@ impl Bucket {
 
     async fn make(&self) -> Result<()> {
         let elsewhere = (self.region != "us-east-1").then(|| {
-            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(self.region.as_str())).build()
+            CreateBucketConfiguration::builder()
+                .location_constraint(BucketLocationConstraint::from(self.region.as_str()))
+                .build()
         });
         let make = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(elsewhere);
         let made = make.customize().config_override(patience(CREATE_BUCKET_LIMIT, CREATE_BUCKET_LIMIT)).send().await;
@@ -263,7 +283,8 @@ impl Bucket {
         let mut last = self.key(after);
         while found.len() < limit {
             let most = (limit - found.len()).min(PAGE as usize) as i32;
-            let question = self.client.list_objects_v2().bucket(&self.name).prefix(&folder).start_after(&last).max_keys(most);
+            let question =
+                self.client.list_objects_v2().bucket(&self.name).prefix(&folder).start_after(&last).max_keys(most);
             let page = question
                 .customize()
                 .config_override(patience(SWEEP_REQUEST_LIMIT, SWEEP_REQUEST_LIMIT))
@@ -293,7 +314,10 @@ impl Bucket {
                 .await
                 .map_err(|error| Failure::from(error).error())?;
             for begun in page.uploads() {
-                let old = begun.initiated().and_then(|time| SystemTime::try_from(*time).ok()).is_some_and(|time| time < before);
+                let old = begun
+                    .initiated()
+                    .and_then(|time| SystemTime::try_from(*time).ok())
+                    .is_some_and(|time| time < before);
                 let ours = begun.key().filter(|key| self.id(key).is_some());
                 if let (true, Some(key), Some(upload)) = (old, ours, begun.upload_id()) {
                     self.abort(key, upload).await?;
@@ -309,7 +333,16 @@ impl Bucket {
 
     /// Aborts a multipart upload; a missing upload is not an error.
     async fn abort(&self, key: &str, upload: &str) -> Result<()> {
-        match self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await.map_err(Failure::from) {
+        match self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.name)
+            .key(key)
+            .upload_id(upload)
+            .send()
+            .await
+            .map_err(Failure::from)
+        {
             Err(failure) if !failure.is_absent() => Err(failure.error()),
             _ => Ok(()),
         }

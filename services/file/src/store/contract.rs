@@ -179,7 +179,8 @@ async fn pages_are_exact_while_files_are_added(store: Arc<dyn Store>) {
 async fn files_are_attached_all_or_none(store: Arc<dyn Store>) {
     let (ada, bob, room, other) = (user(), user(), Uuid::now_v7(), Uuid::now_v7());
     let (one, two) = (added(&store, file(&ada)).await.id, added(&store, file(&ada)).await.id);
-    let (bobs, elsewhere) = (added(&store, file(&bob)).await.id, added(&store, File { ready: true, ..pending(&ada, other) }).await.id);
+    let (bobs, elsewhere) =
+        (added(&store, file(&bob)).await.id, added(&store, File { ready: true, ..pending(&ada, other) }).await.id);
     for bad in [vec![one, bobs], vec![elsewhere, two], vec![one, Uuid::now_v7()]] {
         assert!(!store.attach(bad, room, ada.id).await.unwrap());
     }
@@ -202,8 +203,11 @@ async fn concurrent_attaches_put_a_file_in_one_room(store: Arc<dyn Store>) {
     for _ in 0..10 {
         let (one, two) = (added(&store, file(&ada)).await.id, added(&store, file(&ada)).await.id);
         let (here, there) = (Uuid::now_v7(), Uuid::now_v7());
-        let attached =
-            tokio::join!(store.attach(vec![one, two], here, ada.id), store.attach(vec![two, one], there, ada.id), store.delete(two));
+        let attached = tokio::join!(
+            store.attach(vec![one, two], here, ada.id),
+            store.attach(vec![two, one], there, ada.id),
+            store.delete(two)
+        );
         let attached = (attached.0.unwrap(), attached.1.unwrap(), attached.2.unwrap());
         let in_rooms = (ids(&store, Of::Room(here)).await.len(), ids(&store, Of::Room(there)).await.len());
         assert!(attached.2);

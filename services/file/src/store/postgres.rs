@@ -31,7 +31,13 @@ impl PostgresStore {
     }
 
     /// Reads a page of rows ordered by id.
-    fn page<T: Send + 'static>(&self, sql: &'static str, after: Uuid, limit: u32, row: fn(&Row) -> T) -> BoxFuture<'_, Result<Vec<T>>> {
+    fn page<T: Send + 'static>(
+        &self,
+        sql: &'static str,
+        after: Uuid,
+        limit: u32,
+        row: fn(&Row) -> T,
+    ) -> BoxFuture<'_, Result<Vec<T>>> {
         async move { self.query(sql, &[&after, &i64::from(limit)], row).await }.boxed()
     }
 }
@@ -85,11 +91,15 @@ const FIRST: &str = files!("first", "WHERE uploader_id = $1 AND upload_room = $2
 
 const GET: &str = files!("get", "WHERE id = $1");
 
-const LIST_OF_UPLOADER: &str =
-    files!("list", "WHERE uploader_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4");
+const LIST_OF_UPLOADER: &str = files!(
+    "list",
+    "WHERE uploader_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4"
+);
 
-const LIST_OF_ROOM: &str =
-    files!("list", "WHERE room_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4");
+const LIST_OF_ROOM: &str = files!(
+    "list",
+    "WHERE room_id = $1 AND (created_at_ms, id) < ($2, $3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT $4"
+);
 
 // Locked in the order of ids, so that two of these statements cannot deadlock.
 const ATTACH: &str = "/* attach */
@@ -187,7 +197,8 @@ impl Store for PostgresStore {
                 if self.0.execute(ADD, &values).await? == 1 {
                     return Ok(new);
                 }
-                let first = self.query(FIRST, &[&new.uploader.id, &upload_room, &new.client_message_id], file).await?.pop();
+                let first =
+                    self.query(FIRST, &[&new.uploader.id, &upload_room, &new.client_message_id], file).await?.pop();
                 if let Some(first) = first {
                     return Ok(first);
                 }
@@ -278,6 +289,9 @@ impl Identity for PostgresStore {
     }
 
     fn renew_turns(&self) -> BoxFuture<'_, Result<()>> {
-        async move { self.0.execute(RENEW_TURNS, &[&Uuid::now_v7().to_string(), &Uuid::now_v7().to_string()]).await.map(drop) }.boxed()
+        async move {
+            self.0.execute(RENEW_TURNS, &[&Uuid::now_v7().to_string(), &Uuid::now_v7().to_string()]).await.map(drop)
+        }
+        .boxed()
     }
 }

@@ -27,7 +27,9 @@ impl SqliteStore {
 
     /// Runs a statement once per id.
     fn each(&self, ids: Vec<Uuid>, sql: &'static str) -> BoxFuture<'_, Result<()>> {
-        let write = move |connection: &Connection| ids.iter().try_for_each(|id| execute(connection, sql, [id.as_bytes()]).map(drop));
+        let write = move |connection: &Connection| {
+            ids.iter().try_for_each(|id| execute(connection, sql, [id.as_bytes()]).map(drop))
+        };
         self.database.write(write).boxed()
     }
 }
@@ -37,7 +39,12 @@ fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<us
     Ok(connection.prepare_cached(sql)?.execute(values)?)
 }
 
-fn query<T>(connection: &Connection, sql: &str, values: impl Params, row: fn(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+fn query<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    row: fn(&Row) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
     Ok(connection.prepare_cached(sql)?.query_map(values, row)?.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -98,11 +105,15 @@ const FIRST: &str = files!("first", "WHERE uploader_id = ?1 AND upload_room = ?2
 
 const GET: &str = files!("get", "WHERE id = ?1");
 
-const LIST_OF_UPLOADER: &str =
-    files!("list", "WHERE uploader_id = ?1 AND (created_at_ms, id) < (?2, ?3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT ?4");
+const LIST_OF_UPLOADER: &str = files!(
+    "list",
+    "WHERE uploader_id = ?1 AND (created_at_ms, id) < (?2, ?3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT ?4"
+);
 
-const LIST_OF_ROOM: &str =
-    files!("list", "WHERE room_id = ?1 AND (created_at_ms, id) < (?2, ?3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT ?4");
+const LIST_OF_ROOM: &str = files!(
+    "list",
+    "WHERE room_id = ?1 AND (created_at_ms, id) < (?2, ?3) AND ready ORDER BY created_at_ms DESC, id DESC LIMIT ?4"
+);
 
 const CAN_ATTACH: &str = "/* attach */
     SELECT id FROM files WHERE id = ?1 AND ready AND (room_id = ?2 OR (room_id IS NULL AND uploader_id = ?3))";
@@ -145,7 +156,8 @@ const FORGOTTEN: &str = "/* forgotten */ DELETE FROM forgets WHERE file_id = ?1"
 
 const INSTALLATION: &str = "/* installation */ SELECT id, turn, next FROM installation";
 
-const INSTALL: &str = "/* installation */ INSERT OR REPLACE INTO installation (one, id, turn, next) VALUES (1, ?1, ?2, ?3)";
+const INSTALL: &str =
+    "/* installation */ INSERT OR REPLACE INTO installation (one, id, turn, next) VALUES (1, ?1, ?2, ?3)";
 
 const TURN: &str = "/* turn */ UPDATE installation SET turn = next, next = ?2 WHERE next = ?1";
 
@@ -201,7 +213,9 @@ impl Store for SqliteStore {
                 return Ok(new);
             }
             let identity = params![new.uploader.id.as_bytes(), new.upload_room().into_bytes(), new.client_message_id];
-            query(connection, FIRST, identity, file)?.pop().ok_or_else(|| Error::internal("the conflicting file is missing"))
+            query(connection, FIRST, identity, file)?
+                .pop()
+                .ok_or_else(|| Error::internal("the conflicting file is missing"))
         };
         self.database.write(write).boxed()
     }
@@ -217,14 +231,18 @@ impl Store for SqliteStore {
         };
         let Position { created_at_ms, id } = below;
         self.database
-            .read(move |connection| query(connection, sql, params![of.as_bytes(), created_at_ms, id.as_bytes(), limit], file))
+            .read(move |connection| {
+                query(connection, sql, params![of.as_bytes(), created_at_ms, id.as_bytes(), limit], file)
+            })
             .boxed()
     }
 
     fn attach(&self, ids: Vec<Uuid>, room: Uuid, uploader: Uuid) -> BoxFuture<'_, Result<bool>> {
         let write = move |connection: &Connection| {
             for id in &ids {
-                if query(connection, CAN_ATTACH, [id.as_bytes(), room.as_bytes(), uploader.as_bytes()], only_id)?.is_empty() {
+                if query(connection, CAN_ATTACH, [id.as_bytes(), room.as_bytes(), uploader.as_bytes()], only_id)?
+                    .is_empty()
+                {
                     return Ok(false);
                 }
             }
@@ -245,7 +263,8 @@ impl Store for SqliteStore {
     }
 
     fn abandon(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
-        let write = move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
+        let write =
+            move |connection: &Connection| ids.iter().try_for_each(|id| delete(connection, *id, true).map(drop));
         self.database.write(write).boxed()
     }
 
@@ -254,7 +273,9 @@ impl Store for SqliteStore {
     }
 
     fn rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.database.read(move |connection| query(connection, ROOMS, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database
+            .read(move |connection| query(connection, ROOMS, params![after.as_bytes(), limit], only_id))
+            .boxed()
     }
 
     fn empty(&self, room: Uuid, limit: u32) -> BoxFuture<'_, Result<u64>> {
@@ -267,11 +288,15 @@ impl Store for SqliteStore {
     }
 
     fn known(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.database.read(move |connection| query(connection, KNOWN, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database
+            .read(move |connection| query(connection, KNOWN, params![after.as_bytes(), limit], only_id))
+            .boxed()
     }
 
     fn unwanted(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Uuid>>> {
-        self.database.read(move |connection| query(connection, UNWANTED, params![after.as_bytes(), limit], only_id)).boxed()
+        self.database
+            .read(move |connection| query(connection, UNWANTED, params![after.as_bytes(), limit], only_id))
+            .boxed()
     }
 
     fn removed(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
@@ -279,7 +304,9 @@ impl Store for SqliteStore {
     }
 
     fn forgets(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Forget>>> {
-        self.database.read(move |connection| query(connection, FORGETS, params![after.as_bytes(), limit], forget)).boxed()
+        self.database
+            .read(move |connection| query(connection, FORGETS, params![after.as_bytes(), limit], forget))
+            .boxed()
     }
 
     fn forgotten(&self, ids: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
@@ -290,7 +317,8 @@ impl Store for SqliteStore {
 impl Identity for SqliteStore {
     fn installation(&self) -> BoxFuture<'_, Result<Installation>> {
         async move {
-            let database = std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)?;
+            let database =
+                std::fs::metadata(&self.path).map(|metadata| identity::of_file(&metadata)).map_err(Error::internal)?;
             let mut found = self.database.read(installed).await?;
             if found.is_none() {
                 let install = |connection: &Connection| {

@@ -68,7 +68,11 @@ async fn orphans_are_found_with_every_page_size() {
             }
         }
         let sweep = Sweep { page, ..Sweep::new(store.clone(), objects.clone(), Duration::ZERO) };
-        assert_eq!(sweep.once().await.unwrap(), Orphans { objects: orphans, files: bare, uploads: 0 }, "pages of {page}");
+        assert_eq!(
+            sweep.once().await.unwrap(),
+            Orphans { objects: orphans, files: bare, uploads: 0 },
+            "pages of {page}"
+        );
         assert_eq!(keys(&objects).await, whole);
         assert_eq!(sweep.once().await.unwrap(), Orphans { objects: 0, files: bare, uploads: 0 });
     }

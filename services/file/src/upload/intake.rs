@@ -107,7 +107,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stalled_or_trickling_sender_times_out() {
-        let (time, error) = given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
+        let (time, error) =
+            given_up(sent(1 << 20, Duration::from_secs(1)).take(5).chain(stream::pending()).boxed()).await;
         assert_eq!((time, error.code), (Duration::from_secs(35), Code::TooSlow));
         let (time, error) = given_up(sent(100, Duration::from_secs(1))).await;
         assert_eq!((time, error.code), (Duration::from_secs(30), Code::TooSlow));

@@ -134,17 +134,28 @@ impl MessageService for Log {
         self.state().asked.extend(events.iter().map(|event| event.id.clone()));
         let (mut state, lost) = self.called()?;
         let outcomes = events.into_iter().map(|event| outcome(&mut state, event)).collect();
-        if lost { Err(Status::unknown("connection reset")) } else { Ok(Response::new(AppendResponse { epoch: String::new(), outcomes })) }
+        if lost {
+            Err(Status::unknown("connection reset"))
+        } else {
+            Ok(Response::new(AppendResponse { epoch: String::new(), outcomes }))
+        }
     }
 
-    async fn get_room_heads(&self, request: Request<GetRoomHeadsRequest>) -> Result<Response<GetRoomHeadsResponse>, Status> {
+    async fn get_room_heads(
+        &self,
+        request: Request<GetRoomHeadsRequest>,
+    ) -> Result<Response<GetRoomHeadsResponse>, Status> {
         let (state, _) = self.called()?;
         let rooms = request.into_inner().room_ids.into_iter();
-        let heads = rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
+        let heads =
+            rooms.map(|room_id| RoomHead { closed: state.closed.contains(&room_id), seq: 0, room_id }).collect();
         Ok(Response::new(GetRoomHeadsResponse { epoch: String::new(), heads }))
     }
 
-    async fn forget_files(&self, request: Request<ForgetFilesRequest>) -> Result<Response<ForgetFilesResponse>, Status> {
+    async fn forget_files(
+        &self,
+        request: Request<ForgetFilesRequest>,
+    ) -> Result<Response<ForgetFilesResponse>, Status> {
         let (mut state, lost) = self.called()?;
         let ForgetFilesRequest { room_id, ids } = request.into_inner();
         state.forgotten.extend(ids.into_iter().map(|id| (room_id.clone(), id)));

@@ -132,7 +132,8 @@ impl Sending {
     }
 
     fn parts(self) -> BoxStream<'static, UploadRequest> {
-        let chunks = self.bytes.chunks(10_000).map(|chunk| Part::Chunk(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>();
+        let chunks =
+            self.bytes.chunks(10_000).map(|chunk| Part::Chunk(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>();
         let parts = [Part::Begin(self.begin)].into_iter().chain(chunks).chain([Part::Finish(self.finish)]);
         stream::iter(parts.map(part).collect::<Vec<_>>()).boxed()
     }
@@ -190,8 +191,15 @@ impl Service {
         Ok(bytes.await?)
     }
 
-    async fn list(&self, reader: Reader, room: Option<&str>, limit: u32, cursor: &str) -> Result<ListFilesResponse, Error> {
-        let request = ListFilesRequest { reader: Some(reader), room_id: room.map(Into::into), limit, cursor: cursor.into() };
+    async fn list(
+        &self,
+        reader: Reader,
+        room: Option<&str>,
+        limit: u32,
+        cursor: &str,
+    ) -> Result<ListFilesResponse, Error> {
+        let request =
+            ListFilesRequest { reader: Some(reader), room_id: room.map(Into::into), limit, cursor: cursor.into() };
         Ok(self.client.clone().list_files(request).await?.into_inner())
     }
 

@@ -135,7 +135,8 @@ async fn readers_of_the_message_can_read_the_file(location: Location) {
         assert_eq!(service.upload(sending).await.unwrap_err().code, Code::Timeout);
     }
     let events = eventually(async || Some(world.log.events()).filter(|events| events.len() == 2)).await;
-    let seen = [&room, &private].map(|room| events.iter().find(|event| event.room_id == *room).unwrap().files[0].id.clone());
+    let seen =
+        [&room, &private].map(|room| events.iter().find(|event| event.room_id == *room).unwrap().files[0].id.clone());
     assert_eq!(service.get(by(&bob), &seen[0]).await.unwrap_err().code, Code::Unavailable);
     world.log.is(Mood::Well);
     assert_eq!(marked_ready(async || service.download(by(&bob), &seen[0], 0, 0).await).await, b"tea");
@@ -150,7 +151,8 @@ async fn marked_ready<T>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
     let asking = async || {
         let begun = Instant::now();
         let answer = ask().await;
-        let late = begun.elapsed() >= Duration::from_secs(1) && answer.as_ref().is_err_and(|error| error.code == Code::Unavailable);
+        let late = begun.elapsed() >= Duration::from_secs(1)
+            && answer.as_ref().is_err_and(|error| error.code == Code::Unavailable);
         (!late).then_some(answer)
     };
     eventually(asking).await.unwrap()

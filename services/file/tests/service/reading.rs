@@ -160,14 +160,22 @@ async fn owner_attaches_files_to_one_room() {
         assert_eq!(service.attach(&ada, &room, &ids.map(String::as_str)).await.unwrap_err().code, code);
         assert_eq!(service.get(by(&ada), &one).await.unwrap().room_id, None, "all files or none");
     }
-    assert_eq!(service.attach(&bob, &room, &[&hidden]).await.unwrap_err().code, Code::NotFound, "as if the file did not exist");
+    assert_eq!(
+        service.attach(&bob, &room, &[&hidden]).await.unwrap_err().code,
+        Code::NotFound,
+        "as if the file did not exist"
+    );
 
     for _ in 0..2 {
         let files = service.attach(&ada, &room, &[&two, &one, &two]).await.unwrap();
         assert_eq!(files.iter().map(|file| &file.id).collect::<Vec<_>>(), [&two, &one, &two]);
         assert!(files.iter().all(|file| file.room_id.as_ref() == Some(&room)));
     }
-    assert_eq!(service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(), 2, "any member may attach the room's files");
+    assert_eq!(
+        service.attach(&bob, &room, &[&one, &bobs]).await.unwrap().len(),
+        2,
+        "any member may attach the room's files"
+    );
     assert_eq!(service.download(anonymous(), &bobs, 0, 0).await.unwrap(), b"Bob's");
     assert_eq!(service.attach(&ada, &other, &[&one]).await.unwrap_err().code, Code::Conflict);
 

@@ -21,8 +21,14 @@ async fn file_is_stored_unchanged() {
     let UploadResponse { file, message, duplicate } = service.upload(sending).await.unwrap();
     let file = file.unwrap();
     assert_eq!((message, duplicate), (None, false));
-    assert_eq!((file.name.as_str(), file.size, file.content_type.as_str()), ("Чай.bin", 1_000_000, "text/csv; charset=utf-8"));
-    assert_eq!((file.room_id.clone(), file.uploaded_by.as_ref(), file.safe_inline, file.deleted), (None, Some(&ada), false, false));
+    assert_eq!(
+        (file.name.as_str(), file.size, file.content_type.as_str()),
+        ("Чай.bin", 1_000_000, "text/csv; charset=utf-8")
+    );
+    assert_eq!(
+        (file.room_id.clone(), file.uploaded_by.as_ref(), file.safe_inline, file.deleted),
+        (None, Some(&ada), false, false)
+    );
     assert_eq!(service.get(by(&ada), &file.id).await.unwrap(), file);
     assert_eq!(service.download(by(&ada), &file.id, 0, 0).await.unwrap(), bytes);
     assert_eq!(service.uploads(&ada).await, [file.id]);
@@ -41,7 +47,10 @@ async fn room_gets_the_event_after_the_file_is_stored() {
     let UploadResponse { file, message, duplicate } =
         service.upload(Sending::new(&ada, "tea.png", PNG).to(&room).called("1")).await.unwrap();
     let (file, message) = (file.unwrap(), message.unwrap());
-    assert_eq!((file.room_id.as_ref(), file.content_type.as_str(), file.safe_inline, duplicate), (Some(&room), "image/png", true, false));
+    assert_eq!(
+        (file.room_id.as_ref(), file.content_type.as_str(), file.safe_inline, duplicate),
+        (Some(&room), "image/png", true, false)
+    );
     assert_eq!(message.files, [file]);
     let events = world.log.events();
     assert_eq!(events.len(), 1);
@@ -77,11 +86,13 @@ async fn rejections_precede_the_content() {
     }
     world.rooms.is_away(true);
     let unknown = world.rooms.public();
-    let never_ends = stream::iter([part(Part::Begin(Begin { room_id: Some(unknown), ..good.clone() }))]).chain(stream::pending());
+    let never_ends =
+        stream::iter([part(Part::Begin(Begin { room_id: Some(unknown), ..good.clone() }))]).chain(stream::pending());
     assert_eq!(service.send(never_ends.boxed()).await.unwrap_err().code, Code::Unavailable);
     world.rooms.is_away(false);
 
-    let too_much = [Part::Begin(good.clone()), Part::Chunk(Bytes::from(vec![0; 60])), Part::Chunk(Bytes::from(vec![0; 41]))];
+    let too_much =
+        [Part::Begin(good.clone()), Part::Chunk(Bytes::from(vec![0; 60])), Part::Chunk(Bytes::from(vec![0; 41]))];
     let never_ends = stream::iter(too_much.map(part)).chain(stream::pending()).boxed();
     assert_eq!(service.send(never_ends).await.unwrap_err().code, Code::TooLarge);
     for room in [read_only, private] {
@@ -108,9 +119,14 @@ async fn incomplete_upload_leaves_nothing() {
         vec![chunk.clone(), finish.clone()],
         vec![finish.clone()],
         vec![begin.clone(), chunk.clone(), begin.clone()],
-        vec![Part::Begin(to_other), chunk.clone(), Part::Finish(Finish { room_id: Some(room.clone()), ..Finish::default() })],
+        vec![
+            Part::Begin(to_other),
+            chunk.clone(),
+            Part::Finish(Finish { room_id: Some(room.clone()), ..Finish::default() }),
+        ],
     ] {
-        let error = service.send(stream::iter(parts.into_iter().map(part).collect::<Vec<_>>()).boxed()).await.unwrap_err();
+        let error =
+            service.send(stream::iter(parts.into_iter().map(part).collect::<Vec<_>>()).boxed()).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidRequest);
     }
     // A caller that disconnects midway.
@@ -232,7 +248,8 @@ async fn upload_to_a_claimed_store_is_not_acknowledged() {
             sender.send(part(next)).await.unwrap();
         }
         eventually(async || (location.objects().len() == 2).then_some(())).await;
-        let other = Location::sqlite().with([format!("--objects=file:{}", location.directory.join("objects").display())]);
+        let other =
+            Location::sqlite().with([format!("--objects=file:{}", location.directory.join("objects").display())]);
         Service::start(&other, &world).await.stop();
         let config = Settings::parse_from([String::new()].iter().chain(&other.flags)).file;
         let storage = StorageConfig { data_dir: other.directory.clone(), postgres: PostgresConfig::default() };

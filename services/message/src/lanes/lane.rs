@@ -44,13 +44,23 @@ impl Log {
         let batch: Vec<_> = rows().map(|row| row.data.clone()).collect();
         let spans = Batch::begin("append", rows().map(|row| &row.span));
         let until = rows().map(|row| row.deadline).max().unwrap_or(now);
-        let answers = if batch.is_empty() { Vec::new() } else { spans.lead().instrument(batch::append(&*self.store, &batch, until)).await };
+        let answers = if batch.is_empty() {
+            Vec::new()
+        } else {
+            spans.lead().instrument(batch::append(&*self.store, &batch, until)).await
+        };
         METRICS.append_rows.record(batch.len() as f64);
         METRICS.append.record(now.elapsed());
-        self.hints.publish(answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))));
+        self.hints.publish(
+            answers.iter().enumerate().filter_map(|(index, answer)| Some((answer.as_ref()?, spans.of(index)))),
+        );
         let mut answers = answers.into_iter();
         let mut next = |row: &Pending| {
-            if alive(&row) { answers.next().unwrap_or_else(|| Some(Err(Error::timeout()))) } else { Some(Err(Error::timeout())) }
+            if alive(&row) {
+                answers.next().unwrap_or_else(|| Some(Err(Error::timeout())))
+            } else {
+                Some(Err(Error::timeout()))
+            }
         };
         groups.into_iter().filter_map(|group| group.answer(&mut next)).collect()
     }
@@ -93,7 +103,9 @@ impl Lane {
                 // The database does not report which head is locked, so each partition continues separately. Partitions
                 // with a free head soon return to the lane.
                 let partitions = self.queue.lock().set_aside(locked);
-                partitions.into_iter().for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
+                partitions
+                    .into_iter()
+                    .for_each(|partition| _ = log.tasks.spawn(self.clone().run_aside(partition, log.clone())));
             }
         }
     }

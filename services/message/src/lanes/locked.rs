@@ -144,7 +144,8 @@ async fn locked_head_does_not_delay_other_partitions() {
     let for_a_while = || begun.elapsed() > Duration::from_secs(3);
     let received = |talk: &Talk| for_a_while() && talk.acknowledged.len() >= 30;
     let refused = |talk: &Talk| for_a_while() && talk.refused.len() >= 5;
-    let (neighbours, others, locked) = tokio::join!(fixture.talks(0, received), fixture.talks(3, received), fixture.talks(LOCKED, refused));
+    let (neighbours, others, locked) =
+        tokio::join!(fixture.talks(0, received), fixture.talks(3, received), fixture.talks(LOCKED, refused));
     for talk in neighbours.iter().chain(&others) {
         assert!(median(&talk.took) < LOCK_TIMEOUT / 2, "{:?}", talk.took);
         // When the whole machine stands still the queue rejects rows, but at once: a late rejection has waited for the
@@ -178,7 +179,9 @@ async fn rows_behind_a_lock_are_appended_in_order() {
     let (mut acknowledged, mut whole) = ([vec![], vec![]], 0);
     for round in 0..20 {
         let lock = client.transaction().await.unwrap();
-        lock.query("SELECT 1 FROM message.partitions WHERE partition = $1 FOR UPDATE", &[&(LOCKED as i32)]).await.unwrap();
+        lock.query("SELECT 1 FROM message.partitions WHERE partition = $1 FOR UPDATE", &[&(LOCKED as i32)])
+            .await
+            .unwrap();
         // Longer than one attempt, shorter than the queue's age limit.
         let unlock = async {
             sleep(Duration::from_millis(130)).await;

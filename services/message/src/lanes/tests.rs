@@ -17,7 +17,8 @@ use super::queue::QUEUE_BYTES;
 use super::*;
 use crate::store::sqlite::Sqlite;
 use crate::store::{
-    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id, delegated,
+    AppendError, Appended, Body, Event, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Window, client_id,
+    delegated,
 };
 
 const PARTITIONS: u32 = 64;
@@ -50,7 +51,11 @@ impl HeldStore {
 }
 
 impl Store for HeldStore {
-    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Arc<EventData>],
+        created_at_ms: i64,
+    ) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move {
             self.batches.lock().push(batch.iter().map(|data| data.body.content.clone()).collect());
             self.begun.notify_one();
@@ -339,7 +344,10 @@ async fn hints_are_dense_ordered_and_bounded() {
         let Some(Notice::Message { payload, .. }) = notices.next().await else { continue };
         assert!(payload.len() <= 256 * 1024);
         let hint = Hint::decode(payload).unwrap();
-        assert_eq!((hint.partition, hint.first_position, hint.epoch.as_str()), (7, position + 1, fixture.epoch.to_string().as_str()));
+        assert_eq!(
+            (hint.partition, hint.first_position, hint.epoch.as_str()),
+            (7, position + 1, fixture.epoch.to_string().as_str())
+        );
         for event in hint.events {
             position += 1;
             assert_eq!(event.position, position);

@@ -20,10 +20,13 @@ impl Service {
         let rooms: HashSet<Uuid> = names_files.map(|checked| checked.pending.data.room).collect();
         let (waiting, free): (Vec<_>, Vec<_>) =
             permitted.into_iter().enumerate().partition(|(_, checked)| rooms.contains(&checked.pending.data.room));
-        let (free_places, free): (Vec<_>, Vec<_>) = free.into_iter().map(|(place, checked)| (place, checked.pending)).unzip();
+        let (free_places, free): (Vec<_>, Vec<_>) =
+            free.into_iter().map(|(place, checked)| (place, checked.pending)).unzip();
         let attached_and_appended = async {
             let (mut places, mut attached, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-            for (place, outcome) in join_all(waiting.into_iter().map(async |(place, checked)| (place, self.attach(checked).await))).await {
+            for (place, outcome) in
+                join_all(waiting.into_iter().map(async |(place, checked)| (place, self.attach(checked).await))).await
+            {
                 match outcome {
                     Ok(pending) => {
                         places.push(place);

@@ -30,16 +30,37 @@ async fn event_is_answered_stored_and_published() {
     let events: Vec<_> = response.outcomes.into_iter().map(|it| outcome(it).unwrap().0).collect();
     let first = &events[0];
     assert_eq!((first.seq, first.position, first.partition), (1, 1, partition));
-    assert_eq!((&first.id, &first.room_id, &first.sender, &first.content), (&sent.id, &sent.room_id, &sent.sender, &sent.content));
+    assert_eq!(
+        (&first.id, &first.room_id, &first.sender, &first.content),
+        (&sent.id, &sent.room_id, &sent.sender, &sent.content)
+    );
     assert_eq!(first.client_message_id.as_deref(), Some("mine"));
     assert!(first.created_at_ms > 1_700_000_000_000);
-    assert_eq!((events[1].seq, events[1].event.as_str(), events[1].data.as_str()), (2, "roomUpdated", r#"{"name":"Tea"}"#));
+    assert_eq!(
+        (events[1].seq, events[1].event.as_str(), events[1].data.as_str()),
+        (2, "roomUpdated", r#"{"name":"Tea"}"#)
+    );
 
-    let page = fixture.list(pb::ListEventsRequest { room_id: room.to_string(), limit: 50, ..Default::default() }).await.unwrap();
+    let page = fixture
+        .list(pb::ListEventsRequest { room_id: room.to_string(), limit: 50, ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!((&page.epoch, page.last_seq, page.more, &page.events), (&response.epoch, 2, false, &events));
-    let log = fixture.client.clone().read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
+    let log = fixture
+        .client
+        .clone()
+        .read_log(pb::ReadLogRequest { partition, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((&log.epoch, log.head, &log.events), (&response.epoch, 2, &events));
-    let heads = fixture.client.clone().get_heads(pb::GetHeadsRequest { partitions: vec![partition] }).await.unwrap().into_inner();
+    let heads = fixture
+        .client
+        .clone()
+        .get_heads(pb::GetHeadsRequest { partitions: vec![partition] })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((heads.partition_count, heads.heads), (PARTITIONS, vec![pb::Head { partition, position: 2 }]));
     let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
     let heads = fixture.client.clone().get_room_heads(rooms).await.unwrap().into_inner();
@@ -115,7 +136,17 @@ async fn room_event_names_are_checked_and_only_deletion_closes() {
         closes_room,
         ..message(room, "")
     };
-    for name in ["", "message", "fileUpload", "session", "roomupdated", "roomUpdated ", "RoomDeleted", "roomCreated", "__proto__"] {
+    for name in [
+        "",
+        "message",
+        "fileUpload",
+        "session",
+        "roomupdated",
+        "roomUpdated ",
+        "RoomDeleted",
+        "roomCreated",
+        "__proto__",
+    ] {
         for closes_room in [false, true] {
             let refusal = fixture.send(event(name, closes_room)).await.unwrap_err();
             assert!(refusal.0 == "invalid_request" && refusal.1.contains("event"), "{name:?}: {refusal:?}");
@@ -136,7 +167,12 @@ async fn room_event_names_are_checked_and_only_deletion_closes() {
 async fn closed_room_is_not_found() {
     let fixture = Fixture::new().await;
     let room = Uuid::now_v7();
-    let closing = pb::NewEvent { kind: pb::Kind::System.into(), event: "roomDeleted".into(), closes_room: true, ..message(room, "") };
+    let closing = pb::NewEvent {
+        kind: pb::Kind::System.into(),
+        event: "roomDeleted".into(),
+        closes_room: true,
+        ..message(room, "")
+    };
     assert_eq!(fixture.send(closing).await.unwrap().0.seq, 1);
     assert_eq!(fixture.send(message(room, "too late")).await.unwrap_err().0, "not_found");
     let rooms = pb::GetRoomHeadsRequest { room_ids: vec![room.to_string()] };
@@ -188,7 +224,10 @@ async fn history_reports_whether_there_are_more_events() {
     assert_eq!(list(None, Some(8), 2).await, (vec![9, 10], false));
     assert_eq!(list(None, Some(99), 2).await, (vec![], false));
     assert_eq!(list(None, Some(3), 0).await, (vec![], true));
-    let empty = fixture.list(pb::ListEventsRequest { room_id: Uuid::now_v7().to_string(), limit: 5, ..Default::default() }).await.unwrap();
+    let empty = fixture
+        .list(pb::ListEventsRequest { room_id: Uuid::now_v7().to_string(), limit: 5, ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!((empty.last_seq, empty.events.len(), empty.more), (0, 0, false));
 }
 
@@ -207,7 +246,10 @@ async fn invalid_reads_are_rejected() {
     let log = client.read_log(pb::ReadLogRequest { partition: PARTITIONS, ..Default::default() }).await.unwrap_err();
     let heads = client.get_heads(pb::GetHeadsRequest { partitions: vec![PARTITIONS] }).await.unwrap_err();
     let rooms = client.get_room_heads(pb::GetRoomHeadsRequest { room_ids: vec!["lobby".into()] }).await.unwrap_err();
-    let forgotten = client.forget_files(pb::ForgetFilesRequest { room_id: room_id.clone(), ids: vec!["f".into()] }).await.unwrap_err();
+    let forgotten = client
+        .forget_files(pb::ForgetFilesRequest { room_id: room_id.clone(), ids: vec!["f".into()] })
+        .await
+        .unwrap_err();
     let too_many = pb::ForgetFilesRequest { room_id, ids: vec![Uuid::now_v7().to_string(); MAX_FORGOTTEN + 1] };
     let too_many = client.forget_files(too_many).await.unwrap_err();
     for status in [log, heads, rooms, forgotten, too_many] {

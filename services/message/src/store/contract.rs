@@ -136,7 +136,10 @@ async fn append(store: &dyn Store, batch: &[EventData]) -> Vec<Result<Outcome>> 
 
 async fn append_new(store: &dyn Store, batch: &[EventData]) -> Vec<Event> {
     let outcomes = append(store, batch).await;
-    outcomes.into_iter().map(|outcome| if let Ok(Outcome::Appended(event)) = outcome { event } else { panic!("{outcome:?}") }).collect()
+    outcomes
+        .into_iter()
+        .map(|outcome| if let Ok(Outcome::Appended(event)) = outcome { event } else { panic!("{outcome:?}") })
+        .collect()
 }
 
 const ALL: Limit = Limit { events: 100_000, bytes: u32::MAX };

@@ -117,7 +117,8 @@ impl EventData {
     /// Returns a close upper bound on the encoded size, in bytes.
     pub fn size(&self) -> usize {
         let body = &self.body;
-        let texts = self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
+        let texts =
+            self.client_id.len() + body.sender_username.len() + body.content.len() + body.event.len() + body.data.len();
         EVENT_OVERHEAD + texts + body.files.iter().map(File::encoded_size).sum::<usize>()
     }
 }
@@ -165,9 +166,19 @@ mod tests {
             deleted: false,
         };
         for files in [vec![], vec![file.clone(); 10], vec![File { deleted: true, ..file }; 10]] {
-            let body = Body { sender_username: text(200), content: text(16_384), event: text(200), data: text(200), files };
+            let body =
+                Body { sender_username: text(200), content: text(16_384), event: text(200), data: text(200), files };
             let (id, client_id) = (Uuid::max(), client_id(Some(&text(128)), Uuid::max()));
-            let data = EventData { partition: u32::MAX, room: id, id, kind: Kind::System, sender: id, client_id, body, closes_room: false };
+            let data = EventData {
+                partition: u32::MAX,
+                room: id,
+                id,
+                kind: Kind::System,
+                sender: id,
+                client_id,
+                body,
+                closes_room: false,
+            };
             let in_a_page = EVENT_OVERHEAD + data.client_id.len() + data.body.to_text().unwrap().len();
             let size = data.size();
             let event = Event { data: Arc::new(data), position: u64::MAX, seq: u64::MAX, created_at_ms: i64::MAX };

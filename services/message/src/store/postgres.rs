@@ -15,8 +15,8 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store,
-    Window,
+    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead,
+    RoomKey, Store, Window,
 };
 
 refinery::embed_migrations!("migrations/postgres");
@@ -29,8 +29,7 @@ const HEADS: &str = "/* heads */ SELECT l.epoch, p.partition, p.head FROM log l,
 
 /// Identifies the database. The timeline is taken from the write position, because the control file is updated late in
 /// a promotion.
-const FINGERPRINT: &str =
-    "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
+const FINGERPRINT: &str = "/* open_log */ SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
 
 const ROOM_HEADS: &str = "/* room_heads */ SELECT l.epoch, r.room_id, coalesce(h.seq, 0), coalesce(h.closed, false)
     FROM log l
@@ -55,11 +54,21 @@ const FORGET_FILES: &str = "/* forget_files */ INSERT INTO deleted_files (partit
 static LIST_OLDEST_FIRST: LazyLock<String> = LazyLock::new(|| list("ASC"));
 static LIST_NEWEST_FIRST: LazyLock<String> = LazyLock::new(|| list("DESC"));
 static READ_LOG: LazyLock<String> = LazyLock::new(|| {
-    page_statement("read_log", "h.head", "partitions h ON h.partition = $1", "partition = $1 AND position > $2", "position", "ASC")
+    page_statement(
+        "read_log",
+        "h.head",
+        "partitions h ON h.partition = $1",
+        "partition = $1 AND position > $2",
+        "position",
+        "ASC",
+    )
 });
 
 fn list(order: &str) -> String {
-    let (head, room) = ("room_heads h ON h.partition = $1 AND h.room_id = $5", "partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6");
+    let (head, room) = (
+        "room_heads h ON h.partition = $1 AND h.room_id = $5",
+        "partition = $1 AND room_id = $5 AND seq > $2 AND seq < $6",
+    );
     page_statement("list", "h.seq", head, room, "seq", order)
 }
 
@@ -114,14 +123,18 @@ async fn open_or_renew(client: &mut pg::Client, wanted: Option<u32>) -> Result<U
         (Some(row), wanted) => {
             let epoch = row.get(0);
             let renewed = match wanted {
-                Some(wanted) => super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?,
+                Some(wanted) => {
+                    super::renewed(epoch, (row.get(1), &fingerprint), (row.get::<_, i32>(2).into(), wanted))?
+                }
                 None => Some(super::next_epoch(Some(epoch))),
             };
             if let Some(epoch) = renewed {
                 // Locks every head, so that an append belongs entirely to one epoch.
                 let lock = "/* open_log */ SELECT 1 FROM partitions ORDER BY partition FOR UPDATE";
                 transaction.query(lock, &[]).await?;
-                transaction.execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint]).await?;
+                transaction
+                    .execute("/* open_log */ UPDATE log SET epoch = $1, fingerprint = $2", &[&epoch, &fingerprint])
+                    .await?;
                 tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
             }
             renewed.unwrap_or(epoch)
@@ -160,14 +173,20 @@ async fn append(client: &pg::Client, batch: &[Arc<EventData>], created_at_ms: i6
         return Err(Error::internal(format_args!("{} outcomes of {} events", rows.len(), batch.len())).into());
     }
     let epoch = rows.first().map_or(Uuid::nil(), |row| row.get(0));
-    let mut outcomes = rows.iter().zip(batch).map(|(row, data)| outcome(row, data, created_at_ms)).collect::<Result<Vec<_>>>()?;
+    let mut outcomes =
+        rows.iter().zip(batch).map(|(row, data)| outcome(row, data, created_at_ms)).collect::<Result<Vec<_>>>()?;
     // The batch is committed: after a failure here the outcome is unknown to the caller, and the caller repeats the
     // batch.
     mark_deleted(client, outcomes.iter_mut().filter_map(Outcome::event_mut)).await.map_err(|_| Error::timeout())?;
     Ok(Appended { epoch, outcomes })
 }
 
-async fn page(client: &pg::Client, statement: &str, parameters: &[&(dyn ToSql + Sync)], partition: u32) -> Result<Page> {
+async fn page(
+    client: &pg::Client,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    partition: u32,
+) -> Result<Page> {
     let rows = client.query(&pg::prepare(client, statement).await?, parameters).await?;
     let first = rows.first().ok_or_else(|| Error::internal("the log has no row"))?;
     let (epoch, head) = (first.get(0), first.get::<_, i64>(1) as u64);
@@ -189,10 +208,12 @@ async fn mark_deleted<'a>(client: &Client, events: impl Iterator<Item = &'a mut 
         return Ok(());
     }
     let (rooms, files): (Vec<RoomKey>, Vec<Uuid>) = super::files_of(&events).into_iter().unzip();
-    let (partitions, rooms): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
+    let (partitions, rooms): (Vec<i32>, Vec<Uuid>) =
+        rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
     let keys = [(&partitions as _, Type::INT4_ARRAY), (&rooms as _, Type::UUID_ARRAY), (&files as _, Type::UUID_ARRAY)];
     let rows = client.query_typed(DELETED, &keys).await?;
-    let deleted = rows.iter().map(|row| ((row.get::<_, i32>(0) as u32, row.get(1)), row.get(2))).collect::<HashSet<_>>();
+    let deleted =
+        rows.iter().map(|row| ((row.get::<_, i32>(0) as u32, row.get(1)), row.get(2))).collect::<HashSet<_>>();
     super::mark_deleted(events, &deleted);
     Ok(())
 }
@@ -213,8 +234,12 @@ fn nothing_done(error: tokio_postgres::Error) -> Error {
 }
 
 fn outcome(row: &Row, data: &Arc<EventData>, created_at_ms: i64) -> Result<Outcome> {
-    let numbered =
-        |data, created_at_ms| Event { data, position: row.get::<_, i64>(3) as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms };
+    let numbered = |data, created_at_ms| Event {
+        data,
+        position: row.get::<_, i64>(3) as u64,
+        seq: row.get::<_, i64>(4) as u64,
+        created_at_ms,
+    };
     if row.get(1) {
         return Ok(Outcome::Appended(numbered(data.clone(), created_at_ms)));
     }
@@ -244,7 +269,12 @@ fn event(row: &Row, partition: u32, position: i64) -> Result<Event> {
         body: Body::from_text(row.get(9))?,
         closes_room: false,
     };
-    Ok(Event { data: Arc::new(data), position: position as u64, seq: row.get::<_, i64>(4) as u64, created_at_ms: row.get(10) })
+    Ok(Event {
+        data: Arc::new(data),
+        position: position as u64,
+        seq: row.get::<_, i64>(4) as u64,
+        created_at_ms: row.get(10),
+    })
 }
 
 impl Store for Postgres {
@@ -268,7 +298,11 @@ impl Store for Postgres {
         self.0.run(async |client| open_or_renew(client, None).await).boxed()
     }
 
-    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Arc<EventData>],
+        created_at_ms: i64,
+    ) -> BoxFuture<'a, Result<Appended, AppendError>> {
         async move { self.0.run(async |client| append(client, batch, created_at_ms).await).await }.boxed()
     }
 
@@ -292,7 +326,9 @@ impl Store for Postgres {
 
     fn find<'a>(&'a self, data: &'a EventData) -> BoxFuture<'a, Result<(Uuid, Option<Event>)>> {
         async move {
-            let page = self.page(FIND, &[&(data.partition as i32), &data.room, &data.sender, &data.client_id], data.partition).await?;
+            let page = self
+                .page(FIND, &[&(data.partition as i32), &data.room, &data.sender, &data.client_id], data.partition)
+                .await?;
             Ok((page.epoch, page.events.into_iter().next()))
         }
         .boxed()
@@ -302,18 +338,27 @@ impl Store for Postgres {
         async move {
             let rows = self.0.query(HEADS, &[]).await?;
             let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
-            Ok(Heads { epoch, heads: rows.iter().map(|row| (row.get::<_, i32>(1) as u32, row.get::<_, i64>(2) as u64)).collect() })
+            Ok(Heads {
+                epoch,
+                heads: rows.iter().map(|row| (row.get::<_, i32>(1) as u32, row.get::<_, i64>(2) as u64)).collect(),
+            })
         }
         .boxed()
     }
 
     fn room_heads(&self, rooms: Vec<RoomKey>) -> BoxFuture<'_, Result<Heads<RoomHead>>> {
         async move {
-            let (partitions, ids): (Vec<i32>, Vec<Uuid>) = rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
+            let (partitions, ids): (Vec<i32>, Vec<Uuid>) =
+                rooms.into_iter().map(|(partition, room)| (partition as i32, room)).unzip();
             let rows = self.0.query(ROOM_HEADS, &[&partitions, &ids]).await?;
             let epoch = rows.first().ok_or_else(|| Error::internal("the log has no row"))?.get(0);
-            let head =
-                |row: &Row| Some(RoomHead { room: row.get::<_, Option<_>>(1)?, seq: row.get::<_, i64>(2) as u64, closed: row.get(3) });
+            let head = |row: &Row| {
+                Some(RoomHead {
+                    room: row.get::<_, Option<_>>(1)?,
+                    seq: row.get::<_, i64>(2) as u64,
+                    closed: row.get(3),
+                })
+            };
             Ok(Heads { epoch, heads: rows.iter().filter_map(head).collect() })
         }
         .boxed()

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{
-    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead, RoomKey, Store,
-    Window,
+    AppendError, Appended, Body, EVENT_OVERHEAD, Event, EventData, Head, Heads, Kind, Limit, Outcome, Page, RoomHead,
+    RoomKey, Store, Window,
 };
 
 refinery::embed_migrations!("migrations/sqlite");
@@ -31,9 +31,13 @@ macro_rules! columns {
     };
 }
 
-const FIND: &str =
-    concat!("/* find */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4");
-const INSERT: &str = concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+const FIND: &str = concat!(
+    "/* find */ SELECT ",
+    columns!(),
+    " FROM events WHERE partition = ?1 AND room_id = ?2 AND sender_id = ?3 AND client_id = ?4"
+);
+const INSERT: &str =
+    concat!("/* append */ INSERT INTO events (", columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
 const LIST_OLDEST_FIRST: &str = concat!(
     "/* list */ SELECT ",
     columns!(),
@@ -44,8 +48,11 @@ const LIST_NEWEST_FIRST: &str = concat!(
     columns!(),
     " FROM events WHERE partition = ?1 AND room_id = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5"
 );
-const READ_LOG: &str =
-    concat!("/* read_log */ SELECT ", columns!(), " FROM events WHERE partition = ?1 AND position > ?2 ORDER BY position LIMIT ?3");
+const READ_LOG: &str = concat!(
+    "/* read_log */ SELECT ",
+    columns!(),
+    " FROM events WHERE partition = ?1 AND position > ?2 ORDER BY position LIMIT ?3"
+);
 
 impl Sqlite {
     /// Opens or creates the file.
@@ -87,7 +94,10 @@ fn open_or_renew(connection: &Connection, fingerprint: &str, wanted: Option<u32>
         None => Some(super::next_epoch(Some(epoch))),
     };
     if let Some(epoch) = renewed {
-        connection.execute("/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2", params![epoch.as_bytes(), fingerprint])?;
+        connection.execute(
+            "/* open_log */ UPDATE log SET epoch = ?1, fingerprint = ?2",
+            params![epoch.as_bytes(), fingerprint],
+        )?;
         tracing::warn!(%epoch, fingerprint, "renewed the log's epoch");
     }
     Ok(renewed.unwrap_or(epoch))
@@ -102,7 +112,10 @@ struct Moving {
 
 fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64) -> Result<Appended> {
     let mut moving = Moving::default();
-    let mut outcomes = batch.iter().map(|data| append_one(connection, data, created_at_ms, &mut moving)).collect::<Result<Vec<_>>>()?;
+    let mut outcomes = batch
+        .iter()
+        .map(|data| append_one(connection, data, created_at_ms, &mut moving))
+        .collect::<Result<Vec<_>>>()?;
     let mut update = connection.prepare_cached("/* append */ UPDATE partitions SET head = ?2 WHERE partition = ?1")?;
     for (partition, head) in moving.partitions {
         update.execute(params![partition, head])?;
@@ -118,7 +131,12 @@ fn append(connection: &Connection, batch: &[Arc<EventData>], created_at_ms: i64)
     Ok(Appended { epoch: epoch(connection)?, outcomes })
 }
 
-fn append_one(connection: &Connection, data: &Arc<EventData>, created_at_ms: i64, moving: &mut Moving) -> Result<Outcome> {
+fn append_one(
+    connection: &Connection,
+    data: &Arc<EventData>,
+    created_at_ms: i64,
+    moving: &mut Moving,
+) -> Result<Outcome> {
     if let Some(first) = find(connection, data)? {
         return Ok(Outcome::Repeated(first));
     }
@@ -173,8 +191,9 @@ fn mark_deleted<'a>(connection: &Connection, events: impl Iterator<Item = &'a mu
     if events.is_empty() {
         return Ok(());
     }
-    let mut is_deleted = connection
-        .prepare_cached("/* mark_deleted */ SELECT 1 FROM deleted_files WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3")?;
+    let mut is_deleted = connection.prepare_cached(
+        "/* mark_deleted */ SELECT 1 FROM deleted_files WHERE partition = ?1 AND room_id = ?2 AND file_id = ?3",
+    )?;
     let mut deleted = HashSet::new();
     for key in super::files_of(&events) {
         let ((partition, room), file) = key;
@@ -211,7 +230,12 @@ fn event(row: &Row) -> Result<Event> {
 }
 
 /// Reads events from a statement up to the limit in bytes, but at least one.
-fn take(connection: &Connection, statement: &str, parameters: impl rusqlite::Params, limit: Limit) -> Result<Vec<Event>> {
+fn take(
+    connection: &Connection,
+    statement: &str,
+    parameters: impl rusqlite::Params,
+    limit: Limit,
+) -> Result<Vec<Event>> {
     let mut statement = connection.prepare_cached(statement)?;
     let mut rows = statement.query(parameters)?;
     let (mut events, mut bytes) = (Vec::new(), 0);
@@ -241,16 +265,22 @@ impl Store for Sqlite {
         self.open_or_renew(None).boxed()
     }
 
-    fn append<'a>(&'a self, batch: &'a [Arc<EventData>], created_at_ms: i64) -> BoxFuture<'a, Result<Appended, AppendError>> {
+    fn append<'a>(
+        &'a self,
+        batch: &'a [Arc<EventData>],
+        created_at_ms: i64,
+    ) -> BoxFuture<'a, Result<Appended, AppendError>> {
         let batch = batch.to_vec();
-        async move { Ok(self.database.write(move |connection| append(connection, &batch, created_at_ms)).await?) }.boxed()
+        async move { Ok(self.database.write(move |connection| append(connection, &batch, created_at_ms)).await?) }
+            .boxed()
     }
 
     fn list(&self, (partition, room): RoomKey, window: Window, limit: Limit) -> BoxFuture<'_, Result<Page>> {
         let read = move |connection: &Connection| {
             let (above, below, newest_first) = window.bounds();
             let statement = if newest_first { LIST_NEWEST_FIRST } else { LIST_OLDEST_FIRST };
-            let mut events = take(connection, statement, params![partition, room.as_bytes(), above, below, limit.events], limit)?;
+            let mut events =
+                take(connection, statement, params![partition, room.as_bytes(), above, below, limit.events], limit)?;
             if newest_first {
                 events.reverse();
             }
@@ -281,8 +311,11 @@ impl Store for Sqlite {
 
     fn heads(&self) -> BoxFuture<'_, Result<Heads<Head>>> {
         let read = |connection: &Connection| {
-            let mut statement = connection.prepare_cached("/* heads */ SELECT partition, head FROM partitions ORDER BY partition")?;
-            let heads = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?.collect::<rusqlite::Result<_>>()?;
+            let mut statement =
+                connection.prepare_cached("/* heads */ SELECT partition, head FROM partitions ORDER BY partition")?;
+            let heads = statement
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+                .collect::<rusqlite::Result<_>>()?;
             Ok(Heads { epoch: epoch(connection)?, heads })
         };
         self.database.read(read).boxed()
@@ -298,10 +331,11 @@ impl Store for Sqlite {
 
     fn forget_files(&self, (partition, room): RoomKey, files: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {
         let write = move |connection: &Connection| {
-            let insert =
-                "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            let insert = "/* forget_files */ INSERT INTO deleted_files (partition, room_id, file_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
             let mut insert = connection.prepare_cached(insert)?;
-            files.iter().try_for_each(|file| insert.execute(params![partition, room.as_bytes(), file.as_bytes()]).map(drop))?;
+            files
+                .iter()
+                .try_for_each(|file| insert.execute(params![partition, room.as_bytes(), file.as_bytes()]).map(drop))?;
             Ok(())
         };
         self.database.write(write).boxed()

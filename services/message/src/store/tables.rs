@@ -37,7 +37,8 @@ pub static SCHEMA: Schema = Schema {
     postgres: postgres::migrations::runner,
 };
 
-const LOG: Table = Table::new("log", 1, &[("one", Flag), ("partitions", Number), ("epoch", Id), ("fingerprint", Local)]);
+const LOG: Table =
+    Table::new("log", 1, &[("one", Flag), ("partitions", Number), ("epoch", Id), ("fingerprint", Local)]);
 
 /// Returns the number of partitions of the log in a store.
 ///

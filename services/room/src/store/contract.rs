@@ -52,7 +52,14 @@ fn user() -> User {
 }
 
 fn room(name: &str) -> Room {
-    Room { id: Uuid::now_v7(), name: name.into(), description: String::new(), owner: user(), created_at_ms: 1000, revision: 0 }
+    Room {
+        id: Uuid::now_v7(),
+        name: name.into(),
+        description: String::new(),
+        owner: user(),
+        created_at_ms: 1000,
+        revision: 0,
+    }
 }
 
 async fn made(store: &Arc<dyn Store>, name: &str) -> Room {
@@ -64,7 +71,12 @@ async fn made(store: &Arc<dyn Store>, name: &str) -> Room {
 /// Returns the next change of a room.
 fn change(room: &Room, name: &str) -> (Room, RoomEvent) {
     let room = Room { name: name.into(), revision: room.revision + 1, ..room.clone() };
-    let event = RoomEvent { event: "roomUpdated".into(), data: format!("{{\"name\":{name:?}}}"), closes_room: false, ..deletion(&room) };
+    let event = RoomEvent {
+        event: "roomUpdated".into(),
+        data: format!("{{\"name\":{name:?}}}"),
+        closes_room: false,
+        ..deletion(&room)
+    };
     (room.clone(), RoomEvent { number: room.revision, ..event })
 }
 
@@ -174,7 +186,8 @@ async fn pages_are_exact_while_rooms_are_created(store: Arc<dyn Store>) {
 }
 
 async fn search_takes_the_query_literally(store: Arc<dyn Store>) {
-    for (name, description) in [("100% tea", ""), ("snake_case", "a\\b"), ("Чайная", "Só para CAFÉ"), ("ΟΔΟΣΑ", "x"), ("O'Hara", "")]
+    for (name, description) in
+        [("100% tea", ""), ("snake_case", "a\\b"), ("Чайная", "Só para CAFÉ"), ("ΟΔΟΣΑ", "x"), ("O'Hara", "")]
     {
         store.create(Room { description: description.into(), ..room(name) }).await.unwrap();
     }
@@ -251,7 +264,10 @@ async fn outbox_is_ordered_within_each_room(store: Arc<dyn Store>) {
     let mut after = Uuid::nil();
     for expected in &rooms {
         let page = store.oldest_of_rooms(after, 1).await.unwrap();
-        assert_eq!(page.iter().map(|owed| (owed.event.room_id, owed.event.number)).collect::<Vec<_>>(), [(*expected, 1)]);
+        assert_eq!(
+            page.iter().map(|owed| (owed.event.room_id, owed.event.number)).collect::<Vec<_>>(),
+            [(*expected, 1)]
+        );
         after = page[0].event.room_id;
     }
     for number in [1, 2] {

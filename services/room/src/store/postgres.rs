@@ -9,7 +9,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long};
+use super::{
+    Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long,
+};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -41,7 +43,11 @@ impl PostgresStore {
 }
 
 fn named(error: tokio_postgres::Error) -> Error {
-    if violates(&error, "rooms_name") { Error::new(Code::RoomNameTaken, "a room of that name exists") } else { error.into() }
+    if violates(&error, "rooms_name") {
+        Error::new(Code::RoomNameTaken, "a room of that name exists")
+    } else {
+        error.into()
+    }
 }
 
 /// Converts the error of a search: a statement that the server cancelled took too long.
@@ -178,9 +184,12 @@ impl Store for PostgresStore {
                 // Common text occurs among the newest rooms; the index would return too many matches.
                 let begun = Instant::now();
                 let newest = transaction.prepare_cached(SEARCH_NEWEST).await?;
-                let mut found = transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
+                let mut found =
+                    transaction.query(&newest, &[&below.created_at_ms, &below.id, &limit, &query, &rooms]).await?;
                 // All statements together have the time limit of one search; 0 would mean no limit.
-                let left = || format!("SET LOCAL statement_timeout = {}", time.saturating_sub(begun.elapsed().as_millis()).max(1));
+                let left = || {
+                    format!("SET LOCAL statement_timeout = {}", time.saturating_sub(begun.elapsed().as_millis()).max(1))
+                };
                 let is_more = async || {
                     transaction.batch_execute(&left()).await?;
                     let more = transaction.prepare_cached(MORE).await?;
@@ -189,7 +198,9 @@ impl Store for PostgresStore {
                 if (found.len() as i64) < limit && is_more().await? {
                     transaction.batch_execute(&left()).await?;
                     let indexed = transaction.prepare_cached(SEARCH_INDEXED).await?;
-                    found = transaction.query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces]).await?;
+                    found = transaction
+                        .query(&indexed, &[&below.created_at_ms, &below.id, &limit, &query, &pieces])
+                        .await?;
                 }
                 transaction.commit().await?;
                 Ok(found)

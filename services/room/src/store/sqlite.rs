@@ -9,7 +9,9 @@ use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
-use super::{Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long};
+use super::{
+    Owed, Position, Room, RoomEvent, SEARCH_BOUNDS, SearchBounds, Store, Stored, User, pieces, search_took_too_long,
+};
 
 pub(super) mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
@@ -45,7 +47,12 @@ fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<us
     })
 }
 
-fn query<T>(connection: &Connection, sql: &str, values: impl Params, row: fn(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+fn query<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    row: fn(&Row) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
     Ok(connection.prepare_cached(sql)?.query_map(values, row)?.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -94,7 +101,8 @@ const LIST: &str = "/* list */
     SELECT id, name, description, owner_id, owner_name, created_at_ms, revision FROM rooms
     WHERE (created_at_ms, id) < (?1, ?2) ORDER BY created_at_ms DESC, id DESC LIMIT ?3";
 
-const COUNT_INDEXED: &str = "/* search */ SELECT count(*) FROM (SELECT 1 FROM room_search WHERE room_search MATCH ?1 LIMIT ?2)";
+const COUNT_INDEXED: &str =
+    "/* search */ SELECT count(*) FROM (SELECT 1 FROM room_search WHERE room_search MATCH ?1 LIMIT ?2)";
 
 // instr, unlike LIKE, takes the query literally: no character has a special meaning.
 const SEARCH_INDEXED: &str = "/* search */
@@ -148,7 +156,16 @@ const REMOVE_EVENTS: &str = "/* settle */ DELETE FROM outbox WHERE id = ?1";
 
 fn owe(connection: &Connection, row: &RoomEvent) -> Result<()> {
     let RoomEvent { id, room_id, number, sender, event, data, closes_room } = row;
-    let values = params![id.as_bytes(), room_id.as_bytes(), number, sender.id.as_bytes(), sender.username, event, data, closes_room];
+    let values = params![
+        id.as_bytes(),
+        room_id.as_bytes(),
+        number,
+        sender.id.as_bytes(),
+        sender.username,
+        event,
+        data,
+        closes_room
+    ];
     execute(connection, OWE, values).map(drop)
 }
 
@@ -182,14 +199,17 @@ impl Store for SqliteStore {
 
     fn list(&self, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         let Position { created_at_ms, id } = below;
-        self.database.read(move |connection| query(connection, LIST, params![created_at_ms, id.as_bytes(), limit], room)).boxed()
+        self.database
+            .read(move |connection| query(connection, LIST, params![created_at_ms, id.as_bytes(), limit], room))
+            .boxed()
     }
 
     fn search(&self, text: String, below: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Room>>> {
         let (Position { created_at_ms, id }, SearchBounds { time, rooms }) = (below, self.bounds);
         let search = move |connection: &Connection| {
             // In hexadecimal, like the pieces in the migration.
-            let indexed = pieces::of(&text).into_iter().map(|piece| hex(piece.as_bytes())).collect::<Vec<_>>().join(" ");
+            let indexed =
+                pieces::of(&text).into_iter().map(|piece| hex(piece.as_bytes())).collect::<Vec<_>>().join(" ");
             let mut count = connection.prepare_cached(COUNT_INDEXED)?;
             // For a query this common, the newest rooms contain a full page of matches.
             if count.query_row(params![indexed, rooms + 1], |row| row.get::<_, u32>(0))? > rooms {
@@ -206,7 +226,9 @@ impl Store for SqliteStore {
     }
 
     fn beyond_ascii(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Stored>>> {
-        self.database.read(move |connection| query(connection, BEYOND_ASCII, params![after.as_bytes(), limit], stored)).boxed()
+        self.database
+            .read(move |connection| query(connection, BEYOND_ASCII, params![after.as_bytes(), limit], stored))
+            .boxed()
     }
 
     fn refold(&self, room: Room) -> BoxFuture<'_, Result<()>> {
@@ -250,7 +272,9 @@ impl Store for SqliteStore {
     }
 
     fn oldest_of_rooms(&self, after: Uuid, limit: u32) -> BoxFuture<'_, Result<Vec<Owed>>> {
-        self.database.read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed)).boxed()
+        self.database
+            .read(move |connection| query(connection, OLDEST_OF_ROOMS, params![after.as_bytes(), limit], owed))
+            .boxed()
     }
 
     fn remove_events(&self, events: Vec<Uuid>) -> BoxFuture<'_, Result<()>> {

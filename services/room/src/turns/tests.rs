@@ -72,7 +72,11 @@ async fn users_take_turns() {
     for _ in 0..4 {
         waiting.push(("ada", waits(&turns, ada).await));
     }
-    waiting.extend([("bob", waits(&turns, bob).await), ("cleo", waits(&turns, cleo).await), ("bob", waits(&turns, bob).await)]);
+    waiting.extend([
+        ("bob", waits(&turns, bob).await),
+        ("cleo", waits(&turns, cleo).await),
+        ("bob", waits(&turns, bob).await),
+    ]);
     assert_eq!(order(running, waiting).await, ["ada", "bob", "cleo", "ada", "bob", "ada", "ada"]);
 }
 

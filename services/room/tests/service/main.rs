@@ -50,7 +50,8 @@ impl Service {
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
         // A SQLite file is unlocked after the last task of the previous service has ended.
-        let server = eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
+        let server =
+            eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
         Self { process, client: RoomServiceClient::new(testing::patient(in_process(server))) }
     }
 
@@ -60,7 +61,8 @@ impl Service {
     }
 
     async fn create(&self, caller: &UserRef, name: &str) -> Result<Room, Error> {
-        let request = CreateRoomRequest { caller: Some(caller.clone()), name: name.into(), ..CreateRoomRequest::default() };
+        let request =
+            CreateRoomRequest { caller: Some(caller.clone()), name: name.into(), ..CreateRoomRequest::default() };
         self.create_as(request).await
     }
 
@@ -78,7 +80,13 @@ impl Service {
     }
 
     async fn rename(&self, caller: &UserRef, id: &str, name: &str) -> Result<Room, Error> {
-        self.update(UpdateRoomRequest { caller: Some(caller.clone()), id: id.into(), name: Some(name.into()), description: None }).await
+        self.update(UpdateRoomRequest {
+            caller: Some(caller.clone()),
+            id: id.into(),
+            name: Some(name.into()),
+            description: None,
+        })
+        .await
     }
 
     async fn update(&self, request: UpdateRoomRequest) -> Result<Room, Error> {

@@ -37,7 +37,8 @@ async fn change_returns_after_its_event_is_in_the_log(location: Location) {
     let id = service.create(&ada, "Tea").await.unwrap().id;
     assert_eq!(log.events(), [], "creating a room appends no event");
 
-    let described = UpdateRoomRequest { caller: Some(ada.clone()), id: id.clone(), name: None, description: Some("leaves".into()) };
+    let described =
+        UpdateRoomRequest { caller: Some(ada.clone()), id: id.clone(), name: None, description: Some("leaves".into()) };
     service.update(described.clone()).await.unwrap();
     assert_eq!(log.of_room(&id), [updated("Tea", "leaves")]);
     service.update(described).await.unwrap();
@@ -141,7 +142,8 @@ async fn concurrent_changes_reach_the_log_in_order(location: Location) {
 async fn rejected_event_does_not_delay_other_rooms(location: Location) {
     let (log, ada) = (Log::default(), user("ada"));
     let service = Service::start(&location, &log).await;
-    let (stuck, well) = (service.create(&ada, "Stuck").await.unwrap().id, service.create(&ada, "Well").await.unwrap().id);
+    let (stuck, well) =
+        (service.create(&ada, "Stuck").await.unwrap().id, service.create(&ada, "Well").await.unwrap().id);
     log.is(Mood::Refusing("not_found"));
     assert_eq!(service.rename(&ada, &stuck, "Stuck 2").await.unwrap_err().code, Code::Timeout);
     log.is(Mood::Well);

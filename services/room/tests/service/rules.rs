@@ -17,7 +17,11 @@ async fn creator_owns_the_room_and_all_users_may_post() {
     assert_eq!(service.get(&room.id).await.unwrap().role(), Role::Unspecified);
 
     for (user, may_post, may_manage) in [(&*ada.id, true, true), (&*bob.id, true, false), ("", false, false)] {
-        assert_eq!(service.access(&room.id, user).await.unwrap(), Access { may_read: true, may_post, may_manage }, "{user}");
+        assert_eq!(
+            service.access(&room.id, user).await.unwrap(),
+            Access { may_read: true, may_post, may_manage },
+            "{user}"
+        );
     }
 
     assert_eq!(service.rename(&bob, &room.id, "Mine").await.unwrap_err().code, Code::Forbidden);
@@ -28,10 +32,17 @@ async fn creator_owns_the_room_and_all_users_may_post() {
 #[tokio::test]
 async fn repeated_creation_returns_the_first_room() {
     let (service, ada, bob) = started().await;
-    let request =
-        CreateRoomRequest { id: Uuid::now_v7().to_string(), caller: Some(ada.clone()), name: "Tea".into(), ..CreateRoomRequest::default() };
-    let (one, two, three) =
-        tokio::join!(service.create_as(request.clone()), service.create_as(request.clone()), service.create_as(request.clone()));
+    let request = CreateRoomRequest {
+        id: Uuid::now_v7().to_string(),
+        caller: Some(ada.clone()),
+        name: "Tea".into(),
+        ..CreateRoomRequest::default()
+    };
+    let (one, two, three) = tokio::join!(
+        service.create_as(request.clone()),
+        service.create_as(request.clone()),
+        service.create_as(request.clone())
+    );
     let first = one.unwrap();
     assert_eq!(first.id, request.id);
     assert_eq!((two.unwrap(), three.unwrap()), (first.clone(), first.clone()));
@@ -90,7 +101,10 @@ async fn invalid_fields_are_named() {
         let error = service.create_as(request).await.unwrap_err();
         assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, field));
     }
-    let room = service.create_as(CreateRoomRequest { name: "é".repeat(80), description: "é\n".repeat(250), ..good }).await.unwrap();
+    let room = service
+        .create_as(CreateRoomRequest { name: "é".repeat(80), description: "é\n".repeat(250), ..good })
+        .await
+        .unwrap();
     let error = service.rename(&ada, &room.id, "\0").await.unwrap_err();
     assert_eq!((error.code, error.fields[0].field.as_str()), (Code::InvalidRequest, "name"));
     for limit in [0, 201] {

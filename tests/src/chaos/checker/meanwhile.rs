@@ -23,8 +23,12 @@ impl Judge<'_> {
         let mut lags = lags.map(|(_, lag)| *lag).collect::<Vec<_>>();
         lags.sort_unstable();
         match lags.get(lags.len() * 99 / 100) {
-            None if excused.is_empty() => self.violated("case", format!("{}: no message was delivered during the fault", fault.name)),
-            Some(lag) if *lag > bound => self.violated("case", format!("{}: delivery took {lag:?} during the fault", fault.name)),
+            None if excused.is_empty() => {
+                self.violated("case", format!("{}: no message was delivered during the fault", fault.name))
+            }
+            Some(lag) if *lag > bound => {
+                self.violated("case", format!("{}: delivery took {lag:?} during the fault", fault.name))
+            }
             _ => {}
         }
     }
@@ -32,14 +36,19 @@ impl Judge<'_> {
     /// The share of failed sends is within the bound; where sends must be rejected, they are.
     fn tries(&mut self, fault: &Fault) {
         let excused = self.excuses(fault, |other| other.fails > fault.terms.fails);
-        let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
+        let tries =
+            self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| lasts(fault, attempt.begun));
         let tries = tries.filter(|attempt| !touch(&excused, attempt.begun, attempt.ended)).collect::<Vec<_>>();
         let failed = tries.iter().filter(|attempt| !matches!(attempt.outcome, Outcome::Acked(_))).collect::<Vec<_>>();
         if failed.len() * 100 > tries.len() * fault.terms.fails {
             let (all, first) = (tries.len(), failed[0]);
             self.violated(
                 "case",
-                format!("{}: {} of {all} attempts failed during the fault, such as: {first:?}", fault.name, failed.len()),
+                format!(
+                    "{}: {} of {all} attempts failed during the fault, such as: {first:?}",
+                    fault.name,
+                    failed.len()
+                ),
             );
         }
         let refused = failed.iter().any(|attempt| matches!(attempt.outcome, Outcome::Refused(503 | 504, _)));

@@ -45,7 +45,13 @@ impl Judge<'_> {
         for (at, entry) in &receiver.entries {
             let received = matches!(entry, Entry::Live(_) | Entry::Joined { .. });
             if received && receiver.logged_out.is_some_and(|logged_out| *at > logged_out + LOGGED_OUT) {
-                self.violated("I6", format!("{name} received {entry:?} at {at:?}, but its user logged out at {:?}", receiver.logged_out));
+                self.violated(
+                    "I6",
+                    format!(
+                        "{name} received {entry:?} at {at:?}, but its user logged out at {:?}",
+                        receiver.logged_out
+                    ),
+                );
             }
             match entry {
                 Entry::Opened | Entry::Closed => rooms.values_mut().for_each(|state| state.joined = false),
@@ -60,7 +66,12 @@ impl Judge<'_> {
                     state.upto = *last_seq;
                     let restored = self.records.restored.is_some_and(|restored| restored.copied < *at);
                     if *reset && !restored {
-                        self.violated("I4", format!("{name} had to discard room {room} at {at:?}, but the room's log was never restored"));
+                        self.violated(
+                            "I4",
+                            format!(
+                                "{name} had to discard room {room} at {at:?}, but the room's log was never restored"
+                            ),
+                        );
                     }
                     state.forgotten |= *reset;
                     let first = after.filter(|_| !*reset);
@@ -88,22 +99,38 @@ impl Judge<'_> {
                 self.violated("I7", format!("{name} did not return to room {room}"));
             } else if state.upto < head {
                 self.verdict.counts.lost += (head - state.upto) as usize;
-                self.violated("I4", format!("{name} has room {room} up to {}, but history goes up to {head}", state.upto));
+                self.violated(
+                    "I4",
+                    format!("{name} has room {room} up to {}, but history goes up to {head}", state.upto),
+                );
             }
             if let Some(restored) = self.records.restored.filter(|_| !state.forgotten) {
-                self.violated("I4", format!("{name} was not notified that room {room} was restored at {:?}", restored.renewed));
+                self.violated(
+                    "I4",
+                    format!("{name} was not notified that room {room} was restored at {:?}", restored.renewed),
+                );
             }
         }
     }
 
     /// The messages in the answer to a join are exactly those between the receiver's last message and the head.
-    fn joined(&mut self, name: &str, at: At, room: Uuid, (after, head): (Option<u64>, u64), messages: &[Seen], excused: bool) {
+    fn joined(
+        &mut self,
+        name: &str,
+        at: At,
+        room: Uuid,
+        (after, head): (Option<u64>, u64),
+        messages: &[Seen],
+        excused: bool,
+    ) {
         messages.iter().for_each(|seen| self.holds(name, at, seen, excused));
         let Some(after) = after else { return };
         self.verdict.counts.resumed += 1;
         self.verdict.counts.repaired += messages.len();
         let numbers = messages.iter().map(|seen| seen.seq).collect::<Vec<_>>();
-        if numbers.iter().copied().eq(after + 1..=head) || excused && self.records.restored.is_some_and(|restored| at >= restored.copied) {
+        if numbers.iter().copied().eq(after + 1..=head)
+            || excused && self.records.restored.is_some_and(|restored| at >= restored.copied)
+        {
             return;
         }
         let counts = &mut self.verdict.counts;
@@ -151,7 +178,8 @@ impl Judge<'_> {
     /// I5: every message that a client receives is in history, byte for byte.
     fn holds(&mut self, name: &str, at: At, seen: &Seen, excused: bool) {
         self.verdict.counts.delivered += 1;
-        let stored = self.records.history.get(&seen.room).and_then(|history| history.get((seen.seq as usize).checked_sub(1)?));
+        let stored =
+            self.records.history.get(&seen.room).and_then(|history| history.get((seen.seq as usize).checked_sub(1)?));
         let stands = stored.is_some_and(|stored| stored.seen == *seen);
         let undone = excused && self.records.restored.is_some_and(|restored| at >= restored.copied);
         if !stands && !undone {

@@ -16,7 +16,10 @@ impl Judge<'_> {
             let took = recovered.saturating_sub(fault.healed);
             self.verdict.recoveries.push((fault.name, took));
             if took > fault.terms.recovers {
-                self.violated("I7", format!("{}: healed at {:?}, but healthy only {took:?} later", fault.name, fault.healed));
+                self.violated(
+                    "I7",
+                    format!("{}: healed at {:?}, but healthy only {took:?} later", fault.name, fault.healed),
+                );
             }
         }
     }
@@ -25,15 +28,20 @@ impl Judge<'_> {
     /// receiver returned. Later outcomes are caused by the next fault.
     fn last_trouble(&self, from: At, to: At) -> At {
         let window = from..to;
-        let tries = self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
+        let tries =
+            self.records.sends.iter().flat_map(|send| &send.attempts).filter(|attempt| window.contains(&attempt.begun));
         let failed = tries.filter(|attempt| {
             let refused = attempt.ended < to && !matches!(attempt.outcome, Outcome::Acked(_));
             refused || attempt.ended.min(to) - attempt.begun > SLOW
         });
-        let late = self.lags.iter().filter(|(at, lag)| window.contains(at) && (*lag).min(at.saturating_sub(from)) > SLOW);
+        let late =
+            self.lags.iter().filter(|(at, lag)| window.contains(at) && (*lag).min(at.saturating_sub(from)) > SLOW);
         let entries = self.records.receivers.iter().flat_map(|receiver| &receiver.entries);
         let returns = entries.filter(|(at, entry)| window.contains(at) && matches!(entry, Entry::Joined { .. }));
-        let moments = failed.map(|attempt| attempt.ended.min(to)).chain(late.map(|(at, _)| *at)).chain(returns.map(|(at, _)| *at));
+        let moments = failed
+            .map(|attempt| attempt.ended.min(to))
+            .chain(late.map(|(at, _)| *at))
+            .chain(returns.map(|(at, _)| *at));
         moments.max().unwrap_or(from)
     }
 }

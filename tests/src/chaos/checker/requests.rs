@@ -49,13 +49,19 @@ impl Judge<'_> {
             Outcome::Silent if !silenced => {
                 self.violated("I9", format!("{what}, begun at {:?}, got no answer", attempt.begun));
             }
-            Outcome::Acked(_) | Outcome::Done | Outcome::Refused(..) if !silenced && attempt.ended - attempt.begun > DEADLINE => {
+            Outcome::Acked(_) | Outcome::Done | Outcome::Refused(..)
+                if !silenced && attempt.ended - attempt.begun > DEADLINE =>
+            {
                 self.violated("I9", format!("{what} was answered after {:?}", attempt.ended - attempt.begun));
             }
             _ => {}
         }
         let failed = !matches!(attempt.outcome, Outcome::Acked(_) | Outcome::Done);
-        let mut sparing = self.records.faults.iter().filter(|fault| fault.terms.spares_rest && overlap(fault, attempt, Duration::ZERO));
+        let mut sparing = self
+            .records
+            .faults
+            .iter()
+            .filter(|fault| fault.terms.spares_rest && overlap(fault, attempt, Duration::ZERO));
         if let Some(fault) = sparing.next().filter(|_| failed && attempt.socket.is_none()) {
             self.violated("I9", format!("{what} failed during {}: {attempt:?}", fault.name));
         }

@@ -42,7 +42,11 @@ fn good() -> Records {
     let sends = (1..=10).map(|n| sent(n, vec![attempt(n as f64, n as f64 + 0.1, Outcome::Acked(seen(n)))])).collect();
     let mut entries = vec![(s(0.0), Entry::Opened), joined(0.1, None, 0, vec![])];
     entries.extend((1..=4).map(|n| live(n as f64 + 0.2, n)));
-    entries.extend([(s(4.5), Entry::Closed), (s(7.5), Entry::Opened), joined(7.6, Some(4), 7, vec![seen(5), seen(6), seen(7)])]);
+    entries.extend([
+        (s(4.5), Entry::Closed),
+        (s(7.5), Entry::Opened),
+        joined(7.6, Some(4), 7, vec![seen(5), seen(6), seen(7)]),
+    ]);
     entries.extend((8..=10).map(|n| live(n as f64 + 0.2, n)));
     Records {
         sends,
@@ -224,7 +228,8 @@ fn interruptions_during_a_fault_are_detected() {
 
 #[test]
 fn resource_leaks_are_detected() {
-    let used = |rss, descriptors, tasks| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors, tasks: Some(tasks) };
+    let used =
+        |rss, descriptors, tasks| Use { name: "gateway-1".into(), at: s(1.0), rss, descriptors, tasks: Some(tasks) };
     let first = || used(1 << 20, 50, 90);
     keeps(|records| records.uses = vec![first(), used(900 << 20, 5000, 5000), used(1 << 20, 60, 100)]);
     breaks("I8", |records| records.uses = vec![first(), used(2 << 30, 50, 90), first()]);
@@ -266,7 +271,13 @@ fn restored_database_excuses_only_its_losses() {
             records.restored = Some(Restored { copied: s(8.5), ended: s(ended), renewed: s(11.0) });
             records.history.get_mut(&ROOM).unwrap().truncate(8);
             let all = (1..=8).map(seen).collect();
-            let again = Entry::Joined { room: ROOM, after: Some(10), last_seq: 8, reset, messages: if reset { all } else { vec![] } };
+            let again = Entry::Joined {
+                room: ROOM,
+                after: Some(10),
+                last_seq: 8,
+                reset,
+                messages: if reset { all } else { vec![] },
+            };
             entries(records).extend([(s(11.1), Entry::Closed), (s(11.2), Entry::Opened), (s(11.3), again)]);
         }
     };

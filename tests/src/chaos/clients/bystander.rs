@@ -35,7 +35,8 @@ impl Bystander {
     /// When a request is rejected.
     pub async fn arrive(world: &World, gateway: u16) -> anyhow::Result<Self> {
         let room = world.api.room(&world.owner).await?;
-        let mut socket = WebSocket::connect(&world.cluster.plan.url((Role::Gateway, gateway)), &world.owner.token).await?;
+        let mut socket =
+            WebSocket::connect(&world.cluster.plan.url((Role::Gateway, gateway)), &world.owner.token).await?;
         let mut base = Vec::new();
         while base.len() < BASE {
             base.push(speak(&mut socket, &room).await?);
@@ -60,7 +61,10 @@ impl Bystander {
         self.over.store(true, Ordering::Relaxed);
         let times = self.speaking.await??;
         let (base, since) = (Percentiles::of(self.base), Percentiles::of(times));
-        ensure!(since.half <= 2 * base.half + PACE, "a client at another gateway waits for {since:?}, before the fault {base:?}");
+        ensure!(
+            since.half <= 2 * base.half + PACE,
+            "a client at another gateway waits for {since:?}, before the fault {base:?}"
+        );
         ensure!(since.most <= MOST, "a client at another gateway waits for {since:?}");
         Ok(format!("elsewhere p99 {:.0?}, before {:.0?}", since.nearly_all, base.nearly_all))
     }
@@ -87,8 +91,9 @@ struct Percentiles {
 impl Percentiles {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let rank =
-            |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
+        let rank = |percent: usize| {
+            times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+        };
         Self { half: rank(50), nearly_all: rank(99), most: rank(100) }
     }
 }

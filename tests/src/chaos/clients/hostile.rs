@@ -121,7 +121,8 @@ impl Hostile {
         let enter = connect(&self.account.token);
         timeout(ANSWER_LIMIT, http.post(&path, "", enter.as_bytes())).await??.expect(200)?;
         let message = json!({"roomId": self.room, "content": "x", "clientMessageId": self.key});
-        let packets = (0..REPEATS).map(|number| event("message", &message, number as u64)).collect::<Vec<_>>().join("\u{1e}");
+        let packets =
+            (0..REPEATS).map(|number| event("message", &message, number as u64)).collect::<Vec<_>>().join("\u{1e}");
         loop {
             timeout(ANSWER_LIMIT, http.post(&path, "", packets.as_bytes())).await??.expect(200)?;
             self.made(REPEATS);
@@ -142,7 +143,9 @@ impl Hostile {
     async fn guess(&self, route: Route) -> anyhow::Result<()> {
         let body = json!({"username": self.account.username, "password": unique("guess")}).to_string();
         let mut http = timeout(ANSWER_LIMIT, route.http()).await??;
-        let answer = timeout(ANSWER_LIMIT, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes())).await??;
+        let answer =
+            timeout(ANSWER_LIMIT, http.post("/api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()))
+                .await??;
         self.made(1);
         ensure!(answer.status == 401, "{}", answer.status);
         Ok(())

@@ -22,15 +22,15 @@ pub const WEBSOCKET: &[&str] = &["websocket"];
 
 /// Opens a client at the load balancer that reconnects quickly.
 pub fn open(stock: &Stock, world: &World, account: &Account, transports: &[&str]) -> Socket {
-    let options =
-        json!({"auth": {"token": account.token}, "transports": transports, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
+    let options = json!({"auth": {"token": account.token}, "transports": transports, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
     stock.open(&world.api.url, options)
 }
 
 /// Opens a client over WebSocket that uses Socket.IO's own recovery.
 pub fn open_with_recovery(stock: &Stock, world: &World, account: &Account) -> Socket {
     let auth = json!({"token": account.token, "recovery": true});
-    let options = json!({"auth": auth, "transports": WEBSOCKET, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
+    let options =
+        json!({"auth": auth, "transports": WEBSOCKET, "reconnectionDelay": 200, "reconnectionDelayMax": 1000});
     stock.open(&world.api.url, options)
 }
 
@@ -101,7 +101,13 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
 ///
 /// # Errors
 /// When the account is invalid.
-pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice: Dice, pace: Duration) -> anyhow::Result<()> {
+pub async fn send(
+    world: Arc<World>,
+    account: Account,
+    socket: Socket,
+    mut dice: Dice,
+    pace: Duration,
+) -> anyhow::Result<()> {
     let (sender, number, mut emits) = (id(&account)?, world.next_socket(), 0);
     socket.state("connect").await?;
     while !world.is_ending() {
@@ -132,7 +138,9 @@ pub async fn send(world: Arc<World>, account: Account, socket: Socket, mut dice:
 /// Returns whether the client is connected, and how often it was disconnected.
 fn state(socket: &Socket) -> (bool, usize) {
     let reports = socket.reports();
-    let count = |wanted: &str| reports.iter().filter(|report| matches!(report, Report::State(kind, _) if kind == wanted)).count();
+    let count = |wanted: &str| {
+        reports.iter().filter(|report| matches!(report, Report::State(kind, _) if kind == wanted)).count()
+    };
     let (connects, disconnects) = (count("connect"), count("disconnect"));
     (connects > disconnects, disconnects)
 }

@@ -48,7 +48,8 @@ pub(super) async fn stalled(world: &Arc<World>, n: u16) -> anyhow::Result<String
 pub(super) async fn slow(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
     let proxy = Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?;
     proxy.set(Mode::Slow(SLOW));
-    let bit = overwhelmed(world, n, &format!("http://127.0.0.1:{}", proxy.port()), "that read a kilobyte a second").await?;
+    let bit =
+        overwhelmed(world, n, &format!("http://127.0.0.1:{}", proxy.port()), "that read a kilobyte a second").await?;
     ensure!(proxy.harm() > 0, "no bytes passed the proxy");
     Ok(bit)
 }
@@ -120,7 +121,8 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
     for _ in 0..CROWD_ROOMS {
         rooms.push(world.api.room(&world.owner).await?);
     }
-    let mut crowd = (0..count).map(|n| Visitor { room: rooms[n % rooms.len()].clone(), last_seq: None, socket: None }).collect();
+    let mut crowd =
+        (0..count).map(|n| Visitor { room: rooms[n % rooms.len()].clone(), last_seq: None, socket: None }).collect();
     crowd = arrive(world, &urls, crowd).await?;
     proxies.iter().for_each(Proxy::cut);
     let begin = Instant::now();
@@ -129,7 +131,10 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
     }
     // The message that they miss.
     for room in &rooms {
-        let said = world.api.post("/api/messages", &world.owner, json!({"roomId": room, "content": "while you were away"})).await?;
+        let said = world
+            .api
+            .post("/api/messages", &world.owner, json!({"roomId": room, "content": "while you were away"}))
+            .await?;
         ensure!(said.status == 201, "{}", said.body);
     }
     let crowd = timeout(BACK, arrive(world, &urls, crowd)).await.context("not all clients returned in time")??;

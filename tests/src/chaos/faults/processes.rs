@@ -82,7 +82,10 @@ async fn refused(world: &World, role: Role) -> anyhow::Result<()> {
     for _ in 0..LAST_WRITTEN {
         let answered = called(world, role).await;
         if answered != Outcome::Refused(504, "timeout".into()) {
-            ensure!(answered == Outcome::Refused(503, "unavailable".into()), "a request that needs the service got {answered:?}");
+            ensure!(
+                answered == Outcome::Refused(503, "unavailable".into()),
+                "a request that needs the service got {answered:?}"
+            );
             return Ok(());
         }
     }
@@ -133,7 +136,10 @@ pub(super) async fn gateway_stopped(world: &Arc<World>, n: u16, hold: Duration) 
     sleep(hold).await;
     thaw(&frozen);
     left?;
-    Ok(format!("gateway-{n} stood still for {hold:?}, and a user logged out during that time; {}", bystander.leave().await?))
+    Ok(format!(
+        "gateway-{n} stood still for {hold:?}, and a user logged out during that time; {}",
+        bystander.leave().await?
+    ))
 }
 
 /// Returns the other of two gateways.
@@ -163,7 +169,8 @@ impl Leaver {
     pub(super) async fn arrive(world: &Arc<World>, gateway: u16) -> anyhow::Result<Self> {
         let account = world.api.signup().await?;
         let receiver = world.recorder.receiver(format!("user who logs out, at gateway {gateway}"));
-        let listening = tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
+        let listening =
+            tokio::spawn(listener::listen(world.clone(), account.clone(), receiver, usize::from(gateway) - 1, true));
         let received = async || world.recorder.has_joined(receiver).then_some(());
         eventually("it listens", Duration::from_secs(20), received).await?;
         Ok(Self { account, receiver, listening })
@@ -173,7 +180,8 @@ impl Leaver {
     pub(super) async fn leave(self, world: &World, gateways: &[u16]) -> anyhow::Result<()> {
         let apis = gateways.iter().map(|n| Api::new(world.cluster.plan.url((Role::Gateway, *n)))).collect::<Vec<_>>();
         let begun = world.recorder.now();
-        let answer = tokio::time::timeout(ANSWER_LIMIT, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
+        let answer =
+            tokio::time::timeout(ANSWER_LIMIT, apis[0].post("/api/auth/logout", &self.account, Value::Null)).await;
         let outcome = rest_outcome(answer.ok());
         world.recorder.called("logout", begun, outcome.clone());
         let at = world.recorder.now();

@@ -81,7 +81,10 @@ pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Res
         if repaired.iter().zip(&repaired_since).all(|(before, since)| since - before < said / 2.0) {
             return Ok(());
         }
-        ensure!(in_time, "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints do not arrive");
+        ensure!(
+            in_time,
+            "of {said} events the gateways read {repaired:?} to {repaired_since:?} from the log: hints do not arrive"
+        );
     }
 }
 
@@ -150,7 +153,8 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     };
     let before = dropped().await?;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
-    let (channel, genuine) = timeout(SOON, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
+    let (channel, genuine) =
+        timeout(SOON, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
     let mut forged = genuine.clone();
     let last = forged.len() - 1;

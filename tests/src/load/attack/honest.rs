@@ -95,7 +95,13 @@ fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
     tasks.spawn(acts::transfer(people.clone(), tally.clone(), TRANSFERS));
     tasks.spawn(acts::again("connect", tally.clone(), CONNECTS, people.clone(), acts::connect));
     tasks.spawn(acts::again("login", tally.clone(), LOGINS, people.clone(), acts::login));
-    tasks.spawn(acts::again("upload by a newcomer", tally.clone(), TRANSFERS, people.clone(), acts::upload_as_newcomer));
+    tasks.spawn(acts::again(
+        "upload by a newcomer",
+        tally.clone(),
+        TRANSFERS,
+        people.clone(),
+        acts::upload_as_newcomer,
+    ));
     tasks.spawn(acts::again("admin port", tally.clone(), LOOKS, people, acts::look));
     tasks
 }

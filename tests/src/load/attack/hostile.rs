@@ -184,7 +184,11 @@ impl Hostile {
 }
 
 /// Repeats an act on a separate connection, which is reopened after each failure.
-async fn again(field: Arc<Field>, what: &'static str, mut act: impl AsyncFnMut(&Field, &mut Http) -> anyhow::Result<()>) {
+async fn again(
+    field: Arc<Field>,
+    what: &'static str,
+    mut act: impl AsyncFnMut(&Field, &mut Http) -> anyhow::Result<()>,
+) {
     loop {
         let begun = Instant::now();
         let Ok(mut http) = field.route.http().await else {

@@ -32,7 +32,15 @@ impl Line {
     /// When it is rejected.
     pub async fn open(route: Route, window: Option<u32>) -> anyhow::Result<Self> {
         let stream = route.open(window).await?;
-        let mut line = Self { stream, bytes: Vec::new(), out: Vec::new(), emits: 0, acks: HashMap::new(), connected: false, events: 0 };
+        let mut line = Self {
+            stream,
+            bytes: Vec::new(),
+            out: Vec::new(),
+            emits: 0,
+            acks: HashMap::new(),
+            connected: false,
+            events: 0,
+        };
         line.stream.write_all(upgrade(&route.to.to_string()).as_bytes()).await?;
         loop {
             if let Some(end) = position(&line.bytes, b"\r\n\r\n") {

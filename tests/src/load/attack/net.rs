@@ -102,7 +102,8 @@ impl Http {
     /// # Errors
     /// When there is no answer.
     pub async fn post(&mut self, path: &str, headers: &str, body: &[u8]) -> anyhow::Result<Response> {
-        let mut request = self.head(&format!("POST {path}"), &format!("{headers}Content-Length: {}\r\n", body.len())).into_bytes();
+        let mut request =
+            self.head(&format!("POST {path}"), &format!("{headers}Content-Length: {}\r\n", body.len())).into_bytes();
         request.extend_from_slice(body);
         self.stream.write_all(&request).await?;
         self.answer(false).await
@@ -164,7 +165,8 @@ impl Head {
     fn parse(head: &[u8]) -> anyhow::Result<Self> {
         let head = std::str::from_utf8(head)?.to_ascii_lowercase();
         let status = head.split(' ').nth(1).context("a status")?.parse()?;
-        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        let header =
+            |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         let body = match (header("content-length"), header("transfer-encoding")) {
             (Some(length), _) => Body::Length(length.parse()?),
             (None, Some("chunked")) => Body::Chunked,
@@ -197,8 +199,14 @@ mod tests {
     #[test]
     fn heads() {
         let of = |text: &str| Head::parse(text.as_bytes());
-        assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap(), Head { status: 200, body: Body::Length(12) });
-        assert_eq!(of("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap(), Head { status: 503, body: Body::Chunked });
+        assert_eq!(
+            of("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap(),
+            Head { status: 200, body: Body::Length(12) }
+        );
+        assert_eq!(
+            of("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap(),
+            Head { status: 503, body: Body::Chunked }
+        );
         assert_eq!(of("HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Head { status: 204, body: Body::Length(0) });
         assert!(of("nonsense\r\n\r\n").is_err() && of("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n").is_err());
     }
@@ -210,7 +218,8 @@ mod tests {
         let server = async {
             let (mut stream, peer) = listener.accept().await.unwrap();
             assert_eq!(peer.ip(), route.from);
-            let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone";
+            let both =
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone";
             stream.write_all(both.as_bytes()).await.unwrap();
             stream
         };
@@ -218,7 +227,10 @@ mod tests {
             let mut http = route.http().await.unwrap();
             let first = http.get("GET /a", "").await.unwrap();
             let second = http.answer(false).await.unwrap();
-            assert_eq!((first.status, first.body, second.status, second.text()), (200, b"ok".to_vec(), 404, "gone".into()));
+            assert_eq!(
+                (first.status, first.body, second.status, second.text()),
+                (200, b"ok".to_vec(), 404, "gone".into())
+            );
             assert!(second.expect(200).unwrap_err().to_string().starts_with("404 gone"));
         };
         let (_stream, ()) = tokio::join!(server, client);

@@ -138,7 +138,9 @@ pub fn shown(text: &str) -> String {
 /// Returns the lines of a log that indicate a fault of the server.
 fn faults(log: &str) -> Vec<String> {
     let is_fault = |line: &&str| {
-        [" ERROR ", "internal error", "panicked", "Too many open files", "cannot open"].iter().any(|sign| line.contains(sign))
+        [" ERROR ", "internal error", "panicked", "Too many open files", "cannot open"]
+            .iter()
+            .any(|sign| line.contains(sign))
     };
     log.lines().filter(is_fault).map(str::to_owned).collect()
 }
@@ -146,9 +148,13 @@ fn faults(log: &str) -> Vec<String> {
 impl Outcome {
     /// Describes the first failure of each kind.
     pub fn failures(&self) -> Vec<String> {
-        let phases = [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after), ("attackers", &self.hostile)];
-        let all = phases.into_iter().flat_map(|(phase, counts)| counts.acts.iter().map(move |(what, acts)| (phase, what, acts)));
-        let words = all.filter_map(|(phase, what, acts)| Some(format!("{phase}: {what}: {}", shown(acts.fault.as_deref()?))));
+        let phases =
+            [("base", &self.base), ("attacked", &self.attacked), ("after", &self.after), ("attackers", &self.hostile)];
+        let all = phases
+            .into_iter()
+            .flat_map(|(phase, counts)| counts.acts.iter().map(move |(what, acts)| (phase, what, acts)));
+        let words =
+            all.filter_map(|(phase, what, acts)| Some(format!("{phase}: {what}: {}", shown(acts.fault.as_deref()?))));
         words.chain(self.faults.iter().take(SHOWN).map(|line| format!("log: {}", shown(line)))).collect()
     }
 
@@ -194,7 +200,8 @@ mod tests {
 
     #[test]
     fn faults_are_server_errors_only() {
-        let log = "x INFO ready\nx ERROR store: cannot open file.db\nx WARN a client was slow\nx WARN internal error: 24\n";
+        let log =
+            "x INFO ready\nx ERROR store: cannot open file.db\nx WARN a client was slow\nx WARN internal error: 24\n";
         assert_eq!(faults(log).len(), 2);
     }
 }

@@ -122,9 +122,15 @@ impl Stage {
         }
         let to: SocketAddr = url.strip_prefix("http://").context("an http URL")?.parse()?;
         let admin = SocketAddr::from(([127, 0, 0, 1], victims[0].admin));
-        let (honest, hostile) = if one_address { (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST) } else { (HONEST, HOSTILE) };
-        let people =
-            People { route: Route { to, from: honest }, admin: Route { to: admin, from: Ipv4Addr::LOCALHOST }, accounts, hall, rooms };
+        let (honest, hostile) =
+            if one_address { (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST) } else { (HONEST, HOSTILE) };
+        let people = People {
+            route: Route { to, from: honest },
+            admin: Route { to: admin, from: Ipv4Addr::LOCALHOST },
+            accounts,
+            hall,
+            rooms,
+        };
         let attacker = api.signup().await?;
         Ok(Self { victims, people, hostile: Route { to, from: hostile }, attacker, api, server })
     }
@@ -133,7 +139,9 @@ impl Stage {
     pub fn logs(&self) -> Vec<String> {
         let daemons = match &self.server {
             Server::Embedded(embedded) => vec![embedded.daemon().clone()],
-            Server::Cluster(cluster) => [Role::Gateway, Role::File].iter().filter_map(|role| cluster.daemon((*role, 1)).ok()).collect(),
+            Server::Cluster(cluster) => {
+                [Role::Gateway, Role::File].iter().filter_map(|role| cluster.daemon((*role, 1)).ok()).collect()
+            }
         };
         daemons.iter().filter_map(|daemon| std::fs::read_to_string(&daemon.log).ok()).collect()
     }

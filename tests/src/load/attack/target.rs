@@ -53,11 +53,18 @@ impl Target {
         let (base, attacked) = (&outcome.base, &outcome.attacked);
         match self {
             Self::Survives => {
-                let killed = outcome.victims.iter().filter_map(|victim| Some(format!("{} {}", victim.name, victim.killed.as_ref()?)));
+                let killed = outcome
+                    .victims
+                    .iter()
+                    .filter_map(|victim| Some(format!("{} {}", victim.name, victim.killed.as_ref()?)));
                 let killed = killed.collect::<Vec<_>>();
                 let confined = outcome.victims.iter().all(|victim| victim.is_confined);
                 let place = if confined { "in its cgroup" } else { "not in a cgroup" };
-                let text = if killed.is_empty() { format!("survives, {place}") } else { format!("{}, {place}", killed.join(", ")) };
+                let text = if killed.is_empty() {
+                    format!("survives, {place}")
+                } else {
+                    format!("{}, {place}", killed.join(", "))
+                };
                 Judged { is_met: killed.is_empty(), text }
             }
             Self::SendsAccepted => none_failed("sends", outcome, &["send"]),
@@ -78,14 +85,19 @@ impl Target {
             }
             Self::LoginsInTime => {
                 let logins = attacked.of("login");
-                let text = format!("{:.0} % of {} logins within 5 s, at least 90 %", logins.share(), logins.done + logins.failed);
+                let text = format!(
+                    "{:.0} % of {} logins within 5 s, at least 90 %",
+                    logins.share(),
+                    logins.done + logins.failed
+                );
                 let text = text + &because(logins.fault.as_deref());
                 Judged { is_met: logins.done > 0 && logins.share() >= 90.0, text }
             }
             Self::UploadsStart => {
                 let uploads = attacked.of("upload by a newcomer");
                 let base = base.of("upload by a newcomer").p99();
-                let mut judged = within("p99 of uploads of others", uploads.p99(), 2.0 * base + AT_ONCE, base, uploads.done);
+                let mut judged =
+                    within("p99 of uploads of others", uploads.p99(), 2.0 * base + AT_ONCE, base, uploads.done);
                 judged.is_met &= uploads.failed == 0;
                 judged.text += &format!(", {} failed{}", uploads.failed, because(uploads.fault.as_deref()));
                 judged
@@ -93,16 +105,22 @@ impl Target {
             Self::NothingInternal => {
                 let (answers, lines) = (attacked.internal, outcome.faults.len());
                 let text = format!("{answers} answers and {lines} log lines about failures of the server's own, none");
-                Judged { is_met: answers == 0 && lines == 0, text: text + &because(outcome.faults.first().map(String::as_str)) }
+                Judged {
+                    is_met: answers == 0 && lines == 0,
+                    text: text + &because(outcome.faults.first().map(String::as_str)),
+                }
             }
-            Self::MemoryPeak(mib) => memory(outcome, "at most", mib, |victim| Some(victim.most.rss.max(victim.most.peak))),
+            Self::MemoryPeak(mib) => {
+                memory(outcome, "at most", mib, |victim| Some(victim.most.rss.max(victim.most.peak)))
+            }
             Self::MemoryAfter(mib) => {
                 let mut judged = memory(outcome, "afterwards", mib, |victim| Some(victim.after?.rss));
                 for victim in &outcome.victims {
                     let Some(after) = victim.after else { continue };
-                    for (what, base, after) in
-                        [("descriptors", victim.base.descriptors, after.descriptors), ("tasks", victim.base.tasks, after.tasks)]
-                    {
+                    for (what, base, after) in [
+                        ("descriptors", victim.base.descriptors, after.descriptors),
+                        ("tasks", victim.base.tasks, after.tasks),
+                    ] {
                         judged.is_met &= after <= base + base / 2 + LEFT_OVER;
                         judged.text += &format!(", {what} {base} → {after}");
                     }
@@ -119,7 +137,10 @@ fn none_failed(what: &str, outcome: &Outcome, acts: &[&'static str]) -> Judged {
     let fault = all.iter().find_map(|acts| acts.fault.as_deref());
     // If successes are counted, there must be at least one.
     let silent = done == 0 && acts.iter().any(|name| outcome.base.of(name).done > 0);
-    Judged { is_met: failed == 0 && !silent, text: format!("{what}: {failed} failed, {done} done, none may fail{}", because(fault)) }
+    Judged {
+        is_met: failed == 0 && !silent,
+        text: format!("{what}: {failed} failed, {done} done, none may fail{}", because(fault)),
+    }
 }
 
 fn within(what: &str, found: f64, bound: f64, base: f64, count: u64) -> Judged {
@@ -136,7 +157,8 @@ fn memory(outcome: &Outcome, when: &str, mib: u64, of: impl Fn(&super::run::Vict
         judged.is_met &= found <= base + (mib << 20);
         let more = found.saturating_sub(base) >> 20;
         let between = if judged.text.is_empty() { "" } else { ", " };
-        judged.text += &format!("{between}memory of {} {when} base {} + {more} MiB, bound + {mib} MiB", victim.name, base >> 20);
+        judged.text +=
+            &format!("{between}memory of {} {when} base {} + {more} MiB, bound + {mib} MiB", victim.name, base >> 20);
     }
     judged
 }
@@ -156,7 +178,8 @@ mod tests {
 
     fn outcome(attacked: &Tally) -> Outcome {
         let base = Tally::default();
-        for what in ["send", "joinRoom", "connect", "login", "upload by a newcomer", "upload", "download", "admin port"] {
+        for what in ["send", "joinRoom", "connect", "login", "upload by a newcomer", "upload", "download", "admin port"]
+        {
             base.done(what, Duration::from_millis(10));
         }
         let usage = Usage { rss: 30 << 20, peak: 30 << 20, descriptors: 50, threads: 9, tasks: 70 };
@@ -165,7 +188,14 @@ mod tests {
         let (after, hostile) = (base.take(), attacked.take());
         let base = Tally::default();
         base.done("send", Duration::from_millis(10));
-        Outcome { base: base.take(), attacked: hostile, after, hostile: Default::default(), victims: vec![victim], faults: vec![] }
+        Outcome {
+            base: base.take(),
+            attacked: hostile,
+            after,
+            hostile: Default::default(),
+            victims: vec![victim],
+            faults: vec![],
+        }
     }
 
     #[test]
@@ -191,7 +221,11 @@ mod tests {
         tally.failed("stay", "a poller: closed");
         let found = outcome(&tally);
         let logins = Target::LoginsInTime.judge(&found);
-        assert!(!logins.is_met && logins.text.starts_with("50 % of 2 logins") && logins.text.ends_with("503 busy"), "{}", logins.text);
+        assert!(
+            !logins.is_met && logins.text.starts_with("50 % of 2 logins") && logins.text.ends_with("503 busy"),
+            "{}",
+            logins.text
+        );
         assert!(!Target::NoneClosed.judge(&found).is_met && Target::NothingInternal.judge(&found).is_met);
     }
 

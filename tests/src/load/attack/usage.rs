@@ -46,7 +46,8 @@ impl Usage {
     pub async fn with_tasks(pid: i32, admin: u16) -> anyhow::Result<Self> {
         let usage = Self::of(pid)?;
         let scraped = tokio::time::timeout(Duration::from_secs(5), Exposition::scrape(admin)).await;
-        let tasks = scraped.ok().and_then(Result::ok).and_then(|all| all.value("confab_tasks")).unwrap_or_default() as u64;
+        let tasks =
+            scraped.ok().and_then(Result::ok).and_then(|all| all.value("confab_tasks")).unwrap_or_default() as u64;
         Ok(Self { tasks, ..usage })
     }
 
@@ -56,7 +57,12 @@ impl Usage {
             rest.split_whitespace().next()?.parse::<u64>().ok()
         };
         // A zombie process has no memory.
-        Some(Self { rss: field("VmRSS")? << 10, peak: field("VmHWM")? << 10, threads: field("Threads")?, ..Self::default() })
+        Some(Self {
+            rss: field("VmRSS")? << 10,
+            peak: field("VmHWM")? << 10,
+            threads: field("Threads")?,
+            ..Self::default()
+        })
     }
 
     fn most(self, other: Self) -> Self {
@@ -86,7 +92,8 @@ impl Watch {
     pub fn begin(pid: i32, limit: u64) -> anyhow::Result<Self> {
         // Resets the peak. Only the owner may do this; otherwise the peak is sampled.
         let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
-        let (most, over, killed) = (Arc::<Mutex<Usage>>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (most, over, killed) =
+            (Arc::<Mutex<Usage>>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let theirs = (most.clone(), over.clone(), killed.clone());
         let look = move || {
             let (most, over, killed) = theirs;

@@ -45,7 +45,8 @@ async fn files_without_a_room_move_to_the_room(scene: Scene) {
     for file in [&first, &second] {
         assert_eq!(scene.other.get(url(file), &guest).await.unwrap().bytes, scene.get(url(file)).await.bytes);
     }
-    let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &guest).await.unwrap().expect(200).unwrap();
+    let listed =
+        scene.other.get(&format!("/api/files?roomId={}", scene.room), &guest).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], json!([scene.in_room(&second), scene.in_room(&first)]));
     // A file of the room may be attached there again, and a message may consist of files only: at most ten.
     scene.say("", &[&first]).await.expect(201).unwrap();
@@ -91,18 +92,28 @@ async fn invalid_attachments_are_rejected(scene: Scene) {
         assert_eq!(scene.delete(url(file), &scene.account).await.status, 204);
     }
     let before = scene.history().await.len();
-    for (file, status, code) in
-        [(&theirs, 404, "not_found"), (&gone, 404, "not_found"), (&gone_here, 404, "not_found"), (&elsewhere, 409, "conflict")]
-    {
+    for (file, status, code) in [
+        (&theirs, 404, "not_found"),
+        (&gone, 404, "not_found"),
+        (&gone_here, 404, "not_found"),
+        (&elsewhere, 409, "conflict"),
+    ] {
         fails(&scene.say("x", &[file]).await, status, code);
     }
     fails(&scene.say_ids("x", json!([uuid::Uuid::now_v7()])).await, 404, "not_found");
 
     let own = scene.file(None).await;
     let eleven = (0..11).map(|_| uuid::Uuid::now_v7()).collect::<Vec<_>>();
-    for ids in
-        [json!(eleven), json!(["nonsense"]), json!([7]), json!("x"), json!({}), json!([""]), json!([null]), json!([own["id"], own["id"]])]
-    {
+    for ids in [
+        json!(eleven),
+        json!(["nonsense"]),
+        json!([7]),
+        json!("x"),
+        json!({}),
+        json!([""]),
+        json!([null]),
+        json!([own["id"], own["id"]]),
+    ] {
         fails(&scene.say_ids("x", ids).await, 400, "invalid_request");
     }
     for empty in [json!([]), json!(null)] {
@@ -134,7 +145,8 @@ async fn refused_together(scene: Scene) {
 
 async fn repeat_returns_the_first_message(scene: Scene) {
     let (file, another, id) = (scene.file(None).await, scene.file(None).await, unique("attach"));
-    let message = |file: &Value| json!({"roomId": scene.room, "content": "", "fileIds": [file["id"]], "clientMessageId": id});
+    let message =
+        |file: &Value| json!({"roomId": scene.room, "content": "", "fileIds": [file["id"]], "clientMessageId": id});
     let post = async |file: &Value| scene.other.post("/api/messages", &scene.account, message(file)).await.unwrap();
     let first = post(&file).await.expect(201).unwrap();
     assert_eq!(post(&file).await.expect(200).unwrap(), repeated(&first));

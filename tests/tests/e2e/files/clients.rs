@@ -51,7 +51,12 @@ const TYPES: [(&[u8], &str, &str); 8] = [
 async fn libraries(scene: &Scene, program: Program, libraries: &[&str]) {
     let text = NAMES.map(|name| format!("the text of {name}"));
     for by in libraries {
-        let named = NAMES.iter().zip(&text).map(|(name, text)| Given { by, name, content_type: "text/plain", bytes: text.as_bytes() });
+        let named = NAMES.iter().zip(&text).map(|(name, text)| Given {
+            by,
+            name,
+            content_type: "text/plain",
+            bytes: text.as_bytes(),
+        });
         let typed = TYPES.iter().map(|(bytes, content_type, _)| Given { by, name: "typed", content_type, bytes });
         let given = named.chain(typed).collect::<Vec<_>>();
         let answers = program.upload(&scene.one, &scene.account, &scene.room, &given).await.unwrap();
@@ -77,8 +82,11 @@ async fn libraries_of_python(scene: Scene) {
 impl Scene {
     /// Uploads a form of these parts, each with its head and its bytes; returns the file object.
     async fn send_parts(&self, content_type: &str, parts: &[(String, &[u8])]) -> Value {
-        let part = |(head, bytes): &(String, &[u8])| [format!("--{BOUNDARY}\r\n{head}\r\n").as_bytes(), *bytes, b"\r\n"].concat();
-        let body = [parts.iter().flat_map(part).collect::<Vec<_>>(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat();
+        let part = |(head, bytes): &(String, &[u8])| {
+            [format!("--{BOUNDARY}\r\n{head}\r\n").as_bytes(), *bytes, b"\r\n"].concat()
+        };
+        let body =
+            [parts.iter().flat_map(part).collect::<Vec<_>>(), format!("--{BOUNDARY}--\r\n").into_bytes()].concat();
         let request = self.one.request(Method::POST, "/api/files/upload").bearer_auth(&self.account.token);
         self.one.send(request.header("content-type", content_type).body(body)).await.unwrap().expect(201).unwrap()
     }
@@ -94,7 +102,8 @@ async fn react_native(scene: Scene) {
         (r#"filename=" (1).jpg"; filename*=utf-8''%E8%8C%B6%20%281%29.jpg"#, "茶 (1).jpg"),
         (r#"filename="IMG_0001.jpg"; filename*=utf-8''IMG_0001.jpg"#, "IMG_0001.jpg"),
     ] {
-        let room = ("content-disposition: form-data; name=\"roomId\"\r\ncontent-length: 36\r\n".into(), scene.room.as_bytes());
+        let room =
+            ("content-disposition: form-data; name=\"roomId\"\r\ncontent-length: 36\r\n".into(), scene.room.as_bytes());
         let head = format!(
             "content-disposition: form-data; name=\"file\"; {parameters}\r\ncontent-type: image/jpeg\r\ncontent-length: {}\r\n",
             JPEG.len()
@@ -116,9 +125,12 @@ async fn dotnet_and_powershell(scene: Scene) {
         (format!("filename={}", word("Отчёт.pdf")), "Отчёт.pdf"),
         (format!("filename={}", word(cut)), cut),
     ] {
-        let room =
-            ("Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=roomId\r\n".into(), scene.room.as_bytes());
-        let head = format!("Content-Type: application/pdf\r\nContent-Disposition: form-data; name=file; {parameters}\r\n");
+        let room = (
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=roomId\r\n".into(),
+            scene.room.as_bytes(),
+        );
+        let head =
+            format!("Content-Type: application/pdf\r\nContent-Disposition: form-data; name=file; {parameters}\r\n");
         let file = scene.send_parts(&content_type, &[room, (head, PDF)]).await;
         scene.is_file(&file, Some(&scene.room), name, "application/pdf", PDF);
     }

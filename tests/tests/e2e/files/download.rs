@@ -66,9 +66,16 @@ async fn ranges(scene: Scene) {
         ("bytes=0-", 0, 35),
     ] {
         let answer = scene.range(&file, range).await;
-        assert_eq!((answer.status, answer.header("content-range")), (206, &*format!("bytes {from}-{to}/36")), "{range}");
+        assert_eq!(
+            (answer.status, answer.header("content-range")),
+            (206, &*format!("bytes {from}-{to}/36")),
+            "{range}"
+        );
         assert_eq!(answer.bytes, TEXT[from..=to], "{range}");
-        assert_eq!((answer.header("content-length"), answer.header("etag")), (&*(to - from + 1).to_string(), &*etag(&file)));
+        assert_eq!(
+            (answer.header("content-length"), answer.header("etag")),
+            (&*(to - from + 1).to_string(), &*etag(&file))
+        );
     }
     for range in ["bytes=36-", "bytes=36-40", "bytes=-0", "bytes=99999999999999999999-"] {
         let answer = scene.range(&file, range).await;

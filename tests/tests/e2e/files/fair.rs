@@ -24,7 +24,11 @@ async fn begin(api: &Api, who: &Account, length: usize) -> (Http, Vec<u8>) {
     let end = form.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     let (head, tail) = form.split_at(end);
     let length = head.len() + length + tail.len();
-    let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n", who.token, content_type());
+    let headers = format!(
+        "Authorization: Bearer {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n",
+        who.token,
+        content_type()
+    );
     let mut upload = Http::begin(&api.url, "POST /api/files/upload", &headers).await.unwrap();
     upload.write(head).await.unwrap();
     (upload, tail.to_vec())

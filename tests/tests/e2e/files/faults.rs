@@ -60,7 +60,8 @@ fn is_away(answer: &Answer) {
 
 impl Broken {
     async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        let [one, other] = <[Api; 2]>::try_from(world::gateways(cluster)).map_err(|_| anyhow::anyhow!("two gateways"))?;
+        let [one, other] =
+            <[Api; 2]>::try_from(world::gateways(cluster)).map_err(|_| anyhow::anyhow!("two gateways"))?;
         let scene = Scene::at(one, other).await?;
         let stock = Stock::javascript()?;
         let socket = stock.connect(&scene.other.url, &scene.account.token, Transports::WebSocket).await?;
@@ -86,7 +87,8 @@ impl Broken {
         let mut upload = Http::begin(&scene.one.url, "POST /api/files/upload", &headers).await?;
         upload.write(&start[..start.len() - 2]).await?;
         upload.write(&vec![2; 18_000_000]).await?;
-        let begun = async || self.objects.all().await.ok()?.iter().any(|name| name.starts_with("unfinished")).then_some(());
+        let begun =
+            async || self.objects.all().await.ok()?.iter().any(|name| name.starts_with("unfinished")).then_some(());
         eventually("parts are in the store", IN_TIME, begun).await?;
         Ok(upload)
     }
@@ -95,9 +97,15 @@ impl Broken {
     async fn chats(&self) {
         let said = json!({"roomId": self.scene.room, "content": unique("by REST")});
         let first = self.scene.one.post("/api/messages", &self.scene.account, said).await.unwrap().expect(201).unwrap();
-        let second = self.socket.emit("message", json!({"roomId": self.scene.room, "content": unique("by socket")})).await.unwrap();
+        let second = self
+            .socket
+            .emit("message", json!({"roomId": self.scene.room, "content": unique("by socket")}))
+            .await
+            .unwrap();
         assert_eq!(second["ok"], true, "{second}");
-        let received = |_: &[Report]| self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(());
+        let received = |_: &[Report]| {
+            self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(())
+        };
         self.socket.until("both messages", IN_TIME, received).await.unwrap();
     }
 
@@ -112,7 +120,8 @@ impl Broken {
             let begin = Instant::now();
             (scene.get(url(known)).await, begin.elapsed())
         };
-        let by_socket = self.socket.emit("fileUpload", json!({"roomId": scene.room, "name": "a.txt", "data": bytes(text)}));
+        let by_socket =
+            self.socket.emit("fileUpload", json!({"roomId": scene.room, "name": "a.txt", "data": bytes(text)}));
         let (small, named, large, download, ack) =
             tokio::join!(self.upload(form()), self.upload(named), self.upload(large), download, by_socket);
         for (answer, waited) in [small, named, large, download] {
@@ -158,7 +167,8 @@ impl Broken {
         let only_these = async || {
             let stored = self.objects.all().await.ok()?;
             let new = stored.iter().filter(|name| !self.before.contains(name)).collect::<Vec<_>>();
-            (new.len() == expected.len() && new.iter().zip(&expected).all(|(name, id)| name.ends_with(id))).then_some(())
+            (new.len() == expected.len() && new.iter().zip(&expected).all(|(name, id)| name.ends_with(id)))
+                .then_some(())
         };
         if let Err(error) = eventually("the store contains exactly the files", WELL, only_these).await {
             panic!("{error}: {:?} instead of {expected:?} and {:?}", self.objects.all().await, self.before);
@@ -192,7 +202,8 @@ async fn store_killed_in_mid_body(cluster: &Cluster) {
     let (known, large) = (scene.file(Some(&scene.room)).await, &vec![1; 20_000_000]);
     let large = scene.one.share(&scene.account, None, "large", large).await.unwrap();
     let mut upload = broken.half_uploaded().await.unwrap();
-    let mut download = scene.other.request(reqwest::Method::GET, url(&large)).bearer_auth(&scene.account.token).send().await.unwrap();
+    let mut download =
+        scene.other.request(reqwest::Method::GET, url(&large)).bearer_auth(&scene.account.token).send().await.unwrap();
     assert_eq!(download.status(), 200);
 
     cluster.kill(S3).await.unwrap();
@@ -232,13 +243,19 @@ async fn persist(api: &Api, account: &Account, room: &str, text: &str) -> anyhow
     let id = unique("persist");
     let begin = Instant::now();
     loop {
-        let form = Form::new().field("roomId", room).field("clientMessageId", &id).file("a.txt", "text/plain", text.as_bytes());
+        let form = Form::new().field("roomId", room).field("clientMessageId", &id).file(
+            "a.txt",
+            "text/plain",
+            text.as_bytes(),
+        );
         match api.upload(account, form).await {
             Ok(answer) if answer.status == 200 || answer.status == 201 => {
                 anyhow::ensure!(answer.body["sha256"] == sha256(text.as_bytes()), "{}", answer.body);
                 return Ok(answer.body);
             }
-            Ok(answer) if answer.status != 503 && answer.status != 504 => anyhow::bail!("{} {}", answer.status, answer.body),
+            Ok(answer) if answer.status != 503 && answer.status != 504 => {
+                anyhow::bail!("{} {}", answer.status, answer.body)
+            }
             Ok(_) | Err(_) => anyhow::ensure!(begin.elapsed() < WELL, "{text} is not accepted"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -250,7 +267,8 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     let scene = &broken.scene;
     let mut writers = JoinSet::new();
     for n in 0..4 {
-        let (api, account, room) = (if n % 2 == 0 { &scene.one } else { &scene.other }.clone(), scene.account.clone(), scene.room.clone());
+        let (api, account, room) =
+            (if n % 2 == 0 { &scene.one } else { &scene.other }.clone(), scene.account.clone(), scene.room.clone());
         writers.spawn(async move {
             let mut files = Vec::new();
             for line in 0..15 {
@@ -273,13 +291,19 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     }
     let history = scene.history().await;
     assert!(history.iter().enumerate().all(|(n, message)| message["seq"] == n + 1));
-    let announced =
-        history.iter().filter(|message| message["type"] == "file").map(|message| message["files"][0].clone()).collect::<Vec<_>>();
+    let announced = history
+        .iter()
+        .filter(|message| message["type"] == "file")
+        .map(|message| message["files"][0].clone())
+        .collect::<Vec<_>>();
     assert_eq!((announced.len(), files.len()), (60, 60));
     assert!(files.iter().all(|file| announced.contains(file)));
     let received = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
     broken.socket.until("all files are announced", WELL, received).await.unwrap();
-    assert_eq!(broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(), announced);
+    assert_eq!(
+        broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(),
+        announced
+    );
     broken.is_well(files).await;
 }
 
@@ -305,8 +329,10 @@ async fn chat_continues_without_file_replicas(cluster: &Cluster) {
     for n in [1, 2] {
         cluster.start((Role::File, n)).await.unwrap();
     }
-    let said =
-        async || Some(scene.one.post("/api/messages", &scene.account, named.clone()).await.ok()?).filter(|answer| answer.status == 201);
+    let said = async || {
+        Some(scene.one.post("/api/messages", &scene.account, named.clone()).await.ok()?)
+            .filter(|answer| answer.status == 201)
+    };
     eventually("files can be attached again", WELL, said).await.unwrap();
     broken.is_well(vec![known, roomless]).await;
 }

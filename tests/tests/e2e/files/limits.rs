@@ -44,7 +44,9 @@ async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     // A declared length above the limit is rejected before the body is sent.
     let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
     let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"").into_open_body();
-    let begin = async |more: &str| Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}{more}")).await.unwrap();
+    let begin = async |more: &str| {
+        Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}{more}")).await.unwrap()
+    };
     let mut promised = begin("Content-Length: 100000000000\r\n").await;
     promised.write(&head[..head.len() - 2]).await.unwrap();
     fails(&promised.answer().await.unwrap(), 413, "too_large");
@@ -52,7 +54,10 @@ async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     // Without a declared length the upload is rejected at the limit, even if it never ends.
     let mut endless = begin("Transfer-Encoding: chunked\r\n").await;
     let piece = [b"2710\r\n".as_slice(), &[b'x'; 10_000], b"\r\n"].concat();
-    endless.write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat()).await.unwrap();
+    endless
+        .write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat())
+        .await
+        .unwrap();
     for _ in 0..LIMIT / 10_000 + 1 {
         endless.write(&piece).await.unwrap();
     }
@@ -63,7 +68,10 @@ async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     let upload = |length: usize| json!({"roomId": scene.room, "name": "b.txt", "data": bytes(&vec![b'y'; length])});
     let refused = socket.emit("fileUpload", upload(LIMIT + 1)).await.unwrap();
-    assert_eq!((&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]), (&json!(false), &json!("too_large"), &json!(413)));
+    assert_eq!(
+        (&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]),
+        (&json!(false), &json!("too_large"), &json!(413))
+    );
     assert_eq!(socket.emit("fileUpload", upload(LIMIT)).await.unwrap()["ok"], true);
 
     // Two files, and none of the rejected or repeated uploads.
@@ -88,10 +96,15 @@ pub fn begin_to_trickle() {
 async fn trickle() -> GivenUp {
     let server = Embedded::start(&[]).await?;
     let scene = Scene::at(Api::new(server.url()), Api::new(server.url())).await?;
-    let head = Form::new().field("roomId", &scene.room).part(file_headers("a.txt", "text/plain"), b"some text").into_open_body();
+    let head = Form::new()
+        .field("roomId", &scene.room)
+        .part(file_headers("a.txt", "text/plain"), b"some text")
+        .into_open_body();
     let client = async |sent: usize, every: Duration| {
         let headers = format!("Authorization: Bearer {}\r\nContent-Type: {}\r\n", scene.account.token, content_type());
-        let mut slow = Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}Content-Length: 100000\r\n")).await?;
+        let mut slow =
+            Http::begin(&scene.one.url, "POST /api/files/upload", &format!("{headers}Content-Length: 100000\r\n"))
+                .await?;
         slow.write(&head[..sent]).await?;
         let begin = Instant::now();
         while let Err(_elapsed) = tokio::time::timeout(every, slow.answered()).await {
@@ -101,7 +114,8 @@ async fn trickle() -> GivenUp {
         anyhow::Ok((slow.answer().await?, waited))
     };
     let (second, never) = (Duration::from_secs(1), Duration::from_secs(60));
-    let answers = tokio::try_join!(client(head.len(), second), client(head.len(), never), client(10, second), client(0, never))?;
+    let answers =
+        tokio::try_join!(client(head.len(), second), client(head.len(), never), client(10, second), client(0, never))?;
     let left = Objects::of(server.daemon())?.all().await?;
     anyhow::ensure!(left.is_empty() && scene.history().await.is_empty(), "leftovers: {left:?}");
     Ok(vec![answers.0, answers.1, answers.2, answers.3])

@@ -28,7 +28,12 @@ async fn link_needs_no_token(scene: Scene) {
         assert_eq!(link.as_object().unwrap().len(), 2, "{link}");
         let path = link["url"].as_str().unwrap();
         assert!(path.starts_with(&format!("{}?", url(&file))), "{path}");
-        let left = link["expiresAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().duration_since(jiff::Timestamp::now());
+        let left = link["expiresAt"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .duration_since(jiff::Timestamp::now());
         assert!((290..=300).contains(&left.as_secs()), "{left}");
 
         let got = scene.open(Method::GET, path).await;

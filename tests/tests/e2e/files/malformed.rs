@@ -18,7 +18,8 @@ impl Scene {
 
     /// Returns the beginning of a form with a file for the room, up to these bytes.
     fn beginning(&self, bytes: &[u8]) -> Vec<u8> {
-        let whole = Form::new().field("roomId", &self.room).part(file_headers("a.txt", "text/plain"), bytes).into_open_body();
+        let whole =
+            Form::new().field("roomId", &self.room).part(file_headers("a.txt", "text/plain"), bytes).into_open_body();
         // Without the line that would end the part.
         whole[..whole.len() - 2].to_vec()
     }
@@ -77,7 +78,11 @@ async fn forms_with_faults(scene: Scene) {
     for kind in ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=other"] {
         fails(&scene.post_raw(kind, body.clone()).await, 400, "invalid_request");
     }
-    fails(&scene.post_raw(&format!("multipart/form-data; boundary={}", "x".repeat(5000)), body.clone()).await, 400, "invalid_request");
+    fails(
+        &scene.post_raw(&format!("multipart/form-data; boundary={}", "x".repeat(5000)), body.clone()).await,
+        400,
+        "invalid_request",
+    );
     for kind in ["text/plain", "multipart/mixed; boundary=x", "application/json", ""] {
         fails(&scene.post_raw(kind, body.clone()).await, 415, "unsupported_media_type");
     }
@@ -86,7 +91,8 @@ async fn forms_with_faults(scene: Scene) {
     }
     fails(&scene.post_raw(&content_type(), vec![b'x'; 300_000]).await, 400, "invalid_request");
     let unknown = uuid::Uuid::now_v7().to_string();
-    for form in [Form::new().field("roomId", &unknown).file("a", "text/plain", b"a"), form().field("roomId", &unknown)] {
+    for form in [Form::new().field("roomId", &unknown).file("a", "text/plain", b"a"), form().field("roomId", &unknown)]
+    {
         fails(&scene.one.upload(&scene.account, form).await.unwrap(), 404, "not_found");
     }
     fails(&scene.one.get("/api/files/upload", &scene.account).await.unwrap(), 405, "method_not_allowed");
@@ -147,13 +153,17 @@ async fn unauthorized_upload_is_rejected_before_the_content(scene: Scene) {
         (format!("{}Content-Type: text/plain\r\n", scene.authorization()), vec![], 415, "unsupported_media_type"),
         (
             format!("{}Content-Type: {}\r\n", scene.authorization(), content_type()),
-            Form::new().field("roomId", &uuid::Uuid::now_v7().to_string()).part(file_headers("a", "a/b"), b"").into_open_body(),
+            Form::new()
+                .field("roomId", &uuid::Uuid::now_v7().to_string())
+                .part(file_headers("a", "a/b"), b"")
+                .into_open_body(),
             404,
             "not_found",
         ),
     ] {
         // One megabyte is declared and never arrives.
-        let mut request = Http::begin(&scene.one.url, LINE, &format!("{headers}Content-Length: 1000000\r\n")).await.unwrap();
+        let mut request =
+            Http::begin(&scene.one.url, LINE, &format!("{headers}Content-Length: 1000000\r\n")).await.unwrap();
         request.write(&body).await.unwrap();
         fails(&request.answer().await.unwrap(), status, code);
     }

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 
 use super::{Scene, url};
 
-everywhere!(names_are_cleaned, names_in_forms, executable_content_is_an_attachment, claimed_executable_type_is_not_served,);
+everywhere!(
+    names_are_cleaned,
+    names_in_forms,
+    executable_content_is_an_attachment,
+    claimed_executable_type_is_not_served,
+);
 
 /// Returns whether a browser displays or downloads the file, and under which name (RFC 6266: the second form takes
 /// precedence).
@@ -23,7 +28,9 @@ fn disposition(answer: &Answer) -> (String, String) {
     while let Some(byte) = rest.next() {
         let escaped = byte == b'%';
         name.push(if escaped {
-            [(); 2].iter().fold(0, |value, ()| value * 16 + char::from(rest.next().unwrap()).to_digit(16).unwrap() as u8)
+            [(); 2]
+                .iter()
+                .fold(0, |value, ()| value * 16 + char::from(rest.next().unwrap()).to_digit(16).unwrap() as u8)
         } else {
             byte
         });
@@ -125,9 +132,18 @@ async fn executable_content_is_an_attachment(scene: Scene) {
         assert!(answer.headers.get("x-evil").is_none());
     }
     // A file with a picture's bytes is a picture, whatever its name, and may be displayed.
-    let file = scene.one.upload(&scene.account, Form::new().file("a.html", "text/html", png)).await.unwrap().expect(201).unwrap();
+    let file = scene
+        .one
+        .upload(&scene.account, Form::new().file("a.html", "text/html", png))
+        .await
+        .unwrap()
+        .expect(201)
+        .unwrap();
     let answer = scene.get(url(&file)).await;
-    assert_eq!((disposition(&answer), answer.header("content-type")), (("inline".into(), "a.html".into()), "image/png"));
+    assert_eq!(
+        (disposition(&answer), answer.header("content-type")),
+        (("inline".into(), "a.html".into()), "image/png")
+    );
 }
 
 async fn claimed_executable_type_is_not_served(scene: Scene) {
@@ -138,13 +154,17 @@ async fn claimed_executable_type_is_not_served(scene: Scene) {
         ("application/x-JavaScript", "application/octet-stream"),
         ("text/csv", "text/csv"),
     ] {
-        let file = scene.one.upload(&scene.account, Form::new().file("a", claim, b"a,b")).await.unwrap().expect(201).unwrap();
+        let file =
+            scene.one.upload(&scene.account, Form::new().file("a", claim, b"a,b")).await.unwrap().expect(201).unwrap();
         assert_eq!(file["contentType"], claim.to_lowercase());
         let link = scene.one.get(&format!("{}/link", url(&file)), &scene.account).await.unwrap().expect(200).unwrap();
         let by_link = scene.other.call(Method::GET, link["url"].as_str().unwrap(), None, None).await.unwrap();
         let head = scene.one.request(Method::HEAD, url(&file)).bearer_auth(&scene.account.token);
-        let answers =
-            [(scene.get(url(&file)).await, "same-site"), (scene.one.send(head).await.unwrap(), "same-site"), (by_link, "cross-origin")];
+        let answers = [
+            (scene.get(url(&file)).await, "same-site"),
+            (scene.one.send(head).await.unwrap(), "same-site"),
+            (by_link, "cross-origin"),
+        ];
         for (answer, pages) in answers {
             assert_eq!((answer.status, answer.header("content-type")), (200, served), "{claim}");
             assert_eq!(answer.header("x-content-type-options"), "nosniff");

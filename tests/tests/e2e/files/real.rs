@@ -58,7 +58,8 @@ fn find(directory: &Path, found: &mut Vec<(&'static Kind, PathBuf)>) {
         }
         if path.is_dir() && !path.is_symlink() {
             find(&path, found);
-        } else if let Some(kind) = KINDS.iter().find(|kind| path.extension().is_some_and(|extension| extension == kind.extension))
+        } else if let Some(kind) =
+            KINDS.iter().find(|kind| path.extension().is_some_and(|extension| extension == kind.extension))
             && found.iter().all(|(known, _)| known.extension != kind.extension)
             && path.metadata().is_ok_and(|facts| (1000..1_000_000).contains(&facts.len()))
             && fs::read(&path).is_ok_and(|bytes| bytes.starts_with(kind.begins))
@@ -82,7 +83,12 @@ async fn files_of_every_kind_round_trip(scene: Scene) {
         assert_eq!((answer.status, sha256(&answer.bytes)), (200, sha256(&bytes)), "{}", path.display());
         assert_eq!(answer.header("content-type"), content_type);
         assert_eq!(answer.header("content-length"), bytes.len().to_string());
-        assert_eq!(begin("content-disposition"), if kind.inline { "inline" } else { "attachment" }, "{}", path.display());
+        assert_eq!(
+            begin("content-disposition"),
+            if kind.inline { "inline" } else { "attachment" },
+            "{}",
+            path.display()
+        );
     }
     let shared = scene.history().await;
     assert_eq!(shared.len(), FOUND.len());

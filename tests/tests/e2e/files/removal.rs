@@ -21,7 +21,8 @@ fn deleted(file: &Value) -> Value {
 }
 
 async fn deleted_file_is_shown_as_deleted(scene: Scene) {
-    let (gone, kept, attached) = (scene.file(Some(&scene.room)).await, scene.file(Some(&scene.room)).await, scene.file(None).await);
+    let (gone, kept, attached) =
+        (scene.file(Some(&scene.room)).await, scene.file(Some(&scene.room)).await, scene.file(None).await);
     let message = json!({"roomId": scene.room, "content": "see", "fileIds": [attached["id"], gone["id"], kept["id"]]});
     scene.one.post("/api/messages", &scene.account, message).await.unwrap().expect(201).unwrap();
     let before = scene.history().await;
@@ -61,7 +62,8 @@ async fn who_may_delete(scene: Scene) {
 
 async fn repeat_of_a_deleted_upload(scene: Scene) {
     use confab_tests::form::Form;
-    let form = || Form::new().field("roomId", &scene.room).field("clientMessageId", "once").file("a.txt", "text/plain", b"a");
+    let form =
+        || Form::new().field("roomId", &scene.room).field("clientMessageId", "once").file("a.txt", "text/plain", b"a");
     let file = scene.one.upload(&scene.account, form()).await.unwrap().expect(201).unwrap();
     assert_eq!(scene.delete(url(&file), &scene.account).await.status, 204);
     // The room has had its event, and its log keeps that id forever; the file does not reappear under another id.
@@ -86,8 +88,12 @@ async fn content_is_deleted_with_file_and_room_in_the_cluster() {
 }
 
 async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
-    let [alone, roomless, one, two] =
-        [scene.file(Some(&scene.room)).await, scene.file(None).await, scene.file(Some(&scene.room)).await, scene.file(None).await];
+    let [alone, roomless, one, two] = [
+        scene.file(Some(&scene.room)).await,
+        scene.file(None).await,
+        scene.file(Some(&scene.room)).await,
+        scene.file(None).await,
+    ];
     let message = json!({"roomId": scene.room, "content": "", "fileIds": [two["id"]]});
     scene.one.post("/api/messages", &scene.account, message).await?.expect(201)?;
     for file in [&alone, &roomless, &one, &two] {

@@ -31,7 +31,8 @@ async fn file_of_a_room_is_for_its_readers(scene: Scene) {
     let stranger = scene.one.signup().await.unwrap();
     let file = scene.file(Some(&scene.room)).await;
     assert_eq!(scene.other.get(url(&file), &stranger).await.unwrap().bytes, scene.get(url(&file)).await.bytes);
-    let listed = scene.other.get(&format!("/api/files?roomId={}", scene.room), &stranger).await.unwrap().expect(200).unwrap();
+    let listed =
+        scene.other.get(&format!("/api/files?roomId={}", scene.room), &stranger).await.unwrap().expect(200).unwrap();
     assert_eq!(listed["items"], serde_json::json!([file]));
     // Permission to read does not permit deletion.
     fails(&scene.delete(url(&file), &stranger).await, 403, "forbidden");
@@ -70,7 +71,13 @@ async fn lists_page_newest_first(scene: Scene) {
 }
 
 async fn unknown_files(scene: Scene) {
-    for id in [uuid::Uuid::now_v7().to_string(), uuid::Uuid::nil().to_string(), "nonsense".into(), "%00".into(), "x".repeat(5000)] {
+    for id in [
+        uuid::Uuid::now_v7().to_string(),
+        uuid::Uuid::nil().to_string(),
+        "nonsense".into(),
+        "%00".into(),
+        "x".repeat(5000),
+    ] {
         let path = format!("/api/files/{id}");
         fails(&scene.get(&path).await, 404, "not_found");
         fails(&scene.get(&format!("{path}/link")).await, 404, "not_found");
@@ -99,7 +106,8 @@ async fn anonymous_reading_is_a_setting() {
         let bad = api.request(Method::GET, super::url(&shared)).bearer_auth("nonsense");
         fails(&api.send(bad).await.unwrap(), 401, "unauthorized");
         let form = confab_tests::form::Form::new().field("roomId", &scene.room).file(&unique("x"), "text/plain", b"x");
-        let upload = api.request(Method::POST, "/api/files/upload").header("content-type", confab_tests::form::content_type());
+        let upload =
+            api.request(Method::POST, "/api/files/upload").header("content-type", confab_tests::form::content_type());
         fails(&api.send(upload.body(form.into_body())).await.unwrap(), 401, "unauthorized");
     }
 }

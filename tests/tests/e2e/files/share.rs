@@ -105,7 +105,8 @@ async fn in_order_among_messages(scene: Scene) {
     for (who, socket) in sockets.iter().enumerate() {
         receives(socket, &history).await;
         // The history has one socket's sends to one room in the order of sending.
-        let own = history.iter().map(|message| message["files"][0]["name"].as_str().or(message["content"].as_str()).unwrap());
+        let own =
+            history.iter().map(|message| message["files"][0]["name"].as_str().or(message["content"].as_str()).unwrap());
         let own = own.filter(|name| name.starts_with(&format!("{who}-"))).map(String::from).collect::<Vec<_>>();
         let sent = (0..10).flat_map(|n| [format!("{who}-{n}"), format!("{who}-{n}")]).collect::<Vec<_>>();
         assert_eq!(own, sent);
@@ -126,7 +127,10 @@ async fn repeats(scene: Scene) {
     let again = other.emit("fileUpload", payload).await.unwrap();
     assert_eq!((&again["file"], &again["message"]), (&first["file"], &first["message"]));
     // The `clientMessageId` is the same as over REST.
-    let form = confab_tests::form::Form::new().field("clientMessageId", &id).field("roomId", &scene.room).file("x", "a/b", b"third");
+    let form = confab_tests::form::Form::new()
+        .field("clientMessageId", &id)
+        .field("roomId", &scene.room)
+        .file("x", "a/b", b"third");
     assert_eq!(scene.one.upload(&scene.account, form).await.unwrap().expect(200).unwrap(), first["file"]);
     assert_eq!(scene.get(url(&first["file"])).await.bytes, b"first");
     receives(&socket, &scene.history().await).await;
@@ -193,7 +197,10 @@ async fn refusals(scene: Scene) {
 async fn by_polling_alone(scene: Scene) {
     let mut raw = Polling::connect(&scene.one.url, &scene.account.token).await.unwrap();
     assert_eq!(raw.emit("joinRoom", json!(scene.room)).await.unwrap()["ok"], true);
-    let event = format!(r#"["fileUpload",{{"roomId":"{}","name":"a.bin","data":{{"_placeholder":true,"num":0}}}}]"#, scene.room);
+    let event = format!(
+        r#"["fileUpload",{{"roomId":"{}","name":"a.bin","data":{{"_placeholder":true,"num":0}}}}]"#,
+        scene.room
+    );
     let ack = raw.emit_binary(&event, b"\0\xff\x1e bytes").await.unwrap();
     assert_eq!(ack["ok"], true, "{ack}");
     assert_eq!(raw.event("fileUpload").await.unwrap(), ack["message"]);

@@ -77,7 +77,10 @@ async fn repeat_returns_the_first_upload(scene: Scene) {
     // The room's log has the id as well: a message cannot be sent under it.
     let message = json!({"roomId": scene.room, "content": "not new", "clientMessageId": history[0]["clientMessageId"]});
     let sender = &scene.account;
-    assert_eq!(scene.one.post("/api/messages", sender, message).await.unwrap().expect(200).unwrap(), repeated(&history[0]));
+    assert_eq!(
+        scene.one.post("/api/messages", sender, message).await.unwrap().expect(200).unwrap(),
+        repeated(&history[0])
+    );
 }
 
 async fn three_concurrent_uploads_are_stored_once(scene: Scene) {
@@ -102,6 +105,9 @@ async fn three_concurrent_uploads_are_stored_once(scene: Scene) {
         scene.is_file(&a.body, room, "triple.txt", "text/plain", &got);
     }
     let history = scene.history().await;
-    assert_eq!(history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=5).collect::<Vec<_>>());
+    assert_eq!(
+        history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=5).collect::<Vec<_>>()
+    );
     assert!(history.iter().all(|message| message["type"] == "file"));
 }

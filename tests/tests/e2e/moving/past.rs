@@ -38,7 +38,8 @@ impl Past {
     pub async fn live(api: &Api) -> anyhow::Result<Self> {
         let (ada, bob) = (api.signup().await?, api.signup().await?);
         let credentials = json!({"username": bob.username, "password": "correct horse battery"});
-        let left = Account::of(&api.call(Method::POST, "/api/auth/login", None, Some(credentials)).await?.expect(200)?)?;
+        let left =
+            Account::of(&api.call(Method::POST, "/api/auth/login", None, Some(credentials)).await?.expect(200)?)?;
         api.post("/api/auth/logout", &left, json!({})).await?.expect(200)?;
 
         let (room, deleted_room) = (api.room(&ada).await?, api.room(&bob).await?);
@@ -50,13 +51,16 @@ impl Past {
         for n in 1..=40 {
             let content = format!("number {n} \"\\\n\u{1F375} \u{2028} é");
             let message = json!({"roomId": room, "content": content, "clientMessageId": unique("past")});
-            said = api.post("/api/messages", if n % 2 == 0 { &ada } else { &bob }, message.clone()).await?.expect(201)?;
+            said =
+                api.post("/api/messages", if n % 2 == 0 { &ada } else { &bob }, message.clone()).await?.expect(201)?;
             if n % 10 == 0 {
                 api.post("/api/messages", &ada, message).await?.expect(200)?;
             }
         }
         let room_name = unique("renamed \u{1F375}");
-        api.call(Method::PATCH, &format!("/api/rooms/{room}"), Some(&ada), Some(json!({"name": room_name}))).await?.expect(200)?;
+        api.call(Method::PATCH, &format!("/api/rooms/{room}"), Some(&ada), Some(json!({"name": room_name})))
+            .await?
+            .expect(200)?;
         let (files, deleted_file) = files(api, &ada, &room).await?;
 
         let shown = async || {

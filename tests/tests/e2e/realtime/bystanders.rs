@@ -35,7 +35,12 @@ impl Bystanders {
     }
 }
 
-async fn chat(scene: Scene, mut speaker: WebSocket, mut listener: WebSocket, over: Arc<AtomicBool>) -> anyhow::Result<()> {
+async fn chat(
+    scene: Scene,
+    mut speaker: WebSocket,
+    mut listener: WebSocket,
+    over: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     for seq in 1.. {
         let last = over.load(Ordering::Relaxed);
         let line = scene.message(format!("line {seq}"));

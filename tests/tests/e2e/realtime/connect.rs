@@ -21,7 +21,8 @@ async fn bad_token_is_a_connect_error_and_ends_the_socket() {
     let revoked = scene.api.signup().await.unwrap();
     scene.api.get("/api/auth/logout", &revoked).await.unwrap().expect(200).unwrap();
     let [head, body, _] = scene.account.token.split('.').collect::<Vec<_>>().try_into().unwrap();
-    let mut packets = vec!["40".to_string(), "40{}".into(), "40[]".into(), "40nonsense".into(), r#"40{"token":7}"#.into()];
+    let mut packets =
+        vec!["40".to_string(), "40{}".into(), "40[]".into(), "40nonsense".into(), r#"40{"token":7}"#.into()];
     packets.extend(["", "garbage", "a.b.c", &format!("{head}.{body}.AAAA"), &revoked.token].map(connect));
     for packet in packets {
         let mut socket = WebSocket::open(&scene.url).await.unwrap();
@@ -53,7 +54,10 @@ async fn the_authorization_header_also_authenticates() {
     let mut socket = WebSocket::open_with(&scene.url, &[("Authorization", &bearer)]).await.unwrap();
     socket.send("40").await.unwrap();
     assert!(socket.entered().await.unwrap()["sid"].as_str().unwrap() != socket.open["sid"].as_str().unwrap());
-    assert_eq!(socket.emit("message", scene.message("hi")).await.unwrap()["message"]["sender"]["id"], *scene.account.id);
+    assert_eq!(
+        socket.emit("message", scene.message("hi")).await.unwrap()["message"]["sender"]["id"],
+        *scene.account.id
+    );
     for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {
         let options = json!({"extraHeaders": {"Authorization": bearer}, "transports": ["polling", "websocket"]});
         stock.open(&scene.url, options).state("connect").await.unwrap();
@@ -97,7 +101,10 @@ async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
         assert_eq!(joined["lastSeq"], round * 5, "{joined}");
         for n in 0..5 {
             let ack = socket.ack(2 + n).await.unwrap();
-            assert_eq!((&ack["message"]["seq"], &ack["message"]["content"]), (&json!(round * 5 + n + 1), &json!(format!("{round} {n}"))));
+            assert_eq!(
+                (&ack["message"]["seq"], &ack["message"]["content"]),
+                (&json!(round * 5 + n + 1), &json!(format!("{round} {n}")))
+            );
             assert_eq!(socket.event("message").await.unwrap(), ack["message"]);
         }
     }
@@ -106,7 +113,11 @@ async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
         client.send_all(packets).await?;
         anyhow::Ok((client.ack(1).await?, client.ack(2).await?, client.event("message").await?))
     };
-    let packets = [connect(&scene.account.token), event("joinRoom", &json!(scene.room), 1), event("message", &scene.message("p"), 2)];
+    let packets = [
+        connect(&scene.account.token),
+        event("joinRoom", &json!(scene.room), 1),
+        event("message", &scene.message("p"), 2),
+    ];
     let (joined, sent, received) = polling(&packets).await.unwrap();
     assert_eq!((&joined["lastSeq"], &sent["message"]["seq"]), (&json!(100), &json!(101)));
     assert_eq!(received, sent["message"]);
@@ -116,7 +127,9 @@ async fn packets_in_one_write_with_connect_are_handled_after_it_in_order() {
 async fn stock_clients_may_emit_before_they_are_connected() {
     let scene = Scene::new().await.unwrap();
     let stock = Stock::javascript().unwrap();
-    for (round, transports) in [json!(["polling", "websocket"]), json!(["websocket"]), json!(["polling"])].into_iter().enumerate() {
+    for (round, transports) in
+        [json!(["polling", "websocket"]), json!(["websocket"]), json!(["polling"])].into_iter().enumerate()
+    {
         let socket = stock.open(&scene.url, json!({"auth": {"token": scene.account.token}, "transports": transports}));
         let joined = socket.emit_later("joinRoom", vec![json!(scene.room)]);
         let sent = socket.emit_later("message", vec![scene.message("early")]);
@@ -124,8 +137,7 @@ async fn stock_clients_may_emit_before_they_are_connected() {
         let sent = sent.await.unwrap();
         assert_eq!(sent[0]["message"]["seq"], round + 1);
         let received = |reports: &[Report]| {
-            let mine =
-                |report: &Report| matches!(report, Report::Event(name, received) if name == "message" && received[0] == sent[0]["message"]);
+            let mine = |report: &Report| matches!(report, Report::Event(name, received) if name == "message" && received[0] == sent[0]["message"]);
             (reports.iter().filter(|report| mine(report)).count() == 1).then_some(())
         };
         socket.until("its own message", SOON, received).await.unwrap();
@@ -154,14 +166,16 @@ async fn logout_ends_its_sockets_permanently() {
     }
     // A stock client that reconnects would have done so after one second.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let again = |report: &Report| matches!(report, Report::State(kind, _) if kind == "reconnect" || kind == "connect_error");
+    let again =
+        |report: &Report| matches!(report, Report::State(kind, _) if kind == "reconnect" || kind == "connect_error");
     assert!(stock.iter().all(|client| !client.reports().iter().any(again)));
     bystanders.noticed_nothing().await;
 }
 
 #[tokio::test]
 async fn logout_at_one_gateway_ends_the_sockets_at_the_other() {
-    let [first, second]: [Api; 2] = world::gateways(world::cluster().await).try_into().unwrap_or_else(|_| panic!("two gateways"));
+    let [first, second]: [Api; 2] =
+        world::gateways(world::cluster().await).try_into().unwrap_or_else(|_| panic!("two gateways"));
     // The promise is one second; on a busy machine the best of five attempts shows it.
     let mut fastest = Duration::MAX;
     for _ in 0..5 {

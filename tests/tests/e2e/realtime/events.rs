@@ -49,11 +49,18 @@ async fn repeat_returns_the_first_event() {
     assert_eq!((rest.status, rest.body), (200, repeated(&first["message"])));
     // Several events in one write.
     let numbers = [
-        one.emit_later("message", &json!({"roomId": scene.room, "content": "x", "clientMessageId": "twice"})).await.unwrap(),
-        one.emit_later("message", &json!({"roomId": scene.room, "content": "y", "clientMessageId": "twice"})).await.unwrap(),
+        one.emit_later("message", &json!({"roomId": scene.room, "content": "x", "clientMessageId": "twice"}))
+            .await
+            .unwrap(),
+        one.emit_later("message", &json!({"roomId": scene.room, "content": "y", "clientMessageId": "twice"}))
+            .await
+            .unwrap(),
     ];
     let (first, second) = (one.ack(numbers[0]).await.unwrap(), one.ack(numbers[1]).await.unwrap());
-    assert_eq!((&first["message"], &first["duplicate"], &second["duplicate"]), (&second["message"], &json!(false), &json!(true)));
+    assert_eq!(
+        (&first["message"], &first["duplicate"], &second["duplicate"]),
+        (&second["message"], &json!(false), &json!(true))
+    );
     // The same id from another user, or in another room, is another message.
     let stranger = scene.api.signup().await.unwrap();
     let theirs = scene.api.post("/api/messages", &stranger, send("theirs")).await.unwrap();
@@ -88,7 +95,11 @@ async fn five_hundred_sends_at_once_keep_their_order() {
     }
     for (n, number) in numbers.into_iter().enumerate() {
         let ack = speaker.ack(number).await.unwrap();
-        assert_eq!((&ack["message"]["seq"], &ack["message"]["content"]), (&json!(n + 1), &json!(n.to_string())), "{ack}");
+        assert_eq!(
+            (&ack["message"]["seq"], &ack["message"]["content"]),
+            (&json!(n + 1), &json!(n.to_string())),
+            "{ack}"
+        );
     }
     for n in 0..500 {
         for socket in [&mut speaker, &mut listener] {
@@ -110,7 +121,11 @@ async fn five_hundred_sends_by_polling_alone_keep_their_order() {
     }
     for (n, number) in numbers.into_iter().enumerate() {
         let ack = speaker.ack(number).await.unwrap();
-        assert_eq!((&ack["message"]["seq"], &ack["message"]["content"]), (&json!(n + 1), &json!(n.to_string())), "{ack}");
+        assert_eq!(
+            (&ack["message"]["seq"], &ack["message"]["content"]),
+            (&json!(n + 1), &json!(n.to_string())),
+            "{ack}"
+        );
     }
     for n in 0..500 {
         let received = speaker.event("message").await.unwrap();

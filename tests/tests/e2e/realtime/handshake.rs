@@ -21,7 +21,8 @@ async fn wrong_handshake_gets_the_protocol_error() {
     let bystanders = Bystanders::at(server).await.unwrap();
     let api = Api::new(server.url());
     let (transport, sid) = (error(0, "Transport unknown"), error(1, "Session ID unknown"));
-    let (method, bad, version) = (error(2, "Bad handshake method"), error(3, "Bad request"), error(5, "Unsupported protocol version"));
+    let (method, bad, version) =
+        (error(2, "Bad handshake method"), error(3, "Bad request"), error(5, "Unsupported protocol version"));
     let cases = [
         (Method::GET, "EIO=3&transport=polling", &version),
         (Method::GET, "transport=polling", &version),
@@ -77,7 +78,8 @@ async fn wrong_handshake_gets_the_protocol_error() {
 async fn open_packet_contains_the_settings() {
     let open = WebSocket::open(&world::embedded().await.url()).await.unwrap().open;
     let sid = open["sid"].as_str().unwrap();
-    let expected = json!({"sid": sid, "upgrades": [], "pingInterval": 25_000, "pingTimeout": 20_000, "maxPayload": 1_114_112});
+    let expected =
+        json!({"sid": sid, "upgrades": [], "pingInterval": 25_000, "pingTimeout": 20_000, "maxPayload": 1_114_112});
     assert_eq!(open, expected);
     assert!(sid.len() >= 20);
     let open = Polling::open(&hasty().await.url()).await.unwrap().open;
@@ -141,7 +143,8 @@ async fn session_without_connect_is_closed() {
     assert_eq!(elsewhere.receive().await.unwrap().get(..9), Some("44/admin,"));
     let mut polling = Polling::open(&server.url()).await.unwrap();
     let end = async { while polling.poll().await.is_ok() {} };
-    let (idle, elsewhere, polling) = tokio::join!(idle.closed(SOON), elsewhere.closed(SOON), tokio::time::timeout(SOON, end));
+    let (idle, elsewhere, polling) =
+        tokio::join!(idle.closed(SOON), elsewhere.closed(SOON), tokio::time::timeout(SOON, end));
     idle.and(elsewhere).unwrap();
     polling.unwrap();
     bystanders.noticed_nothing().await;
@@ -156,7 +159,8 @@ async fn foreign_pages_are_rejected() {
         let request = api.request(Method::GET, "/socket.io/?EIO=4&transport=polling").header("origin", origin);
         async { request.send().await.unwrap() }
     };
-    for origin in ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example:80"] {
+    for origin in ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example:80"]
+    {
         let answer = open(origin).await;
         assert_eq!(answer.status(), 403, "{origin}");
         assert!(answer.headers().get("access-control-allow-origin").is_none(), "{origin}");
@@ -166,11 +170,15 @@ async fn foreign_pages_are_rejected() {
     }
     for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://localhost"] {
         let answer = open(origin).await;
-        assert_eq!((answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]), (200, &origin.parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+            (200, &origin.parse().unwrap())
+        );
         let websocket = WebSocket::attempt(&url, "EIO=4&transport=websocket", &[("Origin", origin)]).await.unwrap();
         assert!(websocket.is_ok(), "{origin}");
     }
-    let preflight = api.request(Method::OPTIONS, "/socket.io/?EIO=4&transport=polling").header("origin", "http://localhost:5173");
+    let preflight =
+        api.request(Method::OPTIONS, "/socket.io/?EIO=4&transport=polling").header("origin", "http://localhost:5173");
     let answer = preflight.header("access-control-request-method", "POST").send().await.unwrap();
     assert!(answer.status().is_success());
     assert_eq!(answer.headers()["access-control-allow-origin"], "http://localhost:5173");

@@ -67,7 +67,11 @@ async fn rooms_per_socket() {
     fails(&socket.emit("joinRoom", json!(uuid::Uuid::now_v7())).await.unwrap(), 404, "not_found");
     assert_eq!(socket.emit("joinRoom", json!(rooms[3])).await.unwrap()["ok"], true);
     // Nor does a deleted room.
-    let deleted = scene.api.call(reqwest::Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&scene.account), None).await.unwrap();
+    let deleted = scene
+        .api
+        .call(reqwest::Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&scene.account), None)
+        .await
+        .unwrap();
     assert_eq!(deleted.status, 204);
     socket.event("roomDeleted").await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(rooms[0])).await.unwrap()["ok"], true);

@@ -78,7 +78,11 @@ fn wrong() -> Vec<(String, Vec<u8>, Then)> {
     add("an attachment not announced", binary(b"bytes"), Closed(1002));
     add("one attachment too many", [&announced[..], &binary(b"1"), &binary(b"2")].concat(), Closed(1002));
     let large = binary(&vec![7; 700_000]);
-    add("attachments over the limit together", [&text(r#"452-["message",{}]"#)[..], &large, &large].concat(), Closed(1002));
+    add(
+        "attachments over the limit together",
+        [&text(r#"452-["message",{}]"#)[..], &large, &large].concat(),
+        Closed(1002),
+    );
     add("binary event that is no JSON", [&text("451-[")[..], &binary(b"1")].concat(), Closed(1002));
     add("acknowledgement with an attachment", [&text("461-7[]")[..], &binary(b"1"), &text("6")].concat(), Ignored);
 
@@ -96,11 +100,23 @@ fn wrong() -> Vec<(String, Vec<u8>, Then)> {
     add("fragmented ping", frame(0x09, b"x"), Closed(1002));
     add("ping of 126 bytes", frame(0x89, &[b'x'; 126]), Closed(1002));
     add("text over the limit", text(&"4".repeat(1_200_000)), Closed(1009));
-    add("header that announces 4 GiB", [&[0x81, 0xff][..], &(1u64 << 32).to_be_bytes(), &[0; 4]].concat(), Closed(1009));
-    add("header that announces everything", [&[0x81, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat(), Closed(1009));
+    add(
+        "header that announces 4 GiB",
+        [&[0x81, 0xff][..], &(1u64 << 32).to_be_bytes(), &[0; 4]].concat(),
+        Closed(1009),
+    );
+    add(
+        "header that announces everything",
+        [&[0x81, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat(),
+        Closed(1009),
+    );
     let piece = frame(0x00, &[b'x'; 60_000]);
     add("fragments over the limit together", [frame(0x01, b"4"), piece.repeat(20)].concat(), Closed(1009));
-    add("a fragmented text of odd pieces", [frame(0x01, b""), frame(0x89, b"p"), frame(0x00, b"4"), frame(0x80, b"3")].concat(), Ignored);
+    add(
+        "a fragmented text of odd pieces",
+        [frame(0x01, b""), frame(0x89, b"p"), frame(0x00, b"4"), frame(0x80, b"3")].concat(),
+        Ignored,
+    );
     wrong
 }
 
@@ -160,7 +176,10 @@ async fn absurd_but_well_formed_packets_are_rejected() {
     socket.send(&format!("4218446744073709551615{}", json!(["message", message]))).await.unwrap();
     assert_eq!(socket.ack(u64::MAX).await.unwrap()["ok"], true);
     // A duplicate name, a very long name, and every control character escaped.
-    socket.send(&format!(r#"4212["message",{{"roomId":"{0}","roomId":"{0}","content":"twice"}}]"#, scene.room)).await.unwrap();
+    socket
+        .send(&format!(r#"4212["message",{{"roomId":"{0}","roomId":"{0}","content":"twice"}}]"#, scene.room))
+        .await
+        .unwrap();
     fails(&socket.ack(12).await.unwrap(), 400, "invalid_request");
     fails(&socket.emit(&"n".repeat(500_000), json!({})).await.unwrap(), 404, "not_found");
     let controls = (1..32u8).map(char::from).collect::<String>();
@@ -182,7 +201,8 @@ async fn flood_of_tiny_fragments_does_not_delay_other_clients() {
     // The message is complete in the end: an event after fifty thousand blanks.
     let event = json!(["message", scene.message("at last")]).to_string();
     socket.write(&frame(0x80, event.as_bytes())).await.unwrap();
-    let said = async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
+    let said =
+        async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
     confab_tests::wait::eventually("the message arrives", SOON, said).await.unwrap();
     bystanders.noticed_nothing().await;
 }

@@ -35,7 +35,11 @@ async fn malformed_payload_ends_only_its_own_session() {
         let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
         assert_eq!(client.post(body).await.unwrap(), (400, json!({"code": 3, "message": "Bad request"})), "{body:?}");
         let (status, gone) = client.get().await.unwrap();
-        assert_eq!((status, serde_json::from_str::<Value>(&gone).unwrap()["code"].clone()), (400, json!(1)), "{body:?}");
+        assert_eq!(
+            (status, serde_json::from_str::<Value>(&gone).unwrap()["code"].clone()),
+            (400, json!(1)),
+            "{body:?}"
+        );
     }
     bystanders.noticed_nothing().await;
 }
@@ -94,7 +98,8 @@ async fn polling_ends_after_the_upgrade() {
 }
 
 async fn upgrade(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
-    let mut socket = WebSocket::probe(&scene.url, client.sid()).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    let mut socket =
+        WebSocket::probe(&scene.url, client.sid()).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
     socket.send("2probe").await?;
     anyhow::ensure!(socket.receive().await? == "3probe");
     socket.send("5").await?;
@@ -112,7 +117,11 @@ async fn failed_probe_leaves_the_session_polling() {
         let mut socket = confab_tests::wait::eventually("a probe is accepted", SOON, probe).await.unwrap();
         socket.send(packet).await.unwrap();
         socket.closed(SOON).await.unwrap();
-        assert_eq!(client.emit("message", scene.message(packet.len().to_string())).await.unwrap()["ok"], true, "{packet}");
+        assert_eq!(
+            client.emit("message", scene.message(packet.len().to_string())).await.unwrap()["ok"],
+            true,
+            "{packet}"
+        );
     }
     // A probe that never continues: polling works meanwhile, and a second probe is rejected.
     let mut stalled = WebSocket::probe(&scene.url, client.sid()).await.unwrap().unwrap();
@@ -143,7 +152,9 @@ async fn session_that_sends_close_is_closed() {
     socket.send("41").await.unwrap();
     socket.closed(SOON).await.unwrap();
     let mut twice = WebSocket::open(&scene.url).await.unwrap();
-    let flight = [connect(&scene.account.token), "1".into(), connect("x")].map(|packet| confab_tests::raw::text(&packet)).concat();
+    let flight = [connect(&scene.account.token), "1".into(), connect("x")]
+        .map(|packet| confab_tests::raw::text(&packet))
+        .concat();
     twice.write(&flight).await.unwrap();
     twice.closed(SOON).await.unwrap();
 }

@@ -17,8 +17,7 @@ use super::{SOON, Scene, fails, hasty};
 use crate::world;
 
 /// The rest of a correct upgrade.
-const UPGRADE: &str =
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Returns the head of the answer to an unmodified request, in lower case.
 async fn head(url: &str, request: String) -> anyhow::Result<String> {
@@ -39,7 +38,9 @@ async fn head(url: &str, request: String) -> anyhow::Result<String> {
 async fn first_offered_subprotocol_is_selected() {
     let url = world::embedded().await.url();
     let line = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\n";
-    for (offered, chosen) in [("mine", "mine"), ("first, second", "first"), ("one\r\nSec-WebSocket-Protocol: two", "one")] {
+    for (offered, chosen) in
+        [("mine", "mine"), ("first, second", "first"), ("one\r\nSec-WebSocket-Protocol: two", "one")]
+    {
         let answer = head(&url, format!("{line}{UPGRADE}Sec-WebSocket-Protocol: {offered}\r\n\r\n")).await.unwrap();
         assert!(answer.starts_with("http/1.1 101 "), "{answer}");
         assert!(answer.contains(&format!("\r\nsec-websocket-protocol: {chosen}\r\n")), "{answer}");
@@ -88,7 +89,8 @@ async fn own_page_may_name_the_default_port() {
         ("https://localhost:444", "403"),
         ("https://evil.example:443", "403"),
     ] {
-        let request = format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n");
+        let request =
+            format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n");
         let answer = head(&url, request).await.unwrap();
         assert_eq!(answer.split(' ').nth(1), Some(status), "{origin}: {answer}");
     }
@@ -111,10 +113,17 @@ async fn listed_origins_may_send_credentials_and_any_header() {
             let answer = api.request(Method::GET, path).header("origin", origin).send().await.unwrap();
             let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
             assert_eq!(header("access-control-allow-origin"), listed.then(|| origin.to_owned()), "{origin} {path}");
-            assert_eq!(header("access-control-allow-credentials").is_some_and(|value| value == "true"), listed, "{origin} {path}");
+            assert_eq!(
+                header("access-control-allow-credentials").is_some_and(|value| value == "true"),
+                listed,
+                "{origin} {path}"
+            );
 
             let asked = "baggage,sentry-trace,x-requested-with,cache-control,authorization";
-            let preflight = api.request(Method::OPTIONS, path).header("origin", origin).header("access-control-request-method", "POST");
+            let preflight = api
+                .request(Method::OPTIONS, path)
+                .header("origin", origin)
+                .header("access-control-request-method", "POST");
             let answer = preflight.header("access-control-request-headers", asked).send().await.unwrap();
             let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
             assert_eq!(header("access-control-allow-origin").is_some(), listed, "{origin} {path}");

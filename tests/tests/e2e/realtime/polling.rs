@@ -98,7 +98,8 @@ async fn stock_client_works_with_polling_only() {
     for stock in [Stock::javascript().unwrap(), Stock::python().unwrap()] {
         let socket = stock.connect(&scene.url, &scene.account.token, Transports::Polling).await.unwrap();
         let joined = socket.emit("joinRoom", json!(scene.room)).await.unwrap();
-        let sends = (0..100).map(|n| socket.emit_later("message", vec![scene.message(n.to_string())])).collect::<Vec<_>>();
+        let sends =
+            (0..100).map(|n| socket.emit_later("message", vec![scene.message(n.to_string())])).collect::<Vec<_>>();
         for (n, ack) in sends.into_iter().enumerate() {
             assert_eq!(ack.await.unwrap()[0]["message"]["content"], n.to_string());
         }

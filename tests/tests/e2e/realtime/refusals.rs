@@ -29,12 +29,22 @@ fn wrong(room: &str) -> Vec<(&'static str, Value, u16, &'static str)> {
     for payload in [json!(null), json!([]), json!(7), json!(true), json!("text"), json!({})] {
         wrong.push(bad("message", payload));
     }
-    for content in [json!(null), json!(""), json!(7), json!([]), json!({"_placeholder": true, "num": 0}), json!("a\0b")] {
+    for content in [json!(null), json!(""), json!(7), json!([]), json!({"_placeholder": true, "num": 0}), json!("a\0b")]
+    {
         wrong.push(bad("message", json!({"roomId": room, "content": content})));
     }
     wrong.push(bad("message", json!({"roomId": room})));
     wrong.push(bad("message", json!({"content": "x"})));
-    for id in [json!(null), json!(""), json!("x"), json!("\0"), json!("x".repeat(10_000)), json!(7), json!([]), json!("' OR 1=1 --")] {
+    for id in [
+        json!(null),
+        json!(""),
+        json!("x"),
+        json!("\0"),
+        json!("x".repeat(10_000)),
+        json!(7),
+        json!([]),
+        json!("' OR 1=1 --"),
+    ] {
         wrong.push(bad("message", json!({"roomId": id, "content": "x"})));
         wrong.push(bad("joinRoom", id.clone()));
         wrong.push(bad("leaveRoom", json!({"roomId": id})));
@@ -94,7 +104,18 @@ async fn event_whose_name_is_not_text_is_unknown() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
-    let names = ["7", "-1.5e3", "null", "true", "[]", r#"["message"]"#, "{}", r#"{"toString":"message"}"#, r#""\ud800""#, r#""a\udc00b""#];
+    let names = [
+        "7",
+        "-1.5e3",
+        "null",
+        "true",
+        "[]",
+        r#"["message"]"#,
+        "{}",
+        r#"{"toString":"message"}"#,
+        r#""\ud800""#,
+        r#""a\udc00b""#,
+    ];
     for (name, number) in names.into_iter().zip(1..) {
         let packet = format!("42{number}[{name},{}]", scene.message("x"));
         socket.send(&packet).await.unwrap();
@@ -118,7 +139,10 @@ async fn binary_instead_of_text_is_rejected() {
     socket.write(&[text(&format!("451-7{event}")), binary(b"bytes")].concat()).await.unwrap();
     fails(&socket.ack(7).await.unwrap(), 400, "invalid_request");
     let event_of_two = json!(["message", {"_placeholder": true, "num": 0}, {"_placeholder": true, "num": 1}]);
-    socket.write(&[text(&format!("452-8{event_of_two}")), binary(b""), binary(&[0xff; 70_000])].concat()).await.unwrap();
+    socket
+        .write(&[text(&format!("452-8{event_of_two}")), binary(b""), binary(&[0xff; 70_000])].concat())
+        .await
+        .unwrap();
     fails(&socket.ack(8).await.unwrap(), 400, "invalid_request");
     // Without attachments it is a plain event.
     socket.send(&format!("450-9{}", json!(["message", scene.message("plain")]))).await.unwrap();
@@ -155,7 +179,9 @@ async fn stock_clients_get_the_same_errors() {
             };
             assert_eq!(socket.until("an error event", SOON, error).await.unwrap()["code"], "not_found");
             assert_eq!(socket.emit("message", scene.message("fine")).await.unwrap()["ok"], true);
-            assert!(!socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect")));
+            assert!(
+                !socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect"))
+            );
         }
     }
     bystanders.noticed_nothing().await;

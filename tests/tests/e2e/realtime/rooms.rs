@@ -71,7 +71,9 @@ async fn join_room_answer_is_bounded() {
         assert_eq!(socket.ack(number).await.unwrap()["ok"], true);
     }
     let ack = socket.emit("joinRoom", json!({"roomId": scene.room, "after": 0})).await.unwrap();
-    let seqs = |ack: &Value| ack["messages"].as_array().unwrap().iter().map(|m| m["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    let seqs = |ack: &Value| {
+        ack["messages"].as_array().unwrap().iter().map(|m| m["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
     assert_eq!((seqs(&ack), &ack["complete"]), ((1..=200).collect(), &json!(false)));
     let ack = socket.emit("joinRoom", json!({"roomId": scene.room, "after": 5})).await.unwrap();
     assert_eq!((seqs(&ack), &ack["complete"]), ((6..=205).collect(), &json!(true)));
@@ -108,7 +110,9 @@ async fn fifty_joins_during_writes_miss_and_repeat_nothing() {
 async fn joined(socket: &mut WebSocket, room: &str, n: u64) -> anyhow::Result<Vec<Value>> {
     let argument = match n % 2 {
         0 => json!({"roomId": room, "last": 5}),
-        _ => json!({"roomId": room, "after": socket.emit("joinRoom", json!(room)).await?["lastSeq"].as_u64().unwrap_or(5) - 5}),
+        _ => {
+            json!({"roomId": room, "after": socket.emit("joinRoom", json!(room)).await?["lastSeq"].as_u64().unwrap_or(5) - 5})
+        }
     };
     let number = socket.emit_later("joinRoom", &argument).await?;
     let mut ack = socket.ack(number).await?;
@@ -161,7 +165,10 @@ async fn room_changes_are_ordered_events_and_deletion_is_last() {
     assert_eq!(scene.api.call(Method::DELETE, &path, Some(&scene.account), None).await.unwrap().status, 204);
     for socket in [&mut one, &mut other] {
         let deleted = socket.event("roomDeleted").await.unwrap();
-        assert_eq!((&deleted["seq"], &deleted["type"], &deleted["event"]), (&json!(4), &json!("system"), &json!("roomDeleted")));
+        assert_eq!(
+            (&deleted["seq"], &deleted["type"], &deleted["event"]),
+            (&json!(4), &json!("system"), &json!("roomDeleted"))
+        );
         let received = socket.taken_events();
         let names = received.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
         assert_eq!(names, ["message", "roomUpdated", "message"]);

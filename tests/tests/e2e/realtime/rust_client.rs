@@ -33,7 +33,8 @@ async fn rust_client_works_over_each_transport() {
 async fn rust_client_receives_error_details() {
     let scene = Scene::new().await.unwrap();
     let stock = Stock::rust().unwrap();
-    let refused = stock.open(&scene.url, json!({"auth": {"token": "garbage"}, "transports": ["websocket"], "reconnection": false}));
+    let refused = stock
+        .open(&scene.url, json!({"auth": {"token": "garbage"}, "transports": ["websocket"], "reconnection": false}));
     let error = refused.state("error").await.unwrap();
     assert!(error["message"].as_str().is_some_and(|message| message.contains("unauthorized")), "{error}");
 
@@ -58,7 +59,10 @@ async fn rust_client_reconnects_after_a_crash_and_catches_up() {
         server.daemon().kill().await.unwrap();
         server.up().await.unwrap();
         let missed = scene.post("missed").await.unwrap();
-        socket.until("connected again", Duration::from_secs(60), |reports| (connects(reports) == 2).then_some(())).await.unwrap();
+        socket
+            .until("connected again", Duration::from_secs(60), |reports| (connects(reports) == 2).then_some(()))
+            .await
+            .unwrap();
         let again = socket.emit("joinRoom", json!({"roomId": scene.room, "after": joined["lastSeq"]})).await.unwrap();
         assert_eq!(again["messages"], json!([missed]), "{again}");
     }

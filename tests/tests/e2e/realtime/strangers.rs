@@ -22,7 +22,8 @@ async fn sessions_without_connect_are_bounded_and_do_not_leak() {
     let before = memory(&server);
     let long = format!("Authorization: Bearer {}\r\n", "x".repeat(30_000));
     let url = server.url();
-    let flood = async { tokio::try_join!(open_and_forget(&url, 20_000, ""), open_and_forget(&url, 3000, &long)).unwrap() };
+    let flood =
+        async { tokio::try_join!(open_and_forget(&url, 20_000, ""), open_and_forget(&url, 3000, &long)).unwrap() };
     let mut flood = std::pin::pin!(flood);
     let (mut largest, mut connected) = (0, 0);
     loop {

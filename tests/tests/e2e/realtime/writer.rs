@@ -37,7 +37,8 @@ impl Writer {
     /// Waits until `count` more messages are written.
     pub async fn more(&self, count: u64) -> anyhow::Result<()> {
         let goal = self.written.load(Ordering::Relaxed) + count;
-        let reached = async || (self.written.load(Ordering::Relaxed) >= goal || self.writing.is_finished()).then_some(());
+        let reached =
+            async || (self.written.load(Ordering::Relaxed) >= goal || self.writing.is_finished()).then_some(());
         eventually("more is written", Duration::from_secs(20), reached).await
     }
 

@@ -145,7 +145,11 @@ async fn deleted_room_is_not_recovered() {
     let (api, account) = stage().await.unwrap();
     let rooms = [api.room(&account).await.unwrap(), api.room(&account).await.unwrap()];
     let kept = leave_behind(&api, &account, &rooms).await.unwrap();
-    api.call(Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&account), None).await.unwrap().expect(204).unwrap();
+    api.call(Method::DELETE, &format!("/api/rooms/{}", rooms[1]), Some(&account), None)
+        .await
+        .unwrap()
+        .expect(204)
+        .unwrap();
     assert!(!is_back(&api, &account, &kept).await.unwrap());
 }
 

@@ -33,7 +33,11 @@ async fn chats_and_leaves(server: &Embedded) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_collector_does_no_harm() {
     let endpoint = format!("http://127.0.0.1:{}", free_ports(1).unwrap());
-    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ];
     chats_and_leaves(&Embedded::start(&settings).await.unwrap()).await;
 }
 
@@ -42,7 +46,11 @@ async fn shutdown_does_not_wait_for_a_silent_collector() {
     // The system accepts the connection, but no program reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_TRACES_SAMPLER", "always_on"), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ];
     chats_and_leaves(&Embedded::start(&settings).await.unwrap()).await;
 }
 

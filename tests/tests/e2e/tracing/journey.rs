@@ -79,7 +79,9 @@ async fn message_is_traced_from_its_sender_to_both_gateways() {
 
     // Over REST: a separate trace, linked to the client's, and named in the log.
     let request = one.request(Method::POST, "/api/messages").bearer_auth(&account.token).json(&message("by REST"));
-    let request = request.header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").header("x-request-id", "r-7");
+    let request = request
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .header("x-request-id", "r-7");
     assert_eq!(one.send(request).await.unwrap().status, 201);
     let is_request = |span: &&Span| span.attributes.get("confab.request.id").is_some_and(|id| id == "r-7");
     let found = |spans: &[Span]| spans.iter().find(is_request).cloned();
@@ -89,8 +91,8 @@ async fn message_is_traced_from_its_sender_to_both_gateways() {
     assert_eq!((&*first.name, &*first.parent), ("POST /api/messages", ""));
     assert_eq!(first.links, ["b7ad6b7169203331"]);
     assert!(collector.trace("0af7651916cd43dd8448eb211c80319c").is_empty());
-    let attributes_seen =
-        ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"].map(|key| &*first.attributes[key]);
+    let attributes_seen = ["http.request.method", "http.route", "http.response.status_code", "confab.request.id"]
+        .map(|key| &*first.attributes[key]);
     assert_eq!(attributes_seen, ["POST", "/api/messages", "201", "r-7"]);
     let log = fs::read_to_string(cluster.daemon((Role::Gateway, 1)).unwrap().log).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect::<Vec<_>>();
@@ -110,7 +112,8 @@ async fn message_is_traced_from_its_sender_to_both_gateways() {
     let traces = collector.until("all traces", delivered).await.unwrap();
     // The batch's trace ends after its messages are delivered, so its spans arrive later.
     let joined = |spans: &[Span]| {
-        let appends = spans.iter().filter(|span| span.name == "append" && traces.contains(&span.trace)).collect::<Vec<_>>();
+        let appends =
+            spans.iter().filter(|span| span.name == "append" && traces.contains(&span.trace)).collect::<Vec<_>>();
         let found = appends.iter().map(|span| &span.trace).collect::<HashSet<_>>();
         let linked = appends.iter().filter(|span| !span.links.is_empty());
         let leads = linked.map(|span| Some(((*span).clone(), lead(spans, span)?))).collect::<Option<Vec<_>>>()?;

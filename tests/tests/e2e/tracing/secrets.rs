@@ -18,11 +18,15 @@ async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
     one.call(Method::POST, "/api/auth/signup", None, Some(credentials.clone())).await?.expect(201)?;
     let wrong = json!({"username": username, "password": format!("{password}?")});
     one.call(Method::POST, "/api/auth/login", None, Some(wrong)).await?.expect(401)?;
-    let account = Account::of(&other.call(Method::POST, "/api/auth/login", None, Some(credentials)).await?.expect(200)?)?;
+    let account =
+        Account::of(&other.call(Method::POST, "/api/auth/login", None, Some(credentials)).await?.expect(200)?)?;
     let room = one.room(&account).await?;
     let mut socket = WebSocket::connect(&one.url, &account.token).await?;
     let mut polling = Polling::connect(&other.url, &account.token).await?;
-    for joined in [socket.emit("joinRoom", json!(room)).await?, polling.emit("joinRoom", json!({"roomId": room, "last": 10})).await?] {
+    for joined in [
+        socket.emit("joinRoom", json!(room)).await?,
+        polling.emit("joinRoom", json!({"roomId": room, "last": 10})).await?,
+    ] {
         anyhow::ensure!(joined["ok"] == true, "{joined}");
     }
     one.post("/api/messages", &account, json!({"roomId": room, "content": said})).await?.expect(201)?;
@@ -44,7 +48,8 @@ async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
 
 async fn is_seen_nowhere(secrets: &[String], collector: &Collector, logs: &[String]) {
     // The collector has received the last request.
-    let last = collector.until("the last span", |spans| spans.iter().any(|span| span.name == "POST /api/auth/logout").then_some(()));
+    let last = collector
+        .until("the last span", |spans| spans.iter().any(|span| span.name == "POST /api/auth/logout").then_some(()));
     last.await.unwrap();
     let seen = logs.iter().flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>()).chain([collector.text()]);
     let seen = seen.collect::<Vec<_>>();
@@ -53,7 +58,8 @@ async fn is_seen_nowhere(secrets: &[String], collector: &Collector, logs: &[Stri
         assert!(secret.len() > 10, "{secret:?} is too short to be unique");
         let encodings = [secret.clone(), format!("{:?}", secret.as_bytes()), hex(secret)];
         for secret in &encodings {
-            let found = seen.iter().find(|line| line.contains(secret)).map(|line| line.chars().take(2000).collect::<String>());
+            let found =
+                seen.iter().find(|line| line.contains(secret)).map(|line| line.chars().take(2000).collect::<String>());
             assert_eq!(found, None, "{secret}");
         }
     }
@@ -80,7 +86,8 @@ async fn in_the_cluster() {
         secrets.push(fs::read_to_string(cluster.plan.secrets().join(key)).unwrap().trim().into());
     }
     let members = cluster.plan.members().into_iter().filter(|(role, _)| role.is_ours());
-    let logs = members.map(|member| fs::read_to_string(cluster.daemon(member).unwrap().log).unwrap()).collect::<Vec<_>>();
+    let logs =
+        members.map(|member| fs::read_to_string(cluster.daemon(member).unwrap().log).unwrap()).collect::<Vec<_>>();
     assert_eq!(logs.len(), 6);
     is_seen_nowhere(&secrets, collector, &logs).await;
 }

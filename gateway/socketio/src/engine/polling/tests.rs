@@ -118,7 +118,8 @@ async fn a_payload_before_connect_is_small_and_counted_while_it_arrives() {
     let server = server(Config::default(), usize::MAX);
     let session = crate::testing::open(&server, 1);
     let (sender, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-    let body = Body::from_stream(futures::stream::unfold(body, async |mut body| body.recv().await.map(|piece| (piece, body))));
+    let body =
+        Body::from_stream(futures::stream::unfold(body, async |mut body| body.recv().await.map(|piece| (piece, body))));
     let receiving = tokio::spawn({
         let (server, session) = (server.clone(), session.clone());
         async move { receive(&server, session, body).await }

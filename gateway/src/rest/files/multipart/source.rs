@@ -64,7 +64,9 @@ impl Source {
         while self.ahead.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(None) => return Poll::Ready(Ok(false)),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body ended early"))),
+                Poll::Ready(Some(Err(_))) => {
+                    return Poll::Ready(Err(Error::new(Code::InvalidRequest, "the body ended early")));
+                }
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     if !self.clock.arrived(data.len()) {
@@ -98,7 +100,10 @@ impl Stream for Source {
         let piece = self.ahead.split_to(length);
         self.handed_out += length as u64;
         if self.handed_out - self.gauge.of_file.load(Ordering::Relaxed) > MAX_BESIDE {
-            return Poll::Ready(Some(Err(Error::new(Code::InvalidRequest, "the form has too many bytes besides its file"))));
+            return Poll::Ready(Some(Err(Error::new(
+                Code::InvalidRequest,
+                "the form has too many bytes besides its file",
+            ))));
         }
         self.gauge.shut();
         // If the parser needs more, it must be polled again.

@@ -12,14 +12,19 @@ fn request(body: Body) -> Request {
 
 /// A form that arrives in pieces of `piece` bytes, all available at once.
 fn form(text: &str, piece: usize) -> Form {
-    let pieces = text.as_bytes().chunks(piece).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
+    let pieces = text
+        .as_bytes()
+        .chunks(piece)
+        .map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece)))
+        .collect::<Vec<_>>();
     Form::of(request(Body::from_stream(stream::iter(pieces)))).unwrap()
 }
 
 /// A form that begins with `begin` and repeats `more` without end.
 fn endless(begin: &str, more: &'static str) -> Form {
     let begin = stream::iter([Ok::<_, Infallible>(Bytes::copy_from_slice(begin.as_bytes()))]);
-    Form::of(request(Body::from_stream(begin.chain(stream::repeat_with(|| Ok(Bytes::from_static(more.as_bytes()))))))).unwrap()
+    Form::of(request(Body::from_stream(begin.chain(stream::repeat_with(|| Ok(Bytes::from_static(more.as_bytes())))))))
+        .unwrap()
 }
 
 fn part(name: &str, content: &str) -> String {
@@ -27,7 +32,9 @@ fn part(name: &str, content: &str) -> String {
 }
 
 fn file(content: &str) -> String {
-    format!("--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\n{content}\r\n")
+    format!(
+        "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\n{content}\r\n"
+    )
 }
 
 /// Reads the names and contents of all parts.
@@ -62,8 +69,16 @@ async fn refused_as(code: Code, form: Form) -> String {
 #[tokio::test]
 async fn forms_are_parsed_in_pieces_of_any_size() {
     let content = "\r\n--X\r\n--XY\r--XX\n".repeat(20_000);
-    let text =
-        ["preamble\r\n", &part("a", "1"), &part("b", ""), &part("ü", "x"), &file(&content), &part("c", "2"), "--XX--\r\nepilogue"].concat();
+    let text = [
+        "preamble\r\n",
+        &part("a", "1"),
+        &part("b", ""),
+        &part("ü", "x"),
+        &file(&content),
+        &part("c", "2"),
+        "--XX--\r\nepilogue",
+    ]
+    .concat();
     let expected = [("a", "1"), ("b", ""), ("ü", "x"), ("file", &*content), ("c", "2")];
     for piece in [11, 4096, 100_000, text.len()] {
         let parts = read(form(&text, piece)).await.unwrap();
@@ -74,7 +89,11 @@ async fn forms_are_parsed_in_pieces_of_any_size() {
 #[tokio::test]
 async fn endless_forms_are_rejected() {
     assert!(refused(endless("", "preamble ")).await.contains("too many bytes besides"));
-    assert!(refused(endless("--XX\r\nContent-Disposition: form-data; name=\"", "xxxxxxxx")).await.contains("too many bytes besides"));
+    assert!(
+        refused(endless("--XX\r\nContent-Disposition: form-data; name=\"", "xxxxxxxx"))
+            .await
+            .contains("too many bytes besides")
+    );
     assert!(refused(endless("--XX\r\n", "X-More: header\r\n")).await.contains("too many bytes besides"));
     assert!(refused(endless("--XX", "        ")).await.len() > 1);
     let many = "--XX\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n";
@@ -88,7 +107,10 @@ async fn endless_forms_are_rejected() {
 #[tokio::test]
 async fn fields_are_bounded_utf8_text() {
     assert_eq!(read(form(&format!("{}--XX--", part("x", &"x".repeat(1024))), 99)).await.unwrap()[0].1.len(), 1024);
-    assert_eq!(refused(form(&format!("{}--XX--", part("x", &"x".repeat(1025))), 99)).await, "x must be at most 1024 bytes");
+    assert_eq!(
+        refused(form(&format!("{}--XX--", part("x", &"x".repeat(1025))), 99)).await,
+        "x must be at most 1024 bytes"
+    );
     let mut bytes = format!("{}--XX--", part("x", "?")).into_bytes();
     let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
     bytes[at] = 0xff;
@@ -115,7 +137,9 @@ async fn malformed_forms_are_rejected() {
     let broken = stream::iter([Ok(Bytes::from_static(b"--XX\r\n")), Err("reset")]);
     assert_eq!(refused(Form::of(request(Body::from_stream(broken))).unwrap()).await, "the body ended early");
 
-    let code = |kind: &str| Form::of(request::Builder::new().header(CONTENT_TYPE, kind).body(Body::empty()).unwrap()).err().map(|e| e.code);
+    let code = |kind: &str| {
+        Form::of(request::Builder::new().header(CONTENT_TYPE, kind).body(Body::empty()).unwrap()).err().map(|e| e.code)
+    };
     for kind in ["application/json", "multipart/mixed; boundary=XX", "", "multipart/form-datax; boundary=XX"] {
         assert_eq!(code(kind), Some(Code::UnsupportedMediaType), "{kind}");
     }
@@ -153,7 +177,9 @@ async fn stalled_and_slow_uploads_time_out() {
         let begin = stream::iter([Ok(Bytes::from(file("").trim_end_matches("\r\n\r\n").to_owned() + "\r\n\r\n"))]);
         let started = tokio::time::Instant::now();
         let form = Form::of(request(Body::from_stream(begin.chain(more)))).unwrap();
-        let refused = tokio::time::timeout(Duration::from_secs(3000), refused_as(Code::TooSlow, form)).await.unwrap_or("goes on".into());
+        let refused = tokio::time::timeout(Duration::from_secs(3000), refused_as(Code::TooSlow, form))
+            .await
+            .unwrap_or("goes on".into());
         (refused, started.elapsed())
     }
     use std::time::Duration;

@@ -33,7 +33,8 @@ async fn answer(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
-    let length = head.split("content-length: ").nth(1).map_or(0, |rest| rest.split("\r\n").next().unwrap().parse().unwrap());
+    let length =
+        head.split("content-length: ").nth(1).map_or(0, |rest| rest.split("\r\n").next().unwrap().parse().unwrap());
     let mut body = vec![0; if head.contains(" 304 ") { 0 } else { length }];
     stream.read_exact(&mut body).await.ok()?;
     Some((head, body))
@@ -52,7 +53,9 @@ async fn one_connection_serves_uploads_and_downloads() {
     let content = "x".repeat(500_000);
     let form = format!("{}--XX--\r\n", file("a", &content));
     let chunked = format!("{:x}\r\n{form}\r\n0\r\n\r\n", form.len());
-    for (more, body) in [(format!("content-length: {}\r\n", form.len()), &form), ("transfer-encoding: chunked\r\n".into(), &chunked)] {
+    for (more, body) in
+        [(format!("content-length: {}\r\n", form.len()), &form), ("transfer-encoding: chunked\r\n".into(), &chunked)]
+    {
         stream.write_all(format!("{}{body}", upload_head(&more)).as_bytes()).await.unwrap();
         let (head, body) = answer(&mut stream).await.unwrap();
         assert!(head.starts_with("http/1.1 201"), "{head}");
@@ -104,7 +107,10 @@ async fn truncated_uploads_store_nothing() {
     let (address, _process) = served(&files).await;
     let mut short = TcpStream::connect(address).await.unwrap();
     let form = file("a", "text");
-    short.write_all(format!("{}{form}", upload_head(&format!("content-length: {}\r\n", form.len()))).as_bytes()).await.unwrap();
+    short
+        .write_all(format!("{}{form}", upload_head(&format!("content-length: {}\r\n", form.len()))).as_bytes())
+        .await
+        .unwrap();
     assert!(answer(&mut short).await.unwrap().0.starts_with("http/1.1 400"));
 
     let mut gone = TcpStream::connect(address).await.unwrap();
@@ -173,7 +179,9 @@ async fn files_work_over_the_network() {
     let body = stream::iter([Ok(first)]).chain(dies).chain(stream::pending());
     assert_eq!(problem(&send_body(&routes, posting(), Body::from_stream(body)).await), (503, "unavailable"));
     assert_eq!(files.count(), 1);
-    for request in [reading(url), reading("/api/files"), reading(&format!("{url}/link")), authorized(Request::delete(url))] {
+    for request in
+        [reading(url), reading("/api/files"), reading(&format!("{url}/link")), authorized(Request::delete(url))]
+    {
         assert_eq!(problem(&send(&routes, request).await), (503, "unavailable"));
     }
     assert_eq!(problem(&post(&routes, &[file("a", "a")]).await), (503, "unavailable"));

@@ -15,8 +15,11 @@ contract!(
 async fn insert(url: &StoreUrl, user: &User) {
     let User { id, username, username_folded, password_hash, created_at_ms } = user;
     let columns = "users (id, username, username_folded, password_hash, created_at_ms)";
-    let text =
-        |id: String| format!("INSERT INTO {columns} VALUES ({id}, '{username}', '{username_folded}', '{password_hash}', {created_at_ms})");
+    let text = |id: String| {
+        format!(
+            "INSERT INTO {columns} VALUES ({id}, '{username}', '{username_folded}', '{password_hash}', {created_at_ms})"
+        )
+    };
     match url {
         StoreUrl::Sqlite(path) => {
             let insert = text(format!("x'{}'", id.as_simple()));
@@ -71,7 +74,11 @@ async fn existing_lookalike_accounts_remain_usable(url: StoreUrl) {
         insert(&url, account).await;
     }
     let newer = create(&store, account("еve")).await.unwrap();
-    assert_eq!(fill_skeletons(store.as_ref()).await.unwrap(), 1, "the first account that looks like Ace gets the skeleton");
+    assert_eq!(
+        fill_skeletons(store.as_ref()).await.unwrap(),
+        1,
+        "the first account that looks like Ace gets the skeleton"
+    );
     let left = store.without_skeleton(Uuid::nil(), 10).await.unwrap();
     assert_eq!(left.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["асе", "Ꭺce", "eve"]);
     assert_eq!(store.without_skeleton(left[0].0, 1).await.unwrap(), left[1..2]);
@@ -92,9 +99,13 @@ async fn skeletons_are_filled_page_by_page(url: StoreUrl) {
         let page = store.without_skeleton(after, 5).await.unwrap();
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        filled += store.fill_skeletons(page.into_iter().map(|(id, name)| (id, skeleton(&name))).collect()).await.unwrap();
+        filled +=
+            store.fill_skeletons(page.into_iter().map(|(id, name)| (id, skeleton(&name))).collect()).await.unwrap();
     }
     assert_eq!(filled, 6);
     let left = store.without_skeleton(Uuid::nil(), 100).await.unwrap();
-    assert!(left.len() == 6 && left.iter().all(|(_, name)| name.starts_with('ѕ')), "the older of two accounts has the skeleton: {left:?}");
+    assert!(
+        left.len() == 6 && left.iter().all(|(_, name)| name.starts_with('ѕ')),
+        "the older of two accounts has the skeleton: {left:?}"
+    );
 }

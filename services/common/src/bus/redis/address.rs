@@ -7,7 +7,9 @@ use anyhow::{Context, bail, ensure};
 use percent_encoding::percent_decode_str;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates, TlsMode};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates, TlsMode,
+};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -68,10 +70,12 @@ impl Address {
     async fn client(&self) -> Result<Client, String> {
         match self {
             Self::Server(client) => Ok(Client::clone(client)),
-            Self::Master(sentinels) => match timeout(FIND_MASTER_LIMIT, async { sentinels.lock().await.async_get_client().await }).await {
-                Ok(found) => found.map_err(|error| error.to_string()),
-                Err(_) => Err("no Sentinel answers".into()),
-            },
+            Self::Master(sentinels) => {
+                match timeout(FIND_MASTER_LIMIT, async { sentinels.lock().await.async_get_client().await }).await {
+                    Ok(found) => found.map_err(|error| error.to_string()),
+                    Err(_) => Err("no Sentinel answers".into()),
+                }
+            }
         }
     }
 }
@@ -94,7 +98,8 @@ fn info(tls: bool, rest: &str) -> anyhow::Result<ConnectionInfo> {
 /// Parses the part of a Sentinel URL after the scheme: `user:password@host:port,host:port/master/db`. The account is
 /// the master's. The options `sentinel_username` and `sentinel_password` name an account of the Sentinels.
 fn sentinels(tls: bool, rest: &str) -> anyhow::Result<SentinelClient> {
-    let form = "is not a valid URL of Sentinels, which is redis+sentinel://host:26379,host:26379/master, or …/master/db";
+    let form =
+        "is not a valid URL of Sentinels, which is redis+sentinel://host:26379,host:26379/master, or …/master/db";
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
     let (account, rest) = rest.rsplit_once('@').map_or(("", rest), |(account, rest)| (account, rest));
     let (hosts, path) = rest.split_once('/').context(form)?;
@@ -111,7 +116,13 @@ fn sentinels(tls: bool, rest: &str) -> anyhow::Result<SentinelClient> {
     build(tls, addresses, &master, server, options).context(form)
 }
 
-fn build(tls: bool, addresses: Vec<ConnectionAddr>, master: &str, server: ConnectionInfo, options: &str) -> anyhow::Result<SentinelClient> {
+fn build(
+    tls: bool,
+    addresses: Vec<ConnectionAddr>,
+    master: &str,
+    server: ConnectionInfo,
+    options: &str,
+) -> anyhow::Result<SentinelClient> {
     let server = server.redis_settings();
     let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
         .set_client_to_redis_db(server.db())
@@ -149,7 +160,9 @@ mod tests {
 
     #[test]
     fn redis_and_valkey_schemes_are_accepted() {
-        for url in ["redis://h", "rediss://u:p@h:1/2", "valkey://h", "valkeys://[fd00::12]:6380", "redis://h?protocol=resp3"] {
+        for url in
+            ["redis://h", "rediss://u:p@h:1/2", "valkey://h", "valkeys://[fd00::12]:6380", "redis://h?protocol=resp3"]
+        {
             assert!(matches!(Address::parse(url), Ok(Some(Address::Server(_)))), "{url}");
         }
         for url in [

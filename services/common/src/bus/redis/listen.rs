@@ -92,7 +92,12 @@ impl Listener {
         Ok(())
     }
 
-    async fn listen(&mut self, sink: &mut PubSubSink, stream: &mut PubSubStream, commands: &mut mpsc::UnboundedReceiver<Command>) -> Ended {
+    async fn listen(
+        &mut self,
+        sink: &mut PubSubSink,
+        stream: &mut PubSubStream,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Ended {
         let mut ping = tokio::time::interval(PING_EVERY);
         loop {
             let answered = tokio::select! {
@@ -152,7 +157,11 @@ enum Ended {
 
 /// Waits for an answer from Redis, within a time limit, and processes the messages that arrive first. Returns `None`
 /// after the time limit.
-async fn drive<T>(answer: impl Future<Output = T>, stream: &mut PubSubStream, mut take: impl FnMut(redis::Msg)) -> Option<T> {
+async fn drive<T>(
+    answer: impl Future<Output = T>,
+    stream: &mut PubSubStream,
+    mut take: impl FnMut(redis::Msg),
+) -> Option<T> {
     let answer = timeout(ANSWER_LIMIT, answer);
     tokio::pin!(answer);
     loop {

@@ -38,7 +38,9 @@ impl Signer {
     pub fn verify(&self, channel: &str, signed: &[u8]) -> Option<Bytes> {
         let Some(key) = &self.0 else { return Some(Bytes::copy_from_slice(signed)) };
         let (tag, payload) = signed.split_at_checked(TAG)?;
-        let is_of = |key| constant_time::verify_slices_are_equal(&Self::tag(key, channel, payload).as_ref()[..TAG], tag).is_ok();
+        let is_of = |key| {
+            constant_time::verify_slices_are_equal(&Self::tag(key, channel, payload).as_ref()[..TAG], tag).is_ok()
+        };
         (is_of(&key.former) || is_of(&key.derived)).then(|| Bytes::copy_from_slice(payload))
     }
 }

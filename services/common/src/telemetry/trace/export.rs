@@ -26,7 +26,11 @@ pub(crate) fn start(program: &str) -> anyhow::Result<()> {
     let Some(settings) = Settings::read(|name| std::env::var(name).ok())? else { return Ok(()) };
     let channel = settings.endpoint.connect_lazy();
     // Spans are dropped while the collector is unreachable.
-    let exporter = SpanExporter::builder().with_tonic().with_channel(channel).with_retry_policy(RetryPolicy::disabled()).build()?;
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_channel(channel)
+        .with_retry_policy(RetryPolicy::disabled())
+        .build()?;
     let provider = SdkTracerProvider::builder().with_sampler(settings.sampler).with_resource(resource(program));
     let provider = PROVIDER.get_or_init(|| provider.with_batch_exporter(exporter).build());
     TRACER.get_or_init(|| provider.tracer("confab"));
@@ -48,7 +52,8 @@ pub(crate) async fn finish(within: Duration) {
 /// distinguishes replicas.
 fn resource(program: &str) -> Resource {
     let given = Resource::builder().build();
-    let named = |key: &'static str| given.get(&Key::new(key)).filter(|name| !name.as_str().starts_with("unknown_service"));
+    let named =
+        |key: &'static str| given.get(&Key::new(key)).filter(|name| !name.as_str().starts_with("unknown_service"));
     let own = [
         ("service.name", program.to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),

@@ -26,7 +26,8 @@ impl Settings {
     /// # Errors
     /// When a variable has an unsupported value.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
-        let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let variable =
+            |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         // A setting for traces takes precedence over the setting for all signals.
         let either = |rest: &str| {
             let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}")];
@@ -48,10 +49,13 @@ impl Settings {
             bail!("{name} must be grpc");
         }
         let timeout = match either("TIMEOUT") {
-            Some((name, text)) => Duration::from_millis(text.parse().ok().with_context(|| format!("{name} must be milliseconds"))?),
+            Some((name, text)) => {
+                Duration::from_millis(text.parse().ok().with_context(|| format!("{name} must be milliseconds"))?)
+            }
             None => DEFAULT_ANSWER_LIMIT,
         };
-        let sampler = sampler(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
+        let sampler =
+            sampler(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
         Ok(Some(Self { endpoint: endpoint.timeout(timeout), sampler }))
     }
 }

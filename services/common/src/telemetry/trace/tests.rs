@@ -25,8 +25,9 @@ fn exported() -> &'static Exported {
     EXPORTED.get_or_init(|| {
         let exporter = Exported::default();
         // The default sampler: the caller decides about its own trace, and no trace that begins here is sampled.
-        let provider =
-            SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).with_sampler(settings::sampler(None, Some("0")).unwrap());
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .with_sampler(settings::sampler(None, Some("0")).unwrap());
         let provider = provider.build();
         TRACER.get_or_init(|| provider.tracer("test"));
         std::mem::forget(provider);
@@ -65,7 +66,10 @@ fn callers_trace_and_sampling_decision_are_kept() {
 
     for unsampled in [traceparent(0xa2, "00"), "nonsense".into(), traceparent(0, "01"), "x".repeat(5000)] {
         assert!(Span::entry(Kind::Server, "no", &headers(&unsampled)).is_none(), "{unsampled}");
-        assert!(Span::extract(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(), "{unsampled}");
+        assert!(
+            Span::extract(&headers(&unsampled)).is_none() && Span::of_traceparent(&unsampled).is_none(),
+            "{unsampled}"
+        );
     }
     assert!(Span::root(Kind::Server, "no").is_none());
 }
@@ -86,14 +90,19 @@ fn unsampled_span_exports_nothing() {
 #[tokio::test]
 async fn batch_belongs_to_the_first_trace_and_is_linked_from_others() {
     exported();
-    let members = [String::new(), traceparent(0xb1, "01"), String::new(), traceparent(0xb2, "01")].map(|text| Span::of_traceparent(&text));
+    let members = [String::new(), traceparent(0xb1, "01"), String::new(), traceparent(0xb2, "01")]
+        .map(|text| Span::of_traceparent(&text));
     let batch = Batch::begin("batch", members.iter());
     let work = batch.lead().instrument(async { Span::current().child(Kind::Client, "work") }).await;
     assert!(batch.of(0).is_none() && batch.of(2).is_none() && batch.of(4).is_none());
-    assert!(batch.of(1).unwrap().traceparent().starts_with("00-b1b1") && batch.of(3).unwrap().traceparent().starts_with("00-b2b2"));
+    assert!(
+        batch.of(1).unwrap().traceparent().starts_with("00-b1b1")
+            && batch.of(3).unwrap().traceparent().starts_with("00-b2b2")
+    );
     drop((work, batch));
     let spans = ended("batch");
-    let of = |trace: &str| spans.iter().find(|span| span.span_context.trace_id().to_string().starts_with(trace)).unwrap();
+    let of =
+        |trace: &str| spans.iter().find(|span| span.span_context.trace_id().to_string().starts_with(trace)).unwrap();
     let lead = of("b1b1").span_context.clone();
     assert_eq!(ended("work").pop().unwrap().parent_span_id, lead.span_id());
     assert!(of("b1b1").links.is_empty());

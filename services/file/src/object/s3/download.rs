@@ -71,11 +71,13 @@ impl Download {
 
 async fn get(bucket: &Bucket, key: &str, offset: u64, length: u64) -> Result<Option<ByteStream>> {
     let range = format!("bytes={offset}-{}", offset.saturating_add(length - 1));
-    let answer = match bucket.client.get_object().bucket(&bucket.name).key(key).range(range).send().await.map_err(Failure::from) {
-        Err(failure) if failure.is_absent() => return Ok(None),
-        Err(failure) => return Err(failure.error()),
-        Ok(answer) => answer,
-    };
+    let answer =
+        match bucket.client.get_object().bucket(&bucket.name).key(key).range(range).send().await.map_err(Failure::from)
+        {
+            Err(failure) if failure.is_absent() => return Ok(None),
+            Err(failure) => return Err(failure.error()),
+            Ok(answer) => answer,
+        };
     if answer.content_range().is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
         Ok(Some(answer.body))
     } else {

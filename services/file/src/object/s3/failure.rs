@@ -59,14 +59,18 @@ impl Failure {
         let known = match (self.status, self.code.as_str()) {
             (_, "InvalidAccessKeyId") => "the store does not accept the access key (CONFAB_S3_ACCESS_KEY_ID)",
             (_, "SignatureDoesNotMatch") => "the secret does not match the access key (CONFAB_S3_SECRET_ACCESS_KEY)",
-            (_, "ExpiredToken" | "InvalidToken" | "InvalidClientTokenId") => "the session token is invalid or has expired",
+            (_, "ExpiredToken" | "InvalidToken" | "InvalidClientTokenId") => {
+                "the session token is invalid or has expired"
+            }
             (_, "RequestTimeTooSkewed") => "the clocks of the store and of this machine differ too much",
             (_, "AuthorizationHeaderMalformed" | "PermanentRedirect") | (Some(301), _) => {
                 "the bucket is in another region (CONFAB_S3_REGION)"
             }
             (_, "NoSuchBucket") => "the bucket does not exist",
             (Some(401 | 403), _) => "the store rejects the request; the access key may lack permissions for the bucket",
-            (Some(501), _) => "the store has no conditional writes (If-None-Match), without which files could be overwritten",
+            (Some(501), _) => {
+                "the store has no conditional writes (If-None-Match), without which files could be overwritten"
+            }
             (None, _) if self.text.contains("no credentials found in chain") => {
                 "there are no credentials: set CONFAB_S3_ACCESS_KEY_ID and CONFAB_S3_SECRET_ACCESS_KEY, or give this machine or pod a role"
             }

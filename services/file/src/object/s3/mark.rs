@@ -13,7 +13,15 @@ impl Bucket {
     pub(super) async fn owner(&self) -> Result<Option<Found>> {
         self.ready().await?;
         let range = format!("bytes=0-{}", LARGEST - 1);
-        let answer = self.client.get_object().bucket(&self.name).key(self.mark()).range(range).send().await.map_err(Failure::from);
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(self.mark())
+            .range(range)
+            .send()
+            .await
+            .map_err(Failure::from);
         let answer = match answer {
             // Keys that may only list below a prefix get "forbidden" for a missing object: creating it shows whether it
             // was missing.

@@ -35,7 +35,13 @@ enum Reply {
 }
 
 fn answer(status: u16, headers: &str, body: &str) -> Reply {
-    Reply::Bytes(format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len()).into())
+    Reply::Bytes(
+        format!(
+            "HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}",
+            body.len()
+        )
+        .into(),
+    )
 }
 
 /// Closes the connection without an answer.
@@ -81,7 +87,8 @@ async fn receive(stream: &mut TcpStream) -> Option<Request> {
     let head = String::from_utf8(head).ok()?;
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ').map(String::from);
-    let headers = lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_string())));
+    let headers =
+        lines.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_string())));
     let request = Request { method: first.next()?, target: first.next()?, headers: headers.collect() };
     let length = request.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     stream.read_exact(&mut vec![0; length]).await.ok()?;
@@ -203,7 +210,9 @@ async fn upload_that_fails_midway_is_aborted() {
     let counted = ended.clone();
     let failing = move |request: &Request| match request.method.as_str() {
         "HEAD" => answer(200, "", ""),
-        "POST" => answer(200, "", "<InitiateMultipartUploadResult><UploadId>7</UploadId></InitiateMultipartUploadResult>"),
+        "POST" => {
+            answer(200, "", "<InitiateMultipartUploadResult><UploadId>7</UploadId></InitiateMultipartUploadResult>")
+        }
         "DELETE" => {
             assert!(request.target.contains("uploadId=7"), "{}", request.target);
             counted.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +243,11 @@ async fn interrupted_body_is_resumed() {
         let (first, last) = request.headers["range"].trim_start_matches("bytes=").split_once('-').unwrap();
         let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap());
         let rest = &whole[first..=last];
-        let sent = if counted.fetch_add(1, Ordering::Relaxed) == 2 { 0 } else { rest.len().div_ceil(3).max(2000).min(rest.len()) };
+        let sent = if counted.fetch_add(1, Ordering::Relaxed) == 2 {
+            0
+        } else {
+            rest.len().div_ceil(3).max(2000).min(rest.len())
+        };
         let head = format!(
             "HTTP/1.1 206 Partial\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\nConnection: close\r\n\r\n",
             rest.len(),

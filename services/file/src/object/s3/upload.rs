@@ -51,7 +51,13 @@ impl Upload {
         if let Some(id) = &self.id {
             return Ok(id.clone());
         }
-        let request = self.bucket.client.create_multipart_upload().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
+        let request = self
+            .bucket
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket.name)
+            .key(&self.key)
+            .metadata(WRITER, &self.writer);
         let answer = request.send().await.map_err(|error| Failure::from(error).error())?;
         self.id = answer.upload_id;
         self.id.clone().ok_or_else(|| Error::internal("the S3 store returned no id for a multipart upload"))
@@ -101,7 +107,8 @@ impl Upload {
     async fn put(&mut self) -> Result<(), Failure> {
         let (bytes, _memory) = self.take_filled();
         let patience = patience_for(&self.bucket, bytes.len());
-        let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
+        let request =
+            self.bucket.client.put_object().bucket(&self.bucket.name).key(&self.key).metadata(WRITER, &self.writer);
         request.if_none_match("*").body(bytes.into()).customize().config_override(patience).send().await?;
         Ok(())
     }
@@ -111,7 +118,8 @@ impl Upload {
         let within = 2 * self.bucket.answer + ASSEMBLY * self.begun.unsigned_abs();
         let patience = patience(within, within);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.done))).build();
-        let request = self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(&self.key).upload_id(id);
+        let request =
+            self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(&self.key).upload_id(id);
         request.if_none_match("*").multipart_upload(parts).customize().config_override(patience).send().await?;
         Ok(())
     }
@@ -186,7 +194,8 @@ impl Writer for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
-        let (bucket, key, mut under_way) = (self.bucket.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.under_way));
+        let (bucket, key, mut under_way) =
+            (self.bucket.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.under_way));
         runtime.spawn(async move {
             // A part that arrives after the abort would remain.
             under_way.shutdown().await;

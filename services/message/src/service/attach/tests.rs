@@ -51,10 +51,19 @@ async fn files_are_returned_with_their_message() {
     let attached = pb::NewEvent { content: String::new(), ..with_files(room, &ada, [&roomed, &mine]) };
     let response = fixture.append(vec![attached, shared(room, &ada, vec![roomed.clone()])]).await;
     let events: Vec<_> = response.outcomes.into_iter().map(|it| outcome(it).unwrap().0).collect();
-    assert_eq!((events[0].kind(), events[0].content.as_str(), &events[0].files[..]), (pb::Kind::Message, "", &shown[..]));
+    assert_eq!(
+        (events[0].kind(), events[0].content.as_str(), &events[0].files[..]),
+        (pb::Kind::Message, "", &shown[..])
+    );
     assert_eq!((events[1].kind(), &events[1].files[..]), (pb::Kind::File, &shown[..1]));
     assert_eq!(fixture.history(room).await, events);
-    let log = fixture.client.clone().read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
+    let log = fixture
+        .client
+        .clone()
+        .read_log(pb::ReadLogRequest { partition, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(log.events, events);
     let mut hinted = Vec::new();
     while hinted.len() < 2 {
@@ -161,7 +170,13 @@ async fn deleted_file_is_marked_in_every_answer() {
     let history = fixture.history(room).await;
     assert_eq!(history.iter().map(|event| event.files.clone()).collect::<Vec<_>>(), shown);
     assert_eq!([&again, &late], [&history[0], &history[2]]);
-    let log = fixture.client.clone().read_log(pb::ReadLogRequest { partition, ..Default::default() }).await.unwrap().into_inner();
+    let log = fixture
+        .client
+        .clone()
+        .read_log(pb::ReadLogRequest { partition, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(log.events, history);
     let hint = loop {
         if let Some(Notice::Message { payload, .. }) = notices.next().await {
@@ -216,7 +231,8 @@ async fn without_the_file_service_only_events_with_files_fail() {
     let mine = fixture.files.upload(&ada, None);
     let here = fixture.files.upload(&ada, Some(room));
     fixture.files.down.store(true, Ordering::SeqCst);
-    let events = vec![message(room, "a"), with_files(room, &ada, [&mine]), shared(room, &ada, vec![here]), message(room, "b")];
+    let events =
+        vec![message(room, "a"), with_files(room, &ada, [&mine]), shared(room, &ada, vec![here]), message(room, "b")];
     let mut outcomes: Vec<_> = fixture.append(events.clone()).await.outcomes.into_iter().map(outcome).collect();
     assert_eq!(outcomes.remove(1).unwrap_err().0, "unavailable");
     assert_eq!(outcomes.into_iter().map(|it| it.unwrap().0.seq).collect::<Vec<_>>(), [1, 2, 3]);

@@ -23,16 +23,17 @@ async fn numbers_are_dense_under_concurrent_appends(fixture: Fixture) {
         let (store, rooms) = (replicas[writer % 2].clone(), rooms.clone());
         tokio::spawn(async move {
             for round in 0..12 {
-                let batch: Vec<_> =
-                    (0..=round).map(|n| new_message(rooms[(writer + n) % rooms.len()], None, &format!("{writer} {round} {n}"))).collect();
+                let batch: Vec<_> = (0..=round)
+                    .map(|n| new_message(rooms[(writer + n) % rooms.len()], None, &format!("{writer} {round} {n}")))
+                    .collect();
                 let events = append_new(&*store, &batch).await;
                 for (event, data) in events.iter().zip(&batch) {
                     assert_eq!(*event.data, *data);
                 }
                 // Within one room the batch keeps its order.
-                assert!(
-                    events.iter().all(|a| events.iter().all(|b| a.data.room != b.data.room || (a.data.id < b.data.id) == (a.seq < b.seq)))
-                );
+                assert!(events.iter().all(|a| {
+                    events.iter().all(|b| a.data.room != b.data.room || (a.data.id < b.data.id) == (a.seq < b.seq))
+                }));
             }
         })
     });
@@ -60,7 +61,8 @@ async fn numbers_are_dense_under_concurrent_appends(fixture: Fixture) {
 async fn repeat_is_answered_with_the_first_event(fixture: Fixture) {
     let store = fixture.open().await;
     let room = Uuid::now_v7();
-    let first = EventData { kind: Kind::File, ..new_message(room, Some("once"), "Привет, 世界 \u{1F375} \"\\\n") };
+    let first =
+        EventData { kind: Kind::File, ..new_message(room, Some("once"), "Привет, 世界 \u{1F375} \"\\\n") };
     let event = append_new(&*store, std::slice::from_ref(&first)).await.remove(0);
     let again = EventData { id: Uuid::now_v7(), body: Body::default(), ..first.clone() };
     let elsewhere = EventData { room: Uuid::from_u128(room.as_u128() + 1), ..first.clone() };
@@ -78,7 +80,8 @@ async fn repeats_within_a_batch_become_one_event(fixture: Fixture) {
     let store = fixture.open().await;
     let one = new_message(Uuid::now_v7(), Some("x"), "one");
     let two = new_message(one.room, None, "two");
-    let outcomes = append(&*store, &[one.clone(), two.clone(), EventData { id: Uuid::now_v7(), ..one.clone() }, two]).await;
+    let outcomes =
+        append(&*store, &[one.clone(), two.clone(), EventData { id: Uuid::now_v7(), ..one.clone() }, two]).await;
     let Ok(Outcome::Appended(first)) = &outcomes[0] else { panic!("{outcomes:?}") };
     let Ok(Outcome::Appended(second)) = &outcomes[1] else { panic!("{outcomes:?}") };
     assert_eq!(outcomes[2].as_ref().unwrap(), &Outcome::Repeated(first.clone()));
@@ -129,9 +132,12 @@ async fn closed_room_accepts_no_events(fixture: Fixture) {
     assert_eq!(outcomes[2].as_ref().unwrap(), &Outcome::Closed);
     assert!(matches!(&outcomes[3], Ok(Outcome::Appended(event)) if (event.seq, event.position) == (1, 4)));
     assert!(matches!(&outcomes[4], Ok(Outcome::Repeated(event)) if event.seq == 1));
-    let outcomes = append(&*store, &[new_message(room, None, "later"), closing, new_message(neighbour, None, "still open")]).await;
+    let outcomes =
+        append(&*store, &[new_message(room, None, "later"), closing, new_message(neighbour, None, "still open")]).await;
     assert_eq!(outcomes[0].as_ref().unwrap(), &Outcome::Closed);
-    assert!(matches!(&outcomes[1], Ok(Outcome::Repeated(event)) if event.seq == 3 && event.data.body.event == "roomDeleted"));
+    assert!(
+        matches!(&outcomes[1], Ok(Outcome::Repeated(event)) if event.seq == 3 && event.data.body.event == "roomDeleted")
+    );
     assert!(matches!(&outcomes[2], Ok(Outcome::Appended(event)) if event.seq == 2));
     assert_eq!(seqs(&history(&*store, room).await), [1, 2, 3]);
 }

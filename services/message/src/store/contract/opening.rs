@@ -70,7 +70,8 @@ async fn operator_can_renew_the_epoch(fixture: Fixture) {
 async fn replicas_that_open_together_agree() {
     let fixture = Fixture::postgres().await;
     let (one, two, three) = tokio::join!(fixture.store(), fixture.store(), fixture.store());
-    let (one, two, three) = tokio::join!(one.open_log(PARTITIONS), two.open_log(PARTITIONS), three.open_log(PARTITIONS));
+    let (one, two, three) =
+        tokio::join!(one.open_log(PARTITIONS), two.open_log(PARTITIONS), three.open_log(PARTITIONS));
     let epoch = one.unwrap();
     assert_eq!([two.unwrap(), three.unwrap()], [epoch; 2]);
 }
@@ -95,7 +96,12 @@ async fn long_snapshot_does_not_block_appends() {
     let (mut client, connection) = tokio_postgres::connect(url.expose(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     // Like a dump: while it is open, no dead version of a head can be vacuumed.
-    let dump = client.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await.unwrap();
+    let dump = client
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .start()
+        .await
+        .unwrap();
     dump.query("SELECT count(*) FROM message.partitions", &[]).await.unwrap();
     let room = rooms_in(1).next().unwrap();
     for seq in 1..=1000 {

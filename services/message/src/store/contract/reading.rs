@@ -8,7 +8,9 @@ async fn history_pages_both_ways(fixture: Fixture) {
     let store = fixture.open().await;
     let mut rooms = rooms_in(3);
     let (room, neighbour) = (rooms.next().unwrap(), rooms.next().unwrap());
-    let batch: Vec<_> = (0..25).flat_map(|n| [new_message(room, None, &n.to_string()), new_message(neighbour, None, "noise")]).collect();
+    let batch: Vec<_> = (0..25)
+        .flat_map(|n| [new_message(room, None, &n.to_string()), new_message(neighbour, None, "noise")])
+        .collect();
     append_new(&*store, &batch).await;
     let all = history(&*store, room).await;
     assert_eq!(seqs(&all), (1..=25).collect::<Vec<_>>());

@@ -12,14 +12,24 @@ const LITTLE: i64 = 80;
 fn one(n: i64) -> Arc<EventData> {
     let body = Body { sender_username: "ada".into(), content: "x".into(), ..Body::default() };
     let (room, sender, client_id) = (Uuid::from_u128(1), Uuid::from_u128(2), format!("message {n}"));
-    Arc::new(EventData { partition: 1, room, id: Uuid::now_v7(), kind: Kind::Message, sender, client_id, body, closes_room: false })
+    Arc::new(EventData {
+        partition: 1,
+        room,
+        id: Uuid::now_v7(),
+        kind: Kind::Message,
+        sender,
+        client_id,
+        body,
+        closes_room: false,
+    })
 }
 
 /// Returns how many events the work reads; the work is rolled back.
 async fn reads(store: &Postgres, work: impl AsyncFnOnce(&pg::Client) -> Result<()>) -> i64 {
     let counted = store.0.run(async |client| {
         // Counts since the session last reported its statistics, which it does not do inside a transaction.
-        let so_far = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'events'::regclass";
+        let so_far =
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'events'::regclass";
         client.batch_execute("BEGIN").await?;
         let before = client.query_one(so_far, &[]).await?.get::<_, i64>(0);
         work(client).await?;
@@ -72,8 +82,9 @@ async fn no_statement_reads_a_whole_room() {
     let (beside, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
     tokio::spawn(connection);
     let fill = async |rows: &str| {
-        let insert =
-            format!("INSERT INTO events (partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at) {rows}");
+        let insert = format!(
+            "INSERT INTO events (partition, position, room_id, seq, kind, id, sender_id, client_id, body, created_at) {rows}"
+        );
         beside.batch_execute(&insert).await.unwrap();
     };
     // Disables automatic ANALYZE.

@@ -32,7 +32,9 @@ async fn open(url: &StoreUrl) -> Arc<dyn Store> {
 async fn set(url: &StoreUrl, name: &str, lower: &str) {
     let update = format!("UPDATE rooms SET folded_name = '{lower}', search = '{lower}\u{1f}' WHERE name = '{name}'");
     match url {
-        StoreUrl::Sqlite(path) => assert_eq!(rusqlite::Connection::open(path).unwrap().execute(&update, []).unwrap(), 1),
+        StoreUrl::Sqlite(path) => {
+            assert_eq!(rusqlite::Connection::open(path).unwrap().execute(&update, []).unwrap(), 1)
+        }
         StoreUrl::Postgres(url) => execute(url, &update).await,
     }
 }
@@ -46,8 +48,12 @@ async fn execute(url: &Secret, update: &str) {
 
 async fn rooms_of_an_earlier_release_are_found(url: StoreUrl) {
     let store = open(&url).await;
-    let [cup, street, other, plain] =
-        [made(&store, "ΜΑΡΙΟΣ").await, made(&store, "Große Straße").await, made(&store, "Fuß").await, made(&store, "plain").await];
+    let [cup, street, other, plain] = [
+        made(&store, "ΜΑΡΙΟΣ").await,
+        made(&store, "Große Straße").await,
+        made(&store, "Fuß").await,
+        made(&store, "plain").await,
+    ];
     set(&url, "ΜΑΡΙΟΣ", "μαριος").await;
     set(&url, "Große Straße", "große straße").await;
     set(&url, "Fuß", "fuß").await;
@@ -65,7 +71,12 @@ async fn rooms_of_an_earlier_release_are_found(url: StoreUrl) {
         assert_eq!(store.create(room(taken)).await.unwrap_err().code, Code::RoomNameTaken, "{taken}");
     }
     let stored = store.beyond_ascii(Uuid::nil(), 10).await.unwrap();
-    assert_eq!(stored.iter().map(|stored| stored.room.id).collect::<Vec<_>>(), [cup.id, street.id, other.id], "not {}", plain.id);
+    assert_eq!(
+        stored.iter().map(|stored| stored.room.id).collect::<Vec<_>>(),
+        [cup.id, street.id, other.id],
+        "not {}",
+        plain.id
+    );
     assert_eq!(stored[2].folded_name, "fuß", "the other room has the current form");
     assert_eq!(store.beyond_ascii(cup.id, 1).await.unwrap(), stored[1..2]);
 

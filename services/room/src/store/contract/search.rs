@@ -59,12 +59,21 @@ async fn finds_what_a_filter_finds(store: Arc<dyn Store>) {
     let mut names = HashSet::new();
     let mut rooms = Vec::new();
     while rooms.len() < 240 {
-        let room = Room { description: texts.text(0, 7), created_at_ms: 1000 + rooms.len() as i64 / 3, ..room(&texts.text(1, 6)) };
+        let room = Room {
+            description: texts.text(0, 7),
+            created_at_ms: 1000 + rooms.len() as i64 / 3,
+            ..room(&texts.text(1, 6))
+        };
         if names.insert(room.folded_name()) {
             rooms.push(room);
         }
     }
-    assert!(futures::future::join_all(rooms.iter().map(|room| store.create(room.clone()))).await.into_iter().all(|made| made.unwrap()));
+    assert!(
+        futures::future::join_all(rooms.iter().map(|room| store.create(room.clone())))
+            .await
+            .into_iter()
+            .all(|made| made.unwrap())
+    );
     agree(&store, &rooms, &mut texts).await;
 
     // A third of the rooms is changed, a third is deleted.

@@ -25,8 +25,13 @@ const FILE: usize = 64 * 1024;
 const SEPARATOR: u8 = 0x1e;
 
 /// Performs an act at even intervals, each time without waiting for the previous one.
-pub async fn again<F>(what: &'static str, tally: Arc<Tally>, gap: Duration, people: Arc<People>, act: impl Fn(Arc<People>) -> F)
-where
+pub async fn again<F>(
+    what: &'static str,
+    tally: Arc<Tally>,
+    gap: Duration,
+    people: Arc<People>,
+    act: impl Fn(Arc<People>) -> F,
+) where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let mut ticks = interval(gap);
@@ -106,14 +111,19 @@ async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bo
         post(people, &path, packet.as_bytes()).await?;
     }
     loop {
-        let answer = timeout(POLL, gets.get(&format!("GET {path}"), "")).await.context("no answer to a poll")??.expect(200)?;
+        let answer =
+            timeout(POLL, gets.get(&format!("GET {path}"), "")).await.context("no answer to a poll")??.expect(200)?;
         for packet in answer.body.split(|byte| *byte == SEPARATOR) {
             match packet {
                 b"1" => anyhow::bail!("closed by the server"),
                 b"2" => post(people, &path, b"3").await?,
                 [b'4', b'2', ..] => tally.count("hear by polling", 1),
                 [b'4', b'3', answer @ ..] => {
-                    ensure!(answer.windows(9).any(|part| part == b"\"ok\":true"), "joinRoom: {}", String::from_utf8_lossy(answer));
+                    ensure!(
+                        answer.windows(9).any(|part| part == b"\"ok\":true"),
+                        "joinRoom: {}",
+                        String::from_utf8_lossy(answer)
+                    );
                     *entered = true;
                 }
                 _ => {}
@@ -136,13 +146,15 @@ pub async fn join(people: Arc<People>, tally: Arc<Tally>, gap: Duration) {
     for room in people.rooms.iter().cycle() {
         let due = ticks.tick().await;
         if line.is_none() {
-            line = timeout(ACT_LIMIT, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
+            line =
+                timeout(ACT_LIMIT, Line::connect(people.route, None, token)).await.context("too late").flatten().ok();
         }
         let Some(there) = &mut line else {
             tally.failed("joinRoom", "no connection");
             continue;
         };
-        let joined = timeout_at(due + ACT_LIMIT, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
+        let joined =
+            timeout_at(due + ACT_LIMIT, there.must("joinRoom", &json!(room))).await.context("too late").flatten();
         tally.note("joinRoom", due.elapsed(), &joined);
         let left = timeout(ACT_LIMIT, there.emit("leaveRoom", &json!(room))).await.context("too late").flatten();
         if left.is_err() {

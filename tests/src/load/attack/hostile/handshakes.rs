@@ -39,8 +39,9 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
                 let reading = tokio::spawn(async move {
                     let mut scratch = vec![0; 256 * 1024];
                     while let Ok(length @ 1..) = input.read(&mut scratch).await {
-                        let refusals =
-                            scratch[..length].windows(13).filter(|part| part.starts_with(b"HTTP/1.1 ") && &part[9..12] != b"200");
+                        let refusals = scratch[..length]
+                            .windows(13)
+                            .filter(|part| part.starts_with(b"HTTP/1.1 ") && &part[9..12] != b"200");
                         answers.tally.count("refused answers", refusals.count() as u64);
                     }
                 });

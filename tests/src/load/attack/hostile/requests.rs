@@ -46,7 +46,9 @@ pub fn searches(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
 
 /// HEAD of the largest file of the documentation.
 pub fn docs(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    many(DOCS, field, tasks, "HEADs", async |_: &Field, http: &mut Http| http.get("HEAD /docs/swagger-ui-bundle.js", "").await.map(drop));
+    many(DOCS, field, tasks, "HEADs", async |_: &Field, http: &mut Http| {
+        http.get("HEAD /docs/swagger-ui-bundle.js", "").await.map(drop)
+    });
 }
 
 /// Repeats an act on this number of connections.

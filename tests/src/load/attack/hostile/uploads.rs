@@ -41,8 +41,11 @@ async fn upload(field: &Field, rate: u64) -> anyhow::Result<()> {
     let before = format!("--{BOUNDARY}\r\n{}\r\n", file_headers("much.bin", "application/octet-stream"));
     let after = format!("\r\n--{BOUNDARY}--\r\n");
     let length = before.len() as u64 + FILE + after.len() as u64;
-    let headers =
-        format!("Authorization: Bearer {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n", field.account.token, content_type());
+    let headers = format!(
+        "Authorization: Bearer {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n",
+        field.account.token,
+        content_type()
+    );
     let head = http.head("POST /api/files/upload", &headers);
     http.stream().write_all([head, before].concat().as_bytes()).await?;
     field.tally.count("uploads begun", 1);

@@ -30,7 +30,8 @@ impl Scene {
 
 /// Opens a WebSocket for a polling session, up to `3probe`.
 async fn probed(scene: &Scene, client: &Polling) -> anyhow::Result<WebSocket> {
-    let mut socket = WebSocket::probe(&scene.url, client.sid()).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    let mut socket =
+        WebSocket::probe(&scene.url, client.sid()).await?.map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
     socket.send("2probe").await?;
     anyhow::ensure!(socket.receive().await? == "3probe");
     Ok(socket)
@@ -64,7 +65,8 @@ async fn every_packet_of_a_payload_is_answered(scene: Scene) {
 
 async fn payload_may_contain_text_and_bytes(scene: Scene) {
     let mut client = scene.polling().await.unwrap();
-    let packets = [event("message", &scene.message("hello"), 1), format!("451-2{}", scene.upload()), "bAQIDBA==".into()];
+    let packets =
+        [event("message", &scene.message("hello"), 1), format!("451-2{}", scene.upload()), "bAQIDBA==".into()];
     client.send_all(&packets).await.unwrap();
     assert_eq!(client.ack(1).await.unwrap()["message"]["content"], "hello");
     scene.has_data(&client.ack(2).await.unwrap()["file"]).await;

@@ -26,7 +26,9 @@ async fn connect_is_answered_with_an_id(scene: Scene) {
 async fn another_namespace_is_rejected_and_the_socket_continues(scene: Scene) {
     let mut socket = scene.socket().await.unwrap();
     let refusal = json!({"message": "Invalid namespace", "data": {"code": "not_found", "status": 404}});
-    for (packet, begins) in [("40/random", "44/random,"), ("40/custom,", "44/custom,"), (r#"40/custom,{"token":"abc"}"#, "44/custom,")] {
+    for (packet, begins) in
+        [("40/random", "44/random,"), ("40/custom,", "44/custom,"), (r#"40/custom,{"token":"abc"}"#, "44/custom,")]
+    {
         socket.send(packet).await.unwrap();
         let refused = socket.receive().await.unwrap();
         assert_eq!(serde_json::from_str::<Value>(refused.strip_prefix(begins).unwrap()).unwrap(), refusal, "{packet}");

@@ -53,7 +53,7 @@ impl Objects for Directory {
     fn create(&self, key: Uuid, parts: Parts) -> BoxFuture<'_, Result<Box<dyn Writer>>> {
         let begin = async move {
             let root = self.0.clone();
-            let (file, temp) = self.run(Root::temp).await?;
+            let (file, temp) = self.run(Root::temp_file).await?;
             let filling = parts.part(PIECE);
             let writer = FileWriter { root, key, temp, parts, filling, file: FileState::Idle(file) };
             Ok(Box::new(writer) as Box<dyn Writer>)

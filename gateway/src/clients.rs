@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use confab_common::grpc::{Call, MAX_MESSAGE, Transport};
+use confab_common::grpc::{Call, MAX_MESSAGE, Services, Transport};
 use confab_proto::auth::v1::auth_service_client::AuthServiceClient;
 use confab_proto::file::v1::file_service_client::FileServiceClient;
 use confab_proto::message::v1::message_service_client::MessageServiceClient;
@@ -23,26 +23,20 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients over these transports. Their calls fail after `request_timeout`.
-    pub fn new(
-        auth: Transport,
-        room: Transport,
-        message: Transport,
-        file: Transport,
-        request_timeout: Duration,
-    ) -> Self {
+    /// Clients of these services. Their calls fail after `request_timeout`.
+    pub fn new(services: Services, request_timeout: Duration) -> Self {
         let call = Call::within(request_timeout).attempt(Duration::from_secs(1));
         Self {
-            auth: AuthServiceClient::new(auth)
+            auth: AuthServiceClient::new(services.auth)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
-            room: RoomServiceClient::new(room)
+            room: RoomServiceClient::new(services.room)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
-            message: MessageServiceClient::new(message)
+            message: MessageServiceClient::new(services.message)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
-            file: FileServiceClient::new(file)
+            file: FileServiceClient::new(services.file)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
             call,

@@ -120,7 +120,11 @@ async fn observe(State(trust): State<TraceTrust>, mut request: Request, next: Ne
 
     let answer = span.instrument(AssertUnwindSafe(next.run(request)).catch_unwind()).await;
     let answer = answer.unwrap_or_else(|_| Problem(Error::internal("a handler panicked")).into_response());
-    let code = answer.extensions().get().map(|problem: &Problem| problem.0.code.as_str());
+    let problem = answer.extensions().get::<Problem>();
+    if let Some(Problem(error)) = problem {
+        span.in_scope(|| error.log_cause());
+    }
+    let code = problem.map(|problem| problem.0.code.as_str());
     let mut answer = problem::render(answer, &context.0.id, had_token);
     let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&context.0.id) {

@@ -32,7 +32,7 @@ use axum::Router;
 use confab_common::bus::Bus;
 use confab_common::cluster_key::ClusterKey;
 use confab_common::config::CommonConfig;
-use confab_common::grpc::{self, Transport};
+use confab_common::grpc::{self, Services};
 use confab_common::listen::Reserved;
 use confab_common::process::{Process, Settings};
 use confab_common::store::BusConfig;
@@ -156,25 +156,21 @@ impl Gateway {
     }
 }
 
-/// Starts the gateway over these transports; `listen` is where it will be served, `key` the cluster's. Its tasks end with the
+/// Starts the gateway of these services; `listen` is where it will be served, `key` the cluster's. Its tasks end with the
 /// process.
 ///
 /// # Errors
 /// When a part cannot start. Services that cannot be reached are no error: readiness waits for them.
-#[expect(clippy::too_many_arguments, reason = "one transport for each service")]
 pub async fn start(
     config: &GatewayConfig,
     listen: SocketAddr,
-    auth: Transport,
-    room: Transport,
-    message: Transport,
-    file: Transport,
+    services: Services,
     bus: Bus,
     key: Option<&ClusterKey>,
     process: &Process,
 ) -> anyhow::Result<Gateway> {
     LazyLock::force(&metrics::METRICS);
-    let clients = Clients::new(auth, room, message, file, config.request_timeout);
+    let clients = Clients::new(services, config.request_timeout);
     let revocations = Revocations::start(clients.auth.clone(), &bus, process);
     let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), process);
     let sender = Sender::new(&clients);
@@ -226,12 +222,14 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let listen = program.common.listen;
     let taken = || format!("cannot listen on {listen}: is another Confab running? If not, set CONFAB_LISTEN");
     let port = Reserved::new(listen).with_context(taken)?;
-    let auth = grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?;
-    let room = grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?;
-    let message = grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?;
-    let file = grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?;
+    let services = Services {
+        auth: grpc::connect(&program.auth_url).context("CONFAB_AUTH_URL")?,
+        room: grpc::connect(&program.room_url).context("CONFAB_ROOM_URL")?,
+        message: grpc::connect(&program.message_url).context("CONFAB_MESSAGE_URL")?,
+        file: grpc::connect(&program.file_url).context("CONFAB_FILE_URL")?,
+    };
     let (bus, key) = (program.bus.open()?, program.bus.key()?);
-    let gateway = start(&program.gateway, listen, auth, room, message, file, bus, key.as_ref(), &process).await?;
+    let gateway = start(&program.gateway, listen, services, bus, key.as_ref(), &process).await?;
     let listener = port.listen().with_context(taken)?;
     process.readiness.started();
     tracing::info!(%listen, "serving HTTP");

@@ -183,7 +183,7 @@ mod tests {
         assert!(body.get("errors").is_none());
         let (response, _) = rendered(Error::new(Code::InvalidCredentials, "no")).await;
         assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
-        let late = Error { retry_after: Some(Duration::from_millis(1200)), ..Error::unavailable("x") };
+        let late = Error::unavailable("x").retry_in(Duration::from_millis(1200));
         assert_eq!(rendered(late).await.0.headers()[RETRY_AFTER], "2");
         assert_eq!(rendered(Error::new(Code::RateLimited, "slow down")).await.0.headers()[RETRY_AFTER], "1");
     }

@@ -37,5 +37,6 @@ pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
 }
 
 fn fault(error: &Error) -> Value {
+    error.log_cause();
     json!({ "code": error.code.as_str(), "status": error.code.http_status(), "detail": error.detail })
 }

@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use clap::Parser;
 use confab_common::bus::Bus;
+use confab_common::grpc::Services;
 use confab_common::process::Process;
 use confab_common::{Code, Error};
 use confab_proto::auth::v1::{ListRevocationsRequest, ListRevocationsResponse, Revocation};
@@ -179,7 +180,7 @@ impl World {
         });
         let message = fake(move |method, body| answering.answer(method, body));
         let other = || fake(services::room);
-        let clients = Clients::new(auth, other(), message, other(), config.request_timeout);
+        let clients = Clients::new(Services { auth, room: other(), message, file: other() }, config.request_timeout);
         let process = Process::new();
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);

@@ -6,7 +6,7 @@ use axum::http::header::{
 };
 use axum::middleware::map_request;
 use clap::Parser;
-use confab_common::grpc::Transport;
+use confab_common::grpc::{Services, Transport};
 use confab_common::process::Process;
 use serde_json::{Map, Value, json};
 
@@ -37,7 +37,8 @@ pub(super) async fn gateway_over(settings: &[&str], file: Transport) -> Router {
     let process = Process::new();
     let listen = ([127, 0, 0, 1], 0).into();
     let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
-    let routes = crate::start(&config, listen, auth, room, message, file, bus(), None, &process).await.unwrap().routes;
+    let services = Services { auth, room, message, file };
+    let routes = crate::start(&config, listen, services, bus(), None, &process).await.unwrap().routes;
     process.readiness.started();
     eventually(|| {
         !process.readiness.missing().is_some_and(|missing| missing.contains("keys") || missing.contains("revocations"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use confab_common::grpc::{Transport, in_process};
+use confab_common::grpc::{Services, Transport, in_process};
 use confab_common::{Code, Error};
 use confab_proto::file::v1::file_service_server::{FileService, FileServiceServer};
 use confab_proto::file::v1::upload_request::{Begin, Finish, Part};
@@ -50,8 +50,7 @@ impl Files {
 
     /// Clients that reach only this service.
     pub fn clients(&self) -> Clients {
-        let nobody = || super::fake(|_, _| Err(Error::unavailable("nobody")));
-        Clients::new(nobody(), nobody(), nobody(), self.transport(), Duration::from_secs(2))
+        Clients::new(Services { file: self.transport(), ..Services::none() }, Duration::from_secs(2))
     }
 
     /// Refuses every upload at once from now on.

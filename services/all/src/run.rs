@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, ensure};
-use confab_common::grpc::{self, Transport};
+use confab_common::grpc::{self, Services, Transport};
 use confab_common::listen::Reserved;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -37,38 +37,31 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     let (to_message, log) = match elsewhere(&parts.message_url)? {
         Some(transport) => (transport, None),
         None => {
-            let log =
-                confab_message::start(&parts.message, &storage, bus.clone(), late_room, late_file, &process).await?;
+            let services = Services { room: late_room, file: late_file, ..Services::none() };
+            let log = confab_message::start(&parts.message, &storage, bus.clone(), services, &process).await?;
             (grpc::in_process(log.server()), Some(log))
         }
     };
     let to_room = match elsewhere(&parts.room_url)? {
         Some(transport) => transport,
-        None => grpc::in_process(confab_room::start(&parts.room, &storage, to_message.clone(), &process).await?),
+        None => {
+            let services = Services { message: to_message.clone(), ..Services::none() };
+            grpc::in_process(confab_room::start(&parts.room, &storage, services, &process).await?)
+        }
     };
     room_binder.bind(to_room.clone());
     let to_file = match elsewhere(&parts.file_url)? {
         Some(transport) => transport,
         None => {
-            let file = confab_file::start(&parts.file, &storage, to_room.clone(), to_message.clone(), &process);
-            grpc::in_process(file.await?)
+            let services = Services { room: to_room.clone(), message: to_message.clone(), ..Services::none() };
+            grpc::in_process(confab_file::start(&parts.file, &storage, services, &process).await?)
         }
     };
     file_binder.bind(to_file.clone());
 
     let key = parts.bus.key()?;
-    let edge = confab_gateway::start(
-        &parts.gateway,
-        listen,
-        to_auth,
-        to_room,
-        to_message,
-        to_file,
-        bus.clone(),
-        key.as_ref(),
-        &process,
-    )
-    .await?;
+    let services = Services { auth: to_auth, room: to_room, message: to_message, file: to_file };
+    let gateway = confab_gateway::start(&parts.gateway, listen, services, bus.clone(), key.as_ref(), &process).await?;
     let listener = port.listen().with_context(taken)?;
     process.readiness.started();
     tracing::info!("Confab {} listens on http://{listen}", env!("CARGO_PKG_VERSION"));
@@ -77,7 +70,7 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let page = reachable(listen);
     tracing::info!("open http://{page} in a browser; http://{page}/docs has every operation to try out");
-    edge.serve(listener, &parts.gateway, common.drain, &process).await;
+    gateway.serve(listener, &parts.gateway, common.drain, &process).await;
     if let Some(log) = log {
         log.finish().await;
     }

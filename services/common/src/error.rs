@@ -1,5 +1,6 @@
 //! The error codes, and their mapping to and from gRPC. The gateway maps them to HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
@@ -116,7 +117,7 @@ pub struct FieldError {
 
 /// A rejection or failure that may be shown to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{}: {detail}", code.as_str())]
+#[error("{}: {detail}{}", code.as_str(), cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default())]
 pub struct Error {
     pub code: Code,
     /// One sentence for the user; it never contains internals.
@@ -125,11 +126,18 @@ pub struct Error {
     pub fields: Vec<FieldError>,
     /// When to retry, for [`Code::RateLimited`] and [`Code::Unavailable`].
     pub retry_after: Option<Duration>,
+    /// What happened inside, for the log; the caller never receives it.
+    cause: Option<Cause>,
 }
+
+/// The cause of an error. A status carries it from a handler to the server's log, and not beyond this process.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+struct Cause(Arc<str>);
 
 impl Error {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None }
+        Self { code, detail: detail.into(), fields: Vec::new(), retry_after: None, cause: None }
     }
 
     /// [`Code::InvalidRequest`] for one field.
@@ -158,10 +166,45 @@ impl Error {
         Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
     }
 
-    /// [`Code::Internal`]. The cause is logged, but not shown to the caller.
+    /// [`Code::Internal`], with the cause for the log.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        tracing::error!(%cause, "internal error");
-        Self::new(Code::Internal, "something went wrong on our side")
+        Self::new(Code::Internal, "something went wrong on our side").because(cause)
+    }
+
+    /// Sets when to retry.
+    #[must_use]
+    pub fn retry_in(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+
+    /// Adds the cause for the log.
+    #[must_use]
+    pub fn because(self, cause: impl std::fmt::Display) -> Self {
+        Self { cause: Some(Cause(cause.to_string().into())), ..self }
+    }
+
+    /// Logs the cause, if there is one. Called once, where the error becomes an answer.
+    pub fn log_cause(&self) {
+        if let Some(cause) = &self.cause {
+            cause.log(self.code == Code::Internal);
+        }
+    }
+}
+
+impl Cause {
+    fn log(&self, is_bug: bool) {
+        if is_bug {
+            tracing::error!(cause = %self.0, "internal error");
+        } else {
+            tracing::warn!(cause = %self.0, "a dependency failed");
+        }
+    }
+}
+
+/// Logs the cause of an error that a handler returned as this status.
+pub(crate) fn log_cause(status: &Status) {
+    if let Some(cause) = std::error::Error::source(status).and_then(|source| source.downcast_ref::<Cause>()) {
+        cause.log(status.code() == tonic::Code::Internal);
     }
 }
 
@@ -174,7 +217,11 @@ impl From<Error> for Status {
         if error.retry_after.is_some() {
             details.set_retry_info(error.retry_after);
         }
-        Status::with_error_details(error.code.row().3, error.detail, details)
+        let mut status = Status::with_error_details(error.code.row().3, error.detail, details);
+        if let Some(cause) = error.cause {
+            status.set_source(Arc::new(cause));
+        }
+        status
     }
 }
 
@@ -183,9 +230,6 @@ impl From<Status> for Error {
         let details = status.get_error_details();
         let named = details.error_info().and_then(|info| Code::parse(&info.reason));
         let code = named.unwrap_or_else(|| Code::from_grpc(status.code()));
-        if named.is_none() {
-            tracing::debug!(%status, "an error status without Confab's details");
-        }
         let detail = match (named, code) {
             // Error texts of transports and libraries are not shown to callers.
             (None, Code::Unavailable) => return Self::unavailable("a service"),
@@ -200,7 +244,7 @@ impl From<Status> for Error {
                 .collect()
         });
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        Self { code, detail, fields, retry_after }
+        Self { code, detail, fields, retry_after, cause: None }
     }
 }
 
@@ -247,6 +291,19 @@ mod tests {
         }
         let back = Error::from(Status::from(Error::field("content", "must not be empty")));
         assert_eq!(back.fields, [FieldError { field: "content".into(), detail: "must not be empty".into() }]);
+    }
+
+    #[test]
+    fn cause_stays_in_the_process() {
+        let error = Error::internal("the password file");
+        assert_eq!(error.to_string(), "internal: something went wrong on our side (the password file)");
+        let status = Status::from(error);
+        assert!(std::error::Error::source(&status).is_some_and(|source| source.is::<Cause>()));
+        let answer = status.into_http::<()>();
+        let headers = format!("{:?}", answer.headers());
+        assert!(headers.contains("grpc-status") && !headers.contains("password"), "{headers}");
+        let received = Status::from_header_map(answer.headers()).unwrap();
+        assert!(!Error::from(received).to_string().contains("password"));
     }
 
     #[test]

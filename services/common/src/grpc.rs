@@ -9,12 +9,14 @@ mod network;
 mod reflection;
 mod replicas;
 mod server;
+mod services;
 mod traced;
 mod transport;
 
 pub use network::{connect, targets, urls};
 pub use reflection::Reflection;
 pub use server::serve;
+pub use services::Services;
 pub use transport::{Binder, Call, Streams, Transport, in_process, late, request};
 
 /// Largest gRPC message, sent or received, in bytes (8 MiB). All generated clients and servers use it.

@@ -230,10 +230,7 @@ impl From<rusqlite::Error> for Error {
                 | ErrorCode::DiskFull
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen,
-            ) => {
-                tracing::error!(%error, "the database rejects the request");
-                Error::unavailable("the database")
-            }
+            ) => Error::unavailable("the database").because(format_args!("the database rejects the request: {error}")),
             Some(ErrorCode::OperationInterrupted) => Error::timeout(),
             _ => Error::internal(error),
         }

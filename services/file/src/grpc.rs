@@ -55,7 +55,13 @@ impl FileService for FileApi {
         let pb::DownloadRequest { reader: by, id, offset, length } = request.into_inner();
         let bytes = self.0.download(file_id(&id)?, &reader(by)?, offset, length).await?;
         let counted = bytes.inspect_ok(|chunk| METRICS.downloaded.increment(chunk.len() as u64));
-        Ok(Response::new(counted.map_ok(|chunk| pb::DownloadResponse { chunk }).map_err(Status::from).boxed()))
+        Ok(Response::new(
+            counted
+                .map_ok(|chunk| pb::DownloadResponse { chunk })
+                .inspect_err(Error::log_cause)
+                .map_err(Status::from)
+                .boxed(),
+        ))
     }
 
     async fn list_files(

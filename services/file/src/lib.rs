@@ -25,7 +25,7 @@ mod upload;
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, ensure};
-use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
+use confab_common::grpc::{MAX_MESSAGE, Services, connect, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::file::v1::file_service_server::FileServiceServer;
@@ -48,16 +48,15 @@ use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
 use sweep::Sweep;
 
-/// Starts the service: opens its store; relays, cleans up and sweeps until shutdown. `room` is the transport to the
-/// service that decides permissions, `message` to the log.
+/// Starts the service: opens its store; relays, cleans up and sweeps until shutdown. It calls the room service for
+/// permissions and the message service for the log.
 ///
 /// # Errors
 /// When a setting is wrong or the store cannot be opened. The other services and the object store may be unreachable.
 pub async fn start(
     config: &FileConfig,
     storage: &StorageConfig,
-    room: Transport,
-    message: Transport,
+    services: Services,
     process: &Process,
 ) -> anyhow::Result<FileServiceServer<FileApi>> {
     LazyLock::force(&metrics::METRICS);
@@ -67,8 +66,8 @@ pub async fn start(
     tokio::spawn(
         process.shutdown.clone().run_until_cancelled_owned(trial::run(objects.clone(), process.readiness.clone())),
     );
-    let relay = Arc::new(Relay::new(store.clone(), message.clone()));
-    let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), message));
+    let relay = Arc::new(Relay::new(store.clone(), services.message.clone()));
+    let cleanup = Arc::new(Cleanup::new(store.clone(), objects.clone(), services.message));
     let sweep = Sweep::new(store.clone(), objects.clone(), config.orphan_age);
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(cleanup.clone().run()));
@@ -76,7 +75,7 @@ pub async fn start(
     let files = Files {
         store,
         objects,
-        rights: Rights::new(room),
+        rights: Rights::new(services.room),
         relay,
         cleanup,
         max_size: config.max_file_size,
@@ -109,7 +108,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     }
     let room = connect(&room_url).context("CONFAB_ROOM_URL")?;
     let message = connect(&message_url).context("CONFAB_MESSAGE_URL")?;
-    let server = start(&file, &storage, room, message, &process).await?;
+    let services = Services { room, message, ..Services::none() };
+    let server = start(&file, &storage, services, &process).await?;
     process.readiness.started();
     serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }

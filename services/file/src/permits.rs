@@ -138,17 +138,12 @@ impl Shared {
         };
         if self.state.lock().taken.of(user) == 0 {
             LIMITS.hit(full);
-            return Error {
-                retry_after: Some(RETRY_AFTER),
-                ..Error::new(Code::Unavailable, format!("too many {noun}s in progress; try again"))
-            };
+            let detail = format!("too many {noun}s in progress; try again");
+            return Error::new(Code::Unavailable, detail).retry_in(RETRY_AFTER);
         }
         LIMITS.hit(share);
-        let error = Error::new(
-            Code::RateLimited,
-            format!("too many of your {noun}s are in progress; wait until one has ended"),
-        );
-        Error { retry_after: Some(RETRY_AFTER), ..error }
+        let detail = format!("too many of your {noun}s are in progress; wait until one has ended");
+        Error::new(Code::RateLimited, detail).retry_in(RETRY_AFTER)
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use confab_common::Code;
 use confab_common::bus::Bus;
-use confab_common::grpc::{Transport, connect, serve};
+use confab_common::grpc::{Services, connect, serve};
 use confab_common::process::Process;
 use confab_common::store::{StorageConfig, StoreUrl};
 use confab_proto::message::v1::message_service_server::MessageServiceServer;
@@ -59,9 +59,9 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
         Some(Command::Migrate) => migrate(&message, &storage).await,
         Some(Command::RenewEpoch) => renew_epoch(&message, &storage).await,
         None => {
-            let (room, file) = (connect(&room_url)?, connect(&file_url)?);
+            let services = Services { room: connect(&room_url)?, file: connect(&file_url)?, ..Services::none() };
             let bus = bus.open()?;
-            let log = start(&message, &storage, bus.clone(), room, file, &process).await?;
+            let log = start(&message, &storage, bus.clone(), services, &process).await?;
             process.readiness.started();
             serve(&process, common.listen, common.drain, reflection.routes(log.server(), confab_proto::DESCRIPTORS)?)
                 .await?;
@@ -86,8 +86,8 @@ impl Log {
     }
 }
 
-/// Opens the log and starts its lanes. `room` is the transport to the room service, which decides whether a user may
-/// post; `file` is the transport to the file service, which attaches files to messages.
+/// Opens the log and starts its lanes. It calls the room service, which decides whether a user may post, and the file
+/// service, which attaches files to messages.
 ///
 /// # Errors
 /// When the store's URL is wrong, the database rejects the login, or its log has another number of partitions.
@@ -95,8 +95,7 @@ pub async fn start(
     config: &MessageConfig,
     storage: &StorageConfig,
     bus: Bus,
-    room: Transport,
-    file: Transport,
+    services: Services,
     process: &Process,
 ) -> anyhow::Result<Log> {
     LazyLock::force(&metrics::METRICS);
@@ -118,7 +117,14 @@ pub async fn start(
     let store = sabotage::Sabotaged::over(store, hints.clone());
     let lanes = Lanes::start(lanes, config.partitions, &store, &hints);
     opened.set(true);
-    Ok(Log(Arc::new(Service::new(store, config.partitions, epoch, lanes, Rights::new(room), Files::new(file)))))
+    Ok(Log(Arc::new(Service::new(
+        store,
+        config.partitions,
+        epoch,
+        lanes,
+        Rights::new(services.room),
+        Files::new(services.file),
+    ))))
 }
 
 /// Renews the epoch when a different database has replaced the opened one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use confab_common::bus::Bus;
-use confab_common::grpc::{Transport, in_process};
+use confab_common::grpc::{Services, Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -200,7 +200,8 @@ impl Fixture {
         let storage = StorageConfig { data_dir: testing::directory(), postgres };
         let room = in_process(RoomServiceServer::new(Server(rooms.clone())));
         let file = in_process(FileServiceServer::new(Server(files.clone())));
-        let log = crate::start(&config, &storage, bus.clone(), room, file, &Process::new()).await.unwrap();
+        let services = Services { room, file, ..Services::none() };
+        let log = crate::start(&config, &storage, bus.clone(), services, &Process::new()).await.unwrap();
         Self { client: MessageServiceClient::new(testing::patient(in_process(log.server()))), rooms, files, bus }
     }
 

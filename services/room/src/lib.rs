@@ -11,7 +11,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use confab_common::grpc::{MAX_MESSAGE, Transport, connect, serve};
+use confab_common::grpc::{MAX_MESSAGE, Services, connect, serve};
 use confab_common::metrics::LIMITS;
 use confab_common::process::Process;
 use confab_common::program::Command;
@@ -28,19 +28,19 @@ use store::Store;
 use store::postgres::PostgresStore;
 use store::sqlite::SqliteStore;
 
-/// Starts the service: opens its store, and relays the outbox's events to the log over `message` until shutdown.
+/// Starts the service: opens its store, and relays the outbox's events to the log until shutdown.
 ///
 /// # Errors
 /// When the store cannot be opened. The message service may be unreachable.
 pub async fn start(
     config: &RoomConfig,
     storage: &StorageConfig,
-    message: Transport,
+    services: Services,
     process: &Process,
 ) -> anyhow::Result<RoomServiceServer<RoomApi>> {
     LIMITS.exist(&["searches", "search_time"]);
     let store = open(config, &storage.serving(process)).await?;
-    let relay = Arc::new(Relay::new(store.clone(), message));
+    let relay = Arc::new(Relay::new(store.clone(), services.message));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(relay.clone().run()));
     tokio::spawn(process.shutdown.clone().run_until_cancelled_owned(refold::run(store.clone())));
     let api = RoomApi::new(Rooms::new(store, relay));
@@ -63,7 +63,8 @@ pub async fn run(program: Program, process: Process) -> anyhow::Result<()> {
     if let Some(Command::Migrate) = command {
         return migrate(&room, &storage).await;
     }
-    let server = start(&room, &storage, connect(&message_url)?, &process).await?;
+    let services = Services { message: connect(&message_url)?, ..Services::none() };
+    let server = start(&room, &storage, services, &process).await?;
     process.readiness.started();
     serve(&process, common.listen, common.drain, reflection.routes(server, confab_proto::DESCRIPTORS)?).await
 }

@@ -69,7 +69,7 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(5);
 fn search_took_too_long() -> Error {
     LIMITS.hit("search_time");
     let detail = "the search takes too long; search for more letters, or for less common letters";
-    Error { retry_after: Some(SEARCH_AGAIN), ..Error::new(Code::Unavailable, detail) }
+    Error::new(Code::Unavailable, detail).retry_in(SEARCH_AGAIN)
 }
 
 /// Returns the form in which texts are searched.

@@ -72,10 +72,7 @@ impl Turns {
 
 fn refusal() -> Error {
     LIMITS.hit("searches");
-    Error {
-        retry_after: Some(RETRY_AFTER),
-        ..Error::new(Code::Unavailable, "too many searches are waiting; try again")
-    }
+    Error::new(Code::Unavailable, "too many searches are waiting; try again").retry_in(RETRY_AFTER)
 }
 
 impl Shared {

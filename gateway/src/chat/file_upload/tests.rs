@@ -3,6 +3,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use clap::Parser;
+use confab_common::grpc::Services;
 use confab_common::process::Process;
 use confab_socketio::{Server, Transport};
 use serde_json::json;
@@ -41,7 +42,10 @@ impl Client {
         let config = Settings::parse_from(["test"]).gateway;
         let (process, bus) = (Process::new(), bus());
         let (auth, room, message) = (fake(services::auth), fake(services::room), fake(services::message()));
-        let clients = crate::clients::Clients::new(auth, room, message, files.transport(), config.request_timeout);
+        let clients = crate::clients::Clients::new(
+            Services { auth, room, message, file: files.transport() },
+            config.request_timeout,
+        );
         let revocations = Revocations::start(clients.auth.clone(), &bus, &process);
         let tokens = Tokens::start(clients.auth.clone(), revocations.clone(), &process);
         let (sender, origins) = (Sender::new(&clients), Origins::new(None, true));

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use confab_common::Code;
-use confab_common::grpc::in_process;
+use confab_common::grpc::{Services, in_process};
 use futures::future::join_all;
 use prost::Message;
 use tokio::sync::Semaphore;
@@ -50,8 +50,7 @@ fn history(last: u64, permits: usize) -> (Arc<Log>, Arc<History>) {
             answer.oneshot(request).await
         }
     }));
-    let other = || fake(|_, _| Err(Error::not_found("")));
-    let clients = Clients::new(other(), other(), message, other(), std::time::Duration::from_secs(20));
+    let clients = Clients::new(Services { message, ..Services::none() }, std::time::Duration::from_secs(20));
     (log, History::new(clients))
 }
 

@@ -12,8 +12,9 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tower::layer::layer_fn;
+use tower::util::MapResponseLayer;
 
-use super::traced::Traced;
+use super::traced::{Traced, log_cause};
 use super::{CONNECTION_WINDOW, FRAME, MAX_STREAMS, STREAM_WINDOW, connection, measure};
 use crate::listen::Listener;
 use crate::process::Process;
@@ -48,6 +49,7 @@ pub async fn serve(process: &Process, listen: SocketAddr, drain: Duration, route
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .layer(layer_fn(Traced))
+        .layer(MapResponseLayer::new(log_cause))
         .add_routes(routes.into_axum_router().layer(from_fn(measure::serve)).into())
         .add_service(health)
         // The stream of connections ends at shutdown; the server then notifies the open ones.

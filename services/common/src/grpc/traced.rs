@@ -8,6 +8,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service;
 
+use crate::error;
 use crate::telemetry::trace::{Kind, Span};
 
 /// Starts the span of a call, and adds its context to the request.
@@ -35,6 +36,14 @@ pub(super) fn answered(span: &Span, answer: &Response<Body>) {
         // A rejection is an answer, not a failure.
         _ => {}
     }
+}
+
+/// Logs the cause of a failed call, at the service.
+pub(super) fn log_cause(answer: Response<Body>) -> Response<Body> {
+    if let Some(status) = answer.extensions().get::<Status>() {
+        error::log_cause(status);
+    }
+    answer
 }
 
 fn name(span: &Span, request: &Request<Body>) {

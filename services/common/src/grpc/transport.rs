@@ -11,7 +11,7 @@ use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{Service, service_fn};
 
 use super::measure::Measured;
-use super::traced::{self, Traced};
+use super::traced::{self, Traced, log_cause};
 
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -98,7 +98,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let server = Traced(server);
+    let server = Traced(server.map_response(log_cause));
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let server = server.clone();
         async move {

@@ -98,15 +98,13 @@ impl From<tokio_postgres::Error> for Error {
         let fault = fault(&error);
         let Some(code) = error.code() else {
             // The connection broke: the server may have executed the requests sent on it.
-            tracing::warn!(%error, "a database connection broke");
-            return Error::timeout();
+            return Error::timeout().because(format_args!("a database connection broke: {error}"));
         };
         // https://www.postgresql.org/docs/current/errcodes-appendix.html
         match (&code.code()[..2], code) {
             (_, &SqlState::QUERY_CANCELED) => Error::timeout(),
             _ if fault == Some(Fault::Server) => {
-                tracing::warn!(%error, code = code.code(), "{READ_ONLY}");
-                Error::unavailable("the database")
+                Error::unavailable("the database").because(format_args!("{READ_ONLY}: {error}"))
             }
             (
                 _,
@@ -115,12 +113,11 @@ impl From<tokio_postgres::Error> for Error {
                 | &SqlState::FEATURE_NOT_SUPPORTED,
             )
             | ("53" | "40", _) => {
-                tracing::warn!(%error, code = code.code(), "the database rejects the request");
-                Error::unavailable("the database")
+                let cause = format_args!("the database rejects the request: {error} ({})", code.code()).to_string();
+                Error::unavailable("the database").because(cause)
             }
             ("57" | "08" | "58", _) => {
-                tracing::warn!(%error, code = code.code(), "the database ended the connection");
-                Error::timeout()
+                Error::timeout().because(format_args!("the database ended the connection: {error} ({})", code.code()))
             }
             _ => Error::internal(
                 error

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use confab_common::grpc::{Call, Transport, in_process, request};
+use confab_common::grpc::{Call, Services, Transport, in_process, request};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -152,7 +152,9 @@ impl Service {
         let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
         // A SQLite file is unlocked after the last task of the previous service has ended.
         let started = async || {
-            let start = confab_file::start(&config, &storage, world.rooms.transport(), world.log.transport(), &process);
+            let services =
+                Services { room: world.rooms.transport(), message: world.log.transport(), ..Services::none() };
+            let start = confab_file::start(&config, &storage, services, &process);
             start.await.ok()
         };
         let server = eventually(started).await;

@@ -8,7 +8,7 @@ mod rules;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use confab_common::grpc::{Transport, in_process};
+use confab_common::grpc::{Services, Transport, in_process};
 use confab_common::pg::PostgresConfig;
 use confab_common::process::Process;
 use confab_common::store::StorageConfig;
@@ -49,9 +49,10 @@ impl Service {
         let config = RoomConfig { room_store: location.url.clone() };
         let postgres = PostgresConfig { postgres_connections: 4, ..PostgresConfig::default() };
         let storage = StorageConfig { data_dir: location.directory.clone(), postgres };
+        let services = Services { message: log.transport(), ..Services::none() };
         // A SQLite file is unlocked after the last task of the previous service has ended.
         let server =
-            eventually(async || confab_room::start(&config, &storage, log.transport(), &process).await.ok()).await;
+            eventually(async || confab_room::start(&config, &storage, services.clone(), &process).await.ok()).await;
         Self { process, client: RoomServiceClient::new(testing::patient(in_process(server))) }
     }
 

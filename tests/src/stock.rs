@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -34,6 +34,8 @@ struct Inner {
     /// The names of events whose acknowledgement is pending.
     asked: Mutex<HashMap<u64, String>>,
     next: AtomicU64,
+    /// The server is Confab: events and acknowledgements are judged by its documents.
+    is_confab: AtomicBool,
     _process: Child,
 }
 
@@ -129,7 +131,8 @@ impl Stock {
             }
         });
         let (sockets, acks, asked) = Default::default();
-        let inner = Arc::new(Inner { commands, sockets, acks, asked, next: AtomicU64::new(0), _process: process });
+        let (next, is_confab) = (AtomicU64::new(0), AtomicBool::new(true));
+        let inner = Arc::new(Inner { commands, sockets, acks, asked, next, is_confab, _process: process });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
             let mut lines = output.lines();
@@ -139,6 +142,13 @@ impl Stock {
             }
         });
         Ok(Self(inner))
+    }
+
+    /// The same clients for a server that is not Confab, and has documents of its own.
+    #[must_use]
+    pub fn of_another_server(self) -> Self {
+        self.0.is_confab.store(false, Ordering::Relaxed);
+        self
     }
 
     /// Begins to connect a client with the given options of `io(url, options)`.
@@ -168,6 +178,16 @@ impl Stock {
 }
 
 impl Inner {
+    /// Exits the test run, because no caller of this function can fail.
+    fn as_documented(&self, judge: impl FnOnce() -> anyhow::Result<()>) {
+        if self.is_confab.load(Ordering::Relaxed)
+            && let Err(error) = judge()
+        {
+            eprintln!("contradicts docs/asyncapi.json: {error:#}");
+            std::process::exit(1);
+        }
+    }
+
     fn report(&self, line: &str) {
         let Ok(mut report) = serde_json::from_str::<Value>(line) else {
             eprintln!("stock client: {line}");
@@ -184,7 +204,7 @@ impl Inner {
                 let arguments = arguments();
                 let number = report["ref"].as_u64().unwrap_or_default();
                 if let Some(asked) = lock(&self.asked).remove(&number) {
-                    as_documented(contract::answer(&asked, arguments.first().unwrap_or(&Value::Null)));
+                    self.as_documented(|| contract::answer(&asked, arguments.first().unwrap_or(&Value::Null)));
                 }
                 if let Some(waiting) = lock(&self.acks).remove(&number) {
                     let _ = waiting.send(arguments);
@@ -195,7 +215,7 @@ impl Inner {
             "event" => {
                 let arguments = arguments();
                 let name = report["event"].as_str().unwrap_or_default().to_owned();
-                as_documented(contract::event(&name, arguments.first().unwrap_or(&Value::Null)));
+                self.as_documented(|| contract::event(&name, arguments.first().unwrap_or(&Value::Null)));
                 (&report["id"], Report::Event(name, arguments))
             }
             _ => (&report["id"], Report::State(kind, report["data"].clone())),
@@ -356,14 +376,6 @@ impl Socket {
     fn command(&self, mut command: Value) {
         command["id"] = json!(self.id);
         let _ = self.stock.0.commands.send(command);
-    }
-}
-
-/// Exits the test run, because no caller of this function can fail.
-fn as_documented(judged: anyhow::Result<()>) {
-    if let Err(error) = judged {
-        eprintln!("contradicts docs/asyncapi.json: {error:#}");
-        std::process::exit(1);
     }
 }
 

@@ -53,7 +53,7 @@ async fn number_of_partitions_is_fixed(fixture: Fixture) {
     let store = fixture.open().await;
     let error = store.open_log(PARTITIONS * 2).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
-    assert!(error.detail.contains("4 partitions") && error.detail.contains("says 8"), "{error}");
+    assert!(error.detail.contains("4 partitions") && error.detail.contains("is 8"), "{error}");
     assert_eq!(store.heads().await.unwrap().heads.len(), PARTITIONS as usize);
 }
 

@@ -2,6 +2,8 @@
 //! Socket.IO 5, and three stock clients over every transport.
 //! <https://github.com/socketio/socket.io/tree/main/docs>: `engine.io-protocol/v4-test-suite`, `socket.io-protocol/v5-test-suite`.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
+.PHONY: help run test fuzz images chaos lint fmt api-docs cluster-up cluster-down cluster-status cluster-test bench attack
 
 PYTHON := python3:python3 venv:python3-venv
 SERVERS := '/usr/lib/postgresql/*/bin/postgres:postgresql' redis-server:redis-server nginx:nginx $(PYTHON)
@@ -39,6 +39,9 @@ test: ## run every test; installs or starts what the tests need
 	target/debug/chaos --breakage skip-repeat-check
 	target/debug/chaos
 
+fuzz: ## every parser of what strangers send, each for MINUTES=10, without a sanitizer
+	@scripts/fuzz.sh
+
 images: ## build and test the image of every program; needs docker or podman
 	@scripts/build-images.sh
 
@@ -51,11 +54,13 @@ chaos: ## inject random faults for MINUTES=10, reproducibly with SEED=; proves t
 
 lint: ## check the format, clippy and the dependency rules
 	@scripts/ensure-deny.sh
+	@scripts/ensure-machete.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --features confab-message/failpoints,confab-gateway/failpoints -- -D warnings
 # Advisories need the network and change over time; check them at each release with `cargo deny check advisories`.
 	@scripts/check-features.sh
+	.tools/bin/cargo-machete
 	.tools/bin/cargo-deny check bans licenses sources
 
 fmt: ## format all code

@@ -63,8 +63,8 @@ pub async fn run(hintless: Hintless) -> anyhow::Result<()> {
     say("Redis was killed.");
     let without = receive().await?;
     for (name, times) in [("with Redis", &with), ("without", &without)] {
-        figures.add(format!("{name}: heard after, p50"), "ms", times.percentile(50.0));
-        figures.add(format!("{name}: heard after, p99"), "ms", times.percentile(99.0));
+        figures.add(format!("{name}: delivery p50"), "ms", times.percentile(50.0));
+        figures.add(format!("{name}: delivery p99"), "ms", times.percentile(99.0));
     }
     let said = talk.end()?;
     figures.add("ack p99", "ms", said.ack_time.percentile(99.0));

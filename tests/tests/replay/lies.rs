@@ -151,7 +151,7 @@ async fn of_compose() {
             "a role",
             "room",
             "environment/CONFAB_ROOM_STORE",
-            "postgres://confab_nobody:${ROOM_DB_PASSWORD}@postgres/confab",
+            "postgres://confab_unknown:${ROOM_DB_PASSWORD}@postgres/confab",
         ),
         lie("a health check", "auth", "healthcheck/test/2", "health"),
         lie(

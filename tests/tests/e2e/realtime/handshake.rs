@@ -30,7 +30,7 @@ async fn wrong_handshake_gets_the_protocol_error() {
         (Method::GET, "EIO=4", &transport),
         (Method::GET, "", &transport),
         (Method::GET, "EIO=4&transport=webtransport", &transport),
-        (Method::GET, "EIO=4&transport=polling&sid=nobody", &sid),
+        (Method::GET, "EIO=4&transport=polling&sid=unknown", &sid),
         (Method::POST, "EIO=4&transport=polling&sid=", &method),
         (Method::POST, "EIO=4&transport=polling", &method),
         (Method::PUT, "EIO=4&transport=polling", &method),
@@ -68,7 +68,7 @@ async fn wrong_handshake_gets_the_protocol_error() {
         assert_eq!(refused(query, &headers).await, (400, bad.clone()), "{headers:?}");
     }
     let headers = [key, upgrade, connection, thirteen];
-    assert_eq!(refused("EIO=4&transport=websocket&sid=nobody", &headers).await, (400, sid));
+    assert_eq!(refused("EIO=4&transport=websocket&sid=unknown", &headers).await, (400, sid));
     assert_eq!(refused("EIO=3&transport=websocket", &headers).await, (400, version));
     assert!(WebSocket::attempt_bare(&server.url(), query, &headers).await.unwrap().is_ok());
     bystanders.noticed_nothing().await;

@@ -65,7 +65,7 @@ async fn pings_continue_after_disconnect_and_client_may_reconnect() {
     // The answer shows that DISCONNECT has been read.
     socket.send("2probe").await.unwrap();
     assert_eq!(socket.receive().await.unwrap(), "3probe");
-    assert_eq!(other.emit("message", scene.message("unheard")).await.unwrap()["ok"], true);
+    assert_eq!(other.emit("message", scene.message("not delivered")).await.unwrap()["ok"], true);
     let before = socket.pings;
     let pinged = async {
         while socket.pings < before + 3 {
@@ -78,7 +78,7 @@ async fn pings_continue_after_disconnect_and_client_may_reconnect() {
 
     socket.enter(&scene.account.token).await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(scene.room)).await.unwrap()["lastSeq"], 1);
-    let sent = other.emit("message", scene.message("heard")).await.unwrap();
+    let sent = other.emit("message", scene.message("delivered")).await.unwrap();
     assert_eq!(socket.event("message").await.unwrap(), sent["message"]);
 
     // Without CONNECT there are no events.

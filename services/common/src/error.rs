@@ -146,22 +146,22 @@ impl Error {
         Self::new(Code::NotFound, format!("no such {what}"))
     }
 
-    /// [`Code::Unavailable`]; `what` is the subject of the sentence "… is not available now, try again".
+    /// [`Code::Unavailable`]; `what` is the subject of the sentence "… is unavailable; try again".
     pub fn unavailable(what: &str) -> Self {
         Self {
             retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(Code::Unavailable, format!("{what} is not available now, try again"))
+            ..Self::new(Code::Unavailable, format!("{what} is unavailable; try again"))
         }
     }
 
     pub fn timeout() -> Self {
-        Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
+        Self::new(Code::Timeout, "no answer in time; the operation may have been done, so retry with the same id")
     }
 
     /// [`Code::Internal`]. The cause is logged, but not shown to the caller.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "internal error");
-        Self::new(Code::Internal, "something went wrong on our side")
+        Self::new(Code::Internal, "an internal error occurred")
     }
 }
 

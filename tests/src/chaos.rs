@@ -37,17 +37,17 @@ use crate::stock::{Socket, Stock};
 use crate::wait::eventually;
 
 /// How long one sender waits between messages.
-const PACE: Duration = Duration::from_millis(40);
+const SEND_INTERVAL: Duration = Duration::from_millis(40);
 /// Time limit until all clients are connected, at the start and after each fault.
-const WHOLE: Duration = Duration::from_secs(60);
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Without trouble for this long, the system counts as healthy.
-const QUIET: Duration = Duration::from_millis(1500);
+const HEALTHY_AFTER: Duration = Duration::from_millis(1500);
 /// Time limit for the last acknowledgements and deliveries.
-const LAST: Duration = Duration::from_secs(60);
+const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
 /// How often the resource use of processes is sampled.
-const LOOK: Duration = Duration::from_secs(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time limit for a process to report its number of tasks.
-const ANSWER: Duration = Duration::from_secs(1);
+const METRIC_LIMIT: Duration = Duration::from_secs(1);
 
 /// The options of a run.
 pub struct Options {
@@ -111,7 +111,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
     let world = Arc::new(World::start(&options.programs).await?);
     let mut dice = Dice::new(options.seed);
     let mut population = Population::start(&world, &mut dice).await?;
-    whole(&world, WHOLE).await.context("the cluster was never healthy")?;
+    whole(&world, CONNECT_LIMIT).await.context("the cluster was never healthy")?;
     if let Some(breakage) = options.breakage {
         let (role, points) = breakage.points();
         for n in 1..=world.cluster.plan.count(role) {
@@ -155,7 +155,7 @@ pub async fn run(options: Options) -> anyhow::Result<(Records, Verdict)> {
         world.recorder.with(|records| report::progress(records, before));
         if options.breakage.is_none() {
             // The checker reports late clients; the next fault does not wait longer.
-            let _ = whole(&world, WHOLE).await;
+            let _ = whole(&world, CONNECT_LIMIT).await;
         }
     }
     let attacked = hostile.is_some();
@@ -179,7 +179,8 @@ async fn whole(world: &World, limit: Duration) -> anyhow::Result<()> {
     let whole = async || {
         let (health, now) = (world.recorder.health(), world.recorder.now());
         let listening = health.listeners > 0 && health.listening == health.listeners;
-        (listening && health.troubled.max(begun) + QUIET < now && world.recorder.acknowledged() > 0).then_some(())
+        (listening && health.troubled.max(begun) + HEALTHY_AFTER < now && world.recorder.acknowledged() > 0)
+            .then_some(())
     };
     eventually("everything works", limit, whole).await
 }
@@ -196,13 +197,13 @@ impl Population {
         let (javascript, python) = (Stock::javascript()?, Stock::python()?);
         let (mut senders, mut listeners) = (JoinSet::new(), Vec::new());
         for _ in 0..2 {
-            senders.spawn(sender::by_rest(world.clone(), world.api.signup().await?, dice.split(), PACE));
-            senders.spawn(sender::by_socket(world.clone(), world.api.signup().await?, dice.split(), PACE));
+            senders.spawn(sender::by_rest(world.clone(), world.api.signup().await?, dice.split(), SEND_INTERVAL));
+            senders.spawn(sender::by_socket(world.clone(), world.api.signup().await?, dice.split(), SEND_INTERVAL));
         }
         for process in [&javascript, &python] {
             let account = world.api.signup().await?;
             let socket = stock::open(process, world, &account, stock::UPGRADE);
-            senders.spawn(stock::send(world.clone(), account, socket, dice.split(), PACE));
+            senders.spawn(stock::send(world.clone(), account, socket, dice.split(), SEND_INTERVAL));
         }
         for n in 0..4 {
             let (account, receiver) = (world.api.signup().await?, world.recorder.receiver(format!("raw listener {n}")));
@@ -238,7 +239,7 @@ impl Population {
             }
             anyhow::Ok(())
         };
-        let finished = timeout(LAST, finished).await;
+        let finished = timeout(DELIVERY_LIMIT, finished).await;
         if let Ok(finished) = finished {
             finished?;
         }
@@ -258,7 +259,7 @@ async fn histories(world: &World) -> anyhow::Result<HashMap<Uuid, Vec<Stored>>> 
     for room in &world.rooms {
         let path = room.to_string();
         let read = async || world.api.history(&path, &world.owner, 200).await.ok();
-        let history = eventually("history is readable", LAST, read).await?;
+        let history = eventually("history is readable", DELIVERY_LIMIT, read).await?;
         histories.insert(*room, history.iter().filter_map(stored).collect());
     }
     Ok(histories)
@@ -273,7 +274,7 @@ fn stored(message: &Value) -> Option<Stored> {
 async fn watch(world: Arc<World>) {
     loop {
         look(&world).await;
-        sleep(LOOK).await;
+        sleep(SAMPLE_INTERVAL).await;
     }
 }
 
@@ -281,7 +282,7 @@ async fn look(world: &World) {
     for member in world.members().into_iter().filter(|member| member.0.is_ours()) {
         let Some(pid) = world.cluster.daemon(member).ok().and_then(|daemon| daemon.running()) else { continue };
         // A frozen process does not answer.
-        let tasks = timeout(ANSWER, world.metric(member, "confab_tasks")).await.ok().and_then(Result::ok);
+        let tasks = timeout(METRIC_LIMIT, world.metric(member, "confab_tasks")).await.ok().and_then(Result::ok);
         let Ok(usage) = Usage::of(pid) else { continue };
         let (name, tasks) = (format!("{}-{}", member.0.name(), member.1), tasks.map(|tasks| tasks as u64));
         let used = Use { name, at: world.recorder.now(), rss: usage.rss, descriptors: usage.descriptors, tasks };

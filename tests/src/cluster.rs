@@ -18,9 +18,9 @@ use crate::wait::eventually;
 use crate::{programs, secrets};
 
 /// Time limit for a process to become ready.
-const READY: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Time limit for a graceful shutdown of a process.
-const LEAVE: Duration = Duration::from_secs(10);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A cluster, running or not.
 pub struct Cluster {
@@ -152,7 +152,7 @@ impl Cluster {
             // All processes of a role shut down at the same time; the second loop waits for them.
             daemons.iter().for_each(|daemon| _ = daemon.signal(daemon.stop));
             for daemon in daemons {
-                let _ = eventually("its end", LEAVE, async || daemon.running().is_none().then_some(())).await;
+                let _ = eventually("its end", SHUTDOWN_LIMIT, async || daemon.running().is_none().then_some(())).await;
                 daemon.kill().await?;
             }
         }
@@ -173,7 +173,7 @@ impl Cluster {
     /// # Errors
     /// When it remains after it was killed.
     pub async fn stop(&self, member: Member) -> anyhow::Result<()> {
-        self.daemon(member)?.stop(LEAVE).await
+        self.daemon(member)?.stop(SHUTDOWN_LIMIT).await
     }
 
     /// Shuts one process down as an operator does; it must end gracefully.
@@ -181,7 +181,7 @@ impl Cluster {
     /// # Errors
     /// When it does not.
     pub async fn leave(&self, member: Member) -> anyhow::Result<()> {
-        self.daemon(member)?.leave(LEAVE).await.with_context(|| format!("{}-{}", member.0.name(), member.1))
+        self.daemon(member)?.leave(SHUTDOWN_LIMIT).await.with_context(|| format!("{}-{}", member.0.name(), member.1))
     }
 
     /// Kills one process and its children with `kill -9`.
@@ -208,7 +208,10 @@ impl Cluster {
                 is_ready.then_some(Ok(()))
             }
         };
-        eventually(&name, READY, probe).await.flatten().with_context(|| format!("{name}: no; {}", daemon.last_words()))
+        eventually(&name, READY_LIMIT, probe)
+            .await
+            .flatten()
+            .with_context(|| format!("{name}: no; {}", daemon.last_words()))
     }
 
     /// Describes how to run a process of the cluster.

@@ -64,7 +64,7 @@ impl Role {
 pub type Member = (Role, u16);
 
 /// Maximum gateways, and maximum replicas of a service, for which the fixed ports have room.
-pub const MOST: u16 = 9;
+pub const MAX_REPLICAS: u16 = 9;
 
 /// The layout of a cluster on this machine.
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ use crate::wait::eventually;
 use names::Network;
 
 /// Time limit for a container to become ready or, if it runs once, to end.
-const READY: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The containers to run, and how to reach them.
 #[derive(Debug, Clone)]
@@ -124,13 +124,13 @@ impl Replay {
             }
             for container in next.iter().filter(|container| container.ends) {
                 let job = replay.replica(&replay.plan, container, 1)?;
-                eventually(&container.name, READY, async || job.run(READY).await.ok())
+                eventually(&container.name, READY_LIMIT, async || job.run(READY_LIMIT).await.ok())
                     .await
                     .with_context(|| job.daemon.last_words())?;
             }
             for container in &next {
                 for replica in replay.running.iter().filter(|replica| replica.container.name == container.name) {
-                    replica.ready(READY).await?;
+                    replica.ready(READY_LIMIT).await?;
                 }
             }
             ready.extend(next.into_iter().map(|container| container.name));
@@ -186,7 +186,9 @@ impl Replay {
         nginx.spawn().await?;
         let url = format!("{}/.well-known/jwks.json", self.url());
         let open = async || reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
-        eventually("the load balancer forwards to a gateway", READY, open).await.with_context(|| nginx.last_words())
+        eventually("the load balancer forwards to a gateway", READY_LIMIT, open)
+            .await
+            .with_context(|| nginx.last_words())
     }
 
     async fn spawn(&self, plan: &Plan, container: &Container, n: usize) -> anyhow::Result<Replica> {

@@ -117,8 +117,8 @@ impl History {
         match self.waiting.lock().entry(key) {
             // The task that serves the earlier readers serves this reader next.
             hash_map::Entry::Occupied(mut waiting) => waiting.get_mut().push(reader),
-            hash_map::Entry::Vacant(nobody) => {
-                nobody.insert(vec![reader]);
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(vec![reader]);
                 // The read runs in its own task, because the first reader may be cancelled.
                 tokio::spawn(self.clone().serve(key));
             }

@@ -30,7 +30,7 @@ impl Position {
             (of, position @ (Self::Before(seq) | Self::After(seq))) if of == room && i64::try_from(seq).is_ok() => {
                 Ok(position)
             }
-            _ => Err(Error::field("cursor", "is not a cursor of this list")),
+            _ => Err(Error::field("cursor", "must be a cursor that this list returned")),
         }
     }
 }

@@ -69,7 +69,7 @@ impl Accounts {
         }
         // Checked first, so that a rejection does not cost a hash.
         if self.named(username).await?.is_some_and(|other| other.id != id) {
-            return Err(Error::new(Code::UsernameTaken, "that username is taken"));
+            return Err(Error::new(Code::UsernameTaken, "this username is taken"));
         }
         let turn = self.passwords.turn(self.ticket(address, &folded)).await?;
         let password_hash = self.passwords.hash(turn, hashable).await?;

@@ -101,7 +101,7 @@ async fn wrong_name_and_wrong_password_get_the_same_error() {
     signup(&mut client, "", "ada", "correct horse").await.unwrap();
     let mut answers = Vec::new();
     for (name, password) in
-        [("ada", "wrong horse"), ("nobody", "correct horse"), ("", ""), ("no such name!", &"x".repeat(300))]
+        [("ada", "wrong horse"), ("unknown", "correct horse"), ("", ""), ("no such name!", &"x".repeat(300))]
     {
         let error = login(&mut client, name, password).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidCredentials, "{name:?}");

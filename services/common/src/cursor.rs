@@ -19,7 +19,7 @@ pub fn encode<T: Serialize>(position: &T) -> String {
 /// # Errors
 /// `invalid_request` for the field `cursor` if [`encode`] did not produce the text for this type.
 pub fn decode<T: DeserializeOwned>(cursor: &str) -> Result<T> {
-    let bad = || Error::field("cursor", "is not a cursor of this list");
+    let bad = || Error::field("cursor", "must be a cursor that this list returned");
     if cursor.len() > MAX_LEN {
         return Err(bad());
     }

@@ -154,21 +154,21 @@ impl Error {
         Self::new(Code::NotFound, format!("no such {what}"))
     }
 
-    /// [`Code::Unavailable`]; `what` is the subject of the sentence "… is not available now, try again".
+    /// [`Code::Unavailable`]; `what` is the subject of the sentence "… is unavailable; try again".
     pub fn unavailable(what: &str) -> Self {
         Self {
             retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(Code::Unavailable, format!("{what} is not available now, try again"))
+            ..Self::new(Code::Unavailable, format!("{what} is unavailable; try again"))
         }
     }
 
     pub fn timeout() -> Self {
-        Self::new(Code::Timeout, "no answer in time; it may have been done, so retry with the same id")
+        Self::new(Code::Timeout, "no answer in time; the operation may have been done, so retry with the same id")
     }
 
     /// [`Code::Internal`], with the cause for the log.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        Self::new(Code::Internal, "something went wrong on our side").because(cause)
+        Self::new(Code::Internal, "an internal error occurred").because(cause)
     }
 
     /// Sets when to retry.
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn cause_stays_in_the_process() {
         let error = Error::internal("the password file");
-        assert_eq!(error.to_string(), "internal: something went wrong on our side (the password file)");
+        assert_eq!(error.to_string(), "internal: an internal error occurred (the password file)");
         let status = Status::from(error);
         assert!(std::error::Error::source(&status).is_some_and(|source| source.is::<Cause>()));
         let answer = status.into_http::<()>();

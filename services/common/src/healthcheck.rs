@@ -88,8 +88,8 @@ mod tests {
         for stranger in ["", "SSH-2.0-x\r\n", "HTTP/1.0 404 Not Found\r\n\r\n"] {
             assert!(checked(Some(stranger)).await.unwrap_err().ends_with("is not a Confab program"), "{stranger}");
         }
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(check(nobody).await.unwrap_err().to_string().starts_with("cannot connect to 127.0.0.1:"));
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert!(check(unused).await.unwrap_err().to_string().starts_with("cannot connect to 127.0.0.1:"));
     }
 
     #[tokio::test]

@@ -11,9 +11,9 @@ use confab_common::{Code, Error, Result};
 use tokio::time::{sleep, timeout};
 
 /// For errors that waiting does not resolve, but that may take a while to be reported.
-const LONG: Duration = Duration::from_secs(60);
+const REPORT_LIMIT: Duration = Duration::from_secs(60);
 /// For errors that might resolve.
-const SHORT: Duration = Duration::from_secs(1);
+const RETRY_LIMIT: Duration = Duration::from_secs(1);
 
 async fn pool(connections: usize) -> (Pool, SilentProxy) {
     let proxy = SilentProxy::to(&testing::database().await).await;
@@ -42,9 +42,9 @@ async fn command_reports_why_the_server_rejects_it() {
     let (_, address) = server.rsplit_once('@').unwrap_or(server.split_once("//").expect("a URL"));
     let stranger = format!("postgres://stranger:hunter2@{address}/{database}");
     for (url, migrate, patience, why) in [
-        (stranger, Migrate::Auto, LONG, "stranger"),
-        (format!("{server}/nowhere"), Migrate::Auto, LONG, "database \"nowhere\" does not exist"),
-        (url.expose().to_owned(), Migrate::Off, SHORT, "run the migrate subcommand"),
+        (stranger, Migrate::Auto, REPORT_LIMIT, "stranger"),
+        (format!("{server}/nowhere"), Migrate::Auto, REPORT_LIMIT, "database \"nowhere\" does not exist"),
+        (url.expose().to_owned(), Migrate::Off, RETRY_LIMIT, "run the migrate subcommand"),
     ] {
         let config =
             PostgresConfig { migrate, postgres_connections: 1, patience: Some(patience), ..PostgresConfig::default() };
@@ -65,7 +65,7 @@ async fn command_reports_why_the_server_rejects_it() {
 async fn missing_schema_permission_is_reported() {
     let url = testing::database().await;
     let newest = [refinery::Migration::unapplied("V1__t", "CREATE TABLE t (n integer)").expect("a migration")];
-    let config = PostgresConfig { postgres_connections: 1, patience: Some(LONG), ..PostgresConfig::default() };
+    let config = PostgresConfig { postgres_connections: 1, patience: Some(REPORT_LIMIT), ..PostgresConfig::default() };
     let pool = Pool::open(&url, "private", refinery::Runner::new(&newest), &config).await.expect("a pool");
     // Roles belong to the whole server, so the name must be unique.
     let (server, database) = url.expose().rsplit_once('/').expect("a URL that names a database");
@@ -73,8 +73,8 @@ async fn missing_schema_permission_is_reported() {
     pool.execute(&format!("CREATE ROLE {database} LOGIN PASSWORD 'hunter2'"), &[]).await.expect("a role");
     let outsider = format!("postgres://{database}:hunter2@{address}/{database}").into();
     for (grant, patience, why) in [
-        ("SELECT", SHORT, "not accessible for this user; run the migrate"),
-        (&format!("GRANT USAGE ON SCHEMA private TO {database}"), LONG, "permission denied"),
+        ("SELECT", RETRY_LIMIT, "not accessible for this user; run the migrate"),
+        (&format!("GRANT USAGE ON SCHEMA private TO {database}"), REPORT_LIMIT, "permission denied"),
     ] {
         pool.execute(grant, &[]).await.expect("the right to look");
         let config = PostgresConfig { migrate: Migrate::Off, patience: Some(patience), ..config.clone() };
@@ -91,7 +91,7 @@ async fn missing_schema_permission_is_reported() {
 
 #[tokio::test]
 async fn patience_ends() {
-    let config = PostgresConfig { postgres_connections: 1, patience: Some(SHORT), ..PostgresConfig::default() };
+    let config = PostgresConfig { postgres_connections: 1, patience: Some(RETRY_LIMIT), ..PostgresConfig::default() };
     // The first port has no listener.
     let url = "postgres://127.0.0.1:1/confab".into();
     let opened = Pool::open(&url, "once", refinery::Runner::new(&[]), &config);
@@ -263,7 +263,7 @@ async fn read_only_server_is_abandoned_and_reported_in_readiness() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(LONG, is_good_again).await.expect("writes");
+    timeout(REPORT_LIMIT, is_good_again).await.expect("writes");
 
     // A pool that opens meanwhile reports it, too.
     turn("on").await;
@@ -275,8 +275,8 @@ async fn read_only_server_is_abandoned_and_reported_in_readiness() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(LONG, says_why).await.expect("the reason");
+    timeout(REPORT_LIMIT, says_why).await.expect("the reason");
     turn("off").await;
-    timeout(LONG, starting).await.expect("must end in time").expect("no panic").expect("a pool");
+    timeout(REPORT_LIMIT, starting).await.expect("must end in time").expect("no panic").expect("a pool");
     assert_eq!(readiness.notes(), "");
 }

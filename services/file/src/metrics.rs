@@ -31,10 +31,10 @@ impl Metrics {
         LIMITS.exist(&["file_size", "uploads", "uploads_per_user", "upload_memory", "downloads", "downloads_per_user"]);
         Self {
             uploads: gauge("confab_file_uploads", "Uploads in progress", &[]),
-            upload_memory: gauge("confab_file_upload_memory_bytes", "Memory used by the parts of uploads", &[]),
+            upload_memory: gauge("confab_file_upload_memory_bytes", "Memory used by upload parts", &[]),
             upload: Outcomes::new(
                 "confab_file_upload_seconds",
-                "Duration of uploads; refused: the client's error or disconnect, failed: the server's error",
+                "Duration of uploads; refused: a client error or a disconnect, failed: a server error",
                 &[],
             ),
             uploaded: counter("confab_file_upload_bytes_total", "Bytes received in uploads, including failed ones", &[]),
@@ -47,7 +47,7 @@ impl Metrics {
             .with(&["object", "file", "upload"]),
             foreign: gauge(
                 "confab_file_objects_foreign",
-                "1 while another installation owns the object store: uploads are refused and nothing is removed there",
+                "1 while another installation owns the object store; the service then rejects uploads and removes no objects",
                 &[],
             ),
         }

@@ -27,14 +27,14 @@ impl Metrics {
     fn new() -> Self {
         Self {
             append_rows: histogram("confab_message_append_rows", "Events per append of a lane", &[]),
-            append: histogram("confab_message_append_seconds", "Duration of appends, all attempts together", &[]),
-            queue: histogram("confab_message_queue_seconds", "Time that the oldest event of an append has waited in its lane", &[]),
+            append: histogram("confab_message_append_seconds", "Duration of appends, including retries", &[]),
+            queue: histogram("confab_message_queue_seconds", "Time that the oldest event of each append waited in its lane", &[]),
             appended: counter("confab_message_appended_total", "Events appended to the log", &[]),
             resent: counter("confab_message_append_resent_total", "Appends repeated because their outcome was unknown", &[]),
-            locked: counter("confab_message_append_locked_total", "Appends that found the head of a partition locked for too long", &[]),
+            locked: counter("confab_message_append_locked_total", "Appends that gave up waiting for the lock on a partition's head", &[]),
             refused: Counters::new(
                 "confab_message_refused_total",
-                "Groups of events that a lane refused: the queue is too old (age) or too large (bytes), or the service is shutting down (leaving)",
+                "Groups of events that a lane rejected: the queue is too old (age) or too large (bytes), or the service is shutting down (leaving)",
                 "reason",
             )
             .with(&["age", "bytes", "leaving"]),

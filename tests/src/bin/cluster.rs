@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Parser;
 use confab_tests::cluster::{Cluster, running};
-use confab_tests::plan::{MOST, Member, Plan, Role};
+use confab_tests::plan::{MAX_REPLICAS, Member, Plan, Role};
 
 /// The directory of `make cluster-up` and `make cluster-down`.
 const USUAL: &str = ".run";
@@ -21,10 +21,10 @@ struct Arguments {
     #[arg(long, default_value = USUAL)]
     directory: PathBuf,
     /// Number of gateways [default: the previous number, or 2]
-    #[arg(long, env = "GATEWAYS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST)))]
+    #[arg(long, env = "GATEWAYS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_REPLICAS)))]
     gateways: Option<u16>,
     /// Number of replicas of each service [default: the previous number, or 2]
-    #[arg(long, env = "REPLICAS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST)))]
+    #[arg(long, env = "REPLICAS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_REPLICAS)))]
     replicas: Option<u16>,
 }
 

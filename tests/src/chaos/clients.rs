@@ -21,7 +21,7 @@ use crate::api::{Account, Answer};
 /// How long a client waits for an answer before it switches to the next gateway.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(6);
 /// How long a client waits before it retries.
-pub const PAUSE: Duration = Duration::from_millis(200);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The state of a room at a receiver.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ async fn page(world: &World, room: Uuid, after: u64) -> Vec<Seen> {
             return items.iter().filter_map(Seen::of).collect();
         }
         world.recorder.called("a page of history", begun, rest_outcome(answer.ok()));
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }
 

@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
     /// Starts a server that returns every byte.
     async fn echo() -> u16 {
@@ -221,7 +221,7 @@ mod tests {
 
     async fn received(stream: &mut TcpStream, count: usize) -> io::Result<String> {
         let mut answer = vec![0; count];
-        timeout(SOON, stream.read_exact(&mut answer)).await??;
+        timeout(ANSWER_LIMIT, stream.read_exact(&mut answer)).await??;
         Ok(String::from_utf8(answer).unwrap())
     }
 

@@ -26,9 +26,9 @@ const MIB: u64 = 1024 * 1024;
 /// Uploads of 1 MiB that start at once while clients chat.
 const BURST: usize = 50;
 /// Minimum time from one burst to the next.
-const BURST_EVERY: Duration = Duration::from_secs(2);
+const BURST_INTERVAL: Duration = Duration::from_secs(2);
 /// How often memory is sampled.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Sizes and durations
 #[derive(Debug, clap::Args)]
@@ -130,7 +130,7 @@ fn watch(
                 for (process, peak) in ours.iter().zip(&peaks) {
                     peak.fetch_max(Memory::of(process).map_or(0, |memory| memory.rss), Ordering::Relaxed);
                 }
-                thread::sleep(LOOK_EVERY);
+                thread::sleep(SAMPLE_INTERVAL);
             }
         })
     };
@@ -265,7 +265,7 @@ async fn bursts(api: &Api, account: &Account, done: &AtomicBool) -> anyhow::Resu
             uploaded??;
             count += 1;
         }
-        tokio::time::sleep(BURST_EVERY.saturating_sub(begun.elapsed())).await;
+        tokio::time::sleep(BURST_INTERVAL.saturating_sub(begun.elapsed())).await;
     }
     Ok(count)
 }

@@ -11,7 +11,7 @@ use super::process::Memory;
 /// A source address has 28,000 ports, and the ports of closed connections are unusable for a minute.
 const SOCKETS_PER_SOURCE: usize = 5000;
 /// How long the server is idle before and after its memory is read.
-const REST: Duration = Duration::from_secs(3);
+const IDLE_TIME: Duration = Duration::from_secs(3);
 
 /// The number of sockets
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct Idle {
 pub async fn run(idle: Idle) -> anyhow::Result<()> {
     let Idle { sockets, options } = idle;
     let bench = options.begin().await?;
-    thread::sleep(REST);
+    thread::sleep(IDLE_TIME);
     // The allocator keeps memory after the first run, which would flatter later runs, so all runs are compared with
     // this value.
     let before = memory(&bench)?;
@@ -48,7 +48,7 @@ pub async fn run(idle: Idle) -> anyhow::Result<()> {
         figures.add("connects", "/s", sockets as f64 / took.as_secs_f64());
         figures.add("connect p50", "ms", opening.ready_time.percentile(50.0));
         figures.add("connect p99", "ms", opening.ready_time.percentile(99.0));
-        thread::sleep(REST);
+        thread::sleep(IDLE_TIME);
         for ((process, before), now) in bench.watched().iter().zip(&before).zip(memory(&bench)?) {
             let each = |now: u64, before: u64| (now as f64 - before as f64) / sockets as f64 / 1024.0;
             figures.add(format!("{} memory", process.name), "KiB/so", each(now.rss, before.rss));
@@ -59,7 +59,7 @@ pub async fn run(idle: Idle) -> anyhow::Result<()> {
         faults.extend(window.counts.faults());
         faults.extend(crew.finish()?.faults());
         say("All sockets closed.");
-        thread::sleep(REST);
+        thread::sleep(IDLE_TIME);
     }
     options.finish(&format!("idle: {sockets} sockets"), &figures, &faults)
 }

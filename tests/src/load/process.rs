@@ -214,7 +214,7 @@ mod tests {
         let before = Cpu::now(std::slice::from_ref(&own)).unwrap();
         let after = Cpu::now(&[own]).unwrap().since(&before);
         assert_eq!(after.watched.len(), 1);
-        assert!(Cpu::now(&[Watched { name: "nobody".into(), pid: i32::MAX }]).is_err());
+        assert!(Cpu::now(&[Watched { name: "missing".into(), pid: i32::MAX }]).is_err());
         assert_eq!(Watched::parse("gateway=7").unwrap().pid, 7);
         assert!(Watched::parse("gateway").is_err() && Watched::parse("gateway=x").is_err());
     }

@@ -22,9 +22,9 @@ use crate::raw::{Client, WebSocket};
 /// Receive window of a stalled reader, in bytes: small, so that the system buffers little for it.
 const WINDOW: u32 = 4096;
 /// How often memory is sampled.
-const LOOK: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// How often closed readers are counted; each count lists all connections of the system.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -106,7 +106,7 @@ fn measure(talk: &Talk, gateway: &Watched, name: &str, time: Duration, figures: 
     talk.take();
     let (begin, mut most) = (Instant::now(), 0);
     while begin.elapsed() < time {
-        thread::sleep(LOOK);
+        thread::sleep(SAMPLE_INTERVAL);
         most = most.max(Memory::of(gateway)?.rss);
     }
     let said = talk.take();
@@ -138,7 +138,7 @@ impl Stall {
                 while sockets.len() < count {
                     sockets.push(self.socket().await?);
                 }
-                tokio::time::sleep(LOOK_AROUND).await;
+                tokio::time::sleep(COUNT_INTERVAL).await;
             }
             Ok(())
         })

@@ -19,7 +19,7 @@ use crate::plan::free_ports;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a program takes to become idle after its start.
-const REST: Duration = Duration::from_secs(2);
+const IDLE_AFTER: Duration = Duration::from_secs(2);
 
 /// The program to measure
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
             say(&format!("The first start, which prepares the data, took {} ms.", took.as_millis()));
             continue;
         }
-        thread::sleep(REST);
+        thread::sleep(IDLE_AFTER);
         let memory = Memory::of(&Watched { name: "the program".into(), pid: child.process.id() as i32 })?;
         figures.add("ready after", "ms", took.as_secs_f64() * 1e3);
         figures.add("idle memory (RSS)", "MB", memory.rss as f64 / 1e6);

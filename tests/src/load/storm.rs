@@ -17,12 +17,12 @@ use crate::cluster::Cluster;
 use crate::plan::Role;
 
 /// Time limit until all clients are connected and complete again, in seconds.
-const BACK: f64 = 30.0;
+const RETURN_TARGET: f64 = 30.0;
 /// How long the scenario waits for them.
 const RETURN_LIMIT: Duration = Duration::from_secs(120);
 /// How long before the storm clients chat, so that there are messages to miss.
-const CALM: Duration = Duration::from_secs(3);
-const TURN: Duration = Duration::from_millis(20);
+const WARM_UP: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Numbers and rates
 #[derive(Debug, clap::Args)]
@@ -69,12 +69,12 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
     let talk = Talk::begin(&second, &accounts[0].token, &rooms, &pace)?;
     let mut figures = Figures::default();
 
-    people.listen(&mut crowd, CALM)?;
+    people.listen(&mut crowd, WARM_UP)?;
     crowd.reset();
     people.all_lost();
     people.measure(&mut figures, "reset", &cluster, &mut crowd, &first, storm.connecting).await?;
 
-    people.listen(&mut crowd, CALM)?;
+    people.listen(&mut crowd, WARM_UP)?;
     cluster.kill((Role::Gateway, 1)).await?;
     people.measure(&mut figures, "kill -9", &cluster, &mut crowd, &second, storm.connecting).await?;
 
@@ -84,7 +84,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
     };
     let deadline = Instant::now() + RETURN_LIMIT;
     while !complete(&people) && Instant::now() < deadline {
-        crowd.turn(&mut people, TURN)?;
+        crowd.turn(&mut people, POLL_INTERVAL)?;
     }
     figures.add("sends refused", "", said.refusals as f64);
     figures.add("ack p99", "ms", said.ack_time.percentile(99.0));
@@ -101,7 +101,7 @@ pub async fn run(storm: Storm) -> anyhow::Result<()> {
         &figures,
     );
     ensure!(complete(&people), "not every client has every message");
-    ensure!(people.slowest <= BACK, "the clients took longer than {BACK} s to return");
+    ensure!(people.slowest <= RETURN_TARGET, "the clients took longer than {RETURN_TARGET} s to return");
     ensure!(people.violations == 0 && said.refusals == 0, "{:?} {:?}", people.fault, said.fault);
     Ok(())
 }
@@ -168,7 +168,7 @@ impl People {
                 self.sockets.push(person);
                 self.connecting += 1;
             }
-            crowd.turn(self, TURN)?;
+            crowd.turn(self, POLL_INTERVAL)?;
             let missing = self.everyone.iter().filter(|person| !person.back).count();
             ensure!(Instant::now() < deadline, "{missing} clients have not returned: {:?}", self.fault);
         }
@@ -178,7 +178,7 @@ impl People {
     fn listen(&mut self, crowd: &mut Crowd, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            crowd.turn(self, TURN)?;
+            crowd.turn(self, POLL_INTERVAL)?;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl People {
     ) -> anyhow::Result<()> {
         // Sockets of a killed gateway close one by one.
         while !crowd.is_over() {
-            crowd.turn(self, TURN)?;
+            crowd.turn(self, POLL_INTERVAL)?;
         }
         let gateway = (Role::Gateway, if *url == cluster.plan.url((Role::Gateway, 1)) { 1 } else { 2 });
         let metrics = format!("http://127.0.0.1:{}/metrics", cluster.plan.admin_port(gateway));

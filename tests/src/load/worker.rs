@@ -17,7 +17,7 @@ use super::options::say;
 /// Time limit until the next socket becomes ready; then the scenario fails.
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// How long a turn waits for input before it checks the phase.
-const TURN: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often measurements are published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 
@@ -199,7 +199,7 @@ impl Crew {
         let mut counts = Counts::default();
         let deadline = Instant::now() + READY_LIMIT;
         loop {
-            thread::sleep(10 * TURN);
+            thread::sleep(10 * POLL_INTERVAL);
             let more = self.take();
             let unanswered =
                 self.workers.iter().map(|(shared, _)| shared.unanswered.load(Ordering::Acquire)).sum::<usize>();
@@ -260,7 +260,7 @@ fn work(members: Vec<Member>, connecting: usize, epoch: Instant, shared: &Shared
             speaking = true;
             conversation.begin(&mut crowd);
         }
-        crowd.turn(&mut conversation, TURN)?;
+        crowd.turn(&mut conversation, POLL_INTERVAL)?;
         // Not at every turn: adding up percentiles takes a while.
         if published.elapsed() >= PUBLISH_EVERY {
             published = Instant::now();

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(located("http://peers:7250/x"), "http://127.99.1.1:7250/x,http://127.99.1.2:7250/x");
         assert_eq!(located("postgres://a:b@db/confab?x=y"), "postgres://a:b@127.99.2.1:5432/confab?x=y");
         // URLs with unknown names are unchanged.
-        for text in ["http://gateway:81", "http://nobody:80", "s3://db", "db:80"] {
+        for text in ["http://gateway:81", "http://unknown:80", "s3://db", "db:80"] {
             assert_eq!(located(text), text);
         }
     }

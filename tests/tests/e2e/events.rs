@@ -12,10 +12,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Time limit for a message to arrive.
-const SOON: Duration = Duration::from_secs(20);
+const DELIVERY_LIMIT: Duration = Duration::from_secs(20);
 
 async fn receives(socket: &Socket, name: &str) -> Value {
-    socket.until(name, SOON, |_| socket.events(name).first().cloned()).await.unwrap()
+    socket.until(name, DELIVERY_LIMIT, |_| socket.events(name).first().cloned()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-const SOON: Duration = Duration::from_secs(15);
+const EVENT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Stops a process until this is dropped.
 struct StandingStill(Daemon);
@@ -82,7 +82,7 @@ async fn paused_gateway_sends_nothing_to_a_logged_out_client() {
     assert!(tokio::time::timeout(Duration::from_millis(500), &mut late).await.is_err());
     drop(stopped);
     let noticed = async || (pauses(&metrics).await.ok()? > before).then_some(());
-    eventually("the gateway has detected the pause", SOON, noticed).await.unwrap();
+    eventually("the gateway has detected the pause", EVENT_LIMIT, noticed).await.unwrap();
     let status = late.await.unwrap().status;
     assert!([401, 503].contains(&status), "{status}");
     for n in [1, 2] {
@@ -93,7 +93,7 @@ async fn paused_gateway_sends_nothing_to_a_logged_out_client() {
         assert_eq!(stays.event("message").await.unwrap(), said);
     }
     for mut socket in leaves {
-        socket.closed(SOON).await.unwrap();
+        socket.closed(EVENT_LIMIT).await.unwrap();
         assert_eq!(socket.taken_events().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["sessionEnded"]);
     }
 }
@@ -129,7 +129,7 @@ async fn stay_ready_without(gone: &[Member], sends: bool) {
     for member in gone {
         cluster.start(*member).await.unwrap();
     }
-    eventually("a message arrives", SOON, say).await.unwrap();
+    eventually("a message arrives", EVENT_LIMIT, say).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,8 +48,8 @@ async fn every_program_reports_readiness_and_the_reason() {
         let (ready, why) =
             eventually("it reports its missing condition", Duration::from_secs(30), waits).await.unwrap();
         assert!(!ready && why.starts_with("error: not ready: waiting for "), "{program}: {why}");
-        let nobody = ["--admin-listen", &format!("127.0.0.1:{}", admin + 1), "healthcheck"];
-        let (ready, why) = ask(program, empty.directory(), &nobody).await;
+        let unused = ["--admin-listen", &format!("127.0.0.1:{}", admin + 1), "healthcheck"];
+        let (ready, why) = ask(program, empty.directory(), &unused).await;
         assert!(!ready && why.contains("cannot connect to"), "{program}: {why}");
     }
     let embedded = Embedded::start(&[]).await.unwrap();

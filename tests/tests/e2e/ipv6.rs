@@ -8,7 +8,7 @@ use confab_tests::plan::free_ports;
 use confab_tests::programs;
 use confab_tests::wait::eventually;
 
-const LONG: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 const PROGRAMS: [&str; 6] = ["auth", "room", "message", "file", "gateway", "gateway"];
 /// Ports of a program: for its callers, for administrators, for other gateways.
@@ -47,7 +47,7 @@ async fn gateways_forward_sessions_over_ipv6() {
     for number in [4, 5] {
         let readyz = format!("{}/readyz", at(number, 1));
         let ready = async || reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
-        eventually("a gateway is ready", LONG, ready)
+        eventually("a gateway is ready", STEP_LIMIT, ready)
             .await
             .unwrap_or_else(|error| panic!("{error:#}: {}", daemons[number].last_words()));
     }
@@ -61,6 +61,6 @@ async fn gateways_forward_sessions_over_ipv6() {
     let answer = client.get(&elsewhere).send().await.unwrap().text().await.unwrap();
     assert!(answer.starts_with("44") && answer.contains("the token is not valid"), "{answer}");
     for daemon in &daemons {
-        daemon.stop(LONG).await.unwrap();
+        daemon.stop(STEP_LIMIT).await.unwrap();
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::world;
 
-const SOON: Duration = Duration::from_secs(10);
+const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Uses every feature once, at one gateway.
 async fn conversation(api: &Api) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ async fn exposed_metrics_are_documented() {
         let receives = async || {
             (Exposition::scrape(port).await.ok()?.value("confab_bus_listeners{state=\"up\"}")? == 2.0).then_some(())
         };
-        eventually("a gateway is connected to the bus", SOON, receives).await.unwrap();
+        eventually("a gateway is connected to the bus", STEP_LIMIT, receives).await.unwrap();
     }
     let mut ports = cluster
         .plan
@@ -141,7 +141,7 @@ async fn events_are_counted() {
         let seen = Exposition::scrape(server.admin_port()).await.ok()?;
         seen.value("confab_revocations_age_seconds").filter(|age| *age < 5.0)
     };
-    eventually("revocations are polled", SOON, young).await.unwrap();
+    eventually("revocations are polled", STEP_LIMIT, young).await.unwrap();
 
     api.call(Method::POST, "/api/auth/logout", Some(&account), None).await.unwrap().expect(200).unwrap();
     drop((first, second));
@@ -150,7 +150,7 @@ async fn events_are_counted() {
         let left = seen.value("confab_sessions{transport=\"websocket\"}")?;
         (left == 0.0 && seen.value("confab_revocations") == Some(1.0)).then_some(())
     };
-    eventually("the sockets are closed and the logout has arrived", SOON, over).await.unwrap();
+    eventually("the sockets are closed and the logout has arrived", STEP_LIMIT, over).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,5 +168,5 @@ async fn missing_bus_shows_in_the_metrics() {
         assert_eq!(seen.value("confab_bus_listeners{state=\"up\"}"), Some(0.0));
         (seen.value("confab_bus_dropped_total{reason=\"bus_down\"}")? > 0.0).then_some(())
     };
-    eventually("dropped publications are counted", SOON, dropped).await.unwrap();
+    eventually("dropped publications are counted", STEP_LIMIT, dropped).await.unwrap();
 }

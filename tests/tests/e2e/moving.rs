@@ -22,7 +22,7 @@ use crate::world;
 use past::Past;
 
 /// Time limit for an embedded server to shut down.
-const LEAVE: Duration = Duration::from_secs(20);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs the program with a subcommand, in a directory, with these settings only.
 async fn confab(arguments: &[&str], work: &Path, settings: &[(String, String)]) -> Output {
@@ -54,7 +54,7 @@ async fn embedded_server_becomes_a_cluster() {
     let work = &embedded.daemon().work;
     refused(&confab(&["export", "backup"], work, &[]).await, "in use by another Confab process, pid ");
     assert!(!work.join("backup").exists());
-    embedded.daemon().leave(LEAVE).await.unwrap();
+    embedded.daemon().leave(SHUTDOWN_LIMIT).await.unwrap();
     let exported = done(&confab(&["export", "backup"], work, &[]).await);
     assert!(exported.contains("message.events") && exported.contains("objects"), "{exported}");
     refused(&confab(&["export", "backup"], work, &[]).await, "is not empty");

@@ -15,7 +15,7 @@ use confab_tests::wait::eventually;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-const LONG: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Returns every file below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -52,7 +52,7 @@ async fn start(umask: &str, data: &Path) -> (Child, Api) {
         .unwrap();
     let readyz = format!("http://127.0.0.1:{}/readyz", port + 1);
     let ready = async || reqwest::get(&readyz).await.is_ok_and(|answer| answer.status().is_success()).then_some(());
-    eventually("confab is ready", LONG, ready).await.unwrap();
+    eventually("confab is ready", READY_LIMIT, ready).await.unwrap();
     (child, Api::new(format!("http://127.0.0.1:{port}")))
 }
 

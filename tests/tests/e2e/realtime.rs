@@ -30,7 +30,7 @@ use tokio::sync::OnceCell;
 use crate::world;
 
 /// Time limit until a socket that violates the protocol is closed: shorter than for an idle one.
-const SOON: Duration = Duration::from_secs(9);
+const CLOSE_LIMIT: Duration = Duration::from_secs(9);
 
 /// A server with short timeouts, but long enough for clients delayed by other tests.
 async fn hasty() -> &'static Embedded {

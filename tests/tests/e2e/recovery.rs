@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-const SOON: Duration = Duration::from_secs(20);
+const DELIVERY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Connects a client that requests recovery; it reconnects on its own unless `reconnection` is off.
 async fn connect(
@@ -51,7 +51,7 @@ async fn say(api: &Api, account: &Account, room: &str, count: usize) -> anyhow::
             matches!(api.post("/api/messages", account, message.clone()).await, Ok(answer) if answer.status < 300)
                 .then_some(())
         };
-        confab_tests::wait::eventually("a message is sent", SOON, sent).await?;
+        confab_tests::wait::eventually("a message is sent", DELIVERY_LIMIT, sent).await?;
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ fn received(reports: &[Report], room: &str) -> Vec<Value> {
 async fn receives_history(socket: &Socket, api: &Api, account: &Account, room: &str) -> anyhow::Result<()> {
     let history = api.history(room, account, 200).await?;
     let all = |reports: &[Report]| (received(reports, room).len() >= history.len()).then_some(());
-    socket.until("all of the room's history", SOON, all).await?;
+    socket.until("all of the room's history", DELIVERY_LIMIT, all).await?;
     assert_eq!(received(&socket.reports(), room), history);
     Ok(())
 }

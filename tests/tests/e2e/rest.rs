@@ -46,7 +46,7 @@ async fn signup_to_logout() {
         fails(&answer, 401, "invalid_credentials");
         answer.body["detail"].clone()
     };
-    assert_eq!(refuse(&username, "wrong horse battery").await, refuse(&unique("nobody"), PASSWORD).await);
+    assert_eq!(refuse(&username, "wrong horse battery").await, refuse(&unique("unknown"), PASSWORD).await);
 
     assert_eq!(api.get("/api/auth/logout", &account).await.unwrap().expect(200).unwrap(), json!({"ok": true}));
     let refused = api.get("/api/auth/me", &account).await.unwrap();
@@ -374,7 +374,7 @@ async fn anonymous_reading_is_a_setting() {
             let answer = api.call(Method::GET, &path, None, None).await.unwrap();
             assert_eq!(answer.status, if may_read { 200 } else { 401 }, "{path}");
         }
-        let message = json!({"roomId": room, "content": "from nobody"});
+        let message = json!({"roomId": room, "content": "without a token"});
         fails(&api.call(Method::POST, "/api/messages", None, Some(message)).await.unwrap(), 401, "unauthorized");
         fails(&api.call(Method::GET, "/api/auth/me", None, None).await.unwrap(), 401, "unauthorized");
         // A bad token differs from a missing token.

@@ -20,7 +20,7 @@ use crate::world;
 const BETWEEN: usize = 50;
 /// The pause between two requests or messages of one client, so long that the load balancer opens many new connections
 /// to gateways.
-const PACE: Duration = Duration::from_millis(10);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 
 async fn listener(
     stock: &Stock,
@@ -54,7 +54,7 @@ async fn ask(
         api.get(&format!("/api/messages/{room}?limit=1"), &account).await?.expect(200)?;
         api.get("/api/auth/me", &account).await?.expect(200)?;
         answered.fetch_add(1, Ordering::Relaxed);
-        sleep(PACE).await;
+        sleep(REQUEST_INTERVAL).await;
     }
     Ok(sent)
 }
@@ -74,7 +74,7 @@ async fn speak(socket: Socket, room: String, over: Arc<AtomicBool>) -> anyhow::R
         };
         timeout(Duration::from_secs(30), acknowledged).await.context("a message is acknowledged")?;
         sent += 1;
-        sleep(PACE).await;
+        sleep(REQUEST_INTERVAL).await;
     }
     Ok((socket, sent))
 }

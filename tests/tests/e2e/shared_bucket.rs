@@ -10,7 +10,7 @@ use confab_tests::wait::eventually;
 use confab_tests::{programs, servers};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 const FOREIGN: &str = "confab_file_objects_foreign";
 
 /// A database on the test run's Postgres server.
@@ -96,7 +96,7 @@ impl Installation {
 
     async fn until(&self, series: &str, value: f64) {
         let reached = async || (self.measures(series).await == value).then_some(());
-        eventually(&format!("{series} is {value}"), SOON, reached).await.unwrap();
+        eventually(&format!("{series} is {value}"), STEP_LIMIT, reached).await.unwrap();
     }
 
     /// Waits for `count` sweeps that found another installation's store.
@@ -108,7 +108,7 @@ impl Installation {
                 .filter(|line| line.contains("belong to another installation") && line.contains("claim-objects"));
             (mentions.count() >= count).then_some(())
         };
-        eventually("sweeps are rejected", SOON, refused).await.unwrap();
+        eventually("sweeps are rejected", STEP_LIMIT, refused).await.unwrap();
     }
 
     async fn share(&self, who: &Account, text: &str) -> Value {
@@ -157,7 +157,7 @@ async fn other_installation_must_claim_the_bucket() {
     production.share(&ada, "still at work").await;
 
     // Production ends, and the former staging installation replaces it on purpose.
-    production.server.daemon().stop(SOON).await.unwrap();
+    production.server.daemon().stop(STEP_LIMIT).await.unwrap();
     let settings = staging.settings.iter().map(|(name, value)| (*name, value.as_str()));
     let mut claim = Command::new(programs().join("confab"));
     let claimed =

@@ -16,7 +16,7 @@ use reqwest::Method;
 use serde_json::json;
 
 /// Longer than any step takes, since the whole machine may stand still for a while.
-const LONG: Duration = Duration::from_secs(30);
+const STEP_LIMIT: Duration = Duration::from_secs(30);
 const READ_ONLY: &str = "Postgres is read-only (a standby?)";
 const OURS: &str = "FROM pg_stat_activity WHERE application_name LIKE 'confab-%'";
 
@@ -62,7 +62,7 @@ impl Pair {
 
     async fn no_connection_is_at_the_standby(&self) {
         let none = async || self.has_no_connection_at_the_standby().then_some(());
-        eventually("no connection leads to the standby", LONG, none).await.unwrap();
+        eventually("no connection leads to the standby", STEP_LIMIT, none).await.unwrap();
     }
 }
 
@@ -71,7 +71,7 @@ async fn run(server: &Postgres, guard: &Guard, name: &str) {
         server.daemon(guard.directory().join(format!("{name}.pid")), guard.directory().join(format!("{name}.log")));
     daemon.spawn().await.unwrap();
     let ready = async || server.is_ready().then_some(());
-    eventually("Postgres is ready", LONG, ready)
+    eventually("Postgres is ready", STEP_LIMIT, ready)
         .await
         .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
 }
@@ -123,14 +123,16 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
             .all(|store| text.contains(&format!("; {store} store: {READ_ONLY}")));
         (refused == [true; 4] && (said || !says_so)).then_some(())
     };
-    eventually("every write is rejected, and /readyz reports the reason", LONG, every_write_was_refused).await.unwrap();
+    eventually("every write is rejected, and /readyz reports the reason", STEP_LIMIT, every_write_was_refused)
+        .await
+        .unwrap();
     if says_so {
         pair.no_connection_is_at_the_standby().await;
     }
 
     pair.fail_back();
     let every_write_is_well = async || (writes(&api, &account, &room).await == [201; 4]).then_some(());
-    eventually("every write succeeds again", LONG, every_write_is_well).await.unwrap();
+    eventually("every write succeeds again", STEP_LIMIT, every_write_is_well).await.unwrap();
     // By default no connection is made to a standby; a connection that the setting admits is dropped when it is used
     // for a write.
     let none_is_left = async || {
@@ -139,9 +141,9 @@ async fn fails_over_and_back(pair: &Pair, parameters: &str, says_so: bool) {
         }
         pair.has_no_connection_at_the_standby().then_some(())
     };
-    eventually("no connection leads to the standby", LONG, none_is_left).await.unwrap();
+    eventually("no connection leads to the standby", STEP_LIMIT, none_is_left).await.unwrap();
     let says_ready = async || (readyz(server.admin_port()).await? == (200, "ready\n".into())).then_some(());
-    eventually("/readyz reports ready", LONG, says_ready).await.unwrap();
+    eventually("/readyz reports ready", STEP_LIMIT, says_ready).await.unwrap();
     let history = api.history(&room, &account, 200).await.unwrap();
     let numbers = history.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
@@ -170,15 +172,15 @@ async fn a_service_waits(pair: &Pair, migrate: &str) {
     daemon.spawn().await.unwrap();
     let why = (503, format!("not ready: waiting for Postgres; room store: {READ_ONLY}\n"));
     let says_why = async || (readyz(port + 1).await? == why).then_some(());
-    eventually("/readyz reports why it is not ready", LONG, says_why)
+    eventually("/readyz reports why it is not ready", STEP_LIMIT, says_why)
         .await
         .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
     pair.fail_back();
     let is_ready = async || (readyz(port + 1).await? == (200, "ready\n".into())).then_some(());
-    eventually("it is ready", LONG, is_ready)
+    eventually("it is ready", STEP_LIMIT, is_ready)
         .await
         .unwrap_or_else(|error| panic!("{error:#}: {}", daemon.last_words()));
-    daemon.stop(LONG).await.unwrap();
+    daemon.stop(STEP_LIMIT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 const CLIENTS: usize = 1000;
 const PROCESS: usize = 250;
 const ROOM: usize = 20;
-const AT_ONCE: usize = 50;
+const CONCURRENT_CONNECTS: usize = 50;
 
 /// Returns three gateways behind a round-robin load balancer.
 async fn three() -> MutexGuard<'static, Cluster> {
@@ -84,7 +84,7 @@ async fn thousand_stock_clients_upgrade_through_round_robin() {
             socket.state("upgrade").await?;
             anyhow::Ok((room, socket))
         });
-        if connecting.len() >= AT_ONCE {
+        if connecting.len() >= CONCURRENT_CONNECTS {
             sockets.push(connecting.join_next().await.unwrap().unwrap().unwrap());
         }
     }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet};
 
 /// A replica of unchanged manifests is ready long before this limit…
-const LIMIT: Duration = Duration::from_secs(20);
+const FALSE_MANIFEST_LIMIT: Duration = Duration::from_secs(20);
 /// …but a busy machine gets more time.
-const READY: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts a replica of the container according to each plan, all at once; every plan except the unchanged one must
 /// fail.
@@ -20,10 +20,10 @@ async fn are_found_out(honest: Plan, lies: Vec<(&'static str, &'static str, Plan
     let replay = Rc::new(Replay::start(honest.clone()).await.unwrap());
     let unchanged = lies.iter().map(|(_, container, _)| *container).collect::<BTreeSet<_>>();
     let unchanged = unchanged.into_iter().map(|container| ("", container, honest.clone())).collect();
-    for (_, container, found) in trials(&replay, unchanged, READY).await {
+    for (_, container, found) in trials(&replay, unchanged, READY_LIMIT).await {
         found.unwrap_or_else(|error| panic!("the unchanged plan of {container}: {error:#}"));
     }
-    for (lie, container, found) in trials(&replay, lies, LIMIT).await {
+    for (lie, container, found) in trials(&replay, lies, FALSE_MANIFEST_LIMIT).await {
         assert!(found.is_err(), "not detected: {lie} of {container}");
     }
 }
@@ -151,7 +151,7 @@ async fn of_compose() {
             "a role",
             "room",
             "environment/CONFAB_ROOM_STORE",
-            "postgres://confab_nobody:${ROOM_DB_PASSWORD}@postgres/confab",
+            "postgres://confab_unknown:${ROOM_DB_PASSWORD}@postgres/confab",
         ),
         lie("a health check", "auth", "healthcheck/test/2", "health"),
         lie(

@@ -46,8 +46,8 @@ problems! {
         "wrong username or password";
     Forbidden: "The caller may see the object but may not do this", "only the room's owner may do this";
     NotFound: "The object does not exist, or the caller may not see it", "no such room";
-    UsernameTaken: "Another account has this username", "that username is taken";
-    RoomNameTaken: "Another public room has this name", "a room of that name exists";
+    UsernameTaken: "Another account has this username", "this username is taken";
+    RoomNameTaken: "Another public room has this name", "a public room with this name exists";
     Conflict: "The request conflicts with the current state", "clientMessageId was used for something else";
     PreconditionFailed: "`If-Match` or `If-Unmodified-Since` does not hold",
         "the file is not the version that the request names";
@@ -56,13 +56,13 @@ problems! {
     UnsupportedMediaType: "The body has an unsupported type or encoding", "Content-Type must be application/json";
     RangeNotSatisfiable: "The range begins after the end of the file", "the file has 6 bytes";
     RateLimited: "The caller exceeds a limit; retry after `Retry-After` seconds",
-        "you have too many uploads under way; wait until one of them has ended";
+        "too many of your uploads are in progress; wait until one has ended";
     Internal: "An error in the server; the log has the details under the request id",
-        "something went wrong on our side";
+        "an internal error occurred";
     Unavailable: "A part of the server is unavailable or overloaded; nothing was done, so retry",
-        "the message service is not available now, try again";
+        "the message service is unavailable; try again";
     Timeout: "No answer in time; the request may have taken effect, so repeat it with the same `clientMessageId`",
-        "no answer in time; it may have been done, so retry with the same id";
+        "no answer in time; the operation may have been done, so retry with the same id";
 }
 
 /// The errors of every operation that calls a service.

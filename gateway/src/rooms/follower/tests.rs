@@ -183,14 +183,14 @@ async fn a_partition_is_followed_for_a_while_after_its_last_client_left() {
     assert!(follows());
     eventually(|| !follows()).await;
     // The partition's channel is unsubscribed as well.
-    let (inputs, mut heard) = mpsc::channel(INPUTS);
+    let (inputs, mut received) = mpsc::channel(INPUTS);
     let followed =
         Followed { inputs, ready: watch::channel(true).1, reached: Arc::default(), lag: Lag::default(), unused: None };
     follower.followed.lock().insert(partition(), followed);
     world.publish(world.hint(8, 1).encode_to_vec());
     world.heads_asked(2).await;
-    let heard = std::iter::from_fn(|| heard.try_recv().ok()).collect::<Vec<_>>();
-    assert!(!heard.is_empty() && heard.iter().all(|input| matches!(input, Input::Head { .. })));
+    let received = std::iter::from_fn(|| received.try_recv().ok()).collect::<Vec<_>>();
+    assert!(!received.is_empty() && received.iter().all(|input| matches!(input, Input::Head { .. })));
 }
 
 #[tokio::test]

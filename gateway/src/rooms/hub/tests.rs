@@ -4,7 +4,7 @@ use super::*;
 #[derive(Default)]
 struct Client {
     id: u64,
-    heard: Mutex<Vec<String>>,
+    received: Mutex<Vec<String>>,
     evicted: Mutex<Vec<Uuid>>,
     resynced: Mutex<usize>,
 }
@@ -16,7 +16,7 @@ impl Listener for Client {
 
     fn deliver(&self, _: Uuid, first: u64, frames: &[Frame], joined: &Frame) -> bool {
         assert_eq!(joined.websocket(), frames.iter().map(Frame::websocket).collect::<Vec<_>>().concat());
-        self.hear_from(first, frames);
+        self.receive_from(first, frames);
         true
     }
 
@@ -30,11 +30,11 @@ impl Listener for Client {
 
     fn arrive(&self, _: Uuid, last_seq: u64, arrival: &Arrival<'_>, missed: &[Frame]) {
         match arrival {
-            Arrival::Joined { answer, .. } => self.hear(answer.as_slice()),
-            Arrival::Restored(events) => self.hear_from(last_seq + 1 - events.len() as u64, events),
+            Arrival::Joined { answer, .. } => self.receive(answer.as_slice()),
+            Arrival::Restored(events) => self.receive_from(last_seq + 1 - events.len() as u64, events),
             Arrival::Stayed => {}
         }
-        self.hear_from(last_seq + 1, missed);
+        self.receive_from(last_seq + 1, missed);
     }
 
     fn evicted(&self, room: Uuid) {
@@ -51,21 +51,21 @@ impl Client {
         Arc::new(Self { id, ..Self::default() })
     }
 
-    fn hear(&self, frames: &[Frame]) {
-        self.heard.lock().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+    fn receive(&self, frames: &[Frame]) {
+        self.received.lock().extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
     /// In these tests an event holds only its number.
-    fn hear_from(&self, first: u64, frames: &[Frame]) {
+    fn receive_from(&self, first: u64, frames: &[Frame]) {
         for (seq, frame) in (first..).zip(frames) {
             let text = std::str::from_utf8(frame.packet()).unwrap().trim_matches('x');
             assert!(text.parse::<u64>().is_ok_and(|number| number == seq) || text == "deleted", "{seq}: {text}");
         }
-        self.hear(frames);
+        self.receive(frames);
     }
 
-    fn heard(&self) -> Vec<String> {
-        std::mem::take(&mut self.heard.lock())
+    fn received(&self) -> Vec<String> {
+        std::mem::take(&mut self.received.lock())
     }
 }
 
@@ -100,7 +100,7 @@ fn only_events_above_the_floor_are_delivered() {
     assert_eq!(say(&hub, ROOM, 1..=3), 0);
     join(&hub, &client, 5);
     assert_eq!(say(&hub, ROOM, 4..=7), 2);
-    assert_eq!(client.heard(), ["6", "7"]);
+    assert_eq!(client.received(), ["6", "7"]);
     assert_eq!(say(&hub, Uuid::from_u128(8), 1..=1), 0);
 }
 
@@ -111,12 +111,12 @@ fn events_during_a_join_follow_the_answer() {
     say(&hub, ROOM, 1..=2);
     let joining = hub.begin_join(ROOM, 0, &client);
     say(&hub, ROOM, 3..=6);
-    assert!(client.heard().is_empty());
+    assert!(client.received().is_empty());
     hub.go_live(&joining, &client, 4, &answered("answer")).unwrap();
     hub.check_invariants();
     say(&hub, ROOM, 7..=7);
-    assert_eq!(client.heard(), ["answer", "5", "6", "7"]);
-    assert_eq!(other.heard(), ["1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(client.received(), ["answer", "5", "6", "7"]);
+    assert_eq!(other.received(), ["1", "2", "3", "4", "5", "6", "7"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_full_tail_makes_a_join_read_history_again() {
     assert_eq!(hub.go_live(&joining, &client, 9, &plain()), Ok(()));
     hub.check_invariants();
     say(&hub, ROOM, 10..=10);
-    assert_eq!(client.heard(), ["10"]);
+    assert_eq!(client.received(), ["10"]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_newer_join_replaces_an_older_join() {
     assert!(!hub.cancel_join(&first, &client));
     hub.go_live(&second, &client, 0, &plain()).unwrap();
     say(&hub, ROOM, 1..=1);
-    assert_eq!(client.heard(), ["1"]);
+    assert_eq!(client.received(), ["1"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn joining_again_continues_from_the_new_answer() {
     let again = hub.begin_join(ROOM, 0, &client);
     say(&hub, ROOM, 3..=4);
     hub.go_live(&again, &client, 3, &answered("answer")).unwrap();
-    assert_eq!(client.heard(), ["1", "2", "answer", "4"]);
+    assert_eq!(client.received(), ["1", "2", "answer", "4"]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_failed_second_join_leaves_no_hole() {
     say(&hub, ROOM, 3..=4);
     assert!(hub.cancel_join(&again, &client));
     say(&hub, ROOM, 5..=5);
-    assert_eq!(client.heard(), ["1", "2", "3", "4", "5"]);
+    assert_eq!(client.received(), ["1", "2", "3", "4", "5"]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_deleted_room_evicts_after_its_last_event() {
     let last = [Delivery { room: ROOM, seq: 1, closes_room: true, event: () }];
     hub.fan_out(&last, |()| Frame::engine("deleted"), &mut Vec::new());
     hub.check_invariants();
-    assert_eq!(client.heard(), ["deleted"]);
+    assert_eq!(client.received(), ["deleted"]);
     assert_eq!((&*client.evicted.lock(), &*late.evicted.lock()), (&vec![ROOM], &vec![ROOM]));
     assert_eq!(hub.go_live(&joining, &late, 1, &plain()), Err(NotLive::Cancelled));
 }
@@ -240,14 +240,14 @@ fn random_joins_and_leaves_never_cause_a_hole() {
             _ if random(4) == 0 => {
                 hub.leave(ROOM, who as u64);
                 joins[who] = None;
-                clients[who].heard.lock().push("left".into());
+                clients[who].received.lock().push("left".into());
             }
             _ => {}
         }
     }
     for client in &clients {
         let mut next = None;
-        for line in client.heard() {
+        for line in client.received() {
             match (line.strip_prefix("answer "), &*line) {
                 (Some(answer), _) => next = Some(answer.parse::<u64>().unwrap() + 1),
                 (None, "left") => next = None,

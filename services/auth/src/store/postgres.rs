@@ -32,7 +32,7 @@ impl Store for Postgres {
             {
                 return Ok(user);
             }
-            self.user(user.id).await?.ok_or_else(|| Error::new(Code::UsernameTaken, "that username is taken"))
+            self.user(user.id).await?.ok_or_else(|| Error::new(Code::UsernameTaken, "this username is taken"))
         })
     }
 

@@ -39,7 +39,7 @@ impl Store for Sqlite {
             if inserted == 1 {
                 return Ok(user);
             }
-            user_by_id(connection, user.id)?.ok_or_else(|| Error::new(Code::UsernameTaken, "that username is taken"))
+            user_by_id(connection, user.id)?.ok_or_else(|| Error::new(Code::UsernameTaken, "this username is taken"))
         }))
     }
 

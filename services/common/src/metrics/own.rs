@@ -10,11 +10,11 @@ use super::{Counters, at_scrape, counter, gauge, histogram};
 
 /// Requests above configurable limits, by limit. Each program registers its limits.
 pub static LIMITS: LazyLock<Counters> = LazyLock::new(|| {
-    Counters::new("confab_limits_total", "Connections, requests and packets that hit a limit, by limit", "limit")
+    Counters::new("confab_limits_total", "Connections, requests and packets that exceeded a limit, by limit", "limit")
 });
 
 pub fn tasks() -> Gauge {
-    gauge("confab_tasks", "Tasks of the runtime that have not ended", &[])
+    gauge("confab_tasks", "Live tasks of the Tokio runtime", &[])
 }
 
 pub static BUS: LazyLock<Bus> = LazyLock::new(Bus::new);
@@ -33,7 +33,11 @@ pub struct Bus {
 impl Bus {
     fn new() -> Self {
         let [up, down] = ["up", "down"].map(|state| {
-            gauge("confab_bus_listeners", "Listeners that receive the bus (up) or cannot (down)", &[("state", state)])
+            gauge(
+                "confab_bus_listeners",
+                "Bus listeners that are subscribed (up) or disconnected (down)",
+                &[("state", state)],
+            )
         });
         Self {
             up,
@@ -73,11 +77,11 @@ impl Postgres {
     pub fn new(schema: &'static str, status: impl Fn() -> Option<[usize; 4]> + Send + 'static) -> Self {
         let labels = &[("schema", schema)];
         let connections = ["idle", "used"].map(|state| {
-            let help = "Connections to Postgres that are open, idle or used";
+            let help = "Open connections to Postgres that are idle or used";
             gauge("confab_postgres_connections", help, &[("schema", schema), ("state", state)])
         });
-        let max = gauge("confab_postgres_connections_max", "Most connections that the pool opens", labels);
-        let waiting = gauge("confab_postgres_waiters", "Callers that wait for a connection", labels);
+        let max = gauge("confab_postgres_connections_max", "Maximum number of connections in the pool", labels);
+        let waiting = gauge("confab_postgres_waiters", "Callers waiting for a connection", labels);
         at_scrape(move || {
             let Some([most, open, idle, callers]) = status() else { return };
             let [idle_now, used_now] = &connections;
@@ -88,19 +92,19 @@ impl Postgres {
         });
         Self {
             wait: histogram("confab_postgres_wait_seconds", "Time that callers waited for a connection", labels),
-            refused: counter("confab_postgres_refused_total", "Callers that got no connection", labels),
+            refused: counter("confab_postgres_refused_total", "Callers that received no connection in time", labels),
         }
     }
 }
 
 /// Calls as measured by the caller.
 pub static CLIENT: LazyLock<Calls> = LazyLock::new(|| {
-    let help = "Duration of calls to services, all attempts together; of a stream: until it begins";
+    let help = "Duration of calls to services, including retries; for a stream, until it begins";
     Calls::new("confab_rpc_client_seconds", help)
 });
 /// Calls as measured by the service.
 pub static SERVER: LazyLock<Calls> = LazyLock::new(|| {
-    Calls::new("confab_rpc_server_seconds", "Duration of calls that a service answers; of a stream: until it begins")
+    Calls::new("confab_rpc_server_seconds", "Duration of calls that a service handles; for a stream, until it begins")
 });
 
 /// Durations of calls, by service, method and code.
@@ -147,5 +151,5 @@ pub fn build_info(program: &str) -> Gauge {
 }
 
 pub fn ready() -> Gauge {
-    gauge("confab_ready", "1 while /readyz says that the process is ready, 0 otherwise", &[])
+    gauge("confab_ready", "1 while /readyz returns 200, 0 otherwise", &[])
 }

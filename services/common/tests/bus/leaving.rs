@@ -9,13 +9,13 @@ use super::redis_server::RedisServer;
 use super::{channel, eventually, local, redis};
 
 /// More messages than fit into one pipeline.
-const MANY: usize = 1000;
+const MESSAGES: usize = 1000;
 /// Well above the documented limit of one second.
-const LONG: Duration = Duration::from_secs(5);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 async fn publish_many(bus: &Bus) -> Duration {
     let channel = channel("leaving");
-    (0..MANY).for_each(|n| bus.publish(&*channel, n.to_string()));
+    (0..MESSAGES).for_each(|n| bus.publish(&*channel, n.to_string()));
     let begun = Instant::now();
     bus.flush().await;
     begun.elapsed()
@@ -49,7 +49,7 @@ async fn flush_completes_after_all_publications() {
         counts.is_some()
     })
     .await;
-    assert_eq!(counts, Some(vec![MANY, 2 * MANY, 3 * MANY]));
+    assert_eq!(counts, Some(vec![MESSAGES, 2 * MESSAGES, 3 * MESSAGES]));
 }
 
 #[tokio::test]
@@ -72,10 +72,10 @@ async fn flush_is_bounded_while_the_bus_is_unreachable() {
     for bus in [&redis.url(), &proxy.url()].map(|url| Bus::open(url, None).expect("a valid URL")) {
         publish_many(&bus).await;
         proxy.silence();
-        assert!(publish_many(&bus).await < LONG);
+        assert!(publish_many(&bus).await < SHUTDOWN_LIMIT);
         proxy.resume();
     }
     redis.kill();
     let bus = Bus::open(&redis.url(), None).expect("a valid URL");
-    assert!(publish_many(&bus).await < LONG);
+    assert!(publish_many(&bus).await < SHUTDOWN_LIMIT);
 }

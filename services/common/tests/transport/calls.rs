@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::{ATTEMPT, Served, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
+use crate::{ATTEMPT_LIMIT, Served, both_ways, connect, eventually, one_attempt_is_lost, serve, warm_up};
 
 /// A scripted gRPC service.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ pub(crate) async fn check(transport: &Transport, call: Call) -> Result<(), Code>
 
 const CALL: Call = Call::within(Duration::from_secs(30));
 /// Bound on waits that would otherwise last as long as a call's deadline, or without end.
-pub(crate) const IN_TIME: Duration = Duration::from_secs(20);
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(20);
 
 /// Starts two replicas and the transport to them. Both have answered, and their counters start at zero.
 async fn two() -> ([Service; 2], [Served; 2], Transport) {
@@ -118,7 +118,7 @@ async fn rejection_arrives_unchanged(in_process: bool) {
 
 async fn a_deadline_holds(in_process: bool) {
     let (transport, _served) = reach(&Service::new(Behaviour::Hangs), in_process).await;
-    let answer = timeout(IN_TIME, check(&transport, Call::within(Duration::from_millis(200)))).await;
+    let answer = timeout(CALL_LIMIT, check(&transport, Call::within(Duration::from_millis(200)))).await;
     assert_eq!(answer.expect("must end in time"), Err(Code::DeadlineExceeded));
 }
 
@@ -150,7 +150,7 @@ async fn unreachable_replica_is_avoided() {
         assert_eq!(check(&transport, CALL).await, Ok(()));
     }
     drop(serve_b);
-    let gone = timeout(IN_TIME, check(&transport, CALL)).await.expect("must end in time");
+    let gone = timeout(CALL_LIMIT, check(&transport, CALL)).await.expect("must end in time");
     assert!(matches!(gone, Err(Code::Unavailable | Code::DeadlineExceeded)), "{gone:?}");
     assert_eq!(check(&transport, CALL).await, Err(Code::Unavailable));
 }
@@ -159,7 +159,7 @@ async fn unreachable_replica_is_avoided() {
 async fn hanging_replica_costs_one_attempt() {
     let ([stuck, well], _served, transport) = two().await;
     stuck.is(Behaviour::Hangs);
-    let call = async || assert_eq!(check(&transport, CALL.attempt(ATTEMPT)).await, Ok(()));
+    let call = async || assert_eq!(check(&transport, CALL.attempt(ATTEMPT_LIMIT)).await, Ok(()));
     one_attempt_is_lost(call, || stuck.calls()).await;
     assert_eq!(well.calls(), 10);
 }
@@ -193,7 +193,7 @@ async fn unknown_outcome_matters_unless_the_call_only_reads() {
         let call = tokio::spawn(async move { check(&transport, call).await });
         eventually(|| service.calls() == 1).await;
         drop(served);
-        assert_eq!(timeout(IN_TIME, call).await.expect("must end in time").unwrap(), Err(answer));
+        assert_eq!(timeout(CALL_LIMIT, call).await.expect("must end in time").unwrap(), Err(answer));
     }
 }
 

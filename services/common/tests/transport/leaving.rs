@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::calls::{Behaviour, IN_TIME, Service, check};
+use crate::calls::{Behaviour, CALL_LIMIT, Service, check};
 
 const CALL: Call = Call::within(Duration::from_secs(30));
 /// HTTP/2 frames (RFC 9113, 6).
@@ -57,7 +57,7 @@ async fn call_rejected_by_the_only_replica_is_unavailable() {
             drop(listener);
             refuse(stream, frame).await;
         };
-        let (answer, ()) = tokio::join!(timeout(IN_TIME, check(&transport, CALL)), leaving);
+        let (answer, ()) = tokio::join!(timeout(CALL_LIMIT, check(&transport, CALL)), leaving);
         assert_eq!(answer.expect("must end in time"), Err(Code::Unavailable));
     }
 }
@@ -66,7 +66,7 @@ async fn call_rejected_by_the_only_replica_is_unavailable() {
 async fn rejected_call_goes_to_the_replacement_replica() {
     let (listener, address) = bind().await;
     let (service, transport) = (Service::new(Behaviour::Answers), grpc::connect(&format!("http://{address}")).unwrap());
-    let calling = tokio::spawn(async move { timeout(IN_TIME, check(&transport, CALL)).await });
+    let calling = tokio::spawn(async move { timeout(CALL_LIMIT, check(&transport, CALL)).await });
     let (stream, _) = listener.accept().await.unwrap();
     let _next = service.serve_on(listener);
     refuse(stream, GO_AWAY).await;
@@ -100,20 +100,20 @@ async fn call_that_exceeds_the_drain_time_is_cut() {
     let mut watched = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watched.message().await.unwrap().unwrap();
     process.shutdown.cancel();
-    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
+    timeout(CALL_LIMIT, serving).await.expect("must end in time").unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn connection_made_just_before_shutdown_is_served() {
-    let (process, address, serving) = serving(IN_TIME).await;
+    let (process, address, serving) = serving(CALL_LIMIT).await;
     // No await until the shutdown, so the runtime has not seen the connection by then.
     let mut client = std::net::TcpStream::connect(address).unwrap();
     io::Write::write_all(&mut client, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).unwrap();
     client.set_nonblocking(true).unwrap();
     process.shutdown.cancel();
     let (mut client, mut frame) = (TcpStream::from_std(client).unwrap(), [0; 9]);
-    timeout(IN_TIME, client.read_exact(&mut frame)).await.expect("must end in time").unwrap();
+    timeout(CALL_LIMIT, client.read_exact(&mut frame)).await.expect("must end in time").unwrap();
     assert_eq!(frame[3], SETTINGS[3]);
     drop(client);
-    timeout(IN_TIME, serving).await.expect("must end in time").unwrap().unwrap();
+    timeout(CALL_LIMIT, serving).await.expect("must end in time").unwrap().unwrap();
 }

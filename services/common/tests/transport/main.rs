@@ -88,9 +88,9 @@ where
 }
 
 /// Longer than a busy machine stands still, so that only a hanging replica is slow.
-const ATTEMPT: Duration = Duration::from_secs(6);
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(6);
 /// Slightly less than the time for which a slow replica is avoided.
-const LEFT_ALONE: Duration = Duration::from_secs(4);
+const AVOID_TIME: Duration = Duration::from_secs(4);
 
 /// Calls until every replica has been called, because the first call to each replica takes longer.
 async fn warm_up(call: impl AsyncFn(), all_asked: impl Fn() -> bool) {
@@ -110,7 +110,7 @@ async fn one_attempt_is_lost(call: impl AsyncFn(), asked: impl Fn() -> u64) {
         let (begun, before) = (Instant::now(), asked());
         call().await;
         if asked() > before {
-            assert!(met.is_none_or(|met| begun - met > LEFT_ALONE), "the hanging replica is called again");
+            assert!(met.is_none_or(|met| begun - met > AVOID_TIME), "the hanging replica is called again");
             met = Some(Instant::now());
         }
     }

@@ -17,11 +17,11 @@ use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::{Service, service_fn};
 
-use crate::{ATTEMPT, both_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
+use crate::{ATTEMPT_LIMIT, both_ways, connect, eventually, one_attempt_is_lost, reach, serve, warm_up};
 
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
 /// Chunks of a large stream.
-const MANY: usize = 512;
+const LARGE_STREAM_CHUNKS: usize = 512;
 /// Maximum unread bytes in transit.
 const AHEAD: u64 = 2 * 1024 * 1024;
 const DOWNLOAD: Call = Call::within(Duration::from_secs(30)).streaming_answer();
@@ -80,7 +80,7 @@ impl Streams {
     /// Yields many chunks; the transport must not request them much faster than the reader accepts them.
     fn chunks(&self) -> impl Stream<Item = Bytes> + Send + 'static {
         let (sent, taken) = (self.sent.clone(), self.taken.clone());
-        stream::repeat(CHUNK).take(MANY).inspect(move |_| {
+        stream::repeat(CHUNK).take(LARGE_STREAM_CHUNKS).inspect(move |_| {
             let sent = sent.fetch_add(CHUNK.len() as u64, Ordering::SeqCst);
             let ahead = sent.saturating_sub(taken.load(Ordering::SeqCst));
             assert!(ahead <= AHEAD, "{ahead} bytes are in transit");
@@ -253,7 +253,7 @@ async fn all(answer: &mut Streaming<Bytes>) -> Result<usize, Code> {
 async fn upload_respects_back_pressure(in_process: bool) {
     let streams = Streams::new(Behaviour::Counts);
     let (transport, _served) = reach(streams.clone(), in_process).await;
-    assert_eq!(upload(&transport, streams.chunks()).await, Ok(MANY * CHUNK.len()));
+    assert_eq!(upload(&transport, streams.chunks()).await, Ok(LARGE_STREAM_CHUNKS * CHUNK.len()));
 }
 
 async fn download_respects_back_pressure(in_process: bool) {
@@ -265,7 +265,7 @@ async fn download_respects_back_pressure(in_process: bool) {
         count += chunk.len();
         streams.take(&chunk).await;
     }
-    assert_eq!(count, MANY * CHUNK.len());
+    assert_eq!(count, LARGE_STREAM_CHUNKS * CHUNK.len());
 }
 
 async fn rejection_midway_arrives_at_once(in_process: bool) {
@@ -284,7 +284,7 @@ async fn dropped_caller_ends_the_work(in_process: bool) {
     uploading.abort();
     eventually(|| streams.ended() == 1).await;
 
-    let streams = Streams::new(Behaviour::Sends(MANY));
+    let streams = Streams::new(Behaviour::Sends(LARGE_STREAM_CHUNKS));
     let (transport, _served) = reach(streams.clone(), in_process).await;
     let mut answer = download(&transport).await.unwrap();
     assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
@@ -332,7 +332,7 @@ async fn hanging_replica_costs_a_download_one_attempt() {
     let (serve_stuck, serve_well) = (serve(stuck.clone()).await, serve(well.clone()).await);
     let transport = connect(&[&serve_stuck, &serve_well]);
     let call = async || {
-        let mut answer = download_by(&transport, DOWNLOAD.attempt(ATTEMPT)).await.unwrap();
+        let mut answer = download_by(&transport, DOWNLOAD.attempt(ATTEMPT_LIMIT)).await.unwrap();
         assert_eq!(all(&mut answer).await, Ok(3 * CHUNK.len()));
     };
     warm_up(&call, || stuck.begun() > 0 && well.begun() > 0).await;
@@ -354,7 +354,7 @@ async fn replica_death_midway_is_an_error() {
     // The outcome is unknown: the replica may have executed the call.
     assert_eq!(uploading.await.unwrap(), Err(Code::Unknown));
 
-    let served = serve(Streams::new(Behaviour::Sends(MANY))).await;
+    let served = serve(Streams::new(Behaviour::Sends(LARGE_STREAM_CHUNKS))).await;
     let mut answer = download(&connect(&[&served])).await.unwrap();
     assert_eq!(next(&mut answer).await, Ok(Some(CHUNK)));
     drop(served);

@@ -44,7 +44,7 @@ impl PostgresStore {
 
 fn named(error: tokio_postgres::Error) -> Error {
     if violates(&error, "rooms_name") {
-        Error::new(Code::RoomNameTaken, "a room of that name exists")
+        Error::new(Code::RoomNameTaken, "a public room with this name exists")
     } else {
         error.into()
     }

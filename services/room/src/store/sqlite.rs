@@ -40,7 +40,7 @@ fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<us
     connection.prepare_cached(sql)?.execute(values).map_err(|error| {
         if is_unique_violation(&error) {
             // Ids are never reused, so only a name can collide.
-            Error::new(Code::RoomNameTaken, "a room of that name exists")
+            Error::new(Code::RoomNameTaken, "a public room with this name exists")
         } else {
             error.into()
         }

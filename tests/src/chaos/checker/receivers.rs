@@ -9,7 +9,7 @@ use super::super::history::{At, Entry, Receiver, Seen};
 use super::Judge;
 
 /// Within this time the last event of a quiet room arrives even if its hint was lost (I4).
-const LATEST: Duration = Duration::from_secs(3);
+const DELIVERY_LIMIT: Duration = Duration::from_secs(3);
 /// After this time no event is delivered to a user who has logged out (I6).
 const LOGGED_OUT: Duration = Duration::from_secs(5);
 
@@ -169,7 +169,7 @@ impl Judge<'_> {
         if acked >= back {
             self.lags.push((at, at.saturating_sub(acked)));
         }
-        let due = self.late_until(acked, at).unwrap_or_default().max(acked).max(back) + LATEST;
+        let due = self.late_until(acked, at).unwrap_or_default().max(acked).max(back) + DELIVERY_LIMIT;
         if at > due {
             self.violated("I4", format!("{name} received {seq} of room {room} at {at:?}, acknowledged at {acked:?}"));
         }

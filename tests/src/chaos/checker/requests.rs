@@ -6,7 +6,7 @@ use super::super::history::{Attempt, Fault, Outcome};
 use super::Judge;
 
 /// Time limit of a request: its deadline, doubled because the machine is busy with a whole cluster.
-const DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// All documented rejections.
 const REFUSALS: &[(u64, &str)] = &[
@@ -50,7 +50,7 @@ impl Judge<'_> {
                 self.violated("I9", format!("{what}, begun at {:?}, got no answer", attempt.begun));
             }
             Outcome::Acked(_) | Outcome::Done | Outcome::Refused(..)
-                if !silenced && attempt.ended - attempt.begun > DEADLINE =>
+                if !silenced && attempt.ended - attempt.begun > ANSWER_LIMIT =>
             {
                 self.violated("I9", format!("{what} was answered after {:?}", attempt.ended - attempt.begun));
             }

@@ -50,7 +50,7 @@ fn good() -> Records {
     entries.extend((8..=10).map(|n| live(n as f64 + 0.2, n)));
     Records {
         sends,
-        receivers: vec![Receiver { name: "somebody".into(), entries, ..Receiver::default() }],
+        receivers: vec![Receiver { name: "receiver 1".into(), entries, ..Receiver::default() }],
         history: [(ROOM, (1..=10).map(stored).collect())].into(),
         ended: s(12.0),
         ..Records::default()

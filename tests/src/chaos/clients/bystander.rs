@@ -17,9 +17,9 @@ use crate::raw::{Client, WebSocket};
 /// How many messages establish the normal latency.
 const BASE: usize = 100;
 /// The pause between messages.
-const PACE: Duration = Duration::from_millis(10);
+const SEND_INTERVAL: Duration = Duration::from_millis(10);
 /// The latency limit, regardless of the normal latency on a busy machine.
-const MOST: Duration = Duration::from_secs(1);
+const LATENCY_LIMIT: Duration = Duration::from_secs(1);
 
 /// A client that sends messages to its own room.
 pub struct Bystander {
@@ -62,10 +62,10 @@ impl Bystander {
         let times = self.speaking.await??;
         let (base, since) = (Percentiles::of(self.base), Percentiles::of(times));
         ensure!(
-            since.half <= 2 * base.half + PACE,
+            since.half <= 2 * base.half + SEND_INTERVAL,
             "a client at another gateway waits for {since:?}, before the fault {base:?}"
         );
-        ensure!(since.most <= MOST, "a client at another gateway waits for {since:?}");
+        ensure!(since.most <= LATENCY_LIMIT, "a client at another gateway waits for {since:?}");
         Ok(format!("elsewhere p99 {:.0?}, before {:.0?}", since.nearly_all, base.nearly_all))
     }
 }
@@ -77,7 +77,7 @@ async fn speak(socket: &mut WebSocket, room: &str) -> anyhow::Result<Duration> {
     let ack = timeout(ANSWER_LIMIT, ack).await.context("an acknowledgement")??;
     ensure!(ack["ok"] == true, "message: {ack}");
     let took = begun.elapsed();
-    sleep(PACE).await;
+    sleep(SEND_INTERVAL).await;
     Ok(took)
 }
 

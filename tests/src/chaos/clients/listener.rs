@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::super::history::{Entry, Outcome, Seen};
 use super::super::world::World;
-use super::{ANSWER_LIMIT, Holding, PAUSE};
+use super::{ANSWER_LIMIT, Holding, RETRY_PAUSE};
 use crate::api::Account;
 use crate::raw::{Client, WebSocket};
 
@@ -30,7 +30,7 @@ pub async fn listen(world: Arc<World>, account: Account, receiver: usize, mut ga
             return world.recorder.update_health(|health| health.listeners -= 1);
         }
         gateway += usize::from(!stays);
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::history::Outcome;
 use super::super::schedule::Dice;
 use super::super::world::World;
-use super::{ANSWER_LIMIT, PAUSE, ack_outcome, id, rest_outcome};
+use super::{ANSWER_LIMIT, RETRY_PAUSE, ack_outcome, id, rest_outcome};
 use crate::api::{Account, unique};
 use crate::raw::{Client, WebSocket};
 
@@ -45,7 +45,7 @@ pub async fn by_rest(world: Arc<World>, account: Account, mut dice: Dice, pace: 
     while !world.is_ending() {
         let letter = Letter::new(&world, sender, &mut dice);
         while !matches!(post(&world, &account, &letter).await, Outcome::Acked(_)) {
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
         sleep(pace).await;
     }
@@ -76,7 +76,7 @@ pub async fn by_socket(world: Arc<World>, account: Account, mut dice: Dice, pace
             return Ok(());
         }
         gateway += 1;
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -123,7 +123,7 @@ async fn one_socket(
         if failed.is_some() {
             break;
         }
-        sleep(if letters.is_empty() { pace } else { PAUSE }).await;
+        sleep(if letters.is_empty() { pace } else { RETRY_PAUSE }).await;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::super::history::{Entry, Outcome, Seen};
 use super::super::schedule::Dice;
 use super::super::world::World;
 use super::sender::Letter;
-use super::{ANSWER_LIMIT, Holding, Join, PAUSE, ack_outcome, id};
+use super::{ANSWER_LIMIT, Holding, Join, RETRY_PAUSE, ack_outcome, id};
 use crate::api::Account;
 use crate::stock::{Report, Socket, Stock};
 
@@ -78,7 +78,7 @@ pub async fn listen(world: Arc<World>, socket: Socket, receiver: usize) {
                     match rooms.entry(room).or_default().joined(&world, receiver, &sent, ack).await {
                         Ok(()) => _ = joined.insert(room),
                         Err(_) => {
-                            sleep(PAUSE).await;
+                            sleep(RETRY_PAUSE).await;
                             join.push(room);
                         }
                     }
@@ -128,7 +128,7 @@ pub async fn send(
             if matches!(outcome, Outcome::Acked(_)) {
                 break;
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
         sleep(pace).await;
     }

@@ -25,16 +25,16 @@ const WINDOW: u32 = 4096;
 const FLOOD: usize = 2000;
 const WAVE: usize = 10;
 /// Time limit until the gateway closes a client that is too slow or has vanished.
-const CLOSED: Duration = Duration::from_secs(30);
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// The rate of a slow reader, in bytes per second.
-const SLOW: u32 = 1024;
+const SLOW_READER_RATE: u32 = 1024;
 /// How many sockets disconnect at once; time limit for their return.
 const CROWD: usize = 2000;
 const LARGE_CROWD: usize = 5000;
 const CROWD_ROOMS: usize = 50;
-const BACK: Duration = Duration::from_secs(30);
+const RETURN_LIMIT: Duration = Duration::from_secs(30);
 /// How many of them connect at once.
-const AT_ONCE: usize = 200;
+const CONCURRENT_CONNECTS: usize = 200;
 /// Messages that are sent three times.
 const THRICE: usize = 20;
 
@@ -47,7 +47,7 @@ pub(super) async fn stalled(world: &Arc<World>, n: u16) -> anyhow::Result<String
 /// Clients that read one kilobyte per second.
 pub(super) async fn slow(world: &Arc<World>, n: u16) -> anyhow::Result<String> {
     let proxy = Proxy::to(world.cluster.plan.port((Role::Gateway, n))).await?;
-    proxy.set(Mode::Slow(SLOW));
+    proxy.set(Mode::Slow(SLOW_READER_RATE));
     let bit =
         overwhelmed(world, n, &format!("http://127.0.0.1:{}", proxy.port()), "that read a kilobyte a second").await?;
     ensure!(proxy.harm() > 0, "no bytes passed the proxy");
@@ -80,7 +80,7 @@ async fn overwhelmed(world: &Arc<World>, n: u16, url: &str, which: &str) -> anyh
         }
     }
     let closed = async || all_closed().await.ok()?.then_some(());
-    eventually("the gateway has closed them", CLOSED, closed).await?;
+    eventually("the gateway has closed them", CLOSE_LIMIT, closed).await?;
     Ok(format!("{} clients {which} were closed", readers.len()))
 }
 
@@ -101,11 +101,11 @@ pub(super) async fn vanished(world: &Arc<World>, n: u16) -> anyhow::Result<Strin
     // The proxy swallows only bytes; it forwards the end of a connection by the gateway.
     let noticed = async {
         for socket in &mut sockets {
-            socket.closed(CLOSED).await?;
+            socket.closed(CLOSE_LIMIT).await?;
         }
         anyhow::Ok(())
     };
-    timeout(CLOSED, noticed).await.context("the gateway does not detect vanished clients")??;
+    timeout(CLOSE_LIMIT, noticed).await.context("the gateway does not detect vanished clients")??;
     Ok(format!("{COUNT} clients vanished without closing their connections"))
 }
 
@@ -137,7 +137,8 @@ pub(super) async fn crowd_dropped(world: &Arc<World>, profile: Profile) -> anyho
             .await?;
         ensure!(said.status == 201, "{}", said.body);
     }
-    let crowd = timeout(BACK, arrive(world, &urls, crowd)).await.context("not all clients returned in time")??;
+    let crowd =
+        timeout(RETURN_LIMIT, arrive(world, &urls, crowd)).await.context("not all clients returned in time")??;
     ensure!(crowd.iter().all(|visitor| visitor.last_seq == Some(1)), "not all clients are complete");
     Ok(format!("{count} sockets disconnected at once and returned within {:.1} s", begin.elapsed().as_secs_f32()))
 }
@@ -161,7 +162,7 @@ async fn arrive(world: &Arc<World>, urls: &[String], crowd: Vec<Visitor>) -> any
                 }
             }
         });
-        if arriving.len() >= AT_ONCE {
+        if arriving.len() >= CONCURRENT_CONNECTS {
             arrived.extend(arriving.join_next().await.transpose()?);
         }
     }

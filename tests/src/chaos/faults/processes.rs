@@ -19,7 +19,7 @@ use crate::plan::{Member, Role};
 use crate::wait::eventually;
 
 /// How long a killed process is away.
-const AWAY: Duration = Duration::from_secs(3);
+const DOWNTIME: Duration = Duration::from_secs(3);
 /// The connections of two gateways to two replicas; each may send one more call after the replica died.
 const LAST_WRITTEN: usize = 4;
 /// Fewer acknowledgements during the fault mean that chat was affected.
@@ -28,7 +28,7 @@ const CHAT: usize = 20;
 /// Kills processes with `kill -9` and restarts them.
 pub(super) async fn killed(world: &World, members: &[Member]) -> anyhow::Result<String> {
     kill(world, members).await?;
-    sleep(AWAY).await;
+    sleep(DOWNTIME).await;
     start(world, members).await?;
     Ok(format!("killed {}", names(members)))
 }
@@ -56,7 +56,7 @@ pub(super) async fn killed_at(world: &World, point: &'static str) -> anyhow::Res
     world.arm(member, point, "abort").await?;
     let died = async || daemon.running().is_none().then_some(());
     eventually("it dies", Duration::from_secs(20), died).await?;
-    sleep(AWAY).await;
+    sleep(DOWNTIME).await;
     start(world, &[member]).await?;
     Ok(format!("{} died {}", names(&[member]), point.replace('-', " ")))
 }
@@ -68,7 +68,7 @@ pub(super) async fn service_killed(world: &World, role: Role) -> anyhow::Result<
     kill(world, &members).await?;
     let before = world.recorder.acknowledged();
     let refused = refused(world, role).await;
-    sleep(AWAY).await;
+    sleep(DOWNTIME).await;
     let chatted = world.recorder.acknowledged() - before;
     start(world, &members).await?;
     refused?;

@@ -17,15 +17,15 @@ use crate::plan::Role;
 use crate::wait::eventually;
 
 /// How long the network loses every packet.
-const BLACKHOLED: Duration = Duration::from_secs(6);
+const PACKET_LOSS_TIME: Duration = Duration::from_secs(6);
 /// Time limit, when faults overlap, until clients chat again.
-const TALKING_AGAIN: Duration = Duration::from_secs(60);
+const CHAT_AGAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long Redis is frozen after a user has logged out.
-const STOPPED: Duration = Duration::from_secs(6);
+const REDIS_FREEZE: Duration = Duration::from_secs(6);
 /// How long the log continues whose last events are then lost with its database.
-const LOST: Duration = Duration::from_secs(2);
+const LOST_LOG_TIME: Duration = Duration::from_secs(2);
 /// Time limit for an event that must happen soon.
-const SOON: Duration = Duration::from_secs(20);
+const EVENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Kills servers with `kill -9` and restarts them after a while.
 pub(super) async fn away(world: &World, role: Role, hold: Duration) -> anyhow::Result<String> {
@@ -40,10 +40,10 @@ pub(super) async fn redis_stopped(world: &Arc<World>) -> anyhow::Result<String> 
     let leaver = Leaver::arrive(world, 1).await?;
     let frozen = freeze(world, (Role::Redis, 1)).await?;
     let left = leaver.leave(world, &[2, 1]).await;
-    sleep(STOPPED).await;
+    sleep(REDIS_FREEZE).await;
     thaw(&frozen);
     left?;
-    Ok(format!("redis was frozen for more than {STOPPED:?}, and a user logged out during that time"))
+    Ok(format!("redis was frozen for more than {REDIS_FREEZE:?}, and a user logged out during that time"))
 }
 
 /// Checks that most events reach the gateways as hints, not by reading the log.
@@ -60,7 +60,7 @@ pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Res
         let appended = sum(Role::Message, "confab_message_appended_total").await?.into_iter().sum::<f64>();
         anyhow::Ok((appended, sum(Role::Gateway, "confab_follower_repaired_events_total").await?))
     };
-    let give_up = Instant::now() + TALKING_AGAIN;
+    let give_up = Instant::now() + CHAT_AGAIN_LIMIT;
     let mut deadline = Instant::now() + within;
     loop {
         let in_time = Instant::now() <= deadline;
@@ -92,11 +92,11 @@ pub(super) async fn hints_arrive(world: &World, within: Duration) -> anyhow::Res
 pub(super) async fn redis_blackholed(world: &World) -> anyhow::Result<String> {
     let before = world.bus.harm();
     world.bus.set(Mode::Blackhole);
-    sleep(BLACKHOLED).await;
+    sleep(PACKET_LOSS_TIME).await;
     world.bus.set(Mode::Pass);
     let swallowed = world.bus.harm() - before;
     ensure!(swallowed > 0, "no bytes were in transit");
-    Ok(format!("{swallowed} chunks were swallowed within {BLACKHOLED:?}"))
+    Ok(format!("{swallowed} chunks were swallowed within {PACKET_LOSS_TIME:?}"))
 }
 
 /// Shuts Postgres down gracefully and restarts it.
@@ -117,8 +117,8 @@ pub(super) async fn postgres_restored(world: &World) -> anyhow::Result<String> {
     world.cluster.start(postgres).await?;
     let acknowledged = world.recorder.acknowledged();
     let goes_on = async || (world.recorder.acknowledged() > acknowledged).then_some(());
-    eventually("a message that will be lost is acknowledged", SOON, goes_on).await?;
-    sleep(LOST).await;
+    eventually("a message that will be lost is acknowledged", EVENT_LIMIT, goes_on).await?;
+    sleep(LOST_LOG_TIME).await;
     world.cluster.kill(postgres).await?;
     let ended = world.recorder.now();
     let lost = world.recorder.acknowledged() - acknowledged;
@@ -154,7 +154,7 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
     let before = dropped().await?;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
     let (channel, genuine) =
-        timeout(SOON, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
+        timeout(EVENT_LIMIT, redis.intercept("confab.log.*")).await.context("no message on the bus")??;
     let mut redis = Redis::connect(world.cluster.plan.port((Role::Redis, 1))).await?;
     let mut forged = genuine.clone();
     let last = forged.len() - 1;
@@ -166,7 +166,7 @@ pub(super) async fn garbage(world: &World) -> anyhow::Result<String> {
         ensure!(received > 0, "{channel} has no subscriber");
     }
     let noticed = async || (dropped().await.ok()? > before + 3.0).then_some(());
-    eventually("the gateways drop the messages", SOON, noticed).await?;
+    eventually("the gateways drop the messages", EVENT_LIMIT, noticed).await?;
     Ok(format!("{} invalid publications on {channel}; {} were dropped", payloads.len(), dropped().await? - before))
 }
 
@@ -238,7 +238,10 @@ impl Redis {
     }
 
     async fn fill(&mut self) -> anyhow::Result<()> {
-        ensure!(timeout(SOON, self.stream.read_buf(&mut self.read)).await?? > 0, "Redis has closed the connection");
+        ensure!(
+            timeout(EVENT_LIMIT, self.stream.read_buf(&mut self.read)).await?? > 0,
+            "Redis has closed the connection"
+        );
         Ok(())
     }
 }

@@ -21,9 +21,9 @@ const SIZE: usize = 3 * 1024 * 1024;
 /// How many uploads are tried during the fault.
 const TRIES: usize = 3;
 /// Time limit until an upload is rejected: uploads wait longer for their store than messages do.
-const REFUSED_WITHIN: Duration = Duration::from_secs(45);
+const REJECTION_LIMIT: Duration = Duration::from_secs(45);
 /// Time limit until all orphans are removed.
-const SWEPT: Duration = Duration::from_secs(45);
+const SWEEP_LIMIT: Duration = Duration::from_secs(45);
 
 /// The store does not answer.
 pub(super) async fn down(world: &World) -> anyhow::Result<String> {
@@ -62,7 +62,7 @@ async fn broken(world: &World, mode: Mode, of: &str) -> anyhow::Result<String> {
 async fn refused(world: &World) -> anyhow::Result<()> {
     for _ in 0..TRIES {
         let begun = world.recorder.now();
-        let outcome = timeout(REFUSED_WITHIN, upload(world, "lost")).await.unwrap_or(Outcome::Silent);
+        let outcome = timeout(REJECTION_LIMIT, upload(world, "lost")).await.unwrap_or(Outcome::Silent);
         let unavailable = matches!(&outcome, Outcome::Refused(503 | 504, _));
         ensure!(unavailable, "an upload begun at {begun:?} ended with {outcome:?}");
     }
@@ -78,7 +78,7 @@ async fn well_again(world: &World) -> anyhow::Result<()> {
         let stored = objects.all().await.ok()?.len();
         (stored == files(world).await?).then_some(())
     };
-    eventually("orphans are removed", SWEPT, swept).await
+    eventually("orphans are removed", SWEEP_LIMIT, swept).await
 }
 
 async fn upload(world: &World, name: &str) -> Outcome {

@@ -23,7 +23,7 @@ const JOINS: Duration = Duration::from_millis(100);
 const CONNECTS: Duration = Duration::from_millis(250);
 const LOGINS: Duration = Duration::from_millis(1000);
 const TRANSFERS: Duration = Duration::from_millis(500);
-const LOOKS: Duration = Duration::from_millis(500);
+const ADMIN_REQUESTS: Duration = Duration::from_millis(500);
 
 /// Time limit for acts that are not instant.
 pub const ACT_LIMIT: Duration = Duration::from_secs(5);
@@ -102,6 +102,6 @@ fn everything(people: People, tally: &Arc<Tally>) -> JoinSet<()> {
         people.clone(),
         acts::upload_as_newcomer,
     ));
-    tasks.spawn(acts::again("admin port", tally.clone(), LOOKS, people, acts::look));
+    tasks.spawn(acts::again("admin port", tally.clone(), ADMIN_REQUESTS, people, acts::look));
     tasks
 }

@@ -24,7 +24,7 @@ use super::tally::{Counts, Tally};
 use crate::api::{Account, unique};
 
 /// How long an attacker that was rejected waits before it retries.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// The attacker's rooms, and the length of the one message in each.
 const ROOMS: usize = 200;
 const BYTES: usize = 16_000;
@@ -193,7 +193,7 @@ async fn again(
         let begun = Instant::now();
         let Ok(mut http) = field.route.http().await else {
             field.tally.failed("connection", "refused");
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
             continue;
         };
         let error = loop {
@@ -204,7 +204,7 @@ async fn again(
         };
         field.tally.failed(what, &format!("{error:#}"));
         // After a long act the attacker may retry at once.
-        sleep(PAUSE.saturating_sub(begun.elapsed())).await;
+        sleep(RETRY_PAUSE.saturating_sub(begun.elapsed())).await;
     }
 }
 

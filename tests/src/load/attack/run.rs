@@ -16,8 +16,8 @@ use super::usage::{Usage, Watch};
 /// Time before the first measurement.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Honest clients are counted anew this long before the end, when the effects of the attack are over.
-const CALM: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(200);
+const FINAL_PHASE: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How many samples it takes to see the memory that a process keeps.
 const KEPT_LOOKS: usize = 25;
 /// Maximum log lines that are shown.
@@ -84,7 +84,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     let (hostile, begun) = (Hostile::begin(scenario.attack, field)?, Instant::now());
     let mut tasks = vec![0; victims.len()];
     while begun.elapsed() < Duration::from_secs(times.attack) && !hostile.is_done() {
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
         for (most, victim) in tasks.iter_mut().zip(&stage.victims) {
             if let Ok(usage) = Usage::with_tasks(victim.pid, victim.admin).await {
                 *most = usage.tasks.max(*most);
@@ -95,9 +95,9 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
     let hostile = hostile.end();
     say(&format!("The attackers stopped after {:.1} s.", begun.elapsed().as_secs_f64()));
     let rest = Duration::from_secs(times.after);
-    sleep(rest.saturating_sub(CALM)).await;
+    sleep(rest.saturating_sub(FINAL_PHASE)).await;
     honest.take();
-    sleep(rest.min(CALM)).await;
+    sleep(rest.min(FINAL_PHASE)).await;
     let after = honest.take();
     let mut became = Vec::new();
     for (((base, watch), tasks), victim) in victims.into_iter().zip(tasks).zip(&stage.victims) {
@@ -124,7 +124,7 @@ pub async fn run(scenario: &Scenario, times: &Times, one_address: bool) -> anyho
 async fn kept(victim: &super::stage::Victim) -> anyhow::Result<Usage> {
     let mut usage = Usage::with_tasks(victim.pid, victim.admin).await?;
     for _ in 0..KEPT_LOOKS {
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
         usage.rss = usage.rss.min(Usage::of(victim.pid)?.rss);
     }
     Ok(usage)

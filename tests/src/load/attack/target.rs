@@ -35,7 +35,7 @@ pub enum Target {
 }
 
 /// Time limit in milliseconds for an upload of 64 KiB that must start at once.
-const AT_ONCE: f64 = 1000.0;
+const SMALL_UPLOAD_LIMIT: f64 = 1000.0;
 /// Descriptors and tasks that may be left over.
 const LEFT_OVER: u64 = 20;
 
@@ -96,8 +96,13 @@ impl Target {
             Self::UploadsStart => {
                 let uploads = attacked.of("upload by a newcomer");
                 let base = base.of("upload by a newcomer").p99();
-                let mut judged =
-                    within("p99 of uploads of others", uploads.p99(), 2.0 * base + AT_ONCE, base, uploads.done);
+                let mut judged = within(
+                    "p99 of uploads of others",
+                    uploads.p99(),
+                    2.0 * base + SMALL_UPLOAD_LIMIT,
+                    base,
+                    uploads.done,
+                );
                 judged.is_met &= uploads.failed == 0;
                 judged.text += &format!(", {} failed{}", uploads.failed, because(uploads.fault.as_deref()));
                 judged

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::exposition::Exposition;
 
 /// How often a process is sampled.
-const LOOK: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The resource use of one process, at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Watch {
                     let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
                     return;
                 }
-                thread::sleep(LOOK);
+                thread::sleep(SAMPLE_INTERVAL);
             }
         };
         Ok(Self { most, over, killed, thread: thread::Builder::new().name("watch".into()).spawn(look)? })

@@ -21,9 +21,9 @@ use crate::world;
 
 const S3: (Role, u16) = (Role::S3, 1);
 /// Time limit until an upload or download without a store is rejected.
-const IN_TIME: Duration = Duration::from_secs(10);
+const REJECTION_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit until everything works again, and leftovers are swept.
-const WELL: Duration = Duration::from_secs(40);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(40);
 
 /// A scene in a breakable cluster, with a client that chats.
 struct Broken {
@@ -89,7 +89,7 @@ impl Broken {
         upload.write(&vec![2; 18_000_000]).await?;
         let begun =
             async || self.objects.all().await.ok()?.iter().any(|name| name.starts_with("unfinished")).then_some(());
-        eventually("parts are in the store", IN_TIME, begun).await?;
+        eventually("parts are in the store", REJECTION_LIMIT, begun).await?;
         Ok(upload)
     }
 
@@ -106,7 +106,7 @@ impl Broken {
         let received = |_: &[Report]| {
             self.socket.events("message").ends_with(&[first.clone(), second["message"].clone()]).then_some(())
         };
-        self.socket.until("both messages", IN_TIME, received).await.unwrap();
+        self.socket.until("both messages", REJECTION_LIMIT, received).await.unwrap();
     }
 
     /// Checks that every request that needs the content is rejected as documented, and every other request succeeds.
@@ -126,7 +126,7 @@ impl Broken {
             tokio::join!(self.upload(form()), self.upload(named), self.upload(large), download, by_socket);
         for (answer, waited) in [small, named, large, download] {
             is_away(&answer);
-            assert!(waited < IN_TIME, "{waited:?}");
+            assert!(waited < REJECTION_LIMIT, "{waited:?}");
         }
         let ack = ack.unwrap();
         assert!(matches!(ack["error"]["status"].as_u64(), Some(503 | 504)), "{ack}");
@@ -148,7 +148,7 @@ impl Broken {
             let form = Form::new().field("roomId", &self.scene.room).file("well.txt", "text/plain", b"well again");
             Some(self.upload(form).await.0).filter(|answer| answer.status == 201)
         };
-        files.push(eventually("an upload works again", WELL, well).await.unwrap().body);
+        files.push(eventually("an upload works again", RECOVERY_LIMIT, well).await.unwrap().body);
         for file in &files {
             assert_eq!(sha256(&self.scene.get(url(file)).await.bytes), file["sha256"], "{file}");
         }
@@ -170,7 +170,7 @@ impl Broken {
             (new.len() == expected.len() && new.iter().zip(&expected).all(|(name, id)| name.ends_with(id)))
                 .then_some(())
         };
-        if let Err(error) = eventually("the store contains exactly the files", WELL, only_these).await {
+        if let Err(error) = eventually("the store contains exactly the files", RECOVERY_LIMIT, only_these).await {
             panic!("{error}: {:?} instead of {expected:?} and {:?}", self.objects.all().await, self.before);
         }
     }
@@ -221,7 +221,7 @@ async fn store_killed_in_mid_body(cluster: &Cluster) {
         }
     };
     assert!(broke_off && read < 20_000_000, "read {read}");
-    assert!(begin.elapsed() < 2 * IN_TIME, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < 2 * REJECTION_LIMIT, "{:?}", begin.elapsed());
 
     broken.without_store(&known).await;
     // A file deleted meanwhile is gone for every user, and its content is removed soon after the store is back.
@@ -256,7 +256,7 @@ async fn persist(api: &Api, account: &Account, room: &str, text: &str) -> anyhow
             Ok(answer) if answer.status != 503 && answer.status != 504 => {
                 anyhow::bail!("{} {}", answer.status, answer.body)
             }
-            Ok(_) | Err(_) => anyhow::ensure!(begin.elapsed() < WELL, "{text} is not accepted"),
+            Ok(_) | Err(_) => anyhow::ensure!(begin.elapsed() < RECOVERY_LIMIT, "{text} is not accepted"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -280,7 +280,7 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     }
     for (least, n) in [(10, 1), (30, 2)] {
         let shared = async || (scene.history().await.len() >= least).then_some(());
-        eventually("load", WELL, shared).await.unwrap();
+        eventually("load", RECOVERY_LIMIT, shared).await.unwrap();
         cluster.kill((Role::File, n)).await.unwrap();
         broken.chats().await;
         cluster.start((Role::File, n)).await.unwrap();
@@ -299,7 +299,7 @@ async fn killed_file_replica_loses_and_duplicates_nothing(cluster: &Cluster) {
     assert_eq!((announced.len(), files.len()), (60, 60));
     assert!(files.iter().all(|file| announced.contains(file)));
     let received = |_: &[Report]| (broken.socket.events("fileUpload").len() >= 60).then_some(());
-    broken.socket.until("all files are announced", WELL, received).await.unwrap();
+    broken.socket.until("all files are announced", RECOVERY_LIMIT, received).await.unwrap();
     assert_eq!(
         broken.socket.events("fileUpload").iter().map(|message| message["files"][0].clone()).collect::<Vec<_>>(),
         announced
@@ -317,7 +317,7 @@ async fn chat_continues_without_file_replicas(cluster: &Cluster) {
     let form = Form::new().field("roomId", &scene.room).file("a.txt", "text/plain", b"some text");
     let (answer, waited) = broken.upload(form).await;
     fails(&answer, 503, "unavailable");
-    assert!(waited < IN_TIME, "{waited:?}");
+    assert!(waited < REJECTION_LIMIT, "{waited:?}");
     for path in [url(&known), "/api/files", &format!("{}/link", url(&known))] {
         fails(&scene.get(path).await, 503, "unavailable");
     }
@@ -333,6 +333,6 @@ async fn chat_continues_without_file_replicas(cluster: &Cluster) {
         Some(scene.one.post("/api/messages", &scene.account, named.clone()).await.ok()?)
             .filter(|answer| answer.status == 201)
     };
-    eventually("files can be attached again", WELL, said).await.unwrap();
+    eventually("files can be attached again", RECOVERY_LIMIT, said).await.unwrap();
     broken.is_well(vec![known, roomless]).await;
 }

@@ -16,10 +16,10 @@ use serde_json::json;
 use super::{Scene, fails};
 
 /// The size limit of this file's server.
-const LIMIT: usize = 200_000;
+const MAX_FILE_SIZE: usize = 200_000;
 
 async fn small() -> (Embedded, Scene) {
-    let server = Embedded::start(&[("CONFAB_MAX_FILE_SIZE", &LIMIT.to_string())]).await.unwrap();
+    let server = Embedded::start(&[("CONFAB_MAX_FILE_SIZE", &MAX_FILE_SIZE.to_string())]).await.unwrap();
     let api = Api::new(server.url());
     let scene = Scene::at(api.clone(), api).await.unwrap();
     (server, scene)
@@ -32,12 +32,12 @@ fn form(scene: &Scene, length: usize) -> Form {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     let (server, scene) = small().await;
-    let largest = || form(&scene, LIMIT).field("clientMessageId", "largest");
+    let largest = || form(&scene, MAX_FILE_SIZE).field("clientMessageId", "largest");
     let file = scene.one.upload(&scene.account, largest()).await.unwrap().expect(201).unwrap();
-    assert_eq!(file["size"], LIMIT);
+    assert_eq!(file["size"], MAX_FILE_SIZE);
     assert_eq!(scene.one.upload(&scene.account, largest()).await.unwrap().expect(200).unwrap(), file);
     for over in [1, 100_000, 5_000_000] {
-        let answer = scene.one.upload(&scene.account, form(&scene, LIMIT + over)).await.unwrap();
+        let answer = scene.one.upload(&scene.account, form(&scene, MAX_FILE_SIZE + over)).await.unwrap();
         fails(&answer, 413, "too_large");
     }
 
@@ -58,7 +58,7 @@ async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
         .write(&[format!("{:x}\r\n", head.len() - 2).as_bytes(), &head[..head.len() - 2], b"\r\n"].concat())
         .await
         .unwrap();
-    for _ in 0..LIMIT / 10_000 + 1 {
+    for _ in 0..MAX_FILE_SIZE / 10_000 + 1 {
         endless.write(&piece).await.unwrap();
     }
     fails(&endless.answer().await.unwrap(), 413, "too_large");
@@ -67,12 +67,12 @@ async fn file_above_the_limit_is_rejected_and_leaves_nothing() {
     let stock = Stock::javascript().unwrap();
     let socket = stock.connect(&scene.one.url, &scene.account.token, Transports::WebSocket).await.unwrap();
     let upload = |length: usize| json!({"roomId": scene.room, "name": "b.txt", "data": bytes(&vec![b'y'; length])});
-    let refused = socket.emit("fileUpload", upload(LIMIT + 1)).await.unwrap();
+    let refused = socket.emit("fileUpload", upload(MAX_FILE_SIZE + 1)).await.unwrap();
     assert_eq!(
         (&refused["ok"], &refused["error"]["code"], &refused["error"]["status"]),
         (&json!(false), &json!("too_large"), &json!(413))
     );
-    assert_eq!(socket.emit("fileUpload", upload(LIMIT)).await.unwrap()["ok"], true);
+    assert_eq!(socket.emit("fileUpload", upload(MAX_FILE_SIZE)).await.unwrap()["ok"], true);
 
     // Two files, and none of the rejected or repeated uploads.
     assert_eq!(scene.history().await.len(), 2);

@@ -14,7 +14,7 @@ use crate::world;
 
 everywhere!(deleted_file_is_shown_as_deleted, who_may_delete, repeat_of_a_deleted_upload);
 
-const SOON: Duration = Duration::from_secs(10);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
 fn deleted(file: &Value) -> Value {
     json!({"id": file["id"], "name": file["name"], "deleted": true})
@@ -39,7 +39,7 @@ async fn deleted_file_is_shown_as_deleted(scene: Scene) {
     after[0]["files"] = json!([deleted(&gone)]);
     after[2]["files"] = json!([deleted(&attached), deleted(&gone), kept]);
     let shown = async || (scene.history().await == after).then_some(());
-    eventually("the messages show the deletion", SOON, shown).await.unwrap();
+    eventually("the messages show the deletion", REMOVAL_LIMIT, shown).await.unwrap();
     let room = scene.get(&format!("/api/rooms/{}", scene.room)).await.expect(200).unwrap();
     assert_eq!(room["messages"]["items"], json!(after));
     let stock = Stock::javascript().unwrap();
@@ -108,7 +108,7 @@ async fn bytes_go(scene: Scene, objects: &Objects) -> anyhow::Result<()> {
     for path in [url(&one), url(&two), &format!("/api/files?roomId={}", scene.room)] {
         // Permissions are cached for less than one second.
         let unknown = async || (scene.get(path).await.status == 404).then_some(());
-        eventually("the room and its files are unknown", SOON, unknown).await?;
+        eventually("the room and its files are unknown", REMOVAL_LIMIT, unknown).await?;
     }
     gone(objects, &[&one, &two]).await
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::Scene;
 
 /// The pause between two messages.
-const PACE: Duration = Duration::from_millis(50);
+const SEND_INTERVAL: Duration = Duration::from_millis(50);
 
 pub struct Bystanders {
     over: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ async fn chat(
         if last {
             break;
         }
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(SEND_INTERVAL).await;
     }
     Ok(())
 }

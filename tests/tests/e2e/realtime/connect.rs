@@ -10,7 +10,7 @@ use confab_tests::wait::eventually;
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene};
+use super::{CLOSE_LIMIT, Scene};
 use crate::world;
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn bad_token_is_a_connect_error_and_ends_the_socket() {
         let refused = socket.refused().await.unwrap();
         assert_eq!(refused["data"], json!({"code": "unauthorized", "status": 401}), "{packet}");
         assert!(refused["message"].as_str().is_some_and(|message| !message.is_empty()));
-        socket.closed(SOON).await.unwrap();
+        socket.closed(CLOSE_LIMIT).await.unwrap();
     }
     bystanders.noticed_nothing().await;
 }
@@ -79,11 +79,11 @@ async fn only_one_namespace_and_one_connect_are_accepted() {
     assert_eq!(socket.emit("message", scene.message("still here")).await.unwrap()["ok"], true);
 
     socket.send(&connect(&scene.account.token)).await.unwrap();
-    assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002));
+    assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1002));
 
     let mut early = WebSocket::open(&scene.url).await.unwrap();
     early.send(&event("message", &scene.message("too early"), 1)).await.unwrap();
-    assert_eq!(early.closed(SOON).await.unwrap(), Some(1002));
+    assert_eq!(early.closed(CLOSE_LIMIT).await.unwrap(), Some(1002));
     bystanders.noticed_nothing().await;
 }
 
@@ -140,7 +140,7 @@ async fn stock_clients_may_emit_before_they_are_connected() {
             let mine = |report: &Report| matches!(report, Report::Event(name, received) if name == "message" && received[0] == sent[0]["message"]);
             (reports.iter().filter(|report| mine(report)).count() == 1).then_some(())
         };
-        socket.until("its own message", SOON, received).await.unwrap();
+        socket.until("its own message", CLOSE_LIMIT, received).await.unwrap();
     }
 }
 
@@ -159,7 +159,7 @@ async fn logout_ends_its_sockets_permanently() {
     scene.api.get("/api/auth/logout", &scene.account).await.unwrap().expect(200).unwrap();
     assert_eq!(socket.event("sessionEnded").await.unwrap(), json!({"code": "logged_out"}));
     socket.disconnected().await.unwrap();
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
     for client in &stock {
         client.state("disconnect").await.unwrap();
         assert_eq!(client.events("sessionEnded"), [json!({"code": "logged_out"})]);
@@ -187,7 +187,7 @@ async fn logout_at_one_gateway_ends_the_sockets_at_the_other() {
         assert_eq!(socket.event("sessionEnded").await.unwrap(), json!({"code": "logged_out"}));
         assert_eq!(polling.event("sessionEnded").await.unwrap(), json!({"code": "logged_out"}));
         fastest = fastest.min(began.elapsed());
-        socket.closed(SOON).await.unwrap();
+        socket.closed(CLOSE_LIMIT).await.unwrap();
         let refused = async || {
             let mut again = WebSocket::open(&second.url).await.ok()?;
             again.send(&connect(&account.token)).await.ok()?;
@@ -210,7 +210,7 @@ async fn token_expires_while_its_socket_is_open() {
         assert_eq!(ended.unwrap(), json!({"code": "expired"}));
     }
     socket.disconnected().await.unwrap();
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
     // A client that does not read the end costs no CPU time while it waits.
     let before = busy(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;

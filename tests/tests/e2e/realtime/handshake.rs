@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, hasty};
+use super::{CLOSE_LIMIT, Scene, hasty};
 use crate::world;
 
 fn error(code: u64, message: &str) -> Value {
@@ -30,7 +30,7 @@ async fn wrong_handshake_gets_the_protocol_error() {
         (Method::GET, "EIO=4", &transport),
         (Method::GET, "", &transport),
         (Method::GET, "EIO=4&transport=webtransport", &transport),
-        (Method::GET, "EIO=4&transport=polling&sid=nobody", &sid),
+        (Method::GET, "EIO=4&transport=polling&sid=unknown", &sid),
         (Method::POST, "EIO=4&transport=polling&sid=", &method),
         (Method::POST, "EIO=4&transport=polling", &method),
         (Method::PUT, "EIO=4&transport=polling", &method),
@@ -68,7 +68,7 @@ async fn wrong_handshake_gets_the_protocol_error() {
         assert_eq!(refused(query, &headers).await, (400, bad.clone()), "{headers:?}");
     }
     let headers = [key, upgrade, connection, thirteen];
-    assert_eq!(refused("EIO=4&transport=websocket&sid=nobody", &headers).await, (400, sid));
+    assert_eq!(refused("EIO=4&transport=websocket&sid=unknown", &headers).await, (400, sid));
     assert_eq!(refused("EIO=3&transport=websocket", &headers).await, (400, version));
     assert!(WebSocket::attempt_bare(&server.url(), query, &headers).await.unwrap().is_ok());
     bystanders.noticed_nothing().await;
@@ -98,7 +98,7 @@ async fn socket_without_pongs_is_closed() {
     dead.pongs = false;
     let ending = tokio::spawn(async move {
         let began = Instant::now();
-        dead.closed(SOON).await.map(|_| began.elapsed())
+        dead.closed(CLOSE_LIMIT).await.map(|_| began.elapsed())
     });
     // Longer than the lifetime of a socket without pongs.
     while polling.pings < 10 {
@@ -128,7 +128,7 @@ async fn abandoned_polling_session_is_closed() {
         Ok((400, body)) => Some(body),
         _ => None,
     };
-    let body = confab_tests::wait::eventually("the session is unknown", SOON, gone).await.unwrap();
+    let body = confab_tests::wait::eventually("the session is unknown", CLOSE_LIMIT, gone).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), error(1, "Session ID unknown"));
 }
 
@@ -144,7 +144,7 @@ async fn session_without_connect_is_closed() {
     let mut polling = Polling::open(&server.url()).await.unwrap();
     let end = async { while polling.poll().await.is_ok() {} };
     let (idle, elsewhere, polling) =
-        tokio::join!(idle.closed(SOON), elsewhere.closed(SOON), tokio::time::timeout(SOON, end));
+        tokio::join!(idle.closed(CLOSE_LIMIT), elsewhere.closed(CLOSE_LIMIT), tokio::time::timeout(CLOSE_LIMIT, end));
     idle.and(elsewhere).unwrap();
     polling.unwrap();
     bystanders.noticed_nothing().await;

@@ -12,12 +12,12 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, memory, value};
+use super::{CLOSE_LIMIT, Scene, memory, value};
 
 /// The limit of buffered bytes of all sockets together.
-const SETTING: usize = 6_000_000;
+const BUFFER_LIMIT: usize = 6_000_000;
 /// How far the limit may be exceeded until the largest sockets are closed: some answers are prepared at the same time.
-const SLACK: usize = 4_000_000;
+const BUFFER_OVERRUN: usize = 4_000_000;
 /// Separates the packets of a payload.
 const SEPARATOR: &str = "\u{1e}";
 
@@ -74,7 +74,7 @@ impl Greedy {
             open.push(session);
         }
         let connected = async || (value(server, "confab_pending_sessions").await == 0.0).then_some(());
-        eventually("they are connected", SOON, connected).await?;
+        eventually("they are connected", CLOSE_LIMIT, connected).await?;
         Ok(Self { sessions: open, sends: sends.join(SEPARATOR) })
     }
 
@@ -97,7 +97,7 @@ impl Greedy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_answers_are_bounded_and_only_their_requester_is_closed() {
-    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", &SETTING.to_string())]).await.unwrap();
+    let server = Embedded::start(&[("CONFAB_MAX_OUTBOX_BYTES", &BUFFER_LIMIT.to_string())]).await.unwrap();
     let scene = Scene::at(&server).await.unwrap();
     let mut pollers = Vec::new();
     for _ in 0..4 {
@@ -118,13 +118,13 @@ async fn unread_answers_are_bounded_and_only_their_requester_is_closed() {
         let joined = socket.emit("joinRoom", json!({"roomId": scene.room, "last": 10})).await.unwrap();
         assert_eq!(joined["ok"], true, "{joined}");
     }
-    assert!(most > SETTING / 4, "the attack must have an effect: {most}");
-    assert!(most <= SETTING + SLACK, "{most} bytes are buffered");
+    assert!(most > BUFFER_LIMIT / 4, "the attack must have an effect: {most}");
+    assert!(most <= BUFFER_LIMIT + BUFFER_OVERRUN, "{most} bytes are buffered");
     assert!(largest <= 150_000_000, "{largest} bytes more");
     // In the end all its sessions are closed, although each continues to answer pings.
     let none = async || (greedy.standing().await == 0).then_some(());
     eventually("its sessions are closed", Duration::from_secs(40), none).await.unwrap();
-    let gone = async || (value(&server, "confab_outbox_bytes").await < SETTING as f64 / 4.0).then_some(());
+    let gone = async || (value(&server, "confab_outbox_bytes").await < BUFFER_LIMIT as f64 / 4.0).then_some(());
     eventually("few bytes are buffered", Duration::from_secs(10), gone).await.unwrap();
     for poller in pollers {
         poller.was_served().await;
@@ -153,7 +153,7 @@ async fn unfinished_packets_count_against_their_sender() {
         sockets.push(socket);
     }
     let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
-    eventually("buffered bytes are within the limit", SOON, bounded).await.unwrap();
+    eventually("buffered bytes are within the limit", CLOSE_LIMIT, bounded).await.unwrap();
     assert!(value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0);
     bystanders.noticed_nothing().await;
 }
@@ -172,9 +172,9 @@ async fn unfinished_packets_of_upgrades_count_against_their_sender() {
         probes.push((session, probe));
     }
     let ended = async || (value(&server, "confab_outbox_closes_total{reason=\"total\"}").await >= 10.0).then_some(());
-    eventually("most of the sessions are closed", SOON, ended).await.unwrap();
+    eventually("most of the sessions are closed", CLOSE_LIMIT, ended).await.unwrap();
     let bounded = async || (value(&server, "confab_outbox_bytes").await <= 4_000_000.0).then_some(());
-    eventually("buffered bytes are within the limit", SOON, bounded).await.unwrap();
+    eventually("buffered bytes are within the limit", CLOSE_LIMIT, bounded).await.unwrap();
     drop(probes);
     let gone = async || (value(&server, "confab_outbox_bytes").await < 100_000.0).then_some(());
     eventually("no bytes are buffered", Duration::from_secs(15), gone).await.unwrap();

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, fails, strict, unlimited};
+use super::{CLOSE_LIMIT, Scene, fails, strict, unlimited};
 
 #[tokio::test]
 async fn events_a_second() {
@@ -26,7 +26,7 @@ async fn events_a_second() {
     fails(refusal, 429, "rate_limited");
     // After a while events are admitted again.
     let admitted = async || (socket.emit("leaveRoom", json!(scene.room)).await.ok()?["ok"] == true).then_some(());
-    confab_tests::wait::eventually("an event is admitted again", SOON, admitted).await.unwrap();
+    confab_tests::wait::eventually("an event is admitted again", CLOSE_LIMIT, admitted).await.unwrap();
     bystanders.noticed_nothing().await;
 
     let scene = Scene::at(unlimited().await).await.unwrap();
@@ -97,7 +97,7 @@ async fn sockets_per_user() {
     let mut over = WebSocket::open(&scene.url).await.unwrap();
     over.send(&connect(&scene.account.token)).await.unwrap();
     // Closed at the transport, so that a stock client reconnects.
-    over.closed(SOON).await.unwrap();
+    over.closed(CLOSE_LIMIT).await.unwrap();
     assert!(over.entered().await.is_err());
     for socket in &mut sockets {
         assert_eq!(socket.emit("leaveRoom", json!(scene.room)).await.unwrap()["ok"], true);
@@ -105,7 +105,7 @@ async fn sockets_per_user() {
     // A permit becomes free when a socket ends, however it ends.
     drop(sockets.pop());
     let again = async || scene.socket().await.ok();
-    let again = confab_tests::wait::eventually("a permit is free", SOON, again).await.unwrap();
+    let again = confab_tests::wait::eventually("a permit is free", CLOSE_LIMIT, again).await.unwrap();
     drop((again, sockets));
     bystanders.noticed_nothing().await;
 
@@ -125,7 +125,7 @@ async fn packet_size() {
     let mut socket = scene.socket().await.unwrap();
     assert_eq!(socket.emit("message", padded(19_000)).await.unwrap()["ok"], true);
     socket.emit_later("message", &padded(20_000)).await.unwrap();
-    assert_eq!(socket.closed(SOON).await.unwrap(), Some(1009));
+    assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1009));
 
     let mut polling = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     assert_eq!(polling.emit("message", padded(19_000)).await.unwrap()["ok"], true);

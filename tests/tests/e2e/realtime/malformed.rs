@@ -5,7 +5,7 @@ use confab_tests::raw::{Client, WebSocket, binary, frame, text};
 use serde_json::json;
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, fails, memory};
+use super::{CLOSE_LIMIT, Scene, fails, memory};
 use crate::world;
 
 /// How much the server's memory may grow during the abuse: memory that its allocator keeps, not a leak per packet.
@@ -132,7 +132,7 @@ async fn malformed_packet_costs_at_most_its_own_socket() {
         socket.write(bytes).await.unwrap();
         match then {
             Closed(code) => {
-                let closed = socket.closed(SOON).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+                let closed = socket.closed(CLOSE_LIMIT).await.unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_eq!(closed, Some(*code), "{name}");
             }
             Ignored => {
@@ -152,7 +152,7 @@ async fn malformed_packets_are_rejected_before_connect() {
     for packet in ["4", "4abc", "42[", "45-", "47", "9", r#"42["message",{}]"#, r#"42["message""#] {
         let mut socket = WebSocket::open(&server.url()).await.unwrap();
         socket.send(packet).await.unwrap();
-        assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002), "{packet}");
+        assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1002), "{packet}");
     }
     bystanders.noticed_nothing().await;
 }
@@ -203,7 +203,7 @@ async fn flood_of_tiny_fragments_does_not_delay_other_clients() {
     socket.write(&frame(0x80, event.as_bytes())).await.unwrap();
     let said =
         async || scene.api.history(&scene.room, &scene.account, 50).await.ok().filter(|history| history.len() == 1);
-    confab_tests::wait::eventually("the message arrives", SOON, said).await.unwrap();
+    confab_tests::wait::eventually("the message arrives", CLOSE_LIMIT, said).await.unwrap();
     bystanders.noticed_nothing().await;
 }
 
@@ -229,7 +229,7 @@ async fn abuse_does_not_leak_memory() {
     }
     // The last sockets may still be closing.
     let as_before = async || (memory(&server).saturating_sub(before) < GROWTH).then_some(());
-    confab_tests::wait::eventually("memory is back to normal", SOON, as_before).await.unwrap();
+    confab_tests::wait::eventually("memory is back to normal", CLOSE_LIMIT, as_before).await.unwrap();
     bystanders.noticed_nothing().await;
 
     // Announced attachments that never arrive cost next to nothing while their sockets live.

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene};
+use super::{CLOSE_LIMIT, Scene};
 use crate::world;
 
 #[tokio::test]
@@ -114,9 +114,9 @@ async fn failed_probe_leaves_the_session_polling() {
     let mut client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     for packet in ["5", "2", "3probe", "42[\"message\",{}]", "", "1"] {
         let probe = async || WebSocket::probe(&scene.url, client.sid()).await.ok()?.ok();
-        let mut socket = confab_tests::wait::eventually("a probe is accepted", SOON, probe).await.unwrap();
+        let mut socket = confab_tests::wait::eventually("a probe is accepted", CLOSE_LIMIT, probe).await.unwrap();
         socket.send(packet).await.unwrap();
-        socket.closed(SOON).await.unwrap();
+        socket.closed(CLOSE_LIMIT).await.unwrap();
         assert_eq!(
             client.emit("message", scene.message(packet.len().to_string())).await.unwrap()["ok"],
             true,
@@ -130,7 +130,7 @@ async fn failed_probe_leaves_the_session_polling() {
     assert!(WebSocket::probe(&scene.url, client.sid()).await.unwrap().is_err());
     assert_eq!(client.emit("message", scene.message("meanwhile")).await.unwrap()["ok"], true);
     assert_eq!(client.poll().await.unwrap(), ["6"]);
-    stalled.closed(3 * SOON).await.unwrap();
+    stalled.closed(3 * CLOSE_LIMIT).await.unwrap();
     // Afterwards another probe can succeed.
     let mut socket = upgrade(&scene, &client).await.unwrap();
     let ack = socket.emit("message", scene.message("upgraded")).await.unwrap();
@@ -143,18 +143,18 @@ async fn session_that_sends_close_is_closed() {
     let scene = Scene::new().await.unwrap();
     let mut socket = scene.socket().await.unwrap();
     socket.send("1").await.unwrap();
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();
     assert_eq!(client.post("1").await.unwrap(), (200, json!("ok")));
     assert_eq!(client.get().await.unwrap().0, 400);
     // A client that disconnects before the answer to CONNECT has no session to return to.
     let mut socket = WebSocket::open(&scene.url).await.unwrap();
     socket.send("41").await.unwrap();
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
     let mut twice = WebSocket::open(&scene.url).await.unwrap();
     let flight = [connect(&scene.account.token), "1".into(), connect("x")]
         .map(|packet| confab_tests::raw::text(&packet))
         .concat();
     twice.write(&flight).await.unwrap();
-    twice.closed(SOON).await.unwrap();
+    twice.closed(CLOSE_LIMIT).await.unwrap();
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{SOON, Scene, fails, hasty};
+use super::{CLOSE_LIMIT, Scene, fails, hasty};
 use crate::world;
 
 /// The rest of a correct upgrade.
@@ -153,7 +153,7 @@ async fn rejections_follow_the_answer_to_connect() {
     socket.write(&flight("garbage")).await.unwrap();
     let first = socket.receive().await.unwrap();
     assert!(first.starts_with("44{"), "{first}");
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
     assert_eq!((socket.taken_ack(1), socket.taken_ack(2), socket.taken_events()), (None, None, vec![]));
 }
 
@@ -184,7 +184,7 @@ async fn truncated_payload_is_not_too_large() {
     post.write(b"42[\"message\",").await.unwrap();
     drop(post);
     let ended = async || (client.post("3").await.ok()?.0 == 400).then_some(());
-    eventually("its session ends", SOON, ended).await.unwrap();
+    eventually("its session ends", CLOSE_LIMIT, ended).await.unwrap();
     assert_eq!(over().await, 0.0);
 
     let client = Polling::connect(&scene.url, &scene.account.token).await.unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, fails};
+use super::{CLOSE_LIMIT, Scene, fails};
 use crate::world;
 
 /// Invalid events with the expected errors.
@@ -177,7 +177,7 @@ async fn stock_clients_get_the_same_errors() {
                     _ => None,
                 })
             };
-            assert_eq!(socket.until("an error event", SOON, error).await.unwrap()["code"], "not_found");
+            assert_eq!(socket.until("an error event", CLOSE_LIMIT, error).await.unwrap()["code"], "not_found");
             assert_eq!(socket.emit("message", scene.message("fine")).await.unwrap()["ok"], true);
             assert!(
                 !socket.reports().iter().any(|report| matches!(report, Report::State(kind, _) if kind == "disconnect"))

@@ -6,7 +6,7 @@ use confab_tests::embedded::Embedded;
 use confab_tests::stock::{Report, Stock, Transports, bytes};
 use serde_json::json;
 
-use super::{SOON, Scene};
+use super::{CLOSE_LIMIT, Scene};
 
 const ALL: [Transports; 3] = [Transports::Polling, Transports::WebSocket, Transports::Upgrade];
 
@@ -24,7 +24,7 @@ async fn rust_client_works_over_each_transport() {
             acknowledged.push(sent["message"].clone());
         }
         let received = |_: &[Report]| (socket.events("message").len() == 20).then(|| socket.events("message"));
-        assert_eq!(socket.until("its own messages", SOON, received).await.unwrap(), acknowledged);
+        assert_eq!(socket.until("its own messages", CLOSE_LIMIT, received).await.unwrap(), acknowledged);
         socket.disconnect();
     }
 }

@@ -5,7 +5,7 @@ use confab_tests::wait::eventually;
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene};
+use super::{CLOSE_LIMIT, Scene};
 use crate::world;
 
 /// A receive window in bytes, so small that the system buffers little for the client.
@@ -37,7 +37,7 @@ async fn client_with_too_much_unread_is_closed_and_may_return() {
     let scene = Scene::new().await.unwrap();
     let (mut slow, mut listener) = (narrow(&scene).await.unwrap(), scene.member().await.unwrap());
     write(&scene, &mut listener, 600).await.unwrap();
-    slow.closed(SOON).await.unwrap();
+    slow.closed(CLOSE_LIMIT).await.unwrap();
     let received = slow.taken_events();
     let seqs = received.iter().map(|(_, message)| message["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     // The client did not receive all messages, but those that it received have no gap.
@@ -64,10 +64,10 @@ async fn client_that_reads_nothing_for_ten_seconds_is_closed() {
         }
     }
     let gone = async || slow.unread().is_err().then_some(());
-    eventually("the socket is closed", 3 * SOON, gone).await.unwrap();
+    eventually("the socket is closed", 3 * CLOSE_LIMIT, gone).await.unwrap();
     // The client receives the messages in transit, and then the end, without any further event.
     let late: Value = scene.post("late").await.unwrap();
-    slow.closed(SOON).await.unwrap();
+    slow.closed(CLOSE_LIMIT).await.unwrap();
     assert!(!slow.taken_events().iter().any(|(_, message)| *message == late));
     assert_eq!(listener.event("message").await.unwrap(), late);
     bystanders.noticed_nothing().await;

@@ -8,7 +8,7 @@ use confab_tests::wait::eventually;
 use serde_json::{Value, json};
 
 use super::bystanders::Bystanders;
-use super::{SOON, Scene, memory, value};
+use super::{CLOSE_LIMIT, Scene, memory, value};
 use crate::world;
 
 const MEGABYTE: u64 = 1024 * 1024;
@@ -43,7 +43,7 @@ async fn sessions_without_connect_are_bounded_and_do_not_leak() {
     assert!(largest < 100 * MEGABYTE, "{largest} bytes more");
     assert!(value(&server, "confab_limits_total{limit=\"pending_sessions\"}").await > 20_000.0);
     let gone = async || (value(&server, "confab_pending_sessions").await == 0.0).then_some(());
-    eventually("all sessions are closed", 3 * SOON, gone).await.unwrap();
+    eventually("all sessions are closed", 3 * CLOSE_LIMIT, gone).await.unwrap();
     let as_before = async || (memory(&server).saturating_sub(before) < 40 * MEGABYTE).then_some(());
     eventually("memory is back to normal", Duration::from_secs(60), as_before).await.unwrap();
 }
@@ -73,14 +73,14 @@ async fn server_buffers_little_for_a_client_before_connect() {
         let mut socket = WebSocket::open(&url).await.unwrap();
         let packets = body.split('\u{1e}').flat_map(confab_tests::raw::text).collect::<Vec<_>>();
         socket.write(&packets).await.unwrap();
-        assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002), "{body}");
+        assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1002), "{body}");
     }
     // More than a payload or a frame may contain.
     let polling = Polling::open(&url).await.unwrap();
     assert_eq!(polling.post("6".repeat(17_000)).await.unwrap().0, 413);
     let mut socket = WebSocket::open(&url).await.unwrap();
     socket.write(&confab_tests::raw::text(&"6".repeat(17_000))).await.unwrap();
-    assert_eq!(socket.closed(SOON).await.unwrap(), Some(1009));
+    assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1009));
     // An answer that the server must buffer: it echoes the namespace.
     let polling = Polling::open(&url).await.unwrap();
     let _ = polling.post(format!("40/{},", "x".repeat(16_200))).await;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 /// A shutdown waits one second for the collector, where an export alone would wait ten seconds; the rest is for a busy
 /// machine.
-const LEAVES: Duration = Duration::from_secs(9);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(9);
 
 async fn chats_and_leaves(server: &Embedded) {
     let api = Api::new(server.url());
@@ -27,7 +27,7 @@ async fn chats_and_leaves(server: &Embedded) {
         }
     }
     drop(socket);
-    server.daemon().leave(LEAVES).await.unwrap();
+    server.daemon().leave(SHUTDOWN_LIMIT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +60,7 @@ async fn last_spans_are_exported_at_shutdown() {
     let api = Api::new(server.url());
     api.signup().await.unwrap();
     assert!(collector.spans().is_empty());
-    server.daemon().leave(LEAVES).await.unwrap();
+    server.daemon().leave(SHUTDOWN_LIMIT).await.unwrap();
     let names = collector.spans().into_iter().map(|span| (span.service, span.name)).collect::<Vec<_>>();
     assert!(names.contains(&("confab".into(), "POST /api/auth/signup".into())), "{names:?}");
     assert!(names.contains(&("confab".into(), "confab.auth.v1.AuthService/Signup".into())), "{names:?}");

@@ -12,7 +12,7 @@ use crate::world;
 
 /// Runs a typical session at one server or the other; returns the texts that must not be visible.
 async fn converse(one: &Api, other: &Api) -> anyhow::Result<Vec<String>> {
-    let (username, password) = (unique("nobody-knows"), unique("pass-of-trees"));
+    let (username, password) = (unique("secret-name"), unique("pass-of-trees"));
     let [said, shown, named, held] = ["said-over-rest", "said-over-socket", "named-file", "held-in-it"].map(unique);
     let credentials = json!({"username": username, "password": password});
     one.call(Method::POST, "/api/auth/signup", None, Some(credentials.clone())).await?.expect(201)?;

@@ -67,10 +67,10 @@ async fn heads_of_rooms(fixture: Fixture) {
     let (room, deleted) = (rooms.next().unwrap(), rooms.next().unwrap());
     let closing = EventData { kind: Kind::System, closes_room: true, ..new_message(deleted, None, "") };
     append_new(&*store, &[new_message(room, None, "one"), new_message(room, None, "two"), closing]).await;
-    let nobody = rooms_in(2).next().unwrap();
-    let heads = store.room_heads(vec![(2, nobody), (1, room), (1, deleted)]).await.unwrap();
+    let empty = rooms_in(2).next().unwrap();
+    let heads = store.room_heads(vec![(2, empty), (1, room), (1, deleted)]).await.unwrap();
     let head = |room, seq, closed| RoomHead { room, seq, closed };
-    assert_eq!(heads.heads, [head(nobody, 0, false), head(room, 2, false), head(deleted, 1, true)]);
+    assert_eq!(heads.heads, [head(empty, 0, false), head(room, 2, false), head(deleted, 1, true)]);
     let none = store.room_heads(Vec::new()).await.unwrap();
     assert_eq!((none.epoch, none.heads.len()), (heads.epoch, 0));
 }

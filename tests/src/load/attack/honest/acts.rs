@@ -16,9 +16,9 @@ use crate::form::{Form, content_type};
 use crate::raw::connect as connect_packet;
 
 /// How long a client that lost its connection waits before it reconnects.
-const PAUSE: Duration = Duration::from_millis(500);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Longer than a server holds a poll.
-const POLL: Duration = Duration::from_secs(60);
+const POLL_LIMIT: Duration = Duration::from_secs(60);
 /// Size of a file in bytes.
 const FILE: usize = 64 * 1024;
 /// Separates the packets of a payload.
@@ -62,7 +62,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
             Ok(line) => line,
             Err(error) => {
                 tally.failed("come back", &format!("{error:#}"));
-                sleep(PAUSE).await;
+                sleep(RECONNECT_PAUSE).await;
                 continue;
             }
         };
@@ -83,7 +83,7 @@ pub async fn speak(people: Arc<People>, tally: Arc<Tally>, number: u32, gap: Dur
             }
         };
         tally.failed("stay", &format!("a speaker: {ended:#}"));
-        sleep(PAUSE).await;
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 
@@ -94,7 +94,7 @@ pub async fn poll(people: Arc<People>, tally: Arc<Tally>, number: u32) {
         let mut entered = false;
         let Err(error) = poll_once(&people, &tally, token, &mut entered).await;
         tally.failed(if entered { "stay" } else { "come back" }, &format!("a poller: {error:#}"));
-        sleep(PAUSE).await;
+        sleep(RECONNECT_PAUSE).await;
     }
 }
 
@@ -111,8 +111,10 @@ async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bo
         post(people, &path, packet.as_bytes()).await?;
     }
     loop {
-        let answer =
-            timeout(POLL, gets.get(&format!("GET {path}"), "")).await.context("no answer to a poll")??.expect(200)?;
+        let answer = timeout(POLL_LIMIT, gets.get(&format!("GET {path}"), ""))
+            .await
+            .context("no answer to a poll")??
+            .expect(200)?;
         for packet in answer.body.split(|byte| *byte == SEPARATOR) {
             match packet {
                 b"1" => anyhow::bail!("closed by the server"),
@@ -135,7 +137,7 @@ async fn poll_once(people: &People, tally: &Tally, token: &str, entered: &mut bo
 /// Sends POSTs on a separate connection: between pings a connection would be idle for longer than the server keeps it.
 async fn post(people: &People, path: &str, body: &[u8]) -> anyhow::Result<()> {
     let mut http = people.route.http().await?;
-    timeout(POLL, http.post(path, "", body)).await.context("no answer to a POST")??.expect(200).map(drop)
+    timeout(POLL_LIMIT, http.post(path, "", body)).await.context("no answer to a POST")??.expect(200).map(drop)
 }
 
 /// Joins and leaves a room, on one connection.

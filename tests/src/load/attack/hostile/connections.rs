@@ -9,16 +9,16 @@ use tokio::time::sleep;
 
 use super::super::line::Line;
 use super::super::stage::FEW_DESCRIPTORS;
-use super::{Field, PAUSE};
+use super::{Field, RETRY_PAUSE};
 
 /// 1.5 times the server's descriptors.
 const CONNECTIONS: u64 = FEW_DESCRIPTORS * 3 / 2;
 /// Pause between the first attempts.
-const EVERY: Duration = Duration::from_millis(2);
+const CONNECT_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Connections that send nothing; every second one sends half of a head.
 pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    many(field, tasks, "connections", PAUSE, async |field, number| {
+    many(field, tasks, "connections", RETRY_PAUSE, async |field, number| {
         let mut stream = field.route.open(None).await?;
         field.tally.count("connections", 1);
         if number % 2 == 0 {
@@ -32,7 +32,7 @@ pub fn idle(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
 
 /// WebSockets of one account that answer pings.
 pub fn sockets(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
-    many(field, tasks, "sockets", 5 * PAUSE, async |field, _| {
+    many(field, tasks, "sockets", 5 * RETRY_PAUSE, async |field, _| {
         let mut line = Line::connect(field.route, None, &field.account.token).await?;
         field.tally.count("sockets", 1);
         loop {
@@ -52,7 +52,7 @@ fn many(
     for number in 0..CONNECTIONS {
         let field = field.clone();
         tasks.spawn_local(async move {
-            sleep(EVERY * number as u32).await;
+            sleep(CONNECT_INTERVAL * number as u32).await;
             loop {
                 if let Err(error) = hold(&field, number).await {
                     field.tally.failed(what, &format!("{error:#}"));

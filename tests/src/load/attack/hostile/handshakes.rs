@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::super::net::Route;
-use super::{Field, PAUSE, pace};
+use super::{Field, RETRY_PAUSE, pace};
 
 /// The total number of handshakes.
 const HANDSHAKES: usize = 400_000;
@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 2;
 const RATE: usize = 25_000;
 const BYTES: usize = 60_000_000;
 /// How often a batch is written.
-const EVERY: Duration = Duration::from_millis(10);
+const BATCH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Opens connections that send one handshake after another, with a token of this number of bytes in a header.
 pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
@@ -27,11 +27,11 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
         let (field, requests) = (field.clone(), request.repeat(batch));
         tasks.spawn_local(async move {
             let mut left = HANDSHAKES / CONNECTIONS;
-            let mut ticks = pace(EVERY);
+            let mut ticks = pace(BATCH_INTERVAL);
             while left > 0 {
                 let Ok(stream) = field.route.open(None).await else {
                     field.tally.failed("connection", "refused");
-                    sleep(PAUSE).await;
+                    sleep(RETRY_PAUSE).await;
                     continue;
                 };
                 let (mut input, mut output) = stream.into_split();
@@ -64,7 +64,7 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, header: usize) {
 /// Returns how many requests are written at a time.
 fn batch(length: usize) -> usize {
     let in_a_second = RATE.min(BYTES / length);
-    (in_a_second / (1000 / EVERY.as_millis() as usize)).max(1)
+    (in_a_second / (1000 / BATCH_INTERVAL.as_millis() as usize)).max(1)
 }
 
 fn request(route: Route, header: usize) -> String {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::super::line::Line;
-use super::{Field, PAUSE, pace};
+use super::{Field, RETRY_PAUSE, pace};
 
 /// Sockets that join.
 const JOINERS: usize = 60;
@@ -21,7 +21,7 @@ const BYTES: usize = 4000;
 /// Receive window in bytes, so small that the system buffers little for a reader.
 const WINDOW: u32 = 4096;
 /// Pause between two reads of a slow reader; each read takes all available bytes.
-const SLOWLY: Duration = Duration::from_secs(2);
+const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sockets that repeatedly join all rooms with their history, and never read.
 pub fn joins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
@@ -32,7 +32,7 @@ pub fn joins(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
             loop {
                 let Err(error) = join_on(&field).await;
                 field.tally.failed("sockets", &format!("{error:#}"));
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }
@@ -71,13 +71,13 @@ pub fn slow(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                     line.must("joinRoom", &room).await?;
                     field.tally.count("readers", 1);
                     loop {
-                        sleep(SLOWLY).await;
+                        sleep(READ_INTERVAL).await;
                         line.receive().await?;
                     }
                 };
                 let Err(error): anyhow::Result<std::convert::Infallible> = read.await;
                 field.tally.failed("readers", &format!("{error:#}"));
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }
@@ -97,7 +97,7 @@ pub fn slow(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                 };
                 let Err(error): anyhow::Result<std::convert::Infallible> = speak.await;
                 field.tally.failed("messages to slow readers", &format!("{error:#}"));
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }

@@ -10,13 +10,13 @@ use tokio::time::sleep;
 
 use super::super::line::Line;
 use super::super::net::{Http, open_session};
-use super::{Field, PAUSE, again, pace};
+use super::{Field, RETRY_PAUSE, again, pace};
 use crate::raw::{connect, event};
 
 /// Polling sessions of one account.
 const SESSIONS: usize = 60;
 /// Pause between the POSTs of a session. Each POST repeats the message of every room: about 4 MB/s in total.
-const EVERY: Duration = Duration::from_millis(400);
+const POST_INTERVAL: Duration = Duration::from_millis(400);
 /// Separates the packets of a payload.
 const SEPARATOR: &str = "\u{1e}";
 /// A packet that connects to an unknown namespace.
@@ -37,9 +37,9 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, asks_once: bool) {
     for number in 0..SESSIONS {
         let (field, payload) = (field.clone(), payload.clone());
         tasks.spawn_local(async move {
-            sleep(EVERY * number as u32 / SESSIONS as u32).await;
+            sleep(POST_INTERVAL * number as u32 / SESSIONS as u32).await;
             let mut session = None;
-            let mut ticks = pace(EVERY);
+            let mut ticks = pace(POST_INTERVAL);
             again(field, "payloads of repeats", async |field: &Field, http: &mut Http| {
                 ticks.tick().await;
                 let path = match &session {
@@ -95,7 +95,7 @@ pub fn namespaces(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                 };
                 let Err(error): anyhow::Result<std::convert::Infallible> = flood.await;
                 field.tally.failed("sessions", &format!("{error:#}"));
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }
@@ -137,7 +137,7 @@ pub fn halves(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
                 };
                 if let Err(error) = hold.await {
                     field.tally.failed("halves of packets", &format!("{error:#}"));
-                    sleep(10 * PAUSE).await;
+                    sleep(10 * RETRY_PAUSE).await;
                 }
             }
         });

@@ -10,13 +10,13 @@ use tokio::time::sleep;
 
 use super::super::net::Http;
 use super::silent::{enter, payload};
-use super::{Field, PAUSE, again};
+use super::{Field, RETRY_PAUSE, again};
 
 /// Receive window in bytes, so small that the system buffers little for a client.
 const WINDOW: u32 = 4096;
 /// Connections that request pages, and how many requests each sends at once.
 const PAGES: usize = 300;
-const AT_ONCE: usize = 3;
+const PIPELINED_REQUESTS: usize = 3;
 /// Sessions that poll repeatedly, and how often.
 const POLLS: usize = 20;
 /// Long messages that are repeated between two polls.
@@ -32,7 +32,7 @@ const HEAD: usize = 30_000;
 /// Pages of 200 long messages that are not read.
 pub fn pages(field: &Arc<Field>, tasks: &mut JoinSet<()>) {
     let path = format!("/api/messages/{}?limit=200", field.rooms[0].0);
-    let request = request(field, "GET", &path, &bearer(field)).repeat(AT_ONCE);
+    let request = request(field, "GET", &path, &bearer(field)).repeat(PIPELINED_REQUESTS);
     hold(PAGES, "pages", field, tasks, &request);
 }
 
@@ -87,7 +87,7 @@ fn hold(count: usize, what: &'static str, field: &Arc<Field>, tasks: &mut JoinSe
             loop {
                 let Ok(mut stream) = field.route.open(Some(WINDOW)).await else {
                     field.tally.failed(what, "refused");
-                    sleep(PAUSE).await;
+                    sleep(RETRY_PAUSE).await;
                     continue;
                 };
                 match stream.write_all(request.as_bytes()).await {
@@ -95,7 +95,7 @@ fn hold(count: usize, what: &'static str, field: &Arc<Field>, tasks: &mut JoinSe
                     Err(error) => field.tally.failed(what, &error.to_string()),
                 }
                 ended(&mut stream).await;
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }
@@ -107,6 +107,6 @@ async fn ended(stream: &mut TcpStream) {
         if ready.is_read_closed() || ready.is_error() {
             return;
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }

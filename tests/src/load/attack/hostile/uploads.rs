@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::super::net::Http;
-use super::{Field, PAUSE, pace};
+use super::{Field, RETRY_PAUSE, pace};
 use crate::form::{BOUNDARY, content_type, file_headers};
 
 /// Concurrent uploads.
@@ -17,7 +17,7 @@ const UPLOADS: usize = 100;
 /// Size of one file in bytes.
 const FILE: u64 = 50_000_000;
 /// How often a chunk is written.
-const EVERY: Duration = Duration::from_millis(100);
+const CHUNK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Uploads at this number of bytes per second each.
 pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, rate: u64) {
@@ -30,7 +30,7 @@ pub fn begin(field: &Arc<Field>, tasks: &mut JoinSet<()>, rate: u64) {
                     Ok(()) => field.tally.count("whole uploads", 1),
                     Err(error) => field.tally.failed("whole uploads", &format!("{error:#}")),
                 }
-                sleep(PAUSE).await;
+                sleep(RETRY_PAUSE).await;
             }
         });
     }
@@ -51,7 +51,7 @@ async fn upload(field: &Field, rate: u64) -> anyhow::Result<()> {
     field.tally.count("uploads begun", 1);
     let piece = vec![b'x'; (rate as usize / 10).max(1)];
     let mut left = FILE as usize;
-    let mut ticks = pace(EVERY);
+    let mut ticks = pace(CHUNK_INTERVAL);
     while left > 0 {
         ticks.tick().await;
         let now = left.min(piece.len());

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::DATA;
-use crate::realtime::{SOON, Scene, hasty};
+use crate::realtime::{CLOSE_LIMIT, Scene, hasty};
 
 everywhere!(
     websocket_requires_version_and_transport,
@@ -113,7 +113,7 @@ async fn waiting_get_ends_when_the_client_closes(scene: Scene) {
         assert_eq!(client.get().await.unwrap().0, 400);
         (got.unwrap() == (200, "6".into())).then_some(())
     };
-    eventually("the GET ends with a noop", SOON, waited).await.unwrap();
+    eventually("the GET ends with a noop", CLOSE_LIMIT, waited).await.unwrap();
 }
 
 async fn probe_ends_the_waiting_get(scene: Scene) {
@@ -137,5 +137,5 @@ async fn upgrade_may_begin_while_a_get_waits(scene: Scene) {
         assert_eq!(sent.unwrap()["ok"], true);
         (got.unwrap() == (200, "6".into())).then_some(())
     };
-    eventually("the GET ends with a noop", SOON, waited).await.unwrap();
+    eventually("the GET ends with a noop", CLOSE_LIMIT, waited).await.unwrap();
 }

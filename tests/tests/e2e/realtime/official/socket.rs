@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::DATA;
-use crate::realtime::{SOON, Scene, hasty};
+use crate::realtime::{CLOSE_LIMIT, Scene, hasty};
 
 everywhere!(
     connect_is_answered_with_an_id,
@@ -65,7 +65,7 @@ async fn pings_continue_after_disconnect_and_client_may_reconnect() {
     // The answer shows that DISCONNECT has been read.
     socket.send("2probe").await.unwrap();
     assert_eq!(socket.receive().await.unwrap(), "3probe");
-    assert_eq!(other.emit("message", scene.message("unheard")).await.unwrap()["ok"], true);
+    assert_eq!(other.emit("message", scene.message("not delivered")).await.unwrap()["ok"], true);
     let before = socket.pings;
     let pinged = async {
         while socket.pings < before + 3 {
@@ -73,18 +73,18 @@ async fn pings_continue_after_disconnect_and_client_may_reconnect() {
         }
         anyhow::Ok(())
     };
-    timeout(SOON, pinged).await.unwrap().unwrap();
+    timeout(CLOSE_LIMIT, pinged).await.unwrap().unwrap();
     assert_eq!(socket.taken_events(), []);
 
     socket.enter(&scene.account.token).await.unwrap();
     assert_eq!(socket.emit("joinRoom", json!(scene.room)).await.unwrap()["lastSeq"], 1);
-    let sent = other.emit("message", scene.message("heard")).await.unwrap();
+    let sent = other.emit("message", scene.message("delivered")).await.unwrap();
     assert_eq!(socket.event("message").await.unwrap(), sent["message"]);
 
     // Without CONNECT there are no events.
     socket.send("41").await.unwrap();
     socket.send(&event("message", &scene.message("too late"), 1)).await.unwrap();
-    assert_eq!(socket.closed(SOON).await.unwrap(), Some(1002));
+    assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1002));
 }
 
 async fn polling_client_may_connect_again_after_disconnect(scene: Scene) {
@@ -100,10 +100,10 @@ async fn another_token_requires_another_session(scene: Scene) {
     let mut socket = scene.socket().await.unwrap();
     socket.write(&["41", &connect(&stranger.token)].map(text).concat()).await.unwrap();
     // Closed at the transport, so that a stock client reconnects on its own.
-    assert_eq!(socket.closed(SOON).await.unwrap(), Some(1001));
+    assert_eq!(socket.closed(CLOSE_LIMIT).await.unwrap(), Some(1001));
 
     let mut socket = scene.socket().await.unwrap();
     socket.write(&["41", &connect("garbage")].map(text).concat()).await.unwrap();
     assert_eq!(socket.refused().await.unwrap()["data"], json!({"code": "unauthorized", "status": 401}));
-    socket.closed(SOON).await.unwrap();
+    socket.closed(CLOSE_LIMIT).await.unwrap();
 }

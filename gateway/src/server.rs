@@ -39,7 +39,7 @@ use tower::Service;
 use uapi::c::{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, c_int};
 use uuid::Uuid;
 
-use self::arriving::Haste;
+use self::arriving::Timeouts;
 use self::bodies::{AnswerBody, RequestBody};
 use crate::config::GatewayConfig;
 use crate::problem::{self, Problem};
@@ -49,18 +49,19 @@ pub use stream::Stream;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Largest head of a request, in bytes; also the most that is read ahead of a body.
 const MAX_HEAD: usize = 32 * 1024;
-/// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this long.
+/// After the last response arriving data is discarded, so that the client gets to read it: until none arrives for this
+/// long.
 const DRAIN_LINGER: Duration = Duration::from_secs(2);
 /// But not for longer than this.
 const DRAIN_LINGER_LIMIT: Duration = Duration::from_secs(10);
 /// After shutdown: how long a connection without a request yet may take to send its first.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// Most refused connections that are read for a moment, so that their clients can read the reason.
-const MOST_REFUSED: usize = 16;
+const MAX_REFUSED: usize = 16;
 /// A proxy takes a body of up to this many bytes at once.
-const SHORT: u64 = 64 * 1024;
-/// The system queues at most about this many bytes for a connection that it cannot send yet; the rest stays here, where it is
-/// counted.
+const SHORT_BODY: u64 = 64 * 1024;
+/// The system queues at most about this many bytes for a connection that it cannot send yet; the rest stays here, where
+/// it is counted.
 const MAX_UNSENT: c_int = 16 * 1024;
 /// The system ends a connection whose peer acknowledges nothing, or takes nothing of what waits, for this long, in
 /// milliseconds; also one that has been closed here.
@@ -158,7 +159,7 @@ pub struct Ending {
 /// Serves until shutdown, then closes idle connections and finishes the requests in progress.
 pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admission: &Admission) {
     let places = Arc::new(Semaphore::new(admission.places.min(Semaphore::MAX_PERMITS)));
-    let refused = Arc::new(Semaphore::new(MOST_REFUSED));
+    let refused = Arc::new(Semaphore::new(MAX_REFUSED));
     let connections = TaskTracker::new();
     let serve = |(stream, peer, permit): (TcpStream, _, _)| match admission.admit(peer, permit) {
         Some(permit) => {
@@ -253,7 +254,7 @@ async fn serve_connection(
     let hold =
         |wire: &Arc<_>| holder.map(|holder| Held::of(admission.budget.clone(), holder, Arc::downgrade(wire) as _));
     let places = (!permit.is_of_proxy()).then(|| (permit.semaphore().clone(), admission.places / 2));
-    let stream = Stream::new(stream, Haste { idle: admission.idle, places }, hold);
+    let stream = Stream::new(stream, Timeouts { idle: admission.idle, places }, hold);
     let (leaving, wire) = (ending.leaving, stream.wire().clone());
     let [asked, cut] = [wire.clone(), wire.clone()];
     let service = service_fn(move |request: Request<Incoming>| {
@@ -271,7 +272,7 @@ async fn serve_connection(
             ended = &mut connection => ended,
             () = ending.shutdown.cancelled() => {
                 // Told to shut down, hyper would drop a request that is just arriving on a new connection.
-                if asked.course.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
+                if asked.requests.begun() == 0 && let Ok(ended) = timeout(FIRST_WITHIN, &mut connection).await {
                     return ended;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -314,7 +315,7 @@ fn answer(
         let Some(permit) = permit else { return Ok(too_many().map(|body| AnswerBody::new(body, wire))) };
         request.extensions_mut().insert(permit.clone());
         let mut answer = app.call(request).await?;
-        if permit.has_share_of_request() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT) {
+        if permit.has_share_of_request() && answer.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT_BODY) {
             // The proxy takes the body as fast as its client does.
             answer = answer.map(|body| {
                 Body::new(body.map_frame(move |frame| {

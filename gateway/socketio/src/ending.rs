@@ -1,11 +1,12 @@
-//! The one table of every way a session ends. The metric `confab_session_ends_total`, the log and the documentation are made
-//! from it.
+//! The table of all causes that end a session. The metric `confab_session_ends_total`, the log and the documentation
+//! use this table.
 
 use std::{fmt, io};
 
 use crate::packet::Malformed;
 
-/// Why a session ended. Of several causes the first one counts.
+/// Why a session ended. The first of several causes counts. [`cause`](Self::cause) describes each variant, and
+/// [`next`](Self::next) what a stock client does afterwards.
 #[expect(missing_docs, reason = "`cause` describes each one")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -50,7 +51,7 @@ const fn line(code: &'static str, close: Option<u16>, cause: &'static str, next:
 }
 
 impl Ending {
-    /// All of them.
+    /// All causes, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ConnectionLost,
@@ -122,7 +123,7 @@ impl Ending {
         Self::ALL.into_iter().find(|ending| *ending as u8 == number)
     }
 
-    /// Its name in the metric and in the log.
+    /// The name in the metric and in the log.
     pub const fn code(self) -> &'static str {
         self.line().code
     }
@@ -146,7 +147,7 @@ impl Ending {
         }
     }
 
-    /// The whole table in Markdown.
+    /// The table of all causes in Markdown.
     pub fn table() -> String {
         let head =
             "| cause | close code | what happened | what a stock client does next |\n|---|---|---|---|\n".to_owned();
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ending_has_a_line_of_its_own() {
+    fn every_ending_has_its_own_line() {
         for ending in Ending::ALL {
             assert_eq!(Ending::of_number(ending as u8), Some(ending));
             assert_eq!(Ending::ALL.iter().filter(|other| other.code() == ending.code()).count(), 1, "{ending}");

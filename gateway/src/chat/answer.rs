@@ -31,7 +31,7 @@ pub fn refusal(ack: u64, error: &Error) -> Frame {
 pub fn emit(socket: &Socket, name: &str, argument: &impl Serialize) {
     let event = Frame::event(name, argument);
     match socket.client.recovery.get() {
-        Some(recovery) => recovery.tell(&event, |frames| socket.outbox.push_all(frames)),
+        Some(recovery) => recovery.queue_event(&event, |frames| socket.outbox.push_all(frames)),
         None => socket.outbox.push(event),
     }
 }

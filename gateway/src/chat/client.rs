@@ -38,7 +38,7 @@ pub struct Client {
     identity: OnceLock<Identity>,
     /// What the client has been sent, if it asked for recovery when it connected.
     pub recovery: OnceLock<Box<Recovery>>,
-    // Held for one event's bookkeeping, never across an await.
+    // EarlyEvent for one event's bookkeeping, never across an await.
     state: Mutex<State>,
     /// Bytes of events that wait or are being handled.
     queued: AtomicUsize,
@@ -59,7 +59,7 @@ pub struct State {
     /// The token of the first request, until CONNECT.
     bearer: Option<Box<str>>,
     /// What arrived before CONNECT was answered.
-    held: Vec<Held>,
+    early: Vec<EarlyEvent>,
     /// The events that wait for their turn.
     pub lanes: Lanes,
     rooms: HashSet<Uuid>,
@@ -79,7 +79,7 @@ pub enum Stage {
 }
 
 /// What waits until CONNECT is answered.
-enum Held {
+enum EarlyEvent {
     Event(Uuid, Pending),
     Refusal(Refused),
 }
@@ -99,7 +99,7 @@ impl Refused {
     }
 }
 
-impl Held {
+impl EarlyEvent {
     fn size(&self) -> usize {
         match self {
             Self::Event(_, event) => event.size,
@@ -112,7 +112,7 @@ impl Client {
     /// A client that has not connected yet.
     pub fn new(bearer: Option<Box<str>>) -> Self {
         let state =
-            State { stage: Stage::Outside, bearer, held: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
+            State { stage: Stage::Outside, bearer, early: Vec::new(), lanes: Lanes::default(), rooms: HashSet::new() };
         Self {
             identity: OnceLock::new(),
             recovery: OnceLock::new(),
@@ -181,7 +181,7 @@ impl Client {
     /// Completes when all that arrived before the client's DISCONNECT is done: an event ends a moment after its
     /// acknowledgement has left.
     pub async fn earlier_events(&self) {
-        while self.queued.load(Ordering::Relaxed) > self.state().held.iter().map(Held::size).sum::<usize>() {
+        while self.queued.load(Ordering::Relaxed) > self.state().early.iter().map(EarlyEvent::size).sum::<usize>() {
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -218,26 +218,27 @@ impl Client {
                 self.count(outbox, event.size);
                 state.lanes.push(room, event);
             }
-            Stage::Connecting => self.hold(outbox, &mut state, Held::Event(room, event)),
+            Stage::Connecting => self.keep_early(outbox, &mut state, EarlyEvent::Event(room, event)),
             Stage::Ended => {}
             Stage::Outside => return Err(Malformed("an event before CONNECT")),
         }
         Ok(())
     }
 
-    /// Takes a refused event: returns it when it can be answered now; stock clients take nothing before CONNECT's answer.
+    /// Takes a refused event: returns it when it can be answered now; stock clients take nothing before CONNECT's
+    /// answer.
     pub fn take_refused(&self, outbox: &Outbox, refused: Refused) -> Option<Refused> {
         let mut state = self.state();
         if state.stage != Stage::Connecting {
             return Some(refused);
         }
-        self.hold(outbox, &mut state, Held::Refusal(refused));
+        self.keep_early(outbox, &mut state, EarlyEvent::Refusal(refused));
         None
     }
 
-    fn hold(&self, outbox: &Outbox, state: &mut State, held: Held) {
-        self.count(outbox, held.size());
-        state.held.push(held);
+    fn keep_early(&self, outbox: &Outbox, state: &mut State, event: EarlyEvent) {
+        self.count(outbox, event.size());
+        state.early.push(event);
     }
 
     fn count(&self, outbox: &Outbox, size: usize) {
@@ -258,8 +259,8 @@ impl Client {
     /// Drops the waiting events: their client's identity is no longer valid.
     pub fn drop_events(&self, outbox: &Outbox) {
         let mut state = self.state();
-        let held = std::mem::take(&mut state.held).iter().map(Held::size).sum::<usize>();
-        let size = held + state.lanes.clear();
+        let early = std::mem::take(&mut state.early).iter().map(EarlyEvent::size).sum::<usize>();
+        let size = early + state.lanes.clear();
         drop(state);
         self.queued.fetch_sub(size, Ordering::Relaxed);
         outbox.release(size);
@@ -309,10 +310,10 @@ impl State {
     pub fn connect(&mut self) -> Vec<Refused> {
         self.stage = Stage::Connected;
         let mut refusals = Vec::new();
-        for held in std::mem::take(&mut self.held) {
-            match held {
-                Held::Event(room, event) => self.lanes.push(room, event),
-                Held::Refusal(refused) => refusals.push(refused),
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                EarlyEvent::Event(room, event) => self.lanes.push(room, event),
+                EarlyEvent::Refusal(refused) => refusals.push(refused),
             }
         }
         refusals

@@ -165,21 +165,21 @@ mod tests {
     #[test]
     fn an_answer_reports_its_extent() {
         let room = Room::default();
-        let say = |rest: &str, page: &Page| {
+        let summary = |rest: &str, page: &Page| {
             let answer = answer(&parse(rest).unwrap(), &room, page);
             (answer.messages.len(), answer.complete, answer.reset)
         };
-        assert_eq!(say("", &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(say(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
-        assert_eq!(say(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
-        assert_eq!(say(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
-        assert_eq!(say(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
-        assert_eq!(say(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
-        assert_eq!(say(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
+        assert_eq!(summary("", &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(summary(r#","after":7"#, &page(9, 8..10, "x")), (2, true, false));
+        assert_eq!(summary(r#","after":9"#, &page(9, 10..10, "")), (0, true, false));
+        assert_eq!(summary(r#","after":0"#, &page(900, 1..201, "x")), (200, false, false));
+        assert_eq!(summary(r#","after":0,"epoch":"e1""#, &page(2, 1..3, "x")), (2, true, false));
+        assert_eq!(summary(r#","after":0,"epoch":"e0""#, &page(2, 1..3, "x")), (0, false, true));
+        assert_eq!(summary(r#","after":10"#, &page(9, 10..10, "")), (0, false, true));
         // Escapes make the encoded form larger than the form in the log.
-        let (count, complete, _) = say(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
+        let (count, complete, _) = summary(r#","after":0"#, &page(40, 1..41, &"\u{1}".repeat(16_000)));
         assert_eq!((count, complete), (2, false));
-        assert_eq!(say(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
+        assert_eq!(summary(r#","last":3"#, &page(40, 38..41, &"\u{1}".repeat(16_000))), (2, true, false));
     }
 
     #[tokio::test]
@@ -187,7 +187,7 @@ mod tests {
         let world = World::new(bus()).await;
         let mut client = world.client();
         client.emit(&connect(serde_json::json!({ "recovery": true })));
-        client.hears("42[\"session\"").await;
+        client.receives("42[\"session\"").await;
         let (chat, socket) = (&world.chat, &client.socket);
         let again = async |meanwhile: Option<Box<dyn FnOnce() + Send>>| {
             *world.log.meanwhile.lock() = meanwhile;

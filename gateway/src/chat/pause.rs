@@ -11,7 +11,7 @@ use crate::metrics::METRICS;
 use confab_common::standstill::now;
 
 /// How often the clock is read.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -27,7 +27,7 @@ pub async fn watch(chat: Arc<Chat>) {
             // Wakes the clients' tasks that wanted to write meanwhile.
             chat.registry.all().iter().for_each(|session| session.outbox.nudge());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 

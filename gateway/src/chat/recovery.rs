@@ -35,7 +35,7 @@ impl Recovery {
     }
 
     /// Queues an event that belongs to no room.
-    pub fn tell(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
+    pub fn queue_event(&self, event: &Frame, queue: impl FnOnce(&[Frame])) {
         self.with(|offset| queue(&[stamp(offset, event)]));
     }
 

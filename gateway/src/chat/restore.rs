@@ -28,7 +28,7 @@ const MAX_EVENTS: usize = 2_000;
 const MAX_COST: usize = 1536 * 1024;
 /// How long a client may wait for its turn when many return at once, and how long its recovery may then take; the
 /// client waits for the answer to its CONNECT.
-const TURN_WITHIN: Duration = Duration::from_secs(20);
+const PERMIT_WITHIN: Duration = Duration::from_secs(20);
 const RESTORED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that is ready to be recovered.
@@ -37,11 +37,11 @@ pub struct Restored {
     epoch: Uuid,
     budget: Budget,
     /// Held until the missed events are counted among the bytes of all outboxes.
-    _turn: Turn,
+    _permits: Permits,
 }
 
 /// A permit of the user and one of the gateway to recover a client.
-type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// A room that the client is back in.
 struct Room {
@@ -72,17 +72,17 @@ impl<E: Into<confab_common::Error>> From<E> for Inexact {
 /// exactly; it is then in no room.
 pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) -> Option<Restored> {
     let budget = Budget { events: MAX_EVENTS.into(), cost: MAX_COST.into(), offset: offset.encode().len() };
-    let bring_back = async {
-        let turn = timeout(TURN_WITHIN, turn(chat, socket)).await.unwrap_or(Err(Inexact))?;
+    let restoring = async {
+        let permits = timeout(PERMIT_WITHIN, acquire_permits(chat, socket)).await.unwrap_or(Err(Inexact))?;
         let rooms =
-            offset.rooms.iter().map(|(room, sent)| bring_back(chat, socket, *room, *sent, offset.epoch, &budget));
+            offset.rooms.iter().map(|(room, sent)| restore_room(chat, socket, *room, *sent, offset.epoch, &budget));
         let rooms = timeout(RESTORED_WITHIN, try_join_all(rooms)).await.unwrap_or(Err(Inexact))?;
-        Ok((rooms, turn))
+        Ok((rooms, permits))
     };
-    let back = bring_back.await;
+    let back = restoring.await;
     METRICS.recoveries.hit(if back.is_ok() { "yes" } else { "no" });
     match back {
-        Ok((rooms, turn)) => Some(Restored { rooms, epoch: offset.epoch, budget, _turn: turn }),
+        Ok((rooms, permits)) => Some(Restored { rooms, epoch: offset.epoch, budget, _permits: permits }),
         Err(Inexact) => {
             for room in offset.rooms.keys() {
                 chat.hub.leave(*room, socket.id());
@@ -95,7 +95,7 @@ pub async fn restore(chat: &Arc<Chat>, socket: &Arc<Socket>, offset: &Offset) ->
 
 /// Waits for the client's turn: few clients are recovered at once, and none of a user above its share of the held
 /// bytes.
-async fn turn(chat: &Chat, socket: &Socket) -> Result<Turn, Inexact> {
+async fn acquire_permits(chat: &Chat, socket: &Socket) -> Result<Permits, Inexact> {
     let of_user = restore_permit(&socket.outbox.share()).await.ok_or(Inexact)?;
     // A user above its share waits here, where it only holds permits of its own.
     socket.outbox.within_share("recovery").await;
@@ -103,7 +103,7 @@ async fn turn(chat: &Chat, socket: &Socket) -> Result<Turn, Inexact> {
     Ok((of_user, of_all))
 }
 
-async fn bring_back(
+async fn restore_room(
     chat: &Chat,
     socket: &Arc<Socket>,
     id: Uuid,
@@ -174,7 +174,7 @@ impl Restored {
     /// Queues the events that the client missed, and delivers new ones from then on. The client has been connected as
     /// recovered. `false` when that has failed: it must be closed, and reconnects with the offset that it has reached.
     pub async fn go_live(self, chat: &Arc<Chat>, socket: &Arc<Socket>) -> bool {
-        let Self { rooms, epoch, budget, _turn } = self;
+        let Self { rooms, epoch, budget, _permits } = self;
         let live = join_all(rooms.into_iter().map(|room| room.go_live(chat, socket, epoch, &budget)));
         timeout(RESTORED_WITHIN, live).await.is_ok_and(|rooms| rooms.iter().all(Result::is_ok))
     }

@@ -199,7 +199,7 @@ impl World {
     /// A client that has not connected.
     pub fn client(&self) -> Client {
         let socket = self.server.open(Transport::POLLING, address(1), &HeaderMap::new()).unwrap();
-        Client { server: self.server.clone(), socket, heard: Vec::new(), seqs: Vec::new() }
+        Client { server: self.server.clone(), socket, received: Vec::new(), seqs: Vec::new() }
     }
 
     /// A socket of that user.
@@ -216,10 +216,10 @@ impl World {
     pub async fn member(&self) -> Client {
         let mut client = self.client();
         client.emit(&connect(json!({})));
-        client.hears("40{").await;
+        client.receives("40{").await;
         client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
-        client.hears("430[{\"ok\":true").await;
-        client.heard.clear();
+        client.receives("430[{\"ok\":true").await;
+        client.received.clear();
         client
     }
 
@@ -239,14 +239,14 @@ impl World {
     }
 
     /// Appends events and publishes their hint; returns the last one's number.
-    pub fn say(&self, count: u64) -> u64 {
+    pub fn append_and_publish(&self, count: u64) -> u64 {
         let last = self.append(count);
         self.publish(self.hint(last + 1 - count, count).encode_to_vec());
         last
     }
 
     /// Waits until the heads have been polled `times` more times.
-    pub async fn heads_asked(&self, times: u64) {
+    pub async fn heads_polled(&self, times: u64) {
         let asked = self.log.heads.load(Ordering::SeqCst);
         eventually(|| self.log.heads.load(Ordering::SeqCst) >= asked + times).await;
     }
@@ -255,7 +255,7 @@ impl World {
 pub struct Client {
     server: Arc<Server<Chat>>,
     pub socket: Arc<Socket>,
-    pub heard: Vec<String>,
+    pub received: Vec<String>,
     seqs: Vec<u64>,
 }
 
@@ -265,30 +265,30 @@ impl Client {
         start_lanes(&self.server.app, &self.socket);
     }
 
-    pub fn listen(&mut self) {
+    pub fn read_frames(&mut self) {
         let frames = self.socket.outbox.take_some(16, usize::MAX);
-        self.heard.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
+        self.received.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
     /// Waits for a frame with this beginning.
-    pub async fn hears(&mut self, begin: &str) {
+    pub async fn receives(&mut self, begin: &str) {
         eventually(|| {
-            self.listen();
-            self.heard.iter().any(|heard| heard.starts_with(begin))
+            self.read_frames();
+            self.received.iter().any(|received| received.starts_with(begin))
         })
         .await;
     }
 
     /// Reads until the event with that number arrives; returns the numbers of all events that arrived.
-    pub async fn hears_up_to(&mut self, last: u64) -> Vec<u64> {
+    pub async fn receives_up_to(&mut self, last: u64) -> Vec<u64> {
         let reading = async {
             loop {
-                self.listen();
-                let heard = self.seqs();
-                if heard.last() == Some(&last) {
-                    return heard;
+                self.read_frames();
+                let received = self.seqs();
+                if received.last() == Some(&last) {
+                    return received;
                 }
-                assert_eq!(self.socket.outbox.closing(), None, "after {:?}", heard.last());
+                assert_eq!(self.socket.outbox.closing(), None, "after {:?}", received.last());
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         };
@@ -299,7 +299,7 @@ impl Client {
     pub fn seqs(&mut self) -> Vec<u64> {
         let number =
             |packet: &String| serde_json::from_str::<Value>(packet.strip_prefix("42")?).ok()?[1]["seq"].as_u64();
-        self.seqs.extend(self.heard.drain(..).filter_map(|packet| number(&packet)));
+        self.seqs.extend(self.received.drain(..).filter_map(|packet| number(&packet)));
         self.seqs.clone()
     }
 }

@@ -21,18 +21,18 @@ const HEAD_WITHIN_CROWDED: Duration = Duration::from_secs(5);
 const IDLE_WITHIN_CROWDED: Duration = Duration::from_secs(10);
 
 /// How often a connection is looked at: whether it idles may change unnoticed, and the places may have become few.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long clients may take.
 #[derive(Clone)]
-pub struct Haste {
+pub struct Timeouts {
     /// How long a connection may idle between requests.
     pub idle: Duration,
     /// The places for connections, and half of their number; `None`: a trusted proxy's connection.
     pub places: Option<(Arc<Semaphore>, usize)>,
 }
 
-impl Haste {
+impl Timeouts {
     fn is_crowded(&self) -> bool {
         self.places.as_ref().is_some_and(|(places, half)| places.available_permits() < *half)
     }
@@ -46,15 +46,15 @@ pub struct Arriving {
     begun: u64,
     head: Head,
     refused: Option<StatusCode>,
-    haste: Haste,
+    timeouts: Timeouts,
     /// Since when the client has owed the rest of the head or, when nothing of it has arrived, might send one.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
-    pub fn new(held: Option<Held>, haste: Haste) -> Self {
-        Self { held, begun: 0, head: Head::default(), refused: None, haste, since: Instant::now(), timer: None }
+    pub fn new(held: Option<Held>, timeouts: Timeouts) -> Self {
+        Self { held, begun: 0, head: Head::default(), refused: None, timeouts, since: Instant::now(), timer: None }
     }
 
     /// Begins to wait for the next request.
@@ -64,7 +64,7 @@ impl Arriving {
 
     /// Takes what has just arrived; returns how much of it may be passed on, which is all unless a head is malformed.
     pub fn read(&mut self, bytes: &[u8], wire: &Wire) -> usize {
-        let (begun, is_head) = (wire.course.begun(), wire.arrived(bytes.len()));
+        let (begun, is_head) = (wire.requests.begun(), wire.arrived(bytes.len()));
         if begun > self.begun {
             self.begun = begun;
             self.head = Head::default();
@@ -93,19 +93,19 @@ impl Arriving {
 
     /// Called while nothing arrives; ready when the client has taken too long for a request.
     pub fn poll_late(&mut self, context: &mut Context<'_>, wire: &Wire) -> Poll<()> {
-        let is_busy = wire.course.is_busy();
-        let idles = wire.course.begun() > self.begun;
+        let is_busy = wire.requests.is_busy();
+        let idles = wire.requests.begun() > self.begun;
         // A head that is being handled is counted with its request.
         if let Some(held) = self.held.as_mut().filter(|_| idles) {
             held.clear();
         }
-        let within = match (idles, self.haste.is_crowded()) {
+        let within = match (idles, self.timeouts.is_crowded()) {
             (false, false) => HEAD_WITHIN,
             (false, true) => HEAD_WITHIN_CROWDED,
-            (true, false) => self.haste.idle,
-            (true, true) => self.haste.idle.min(IDLE_WITHIN_CROWDED),
+            (true, false) => self.timeouts.idle,
+            (true, true) => self.timeouts.idle.min(IDLE_WITHIN_CROWDED),
         };
-        let (now, again) = (Instant::now(), LOOK_AGAIN.min(self.haste.idle));
+        let (now, again) = (Instant::now(), CHECK_INTERVAL.min(self.timeouts.idle));
         let due = if is_busy { now + again } else { self.since + within };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due.min(now + again))));
         if due < timer.deadline() {

@@ -25,9 +25,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.incoming).poll_frame(context);
         match &frame {
-            Poll::Pending => self.wire.course.body_is_awaited(context.waker()),
-            Poll::Ready(None) => self.wire.course.body_has_ended(),
-            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.course.body_has_ended(),
+            Poll::Pending => self.wire.requests.body_is_awaited(context.waker()),
+            Poll::Ready(None) => self.wire.requests.body_has_ended(),
+            Poll::Ready(Some(_)) if self.incoming.is_end_stream() => self.wire.requests.body_has_ended(),
             Poll::Ready(Some(_)) => {}
         }
         frame
@@ -77,6 +77,6 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        self.wire.course.made();
+        self.wire.requests.made();
     }
 }

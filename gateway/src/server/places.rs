@@ -11,7 +11,7 @@ const GATEWAYS_PART: u64 = 3;
 /// Memory for a connection without counted bytes is 14 KiB at most; others need some as well, and the process itself.
 const BYTES_PER_PLACE: u64 = 24 * 1024;
 /// Fewer places than this indicate a mistake.
-const FEW: usize = 100;
+const MIN_PLAUSIBLE: usize = 100;
 /// How many connections a gateway accepts from other gateways at once.
 pub fn for_gateways(config: &GatewayConfig) -> usize {
     within(limit(), memory::limit() / GATEWAYS_PART, config.max_connections, |descriptors| descriptors / GATEWAYS_PART)
@@ -28,7 +28,7 @@ pub fn for_clients(config: &GatewayConfig) -> usize {
         return places;
     }
     let what = if places as u64 == left(for_connections(limit)) { "descriptor limit" } else { "memory" };
-    if places < FEW.min(setting) {
+    if places < MIN_PLAUSIBLE.min(setting) {
         tracing::error!(
             places,
             limit,

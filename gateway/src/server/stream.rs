@@ -10,40 +10,40 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::arriving::{Arriving, Haste};
+use super::arriving::{Arriving, Timeouts};
 use super::refusal::{self, Refusal};
 use confab_socketio::METRICS;
 use confab_socketio::budget::Held;
 use confab_socketio::net::wire::{Wire, Writer};
 
-/// The time within which a client must take at least [`LEAST`] bytes of a waiting response.
+/// The time within which a client must take at least [`MIN_TAKEN`] bytes of a waiting response.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(60);
 /// In bytes.
-const LEAST: usize = 32 * 1024;
+const MIN_TAKEN: usize = 32 * 1024;
 
 /// The stream of an HTTP connection; after an upgrade the bare stream is used instead.
 pub struct Stream {
     // Dropped first: it reads the socket's state before the socket is closed.
     writer: Writer,
     tcp: TcpStream,
-    patience: Patience,
+    stall_timer: StallTimer,
     arriving: Arriving,
     refusal: Refusal,
 }
 
 /// Expires when a client takes less than it must.
 #[derive(Default)]
-struct Patience {
+struct StallTimer {
     /// Runs while something waits for the client.
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that the client has taken since the timer was started.
     taken: usize,
 }
 
-impl Patience {
+impl StallTimer {
     fn took(&mut self, bytes: usize) {
         self.taken += bytes;
-        if self.taken >= LEAST {
+        if self.taken >= MIN_TAKEN {
             self.timer = None;
         }
     }
@@ -64,10 +64,10 @@ impl Patience {
 
 impl Stream {
     /// Wraps a bare stream; `hold` counts for its client.
-    pub fn new(tcp: TcpStream, haste: Haste, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
+    pub fn new(tcp: TcpStream, timeouts: Timeouts, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
         let writer = Writer::new(&tcp);
-        let arriving = Arriving::new(hold(writer.wire()), haste);
-        Self { writer, tcp, patience: Patience::default(), arriving, refusal: Refusal::default() }
+        let arriving = Arriving::new(hold(writer.wire()), timeouts);
+        Self { writer, tcp, stall_timer: StallTimer::default(), arriving, refusal: Refusal::default() }
     }
 
     /// What became of the responses written to it.
@@ -92,17 +92,17 @@ impl Stream {
 
     /// Whether an answer that begins now is hyper's own: no request is in progress.
     fn is_own(&self) -> bool {
-        !self.wire().course.is_busy()
+        !self.wire().requests.is_busy()
     }
 
     fn taken(&mut self, context: &mut Context<'_>, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = &taken {
             let bytes = *result.as_ref().unwrap_or(&0);
-            self.patience.took(bytes);
+            self.stall_timer.took(bytes);
             self.writer.wrote(bytes);
             return taken;
         }
-        ready!(self.patience.poll(context));
+        ready!(self.stall_timer.poll(context));
         METRICS.outbox_closes.hit("stuck");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -112,7 +112,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { tcp, writer, arriving, refusal, .. } = self.get_mut();
         let (wire, before) = (writer.wire(), buffer.filled().len());
-        if !wire.course.is_half_closed() {
+        if !wire.requests.is_half_closed() {
             match Pin::new(&mut *tcp).poll_read(context, buffer) {
                 // Late is like closed.
                 Poll::Pending => return arriving.poll_late(context, wire).map(Ok),
@@ -121,7 +121,7 @@ impl AsyncRead for Stream {
             }
             let passed = arriving.read(&buffer.filled()[before..], wire);
             if passed == 0 || arriving.refused().is_some() {
-                wire.course.half_close();
+                wire.requests.half_close();
             }
             if passed > 0 {
                 buffer.set_filled(before + passed);
@@ -129,9 +129,9 @@ impl AsyncRead for Stream {
             }
             buffer.set_filled(before);
         }
-        ready!(wire.course.poll_end(context));
+        ready!(wire.requests.poll_end(context));
         match arriving.refused() {
-            Some(status) if !wire.course.is_busy() => {
+            Some(status) if !wire.requests.is_busy() => {
                 let mut tcp = Pin::new(tcp);
                 refusal.poll(status, |bytes| tcp.as_mut().poll_write(context, bytes))
             }
@@ -171,9 +171,9 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TCP has nothing to flush.
-        self.patience.took_all();
+        self.stall_timer.took_all();
         self.writer.flushed();
-        if self.wire().course.flushed() {
+        if self.wire().requests.flushed() {
             self.arriving.idles();
         }
         Pin::new(&mut self.tcp).poll_flush(context)
@@ -193,24 +193,24 @@ mod tests {
     use super::*;
 
     /// Whether the timer expires within ten minutes on a client that takes `bytes` at once, every 10 s.
-    async fn ends_with(bytes: usize, take: fn(&mut Patience, usize)) -> bool {
-        let mut patience = Patience::default();
+    async fn ends_with(bytes: usize, take: fn(&mut StallTimer, usize)) -> bool {
+        let mut stall_timer = StallTimer::default();
         for _ in 0..60 {
-            if timeout(Duration::ZERO, poll_fn(|context| patience.poll(context))).await.is_ok() {
+            if timeout(Duration::ZERO, poll_fn(|context| stall_timer.poll(context))).await.is_ok() {
                 return true;
             }
             advance(Duration::from_secs(10)).await;
-            take(&mut patience, bytes);
+            take(&mut stall_timer, bytes);
         }
         false
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_is_not_enough() {
-        assert!(ends_with(0, Patience::took).await);
-        assert!(ends_with(1000, Patience::took).await);
-        assert!(!ends_with(8000, Patience::took).await);
+        assert!(ends_with(0, StallTimer::took).await);
+        assert!(ends_with(1000, StallTimer::took).await);
+        assert!(!ends_with(8000, StallTimer::took).await);
         // Less is enough when nothing else is waiting.
-        assert!(!ends_with(1000, |patience, _| patience.took_all()).await);
+        assert!(!ends_with(1000, |stall_timer, _| stall_timer.took_all()).await);
     }
 }

@@ -50,8 +50,8 @@ impl Files {
 
     /// Clients that reach only this service.
     pub fn clients(&self) -> Clients {
-        let nobody = || super::fake(|_, _| Err(Error::unavailable("nobody")));
-        Clients::new(nobody(), nobody(), nobody(), self.transport(), Duration::from_secs(2))
+        let other = || super::fake(|_, _| Err(Error::unavailable("the service")));
+        Clients::new(other(), other(), other(), self.transport(), Duration::from_secs(2))
     }
 
     /// Refuses every upload at once from now on.
@@ -108,7 +108,7 @@ impl Files {
     }
 
     /// The first and last messages of the uploads.
-    pub fn said(&self) -> (Vec<Begin>, Vec<Finish>) {
+    pub fn uploads(&self) -> (Vec<Begin>, Vec<Finish>) {
         let state = self.state();
         (state.begins.clone(), state.finishes.clone())
     }

@@ -18,8 +18,8 @@ async fn backpressure_stops_reading() {
     let world = World::with(bus(), &["--max-events-per-second", "0"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
-    client.heard.clear();
+    client.receives("40{").await;
+    client.received.clear();
     let mut asked = 0;
     while !client.socket.client.is_paused() {
         client.emit(&format!("42{asked}[\"leaveRoom\",\"{}\"]", Uuid::now_v7()));
@@ -29,8 +29,8 @@ async fn backpressure_stops_reading() {
     }
     // No event was dropped, either.
     eventually(|| {
-        client.listen();
-        client.heard.len() == asked
+        client.read_frames();
+        client.received.len() == asked
     })
     .await;
     assert!(!client.socket.client.is_paused());
@@ -41,7 +41,7 @@ async fn few_sends_of_a_client_are_under_way_at_once_however_many_rooms_they_go_
     let world = World::new(bus()).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let (socket, rooms) = (&client.socket, (0..200).map(|_| Uuid::now_v7()).collect::<Vec<_>>());
     for room in &rooms {
         for name in ["message", "message", "leaveRoom"] {
@@ -69,7 +69,7 @@ async fn requests_of_a_client_count_until_they_are_done() {
     let world = World::new(bus()).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let socket = &client.socket;
     client.emit(&format!(r#"42["message",{{"roomId":"{}","content":"{}"}}]"#, Uuid::now_v7(), "x".repeat(10_000)));
     assert!(socket.outbox.bytes() > 10_000);
@@ -95,12 +95,12 @@ async fn a_connected_client_may_ask_for_unknown_namespaces_as_often_as_for_anyth
     let world = World::with(bus(), &["--max-events-per-second", "10"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     (0..100).for_each(|_| client.emit("40/x,"));
     for _ in 0..10 {
-        client.listen();
+        client.read_frames();
     }
-    let answered = client.heard.iter().filter(|heard| heard.starts_with("44/x,")).count();
+    let answered = client.received.iter().filter(|received| received.starts_with("44/x,")).count();
     assert!((10..40).contains(&answered), "{answered}");
     assert_eq!(client.socket.outbox.closing(), None);
 }
@@ -127,7 +127,7 @@ async fn few_sends_of_a_user_are_under_way_at_once_however_many_sockets_they_com
     for _ in 0..3 {
         let mut client = world.client();
         client.emit(&connect(json!({})));
-        client.hears("40{").await;
+        client.receives("40{").await;
         clients.push(client);
     }
     let rooms = (0..MAX_SENDS).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
@@ -156,12 +156,12 @@ async fn joins_go_on_while_another_holds_more_than_half() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 1).await;
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
+    client.receives("40{").await;
     let greedy = world.known(1);
     greedy.outbox.push(Frame::engine(&"x".repeat(500_000)));
     // At once: a client that waits looks again after a quarter of a second.
     client.emit(&format!("420[\"joinRoom\",\"{ROOM}\"]"));
-    timeout(Duration::from_secs(2), client.hears("430[{\"ok\":true")).await.unwrap();
+    timeout(Duration::from_secs(2), client.receives("430[{\"ok\":true")).await.unwrap();
     let wait = async || timeout(Duration::from_millis(50), greedy.outbox.within_share("join")).await;
     assert!(wait().await.is_err(), "the other waits");
     greedy.outbox.take_some(9, usize::MAX);

@@ -36,7 +36,7 @@ impl Client {
         self.arrive(room, last_seq, &Arrival::Joined { answer: Some(Frame::ack(1, &"ok")), epoch }, &[]);
     }
 
-    fn hear(&self, room: Uuid, first: u64, events: &[u64]) {
+    fn deliver(&self, room: Uuid, first: u64, events: &[u64]) {
         self.recovery.deliver(room, first, &frames(events), |frames| self.queue(frames));
     }
 
@@ -65,10 +65,10 @@ fn every_event_says_how_far_the_client_has_got() {
     let client = Client::new();
     client.recovery.begin(|frames| client.queue(frames));
     client.arrive(ROOM, 4, &Arrival::Joined { answer: None, epoch: EPOCH }, &frames(&[5, 6]));
-    client.hear(ROOM, 7, &[7, 8]);
+    client.deliver(ROOM, 7, &[7, 8]);
     client.join(OTHER, 0, EPOCH);
-    client.recovery.tell(&Frame::event("error", &"e"), |frames| client.queue(frames));
-    client.hear(OTHER, 1, &[1]);
+    client.recovery.queue_event(&Frame::event("error", &"e"), |frames| client.queue(frames));
+    client.deliver(OTHER, 1, &[1]);
     client.recovery.left(ROOM, |frames| client.queue(frames));
     client.recovery.left(ROOM, |_| panic!("told once"));
     let expected = [

@@ -30,8 +30,8 @@ fn at(sent: u64) -> Offset {
 async fn returning(world: &World, offset: &Offset) -> Client {
     let mut client = world.client();
     client.emit(&connect(json!({})));
-    client.hears("40{").await;
-    client.heard.clear();
+    client.receives("40{").await;
+    client.received.clear();
     let _ = client.socket.client.recovery.set(Box::new(Recovery::new(offset.clone())));
     client
 }
@@ -42,16 +42,16 @@ async fn events_already_read_are_not_lost_when_more_must_be_read() {
     let (mut member, joining) = (world.member().await, world.member().await);
     // Another client's join takes long: meanwhile the room's tail is kept, up to its bound.
     world.chat.hub.begin_join(room(), partition(), &joining.socket);
-    let sent = world.say(70);
-    member.hears_up_to(sent).await;
+    let sent = world.append_and_publish(70);
+    member.receives_up_to(sent).await;
     let offset = at(sent - 3);
     let mut client = returning(&world, &offset).await;
     let restored = restore(&world.chat, &client.socket, &offset).await.unwrap();
     // All three are read; now the tail overflows.
-    let last = world.say(20);
-    member.hears_up_to(last).await;
+    let last = world.append_and_publish(20);
+    member.receives_up_to(last).await;
     assert!(restored.go_live(&world.chat, &client.socket).await);
-    assert_eq!(client.hears_up_to(last).await, (sent - 2..=last).collect::<Vec<_>>());
+    assert_eq!(client.receives_up_to(last).await, (sent - 2..=last).collect::<Vec<_>>());
     world.chat.hub.check_invariants();
 }
 
@@ -75,8 +75,8 @@ async fn no_client_is_recovered_while_much_waits_for_others() {
     let world = World::with(bus(), &["--max-outbox-bytes", "600000"], 12_000).await;
     let (mut member, stalled) = (world.member().await, world.member().await);
     for _ in 0..3 {
-        let sent = world.say(10);
-        member.hears_up_to(sent).await;
+        let sent = world.append_and_publish(10);
+        member.receives_up_to(sent).await;
     }
     let offset = at(37);
     let client = returning(&world, &offset).await;
@@ -138,6 +138,6 @@ async fn one_read_serves_many_who_return() {
     );
     for (restored, client) in restored.into_iter().zip(&mut clients) {
         assert!(restored.unwrap().go_live(&world.chat, &client.socket).await);
-        assert_eq!(client.hears_up_to(last).await, (8..=last).collect::<Vec<_>>());
+        assert_eq!(client.receives_up_to(last).await, (8..=last).collect::<Vec<_>>());
     }
 }

@@ -19,7 +19,7 @@ struct Polls {
     world: World,
     address: SocketAddr,
     session: Arc<Socket>,
-    said: u32,
+    pushed: u32,
 }
 
 impl Polls {
@@ -28,7 +28,7 @@ impl Polls {
         let (address, ..) = serving(confab_socketio::routes(&world.server), &[]).await;
         let session = world.client().socket;
         world.chat.registry.identify(&session, uuid::Uuid::from_u128(1));
-        let polls = Self { world, address, session, said: 0 };
+        let polls = Self { world, address, session, pushed: 0 };
         polls.get(&mut polls.connect().await, "first").await;
         polls
     }
@@ -38,9 +38,9 @@ impl Polls {
     }
 
     /// Queues one more packet for the client.
-    fn say(&mut self) -> String {
-        self.said += 1;
-        let packet = format!("4packet {}", self.said);
+    fn push_packet(&mut self) -> String {
+        self.pushed += 1;
+        let packet = format!("4packet {}", self.pushed);
         self.session.outbox.push(Frame::engine(&packet));
         packet
     }
@@ -89,10 +89,10 @@ async fn an_answer_that_arrived_is_not_given_again_whatever_the_next_poll_bears(
         let mut polls = Polls::new().await;
         let mut kept = polls.connect().await;
         for _ in 0..20 {
-            let said = polls.say();
-            assert_eq!(polls.get(&mut kept, &t).await, said, "{t}");
-            let said = polls.say();
-            assert_eq!(polls.get(&mut polls.connect().await, &t).await, said, "{t}");
+            let packet = polls.push_packet();
+            assert_eq!(polls.get(&mut kept, &t).await, packet, "{t}");
+            let packet = polls.push_packet();
+            assert_eq!(polls.get(&mut polls.connect().await, &t).await, packet, "{t}");
         }
     }
 }
@@ -103,7 +103,7 @@ async fn an_answer_lost_with_its_connection_is_given_again() {
         let mut polls = Polls::new().await;
         let lost = polls.leave_unread(t).await;
         drop(lost);
-        polls.say();
+        polls.push_packet();
         let again = polls.get(&mut polls.connect().await, t).await;
         assert!(again.len() == 500_000 && again.starts_with("xxx"), "{t}: {}", again.len());
         assert_eq!(polls.get(&mut polls.connect().await, t).await, "4packet 1", "{t}");
@@ -131,15 +131,15 @@ async fn a_poll_that_comes_again_while_the_first_waits_gets_the_same() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let (mut first, mut second) = (polls.connect().await, polls.connect().await);
-        let said = {
+        let answers = {
             let mut both = Box::pin(async { tokio::join!(polls.get(&mut first, &t), polls.get(&mut second, &t)) });
             assert!(timeout(Duration::from_millis(100), &mut both).await.is_err());
             polls.session.outbox.push(Frame::engine("4once"));
             both.await
         };
-        assert_eq!(said, ("4once".into(), "4once".into()), "{t}");
-        let said = polls.say();
-        assert_eq!(polls.get(&mut second, &t).await, said, "{t}");
+        assert_eq!(answers, ("4once".into(), "4once".into()), "{t}");
+        let packet = polls.push_packet();
+        assert_eq!(polls.get(&mut second, &t).await, packet, "{t}");
     }
 }
 

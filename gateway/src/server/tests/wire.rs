@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::serving;
 use crate::testing::eventually;
 use confab_socketio::net::Tally;
-use confab_socketio::net::wire::{Answer, Delivery, Fate};
+use confab_socketio::net::wire::{Answer, Delivery, Outcome};
 
 /// More than TCP accepts for a peer that does not read.
 const LARGE: usize = 16 * 1024 * 1024;
@@ -43,7 +43,7 @@ fn taken(last: &Mutex<Option<Answer>>) -> Answer {
 async fn what_the_peer_has_read_is_delivered_also_when_the_connection_ends() {
     let (last, client) = asked(100).await;
     let answer = taken(&last);
-    assert_eq!(answer.fate().await, Fate::Delivered);
+    assert_eq!(answer.outcome().await, Outcome::Delivered);
     drop(client);
     eventually(|| answer.wire().is_closed()).await;
     assert_eq!(answer.delivery(), Delivery::Delivered);
@@ -56,21 +56,21 @@ async fn what_the_peer_leaves_unread_is_lost_when_the_connection_ends() {
     assert_eq!(answer.delivery(), Delivery::UnderWay);
     drop(client);
     eventually(|| answer.delivery() == Delivery::Lost).await;
-    assert_eq!(answer.fate().await, Fate::Lost);
+    assert_eq!(answer.outcome().await, Outcome::Lost);
 }
 
 #[tokio::test]
 async fn only_as_long_as_nothing_follows_is_an_answer_under_way() {
     let (last, mut client) = asked(LARGE).await;
     let first = taken(&last);
-    assert_eq!(first.fate().await, Fate::Lost);
+    assert_eq!(first.outcome().await, Outcome::Lost);
     // Of all bytes that the body has, its head has none.
     let (mut left, mut bytes) = (LARGE, vec![0; 1 << 20]);
     while left > 0 {
         let read = client.read(&mut bytes).await.unwrap();
         left -= bytes[..read].iter().filter(|byte| **byte == b'x').count();
     }
-    assert_eq!(first.fate().await, Fate::Delivered);
+    assert_eq!(first.outcome().await, Outcome::Delivered);
     ask(&mut client).await;
     assert_eq!(first.delivery(), Delivery::Delivered);
     let second = taken(&last);

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | the last GET was still pending when this GET arrived | the same bytes | the same bytes |
 //! | delivered: acknowledged by TCP, or followed by another request on the connection | next packets | next packets |
-//! | lost: the connection has ended, or [`SETTLES_WITHIN`] has passed without that | the session ends | the same bytes |
+//! | lost: the connection has ended, or [`SETTLES_WITHIN`] has passed | the session ends | the same bytes |
 //! | unknown: the node that proxied it has stopped | next packets | the same bytes |
 //!
 //! If `t` is a clock and the answer is lost, the server cannot distinguish a repeat, which needs the bytes, from a new

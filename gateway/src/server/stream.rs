@@ -1,4 +1,5 @@
-//! A client's connection; it fails when the client takes next to nothing for too long, and ends when it sends nothing.
+//! The stream of a client's connection. It fails when the client reads too slowly, and ends when the client exceeds the
+//! time limits for a request.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,14 +17,14 @@ use confab_socketio::METRICS;
 use confab_socketio::budget::Held;
 use confab_socketio::net::wire::{Wire, Writer};
 
-/// The time within which a client must take at least [`MIN_TAKEN`] bytes of a waiting response.
+/// The time within which a client must read at least [`MIN_TAKEN`] bytes of a pending response.
 const WRITE_STALL_LIMIT: Duration = Duration::from_secs(60);
-/// In bytes.
+/// Minimum number of bytes within [`WRITE_STALL_LIMIT`].
 const MIN_TAKEN: usize = 32 * 1024;
 
-/// The stream of an HTTP connection; after an upgrade the bare stream is used instead.
+/// The stream of an HTTP connection. An upgraded connection uses the TCP stream alone.
 pub struct Stream {
-    // Dropped first: it reads the socket's state before the socket is closed.
+    // Dropped first: it reads the state of the TCP socket before the TCP socket is closed.
     writer: Writer,
     tcp: TcpStream,
     stall_timer: StallTimer,
@@ -31,12 +32,12 @@ pub struct Stream {
     refusal: Refusal,
 }
 
-/// Expires when a client takes less than it must.
+/// Expires when a client reads too slowly.
 #[derive(Default)]
 struct StallTimer {
-    /// Runs while something waits for the client.
+    /// Runs while data is pending for the client.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes that the client has taken since the timer was started.
+    /// Bytes that the client has read since the timer started.
     taken: usize,
 }
 
@@ -52,7 +53,7 @@ impl StallTimer {
         self.timer = None;
     }
 
-    /// Called while the client takes nothing; ready when it has taken too little for too long.
+    /// Called while the client reads no data. Ready when the client has read too slowly.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| {
             self.taken = 0;
@@ -63,34 +64,33 @@ impl StallTimer {
 }
 
 impl Stream {
-    /// Wraps a bare stream; `hold` counts for its client.
+    /// Encloses a TCP stream. `hold` creates the counter for its client.
     pub fn new(tcp: TcpStream, timeouts: Timeouts, hold: impl FnOnce(&Arc<Wire>) -> Option<Held>) -> Self {
         let writer = Writer::new(&tcp);
         let arriving = Arriving::new(hold(writer.wire()), timeouts);
         Self { writer, tcp, stall_timer: StallTimer::default(), arriving, refusal: Refusal::default() }
     }
 
-    /// What became of the responses written to it.
+    /// The state of the connection's requests and answers.
     pub fn wire(&self) -> &Arc<Wire> {
         self.writer.wire()
     }
 
-    /// When the client has not taken everything, lets the system free it with the stream.
+    /// If the client has not acknowledged all data, lets the operating system discard it when the stream is closed.
     pub fn abandon(&self) {
         self.writer.abandon();
     }
 
-    /// The bare stream, for what arrives after the last answer.
+    /// The TCP stream, for data that arrives after the last answer.
     pub fn tcp(&mut self) -> &mut TcpStream {
         &mut self.tcp
     }
 
-    /// The bare stream.
     pub fn into_inner(self) -> TcpStream {
         self.tcp
     }
 
-    /// Whether an answer that begins now is hyper's own: no request is in progress.
+    /// Whether an answer that begins now is hyper's own error response, because no request is in progress.
     fn is_own(&self) -> bool {
         !self.wire().requests.is_busy()
     }
@@ -114,7 +114,7 @@ impl AsyncRead for Stream {
         let (wire, before) = (writer.wire(), buffer.filled().len());
         if !wire.requests.is_half_closed() {
             match Pin::new(&mut *tcp).poll_read(context, buffer) {
-                // Late is like closed.
+                // A time limit ends the connection as a close by the client does.
                 Poll::Pending => return arriving.poll_late(context, wire).map(Ok),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {}
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the timer expires within ten minutes on a client that takes `bytes` at once, every 10 s.
+    /// Whether the timer expires within 10 minutes for a client that reads `bytes` bytes every 10 s.
     async fn ends_with(bytes: usize, take: fn(&mut StallTimer, usize)) -> bool {
         let mut stall_timer = StallTimer::default();
         for _ in 0..60 {
@@ -206,11 +206,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trickle_is_not_enough() {
+    async fn a_client_that_reads_too_slowly_is_closed() {
         assert!(ends_with(0, StallTimer::took).await);
         assert!(ends_with(1000, StallTimer::took).await);
         assert!(!ends_with(8000, StallTimer::took).await);
-        // Less is enough when nothing else is waiting.
+        // A small amount suffices when it is all pending data.
         assert!(!ends_with(1000, |stall_timer, _| stall_timer.took_all()).await);
     }
 }

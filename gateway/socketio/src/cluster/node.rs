@@ -88,7 +88,7 @@ async fn warn_when_missing(nodes: Weak<Nodes>, own: SocketAddr) {
         if absences == WARN_AFTER_ABSENCES {
             tracing::warn!(
                 %own,
-                "this gateway is not among the addresses of CONFAB_GATEWAY_URL: other gateways cannot reach its sessions"
+                "CONFAB_GATEWAY_URL does not resolve to this gateway: other gateways cannot reach its sessions"
             );
         }
     }

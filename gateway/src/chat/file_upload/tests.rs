@@ -92,7 +92,7 @@ fn message(ack: u64, room: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_is_kept_and_acknowledged() {
+async fn a_file_is_stored_and_acknowledged() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     let data = Bytes::from(vec![7; 300_000]);
@@ -117,7 +117,7 @@ async fn a_file_is_kept_and_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
+async fn a_file_keeps_its_order_and_delays_no_other_room() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     files.stall();
@@ -125,7 +125,7 @@ async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
     client.emit(&file_upload(2), Some(vec![7; MAX_FILE].into()));
     client.emit(&message(3, ROOM), None);
     client.emit(&message(4, OTHER_ROOM), None);
-    assert!(client.socket.client.is_paused(), "nothing more is read while so much waits");
+    assert!(client.socket.client.is_paused(), "back pressure while over 1 MiB is pending");
     client.receives("431[").await;
     client.receives("434[").await;
     assert!(!client.received.iter().any(|received| received.starts_with("432") || received.starts_with("433")));
@@ -138,7 +138,7 @@ async fn a_file_keeps_its_place_and_holds_up_no_other_room() {
 }
 
 #[tokio::test]
-async fn a_file_that_the_service_does_not_answer_for_is_unknown_in_time() {
+async fn an_unanswered_upload_times_out() {
     let files = Files::default();
     let mut client = Client::connected(&files).await;
     files.stall();

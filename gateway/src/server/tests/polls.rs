@@ -1,4 +1,4 @@
-//! Polls whose answers are lost, repeated or not read, over real connections.
+//! Polls with lost, repeated or unread answers, over real connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::chat::client::Socket;
 use crate::chat::testing::World;
 use crate::testing::bus;
 
-/// A client with one session, over HTTP.
+/// A polling client with one session, over HTTP.
 struct Polls {
     world: World,
     address: SocketAddr,
@@ -64,7 +64,7 @@ impl Polls {
         String::from_utf8(body).unwrap()
     }
 
-    /// Queues more than TCP accepts for a client that reads nothing.
+    /// Queues more bytes than TCP accepts, and polls without reading the answer.
     async fn leave_unread(&self, t: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -76,7 +76,7 @@ impl Polls {
     }
 }
 
-/// Stamps as stock clients of .NET and Unity, Dart, Python, Rust and JavaScript make them.
+/// Values of `t` of stock clients in .NET and Unity, Dart, Python, Rust and JavaScript.
 fn stamps() -> Vec<String> {
     let now = jiff::Timestamp::now();
     let clocks = [now.as_second().to_string(), now.as_millisecond().to_string(), format!("{}.25", now.as_second())];
@@ -84,7 +84,7 @@ fn stamps() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_answer_that_arrived_is_not_given_again_whatever_the_next_poll_bears() {
+async fn a_delivered_answer_is_never_repeated() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let mut kept = polls.connect().await;
@@ -98,7 +98,7 @@ async fn an_answer_that_arrived_is_not_given_again_whatever_the_next_poll_bears(
 }
 
 #[tokio::test]
-async fn an_answer_lost_with_its_connection_is_given_again() {
+async fn an_answer_lost_with_its_connection_is_repeated() {
     for t in ["3421780262", "7hw2kq3x", "PeJ9Xz1.0"] {
         let mut polls = Polls::new().await;
         let lost = polls.leave_unread(t).await;
@@ -111,14 +111,14 @@ async fn an_answer_lost_with_its_connection_is_given_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_arrive_is_given_again_though_its_connection_lives() {
+async fn an_unacknowledged_answer_is_repeated() {
     let polls = Polls::new().await;
     let _deaf = polls.leave_unread("7hw2kq3x").await;
     assert_eq!(polls.get(&mut polls.connect().await, "7hw2kq3x").await.len(), 500_000);
 }
 
 #[tokio::test]
-async fn a_session_ends_when_its_client_stamps_with_a_clock_and_may_have_lost_an_answer() {
+async fn a_lost_answer_ends_the_session_of_a_client_with_clock_stamps() {
     let polls = Polls::new().await;
     let t = jiff::Timestamp::now().as_second().to_string();
     drop(polls.leave_unread(&t).await);
@@ -127,7 +127,7 @@ async fn a_session_ends_when_its_client_stamps_with_a_clock_and_may_have_lost_an
 }
 
 #[tokio::test]
-async fn a_poll_that_comes_again_while_the_first_waits_gets_the_same() {
+async fn concurrent_polls_with_one_stamp_receive_the_same_answer() {
     for t in stamps() {
         let mut polls = Polls::new().await;
         let (mut first, mut second) = (polls.connect().await, polls.connect().await);
@@ -144,7 +144,7 @@ async fn a_poll_that_comes_again_while_the_first_waits_gets_the_same() {
 }
 
 #[tokio::test]
-async fn a_session_whose_client_polls_on_without_taking_its_answers_ends() {
+async fn a_session_that_polls_without_reading_answers_ends() {
     for (first, next) in [("1", "2"), ("", ""), ("7hw2kq3x", "")] {
         let polls = Polls::new().await;
         let _deaf = polls.leave_unread(first).await;

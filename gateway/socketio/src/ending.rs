@@ -77,43 +77,48 @@ impl Ending {
             Self::ClientClosed => line("client_closed", Some(1000), "The client closed the session.", Nothing),
             Self::ConnectionLost => line("connection_lost", None, "The connection broke.", Reconnects),
             Self::PingTimeout => {
-                line("ping_timeout", Some(1000), "The client sent nothing within the ping timeout.", Reconnects)
+                line("ping_timeout", Some(1000), "The client sent no packet within the ping timeout.", Reconnects)
             }
             Self::ConnectTimeout => {
-                line("connect_timeout", Some(1000), "The client did not CONNECT in time.", Reconnects)
+                line("connect_timeout", Some(1000), "The client did not connect within the time limit.", Reconnects)
             }
-            Self::Refused => line("refused", Some(1000), "The server refused CONNECT (`connect_error`).", MustFix),
+            Self::Refused => line("refused", Some(1000), "The server rejected CONNECT (`connect_error`).", MustFix),
             Self::Disconnected => {
                 line("disconnected", Some(1000), "The server disconnected the socket (`sessionEnded`).", MustFix)
             }
             Self::Returned => line(
                 "returned",
                 Some(1001),
-                "The server cannot serve the socket as it is: it must connect again.",
+                "The server could not continue the session: the client must connect again.",
                 Reconnects,
             ),
-            Self::Draining => line("draining", Some(1000), "The server shuts down (`serverGoingAway`).", Reconnects),
+            Self::Draining => line("draining", Some(1000), "The server shut down (`serverGoingAway`).", Reconnects),
             Self::Malformed => line("malformed", Some(1002), "The client broke the protocol.", MustFix),
             Self::TooLarge => line("too_large", Some(1009), "A packet was larger than the limit.", MustFix),
-            Self::NotUtf8 => line("not_utf8", Some(1007), "A text was not UTF-8.", MustFix),
-            Self::Overflow => line("overflow", Some(1001), "The client left too many bytes unread.", Reconnects),
+            Self::NotUtf8 => line("not_utf8", Some(1007), "A text packet was not valid UTF-8.", MustFix),
+            Self::Overflow => line(
+                "overflow",
+                Some(1001),
+                "The client left over 1 MiB of events, 2 MiB of answers, or (before CONNECT) 16 KiB unread.",
+                Reconnects,
+            ),
             Self::OverBudget => line(
                 "over_budget",
                 Some(1001),
-                "The server held too many bytes, most of them for this client's owner.",
+                "The memory limit of all clients was exceeded, and this client's owner held the most bytes.",
                 Reconnects,
             ),
-            Self::Stuck => line("stuck", None, "The client read nothing for 10 s although frames waited.", Reconnects),
+            Self::Stuck => line("stuck", None, "The client read none of its queued frames for 10 s.", Reconnects),
             Self::PendingLimit => line(
                 "pending_limit",
                 Some(1001),
-                "Too many sessions had not connected; this one was the oldest.",
+                "Too many sessions had no identified client; this session was the oldest of the largest address.",
                 Reconnects,
             ),
             Self::AnswerLost => line(
                 "answer_lost",
                 None,
-                "The answer to a poll was lost, and its repeat looks like the next poll.",
+                "The answer to a poll was lost, and the server could not distinguish its repeat from the next poll.",
                 Reconnects,
             ),
         }
@@ -141,9 +146,9 @@ impl Ending {
     /// What a stock client does next, as a sentence.
     pub const fn next(self) -> &'static str {
         match self.line().next {
-            Next::Nothing => "It stays closed.",
+            Next::Nothing => "It does not reconnect.",
             Next::Reconnects => "It reconnects by itself.",
-            Next::MustFix => "It needs a change first, such as a new token or another packet.",
+            Next::MustFix => "Retries fail until the application fixes the cause.",
         }
     }
 

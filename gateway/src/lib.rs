@@ -78,7 +78,7 @@ pub struct Program {
     /// Settings of the bus.
     #[command(flatten)]
     pub bus: BusConfig,
-    /// Settings of the edge.
+    /// Settings of the gateway.
     #[command(flatten)]
     pub gateway: GatewayConfig,
     /// Where the auth service is: http://host:port, or several separated by commas; all addresses of a name are used

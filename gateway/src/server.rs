@@ -76,11 +76,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Admission {
     /// Maximum number of connections.
     pub places: usize,
-    /// How long a connection may idle between requests.
+    /// How long a connection may be idle between requests.
     pub idle: Duration,
     /// The value of the header `Keep-Alive`, which contains `idle`.
     pub keep_alive: HeaderValue,
-    /// The trusted proxies.
     pub trusted: Arc<[IpNet]>,
     /// The bound for connections of one address; `None`: no bound.
     pub shares: Option<Arc<Shares>>,
@@ -179,7 +178,9 @@ pub async fn serve(listener: TcpListener, app: Router, ending: &Ending, admissio
     };
     tokio::select! {
         () = served => {}
-        () = too_late => tracing::warn!(left = connections.len(), "closing connections that are in use after the drain time"),
+        () = too_late => {
+            tracing::warn!(left = connections.len(), "closing connections that are in use after the drain time");
+        }
     }
 }
 

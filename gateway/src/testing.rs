@@ -77,7 +77,7 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub bytes: Bytes,
-    /// Null when the body is not JSON.
+    /// The parsed body; null when it is not JSON.
     pub json: serde_json::Value,
 }
 

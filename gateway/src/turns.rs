@@ -119,7 +119,7 @@ mod tests {
         assert!(!waits(&one).await);
         budget.count(&one, 0, 60 * MEBIBYTE, true);
         assert_eq!([waits(&one).await, waits(&other).await], [true, false]);
-        // A holder that waits for space takes no permit from others.
+        // A holder above its share holds no common permit while it waits.
         let waiting = (0..MAX_PAGES).map(|_| Box::pin(pages.acquire(&one))).collect::<Vec<_>>();
         let mut all = futures::future::join_all(waiting);
         assert!(futures::poll!(&mut all).is_pending());

@@ -1,4 +1,4 @@
-//! The one trait between the server and an application.
+//! The trait that an application implements.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ pub enum Ending {
     AnswerLost,
 }
 
-/// What a client does after an ending.
+/// What a stock client does after the end of its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
@@ -37,7 +37,7 @@ enum Next {
     MustFix,
 }
 
-/// One line of the table.
+/// A line of the table.
 struct Line {
     code: &'static str,
     /// The close code of a WebSocket (RFC 6455 section 7.4), if a close frame is sent.

@@ -26,7 +26,7 @@ thread_local! {
 /// <https://github.com/socketio/engine.io-protocol#packet-encoding>
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// A whole WebSocket text frame (RFC 6455 section 5.2; servers do not mask).
+    /// A complete WebSocket frame (RFC 6455 section 5.2; servers do not mask), or several after [`join`](Self::join).
     bytes: Bytes,
     header: u8,
     answer: bool,
@@ -64,7 +64,7 @@ impl Frame {
                     buffer[start + 2..MAX_HEADER].copy_from_slice(&(length as u64).to_be_bytes());
                 }
             }
-            // Allocated exactly: the frame may wait in many outboxes.
+            // Allocated without spare capacity, because the frame may stay in memory until slow clients read it.
             let bytes = Bytes::copy_from_slice(&buffer[start..]);
             buffer.shrink_to(MAX_SCRATCH);
             Self { bytes, header: header as u8, answer: false, binary: opcode == BINARY }
@@ -228,7 +228,7 @@ fn write_ascii(buffer: &mut Vec<u8>, text: &str) {
 }
 
 fn json<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
-    // Our own types always serialise, and writing to a Vec cannot fail.
+    // The arguments of applications always serialise, and writing to a Vec cannot fail.
     let written = serde_json::to_writer(buffer, value);
     debug_assert!(written.is_ok());
 }

@@ -7,15 +7,15 @@
 
 mod address;
 mod body;
-mod requests;
 mod permit;
+mod requests;
 mod tally;
 mod upgraded;
 pub mod wire;
 
 pub use address::{ClientAddress, network};
 pub use body::{collect_steadily, next_frame, too_large, too_slow};
-pub use requests::Requests;
 pub use permit::{ConnectionPermit, Share, Shares, TIMES_FREE};
+pub use requests::Requests;
 pub use tally::{SharedBody, Tally};
 pub use upgraded::{IntoTcp, from_hyper};

@@ -46,7 +46,7 @@ pub struct Protocol {
 struct State {
     phase: Phase,
     /// The client has sent CONNECT for a namespace that does not exist.
-    has_asked_elsewhere: bool,
+    has_requested_other: bool,
     partial: Option<Box<Partial>>,
     was_connected: bool,
     rate_limit: RateLimit,
@@ -83,7 +83,7 @@ impl Protocol {
     pub fn new(max_events_per_second: u32) -> Self {
         let state = State {
             phase: Phase::New,
-            has_asked_elsewhere: false,
+            has_requested_other: false,
             partial: None,
             was_connected: false,
             rate_limit: RateLimit::new(UNKNOWN_PER_SECOND),
@@ -98,12 +98,12 @@ impl Protocol {
     pub fn text<'a>(&self, packet: &'a str, is_known: bool) -> Result<Step<'a>, Malformed> {
         let mut state = self.state.lock();
         if !is_known && state.phase == Phase::New && !state.rate_limit.admit() {
-            return Err(too_much());
+            return Err(too_many());
         }
         match packet.as_bytes().first() {
             Some(b'4') => self.socket_text(state, &packet[1..]),
             Some(b'3' | b'6') => Ok(Step::Nothing),
-            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("a long ping")),
+            Some(b'2') if packet.len() > MAX_PING => Err(Malformed("ping over 125 bytes")),
             Some(b'2') => Ok(Step::Reply(Frame::engine(&format!("3{}", packet.get(1..).unwrap_or_default())))),
             Some(b'1') => Ok(Step::Closed),
             _ => Err(Malformed("unknown Engine.IO packet")),
@@ -117,7 +117,7 @@ impl Protocol {
     ) -> Result<Step<'a>, Malformed> {
         let packet = Packet::parse(text)?;
         if state.partial.is_some() {
-            return Err(Malformed("text while an attachment is awaited"));
+            return Err(Malformed("text before the announced attachments"));
         }
         if packet.namespace != "/" {
             return state.other_namespace(&packet);
@@ -141,7 +141,7 @@ impl Protocol {
     /// [`Malformed`] when no packet waits for an attachment, or when the packet exceeds `max_packet`.
     pub fn binary(&self, data: Bytes, max_packet: usize) -> Result<Attachment, Malformed> {
         let mut state = self.state.lock();
-        let partial = state.partial.as_mut().ok_or(Malformed("an attachment that no packet awaits"))?;
+        let partial = state.partial.as_mut().ok_or(Malformed("unexpected attachment"))?;
         if partial.bytes + data.len() > max_packet {
             LIMITS.hit("packet");
             return Err(Malformed("attachments over the limit"));
@@ -218,7 +218,7 @@ impl State {
                 Ok(Step::Disconnected)
             }
             (Kind::Ack, _) | (_, Phase::Ended) | (Kind::Disconnect, Phase::Left) => Ok(Step::Nothing),
-            (Kind::Connect, _) => Err(Malformed("CONNECT again")),
+            (Kind::Connect, _) => Err(Malformed("CONNECT of a connected client")),
             (Kind::Event, Phase::New | Phase::Left) => Err(Malformed("an event before CONNECT")),
         }
     }
@@ -229,7 +229,7 @@ impl State {
             return Ok(Step::Nothing);
         }
         match self.phase {
-            Phase::New if std::mem::replace(&mut self.has_asked_elsewhere, true) => return Err(too_much()),
+            Phase::New if std::mem::replace(&mut self.has_requested_other, true) => return Err(too_many()),
             Phase::Connecting | Phase::Connected if !self.rate_limit.admit() => {
                 LIMITS.hit("events_per_second");
                 return Ok(Step::Nothing);
@@ -241,9 +241,9 @@ impl State {
     }
 }
 
-fn too_much() -> Malformed {
+fn too_many() -> Malformed {
     LIMITS.hit("before_connect");
-    Malformed("too much before CONNECT")
+    Malformed("too many packets before CONNECT")
 }
 
 #[cfg(test)]

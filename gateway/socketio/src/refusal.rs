@@ -19,9 +19,9 @@ pub enum Refusal {
     BadMethod,
     /// Any other invalid request.
     BadRequest,
-    /// The page's origin may not connect.
+    /// [`Application::may_connect`](crate::Application::may_connect) rejects the request, usually for its `Origin`.
     Forbidden,
-    /// A WebSocket needs HTTP/1.1.
+    /// The request is for a WebSocket over HTTP/1.0.
     UpgradeRequired,
     UnsupportedVersion,
     /// A packet or a payload exceeds the packet limit.

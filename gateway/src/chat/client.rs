@@ -318,7 +318,7 @@ impl State {
     }
 }
 
-/// Records that a client is no longer in a room.
+/// Removes a room from a client's rooms and from its recovery offset.
 pub fn left(socket: &Socket, room: Uuid) {
     socket.client.forget_room(room);
     if let Some(recovery) = socket.client.recovery.get() {
@@ -366,7 +366,7 @@ impl Listener for Socket {
     }
 
     fn resync(self: &Arc<Self>, room: Uuid) {
-        // The offset stays as it is: the client can be recovered to exactly that position.
+        // The offset is unchanged, so the client can be recovered to exactly that position.
         self.client.forget_room(room);
         if !self.client.is_returning.swap(true, Ordering::Relaxed) {
             let socket = self.clone();

@@ -21,7 +21,7 @@ use crate::metrics::METRICS;
 use crate::send::{Sending, Sent};
 use crate::views::MessageJson;
 
-/// Above this size in bytes, acknowledgements are written in several steps.
+/// Above this size in bytes, acknowledgements are queued in several steps.
 const LARGE: usize = 256 * 1024;
 
 /// Handles events of one room in order: several sends together, or one event of another kind.

@@ -10,7 +10,7 @@ use super::context::Chat;
 use crate::metrics::METRICS;
 use confab_common::standstill::now;
 
-/// How often the clock is read.
+/// How often the pause detector reads the clock.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause before the next attempt to catch up.
 const RETRY: Duration = Duration::from_millis(100);

@@ -14,15 +14,10 @@ use crate::rooms::history::{MAX_MESSAGES, Wanted};
 /// Largest file over a socket, in bytes.
 pub const MAX_FILE: usize = 1024 * 1024;
 
-/// A client's request.
 pub enum Request {
-    /// `joinRoom`.
     Join(Join),
-    /// `leaveRoom`.
     Leave,
-    /// `message`.
     Send(Draft),
-    /// `fileUpload`.
     Upload(FileUpload),
 }
 
@@ -122,7 +117,6 @@ impl Join {
     }
 }
 
-/// A valid `fileUpload`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileUpload {
     pub room: Uuid,
@@ -151,7 +145,7 @@ struct Placeholder {
     is_placeholder: bool,
     #[serde(default)]
     num: usize,
-    /// Without it, serde would also read an array, as the fields in order.
+    /// Without this field, serde would also accept an array with the fields in order.
     #[serde(flatten)]
     _rest: IgnoredAny,
 }

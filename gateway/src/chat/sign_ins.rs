@@ -21,7 +21,7 @@ pub struct SignIns {
 #[derive(Default)]
 struct Table {
     sockets: HashMap<Uuid, Vec<Arc<Socket>>>,
-    /// Sockets of each user.
+    /// The number of sockets of each user.
     counts: HashMap<Uuid, usize>,
 }
 
@@ -83,12 +83,10 @@ impl SignIns {
         }
     }
 
-    /// The sockets of a sign-in.
     pub fn of(&self, session_id: Uuid) -> Vec<Arc<Socket>> {
         self.table.lock().sockets.get(&session_id).cloned().unwrap_or_default()
     }
 
-    /// All sockets that have signed in.
     pub fn all(&self) -> Vec<Arc<Socket>> {
         self.table.lock().sockets.values().flatten().cloned().collect()
     }

@@ -63,7 +63,7 @@ impl Files {
         self.1.send_replace(true);
     }
 
-    /// Continues after [`stall`](Self::stall).
+    /// Resumes after [`stall`](Self::stall).
     pub fn go_on(&self) {
         self.1.send_replace(false);
     }
@@ -155,7 +155,7 @@ impl Files {
     }
 }
 
-/// An upload that counts as in progress while a caller waits for it.
+/// Counts an upload as in progress until it is dropped.
 struct UnderWay(Files);
 
 impl Drop for UnderWay {

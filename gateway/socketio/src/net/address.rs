@@ -1,4 +1,4 @@
-//! The client address to which per-address limits apply.
+//! The client address to which the limits per address apply.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

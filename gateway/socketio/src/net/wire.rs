@@ -29,7 +29,7 @@ pub struct Wire {
     /// Notified when the connection must end immediately.
     cut: Notify,
     progress: AtomicU8,
-    // Held while reading the socket's state, never across an await.
+    // Held while reading the state of the TCP socket, never across an await.
     state: Mutex<State>,
 }
 
@@ -41,9 +41,9 @@ const WRITING: u8 = 2;
 const WRITTEN: u8 = 0;
 
 struct State {
-    /// The socket, until it is closed.
+    /// The TCP socket, until it is closed.
     socket: Option<RawFd>,
-    /// Bytes that were acknowledged when the socket was closed.
+    /// The number of bytes that were acknowledged when the TCP socket was closed.
     acknowledged: u64,
     /// The number of bytes written up to the end of the watched answer; 0: no answer has been watched.
     end: u64,
@@ -66,7 +66,7 @@ impl Wire {
         is_head
     }
 
-    /// Whether the socket is closed.
+    /// Whether the TCP socket is closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().socket.is_none()
     }
@@ -181,7 +181,7 @@ pub enum Outcome {
 }
 
 impl Answer {
-    /// The connection.
+    /// The connection of the answer.
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }

@@ -55,7 +55,7 @@ impl Outbox {
         }
     }
 
-    /// [`flush`](Self::flush) for the client's task, which must call it again when the stream is writable.
+    /// Flushes for the client's task, which must call this again when the stream is writable.
     ///
     /// # Errors
     /// When the stream is broken.

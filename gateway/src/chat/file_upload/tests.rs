@@ -70,7 +70,7 @@ impl Client {
         self.received.extend(frames.iter().map(|frame| String::from_utf8(frame.packet().to_vec()).unwrap()));
     }
 
-    /// Waits for a frame with this beginning.
+    /// Waits for a frame that starts with `begin`.
     async fn receives(&mut self, begin: &str) -> String {
         eventually(|| {
             self.read_frames();

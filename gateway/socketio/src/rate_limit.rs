@@ -1,8 +1,9 @@
-//! Rate limiting with a token bucket. Its capacity is two seconds of the rate.
+//! Rate limiting: a bucket of admissions that refills at the rate. Its capacity is two seconds of the rate.
 
 use std::time::Instant;
 
-/// A token bucket. A full bucket admits a burst of two seconds of the rate at once.
+/// A rate limiter: a bucket of admissions that refills at the rate. A full bucket admits a burst of two seconds of the
+/// rate at once.
 pub struct RateLimit {
     /// Admissions per second; 0: no limit.
     rate: f64,
